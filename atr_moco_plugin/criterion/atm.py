@@ -1,0 +1,51 @@
+"""Audio-text matching loss (ATM) and its hard negatives, as pure functions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PRIOR_ENTROPY = math.log(3) - 2 / 3 * math.log(2)
+"""ATM loss of a head that always answers the 1:2 label prior: 0.6365 nats."""
+
+
+def hard_negatives(
+    similarity: Tensor, positives: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw one negative a row with probability ``softmax(similarity)`` over the admissible columns.
+
+    Positives are masked before the softmax, so that a very low temperature cannot underflow the
+    distribution of the others to zero (ALBEF issues 18, 93, 131 are the other order).
+
+    Args:
+        similarity: ``[B, M]`` float, already divided by the temperature.
+        positives: ``[B, M]`` bool, columns that must not be drawn.
+        generator: source of randomness on the device of ``similarity``; the global one if None.
+
+    Returns:
+        ``[B]`` int64 column indices, -1 where a row has no admissible negative.
+    """
+    logits = similarity.detach().float().masked_fill(positives, float("-inf"))
+    empty = positives.all(dim=1)
+    # A row of -inf alone has no softmax; any finite row does, since its draw is thrown away.
+    logits = logits.masked_fill(empty[:, None], 0.0)
+    drawn = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
+    return drawn.masked_fill(empty, -1)
+
+
+def atm_loss(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """Two-way cross-entropy over the pairs that exist.
+
+    Args:
+        logits: ``[P, 2]`` float, index 1 = the pair matches.
+        labels: ``[P]`` int64, 1 for a matching pair.
+        valid: ``[P]`` bool, ``False`` where no admissible negative was found.
+
+    Returns:
+        Scalar float32, the mean over the valid pairs.
+    """
+    losses = F.cross_entropy(logits.float(), labels, reduction="none")
+    return (losses * valid).sum() / valid.sum().clamp(min=1)

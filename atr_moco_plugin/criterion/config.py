@@ -1,0 +1,100 @@
+"""Options of the criteria. Sources of the defaults are in the README's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from atr_moco_plugin.criterion.positives import MODES, PositivesMode
+
+TEMPERATURE_RANGE = (0.001, 0.5)
+"""The learned temperature is clipped to this range before every step (ALBEF, BLIP)."""
+
+
+@dataclass(kw_only=True)
+class AtcConfig:
+    """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
+
+    temperature: float = 0.07
+    """Initial temperature; it is learned."""
+
+    embed_dim: int | None = None
+    """Embedding size the model must have; None takes the model's."""
+
+    positives: PositivesMode = "pair"
+    """``pair``: only the diagonal, as CLAP trains. ``clip``, ``clip_or_caption``: with ids."""
+
+    def __post_init__(self) -> None:
+        low, high = TEMPERATURE_RANGE
+        if not low <= self.temperature <= high:
+            raise ValueError(f"`temperature` is {self.temperature}, expected {low} to {high}.")
+        if self.positives not in MODES:
+            raise ValueError(
+                f"`positives` is {self.positives!r}, expected one of {', '.join(MODES)}."
+            )
+
+
+@dataclass(kw_only=True)
+class MocoAtcConfig(AtcConfig):
+    """Contrastive loss against momentum queues with momentum soft targets."""
+
+    positives: PositivesMode = "clip_or_caption"
+    """Which items count as positives: of one clip, or also of one caption text."""
+
+    queue_size: int = 65_536
+    """Rows of each queue."""
+
+    queue_positives: Literal["target", "ignore"] = "target"
+    """Queue rows that are positives: share the target mass (ALBEF with ids), or take no part in
+    the loss, so that stale copies do not dilute the fresh pair."""
+
+    momentum: float = 0.995
+    """EMA factor m of the momentum encoders."""
+
+    alpha: float = 0.4
+    """Weight of the momentum soft targets."""
+
+    alpha_warmup_steps: int = 0
+    """Optimizer steps over which alpha rises linearly from 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.queue_size < 0:
+            raise ValueError(f"`queue_size` is {self.queue_size}, expected 0 or more.")
+        for name in ("momentum", "alpha"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"`{name}` is {value}, expected 0 to 1.")
+        if self.alpha_warmup_steps < 0:
+            raise ValueError(
+                f"`alpha_warmup_steps` is {self.alpha_warmup_steps}, expected 0 or more."
+            )
+        if self.queue_positives not in ("target", "ignore"):
+            raise ValueError(
+                f"`queue_positives` is {self.queue_positives!r}, expected target or ignore."
+            )
+
+
+@dataclass(kw_only=True)
+class MocoAtcAtmConfig(MocoAtcConfig):
+    """:class:`MocoAtcConfig` and the matching loss on hard negatives."""
+
+    negatives: Literal["batch", "all_ranks"] = "batch"
+    """Where hard negatives are drawn from: this rank's batch, or those of all ranks."""
+
+    atm_weight: float = 1.0
+    """Weight of the matching loss."""
+
+    atc_weight: float = 1.0
+    """Weight of the contrastive loss."""
+
+    seed: int = 0
+    """Seed of the hard-negative draws."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.negatives not in ("batch", "all_ranks"):
+            raise ValueError(f"`negatives` is {self.negatives!r}, expected batch or all_ranks.")
+        for name in ("atm_weight", "atc_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")

@@ -1,0 +1,331 @@
+"""The criteria as modules: a model, its momentum copies, the queues and the temperature.
+
+One training step, top to bottom, is :meth:`MocoAtcAtm.forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atr_moco_plugin.criterion.atc import atc_loss, contrastive_loss
+from atr_moco_plugin.criterion.atm import atm_loss, hard_negatives
+from atr_moco_plugin.criterion.config import (
+    TEMPERATURE_RANGE,
+    AtcConfig,
+    MocoAtcAtmConfig,
+    MocoAtcConfig,
+)
+from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.distributed import gather, pad_to_longest, rank, sizes, world_size
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.momentum import MomentumCopy
+from atr_moco_plugin.queue import EmbeddingQueue
+
+Inputs = Mapping[str, Tensor]
+"""Keyword arguments of a tower."""
+
+
+class Atc(nn.Module):
+    """Contrastive loss over the global batch, without momentum: the baseline.
+
+    The model has two towers and an embedding size, like
+    :class:`~atr_moco_plugin.model.RetrievalModel`: ``model.audio(**audio)`` and
+    ``model.text(**text)`` return ``(embeddings [B, d] unit-norm float32, tokens)``, and
+    ``model.embed_dim`` is d. Matching criteria also call ``model.match(text_tokens, audio_tokens)
+    -> logits [P, 2]``.
+
+    Args:
+        model: the online model; its parameters are trained.
+        config: the options.
+
+    Raises:
+        ValueError: when ``config.embed_dim`` is not the model's.
+    """
+
+    config_class: ClassVar[type[AtcConfig]] = AtcConfig
+
+    measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
+    """What ``forward`` returns."""
+
+    temperature: nn.Parameter
+
+    def __init__(self, model: nn.Module, config: AtcConfig) -> None:
+        super().__init__()
+        if config.embed_dim not in (None, model.embed_dim):
+            raise ValueError(
+                f"`embed_dim` of the criterion is {config.embed_dim}, "
+                f"but the model's embeddings have size {model.embed_dim}."
+            )
+        self.config = config
+        self.model = model
+        # One element and not a scalar: FSDP2 shards no 0-D parameter.
+        self.temperature = nn.Parameter(torch.tensor([config.temperature]))
+
+    @property
+    def queues(self) -> dict[str, EmbeddingQueue]:
+        """Modality to queue, empty for a criterion without queues."""
+        return {}
+
+    def on_optimizer_step(self) -> None:
+        """Tell the criterion that the optimizer has made a step. Call it once a step, and outside
+        of ``forward``."""
+
+    def forward(
+        self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the loss of one batch.
+
+        Args:
+            audio: arguments of the audio tower.
+            text: arguments of the text tower.
+            clip_ids: ``[B]`` int64.
+            caption_ids: ``[B]`` int64.
+
+        Returns:
+            ``loss`` (scalar with a gradient) and its parts and measures, scalars without one.
+        """
+        self._clip_temperature()
+        a, _ = self.model.audio(**audio)
+        u, _ = self.model.text(**text)
+        positives = positive_pairs(
+            clip_ids, caption_ids, gather(clip_ids), gather(caption_ids), self.config.positives
+        )
+        columns = gather(a, grad=True), gather(u, grad=True)
+        loss = contrastive_loss(a, u, *columns, positives, self.temperature)
+        return {
+            "loss": loss,
+            "loss_atc": loss.detach(),
+            "temperature": self.temperature.detach().squeeze(),
+        }
+
+    @torch.no_grad()
+    def _clip_temperature(self) -> None:
+        if self.training:
+            self.temperature.clamp_(*TEMPERATURE_RANGE)
+
+
+class MocoAtc(Atc):
+    """Contrastive loss against momentum queues with momentum soft targets.
+
+    Args:
+        model: the online model. Its ``audio`` and ``text`` towers are copied as they are now, so
+            load pretrained weights first.
+        config: the options.
+    """
+
+    config_class: ClassVar[type[AtcConfig]] = MocoAtcConfig
+
+    measures: ClassVar[tuple[str, ...]] = (*Atc.measures, "alpha", "queue_fill")
+
+    config: MocoAtcConfig
+
+    def __init__(self, model: nn.Module, config: MocoAtcConfig) -> None:
+        super().__init__(model, config)
+        self.audio_m = MomentumCopy(model.audio)
+        self.text_m = MomentumCopy(model.text)
+        self.audio_queue = EmbeddingQueue(config.queue_size, model.embed_dim)
+        self.text_queue = EmbeddingQueue(config.queue_size, model.embed_dim)
+        self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
+        self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
+
+    @property
+    def queues(self) -> dict[str, EmbeddingQueue]:
+        """The queue of each modality."""
+        return {"audio": self.audio_queue, "text": self.text_queue}
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the soft targets at this step of the warm-up."""
+        warmup = self.config.alpha_warmup_steps
+        progress = min(1.0, self._num_steps / warmup) if warmup else 1.0
+        return self.config.alpha * progress
+
+    def on_optimizer_step(self) -> None:
+        """Move the momentum copies and count the step. Call it once an optimizer step, and outside
+        of ``forward``: FSDP2 loses a write made inside."""
+        self.audio_m.update(self.model.audio, self.config.momentum)
+        self.text_m.update(self.model.text, self.config.momentum)
+        self._num_steps += 1
+        self.num_steps.fill_(self._num_steps)
+
+    def forward(
+        self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
+    ) -> dict[str, Tensor]:
+        """See :meth:`Atc.forward`. In training mode the momentum embeddings are enqueued."""
+        self._clip_temperature()
+        a, _ = self.model.audio(**audio)
+        u, _ = self.model.text(**text)
+        loss = self._atc(a, u, audio, text, clip_ids, caption_ids)
+        return {"loss": loss, **self._measures(loss)}
+
+    def _atc(
+        self,
+        a: Tensor,
+        u: Tensor,
+        audio: Inputs,
+        text: Inputs,
+        clip_ids: Tensor,
+        caption_ids: Tensor,
+    ) -> Tensor:
+        """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue."""
+        first_row = sum(sizes(len(a), a.device)[: rank()])
+        a_m, u_m = gather(self.audio_m(**audio)[0]), gather(self.text_m(**text)[0])
+        ids = gather(clip_ids), gather(caption_ids)
+
+        # Snapshots: the enqueue below writes into the queues before backward has read them.
+        audio_queue, queue_clips, queue_captions = (x.clone() for x in self.audio_queue.valid)
+        text_queue = self.text_queue.valid[0].clone()
+        columns = torch.cat([ids[0], queue_clips]), torch.cat([ids[1], queue_captions])
+        positives = positive_pairs(clip_ids, caption_ids, *columns, self.config.positives)
+        ignore = None
+        if self.config.queue_positives == "ignore":
+            ignore = positives.clone()
+            ignore[:, : len(a_m)] = False
+
+        loss = atc_loss(
+            a, u, a_m, u_m, audio_queue, text_queue, positives, self.temperature, self.alpha,
+            ignore=ignore, first_row=first_row,
+        )
+        if self.training and torch.is_grad_enabled():
+            self.audio_queue.enqueue(a_m, *ids)
+            self.text_queue.enqueue(u_m, *ids)
+        return loss
+
+    def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
+        fill = len(self.audio_queue) / max(self.audio_queue.size, 1)
+        return {
+            "loss_atc": loss_atc.detach(),
+            "temperature": self.temperature.detach().squeeze(),
+            "alpha": loss_atc.new_tensor(self.alpha),
+            "queue_fill": loss_atc.new_tensor(fill),
+        }
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._num_steps = int(self.num_steps)
+
+
+class MocoAtcAtm(MocoAtc):
+    """The full criterion: :class:`MocoAtc` and the matching loss on hard negatives.
+
+    Example:
+        >>> criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=16_384))  # doctest: +SKIP
+        >>> for batch in loader:  # doctest: +SKIP
+        ...     losses = criterion(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
+        ...     losses["loss"].backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     criterion.on_optimizer_step()
+
+    Args:
+        model: a model with ``audio``, ``text`` and ``match``.
+        config: the options.
+    """
+
+    config_class: ClassVar[type[AtcConfig]] = MocoAtcAtmConfig
+
+    measures: ClassVar[tuple[str, ...]] = (*MocoAtc.measures, "loss_atm", "atm_accuracy")
+
+    config: MocoAtcAtmConfig
+
+    def __init__(self, model: nn.Module, config: MocoAtcAtmConfig) -> None:
+        super().__init__(model, config)
+        self._draws = 0  # forward passes since the last optimizer step
+        self._generator: torch.Generator | None = None
+
+    def on_optimizer_step(self) -> None:
+        """See :meth:`MocoAtc.on_optimizer_step`."""
+        super().on_optimizer_step()
+        self._draws = 0
+
+    def forward(
+        self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
+    ) -> dict[str, Tensor]:
+        """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
+        self._clip_temperature()
+        a, audio_tokens = self.model.audio(**audio)
+        u, text_tokens = self.model.text(**text)
+        loss_atc = self._atc(a, u, audio, text, clip_ids, caption_ids)
+        loss_atm, accuracy = self._atm(a, u, audio_tokens, text_tokens, clip_ids, caption_ids)
+        return {
+            "loss": self.config.atc_weight * loss_atc + self.config.atm_weight * loss_atm,
+            "loss_atm": loss_atm.detach(),
+            "atm_accuracy": accuracy,
+            **self._measures(loss_atc),
+        }
+
+    def _atm(
+        self,
+        a: Tensor,
+        u: Tensor,
+        audio: AudioTokens,
+        text: TextTokens,
+        clip_ids: Tensor,
+        caption_ids: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Matching loss over B matching pairs and two hard negatives of each item."""
+        b = len(a)
+        audio_columns, text_columns = audio, text
+        all_ranks = self.config.negatives == "all_ranks" and world_size() > 1
+        if all_ranks:
+            # Every rank draws for the global batch with one seed and keeps its own rows, so the
+            # draws do not depend on how the batch is split over ranks.
+            first_row = sum(sizes(b, a.device)[: rank()])
+            own = slice(first_row, first_row + b)
+            a, u = gather(a.detach()), gather(u.detach())
+            clip_ids, caption_ids = gather(clip_ids), gather(caption_ids)
+            audio_columns, text_columns = _gather_audio(audio), _gather_text(text)
+        else:
+            own = slice(0, b)
+
+        positives = positive_pairs(
+            clip_ids, caption_ids, clip_ids, caption_ids, self.config.positives
+        )
+        similarity = (a.detach().float() @ u.detach().float().T) / self.temperature.detach()
+        generator = self._seeded(a.device, 0 if all_ranks else rank())
+        hard_text = hard_negatives(similarity, positives, generator)[own]
+        hard_audio = hard_negatives(similarity.T, positives.T, generator)[own]
+
+        # One fusion pass: [matching | own text, hard audio | own audio, hard text].
+        pair_audio = AudioTokens(*(
+            torch.cat([x, every[hard_audio], x]) for x, every in zip(audio, audio_columns)
+        ))
+        pair_text = TextTokens(*(
+            torch.cat([x, x, every[hard_text]]) for x, every in zip(text, text_columns)
+        ))
+        labels = torch.zeros(3 * b, dtype=torch.int64, device=a.device)
+        labels[:b] = 1
+        valid = torch.cat([labels[:b].bool(), hard_audio >= 0, hard_text >= 0])
+        logits = self.model.match(pair_text, pair_audio)
+        correct = (logits.argmax(dim=1) == labels) & valid
+        return atm_loss(logits, labels, valid), (correct.sum() / valid.sum()).detach()
+
+    def _seeded(self, device: torch.device, stream: int) -> torch.Generator:
+        """A generator whose draws depend on (seed, step, pass, stream) alone: a resumed run draws
+        what the uninterrupted one would have, without a random state in the checkpoint."""
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device)
+        key = (self.config.seed, self._num_steps, self._draws, stream)
+        self._generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        self._draws += 1
+        return self._generator
+
+
+def _gather_audio(tokens: AudioTokens) -> AudioTokens:
+    states = gather(pad_to_longest(tokens.states, dim=1), grad=True)
+    return AudioTokens(states, _gather_mask(tokens.mask))
+
+
+def _gather_text(tokens: TextTokens) -> TextTokens:
+    states = gather(pad_to_longest(tokens.states, dim=1), grad=True)
+    input_ids = gather(pad_to_longest(tokens.input_ids, dim=1))
+    return TextTokens(states, _gather_mask(tokens.mask), input_ids)
+
+
+def _gather_mask(mask: Tensor) -> Tensor:
+    return gather(pad_to_longest(mask, dim=1).to(torch.uint8)).bool()

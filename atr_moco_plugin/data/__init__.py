@@ -1,0 +1,30 @@
+"""Data sets of audio clips with captions, and the loader that makes training batches of them."""
+
+from __future__ import annotations
+
+from atr_moco_plugin.data.audio import SAMPLE_RATE, fit_length, read_audio
+from atr_moco_plugin.data.batch import Example, PairBatch, collate, pad_waveforms
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Relevance
+from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
+from atr_moco_plugin.data.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.toy import ToyConfig, open_toy, write_toy
+
+__all__ = [
+    "SAMPLE_RATE",
+    "AudioTextDataset",
+    "Clip",
+    "Esc50Config",
+    "Example",
+    "PairBatch",
+    "PairLoader",
+    "Relevance",
+    "ToyConfig",
+    "collate",
+    "fit_length",
+    "iterate_audio",
+    "open_esc50",
+    "open_toy",
+    "pad_waveforms",
+    "read_audio",
+    "write_toy",
+]

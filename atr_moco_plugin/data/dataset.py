@@ -1,0 +1,280 @@
+"""Clips with captions, in splits: what every data set of this package is once it is open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atr_moco_plugin.data.audio import check_length, read_audio
+from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id, normalize_caption
+
+RelevanceMode = Literal["clip", "label"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording and what is said of it.
+
+    Attributes:
+        key: unique in its data set; the recording, not the caption row.
+        captions: one text or more.
+        source: where the audio comes from: a path, or whatever the data set's ``read`` takes.
+        label: the class, for data sets that have classes.
+        caption_group: when given, all captions are wordings of one description and share one
+            caption id with every other clip of the group (e.g. an ESC-50 class).
+    """
+
+    key: str
+    captions: tuple[str, ...]
+    source: Any
+    label: str | None = None
+    caption_group: str | None = None
+
+    @property
+    def caption_ids(self) -> tuple[int, ...]:
+        """The id of each caption: of its text, or of the group where there is one."""
+        if self.caption_group is not None:
+            return (caption_group_id(self.caption_group),) * len(self.captions)
+        return tuple(caption_id(text) for text in self.captions)
+
+    def clip_id(self, dataset: str) -> int:
+        """The clip's id in the data set of that name."""
+        return clip_id(dataset, self.key)
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What retrieval over one split is scored against: A clips, C captions.
+
+    Attributes:
+        clips: the A clips, in the split's order.
+        captions: the C caption texts.
+        caption_ids: ``[C]`` int64.
+        matrix: ``[A, C]`` bool, ``True`` where the caption counts as a hit for the clip.
+        caption_to_audio: ``[C]`` int64, the one clip of each caption; ``None`` in ``"label"`` mode,
+            where a caption has several.
+    """
+
+    clips: list[Clip]
+    captions: list[str]
+    caption_ids: Tensor
+    matrix: Tensor
+    caption_to_audio: Tensor | None
+
+
+def read_source(clip: Clip) -> NDArray[np.float32]:
+    """Decode ``clip.source``, the path of an audio file, with :func:`~.audio.read_audio`."""
+    return read_audio(clip.source)
+
+
+class AudioTextDataset:
+    """Named splits of clips, and the way to their audio.
+
+    Args:
+        name: part of every clip id; give two different data sets two names.
+        splits: split name to clips. A key may occur only once in the whole data set.
+        read: a clip to its waveform, ``[samples]`` float32 at 16 kHz mono. With worker processes
+            that are spawned it must be picklable.
+        relevance_mode: the default of :meth:`relevance`.
+        seconds: total duration, where it is known.
+        missing: clips that the data set lists and whose audio was not found.
+        cache: keep every waveform in memory after it was first loaded (16-bit where that is exact,
+            else 32-bit). Worker processes have a cache each.
+
+    Raises:
+        ValueError: if there is no clip, a key occurs twice, or a clip has no caption.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        splits: Mapping[str, Sequence[Clip]],
+        *,
+        read: Callable[[Clip], NDArray[np.float32]] = read_source,
+        relevance_mode: RelevanceMode = "clip",
+        seconds: float | None = None,
+        missing: int = 0,
+        cache: bool = False,
+    ) -> None:
+        self.name = name
+        self.splits: dict[str, list[Clip]] = {split: list(clips) for split, clips in splits.items()}
+        self.relevance_mode: RelevanceMode = relevance_mode
+        self.seconds = seconds
+        self.missing = missing
+        self.cache = cache
+        self._read = read
+        self._cached: dict[str, NDArray[np.int16] | NDArray[np.float32]] = {}
+        self._check()
+
+    def _check(self) -> None:
+        seen: dict[str, str] = {}
+        for split, clips in self.splits.items():
+            for clip in clips:
+                if clip.key in seen:
+                    raise ValueError(
+                        f"{self.name}: clip {clip.key!r} is in split {seen[clip.key]!r} and again "
+                        f"in {split!r}; list every recording once"
+                    )
+                if not clip.captions:
+                    raise ValueError(
+                        f"{self.name}: clip {clip.key!r} of split {split!r} has no caption; give "
+                        "it one or leave it out"
+                    )
+                seen[clip.key] = split
+        if not seen:
+            raise ValueError(f"{self.name}: the data set has no clips; check its root folder")
+
+    def clips(self, split: str) -> list[Clip]:
+        """The clips of a split.
+
+        Raises:
+            ValueError: if there is no such split; the message lists the splits there are.
+        """
+        if split not in self.splits:
+            names = ", ".join(repr(name) for name in self.splits)
+            raise ValueError(f"{self.name} has no split {split!r}; choose one of {names}")
+        return self.splits[split]
+
+    def clip_id(self, clip: Clip) -> int:
+        """The clip's 63-bit id."""
+        return clip.clip_id(self.name)
+
+    def load(self, clip: Clip) -> NDArray[np.float32]:
+        """The clip's waveform, ``[samples]`` float32 at 16 kHz mono; do not write to it.
+
+        Raises:
+            FileNotFoundError, ValueError: if the audio is missing, unreadable or too short.
+        """
+        cached = self._cached.get(clip.key)
+        if cached is None:
+            waveform = check_length(self._read(clip), f"{self.name} clip {clip.key!r}")
+            if self.cache:
+                self._cached[clip.key] = _pack(waveform)
+            return waveform
+        if cached.dtype == np.int16:
+            return cached.astype(np.float32) / np.float32(32768)
+        return cached.astype(np.float32, copy=False)
+
+    def summary(self) -> str:
+        """One line: clips and captions a split, duration, shared captions, missing audio."""
+        parts = [
+            f"{split} {len(clips):,} clips x {_captions_a_clip(clips)} captions"
+            for split, clips in self.splits.items()
+        ]
+        if self.seconds is not None:
+            parts.append(f"{self.seconds / 3600:.2f} h")
+        shared, total = self.shared_captions()
+        parts.append(f"{shared:,} of {total:,} captions ({shared / total:.1%}) shared by 2+ clips")
+        parts.append(f"{self.missing:,} clips without audio left out")
+        return f"{self.name}: " + ", ".join(parts)
+
+    def shared_captions(self, split: str | None = None) -> tuple[int, int]:
+        """Count captions whose caption id is another clip's as well.
+
+        Args:
+            split: the split to count in; ``None`` counts over all clips of the data set.
+
+        Returns:
+            ``(shared, total)`` numbers of captions.
+        """
+        chosen = self.splits if split is None else {split: self.clips(split)}
+        ids = [clip.caption_ids for clips in chosen.values() for clip in clips]
+        clips_of = Counter(item for row in ids for item in set(row))
+        shared = sum(clips_of[item] > 1 for row in ids for item in row)
+        return shared, sum(len(row) for row in ids)
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the name, the splits, keys, captions, labels and groups.
+
+        It is equal for equal content in every process and run, and does not depend on where the
+        audio lies.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps(["atr-moco-plugin/1", self.name]).encode())
+        for split, clips in self.splits.items():
+            digest.update(json.dumps([split, len(clips)]).encode())
+            for clip in clips:
+                row = [clip.key, clip.captions, clip.label, clip.caption_group]
+                digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+    def relevance(self, split: str, mode: RelevanceMode | None = None) -> Relevance:
+        """Clips, captions and hits for evaluating retrieval on a split.
+
+        Args:
+            split: a split's name.
+            mode: ``"clip"``: every caption row is a column and belongs to its clip alone.
+                ``"label"``: every distinct caption text (after normalisation) is a column and
+                belongs to all clips of its label. ``None`` takes the data set's own mode.
+
+        Raises:
+            ValueError: if there is no such split or mode, or a clip lacks the label it takes.
+        """
+        clips = self.clips(split)
+        mode = self.relevance_mode if mode is None else mode
+        if mode == "clip":
+            return _clip_relevance(clips)
+        if mode == "label":
+            return _label_relevance(clips, self.name)
+        raise ValueError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
+
+
+def _clip_relevance(clips: list[Clip]) -> Relevance:
+    owner = torch.tensor([row for row, clip in enumerate(clips) for _ in clip.captions])
+    return Relevance(
+        clips=list(clips),
+        captions=[text for clip in clips for text in clip.captions],
+        caption_ids=torch.tensor([item for clip in clips for item in clip.caption_ids]),
+        matrix=torch.arange(len(clips))[:, None] == owner[None, :],
+        caption_to_audio=owner,
+    )
+
+
+def _label_relevance(clips: list[Clip], name: str) -> Relevance:
+    texts: dict[str, str] = {}
+    ids: dict[str, int] = {}
+    labels: dict[str, set[str]] = {}
+    clip_labels: list[str] = []
+    for clip in clips:
+        if clip.label is None:
+            raise ValueError(
+                f"{name}: clip {clip.key!r} has no label; use relevance mode 'clip' instead"
+            )
+        clip_labels.append(clip.label)
+        for text, item in zip(clip.captions, clip.caption_ids, strict=True):
+            key = normalize_caption(text)
+            texts.setdefault(key, text)
+            ids.setdefault(key, item)
+            labels.setdefault(key, set()).add(clip.label)
+    rows = [[label in labels[key] for key in texts] for label in clip_labels]
+    return Relevance(
+        clips=list(clips),
+        captions=list(texts.values()),
+        caption_ids=torch.tensor(list(ids.values()), dtype=torch.int64),
+        matrix=torch.tensor(rows, dtype=torch.bool),
+        caption_to_audio=None,
+    )
+
+
+def _captions_a_clip(clips: Sequence[Clip]) -> str:
+    counts = sorted({len(clip.captions) for clip in clips}) or [0]
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+
+
+def _pack(waveform: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float32]:
+    """16-bit integers where they give ``waveform`` back exactly, else a copy of it."""
+    scaled = waveform * np.float32(32768)
+    with np.errstate(invalid="ignore"):
+        packed = scaled.astype(np.int16)
+    if np.array_equal(packed.astype(np.float32), scaled):
+        return packed
+    return waveform.copy()

@@ -1,0 +1,222 @@
+"""ESC-50 with class descriptions as captions: many clips to few captions.
+
+K. J. Piczak, *ESC: Dataset for Environmental Sound Classification*, ACM Multimedia 2015 (the clips
+are CC BY-NC 3.0). A clip is relevant to every caption of its class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.esc50_phrases import CLASS_PHRASES
+from atr_moco_plugin.ids import stable_digest
+
+_INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
+_CLIP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Esc50Config:
+    """How to open ESC-50.
+
+    Attributes:
+        root: the folder with ``audio/`` and ``meta/esc50.csv`` (the official layout) or
+            ``esc50_16k.csv``.
+        split: ``"fold"`` tests on one official fold; ``"bench"`` takes train and test from the
+            index's ``bench_split`` column; ``"auto"`` is ``"bench"`` where that column is there.
+        test_fold: the fold tested on by ``"fold"``.
+        valid_fraction: share of the training clips kept for validation, by class and source.
+        seed: of the choice of validation sources.
+        strict: make missing audio an error; otherwise such clips are left out and counted.
+        cache: keep decoded audio in memory.
+    """
+
+    root: str | Path
+    split: Literal["auto", "bench", "fold"] = "auto"
+    test_fold: int = 4
+    valid_fraction: float = 0.1
+    seed: int = 0
+    strict: bool = False
+    cache: bool = False
+
+
+def open_esc50(config: Esc50Config) -> AudioTextDataset:
+    """Open ESC-50 with the splits ``train``, ``valid`` and ``test``.
+
+    No Freesound recording (``src_file``) is in two splits: validation sources are taken out of
+    train, and training clips of a source that is also in test (four sources of the official folds)
+    are left out. Captions come from ``class_phrases.json`` in ``root`` where there is one, else
+    from this package's own table; the wordings of a class share one caption id.
+
+    Raises:
+        FileNotFoundError: if ``root`` has neither layout, or audio is missing under ``strict``.
+        ValueError: if the index lacks a column, class or fold that is needed.
+    """
+    if not 0 <= config.valid_fraction < 1:
+        raise ValueError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
+    root = Path(config.root)
+    index = _find_index(root)
+    rows = _read_rows(index)
+    phrases = _read_phrases(root, {row["category"] for row in rows})
+
+    held_out = _held_out(rows, config, index)
+    present: list[dict[str, str]] = []
+    absent: list[Path] = []
+    for row in rows:
+        path = root / "audio" / row["filename"]
+        if path.is_file():
+            present.append(row)
+        else:
+            absent.append(path)
+    if absent and (config.strict or not present):
+        raise FileNotFoundError(
+            f"{absent[0]}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
+            "lists are missing, put them there"
+        )
+
+    test = [row for row in present if row["filename"] in held_out]
+    # By the whole index, so that a missing file moves no source to another split.
+    test_sources = {row["src_file"] for row in rows if row["filename"] in held_out}
+    rest = [row for row in present if row["src_file"] not in test_sources]
+    valid_sources = choose_sources(
+        [(row["category"], row["src_file"]) for row in rows if row["src_file"] not in test_sources],
+        config.valid_fraction,
+        config.seed,
+    )
+    parts = {
+        "train": [row for row in rest if row["src_file"] not in valid_sources],
+        "valid": [row for row in rest if row["src_file"] in valid_sources],
+        "test": test,
+    }
+    splits = {
+        name: [_clip(row, root, phrases) for row in part] for name, part in parts.items() if part
+    }
+    return AudioTextDataset(
+        "esc50",
+        splits,
+        relevance_mode="label",
+        seconds=_CLIP_SECONDS * sum(len(part) for part in parts.values()),
+        missing=len(absent),
+        cache=config.cache,
+    )
+
+
+def choose_sources(clips: Iterable[tuple[str, str]], fraction: float, seed: int) -> set[str]:
+    """Choose sources with about ``fraction`` of each class's clips, never all sources of a class.
+
+    Sources are taken in the order of a digest of (seed, source), which does not depend on the order
+    of ``clips``. A class takes whole sources while that brings it nearer to its share, and at least
+    its smallest one, so that every class with two sources or more is among the chosen.
+
+    Args:
+        clips: ``(class, source)`` of every clip.
+        fraction: share of a class's clips wanted, in ``[0, 1)``; 0 chooses nothing.
+        seed: of the choice.
+
+    Returns:
+        The chosen sources. A source with clips of several classes is chosen for all of them.
+    """
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for label, source in clips:
+        counts[label][source] += 1
+    chosen: set[str] = set()
+    if fraction == 0:
+        return chosen
+    for label in sorted(counts):
+        sources = counts[label]
+        wanted = fraction * sum(sources.values())
+        taken = sum(size for source, size in sources.items() if source in chosen)
+        order = sorted(sources, key=lambda source: (stable_digest("valid", seed, source), source))
+        smallest_first = sorted(order, key=sources.__getitem__)
+        for source in order + smallest_first:
+            after = taken + sources[source]
+            nearer = abs(after - wanted) < abs(taken - wanted)
+            needed = taken == 0 and source == smallest_first[0]
+            if source in chosen or not (nearer or needed):
+                continue
+            if _leaves_every_class_one(counts, chosen | {source}):
+                chosen.add(source)
+                taken = after
+    return chosen
+
+
+def _leaves_every_class_one(counts: Mapping[str, Mapping[str, int]], chosen: set[str]) -> bool:
+    return all(not sources.keys() <= chosen for sources in counts.values())
+
+
+def _find_index(root: Path) -> Path:
+    for name in _INDEXES:
+        if (root / name).is_file() and (root / "audio").is_dir():
+            return root / name
+    if not root.is_dir():
+        found = "there is no such folder"
+    else:
+        names = sorted(path.name for path in root.iterdir())
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        found = f"found {shown}" if names else "found an empty folder"
+    raise FileNotFoundError(
+        f"{root}: not an ESC-50 folder: looked for audio/ with {' or '.join(_INDEXES)}, {found}"
+    )
+
+
+def _read_rows(index: Path) -> list[dict[str, str]]:
+    data = index.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    needed = ("filename", "fold", "category", "src_file")
+    for column in needed:
+        if not rows or rows[0].get(column) is None:
+            raise ValueError(f"{index}: has no rows with a column {column!r}; needed: {needed}")
+    return rows
+
+
+def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:
+    path = root / "class_phrases.json"
+    phrases: Mapping[str, Sequence[str]] = CLASS_PHRASES
+    name = "this package's table of ESC-50 phrases"
+    if path.is_file():
+        name = str(path)
+        phrases = json.loads(path.read_text(encoding="utf-8"))
+    for label in sorted(classes):
+        given = phrases.get(label)
+        if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+            raise ValueError(f"{name}: has no list of captions for class {label!r}; add one")
+    return phrases
+
+
+def _held_out(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> set[str]:
+    """File names of the test clips."""
+    if config.split not in ("auto", "bench", "fold"):
+        raise ValueError(f"split must be 'auto', 'bench' or 'fold', not {config.split!r}")
+    has_bench = "bench_split" in rows[0]
+    if config.split == "bench" and not has_bench:
+        raise ValueError(f"{index}: has no column 'bench_split'; use split 'fold'")
+    if has_bench and config.split != "fold":
+        return {row["filename"] for row in rows if row["bench_split"] == "test"}
+    chosen = {row["filename"] for row in rows if row["fold"] == str(config.test_fold)}
+    if not chosen:
+        folds = ", ".join(sorted({row["fold"] for row in rows}))
+        raise ValueError(f"{index}: has no clip of fold {config.test_fold}; its folds are {folds}")
+    return chosen
+
+
+def _clip(row: dict[str, str], root: Path, phrases: Mapping[str, Sequence[str]]) -> Clip:
+    label = row["category"]
+    return Clip(
+        key=Path(row["filename"]).stem,
+        captions=tuple(phrases[label]),
+        source=root / "audio" / row["filename"],
+        label=label,
+        caption_group=f"esc50/{label}",
+    )

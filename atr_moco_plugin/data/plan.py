@@ -1,0 +1,191 @@
+"""Which pairs are in which batch, and how a batch is read.
+
+What batch number k of epoch e holds is a pure function of the data set, the settings and the seed:
+the order, the caption drawn for a clip, the crop and the substitute of an unreadable clip. So a run
+that stops and resumes, or prefetches with another number of workers, sees the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from atr_moco_plugin.data.audio import SAMPLE_RATE, fit_length
+from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, collate
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.ids import stable_digest
+
+CaptionMode = Literal["random", "all"]
+
+
+def max_samples(max_seconds: float) -> int:
+    """``max_seconds`` in samples at 16 kHz, rounded.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds must be positive, not {max_seconds}")
+    return max(1, round(max_seconds * SAMPLE_RATE))
+
+
+def epoch_order(size: int, *, shuffle: bool, seed: int, epoch: int) -> list[int]:
+    """Order of ``size`` examples: a permutation drawn from (seed, epoch), or 0, 1, 2, ..."""
+    if not shuffle:
+        return list(range(size))
+    generator = torch.Generator().manual_seed(stable_digest("order", seed, epoch))
+    order: list[int] = torch.randperm(size, generator=generator).tolist()
+    return order
+
+
+def num_batches(size: int, batch_size: int, world_size: int, *, drop_last: bool) -> int:
+    """Batches an epoch on every rank, for ``size`` examples in all."""
+    step = batch_size * world_size
+    return size // step if drop_last else -(-size // step)
+
+
+def batch_positions(
+    size: int, batch_size: int, rank: int, world_size: int, index: int
+) -> tuple[list[int], int]:
+    """Which positions of the epoch's order are this rank's batch ``index``.
+
+    Batch ``index`` of all ranks together is one run of ``batch_size * world_size`` positions, dealt
+    out in turn. In a last, incomplete run the first positions of the order are used again until
+    every rank has equally many.
+
+    Returns:
+        The positions, each in ``[0, size)``, and the position after the whole run.
+    """
+    start = index * batch_size * world_size
+    stop = min(start + batch_size * world_size, size)
+    rows = -(-(stop - start) // world_size)
+    return [(start + rank + row * world_size) % size for row in range(rows)], stop
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What reading one batch gave.
+
+    Attributes:
+        batch: ``None`` where too few readable clips were left to fill it.
+        bad: key and reason of each unreadable clip met on the way.
+    """
+
+    batch: PairBatch | None
+    bad: tuple[tuple[str, str], ...]
+
+    def pin_memory(self) -> Fetched:
+        """Pin the batch, in place; returns this object, as torch's loader asks."""
+        if self.batch is not None:
+            self.batch.pin_memory()
+        return self
+
+
+@dataclass
+class Batches(Dataset[Fetched]):
+    """The batches of every epoch, by ``(epoch, index)``; copied into each worker process.
+
+    Attributes are the arguments of :class:`~atr_moco_plugin.data.loader.PairLoader`; ``tolerated``
+    is the most unreadable clips passed over for one batch before it is given up.
+    """
+
+    dataset: AudioTextDataset
+    split: str
+    tokenize: Tokenize
+    batch_size: int
+    max_samples: int
+    shuffle: bool
+    seed: int
+    rank: int
+    world_size: int
+    captions: CaptionMode
+    tolerated: int
+
+    def __post_init__(self) -> None:
+        clips = self.dataset.clips(self.split)
+        # (clip, caption); None: the caption is drawn anew each epoch.
+        self.pairs: list[tuple[int, int | None]] = [
+            (row, column)
+            for row, clip in enumerate(clips)
+            for column in (range(len(clip.captions)) if self.captions == "all" else (None,))
+        ]
+        self._clips = clips
+        self._order: tuple[int, list[int]] | None = None
+
+    def order(self, epoch: int) -> list[int]:
+        """The order of the epoch's pairs; that of the last epoch asked for is kept."""
+        if self._order is None or self._order[0] != epoch:
+            order = epoch_order(len(self.pairs), shuffle=self.shuffle, seed=self.seed, epoch=epoch)
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def __getitem__(self, at: tuple[int, int]) -> Fetched:
+        """Read this rank's batch ``(epoch, index)``."""
+        epoch, index = at
+        order = self.order(epoch)
+        size = len(order)
+        positions, after = batch_positions(size, self.batch_size, self.rank, self.world_size, index)
+        examples: list[Example] = []
+        bad: dict[str, str] = {}
+        # Substitutes come from behind the run of all ranks, so that they double none of its clips.
+        substitutes = (order[(after + self.rank + step) % size] for step in range(size))
+        for position in positions:
+            example = self._first_readable(chain([order[position]], substitutes), epoch, bad)
+            if example is None:
+                return Fetched(None, tuple(bad.items()))
+            examples.append(example)
+        return Fetched(collate(examples, self.tokenize), tuple(bad.items()))
+
+    def _first_readable(
+        self, pairs: Iterable[int], epoch: int, bad: dict[str, str]
+    ) -> Example | None:
+        """The first of ``pairs`` that can be read; what cannot is added to ``bad``."""
+        for pair in pairs:
+            row, column = self.pairs[pair]
+            clip = self._clips[row]
+            if clip.key in bad:
+                continue
+            try:
+                return self._example(clip, column, epoch)
+            except (OSError, ValueError) as error:
+                bad[clip.key] = str(error)
+                if len(bad) > self.tolerated:
+                    return None
+        return None
+
+    def _example(self, clip: Clip, column: int | None, epoch: int) -> Example:
+        # Without shuffling every pass is the same one.
+        draw = epoch if self.shuffle else 0
+        waveform = self.dataset.load(clip)
+        if column is None:
+            column = stable_digest("draw", self.seed, draw, clip.key) % len(clip.captions)
+        generator: torch.Generator | None = None
+        if self.shuffle:
+            seed = stable_digest("crop", self.seed, epoch, clip.key, column)
+            generator = torch.Generator().manual_seed(seed)
+        return Example(
+            waveform=fit_length(waveform, self.max_samples, generator),
+            caption=clip.captions[column],
+            clip_id=self.dataset.clip_id(clip),
+            caption_id=clip.caption_ids[column],
+        )
+
+
+class Schedule(Sampler[tuple[int, int]]):
+    """The batches still to fetch in an epoch; read each time the torch loader starts over."""
+
+    def __init__(self) -> None:
+        self.epoch, self.start, self.stop = 0, 0, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(self.epoch, index) for index in range(self.start, self.stop)])
+
+
+def unchanged(fetched: Any) -> Any:
+    """The collate function for batches that are already made; picklable, unlike a lambda."""
+    return fetched

@@ -1,0 +1,67 @@
+"""The three gathers the criteria need; each is the identity in a single process."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_autograd
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes of the default group, 1 where there is none."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process in the default group, 0 where there is none."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def sizes(n: int, device: torch.device) -> list[int]:
+    """``n`` of every rank, in rank order."""
+    if world_size() == 1:
+        return [n]
+    own = torch.tensor([n], dtype=torch.int64, device=device)
+    every = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(every, own)
+    return [int(x) for x in every]
+
+
+def gather(x: Tensor, *, grad: bool = False) -> Tensor:
+    """Concatenate ``x`` of all ranks along dimension 0, in rank order.
+
+    Args:
+        x: ``[B, ...]``; B may differ between ranks, the other dimensions may not.
+        grad: let the gradient flow back to the rank a row came from, summed over the ranks that
+            used it; with the mean that DDP takes over ranks this is the gradient of the global
+            mean.
+
+    Returns:
+        ``[sum of B, ...]``.
+    """
+    if world_size() == 1:
+        return x
+    rows = sizes(len(x), x.device)
+    padded = _pad(x, 0, max(rows)).contiguous()
+    if grad:
+        every = list(dist_autograd.all_gather(padded))
+    else:
+        every = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(every, padded.detach())
+    return torch.cat([part[:n] for part, n in zip(every, rows)])
+
+
+def pad_to_longest(x: Tensor, dim: int) -> Tensor:
+    """Pad dimension ``dim`` with zeros up to the longest of all ranks."""
+    if world_size() == 1:
+        return x
+    return _pad(x, dim, max(sizes(x.size(dim), x.device)))
+
+
+def _pad(x: Tensor, dim: int, length: int) -> Tensor:
+    missing = length - x.size(dim)
+    if missing == 0:
+        return x
+    return F.pad(x, [0, 0] * (x.dim() - 1 - dim) + [0, missing])

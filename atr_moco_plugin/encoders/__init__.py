@@ -1,0 +1,1 @@
+"""Audio and text encoders: each returns token states with the mask of the valid ones."""

@@ -1,0 +1,211 @@
+"""The BEATs configuration, and its translation from and to the official ``cfg``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from atr_moco_plugin.encoders.beats.fbank import MEL_BINS
+
+logger = logging.getLogger(__name__)
+
+PaddingMask = Literal["exact", "official"]
+
+# What the official code assumes where a cfg is silent and the base model's value is another one.
+_OFFICIAL_DEFAULTS: dict[str, Any] = {
+    "deep_norm": False,
+    "relative_position_embedding": False,
+    "gru_rel_pos": False,
+    "max_distance": 1280,
+    "dropout_input": 0.0,
+    "predictor_dropout": 0.1,
+}
+
+# Settings of the official cfg that this encoder fixes, with the reason shown to the user.
+_FIXED = {
+    "encoder_layerdrop": (0.0, "it drops different layers on each rank"),
+    "layer_wise_gradient_decay_ratio": (1.0, "it silently scales the gradients of lower layers"),
+}
+
+_SIZES = (
+    "input_patch_size",
+    "embed_dim",
+    "encoder_layers",
+    "encoder_embed_dim",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "conv_pos",
+    "conv_pos_groups",
+    "predictor_class",
+)
+_DROPOUTS = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "dropout_input",
+    "predictor_dropout",
+)
+_OURS = {"padding_mask", "checkpoint", "sha256"}
+
+
+@dataclass
+class BeatsConfig:
+    """Configuration of :class:`~atr_moco_plugin.encoders.beats.BeatsEncoder`.
+
+    Names are those of the official ``cfg``; defaults are the released base model.
+
+    Raises:
+        ValueError: If a value is out of range or contradicts another one.
+    """
+
+    input_patch_size: int = 16
+    """Side of a square patch of the filterbank, in frames and in mel bins."""
+
+    embed_dim: int = 512
+    """Width of a patch embedding."""
+
+    conv_bias: bool = False
+    """Whether the patch embedding has a bias."""
+
+    encoder_layers: int = 12
+    """Number of transformer layers."""
+
+    encoder_embed_dim: int = 768
+    """Width of the transformer and of the returned token states."""
+
+    encoder_ffn_embed_dim: int = 3072
+    """Inner width of the feed-forward blocks."""
+
+    encoder_attention_heads: int = 12
+    """Number of attention heads; divides ``encoder_embed_dim``."""
+
+    activation_fn: Literal["gelu", "relu"] = "gelu"
+    """Activation of the feed-forward blocks."""
+
+    deep_norm: bool = True
+    """Whether residuals are scaled as in DeepNet (https://arxiv.org/abs/2203.00555)."""
+
+    dropout: float = 0.1
+    """Dropout after attention, after the feed-forward block and before the first layer."""
+
+    attention_dropout: float = 0.1
+    """Dropout of the attention weights."""
+
+    activation_dropout: float = 0.0
+    """Dropout after the activation of the feed-forward blocks."""
+
+    dropout_input: float = 0.1
+    """Dropout of the projected patches."""
+
+    conv_pos: int = 128
+    """Kernel size, in tokens, of the convolutional position embedding."""
+
+    conv_pos_groups: int = 16
+    """Groups of that convolution; divides ``encoder_embed_dim``."""
+
+    relative_position_embedding: bool = True
+    """Whether attention has a bias that depends on the distance between tokens."""
+
+    num_buckets: int = 320
+    """Number of distance buckets, half of them for each direction."""
+
+    max_distance: int = 800
+    """Distance, in tokens, from which all share the last bucket."""
+
+    gru_rel_pos: bool = True
+    """Whether each query gates its relative position bias."""
+
+    finetuned_model: bool = False
+    """Whether the model has the classification head of a fine-tuned checkpoint."""
+
+    predictor_class: int = 527
+    """Number of classes of that head (527 in AudioSet)."""
+
+    predictor_dropout: float = 0.0
+    """Dropout before that head."""
+
+    padding_mask: PaddingMask = "exact"
+    """How padded tokens are found.
+
+    ``exact`` counts the tokens a clip has alone, so that padding never changes it. ``official``
+    repeats the published mask, which is off by up to a patch, for parity with it.
+    """
+
+    checkpoint: str | None = None
+    """Local path of an official checkpoint that :meth:`BeatsEncoder.from_config` loads.
+
+    Its architecture replaces the one given here; dropouts and ``padding_mask`` stay as given.
+    """
+
+    sha256: str | None = None
+    """Expected SHA-256 of the file at ``checkpoint``, in hexadecimal; verified when given."""
+
+    def __post_init__(self) -> None:
+        for name in _SIZES:
+            self._require(name, getattr(self, name) >= 1, "be at least 1")
+        for name in _DROPOUTS:
+            self._require(name, 0.0 <= getattr(self, name) < 1.0, "be in [0, 1)")
+        for name in ("encoder_attention_heads", "conv_pos_groups"):
+            divides = self.encoder_embed_dim % getattr(self, name) == 0
+            self._require(name, divides, f"divide encoder_embed_dim, {self.encoder_embed_dim}")
+        patch = self.input_patch_size
+        self._require("input_patch_size", patch <= MEL_BINS, f"be at most {MEL_BINS}")
+        self._require("activation_fn", self.activation_fn in ("gelu", "relu"), "be gelu or relu")
+        buckets = self.num_buckets
+        self._require("num_buckets", buckets >= 4 and buckets % 2 == 0, "be even and at least 4")
+        farther = self.max_distance > buckets // 4
+        self._require("max_distance", farther, f"be above num_buckets / 4, {buckets // 4}")
+        ungated = self.relative_position_embedding or not self.gru_rel_pos
+        self._require("gru_rel_pos", ungated, "be False without relative_position_embedding")
+        known = self.padding_mask in ("exact", "official")
+        self._require("padding_mask", known, "be exact or official")
+        # The official mask divides the frames by the tokens, of which there must not be more.
+        defined = self.padding_mask == "exact" or MEL_BINS // patch <= patch
+        self._require("padding_mask", defined, f"be exact for an input_patch_size of {patch}")
+        verifiable = self.sha256 is None or self.checkpoint is not None
+        self._require("sha256", verifiable, "be None without a checkpoint to verify")
+
+    def _require(self, name: str, condition: bool, expected: str) -> None:
+        if not condition:
+            value = getattr(self, name)
+            raise ValueError(f"BeatsConfig.{name} must {expected}, got {value!r}.")
+
+    @classmethod
+    def from_official(cls, cfg: Mapping[str, Any]) -> BeatsConfig:
+        """Translate an official ``cfg``; entries that only concern its training are ignored.
+
+        ``encoder_layerdrop`` becomes 0 and ``layer_wise_gradient_decay_ratio`` 1, which is logged
+        where the file says otherwise.
+
+        Raises:
+            ValueError: If the patch size is absent, a value is out of range, or the layers
+                normalise first (no released model does).
+        """
+        if "input_patch_size" not in cfg:
+            raise ValueError(
+                "The BEATs cfg has no 'input_patch_size'; expected the cfg of an official encoder."
+            )
+        if cfg.get("layer_norm_first", False):
+            raise ValueError(
+                "layer_norm_first must be False, as in every released BEATs checkpoint; "
+                "pre-norm layers are not supported."
+            )
+        for name, (value, reason) in _FIXED.items():
+            found = cfg.get(name, value)
+            if found != value:
+                logger.info("BEATs: %s %s is set to %s, because %s.", name, found, value, reason)
+        names = {field.name for field in fields(cls)} - _OURS
+        given = {name: value for name, value in cfg.items() if name in names}
+        return cls(**{**_OFFICIAL_DEFAULTS, **given})
+
+    def options(self) -> dict[str, Any]:
+        """What a user chooses for a loaded checkpoint: dropouts and ``padding_mask``."""
+        return {name: getattr(self, name) for name in (*_DROPOUTS, "padding_mask")}
+
+    def to_official(self) -> dict[str, Any]:
+        """The ``cfg`` from which the official code builds the same model."""
+        cfg = {name: value for name, value in asdict(self).items() if name not in _OURS}
+        fixed = {name: value for name, (value, _) in _FIXED.items()}
+        return {**cfg, **fixed, "layer_norm_first": False}

@@ -1,0 +1,208 @@
+"""The BEATs audio encoder: waveforms to token states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atr_moco_plugin.encoders.beats import checkpoint as files
+from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
+from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
+from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
+from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
+from atr_moco_plugin.encoders.tokens import AudioTokens
+
+
+class BeatsEncoder(nn.Module):
+    """BEATs (Chen et al., ICML 2023, https://arxiv.org/abs/2212.09058).
+
+    The constructor initialises at random, as published. :meth:`from_checkpoint` loads an official
+    checkpoint, and :meth:`from_config` does one or the other.
+
+    The classification head of a fine-tuned model, ``predictor``, is frozen: only
+    :meth:`probabilities` uses it, and DDP refuses trainable parameters that take no part in a step.
+
+    Attributes:
+        config: The configuration built; ``checkpoint`` and ``sha256`` are ``None`` in it.
+        width: Size of a token state.
+        sample_rate: Hz of the waveforms expected.
+
+    Raises:
+        ValueError: If ``config.checkpoint`` is set.
+
+    Example:
+        >>> config = BeatsConfig(
+        ...     encoder_layers=2, encoder_embed_dim=48, encoder_ffn_embed_dim=96,
+        ...     encoder_attention_heads=4, embed_dim=32, conv_pos=16,
+        ... )
+        >>> encoder = BeatsEncoder(config).eval()
+        >>> states, mask = encoder(torch.zeros(2, 16000), torch.tensor([16000, 8000]))
+        >>> list(states.shape), mask.sum(1).tolist()
+        ([2, 48, 48], [48, 24])
+    """
+
+    config_class = BeatsConfig
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        if config.checkpoint is not None:
+            raise ValueError(
+                "BeatsEncoder(config) initialises at random and would ignore config.checkpoint, "
+                f"{config.checkpoint}; call BeatsEncoder.from_config(config) to load it."
+            )
+        self.config = config
+        self.width = config.encoder_embed_dim
+        patch = config.input_patch_size
+        self.patch_embedding = nn.Conv2d(1, config.embed_dim, patch, patch, bias=config.conv_bias)
+        self.layer_norm = nn.LayerNorm(config.embed_dim)
+        self.post_extract_proj = (
+            nn.Linear(config.embed_dim, self.width) if config.embed_dim != self.width else None
+        )
+        self.dropout_input = nn.Dropout(config.dropout_input)
+        self.encoder = BeatsTransformer(config)
+        self.predictor_dropout = nn.Dropout(config.predictor_dropout)
+        self.predictor: nn.Linear | None = None
+        if config.finetuned_model:
+            self.predictor = nn.Linear(self.width, config.predictor_class).requires_grad_(False)
+
+    @classmethod
+    def from_config(cls, config: BeatsConfig) -> BeatsEncoder:
+        """Load ``config.checkpoint``, or initialise at random where it is ``None``.
+
+        The architecture is the checkpoint's; dropouts and ``padding_mask`` are ``config``'s.
+
+        Raises:
+            FileNotFoundError: If ``config.checkpoint`` is set and not a file.
+            ValueError: As :meth:`from_checkpoint`.
+        """
+        if config.checkpoint is None:
+            return cls(config)
+        return cls._load(config.checkpoint, config.sha256, config.options())
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        padding_mask: PaddingMask = "exact",
+        sha256: str | None = None,
+    ) -> BeatsEncoder:
+        """Load an official checkpoint, self-supervised or fine-tuned, with its own dropouts.
+
+        Args:
+            path: Local file, as :func:`~atr_moco_plugin.encoders.beats.checkpoint.read_checkpoint`.
+            padding_mask: ``exact``, or ``official`` for parity with the published code.
+            sha256: Expected digest of the file in hexadecimal, or ``None``.
+
+        Raises:
+            FileNotFoundError: If ``path`` is not a file.
+            ValueError: If the digest differs, the file is unreadable or of another model, or its
+                cfg and parameters do not fit together.
+        """
+        return cls._load(path, sha256, {"padding_mask": padding_mask})
+
+    @classmethod
+    def _load(cls, path: str | Path, sha256: str | None, options: dict[str, Any]) -> BeatsEncoder:
+        cfg, model = files.read_checkpoint(path, sha256)
+        try:
+            encoder = cls(replace(BeatsConfig.from_official(cfg), **options))
+            encoder.load_official_state_dict(model)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return encoder
+
+    def export_state_dict(self) -> dict[str, Tensor]:
+        """Parameters under their official names, the relative attention bias for every layer."""
+        return files.to_official(self.state_dict(), self.config.encoder_layers)
+
+    def load_official_state_dict(self, model: Mapping[str, Tensor]) -> None:
+        """Load parameters under their official names, as :meth:`export_state_dict` gives them.
+
+        Raises:
+            ValueError: If a parameter is missing, unexpected or of another shape, or the relative
+                attention bias differs between layers.
+        """
+        state = files.from_official(model)
+        files.check_fits(state, self.state_dict())
+        self.load_state_dict(state)
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write an official checkpoint, in safetensors format if the suffix is ``.safetensors``."""
+        files.write_checkpoint(path, self.config.to_official(), self.export_state_dict())
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> AudioTokens:
+        """Encode padded clips.
+
+        Under the exact padding mask the batch is cut to its longest clip, and a clip's valid states
+        are those of the clip alone.
+
+        Args:
+            waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip.
+            lengths: ``[B]`` integer samples of each clip, or ``None`` if none is padded. On the
+                CPU it costs no synchronisation with an accelerator.
+
+        Returns:
+            States ``[B, T, width]`` and mask ``[B, T]``; tokens are in time order, the 8 frequency
+            bands of a time step (160 ms) adjacent. 10 s give 496 tokens.
+
+        Raises:
+            ValueError: If a clip is below 2,800 samples (0.175 s, one token) or longer than the
+                batch, or an argument has another shape or type.
+        """
+        samples = self._sample_counts(waveforms, lengths)
+        patch, padding_mask = self.config.input_patch_size, self.config.padding_mask
+        counts = valid_tokens(samples, waveforms.size(1), patch, padding_mask)
+        tokens = max(counts) if padding_mask == "exact" else tokens_of(waveforms.size(1), patch)
+        steps = tokens // (MEL_BINS // patch)
+
+        features = fbank(waveforms[:, : samples_for(steps, patch)])
+        features = features.to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
+        x = self.layer_norm(patches)
+        if self.post_extract_proj is not None:
+            x = self.post_extract_proj(x)
+
+        ends = torch.tensor(counts, device=x.device)
+        mask = torch.arange(tokens, device=x.device) < ends.unsqueeze(1)
+        padded = min(counts) < tokens
+        return AudioTokens(self.encoder(self.dropout_input(x), mask if padded else None), mask)
+
+    def probabilities(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Class probabilities ``[B, predictor_class]`` of a fine-tuned model.
+
+        Arguments are those of :meth:`forward`. Logits are averaged over a clip's valid tokens.
+
+        Raises:
+            ValueError: If the model has no classification head, or as :meth:`forward`.
+        """
+        if self.predictor is None:
+            raise ValueError(
+                "This BEATs encoder has no classification head; load a fine-tuned checkpoint."
+            )
+        states, mask = self(waveforms, lengths)
+        logits = self.predictor(self.predictor_dropout(states))
+        logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
+        return (logits / mask.sum(1, keepdim=True)).sigmoid()
+
+    @staticmethod
+    def _sample_counts(waveforms: Tensor, lengths: Tensor | None) -> list[int]:
+        """Samples of each clip, after checking the shapes and types of both arguments."""
+        if waveforms.dim() != 2 or waveforms.size(0) == 0:
+            raise ValueError(
+                "waveforms must be [B, samples] with at least one clip, got shape "
+                f"{list(waveforms.shape)}."
+            )
+        if lengths is None:
+            return [waveforms.size(1)] * waveforms.size(0)
+        integral = not (lengths.is_floating_point() or lengths.is_complex())
+        if lengths.shape != waveforms.shape[:1] or not integral:
+            raise ValueError(
+                f"lengths must be [{waveforms.size(0)}] integer samples, got shape "
+                f"{list(lengths.shape)} {lengths.dtype}."
+            )
+        return lengths.tolist()

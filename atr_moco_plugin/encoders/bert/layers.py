@@ -1,0 +1,160 @@
+"""BERT's embeddings and layers, with an optional cross-attention to audio.
+
+Post-norm layers, exact GELU and learned absolute positions, as in Devlin et al. (2019); the
+cross-attention between self-attention and feed-forward is that of ALBEF and BLIP.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atr_moco_plugin.encoders.bert.config import BertConfig
+from atr_moco_plugin.encoders.tokens import AudioTokens
+
+
+def init_bert_weights(module: nn.Module) -> None:
+    """Draw BERT's initial weights in place: normal(0, 0.02), biases and padding rows zero.
+
+    Layer norms keep PyTorch's ones and zeros. Use it as ``parent.apply(init_bert_weights)``.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()
+
+
+class Attention(nn.Module):
+    """Multi-head attention with BERT's residual: ``LayerNorm(x + attend(x, source))``.
+
+    Args:
+        config: gives the width of ``x``, the heads, the dropouts and the epsilon.
+        source_width: width of the states that keys and values are made of.
+    """
+
+    def __init__(self, config: BertConfig, source_width: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+        self.output = nn.Linear(width, width)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """Attend from ``x`` to the valid tokens of ``source``.
+
+        Args:
+            x: ``[B, L, width]`` float.
+            source: ``[B, S, source_width]`` float.
+            mask: ``[B, S]`` bool, ``True`` where a token of ``source`` may be attended to. A row
+                without any attends to nothing: its context is zero and never NaN.
+
+        Returns:
+            ``[B, L, width]`` float.
+        """
+        some = mask.any(dim=1)[:, None, None, None]
+        # What a fully masked softmax gives depends on the attention kernel, so such a row is
+        # unmasked for the kernel and its context dropped afterwards.
+        context = F.scaled_dot_product_attention(
+            self._heads(self.query(x)),
+            self._heads(self.key(source)),
+            self._heads(self.value(source)),
+            attn_mask=mask[:, None, None, :] | ~some,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        ).masked_fill(~some, 0.0)
+        context = context.transpose(1, 2).flatten(2)
+        residual: Tensor = self.norm(x + self.dropout(self.output(context)))
+        return residual
+
+    def _heads(self, states: Tensor) -> Tensor:
+        batch, length, width = states.shape
+        split = states.view(batch, length, self.num_heads, width // self.num_heads)
+        return split.transpose(1, 2)
+
+
+class CrossAttention(Attention):
+    """Attention from text states to audio tokens; see :class:`Attention`.
+
+    Keys and values are made from the audio width, which need not be the text width.
+
+    Args:
+        config: configuration of the text encoder.
+        audio_width: width of the audio tokens.
+    """
+
+    def __init__(self, config: BertConfig, audio_width: int) -> None:
+        super().__init__(config, audio_width)
+
+
+class BertLayer(nn.Module):
+    """One post-norm BERT layer: self-attention, optional cross-attention, feed-forward."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config, config.hidden_size)
+        self.ffn_in = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.ffn_out = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        cross: CrossAttention | None = None,
+        audio: AudioTokens | None = None,
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x: ``[B, L, width]`` float token states.
+            mask: ``[B, L]`` bool, ``True`` where a token is valid.
+            cross: cross-attention run between self-attention and feed-forward, as in ALBEF and
+                BLIP.
+            audio: the tokens ``cross`` attends to, row by row: ``[B, T, audio_width]``.
+
+        Returns:
+            ``[B, L, width]`` float.
+
+        Raises:
+            ValueError: one of ``cross`` and ``audio`` is given without the other.
+        """
+        if (cross is None) != (audio is None):
+            raise ValueError("BertLayer takes cross and audio together: give both or neither.")
+        x = self.attention(x, x, mask)
+        if cross is not None and audio is not None:
+            x = cross(x, audio.states, audio.mask)
+        normed: Tensor = self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
+        return normed
+
+
+class BertEmbeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type = nn.Embedding(config.type_vocab_size, width)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed ``input_ids`` ``[B, L]`` int64 as ``[B, L, width]`` float."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        # BERT was trained with token type 0 on every token of a single sentence: leaving it out
+        # would shift every embedding.
+        x = self.word(input_ids) + self.position(positions) + self.token_type.weight[0]
+        embedded: Tensor = self.dropout(self.norm(x))
+        return embedded

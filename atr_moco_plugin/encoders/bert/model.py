@@ -1,0 +1,151 @@
+"""BERT as a text encoder.
+
+Devlin et al., *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding*
+(2019). The encoder holds no fusion weight, so that its momentum copy holds none either; a matching
+head owns the cross-attentions and passes them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from atr_moco_plugin.encoders.bert.config import BertConfig
+from atr_moco_plugin.encoders.bert.layers import (
+    BertEmbeddings,
+    BertLayer,
+    CrossAttention,
+    init_bert_weights,
+)
+from atr_moco_plugin.encoders.bert.pretrained import load_weights, merge_config, read_config
+from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+
+
+class BertEncoder(nn.Module):
+    """BERT without pooler and language-model head.
+
+    The constructor draws random weights; :meth:`from_config` and :meth:`from_pretrained` load.
+
+    Attributes:
+        config: the configuration; ``num_hidden_layers`` counts the layers before any
+            :meth:`split`.
+        width: width of the token states.
+
+    Example::
+
+        encoder = BertEncoder.from_pretrained("bert-base-uncased").eval()
+        text = encoder(input_ids, mask)     # TextTokens
+        text.states[:, 0]                   # the [CLS] states, [B, width]
+    """
+
+    config_class = BertConfig
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width = config.hidden_size
+        self.embeddings = BertEmbeddings(config)
+        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        self.apply(init_bert_weights)
+
+    @classmethod
+    def from_config(cls, config: BertConfig) -> BertEncoder:
+        """Build the encoder of ``config`` and load ``config.pretrained``, if it is set.
+
+        Raises:
+            FileNotFoundError: ``config.pretrained`` is found in none of the three places.
+            ValueError: its ``config.json`` or weights do not describe a BERT, do not fit each
+                other, or have another digest than ``config.sha256``.
+        """
+        if config.pretrained is None:
+            return cls(config)
+        weights = find_weights(config.pretrained, config.sha256)
+        encoder = cls(merge_config(config, read_config(weights.with_name(CONFIG_FILE))))
+        load_weights(encoder, weights)
+        return encoder
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> BertEncoder:
+        """Load a local folder, an installed package or a Hugging Face model by name.
+
+        Unlike :meth:`from_config`, the dropouts too are those of the checkpoint.
+
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`from_config`.
+        """
+        weights = find_weights(name_or_path)
+        config = read_config(weights.with_name(CONFIG_FILE))
+        encoder = cls(replace(config, pretrained=name_or_path))
+        load_weights(encoder, weights)
+        return encoder
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        crosses: Sequence[CrossAttention] | None = None,
+        audio: AudioTokens | None = None,
+    ) -> TextTokens:
+        """Encode captions, text-only unless a fusion head passes cross-attentions in.
+
+        Args:
+            input_ids: ``[B, L]`` int64 word-piece ids.
+            mask: ``[B, L]`` bool, ``True`` where a token is of the caption. States of the other
+                tokens are finite but mean nothing.
+            crosses: one cross-attention a layer, given together with ``audio``. The fusion pass is
+                a call of the encoder, so that hooks and sharding see it.
+            audio: ``[B, T, audio_width]`` tokens; row i is fused into caption i.
+
+        Returns:
+            States ``[B, L, width]`` with ``mask`` and ``input_ids`` as given.
+
+        Raises:
+            ValueError: shapes or dtypes differ from the above, or L exceeds
+                ``max_position_embeddings``.
+        """
+        self._check(input_ids, mask)
+        if crosses is not None and len(crosses) != len(self.layers):
+            raise ValueError(
+                f"The text encoder has {len(self.layers)} layers but got {len(crosses)} "
+                "cross-attentions; give one a layer."
+            )
+        x = self.embeddings(input_ids)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, mask, None if crosses is None else crosses[index], audio)
+        return TextTokens(x, mask, input_ids)
+
+    def split(self, at: int) -> nn.ModuleList:
+        """Remove the layers from index ``at`` on and return them.
+
+        Text-only states then come from the ``at`` lower layers. Make momentum copies afterwards.
+
+        Raises:
+            ValueError: either part would be empty.
+        """
+        if not 1 <= at < len(self.layers):
+            raise ValueError(
+                f"A text encoder of {len(self.layers)} layers cannot be split at layer {at}: "
+                "both parts need at least one layer."
+            )
+        upper = self.layers[at:]
+        self.layers = self.layers[:at]
+        return upper
+
+    def _check(self, input_ids: Tensor, mask: Tensor) -> None:
+        if input_ids.ndim != 2 or input_ids.shape != mask.shape:
+            raise ValueError(
+                "The text encoder expects input_ids and mask of one shape [B, L], but got "
+                f"{list(input_ids.shape)} and {list(mask.shape)}."
+            )
+        if mask.dtype != torch.bool:
+            raise ValueError(f"The text encoder expects a bool mask, but got {mask.dtype}.")
+        limit = self.config.max_position_embeddings
+        if input_ids.shape[1] > limit:
+            raise ValueError(
+                f"A caption of {input_ids.shape[1]} tokens is longer than the text encoder's "
+                f"max_position_embeddings ({limit}); truncate it when tokenizing."
+            )

@@ -1,0 +1,125 @@
+"""Audio-text matching: does this caption describe this clip?
+
+The paper's "cross-attention plus a two-way head": the fused text ``[CLS]`` state, which has
+attended to the clip's audio tokens, goes through one linear layer to the logits of no match and
+match.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, init_bert_weights
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+
+Fusion = Literal["blip", "albef"]
+
+
+@dataclass(kw_only=True)
+class AtmHeadConfig:
+    """Where text and audio are fused.
+
+    Raises:
+        ValueError: an unknown ``fusion``, or a ``fusion_layers`` that it does not use.
+    """
+
+    fusion: Fusion = "blip"
+    """``blip`` (Li et al. 2022): a second pass of the captions through all layers of the text
+    encoder, whose weights are shared, with a cross-attention in each. ``albef`` (Li et al. 2021):
+    the upper layers of the text encoder become fusion layers and start from the text-only states of
+    the lower ones, so that a pair costs half a pass but text-only embeddings have fewer layers."""
+
+    fusion_layers: int | None = None
+    """``albef`` only: how many upper layers fuse. ``None`` means half of them, rounded down."""
+
+    def __post_init__(self) -> None:
+        if self.fusion not in get_args(Fusion):
+            raise ValueError(
+                f"AtmHeadConfig.fusion must be one of {', '.join(get_args(Fusion))}, "
+                f"but is {self.fusion!r}."
+            )
+        if self.fusion_layers is not None and self.fusion == "blip":
+            raise ValueError(
+                "AtmHeadConfig.fusion_layers is for fusion 'albef' ('blip' fuses in every layer): "
+                "leave it out or set fusion to 'albef'."
+            )
+        if self.fusion_layers is not None and self.fusion_layers < 1:
+            raise ValueError(
+                f"AtmHeadConfig.fusion_layers must be at least 1, but is {self.fusion_layers}."
+            )
+
+
+class AtmHead(nn.Module):
+    """Matching head on a BERT text encoder.
+
+    It owns the cross-attentions and the two-way classifier, and with ``albef`` the upper layers
+    too, which its construction takes **out of** ``text_encoder``: build the head before momentum
+    copies and optimizers. The text encoder itself is never registered here, so that no tensor is
+    saved twice.
+
+    Args:
+        text_encoder: the online text encoder.
+        audio_width: width of the audio tokens, from which keys and values are made.
+        config: see :class:`AtmHeadConfig`.
+
+    Raises:
+        ValueError: ``albef`` with so many fusion layers that no text-only layer is left.
+    """
+
+    config_class = AtmHeadConfig
+
+    def __init__(
+        self, text_encoder: BertEncoder, audio_width: int, config: AtmHeadConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config or AtmHeadConfig()
+        self.audio_width = audio_width
+        depth = len(text_encoder.layers)
+        self.layers: nn.ModuleList | None = None
+        if self.config.fusion == "albef":
+            count = self.config.fusion_layers or depth // 2
+            self.layers = text_encoder.split(depth - count)
+            depth = count
+        self.crosses = nn.ModuleList(
+            CrossAttention(text_encoder.config, audio_width) for _ in range(depth)
+        )
+        self.classifier = nn.Linear(text_encoder.width, 2)
+        self.crosses.apply(init_bert_weights)
+        self.classifier.apply(init_bert_weights)
+
+    def forward(self, text_encoder: BertEncoder, text: TextTokens, audio: AudioTokens) -> Tensor:
+        """Score pairs given row by row.
+
+        Args:
+            text_encoder: the encoder the head was built on; ``blip`` runs it again.
+            text: P captions. ``blip`` starts from ``input_ids``, ``albef`` from ``states``.
+            audio: P clips, ``[P, T, audio_width]``. Padded tokens never change a score; a clip
+                without a valid token adds nothing to its caption.
+
+        Returns:
+            ``[P, 2]`` logits; index 1 means match.
+
+        Raises:
+            ValueError: text and audio differ in P, or the audio tokens have another width.
+        """
+        if len(text.input_ids) != len(audio.states):
+            raise ValueError(
+                "The matching head scores pairs row by row, but got "
+                f"{len(text.input_ids)} captions and {len(audio.states)} clips."
+            )
+        if audio.states.shape[-1] != self.audio_width:
+            raise ValueError(
+                f"The matching head was built for audio tokens of width {self.audio_width}, but "
+                f"got {audio.states.shape[-1]}."
+            )
+        if self.layers is None:
+            x = text_encoder(text.input_ids, text.mask, self.crosses, audio).states
+        else:
+            x = text.states
+            for layer, cross in zip(self.layers, self.crosses, strict=True):
+                x = layer(x, text.mask, cross, audio)
+        logits: Tensor = self.classifier(x[:, 0])
+        return logits

@@ -1,0 +1,151 @@
+"""Configuration of the retrieval recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fairseq2.recipe.config import (
+    AdamWConfig,
+    AdamWGroupConfig,
+    CommonSection,
+    CosineAnnealingLRConfig,
+    DatasetSection,
+    GangSection,
+    LRSchedulerSection,
+    MixedPrecisionConfig,
+    ModelSection,
+    OptimizerSection,
+    RegimeSection,
+    SupportsStructure,
+    TrainerSection,
+)
+from fairseq2.runtime.dependency import DependencyResolver
+from fairseq2.utils.validation import Validatable, ValidationResult
+from typing_extensions import override
+
+from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.model import FAMILY
+
+
+@dataclass(kw_only=True)
+class RetrievalDatasetSection(DatasetSection):
+    """A data set and how batches are made of it. ``config_overrides`` are the data set's own
+    options, ``root`` above all."""
+
+    batch_size: int = 64
+    """Pairs a batch on each process."""
+
+    max_seconds: float = 10.0
+    """Longer clips are cropped: at random in training, to their beginning in evaluation."""
+
+    captions: Literal["random", "all"] = "random"
+    """What an epoch is: every clip once with a random one of its captions, or every pair."""
+
+    num_workers: int = 0
+    """Processes that decode audio on each rank; 0 decodes between the steps."""
+
+    train_split: str = "train"
+    """Split to train on."""
+
+    valid_split: str = "valid"
+    """Split the best checkpoint is chosen on."""
+
+    def validate(self) -> ValidationResult:
+        result = super().validate()
+        if self.batch_size < 2:
+            result.add_error(f"`batch_size` is {self.batch_size}, but must be 2 or more.")
+        if self.max_seconds < 0.175:
+            result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
+        if self.num_workers < 0:
+            result.add_error(f"`num_workers` is {self.num_workers}, but must be 0 or more.")
+        return result
+
+
+@dataclass(kw_only=True)
+class CaptionTokenizerSection(Validatable):
+    """Where caption tokens come from."""
+
+    name: str | None = None
+    """A Hugging Face name, a local folder or a package that carries one; None trains a WordPiece
+    on the captions of the train split."""
+
+    vocab_size: int = 512
+    """Size of a vocabulary that is trained here."""
+
+    max_tokens: int = 64
+    """Longer captions are cut."""
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        if self.max_tokens < 3:
+            result.add_error(f"`max_tokens` is {self.max_tokens}, but must be 3 or more.")
+        return result
+
+
+@dataclass(kw_only=True)
+class EvaluationSection(Validatable):
+    """How retrieval is measured."""
+
+    rerank_k: int = 32
+    """Candidates of each query that the matching head re-ranks; 0 leaves re-ranking out."""
+
+    batch_size: int = 64
+    """Clips, captions or pairs a forward pass."""
+
+    test_split: str | None = None
+    """Split on which the best checkpoint is evaluated once at the end; None evaluates on none."""
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        if self.rerank_k < 0:
+            result.add_error(f"`rerank_k` is {self.rerank_k}, but must be 0 or more.")
+        if self.batch_size < 1:
+            result.add_error(f"`batch_size` is {self.batch_size}, but must be 1 or more.")
+        return result
+
+
+def no_decay_groups() -> list[AdamWGroupConfig]:
+    """Temperature, biases and normalisation weights are not weight-decayed."""
+    names = [r"(^|\.)temperature$", r"\.bias$", r"(layer_norm|layernorm|_norm|\.norm)\.weight$"]
+    return [AdamWGroupConfig(params=names, weight_decay=0.0)]
+
+
+@dataclass(kw_only=True)
+class RetrievalRecipeConfig(SupportsStructure):
+    """A whole training run. Sections without a comment here are fairseq2's own."""
+
+    # fairseq2 takes a recipe for a training recipe because of this type hint.
+    model: ModelSection = field(default_factory=lambda: ModelSection(family=FAMILY, arch="base"))
+    dataset: RetrievalDatasetSection
+    tokenizer: CaptionTokenizerSection = field(default_factory=CaptionTokenizerSection)
+    criterion: CriterionSection | str = field(
+        default_factory=lambda: CriterionSection(name="moco_atc_atm")
+    )
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    hooks: Mapping[str, object] = field(default_factory=lambda: {"rank": {}})
+    """Hook name (group ``atr_moco_plugin.hooks``) to its options."""
+
+    gang: GangSection = field(default_factory=GangSection)
+    trainer: TrainerSection = field(
+        default_factory=lambda: TrainerSection(mixed_precision=MixedPrecisionConfig(mode="off"))
+    )
+    optimizer: OptimizerSection = field(
+        default_factory=lambda: OptimizerSection(
+            config=AdamWConfig(lr=1e-5, weight_decay=0.05, groups=no_decay_groups())
+        )
+    )
+    lr_scheduler: LRSchedulerSection = field(
+        default_factory=lambda: LRSchedulerSection(config=CosineAnnealingLRConfig())
+    )
+    regime: RegimeSection = field(default_factory=RegimeSection)
+    common: CommonSection = field(default_factory=lambda: CommonSection(no_sweep_dir=True))
+
+    @override
+    def structure(self, resolver: DependencyResolver) -> None:
+        # The root is visited first, its fields afterwards.
+        if isinstance(self.criterion, str):
+            self.criterion = CriterionSection(name=self.criterion)

@@ -1,0 +1,119 @@
+"""The data set families and fairseq2's view of the batch loader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fairseq2.datasets import DataReader
+from fairseq2.device import Device, SupportsDeviceTransfer
+from torch import Tensor
+from typing_extensions import Self, override
+
+from atr_moco_plugin.data.batch import PairBatch, Tokenize
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.loader import PairLoader, iterate_audio
+
+
+class PairReader(DataReader[PairBatch]):
+    """Training batches; the loader's own exact state is the reader's.
+
+    Args:
+        loader: where batches come from.
+        num_accumulate: batches an optimizer step.
+    """
+
+    def __init__(self, loader: PairLoader, num_accumulate: int) -> None:
+        self._loader = loader
+        self._num_accumulate = num_accumulate
+
+    @override
+    def __iter__(self) -> Self:
+        return self
+
+    @override
+    def __next__(self) -> list[PairBatch]:
+        batches = []
+        for _ in range(self._num_accumulate):
+            # A step that the epoch cannot fill is dropped, so that every step sees as many pairs.
+            batches.append(next(self._loader))
+        return batches
+
+    @override
+    def reset(self) -> None:
+        self._loader.reset()
+
+    @override
+    def state_dict(self) -> dict[str, object]:
+        return self._loader.state_dict()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self._loader.load_state_dict(state_dict)
+
+    @property
+    @override
+    def num_accumulate(self) -> int:
+        return self._num_accumulate
+
+
+@dataclass
+class ClipBatch(SupportsDeviceTransfer):
+    """Audio of B clips, in the split's order."""
+
+    waveforms: Tensor
+    lengths: Tensor
+
+    @override
+    def to(self, device: Device, *, non_blocking: bool = False) -> None:
+        self.waveforms = self.waveforms.to(device, non_blocking=non_blocking)
+        self.lengths = self.lengths.to(device, non_blocking=non_blocking)
+
+
+class ClipReader(DataReader[ClipBatch]):
+    """Every clip of a split once, without crops; each rank reads all of them."""
+
+    def __init__(
+        self,
+        dataset: AudioTextDataset,
+        clips: Sequence[Clip],
+        batch_size: int,
+        max_seconds: float,
+    ) -> None:
+        self._arguments = (dataset, clips, batch_size, max_seconds)
+        self.reset()
+
+    @override
+    def __iter__(self) -> Self:
+        return self
+
+    @override
+    def __next__(self) -> list[ClipBatch]:
+        return [ClipBatch(*next(self._batches))]
+
+    @override
+    def reset(self) -> None:
+        self._batches = iterate_audio(*self._arguments)
+
+    @override
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self.reset()
+
+    @property
+    @override
+    def num_accumulate(self) -> int:
+        return 1
+
+
+def caption_batches(
+    captions: Sequence[str], tokenize: Tokenize, batch_size: int, device: Device
+) -> list[tuple[Tensor, Tensor]]:
+    """Tokenised captions in order, on ``device``."""
+    return [
+        tuple(x.to(device) for x in tokenize(list(captions[i : i + batch_size])))
+        for i in range(0, len(captions), batch_size)
+    ]

@@ -1,0 +1,224 @@
+"""The training recipe: model, data, criterion and evaluation put together for fairseq2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fairseq2.gang import Gangs
+from fairseq2.logging import log
+from fairseq2.recipe.base import Recipe, RecipeContext
+from fairseq2.recipe.error import RecipeError
+from fairseq2.runtime.dependency import DependencyContainer
+from fairseq2.task import Task
+from torch.nn import Module
+from transformers import PreTrainedTokenizerFast
+from typing_extensions import override
+
+from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.data.batch import Tokenize
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loader import PairLoader
+from atr_moco_plugin.hosts.fairseq2.config import (
+    CaptionTokenizerSection,
+    RetrievalDatasetSection,
+    RetrievalRecipeConfig,
+)
+from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.setup import register_all
+from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
+from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
+from atr_moco_plugin.plugins import load
+from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
+
+
+class RetrievalRecipe(Recipe):
+    """Train a retrieval model and evaluate its best checkpoint.
+
+    Args:
+        config_class: a :class:`RetrievalRecipeConfig` whose defaults are the recipe's.
+    """
+
+    def __init__(self, config_class: type[RetrievalRecipeConfig]) -> None:
+        self._config_class = config_class
+
+    @property
+    @override
+    def config_kls(self) -> type[object]:
+        return self._config_class
+
+    @override
+    def register(self, container: DependencyContainer) -> None:
+        register_all(container)
+
+    @override
+    def setup_model(
+        self, context: RecipeContext, model: Module, newly_initialized: bool
+    ) -> Module:
+        # The criterion owns momentum copies, queues and temperature, so it is what is trained,
+        # wrapped for data parallelism and saved.
+        section = self._config(context).criterion
+        assert isinstance(section, CriterionSection)
+        with one_line_errors():
+            return section.build(model)
+
+    @override
+    def has_static_autograd_graph(self, context: RecipeContext) -> bool:
+        # False would be DDP's find_unused_parameters, a walk over the graph in every step. Only a
+        # criterion that leaves a part of the model out needs it, as those without a matching loss
+        # do with the head.
+        return self._matches(context)
+
+    def _matches(self, context: RecipeContext) -> bool:
+        """Whether the criterion trains the matching head."""
+        section = self._config(context).criterion
+        assert isinstance(section, CriterionSection) and section.name is not None
+        return "loss_atm" in load("criteria", section.name).measures
+
+    @override
+    def create_task(self, context: RecipeContext) -> Task:
+        with one_line_errors():
+            return self._create_task(context)
+
+    def _create_task(self, context: RecipeContext) -> Task:
+        config = self._config(context)
+        criterion = context.get_model_as(Atc)
+        dataset = context.get_dataset_as(AudioTextDataset)
+        log.info("{}", dataset.summary())
+        tokenizer = make_tokenizer(
+            config.tokenizer,
+            [text for clip in dataset.clips(config.dataset.train_split) for text in clip.captions],
+        )
+        check_vocabulary(tokenizer, criterion.model)
+        if context.gangs.root.rank == 0:
+            tokenizer.save_pretrained(context.output_dir / "tokenizer")
+        to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
+
+        def eval_unit(
+            split: str, on_result: Callable[[dict[str, Any]], None] | None = None
+        ) -> tuple[RetrievalEvalUnit, ClipReader]:
+            return self._eval_unit(context, dataset, split, to_tokens, on_result)
+
+        reader = train_reader(config, dataset, to_tokens, context.gangs)
+        unit = RetrievalTrainUnit(
+            criterion,
+            context.get_data_parallel_model(),
+            make_hooks(config.hooks, criterion, context),
+            context.metric_recorder,
+            warn_after=(config.regime.num_steps or 1_000) // 2,
+        )
+        valid_unit, valid_reader = eval_unit(config.dataset.valid_split)
+        trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+        splits = [config.dataset.valid_split]
+        if config.evaluation.test_split is not None:
+            splits.append(config.evaluation.test_split)
+        return TrainAndEvaluate(
+            trainer,
+            criterion,
+            context.get_checkpoint_manager(),
+            {split: partial(eval_unit, split) for split in splits},
+            context.output_dir,
+            config,
+            context.gangs,
+        )
+
+    def _eval_unit(
+        self,
+        context: RecipeContext,
+        dataset: AudioTextDataset,
+        split: str,
+        to_tokens: Tokenize,
+        on_result: Callable[[dict[str, Any]], None] | None,
+    ) -> tuple[RetrievalEvalUnit, ClipReader]:
+        config = self._config(context)
+        options = config.evaluation
+        relevance = dataset.relevance(split)
+        captions = caption_batches(
+            relevance.captions, to_tokens, options.batch_size, context.device
+        )
+        unit = RetrievalEvalUnit(
+            context.get_model_as(Atc).model,
+            relevance,
+            captions,
+            # An untrained head would only shuffle the candidates.
+            rerank_k=options.rerank_k if self._matches(context) else 0,
+            batch_size=options.batch_size,
+            on_result=on_result,
+        )
+        seconds = config.dataset.max_seconds
+        return unit, ClipReader(dataset, relevance.clips, options.batch_size, seconds)
+
+    def _config(self, context: RecipeContext) -> RetrievalRecipeConfig:
+        return context.get_config_as(RetrievalRecipeConfig)
+
+
+def make_tokenizer(
+    section: CaptionTokenizerSection, captions: list[str]
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of that name, or one trained on the captions."""
+    if section.name is not None:
+        return load_tokenizer(section.name)
+    return train_wordpiece(captions, section.vocab_size)
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:
+    """Refuse a tokenizer that has more ids than the text encoder has embeddings.
+
+    Raises:
+        RecipeError: naming both numbers and the key to change.
+    """
+    encoder_config = getattr(model.text.encoder, "config", None)
+    vocab_size = getattr(encoder_config, "vocab_size", None)
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise RecipeError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the text encoder has embeddings for "
+            f"{vocab_size}; set `model.config_overrides.text.config.vocab_size={len(tokenizer)}`, "
+            "or `tokenizer.name` to the tokenizer of the encoder's own weights."
+        )
+
+
+def train_reader(
+    config: RetrievalRecipeConfig, dataset: AudioTextDataset, to_tokens: Tokenize, gangs: Gangs
+) -> PairReader:
+    """Shuffled training batches of this rank."""
+    section: RetrievalDatasetSection = config.dataset
+    loader = PairLoader(
+        dataset,
+        section.train_split,
+        to_tokens,
+        section.batch_size,
+        max_seconds=section.max_seconds,
+        shuffle=True,
+        seed=config.common.seed,
+        rank=gangs.dp.rank,
+        world_size=gangs.dp.size,
+        drop_last=True,
+        num_workers=section.num_workers,
+        captions=section.captions,
+        pin_memory=gangs.device.type == "cuda",
+    )
+    return PairReader(loader, config.trainer.grad_accumulation.num_batches)
+
+
+def make_hooks(
+    sections: Mapping[str, object], criterion: Atc, context: RecipeContext
+) -> dict[str, Any]:
+    """Hooks on the queues, on rank 0 alone, since the queues are the same on every rank.
+
+    Raises:
+        ValueError: for an unknown hook or option.
+    """
+    if context.gangs.root.rank != 0 or not criterion.queues:
+        return {}
+    hooks = {}
+    for name, options in sections.items():
+        path: Path = context.output_dir / f"{name}.jsonl"
+        try:
+            hooks[name] = load("hooks", name)(criterion.queues, path, **(options or {}))
+        except TypeError as ex:
+            raise ValueError(f"`hooks.{name}` is not valid: {ex}.") from ex
+    return hooks

@@ -1,0 +1,100 @@
+"""Registration of everything fairseq2 should know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from fairseq2.composition import register_dataset_family, register_model_family
+from fairseq2.metrics import format_as_float
+from fairseq2.metrics.recorders import MetricDescriptor
+from fairseq2.models import ModelFamily
+from fairseq2.runtime.config_registry import ConfigRegistrar
+from fairseq2.runtime.dependency import DependencyContainer
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
+from atr_moco_plugin.data.toy import ToyConfig, open_toy
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.model import (
+    ARCHITECTURES,
+    FAMILY,
+    apply_fsdp,
+    convert_state_dict,
+)
+from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
+
+ConfigT = TypeVar("ConfigT")
+
+DATASETS = {"toy": (ToyConfig, open_toy), "esc50": (Esc50Config, open_esc50)}
+"""Data set family to its config class and opener."""
+
+
+def register_all(container: DependencyContainer) -> None:
+    """Register the model family, the data set families and the metrics.
+
+    Both the entry point and a recipe's ``register`` may call it; the second call does nothing.
+    """
+    if FAMILY in container.iter_keys(ModelFamily):
+        return
+
+    register_model_family(
+        container,
+        FAMILY,
+        kls=RetrievalModel,
+        config_kls=RetrievalModelConfig,
+        factory=_build_model,
+        supports_meta=False,
+        state_dict_converter=convert_state_dict,
+        fsdp_applier=apply_fsdp,
+    )
+    architecture = ConfigRegistrar(container, RetrievalModelConfig)
+    for name, make in ARCHITECTURES.items():
+        architecture(name)(make)
+
+    for name, (config_class, opener) in DATASETS.items():
+        register_dataset_family(
+            container,
+            name,
+            AudioTextDataset,
+            config_class,
+            opener=partial(_open_dataset, opener),
+        )
+
+    for descriptor in _metrics():
+        container.collection.register_instance(MetricDescriptor, descriptor)
+
+
+def _build_model(config: RetrievalModelConfig) -> RetrievalModel:
+    with one_line_errors():
+        return build_model(config)
+
+
+def _open_dataset(
+    opener: Callable[[ConfigT], AudioTextDataset], config: ConfigT
+) -> AudioTextDataset:
+    with one_line_errors():
+        return opener(config)
+
+
+def _metrics() -> list[MetricDescriptor]:
+    parts = {
+        "loss_atc": "ATC Loss",
+        "loss_atm": "ATM Loss",
+        "atm_accuracy": "ATM Accuracy",
+        "temperature": "Temperature",
+        "alpha": "Alpha",
+        "queue_fill": "Queue Fill",
+    }
+    descriptors = [
+        MetricDescriptor(name, title, 100 + i, format_as_float)
+        for i, (name, title) in enumerate(parts.items())
+    ]
+    recalls = [(f"{way}_r{k}", f"{way.upper()} R@{k}") for way in ("a2t", "t2a") for k in (1, 5, 10)]
+    figures = [("r_sum", "R-sum"), *recalls]
+    figures += [(f"reranked_{name}", f"Re-ranked {title}") for name, title in figures]
+    return descriptors + [
+        MetricDescriptor(name, title, 200 + i, format_as_float, higher_better=True)
+        for i, (name, title) in enumerate(figures)
+    ]

@@ -1,0 +1,142 @@
+"""Train, then evaluate the best checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from fairseq2.checkpoint import CheckpointManager
+from fairseq2.gang import Gangs
+from fairseq2.logging import log
+from fairseq2.metrics import MetricBag
+from fairseq2.task import Task
+from fairseq2.trainer import Trainer
+from torch.nn import Module
+from typing_extensions import override
+
+from atr_moco_plugin.evaluation import rank_table, retrieval_table
+from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
+from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
+
+
+@final
+class TrainAndEvaluate(Task):
+    """Run a trainer, load its best checkpoint and evaluate it on the named splits.
+
+    The figures go to ``retrieval.json`` in the output folder and as tables to standard output.
+    The best checkpoint is the one with the highest validation score; the test split takes no part
+    in choosing it.
+
+    Args:
+        trainer: fairseq2's trainer.
+        criterion: the bare criterion module that the trainer trains.
+        checkpoints: where the trainer saves.
+        units: split name to a function that makes its evaluation unit and reader, given what is
+            called with the result.
+        output_dir: where ``retrieval.json`` is written.
+        config: the recipe's configuration.
+        gangs: the processes; rank 0 evaluates.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        criterion: Module,
+        checkpoints: CheckpointManager,
+        units: Mapping[str, Callable[..., tuple[RetrievalEvalUnit, ClipReader]]],
+        output_dir: Path,
+        config: RetrievalRecipeConfig,
+        gangs: Gangs,
+    ) -> None:
+        self._trainer = trainer
+        self._criterion = criterion
+        self._checkpoints = checkpoints
+        self._units = units
+        self._output_dir = output_dir
+        self._config = config
+        self._gangs = gangs
+
+    @override
+    def run(self) -> None:
+        self._trainer.run()
+        if self._gangs.root.rank != 0:
+            return
+        if self._gangs.root.size > 1 and self._config.trainer.data_parallelism == "fsdp":
+            log.warning("The final evaluation is left out: this process holds one shard of the "
+                        "model. Evaluate the best checkpoint in a run of its own.")  # fmt: skip
+            return
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        scores = self._checkpoints.load_scores()
+        if not scores:
+            log.warning("No checkpoint has a validation score, so none is evaluated; set "
+                        "`regime.score_metric` and the validation interval.")  # fmt: skip
+            return
+        score, step = scores[0]
+        self._checkpoints.load_model_state(step, self._criterion)
+        self._criterion.eval()
+        log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
+
+        results = {split: self._evaluate_split(split) for split in self._units}
+        section = self._config.criterion
+        assert isinstance(section, CriterionSection)
+        summary = {
+            "criterion": section.name,
+            "seed": self._config.common.seed,
+            "checkpoint": f"checkpoints/step_{step}",
+            "valid_score": score,
+            "splits": results,
+        }
+        file = self._output_dir / "retrieval.json"
+        file.write_text(json.dumps(summary, indent=2) + "\n")
+        self._print(results, file)
+
+    @torch.inference_mode()
+    def _evaluate_split(self, split: str) -> dict[str, Any]:
+        results: list[dict[str, Any]] = []
+        unit, reader = self._units[split](results.append)
+        bag = MetricBag(device=self._gangs.device)
+        unit.prepare_metric_bag(bag)
+        for batches in reader:
+            for batch in batches:
+                batch.to(self._gangs.device)
+                unit.process_batch(batch, bag)
+        unit.finalize(bag)
+        return results[0]
+
+    def _print(self, results: Mapping[str, dict[str, Any]], file: Path) -> None:
+        for split, result in results.items():
+            rows = {
+                name: result[key]
+                for name, key in (
+                    ("dual encoder", "dual"),
+                    ("re-ranked", "reranked"),
+                    ("chance", "chance"),
+                )
+                if key in result
+            }
+            print(f"\nRetrieval on {split}: {result['clips']} clips, {result['captions']} captions")
+            print(retrieval_table(rows))
+        for split, result in results.items():
+            print(f"\nRank of the embeddings of {split}")
+            print(rank_table(result["rank"]))
+        print(f"\nFigures: {file}\nMetrics, checkpoints and logs: {self._output_dir}")
+
+    @override
+    def request_stop(self) -> None:
+        self._trainer.request_stop()
+
+    @override
+    def close(self) -> None:
+        self._trainer.close()
+
+    @property
+    @override
+    def step_nr(self) -> int:
+        return self._trainer.step_nr

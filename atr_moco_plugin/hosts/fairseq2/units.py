@@ -1,0 +1,172 @@
+"""What fairseq2's trainer calls in every step and every validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, final
+
+import torch
+from fairseq2.logging import log
+from fairseq2.metrics import Mean, MetricBag
+from fairseq2.metrics.recorders import MetricRecorder
+from fairseq2.recipe.evaluator import EvalUnit
+from fairseq2.recipe.trainer import TrainUnit
+from torch import Tensor
+from torch.nn import Module
+from typing_extensions import override
+
+from atr_moco_plugin.criterion import PRIOR_ENTROPY, Atc
+from atr_moco_plugin.data.batch import PairBatch
+from atr_moco_plugin.data.dataset import Relevance
+from atr_moco_plugin.evaluation.retrieval import Encoded, encode_text, evaluate_retrieval
+from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
+from atr_moco_plugin.rank import RankLogger
+
+ATM_MARGIN = 0.01
+"""A matching loss this close below the label prior has learned nothing yet."""
+
+
+@final
+class RetrievalTrainUnit(TrainUnit[PairBatch]):
+    """One call of the criterion a batch; hooks and the watch on the matching head at each report.
+
+    Args:
+        criterion: the bare criterion module.
+        dp_model: the same, wrapped for data parallelism.
+        hooks: name to hook; each is asked to log at every report.
+        recorder: where the scalars of the hooks go.
+        warn_after: steps after which a matching loss still at its prior is warned of.
+    """
+
+    def __init__(
+        self,
+        criterion: Atc,
+        dp_model: Module,
+        hooks: Mapping[str, Any],
+        recorder: MetricRecorder,
+        warn_after: int,
+    ) -> None:
+        self._criterion = criterion
+        self._dp_model = dp_model
+        self._hooks = hooks
+        self._recorder = recorder
+        self._warn_after: int | None = warn_after
+        self._step_nr: int | None = None
+
+    @override
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        for name in self._criterion.measures:
+            metric_bag.add(name, Mean())
+
+    @override
+    def set_step_nr(self, step_nr: int) -> None:
+        # The one place between two optimizer steps that is outside of forward, which FSDP2 needs.
+        # An fp16 overflow repeats a step number; the optimizer has made no step then.
+        if step_nr > 1 and step_nr != self._step_nr:
+            self._criterion.on_optimizer_step()
+        self._step_nr = step_nr
+
+    @override
+    def process_batch(
+        self, batch: PairBatch, metric_bag: MetricBag
+    ) -> tuple[Tensor, int | None]:
+        measures = self._dp_model(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
+        for name in self._criterion.measures:
+            metric_bag.get(name, Mean).update(measures[name].detach(), weight=len(batch))
+        return measures["loss"], None
+
+    @override
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        step = self._step_nr or 0
+        self._watch_matching(step, values)
+        for name, hook in self._hooks.items():
+            record = hook.log(step)
+            if record is not None:
+                self._recorder.record_metric_values(name, hook.scalars(record), step)
+
+    def _watch_matching(self, step: int, values: Mapping[str, object]) -> None:
+        if self._warn_after is None or step < self._warn_after or "loss_atm" not in values:
+            return
+        loss = float(torch.as_tensor(values["loss_atm"]))
+        if loss > PRIOR_ENTROPY - ATM_MARGIN:
+            log.warning(
+                "The matching loss is {:.4f} after {} steps, still at {:.4f}, the entropy of its "
+                "1:2 labels: the head tells matching pairs from hard negatives no better than by "
+                "counting. Try a higher learning rate, more steps, or `criterion: moco_atc`.",
+                loss, step, PRIOR_ENTROPY,
+            )  # fmt: skip
+        # Once is enough, whatever it said.
+        self._warn_after = None
+
+
+@final
+class RetrievalEvalUnit(EvalUnit[ClipBatch]):
+    """Collects the clips of a split and evaluates retrieval at the end.
+
+    Args:
+        model: the online model.
+        relevance: clips, captions and what counts as a hit.
+        captions: tokenised captions, in order, on the model's device.
+        rerank_k: see :func:`~atr_moco_plugin.evaluation.retrieval.evaluate_retrieval`.
+        batch_size: likewise.
+        on_result: called with the result.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        relevance: Relevance,
+        captions: list[tuple[Tensor, Tensor]],
+        *,
+        rerank_k: int,
+        batch_size: int,
+        on_result: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._relevance = relevance
+        self._captions = captions
+        self._rerank_k = rerank_k
+        self._batch_size = batch_size
+        self._on_result = on_result
+        self._audio = Encoded()
+        self._result: dict[str, Any] = {}
+
+    @override
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        self._audio = Encoded()
+
+    @override
+    def process_batch(self, batch: ClipBatch, metric_bag: MetricBag) -> None:
+        embeddings, tokens = self._model.audio(batch.waveforms, batch.lengths)
+        self._audio.add(embeddings, tokens if self._rerank_k else None)
+
+    @override
+    def finalize(self, metric_bag: MetricBag) -> None:
+        text = encode_text(self._model, self._captions, keep_tokens=self._rerank_k > 0)
+        device = text.embeddings.device
+        relevance = self._relevance
+        clip_of = relevance.caption_to_audio
+        self._result = evaluate_retrieval(
+            self._model,
+            self._audio,
+            text,
+            relevance.matrix.to(device),
+            caption_to_audio=None if clip_of is None else clip_of.to(device),
+            caption_ids=relevance.caption_ids.to(device),
+            rerank_k=self._rerank_k,
+            batch_size=self._batch_size,
+        )
+        self._result["rank"] = RankLogger(
+            {"audio": self._audio.embeddings, "text": text.embeddings}
+        ).log(step=0)
+        self._audio = Encoded()
+        if self._on_result is not None:
+            self._on_result(self._result)
+
+    @override
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        values.update(self._result["dual"])
+        for name, value in self._result.get("reranked", {}).items():
+            values[f"reranked_{name}"] = value
+        for name, source in self._result["rank"]["sources"].items():
+            values[f"{name}_rankme"] = source["raw"]["rankme"]

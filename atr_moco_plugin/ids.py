@@ -1,0 +1,103 @@
+"""Stable ids of clips and captions: what tells a positive from a negative across batches and runs.
+
+Ids are 63-bit digests, so they are equal in every process, on every rank and in every run (Python's
+own ``hash`` of a string is salted per process), fit int64, and leave the negative numbers free for
+"no item".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+_APOSTROPHES = frozenset("'\u2019\u2018\u02bc`\u00b4\uff07")
+
+
+def stable_digest(domain: str, *parts: str | int) -> int:
+    """Hash ``parts`` to a non-negative 63-bit integer that is equal in every process.
+
+    Args:
+        domain: what the digest is for; equal parts of two domains give unrelated digests.
+        parts: strings and integers; their boundaries and their types matter, so ``("ab", "c")``,
+            ``("a", "bc")`` and ``("1",)`` against ``(1,)`` all differ.
+
+    Returns:
+        An integer in ``[0, 2**63)``, BLAKE2b of the parts.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (domain, *parts):
+        data = str(part).encode("utf-8", "surrogatepass")
+        kind = "i" if isinstance(part, int) else "s"
+        digest.update(f"{kind}{len(data)}:".encode("ascii"))
+        digest.update(data)
+    return int.from_bytes(digest.digest(), "big") & (2**63 - 1)
+
+
+def normalize_caption(text: str) -> str:
+    """Reduce a caption to the form under which two captions count as the same text.
+
+    Unicode NFKC and case folding; apostrophes and invisible format characters are removed
+    (``don't`` = ``dont``), every other punctuation mark, symbol, control and space character
+    separates words (``low-pitched`` = ``low pitched``), and words are joined by single spaces.
+    Accents and every script's letters and digits are kept. Normalising twice changes nothing.
+    """
+    previous = None
+    while text != previous:
+        previous = text
+        text = _normalize_once(text)
+    return text
+
+
+def _normalize_once(text: str) -> str:
+    # Apostrophes go before NFKC as well: it turns an acute accent on its own into space + accent.
+    text = "".join(character for character in text if character not in _APOSTROPHES)
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    kept: list[str] = []
+    for character in unicodedata.normalize("NFKC", folded):
+        category = unicodedata.category(character)
+        if character in _APOSTROPHES or category == "Cf":
+            continue
+        kept.append(" " if category[0] in "PSZC" else character)
+    return " ".join("".join(kept).split())
+
+
+def clip_id(dataset: str, key: str) -> int:
+    """Id of one recording.
+
+    Args:
+        dataset: name of the data set; equal keys of two data sets are two clips.
+        key: the clip's key in its data set, compared exactly.
+
+    Returns:
+        A non-negative 63-bit digest.
+    """
+    return stable_digest("clip", dataset, key)
+
+
+def caption_id(text: str) -> int:
+    """Id of a caption's text as normalised, whatever the clip or data set.
+
+    Raises:
+        ValueError: if nothing is left of ``text`` after normalisation.
+    """
+    normalized = normalize_caption(text)
+    if not normalized:
+        raise ValueError(
+            f"caption {text!r} has no letters or digits; give every clip a caption with words in it"
+        )
+    return stable_digest("caption", normalized)
+
+
+def caption_group_id(group: str) -> int:
+    """Id shared by all captions of a group, e.g. the wordings of one class description.
+
+    Args:
+        group: the group's name, compared exactly; put the data set's name into it unless two data
+            sets are meant to share the group. It never equals the :func:`caption_id` of a text.
+
+    Raises:
+        ValueError: if ``group`` is empty.
+    """
+    if not group:
+        raise ValueError("a caption group needs a name; use None for clips without a group")
+    return stable_digest("caption group", group)

@@ -1,0 +1,177 @@
+"""The online model: an audio tower, a text tower and a matching head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atr_moco_plugin.config import structure
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.plugins import load
+from atr_moco_plugin.pooling import MeanPooling, PoolingKind, build_pooling
+
+
+@dataclass(kw_only=True)
+class PartConfig:
+    """A part by its entry-point name, with its own options."""
+
+    name: str
+    config: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class RetrievalModelConfig:
+    """Parts and sizes of a :class:`RetrievalModel`."""
+
+    audio: PartConfig = field(default_factory=lambda: PartConfig(name="beats"))
+    """Audio encoder (group ``atr_moco_plugin.audio_encoders``)."""
+
+    text: PartConfig = field(default_factory=lambda: PartConfig(name="bert"))
+    """Text encoder (group ``atr_moco_plugin.text_encoders``)."""
+
+    head: PartConfig = field(default_factory=lambda: PartConfig(name="atm"))
+    """Matching head (group ``atr_moco_plugin.heads``)."""
+
+    embed_dim: int = 256
+    """Size d of the shared embedding space (ALBEF, BLIP)."""
+
+    audio_pooling: PoolingKind = "mean"
+    """How audio tokens become one vector."""
+
+    text_pooling: Literal["cls", "mean"] = "cls"
+    """How text tokens become one vector: the CLS state (BLIP) or the mean."""
+
+    def __post_init__(self) -> None:
+        if self.embed_dim < 1:
+            raise ValueError(f"`embed_dim` is {self.embed_dim}, expected 1 or more.")
+        if self.text_pooling not in ("cls", "mean"):
+            raise ValueError(f"`text_pooling` is {self.text_pooling!r}, expected cls or mean.")
+
+
+class AudioTower(nn.Module):
+    """Audio encoder, pooling and projection.
+
+    Args:
+        encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width``.
+        embed_dim: size d of the embedding.
+        pooling: ``mean``, ``attention`` or ``cls``.
+    """
+
+    def __init__(self, encoder: nn.Module, embed_dim: int, pooling: PoolingKind) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = build_pooling(pooling, encoder.width)
+        self.projection = nn.Linear(encoder.width, embed_dim)
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, AudioTokens]:
+        """``[B, samples]`` waveforms -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
+        tokens = self.encoder(waveforms, lengths)
+        return _unit(self.projection(self.pooling(*tokens))), tokens
+
+
+class TextTower(nn.Module):
+    """Text encoder, pooling and projection.
+
+    Args:
+        encoder: ``encoder(input_ids, mask) -> TextTokens`` with a ``width``.
+        embed_dim: size d of the embedding.
+        pooling: ``cls`` or ``mean``.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, embed_dim: int, pooling: Literal["cls", "mean"]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = MeanPooling() if pooling == "mean" else _FirstToken()
+        self.projection = nn.Linear(encoder.width, embed_dim)
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, TextTokens]:
+        """``[B, L]`` ids and mask -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
+        tokens = self.encoder(input_ids, mask)
+        return _unit(self.projection(self.pooling(tokens.states, tokens.mask))), tokens
+
+
+class RetrievalModel(nn.Module):
+    """Two towers into one embedding space, and a head that scores pairs of token sequences.
+
+    Args:
+        audio: the audio tower.
+        text: the text tower.
+        head: ``head(text_encoder, text_tokens, audio_tokens) -> logits [P, 2]``.
+    """
+
+    def __init__(self, audio: AudioTower, text: TextTower, head: nn.Module) -> None:
+        super().__init__()
+        self.audio = audio
+        self.text = text
+        self.head = head
+
+    @property
+    def embed_dim(self) -> int:
+        """Size d of the embeddings."""
+        return self.audio.projection.out_features
+
+    def match(self, text: TextTokens, audio: AudioTokens) -> Tensor:
+        """Matching logits of P pairs, row by row.
+
+        Args:
+            text: P texts.
+            audio: P audios.
+
+        Returns:
+            ``[P, 2]``, index 1 = the pair matches.
+        """
+        return self.head(self.text.encoder, text, audio)
+
+
+class _FirstToken(nn.Module):
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        return states[:, 0]
+
+
+def _unit(x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return F.normalize(x.float(), dim=-1)
+
+
+def build_model(config: RetrievalModelConfig) -> RetrievalModel:
+    """Build a model from named parts, each read through its entry point.
+
+    Args:
+        config: names and options. A part's options are checked by its own ``config_class``.
+
+    Returns:
+        The model, with pretrained weights where a part's options name some.
+
+    Raises:
+        ValueError: for an unknown part, an unknown option or a bad value, naming the key.
+    """
+    audio_encoder = _part("audio_encoders", config.audio, "model.audio.config")
+    text_encoder = _part("text_encoders", config.text, "model.text.config")
+    head_class = load("heads", config.head.name)
+    head_config = structure(head_class.config_class, config.head.config, "model.head.config")
+    # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
+    head = head_class(text_encoder, audio_encoder.width, head_config)
+    return RetrievalModel(
+        AudioTower(audio_encoder, config.embed_dim, config.audio_pooling),
+        TextTower(text_encoder, config.embed_dim, config.text_pooling),
+        head,
+    )
+
+
+def model_config(values: Mapping[str, Any]) -> RetrievalModelConfig:
+    """A :class:`RetrievalModelConfig` from a nested mapping, as read from YAML."""
+    return structure(RetrievalModelConfig, values, "model")
+
+
+def _part(group: str, part: PartConfig, where: str) -> nn.Module:
+    part_class = load(group, part.name)
+    return part_class.from_config(structure(part_class.config_class, part.config, where))

@@ -1,0 +1,100 @@
+"""From token states to one vector a clip."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PoolingKind = Literal["mean", "attention", "cls"]
+
+
+def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
+    """Average the valid tokens.
+
+    Args:
+        states: ``[B, T, width]`` float.
+        mask: ``[B, T]`` bool, ``True`` = valid.
+
+    Returns:
+        ``[B, width]``, zeros where a row has no valid token.
+    """
+    weights = mask.to(states.dtype)[:, :, None]
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class MeanPooling(nn.Module):
+    """:func:`mean_pool` as a module without parameters. The default: BEATs has no CLS token, and
+    its own fine-tuned heads average over the tokens (BEATs, Chen et al. 2023, sec. 3.2)."""
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """``[B, T, width]``, ``[B, T]`` -> ``[B, width]``."""
+        return mean_pool(states, mask)
+
+
+class AttentionPooling(nn.Module):
+    """Weighted mean, the weight a softmax of one learned score a token (Ilse et al. 2018, eq. 7
+    without the tanh layer)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+        # Zero scores: training starts from the plain mean.
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """``[B, T, width]``, ``[B, T]`` -> ``[B, width]``."""
+        score = self.score(states).squeeze(-1).float()
+        weight = score.masked_fill(~mask, torch.finfo(score.dtype).min).softmax(dim=1)
+        return torch.einsum("bt,btw->bw", weight.to(states.dtype), states)
+
+
+class ClsPooling(nn.Module):
+    """A learned CLS token that attends to the tokens in one pre-norm block after the encoder (class
+    attention, CaiT, Touvron et al. 2021), so that it works with any audio encoder."""
+
+    def __init__(self, width: int, head_width: int = 64) -> None:
+        super().__init__()
+        self.heads = max(1, width // head_width)
+        if width % self.heads:
+            raise ValueError(f"`cls` pooling cannot split width {width} into {self.heads} heads.")
+        self.token = nn.Parameter(torch.empty(1, 1, width))
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.final_norm = nn.LayerNorm(width)
+        nn.init.normal_(self.token, std=0.02)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """``[B, T, width]``, ``[B, T]`` -> ``[B, width]``."""
+        b = states.size(0)
+        token = self.token.expand(b, -1, -1).to(states.dtype)
+        tokens = self.norm(torch.cat([token, states], dim=1))
+        mask = F.pad(mask, [1, 0], value=True)
+        query = self._split(self.query(tokens[:, :1]))
+        key, value = (self._split(x) for x in self.key_value(tokens).chunk(2, dim=-1))
+        attended = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
+        pooled = token + self.out(attended.transpose(1, 2).reshape(b, 1, -1))
+        return self.final_norm(pooled).squeeze(1)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def build_pooling(kind: PoolingKind, width: int) -> nn.Module:
+    """The pooling module of that name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if kind == "mean":
+        return MeanPooling()
+    if kind == "attention":
+        return AttentionPooling(width)
+    if kind == "cls":
+        return ClsPooling(width)
+    raise ValueError(f"`pooling` is {kind!r}, but must be one of mean, attention, cls.")

@@ -1,0 +1,19 @@
+"""Rank analysis of embedding spaces: reports, pair measures, and a logger for queues."""
+
+from __future__ import annotations
+
+from atr_moco_plugin.rank.logger import RankLogger, scalars
+from atr_moco_plugin.rank.measures import alignment, modality_gap, uniformity
+from atr_moco_plugin.rank.report import RankReport, rank_report
+from atr_moco_plugin.rank.spectrum import RankMeasures
+
+__all__ = [
+    "RankLogger",
+    "RankMeasures",
+    "RankReport",
+    "alignment",
+    "modality_gap",
+    "rank_report",
+    "scalars",
+    "uniformity",
+]

@@ -1,0 +1,76 @@
+"""JSON-lines file of step records that a resumed run continues without duplicated steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class StepFile:
+    """Append-only file of one JSON object with a ``step`` in each line.
+
+    Appending a step that the file has reached already (a run resumed from an earlier checkpoint)
+    first drops the lines of that step and later, through a temporary file that replaces the old
+    one at once. A last line that a crash left half-written is dropped likewise.
+
+    Args:
+        path: the file; it and its folders are made at the first :meth:`append`.
+
+    Raises:
+        ValueError: when a line other than the last is not a JSON object with an integer ``step``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.last_step: int | None = None
+        self._torn = False
+        for step, _ in self._lines():
+            self.last_step = step if self.last_step is None else max(self.last_step, step)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record as the last line.
+
+        Args:
+            record: JSON-ready values with an integer ``step``; NaN is refused.
+        """
+        step = int(record["step"])
+        line = json.dumps(record, allow_nan=False) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._torn or (self.last_step is not None and step <= self.last_step):
+            self._drop_from(step)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        self.last_step = step
+
+    def _drop_from(self, step: int) -> None:
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(line for kept, line in self._lines() if kept < step)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+        self._torn = False
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """The complete lines with their steps; sets ``_torn`` when the last one is half-written."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                # Only a write that a crash cut short ends without a line feed.
+                if not line.endswith(b"\n"):
+                    self._torn = True
+                    return
+                yield self._step(line, number), line.decode("utf-8")
+
+    def _step(self, line: bytes, number: int) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path}, line {number}: expected a JSON object with an integer step; "
+                "repair or move the file, or give another path."
+            ) from error

@@ -1,0 +1,75 @@
+"""``python -m atr_moco_plugin.recipes.toy OUT``: the embedded data set, minutes on two cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fairseq2.recipe.config import (
+    AdamWConfig,
+    CosineAnnealingLRConfig,
+    LRSchedulerSection,
+    ModelSection,
+    OptimizerSection,
+    RegimeSection,
+)
+
+from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.hosts.fairseq2.config import (
+    CaptionTokenizerSection,
+    EvaluationSection,
+    RetrievalDatasetSection,
+    RetrievalRecipeConfig,
+    no_decay_groups,
+)
+from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.model import FAMILY
+
+
+@dataclass(kw_only=True)
+class ToyRecipeConfig(RetrievalRecipeConfig):
+    """Both encoders from scratch on synthesised sound scenes."""
+
+    model: ModelSection = field(default_factory=lambda: ModelSection(family=FAMILY, arch="toy"))
+    dataset: RetrievalDatasetSection = field(
+        default_factory=lambda: RetrievalDatasetSection(
+            family="toy", config_overrides={"cache": True}, batch_size=48, max_seconds=4.0
+        )
+    )
+    tokenizer: CaptionTokenizerSection = field(
+        default_factory=lambda: CaptionTokenizerSection(vocab_size=512, max_tokens=48)
+    )
+    criterion: CriterionSection | str = field(
+        default_factory=lambda: CriterionSection(
+            name="moco_atc_atm",
+            config={"queue_size": 1024, "momentum": 0.99, "alpha_warmup_steps": 60},
+        )
+    )
+    evaluation: EvaluationSection = field(
+        default_factory=lambda: EvaluationSection(rerank_k=32, test_split="test")
+    )
+    optimizer: OptimizerSection = field(
+        default_factory=lambda: OptimizerSection(
+            config=AdamWConfig(
+                lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, groups=no_decay_groups()
+            )
+        )
+    )
+    lr_scheduler: LRSchedulerSection = field(
+        default_factory=lambda: LRSchedulerSection(
+            config=CosineAnnealingLRConfig(num_warmup_steps=50, final_lr_scale=0.01)
+        )
+    )
+    regime: RegimeSection = field(
+        default_factory=lambda: RegimeSection(
+            num_steps=400,
+            validate_every_n_steps=100,
+            checkpoint_every_n_steps=100,
+            publish_metrics_every_n_steps=20,
+            score_metric="r_sum",
+            keep_best_n_checkpoints=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_recipe(ToyRecipeConfig)

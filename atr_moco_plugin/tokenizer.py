@@ -1,0 +1,163 @@
+"""Captions to word-piece ids: load a tokenizer, train one, and pad a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import WordPiece
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from atr_moco_plugin.encoders.bert.sources import find_folder
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
+    """Load a BERT tokenizer.
+
+    Args:
+        name_or_path: a local folder, the name of an installed pip package that carries a model
+            folder, or a Hugging Face name; the same three sources as ``BertConfig.pretrained``.
+
+    Raises:
+        FileNotFoundError: it is in none of the three places, or its files cannot be read.
+        ValueError: the tokenizer has no ``[CLS]``, ``[SEP]`` or ``[PAD]``.
+    """
+    folder = find_folder(name_or_path, TOKENIZER_FILES)
+    try:
+        # Column 0 must be [CLS] and padding must follow, whatever side the files ask for.
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            name_or_path if folder is None else folder,
+            local_files_only=folder is not None,
+            padding_side="right",
+            truncation_side="right",
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"The tokenizer '{name_or_path}' could not be loaded ({type(error).__name__}): give a "
+            "local folder that a tokenizer was saved to, or make one from your captions with "
+            "train_wordpiece."
+        ) from error
+    for token in ("cls_token", "sep_token", "pad_token"):
+        if getattr(tokenizer, token) is None:
+            raise ValueError(
+                f"The tokenizer '{name_or_path}' has no {token}: give one made for BERT."
+            )
+    return tokenizer
+
+
+def train_wordpiece(
+    captions: Sequence[str], vocab_size: int = 8192, lowercase: bool = True
+) -> PreTrainedTokenizerFast:
+    """Train a word-piece tokenizer with BERT's normalisation and ``[CLS] caption [SEP]``.
+
+    Equal captions in equal order give equal ids, in every process. Pieces seen only once are not
+    learned; words made of them are spelled in smaller pieces.
+
+    Args:
+        captions: training captions.
+        vocab_size: most pieces, the five special ones (ids 0 to 4: ``[PAD]``, ``[UNK]``, ``[CLS]``,
+            ``[SEP]``, ``[MASK]``) included.
+        lowercase: lower the case and strip accents.
+
+    Raises:
+        ValueError: ``captions`` hold no word, or ``vocab_size`` has no room for their characters.
+    """
+    tokenizer = _bert_tokenizer({}, lowercase)
+    words = {
+        word
+        for caption in captions
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(
+            tokenizer.normalizer.normalize_str(caption)
+        )
+    }
+    if not words:
+        raise ValueError("A tokenizer cannot be trained on captions without a word.")
+    # The trainer numbers in-word letters in the order of a hash map, which differs between
+    # processes and decides ties. As "special tokens" they get their ids first, in this order.
+    inner = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    needed = len(SPECIAL_TOKENS) + len(inner) + len({letter for word in words for letter in word})
+    if vocab_size < needed:
+        raise ValueError(
+            f"vocab_size {vocab_size} has no room for the letters of these captions: give at "
+            f"least {needed}."
+        )
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        limit_alphabet=needed,
+        show_progress=False,
+        special_tokens=[*SPECIAL_TOKENS, *inner],
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    # Made anew from the pieces, so that the in-word letters are not special in a caption.
+    trained = _bert_tokenizer(tokenizer.get_vocab(), lowercase)
+    trained.add_special_tokens(list(SPECIAL_TOKENS))
+    trained.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, trained.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def _bert_tokenizer(vocab: dict[str, int], lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Turn captions into one padded batch.
+
+    Args:
+        tokenizer: from :func:`load_tokenizer` or :func:`train_wordpiece`.
+        captions: B captions.
+        max_tokens: longer captions are cut to this many tokens, ``[CLS]`` and ``[SEP]`` included.
+
+    Returns:
+        ``input_ids`` ``[B, L]`` int64, padded to the longest caption, and ``mask`` ``[B, L]`` bool,
+        ``True`` where a token is of the caption.
+
+    Raises:
+        ValueError: no caption, one without a word (named by its index), or a ``max_tokens`` without
+            room for a word.
+    """
+    special = tokenizer.num_special_tokens_to_add()
+    if max_tokens <= special:
+        raise ValueError(
+            f"max_tokens must be at least {special + 1} to leave room for a word beside the "
+            f"special tokens, but is {max_tokens}."
+        )
+    if not captions:
+        raise ValueError("There is no caption to tokenize: give at least one.")
+    batch = tokenizer(
+        list(captions),
+        padding="longest",
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    mask = batch["attention_mask"].to(torch.bool)
+    for index, length in enumerate(mask.sum(dim=1).tolist()):
+        if length <= special:
+            raise ValueError(
+                f"Caption {index} ({captions[index]!r}) holds no word: drop it or correct it."
+            )
+    return batch["input_ids"], mask

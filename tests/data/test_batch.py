@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from atr_moco_plugin.data.batch import Example, PairBatch, collate, pad_waveforms
+
+
+def tokenize(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(text.split()) for text in texts)
+    ids = torch.zeros(len(texts), longest, dtype=torch.int32)
+    for row, text in enumerate(texts):
+        words = [len(word) for word in text.split()]
+        ids[row, : len(words)] = torch.tensor(words)
+    return ids, ids > 0
+
+
+def example(samples: int, caption: str, clip: int) -> Example:
+    return Example(np.full(samples, 0.25, np.float32), caption, clip, 2**63 - 1)
+
+
+def test_collate_pads_with_zeros_and_keeps_lengths() -> None:
+    batch = collate([example(3, "a dog", 7), example(5, "a big bell", 8)], tokenize)
+    assert len(batch) == 2
+    expected = torch.tensor([[0.25] * 3 + [0.0] * 2, [0.25] * 5])
+    torch.testing.assert_close(batch.waveforms, expected, rtol=0, atol=0)
+    assert batch.lengths.tolist() == [3, 5]
+    assert batch.input_ids.tolist() == [[1, 3, 0], [1, 3, 4]]
+    assert batch.text_mask.tolist() == [[True, True, False], [True, True, True]]
+    assert batch.clip_ids.tolist() == [7, 8]
+    assert batch.caption_ids.tolist() == [2**63 - 1] * 2
+
+
+def test_collate_gives_the_documented_dtypes() -> None:
+    batch = collate([example(3, "a dog", 7)], tokenize)
+    assert batch.waveforms.dtype == torch.float32
+    assert batch.text_mask.dtype == torch.bool
+    for name in ("lengths", "input_ids", "clip_ids", "caption_ids"):
+        assert getattr(batch, name).dtype == torch.int64
+
+
+def test_padding_is_zero_whatever_memory_held_before() -> None:
+    full = np.full(50_000, np.float32(9.0))
+    padded, lengths = pad_waveforms([full, full[:1]])
+    assert lengths.tolist() == [50_000, 1]
+    assert padded[1, 1:].abs().max() == 0
+
+
+def test_to_moves_every_tensor_in_place() -> None:
+    batch = collate([example(3, "a dog", 7)], tokenize)
+    assert batch.to("meta") is None
+    for name in PairBatch.__dataclass_fields__:
+        assert getattr(batch, name).device.type == "meta", name
+
+
+def test_an_empty_batch_raises() -> None:
+    with pytest.raises(ValueError, match="at least one waveform"):
+        collate([], tokenize)
+
+
+def test_a_tokenizer_of_wrong_shape_raises() -> None:
+    def one_row(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool)
+
+    with pytest.raises(ValueError, match=r"one shape \[2, L\], not \[1, 4\] and \[1, 4\]"):
+        collate([example(3, "a", 1), example(3, "b", 2)], one_row)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a CUDA driver")
+def test_pin_memory() -> None:
+    batch = collate([example(3, "a dog", 7)], tokenize).pin_memory()
+    assert batch.waveforms.is_pinned() and batch.caption_ids.is_pinned()

@@ -1,0 +1,200 @@
+"""Reading and writing official BEATs checkpoints, and what is said of a bad one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from atr_moco_plugin.encoders.beats import BeatsConfig, BeatsEncoder
+from atr_moco_plugin.encoders.beats.checkpoint import read_checkpoint
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+SSL = FIXTURES / "beats_tiny_ssl.safetensors"
+FINETUNED = FIXTURES / "beats_tiny_finetuned.safetensors"
+BIAS = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
+
+
+def official_content(path: Path = SSL) -> dict[str, Any]:
+    """A fixture as the official code would have saved it: the tied bias under every layer."""
+    cfg, model = read_checkpoint(path)
+    for layer in range(cfg["encoder_layers"]):
+        model[BIAS.format(layer)] = model[BIAS.format(0)]
+    return {"cfg": cfg, "model": model}
+
+
+def saved(content: object, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("finetuned", [False, True])
+def test_base_model_has_the_official_names_and_shapes(finetuned: bool) -> None:
+    with torch.device("meta"):
+        encoder = BeatsEncoder(BeatsConfig(finetuned_model=finetuned))
+    exported = {name: list(value.shape) for name, value in encoder.export_state_dict().items()}
+    manifest = json.loads((FIXTURES / "beats_base_manifest.json").read_text())["state_dict"]
+    head = {"predictor.weight": [527, 768], "predictor.bias": [527]} if finetuned else {}
+    assert exported == manifest | head
+    assert len(exported) == (252 if finetuned else 250)
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    assert parameters == (90_717_055 if finetuned else 90_311_792)
+
+
+@pytest.mark.parametrize("fixture", [SSL, FINETUNED])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_save_and_load_round_trip(fixture: Path, suffix: str, tmp_path: Path) -> None:
+    encoder = BeatsEncoder.from_checkpoint(fixture)
+    path = tmp_path / f"beats{suffix}"
+    encoder.save_checkpoint(path)
+    loaded = BeatsEncoder.from_checkpoint(path)
+    assert loaded.config == encoder.config
+    exported, again = encoder.export_state_dict(), loaded.export_state_dict()
+    assert exported.keys() == again.keys() == official_content(fixture)["model"].keys()
+    assert all(torch.equal(exported[name], again[name]) for name in exported)
+
+
+def test_official_torch_file(tmp_path: Path) -> None:
+    content = official_content(FINETUNED) | {"label_dict": {0: "/m/09x0r"}}
+    loaded = BeatsEncoder.from_checkpoint(saved(content, tmp_path / "official.pt"))
+    for name, value in content["model"].items():
+        assert torch.equal(loaded.export_state_dict()[name], value), name
+
+
+def test_load_official_state_dict_takes_what_export_gives() -> None:
+    source = BeatsEncoder.from_checkpoint(SSL)
+    target = BeatsEncoder(source.config)
+    target.load_official_state_dict(source.export_state_dict())
+    clip = torch.linspace(-1, 1, 8000)[None]
+    assert torch.equal(target.eval()(clip).states, source.eval()(clip).states)
+
+
+def test_state_dict_has_no_tied_tensors(tmp_path: Path) -> None:
+    state = BeatsEncoder.from_checkpoint(SSL).state_dict()
+    save_file(state, tmp_path / "model.safetensors")  # refuses tensors that share memory
+    assert sum("relative_attention_bias" in name for name in state) == 1
+
+
+def test_from_config_takes_the_architecture_of_the_file_and_the_users_options() -> None:
+    digest = hashlib.sha256(SSL.read_bytes()).hexdigest().upper()
+    config = BeatsConfig(
+        dropout=0.4, attention_dropout=0.2, padding_mask="official", checkpoint=str(SSL),
+        sha256=digest,
+    )  # fmt: skip
+    encoder = BeatsEncoder.from_config(config)
+    assert (encoder.config.encoder_layers, encoder.width) == (2, 48)
+    assert (encoder.config.dropout, encoder.config.attention_dropout) == (0.4, 0.2)
+    assert encoder.config.padding_mask == "official"
+    assert torch.equal(
+        encoder.patch_embedding.weight, read_checkpoint(SSL).model["patch_embedding.weight"]
+    )
+    # What it was built from needs no file, so that a training checkpoint resumes without one.
+    BeatsEncoder(encoder.config).load_state_dict(encoder.state_dict())
+
+
+def test_from_config_without_checkpoint_initialises() -> None:
+    config = BeatsEncoder.from_checkpoint(SSL).config
+    assert BeatsEncoder.from_config(config).config == config
+
+
+def test_constructor_refuses_to_ignore_a_checkpoint() -> None:
+    with pytest.raises(ValueError, match="from_config"):
+        BeatsEncoder(BeatsConfig(checkpoint="beats.pt"))
+
+
+def test_gradient_decay_of_a_finetuned_file_is_dropped_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = official_content()
+    content["cfg"]["layer_wise_gradient_decay_ratio"] = 0.6
+    with caplog.at_level(logging.INFO):
+        BeatsEncoder.from_checkpoint(saved(content, tmp_path / "finetuned.pt"))
+    assert "layer_wise_gradient_decay_ratio 0.6 is set to 1.0" in caplog.text
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no BEATs checkpoint at .*absent\.pt"):
+        BeatsEncoder.from_checkpoint(tmp_path / "absent.pt")
+
+
+def test_wrong_digest() -> None:
+    with pytest.raises(ValueError, match=r"has SHA-256 [0-9a-f]{64}, expected 00"):
+        BeatsEncoder.from_checkpoint(SSL, sha256="00")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_file(suffix: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"beats{suffix}"
+    BeatsEncoder.from_checkpoint(SSL).save_checkpoint(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=rf"beats{suffix} cannot be read .* truncated"):
+        BeatsEncoder.from_checkpoint(path)
+
+
+def test_file_with_more_than_tensors(tmp_path: Path) -> None:
+    path = saved({"cfg": {}, "model": {}, "hook": print}, tmp_path / "unsafe.pt")
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        BeatsEncoder.from_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"encoder.weight": torch.ones(1)}, "expected 'cfg' and 'model', found encoder.weight"),
+        (torch.ones(1), "expected 'cfg' and 'model', found Tensor"),
+        ({"cfg": {}, "model": torch.ones(1)}, "must be mappings"),
+        ({"cfg": {}, "model": {"text.weight": torch.ones(1)}}, "no 'patch_embedding.weight'"),
+        (
+            {"cfg": {}, "model": {"quantize.embedding.weight": torch.ones(1)}},
+            "a BEATs tokenizer, not an encoder",
+        ),
+    ],
+)
+def test_another_models_file(content: object, message: str, tmp_path: Path) -> None:
+    path = saved(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=rf"other\.pt is .*{message}"):
+        BeatsEncoder.from_checkpoint(path)
+
+
+def test_safetensors_of_another_model(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"text.weight": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="is not a BEATs checkpoint"):
+        BeatsEncoder.from_checkpoint(path)
+
+
+def without(model: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: value for key, value in model.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: without(m, "encoder.layers.1.fc1.bias"), "missing encoder.layers.1.fc1.bias,"),
+        (
+            lambda m: without(m, "encoder.pos_conv.0.weight_g"),
+            "missing encoder.pos_conv.0.weight_g",
+        ),
+        (lambda m: m | {"predictor.bias": torch.ones(3)}, "unexpected predictor.bias"),
+        (
+            lambda m: m | {"layer_norm.weight": torch.ones(7)},
+            r"layer_norm.weight has shape \[7\], but the cfg asks for \[32\]",
+        ),
+        (lambda m: m | {BIAS.format(1): torch.ones(32, 4)}, "differs from other layers"),
+    ],
+)
+def test_parameters_that_do_not_fit(change: Any, message: str, tmp_path: Path) -> None:
+    content = official_content()
+    content["model"] = change(content["model"])
+    path = saved(content, tmp_path / "beats.pt")
+    with pytest.raises(ValueError, match=rf"beats\.pt: .*{message}"):
+        BeatsEncoder.from_checkpoint(path)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from atr_moco_plugin.momentum import MomentumCopy
+
+
+def online() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+
+
+def test_follows_the_formula_for_every_parameter_and_copies_buffers() -> None:
+    module = online()
+    copy = MomentumCopy(module)
+    expected = [p.detach().double() for p in module.parameters()]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        with torch.no_grad():
+            for p in module.parameters():
+                p.add_(torch.randn(p.shape, generator=generator))
+            module[1].running_mean.add_(1.0)
+        copy.update(module, 0.9)
+        expected = [0.9 * e + 0.1 * p.double() for e, p in zip(expected, module.parameters())]
+    for p, e in zip(copy.parameters(), expected):
+        torch.testing.assert_close(p.double(), e, atol=1e-6, rtol=1e-6)
+    assert torch.equal(copy.module[1].running_mean, module[1].running_mean)
+
+
+def test_keeps_its_storage() -> None:
+    module = online()
+    copy = MomentumCopy(module)
+    before = [p.data_ptr() for p in copy.parameters()]
+    copy.update(module, 0.5)
+    assert before == [p.data_ptr() for p in copy.parameters()]
+
+
+def test_bfloat16_weights_are_averaged_in_float32() -> None:
+    module = nn.Linear(1, 1, bias=False).bfloat16()
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+        copy = MomentumCopy(module)
+        module.weight.fill_(1.1)
+    for _ in range(2000):
+        copy.update(module, 0.995)
+    target = float(module.weight.detach())
+    assert float(copy.module.weight) == pytest.approx(target, abs=1e-4)
+
+
+def test_stays_in_eval_mode_without_gradients() -> None:
+    module = online()
+    parent = nn.ModuleDict({"online": module, "copy": MomentumCopy(module)})
+    parent.train()
+    assert parent["online"].training
+    assert not any(m.training for m in parent["copy"].modules())
+    out = parent["copy"](torch.ones(3, 4, requires_grad=True))
+    assert not out.requires_grad
+    assert not any(p.requires_grad for p in parent["copy"].parameters())
+
+
+def test_is_a_copy_with_its_own_weights() -> None:
+    module = online()
+    copy = MomentumCopy(module)
+    with torch.no_grad():
+        module[0].weight.add_(1.0)
+    assert not torch.equal(copy.module[0].weight, module[0].weight)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atr_moco_plugin.queue import EmbeddingQueue
+
+
+def rows(queue: EmbeddingQueue) -> list[tuple[tuple[float, ...], int, int]]:
+    embeddings, clips, captions = queue.valid
+    return sorted(
+        (tuple(e), c, t)
+        for e, c, t in zip(embeddings.tolist(), clips.tolist(), captions.tolist(), strict=True)
+    )
+
+
+def batch(first: int, n: int, dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.arange(first, first + n)
+    return ids[:, None].float().expand(n, dim).contiguous(), ids, ids + 10_000
+
+
+@given(
+    size=st.integers(0, 17),
+    batches=st.lists(st.integers(0, 40), max_size=12),
+    dim=st.sampled_from([1, 3]),
+)
+def test_behaves_as_a_plain_list(size: int, batches: list[int], dim: int) -> None:
+    queue, plain, first = EmbeddingQueue(size, dim), [], 0
+    for n in batches:
+        embeddings, clips, captions = batch(first, n, dim)
+        queue.enqueue(embeddings, clips, captions)
+        plain += [((float(i),) * dim, i, i + 10_000) for i in range(first, first + n)]
+        plain = plain[-size:] if size else []
+        first += n
+        assert len(queue) == len(plain)
+        assert rows(queue) == sorted(plain)
+
+
+@given(
+    size=st.integers(1, 12),
+    other=st.integers(0, 17),
+    batches=st.lists(st.integers(0, 9), max_size=6),
+)
+def test_state_goes_on_exactly_and_another_size_keeps_the_newest(
+    size: int, other: int, batches: list[int]
+) -> None:
+    queue, total = EmbeddingQueue(size, 2), 0
+    for n in batches:
+        queue.enqueue(*batch(total, n, 2))
+        total += n
+    same, resized = EmbeddingQueue(size, 2), EmbeddingQueue(other, 2)
+    same.load_state_dict(queue.state_dict())
+    resized.load_state_dict(queue.state_dict())
+    newest = sorted(row[1] for row in rows(queue))[-other:] if other else []
+    assert [row[1] for row in rows(resized)] == newest
+
+    for q in (queue, same, resized):
+        q.enqueue(*batch(total, 3, 2))
+    assert rows(same) == rows(queue)
+    for name, value in queue.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name])
+    kept = [*newest, total, total + 1, total + 2]
+    assert [row[1] for row in rows(resized)] == (kept[-other:] if other else [])
+
+
+def test_unwritten_rows_are_not_read() -> None:
+    queue = EmbeddingQueue(8, 2)
+    assert len(queue) == 0 and queue.valid[0].shape == (0, 2)
+    queue.enqueue(*batch(1, 3, 2))
+    assert queue.valid[0].shape == (3, 2)
+    assert bool((queue.valid[0] > 0).all())
+
+
+def test_embeddings_are_kept_in_float32_and_detached() -> None:
+    queue = EmbeddingQueue(4, 2)
+    embeddings = torch.ones(2, 2, dtype=torch.bfloat16, requires_grad=True)
+    queue.enqueue(embeddings, torch.arange(2), torch.arange(2))
+    assert queue.valid[0].dtype == torch.float32
+    assert not queue.valid[0].requires_grad
+
+
+def test_63_bit_ids_survive() -> None:
+    queue = EmbeddingQueue(2, 1)
+    ids = torch.tensor([2**63 - 1, 2**53 + 1])
+    queue.enqueue(torch.ones(2, 1), ids, ids)
+    assert queue.valid[1].tolist() == ids.tolist()
+
+
+def test_clear_forgets() -> None:
+    queue = EmbeddingQueue(4, 2)
+    queue.enqueue(*batch(0, 3, 2))
+    queue.clear()
+    assert len(queue) == 0
+    queue.enqueue(*batch(5, 1, 2))
+    assert [row[1] for row in rows(queue)] == [5]
+
+
+def test_wrong_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match="size >= 0"):
+        EmbeddingQueue(-1, 2)
+    queue = EmbeddingQueue(4, 2)
+    with pytest.raises(ValueError, match="embeddings of size 2"):
+        queue.enqueue(torch.ones(2, 3), torch.arange(2), torch.arange(2))
+    with pytest.raises(ValueError, match="2 embeddings came with 3 clip ids"):
+        queue.enqueue(torch.ones(2, 2), torch.arange(3), torch.arange(2))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        queue.load_state_dict(EmbeddingQueue(4, 3).state_dict())
