@@ -51,6 +51,16 @@ class PairBatch:
     clip_ids: Tensor
     caption_ids: Tensor
 
+    @property
+    def audio(self) -> dict[str, Tensor]:
+        """Arguments of the audio tower."""
+        return {"waveforms": self.waveforms, "lengths": self.lengths}
+
+    @property
+    def text(self) -> dict[str, Tensor]:
+        """Arguments of the text tower."""
+        return {"input_ids": self.input_ids, "mask": self.text_mask}
+
     def __len__(self) -> int:
         """Number of pairs, B."""
         return self.waveforms.shape[0]

@@ -87,8 +87,8 @@ class AtmHead(nn.Module):
             CrossAttention(text_encoder.config, audio_width) for _ in range(depth)
         )
         self.classifier = nn.Linear(text_encoder.width, 2)
-        self.crosses.apply(init_bert_weights)
-        self.classifier.apply(init_bert_weights)
+        init_bert_weights(self.crosses, text_encoder.config.initializer_range)
+        init_bert_weights(self.classifier, text_encoder.config.initializer_range)
 
     def forward(self, text_encoder: BertEncoder, text: TextTokens, audio: AudioTokens) -> Tensor:
         """Score pairs given row by row.

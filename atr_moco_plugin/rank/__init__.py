@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atr_moco_plugin.rank.logger import RankLogger, scalars
+from atr_moco_plugin.rank.logger import RankLogger
 from atr_moco_plugin.rank.measures import alignment, modality_gap, uniformity
 from atr_moco_plugin.rank.report import RankReport, rank_report
 from atr_moco_plugin.rank.spectrum import RankMeasures
@@ -14,6 +14,5 @@ __all__ = [
     "alignment",
     "modality_gap",
     "rank_report",
-    "scalars",
     "uniformity",
 ]

@@ -70,7 +70,7 @@ class RankLogger:
     Example:
         >>> logger = RankLogger({"audio": torch.eye(4, 8)})
         >>> record = logger.log(step=1)
-        >>> flat = scalars(record)
+        >>> flat = logger.scalars(record)
         >>> round(flat["audio_rankme"], 3), round(flat["audio_centered_rankme"], 3)
         (4.0, 3.0)
     """
@@ -134,6 +134,27 @@ class RankLogger:
             self._file.append(record)
         return record
 
+    @staticmethod
+    def scalars(record: Mapping[str, Any]) -> dict[str, float]:
+        """A record of :class:`RankLogger` as flat names for TensorBoard or a metric recorder.
+
+        Names are ``audio_rows``, ``audio_fill``, ``audio_uniformity``, ``audio_rankme``,
+        ``audio_rankme_random``, ``audio_centered_rankme``, ``audio_centered_rankme_random`` (and so on
+        for the other measures), ``audio_text_alignment``, ``audio_text_modality_gap``. What is not
+        defined is left out.
+        """
+        flat: dict[str, float | None] = {}
+        for name, source in record["sources"].items():
+            for key in ("rows", "fill", "uniformity"):
+                flat[f"{name}_{key}"] = source[key]
+            for kind, prefix in (("raw", name), ("centered", f"{name}_centered")):
+                for key, value in source[kind]["random"].items():
+                    flat[f"{prefix}_{key}"] = source[kind][key]
+                    flat[f"{prefix}_{key}_random"] = value
+        for pair, measures in record["pairs"].items():
+            flat.update({f"{pair}_{key}": value for key, value in measures.items()})
+        return {name: float(value) for name, value in flat.items() if value is not None}
+
     def _source_record(self, name: str, view: _View) -> dict[str, Any]:
         try:
             raw, centered = (
@@ -156,27 +177,6 @@ class RankLogger:
             "raw": _report_record(raw),
             "centered": _report_record(centered),
         }
-
-
-def scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """A record of :class:`RankLogger` as flat names for TensorBoard or a metric recorder.
-
-    Names are ``audio_rows``, ``audio_fill``, ``audio_uniformity``, ``audio_rankme``,
-    ``audio_rankme_random``, ``audio_centered_rankme``, ``audio_centered_rankme_random`` (and so on
-    for the other measures), ``audio_text_alignment``, ``audio_text_modality_gap``. What is not
-    defined is left out.
-    """
-    flat: dict[str, float | None] = {}
-    for name, source in record["sources"].items():
-        for key in ("rows", "fill", "uniformity"):
-            flat[f"{name}_{key}"] = source[key]
-        for kind, prefix in (("raw", name), ("centered", f"{name}_centered")):
-            for key, value in source[kind]["random"].items():
-                flat[f"{prefix}_{key}"] = source[kind][key]
-                flat[f"{prefix}_{key}_random"] = value
-    for pair, measures in record["pairs"].items():
-        flat.update({f"{pair}_{key}": value for key, value in measures.items()})
-    return {name: float(value) for name, value in flat.items() if value is not None}
 
 
 def _view(source: Source) -> _View:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from atr_moco_plugin.queue import EmbeddingQueue
-from atr_moco_plugin.rank import RankLogger, alignment, rank_report, scalars
+from atr_moco_plugin.rank import RankLogger, alignment, rank_report
 
 
 def unit(rows: int, dim: int = 8, seed: int = 0) -> Tensor:
@@ -166,13 +166,13 @@ def test_undefined_measures_are_null_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rank.jsonl"
     record = RankLogger({"audio": torch.ones(4, 3)}, path).log(0)
     assert json.loads(path.read_text())["sources"]["audio"]["centered"]["alpha_req"] is None
-    assert "audio_centered_alpha_req" not in scalars(record)
-    assert scalars(record)["audio_centered_rankme"] == 0
+    assert "audio_centered_alpha_req" not in RankLogger.scalars(record)
+    assert RankLogger.scalars(record)["audio_centered_rankme"] == 0
 
 
 def test_scalars_are_flat_floats() -> None:
     record = RankLogger({"audio": filled_queue(30, 40), "text": filled_queue(30, 40, 1)}).log(0)
-    flat = scalars(record)
+    flat = RankLogger.scalars(record)
     assert all(isinstance(value, float) for value in flat.values())
     audio = record["sources"]["audio"]
     expected = {

@@ -41,6 +41,10 @@ class BertConfig:
     attention_probs_dropout_prob: float = 0.1
     """Dropout of the attention weights."""
 
+    initializer_range: float = 0.02
+    """Standard deviation of random weights. Narrow encoders trained from scratch want more, about
+    ``hidden_size ** -0.5``."""
+
     layer_norm_eps: float = 1e-12
     """Epsilon of every layer norm."""
 

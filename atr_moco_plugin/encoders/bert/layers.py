@@ -14,17 +14,22 @@ from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.tokens import AudioTokens
 
 
-def init_bert_weights(module: nn.Module) -> None:
-    """Draw BERT's initial weights in place: normal(0, 0.02), biases and padding rows zero.
+def init_bert_weights(parent: nn.Module, std: float) -> None:
+    """Draw BERT's initial weights in place: normal(0, ``std``), biases and padding rows zero.
 
-    Layer norms keep PyTorch's ones and zeros. Use it as ``parent.apply(init_bert_weights)``.
+    Layer norms keep PyTorch's ones and zeros.
     """
+    for module in parent.modules():
+        _init(module, std)
+
+
+def _init(module: nn.Module, std: float) -> None:
     if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
         if module.padding_idx is not None:
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()

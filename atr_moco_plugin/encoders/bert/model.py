@@ -50,7 +50,7 @@ class BertEncoder(nn.Module):
         self.width = config.hidden_size
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.apply(init_bert_weights)
+        init_bert_weights(self, config.initializer_range)
 
     @classmethod
     def from_config(cls, config: BertConfig) -> BertEncoder:

@@ -23,6 +23,7 @@ _REQUIRED = (
 )
 # Absent from the config.json of early checkpoints, which then mean the defaults of BertConfig.
 _OPTIONAL = (
+    "initializer_range",
     "type_vocab_size",
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",

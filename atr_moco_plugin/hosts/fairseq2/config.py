@@ -92,6 +92,9 @@ class EvaluationSection(Validatable):
     rerank_k: int = 32
     """Candidates of each query that the matching head re-ranks; 0 leaves re-ranking out."""
 
+    rerank_while_training: bool = False
+    """Re-rank at every validation too, and not only when the best checkpoint is evaluated."""
+
     batch_size: int = 64
     """Clips, captions or pairs a forward pass."""
 
@@ -110,7 +113,7 @@ class EvaluationSection(Validatable):
 
 def no_decay_groups() -> list[AdamWGroupConfig]:
     """Temperature, biases and normalisation weights are not weight-decayed."""
-    names = [r"(^|\.)temperature$", r"\.bias$", r"(layer_norm|layernorm|_norm|\.norm)\.weight$"]
+    names = [r"temperature$", r".*\.bias$", r".*(_|\.)norm\.weight$"]
     return [AdamWGroupConfig(params=names, weight_decay=0.0)]
 
 

@@ -40,14 +40,21 @@ class CriterionSection(SupportsStructure):
                 "criterion.config.KEY=VALUE` instead of the shorthand `criterion: NAME` when "
                 "options are set as well."
             )
-        if not isinstance(self.config, dict):
-            return  # an object of the criterion's own config class, from Python
         try:
-            config_class = load("criteria", self.name).config_class
-            self.config = structure(config_class, self.config, "criterion.config")
+            self.config = self._structured()
         except ValueError as ex:
             raise RecipeError(str(ex)) from None
 
+    def _structured(self) -> object:
+        if not isinstance(self.config, dict):
+            return self.config  # already an object of the criterion's own config class
+        config_class = load("criteria", str(self.name)).config_class
+        return structure(config_class, self.config, "criterion.config")
+
     def build(self, model: Module) -> Atc:
-        """Wrap a model in the criterion."""
-        return load("criteria", self.name)(model, self.config)
+        """Wrap a model in the criterion.
+
+        Raises:
+            ValueError: for an unknown name or option, or one that does not fit the model.
+        """
+        return load("criteria", str(self.name))(model, self._structured())

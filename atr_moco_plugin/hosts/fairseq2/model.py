@@ -49,6 +49,7 @@ def toy() -> RetrievalModelConfig:
 
 def _small_beats() -> dict[str, object]:
     return {
+        "input_patch_size": 32,
         "embed_dim": 192,
         "encoder_layers": 4,
         "encoder_embed_dim": 192,

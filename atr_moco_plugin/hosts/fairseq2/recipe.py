@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
 from fairseq2.recipe.base import Recipe, RecipeContext
 from fairseq2.recipe.error import RecipeError
+from fairseq2.recipe.model import RecipeModel
 from fairseq2.runtime.dependency import DependencyContainer
 from fairseq2.task import Task
 from torch.nn import Module
@@ -56,15 +58,14 @@ class RetrievalRecipe(Recipe):
         register_all(container)
 
     @override
-    def setup_model(
-        self, context: RecipeContext, model: Module, newly_initialized: bool
-    ) -> Module:
+    def prepare_model(self, context: RecipeContext, model: RecipeModel) -> Any:
         # The criterion owns momentum copies, queues and temperature, so it is what is trained,
-        # wrapped for data parallelism and saved.
+        # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
+        # thrown away again right after; of what this older hook returns, `module` is kept.
         section = self._config(context).criterion
         assert isinstance(section, CriterionSection)
         with one_line_errors():
-            return section.build(model)
+            return SimpleNamespace(module=section.build(model.module))
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
@@ -98,11 +99,9 @@ class RetrievalRecipe(Recipe):
             tokenizer.save_pretrained(context.output_dir / "tokenizer")
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
 
-        def eval_unit(
-            split: str, on_result: Callable[[dict[str, Any]], None] | None = None
-        ) -> tuple[RetrievalEvalUnit, ClipReader]:
-            return self._eval_unit(context, dataset, split, to_tokens, on_result)
-
+        # An untrained head would only shuffle the candidates.
+        rerank_k = config.evaluation.rerank_k if self._matches(context) else 0
+        eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
         reader = train_reader(config, dataset, to_tokens, context.gangs)
         unit = RetrievalTrainUnit(
             criterion,
@@ -111,7 +110,9 @@ class RetrievalRecipe(Recipe):
             context.metric_recorder,
             warn_after=(config.regime.num_steps or 1_000) // 2,
         )
-        valid_unit, valid_reader = eval_unit(config.dataset.valid_split)
+        valid_unit, valid_reader = eval_unit(
+            config.dataset.valid_split, rerank_k if config.evaluation.rerank_while_training else 0
+        )
         trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
         splits = [config.dataset.valid_split]
         if config.evaluation.test_split is not None:
@@ -120,7 +121,7 @@ class RetrievalRecipe(Recipe):
             trainer,
             criterion,
             context.get_checkpoint_manager(),
-            {split: partial(eval_unit, split) for split in splits},
+            {split: partial(eval_unit, split, rerank_k) for split in splits},
             context.output_dir,
             config,
             context.gangs,
@@ -130,9 +131,9 @@ class RetrievalRecipe(Recipe):
         self,
         context: RecipeContext,
         dataset: AudioTextDataset,
-        split: str,
         to_tokens: Tokenize,
-        on_result: Callable[[dict[str, Any]], None] | None,
+        split: str,
+        rerank_k: int,
     ) -> tuple[RetrievalEvalUnit, ClipReader]:
         config = self._config(context)
         options = config.evaluation
@@ -144,10 +145,8 @@ class RetrievalRecipe(Recipe):
             context.get_model_as(Atc).model,
             relevance,
             captions,
-            # An untrained head would only shuffle the candidates.
-            rerank_k=options.rerank_k if self._matches(context) else 0,
+            rerank_k=rerank_k,
             batch_size=options.batch_size,
-            on_result=on_result,
         )
         seconds = config.dataset.max_seconds
         return unit, ClipReader(dataset, relevance.clips, options.batch_size, seconds)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+import torch
 from fairseq2.composition import register_dataset_family, register_model_family
 from fairseq2.metrics import format_as_float
 from fairseq2.metrics.recorders import MetricDescriptor
@@ -16,6 +17,7 @@ from fairseq2.runtime.dependency import DependencyContainer
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.toy import ToyConfig, open_toy
+from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.model import (
     ARCHITECTURES,
@@ -24,6 +26,7 @@ from atr_moco_plugin.hosts.fairseq2.model import (
     convert_state_dict,
 )
 from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
+from atr_moco_plugin.rank import RankLogger
 
 ConfigT = TypeVar("ConfigT")
 
@@ -94,7 +97,28 @@ def _metrics() -> list[MetricDescriptor]:
     recalls = [(f"{way}_r{k}", f"{way.upper()} R@{k}") for way in ("a2t", "t2a") for k in (1, 5, 10)]
     figures = [("r_sum", "R-sum"), *recalls]
     figures += [(f"reranked_{name}", f"Re-ranked {title}") for name, title in figures]
-    return descriptors + [
+    descriptors += [
         MetricDescriptor(name, title, 200 + i, format_as_float, higher_better=True)
         for i, (name, title) in enumerate(figures)
+    ]
+    shown = {d.name for d in descriptors} | {"audio_rankme", "text_rankme"}
+    return descriptors + [
+        # What has no descriptor would be written to the console too.
+        MetricDescriptor(name, name, 300, format_as_float, log=name in shown)
+        for name in _all_figures()
+        if name not in {d.name for d in descriptors}
+    ]
+
+
+def _all_figures() -> list[str]:
+    """Names of everything that validation and the rank hook record."""
+    two = torch.eye(2)
+    retrieval = retrieval_metrics(two, torch.arange(2), caption_ids=torch.arange(2))
+    rank = RankLogger.scalars(RankLogger({"audio": two, "text": two}).log(0))
+    return [
+        *retrieval,
+        *(f"reranked_{name}" for name in retrieval),
+        *rank,
+        "audio_fill",
+        "text_fill",
     ]

@@ -36,8 +36,7 @@ class TrainAndEvaluate(Task):
         trainer: fairseq2's trainer.
         criterion: the bare criterion module that the trainer trains.
         checkpoints: where the trainer saves.
-        units: split name to a function that makes its evaluation unit and reader, given what is
-            called with the result.
+        units: split name to a function that makes its evaluation unit and reader.
         output_dir: where ``retrieval.json`` is written.
         config: the recipe's configuration.
         gangs: the processes; rank 0 evaluates.
@@ -48,7 +47,7 @@ class TrainAndEvaluate(Task):
         trainer: Trainer,
         criterion: Module,
         checkpoints: CheckpointManager,
-        units: Mapping[str, Callable[..., tuple[RetrievalEvalUnit, ClipReader]]],
+        units: Mapping[str, Callable[[], tuple[RetrievalEvalUnit, ClipReader]]],
         output_dir: Path,
         config: RetrievalRecipeConfig,
         gangs: Gangs,
@@ -99,8 +98,7 @@ class TrainAndEvaluate(Task):
 
     @torch.inference_mode()
     def _evaluate_split(self, split: str) -> dict[str, Any]:
-        results: list[dict[str, Any]] = []
-        unit, reader = self._units[split](results.append)
+        unit, reader = self._units[split]()
         bag = MetricBag(device=self._gangs.device)
         unit.prepare_metric_bag(bag)
         for batches in reader:
@@ -108,7 +106,7 @@ class TrainAndEvaluate(Task):
                 batch.to(self._gangs.device)
                 unit.process_batch(batch, bag)
         unit.finalize(bag)
-        return results[0]
+        return unit.result
 
     def _print(self, results: Mapping[str, dict[str, Any]], file: Path) -> None:
         for split, result in results.items():

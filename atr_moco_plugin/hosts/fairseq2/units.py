@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, final
 
 import torch
@@ -103,13 +103,15 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
 class RetrievalEvalUnit(EvalUnit[ClipBatch]):
     """Collects the clips of a split and evaluates retrieval at the end.
 
+    Attributes:
+        result: what the last evaluation found.
+
     Args:
         model: the online model.
         relevance: clips, captions and what counts as a hit.
         captions: tokenised captions, in order, on the model's device.
         rerank_k: see :func:`~atr_moco_plugin.evaluation.retrieval.evaluate_retrieval`.
         batch_size: likewise.
-        on_result: called with the result.
     """
 
     def __init__(
@@ -120,16 +122,14 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
         *,
         rerank_k: int,
         batch_size: int,
-        on_result: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self._model = model
         self._relevance = relevance
         self._captions = captions
         self._rerank_k = rerank_k
         self._batch_size = batch_size
-        self._on_result = on_result
         self._audio = Encoded()
-        self._result: dict[str, Any] = {}
+        self.result: dict[str, Any] = {}
 
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
@@ -146,7 +146,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
         device = text.embeddings.device
         relevance = self._relevance
         clip_of = relevance.caption_to_audio
-        self._result = evaluate_retrieval(
+        self.result = evaluate_retrieval(
             self._model,
             self._audio,
             text,
@@ -156,17 +156,15 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
             rerank_k=self._rerank_k,
             batch_size=self._batch_size,
         )
-        self._result["rank"] = RankLogger(
+        self.result["rank"] = RankLogger(
             {"audio": self._audio.embeddings, "text": text.embeddings}
         ).log(step=0)
         self._audio = Encoded()
-        if self._on_result is not None:
-            self._on_result(self._result)
 
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
-        values.update(self._result["dual"])
-        for name, value in self._result.get("reranked", {}).items():
+        values.update(self.result["dual"])
+        for name, value in self.result.get("reranked", {}).items():
             values[f"reranked_{name}"] = value
-        for name, source in self._result["rank"]["sources"].items():
+        for name, source in self.result["rank"]["sources"].items():
             values[f"{name}_rankme"] = source["raw"]["rankme"]

@@ -1,0 +1,176 @@
+"""The fairseq2 host through its command line: real trainer, real checkpoints, tiny model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+if importlib.util.find_spec("fairseq2") is None:
+    pytest.skip("fairseq2 is not installed", allow_module_level=True)
+
+from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.hosts.fairseq2.model import convert_state_dict, toy
+from atr_moco_plugin.recipes.toy import ToyRecipeConfig
+
+TINY = [
+    "model.config_overrides.embed_dim=12",
+    "model.config_overrides.audio.config.embed_dim=16",
+    "model.config_overrides.audio.config.encoder_layers=1",
+    "model.config_overrides.audio.config.encoder_embed_dim=24",
+    "model.config_overrides.audio.config.encoder_ffn_embed_dim=32",
+    "model.config_overrides.audio.config.encoder_attention_heads=2",
+    "model.config_overrides.audio.config.conv_pos=8",
+    "model.config_overrides.audio.config.conv_pos_groups=2",
+    "model.config_overrides.text.config.hidden_size=20",
+    "model.config_overrides.text.config.num_hidden_layers=1",
+    "model.config_overrides.text.config.num_attention_heads=2",
+    "model.config_overrides.text.config.intermediate_size=24",
+    "dataset.config_overrides.num_train=30",
+    "dataset.config_overrides.num_valid=6",
+    "dataset.config_overrides.num_test=6",
+    "dataset.batch_size=8",
+    "dataset.max_seconds=1.0",
+    "evaluation.rerank_k=3",
+    "regime.num_steps=4",
+    "regime.validate_every_n_steps=2",
+    "regime.checkpoint_every_n_steps=2",
+    "regime.publish_metrics_every_n_steps=1",
+    "regime.keep_best_n_checkpoints=null",
+]
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the toy recipe with arguments; returns its exit status."""
+    # Without it an extension that fails to register only warns.
+    monkeypatch.setenv("FAIRSEQ2_EXTENSION_TRACE", "1")
+
+    def call(out: Path, *config: str, more: tuple[str, ...] = ()) -> int:
+        arguments = ["recipe", str(out), "--no-rich", *more, "--config", *TINY, *config]
+        monkeypatch.setattr(sys, "argv", arguments)
+        try:
+            run_recipe(ToyRecipeConfig)
+        except SystemExit as ex:
+            return int(ex.code or 0)
+        return 0
+
+    return call
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None:
+    assert run(tmp_path) == 0
+
+    result = json.loads((tmp_path / "retrieval.json").read_text())
+    assert result["criterion"] == "moco_atc_atm" and result["seed"] == 2
+    assert (tmp_path / result["checkpoint"] / "model").is_dir()
+    for split in ("valid", "test"):
+        figures = result["splits"][split]
+        assert (figures["clips"], figures["captions"], figures["rerank_k"]) == (6, 30, 3)
+        for kind in ("dual", "reranked", "reranked_logit", "chance"):
+            assert 0 <= figures[kind]["r_sum"] <= 600
+            assert 0 <= figures[kind]["t2a_map10"] <= 100
+
+    rank = lines(tmp_path / "rank.jsonl")
+    assert [record["step"] for record in rank] == [1, 2, 3, 4]
+    assert [record["sources"]["audio"]["rows"] for record in rank] == [8, 16, 24, 32]
+    for record in rank:
+        assert set(record["sources"]) == {"audio", "text"}
+        for source in record["sources"].values():
+            assert source["raw"]["rankme"] > 0 and source["centered"]["random"]["rankme"] > 0
+
+    train = lines(tmp_path / "metrics" / "train.jsonl")
+    assert {"ATC Loss", "ATM Loss", "Temperature", "Queue Fill"} <= set(train[-1])
+    valid = lines(tmp_path / "metrics" / "valid.jsonl")
+    assert [record["Step"] for record in valid] == [2, 4] and "R-sum" in valid[0]
+    assert "audio_centered_rankme_random" in lines(tmp_path / "metrics" / "rank.jsonl")[0]
+    assert list(tmp_path.glob("tb/**/events.*"))
+    assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
+    assert "queue_size: 1024" in (tmp_path / "config.yaml").read_text()
+
+    printed = capsys.readouterr().out
+    assert "Retrieval on test: 6 clips, 30 captions" in printed and "chance" in printed
+    assert "RankMe" in printed and str(tmp_path / "retrieval.json") in printed
+
+
+def checkpoint(out: Path, step: int) -> dict[str, torch.Tensor]:
+    (file,) = (out / "checkpoints" / f"step_{step}" / "model").rglob("*.pt")
+    return torch.load(file, weights_only=True)
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run: Run, tmp_path: Path) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert run(whole) == 0
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_4")
+    (resumed / "checkpoints" / "scores" / "step_4.txt").unlink()
+    assert run(resumed) == 0
+
+    expected, found = checkpoint(whole, 4), checkpoint(resumed, 4)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+    assert int(found["audio_queue.position"][0]) == 32
+    assert [r["step"] for r in lines(resumed / "rank.jsonl")] == [1, 2, 3, 4]
+    first, second = (json.loads((out / "retrieval.json").read_text()) for out in (whole, resumed))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", ["moco_atc", "atc"])
+def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"criterion: {name}\n")
+    assert run(tmp_path / "out", more=("--config-file", str(file))) == 0
+    result = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    assert result["criterion"] == name
+    # Neither trains the matching head, so there is nothing to re-rank with.
+    assert "reranked" not in result["splits"]["test"]
+    assert (tmp_path / "out" / "rank.jsonl").exists() == (name == "moco_atc")
+
+
+def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
+    assert run(tmp_path) == 0
+    state = convert_state_dict(checkpoint(tmp_path, 4), toy())
+    assert all(name.split(".")[0] in ("audio", "text", "head") for name in state)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (["criterion=moco_atc_amt"], "Did you mean moco_atc_atm?"),
+        (["criterion.config.queue_sise=3"], "Did you mean `queue_size`?"),
+        (["criterion.config.momentum=1.5"], "`momentum` is 1.5, expected 0 to 1"),
+        (["criterion.config.queue_size=many"], "`criterion.config.queue_size` is 'many'"),
+        (["hooks.rnk.every=2"], "Did you mean rank?"),
+        (["hooks.rank.evry=2"], "`hooks.rank`"),
+        (["dataset.batch_sise=3"], "batch_sise"),
+        (["dataset.batch_size=1"], "`batch_size` is 1, but must be 2 or more"),
+        (["dataset.train_split=trian"], "trian"),
+        (["model.config_overrides.audio.name=beast"], "Did you mean beats?"),
+        (["model.config_overrides.audio.config.encoder_layer=3"], "encoder_layer"),
+        (["model.config_overrides.text.config.vocab_size=40"], "vocab_size"),
+        (["tokenizer.name=/nowhere/tokenizer"], "/nowhere/tokenizer"),
+        (["model.arch=huge"], "huge"),
+        (["dataset.family=audiokaps"], "audiokaps"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(
+    run: Run, tmp_path: Path, capsys, config: list[str], message: str
+) -> None:
+    assert run(tmp_path, *config) != 0
+    captured = capsys.readouterr()
+    written = captured.out + captured.err
+    assert "Traceback" not in written
+    errors = [line for line in written.splitlines() if " ERROR: " in line]
+    assert len(errors) == 1 and message in errors[0], errors
