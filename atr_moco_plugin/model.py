@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,11 @@ class RetrievalModelConfig:
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
             raise ValueError(f"`embed_dim` is {self.embed_dim}, expected 1 or more.")
+        if self.audio_pooling not in get_args(PoolingKind):
+            raise ValueError(
+                f"`audio_pooling` is {self.audio_pooling!r}, "
+                f"expected one of {', '.join(get_args(PoolingKind))}."
+            )
         if self.text_pooling not in ("cls", "mean"):
             raise ValueError(f"`text_pooling` is {self.text_pooling!r}, expected cls or mean.")
 
@@ -57,7 +62,8 @@ class AudioTower(nn.Module):
     """Audio encoder, pooling and projection.
 
     Args:
-        encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width``.
+        encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width``. It may have
+            ``features(waveforms, lengths)``, whose result it then takes for the waveforms.
         embed_dim: size d of the embedding.
         pooling: ``mean``, ``attention`` or ``cls``.
     """
@@ -68,8 +74,15 @@ class AudioTower(nn.Module):
         self.pooling = build_pooling(pooling, encoder.width)
         self.projection = nn.Linear(encoder.width, embed_dim)
 
+    def prepare(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
+        """Arguments for :meth:`forward` that this tower and its momentum copy can share: features
+        in place of waveforms where the encoder computes some without weights."""
+        if not hasattr(self.encoder, "features"):
+            return {"waveforms": waveforms, "lengths": lengths}
+        return {"waveforms": self.encoder.features(waveforms, lengths)}
+
     def forward(
-        self, waveforms: Tensor, lengths: Tensor | None = None
+        self, waveforms: Any, lengths: Tensor | None = None
     ) -> tuple[Tensor, AudioTokens]:
         """``[B, samples]`` waveforms -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
         tokens = self.encoder(waveforms, lengths)
@@ -154,10 +167,11 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     Raises:
         ValueError: for an unknown part, an unknown option or a bad value, naming the key.
     """
-    audio_encoder = _part("audio_encoders", config.audio, "model.audio.config")
-    text_encoder = _part("text_encoders", config.text, "model.text.config")
-    head_class = load("heads", config.head.name)
-    head_config = structure(head_class.config_class, config.head.config, "model.head.config")
+    audio_class, audio_config = _part("audio_encoders", config.audio, "model.audio")
+    text_class, text_config = _part("text_encoders", config.text, "model.text")
+    head_class, head_config = _part("heads", config.head, "model.head")
+    audio_encoder = audio_class.from_config(audio_config)
+    text_encoder = text_class.from_config(text_config)
     # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
     head = head_class(text_encoder, audio_encoder.width, head_config)
     return RetrievalModel(
@@ -172,6 +186,10 @@ def model_config(values: Mapping[str, Any]) -> RetrievalModelConfig:
     return structure(RetrievalModelConfig, values, "model")
 
 
-def _part(group: str, part: PartConfig, where: str) -> nn.Module:
-    part_class = load(group, part.name)
-    return part_class.from_config(structure(part_class.config_class, part.config, where))
+def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:
+    """The class of a part and its checked options."""
+    try:
+        part_class = load(group, part.name)
+    except ValueError as ex:
+        raise ValueError(f"`{where}.name`: {ex}") from ex
+    return part_class, structure(part_class.config_class, part.config, f"{where}.config")

@@ -48,6 +48,11 @@ class MocoAtcConfig(AtcConfig):
     """Queue rows that are positives: share the target mass (ALBEF with ids), or take no part in
     the loss, so that stale copies do not dilute the fresh pair."""
 
+    queue_warmup_steps: int = 0
+    """Optimizer steps before the queue enters the loss; it is filled from the first step on. While
+    encoders that start from random weights still drift fast, old rows differ from fresh ones by
+    their age more than by their content (the "slow drift" of XBM, Wang et al. 2020)."""
+
     momentum: float = 0.995
     """EMA factor m of the momentum encoders."""
 
@@ -59,16 +64,13 @@ class MocoAtcConfig(AtcConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.queue_size < 0:
-            raise ValueError(f"`queue_size` is {self.queue_size}, expected 0 or more.")
+        for name in ("queue_size", "queue_warmup_steps", "alpha_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
         for name in ("momentum", "alpha"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"`{name}` is {value}, expected 0 to 1.")
-        if self.alpha_warmup_steps < 0:
-            raise ValueError(
-                f"`alpha_warmup_steps` is {self.alpha_warmup_steps}, expected 0 or more."
-            )
         if self.queue_positives not in ("target", "ignore"):
             raise ValueError(
                 f"`queue_positives` is {self.queue_positives!r}, expected target or ignore."

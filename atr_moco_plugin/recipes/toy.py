@@ -32,7 +32,7 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
     model: ModelSection = field(default_factory=lambda: ModelSection(family=FAMILY, arch="toy"))
     dataset: RetrievalDatasetSection = field(
         default_factory=lambda: RetrievalDatasetSection(
-            family="toy", config_overrides={"cache": True}, batch_size=48, max_seconds=4.0
+            family="toy", config_overrides={"cache": True}, batch_size=32, max_seconds=4.0
         )
     )
     tokenizer: CaptionTokenizerSection = field(
@@ -41,16 +41,27 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
     criterion: CriterionSection | str = field(
         default_factory=lambda: CriterionSection(
             name="moco_atc_atm",
-            config={"queue_size": 1024, "momentum": 0.99, "alpha_warmup_steps": 60},
+            # From random weights and in few steps: a shorter memory than the criterion's defaults.
+            config={
+                "queue_size": 512,
+                "queue_warmup_steps": 200,
+                "momentum": 0.95,
+                "alpha_warmup_steps": 400,
+            },
         )
     )
     evaluation: EvaluationSection = field(
-        default_factory=lambda: EvaluationSection(rerank_k=32, test_split="test")
+        default_factory=lambda: EvaluationSection(rerank_k=16, test_split="test")
     )
     optimizer: OptimizerSection = field(
         default_factory=lambda: OptimizerSection(
             config=AdamWConfig(
-                lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, groups=no_decay_groups()
+                lr=1e-3,
+                betas=(0.9, 0.98),
+                weight_decay=0.05,
+                # The temperature moves slower than the weights: one that falls early makes the hard
+                # negatives too hard for a matching head that has learned nothing yet.
+                groups=no_decay_groups(temperature_lr=3e-4),
             )
         )
     )
@@ -61,9 +72,9 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
     )
     regime: RegimeSection = field(
         default_factory=lambda: RegimeSection(
-            num_steps=400,
-            validate_every_n_steps=100,
-            checkpoint_every_n_steps=100,
+            num_steps=800,
+            validate_every_n_steps=200,
+            checkpoint_every_n_steps=200,
             publish_metrics_every_n_steps=20,
             score_metric="r_sum",
             keep_best_n_checkpoints=1,

@@ -220,6 +220,7 @@ def test_embed_dim_must_be_the_models(tiny_model) -> None:
         ({"momentum": 1.5}, "`momentum` is 1.5"),
         ({"alpha": -0.1}, "`alpha` is -0.1"),
         ({"alpha_warmup_steps": -2}, "`alpha_warmup_steps` is -2"),
+        ({"queue_warmup_steps": -2}, "`queue_warmup_steps` is -2"),
         ({"temperature": 3.0}, "`temperature` is 3.0"),
         ({"positives": "clips"}, "`positives` is 'clips'"),
         ({"queue_positives": "drop"}, "`queue_positives` is 'drop'"),
@@ -230,3 +231,15 @@ def test_embed_dim_must_be_the_models(tiny_model) -> None:
 def test_bad_options_are_named(values, message) -> None:
     with pytest.raises(ValueError, match=message):
         MocoAtcAtmConfig(**values)
+
+
+def test_the_queue_is_left_out_of_the_loss_during_its_warm_up(tiny_model, tiny_batch) -> None:
+    losses = {}
+    for name, options in {
+        "warming": {"queue_size": 16, "queue_warmup_steps": 2},
+        "no queue": {"queue_size": 0},
+    }.items():
+        criterion = MocoAtc(tiny_model(), MocoAtcConfig(**options)).train()
+        losses[name] = [train(criterion, tiny_batch, 1, first=i)[0][0] for i in range(3)]
+    assert losses["warming"][:2] == losses["no queue"][:2]
+    assert losses["warming"][2] > losses["no queue"][2]

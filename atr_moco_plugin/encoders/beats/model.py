@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,20 @@ from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
 from atr_moco_plugin.encoders.tokens import AudioTokens
+
+
+class BeatsFeatures(NamedTuple):
+    """Clips on their way into the encoder.
+
+    Attributes:
+        fbank: ``[B, frames, 128]`` normalised features.
+        tokens: T, tokens of every row.
+        counts: Valid tokens of each row.
+    """
+
+    fbank: Tensor
+    tokens: int
+    counts: list[int]
 
 
 class BeatsEncoder(nn.Module):
@@ -135,14 +149,33 @@ class BeatsEncoder(nn.Module):
         """Write an official checkpoint, in safetensors format if the suffix is ``.safetensors``."""
         files.write_checkpoint(path, self.config.to_official(), self.export_state_dict())
 
-    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> AudioTokens:
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> BeatsFeatures:
+        """What of :meth:`forward` does not depend on the weights.
+
+        An online encoder and its momentum copy see the same clips, so this is computed once for
+        both. Arguments are those of :meth:`forward`.
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
+        samples = self._sample_counts(waveforms, lengths)
+        patch, padding_mask = self.config.input_patch_size, self.config.padding_mask
+        counts = valid_tokens(samples, waveforms.size(1), patch, padding_mask)
+        tokens = max(counts) if padding_mask == "exact" else tokens_of(waveforms.size(1), patch)
+        steps = tokens // (MEL_BINS // patch)
+        return BeatsFeatures(fbank(waveforms[:, : samples_for(steps, patch)]), tokens, counts)
+
+    def forward(
+        self, waveforms: Tensor | BeatsFeatures, lengths: Tensor | None = None
+    ) -> AudioTokens:
         """Encode padded clips.
 
         Under the exact padding mask the batch is cut to its longest clip, and a clip's valid states
         are those of the clip alone.
 
         Args:
-            waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip.
+            waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip;
+                or their :meth:`features`.
             lengths: ``[B]`` integer samples of each clip, or ``None`` if none is padded. On the
                 CPU it costs no synchronisation with an accelerator.
 
@@ -154,13 +187,9 @@ class BeatsEncoder(nn.Module):
             ValueError: If a clip is below 2,800 samples (0.175 s, one token) or longer than the
                 batch, or an argument has another shape or type.
         """
-        samples = self._sample_counts(waveforms, lengths)
-        patch, padding_mask = self.config.input_patch_size, self.config.padding_mask
-        counts = valid_tokens(samples, waveforms.size(1), patch, padding_mask)
-        tokens = max(counts) if padding_mask == "exact" else tokens_of(waveforms.size(1), patch)
-        steps = tokens // (MEL_BINS // patch)
-
-        features = fbank(waveforms[:, : samples_for(steps, patch)])
+        if not isinstance(waveforms, BeatsFeatures):
+            waveforms = self.features(waveforms, lengths)
+        features, tokens, counts = waveforms
         features = features.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
         x = self.layer_norm(patches)

@@ -111,10 +111,17 @@ class EvaluationSection(Validatable):
         return result
 
 
-def no_decay_groups() -> list[AdamWGroupConfig]:
-    """Temperature, biases and normalisation weights are not weight-decayed."""
-    names = [r"temperature$", r".*\.bias$", r".*(_|\.)norm\.weight$"]
-    return [AdamWGroupConfig(params=names, weight_decay=0.0)]
+def no_decay_groups(temperature_lr: float | None = None) -> list[AdamWGroupConfig]:
+    """Temperature, biases and normalisation weights are not weight-decayed.
+
+    Args:
+        temperature_lr: learning rate of the temperature; None takes that of the weights.
+    """
+    names = [r".*\.bias$", r".*(_|\.)norm\.weight$"]
+    temperature = AdamWGroupConfig(params=[r"temperature$"], weight_decay=0.0)
+    if temperature_lr is not None:
+        temperature.lr = temperature_lr
+    return [temperature, AdamWGroupConfig(params=names, weight_decay=0.0)]
 
 
 @dataclass(kw_only=True)

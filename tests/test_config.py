@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from atr_moco_plugin.config import structure
+
+
+@dataclass(kw_only=True)
+class Inner:
+    depth: int = 1
+
+
+@dataclass(kw_only=True)
+class Options:
+    rate: float = 0.1
+    mode: Literal["fast", "exact"] = "exact"
+    path: str | None = None
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise ValueError(f"`rate` is {self.rate}, expected 0 or more.")
+
+
+def test_builds_nested_dataclasses() -> None:
+    options = structure(Options, {"rate": 1, "mode": "fast", "inner": {"depth": 3}}, "x")
+    assert options == Options(rate=1, mode="fast", inner=Inner(depth=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rat": 1}, r"`x\.rat` is not known; `x` takes rate, mode, path, inner\..*`rate`"),
+        ({"mode": "slow"}, r"`x\.mode` is 'slow', but must be one of fast, exact"),
+        ({"rate": "much"}, r"`x\.rate` is 'much', but must be float"),
+        ({"inner": {"depth": "a"}}, r"`x\.inner\.depth` is 'a', but must be int"),
+        ({"inner": {"deep": 2}}, "deep"),
+        ({"rate": -1.0}, "`rate` is -1.0"),
+    ],
+)
+def test_what_does_not_fit_is_named(values, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        structure(Options, values, "x")
