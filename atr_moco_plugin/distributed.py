@@ -1,12 +1,18 @@
-"""The three gathers the criteria need; each is the identity in a single process."""
+"""The gathers the criteria need; each is the identity in a single process."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_autograd
 import torch.nn.functional as F
 from torch import Tensor
+
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+
+TokensT = TypeVar("TokensT", AudioTokens, TextTokens)
 
 
 def world_size() -> int:
@@ -51,6 +57,19 @@ def gather(x: Tensor, *, grad: bool = False) -> Tensor:
         every = [torch.empty_like(padded) for _ in rows]
         dist.all_gather(every, padded.detach())
     return torch.cat([part[:n] for part, n in zip(every, rows)])
+
+
+def gather_tokens(tokens: TokensT) -> TokensT:
+    """Concatenate the token sequences of all ranks, padded to the longest of them all.
+
+    Args:
+        tokens: :class:`~atr_moco_plugin.encoders.tokens.AudioTokens` or ``TextTokens`` of B items.
+
+    Returns:
+        Those of all ranks, in rank order. The gradient flows through the states.
+    """
+    every = (gather(pad_to_longest(x, dim=1), grad=x.is_floating_point()) for x in tokens)
+    return type(tokens)(*every)
 
 
 def pad_to_longest(x: Tensor, dim: int) -> Tensor:

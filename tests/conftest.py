@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# No test may wait for a network: names that are not here must fail at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 from collections.abc import Callable
 
 import pytest

@@ -110,6 +110,7 @@ def evaluate_retrieval(
     caption_to_audio: Tensor | None = None,
     caption_ids: Tensor | None = None,
     rerank_k: int = 0,
+    temperature: float = 0.07,
     batch_size: int = 64,
 ) -> dict[str, Any]:
     """Both directions, dual-encoder and re-ranked, with chance beside.
@@ -123,16 +124,24 @@ def evaluate_retrieval(
             duplicate-aware figures when ``caption_ids`` is given too.
         caption_ids: ``[C]`` int64.
         rerank_k: candidates of each query that are re-ranked, 0 for none.
+        temperature: the trained temperature tau, which weighs cosine against match for re-ranking.
         batch_size: pairs a forward pass of the head.
 
     Returns:
-        ``dual`` (cosines), ``reranked`` (match logit + cosine, as BLIP), ``reranked_logit`` (the
-        logit alone, as ALBEF) and ``chance``, each with the keys of
+        ``dual`` (cosines), three re-rankings and ``chance``, each with the keys of
         :func:`~atr_moco_plugin.evaluation.metrics_from`; ``clips`` and ``captions``, their
-        numbers; ``rerank_k``. With ``caption_to_audio`` the first three have all keys of
+        numbers; ``rerank_k``. With ``caption_to_audio`` all but ``chance`` have the keys of
         :func:`~atr_moco_plugin.evaluation.retrieval_metrics`, without it ``dual`` has those of
-        :func:`~atr_moco_plugin.evaluation.relevance_metrics`. The re-ranked figures and
-        ``rerank_k`` are left out when it is 0.
+        :func:`~atr_moco_plugin.evaluation.relevance_metrics`. The re-rankings and ``rerank_k``
+        are left out when it is 0. They score a candidate with
+
+        * ``reranked``: log-odds of a match + cosine / tau, the sum of the two log-probability
+          ratios that the matching and the contrastive loss train (ours);
+        * ``reranked_blip``: match logit + cosine (BLIP, Li et al. 2022);
+        * ``reranked_albef``: the match logit alone (ALBEF, Li et al. 2021).
+
+        The match logit of the last two is one of a pair of logits, which the loss leaves free to
+        shift together from pair to pair; the log-odds are their difference, which it does not.
 
     Raises:
         ValueError: when nothing was encoded, ``relevant`` has another shape, there are no tokens
@@ -170,21 +179,23 @@ def evaluate_retrieval(
             "caption; encode them with their tokens, or set `rerank_k` to 0."
         )
 
-    logits = torch.full_like(similarity, float("nan"))
+    logits = torch.full((*similarity.shape, 2), float("nan"), device=similarity.device)
 
     def score(clips: Tensor, captions: Tensor) -> Tensor:
-        matches = model.match(text.text_tokens(captions), audio.audio_tokens(clips))
-        logits[clips, captions] = matches[:, 1].float()
-        return logits[clips, captions]
+        pairs = text.text_tokens(captions), audio.audio_tokens(clips)
+        logits[clips, captions] = model.match(*pairs).float()
+        no, yes = logits[clips, captions].unbind(-1)
+        return yes - no + similarity[clips, captions] / temperature
 
     def look_up(clips: Tensor, captions: Tensor) -> Tensor:
-        return logits[clips, captions]
+        return logits[clips, captions, 1]
 
-    # The cosines alone decide which pairs are needed, so the second mode finds them all scored.
-    result["reranked"] = metrics(
-        *rerank(similarity, score, rerank_k, mode="logit+cosine", batch_size=batch_size)
-    )
-    result["reranked_logit"] = metrics(
-        *rerank(similarity, look_up, rerank_k, mode="logit", batch_size=batch_size)
-    )
+    # The cosines alone decide which pairs are needed, so the others find them all scored.
+    for name, score_pairs, mode in (
+        ("reranked", score, "logit"),
+        ("reranked_blip", look_up, "logit+cosine"),
+        ("reranked_albef", look_up, "logit"),
+    ):
+        levels = rerank(similarity, score_pairs, rerank_k, mode=mode, batch_size=batch_size)
+        result[name] = metrics(*levels)
     return {**result, "rerank_k": rerank_k}

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from fairseq2.recipe.config import (
     AdamWConfig,
     AdamWGroupConfig,
-    CosineAnnealingLRConfig,
     LRSchedulerSection,
     ModelSection,
     OptimizerSection,
@@ -24,6 +23,8 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     EvaluationSection,
     RetrievalDatasetSection,
     RetrievalRecipeConfig,
+    best_by_r_sum,
+    cosine,
     no_decay_groups,
 )
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
@@ -73,21 +74,8 @@ class Esc50RecipeConfig(RetrievalRecipeConfig):
             )
         )
     )
-    lr_scheduler: LRSchedulerSection = field(
-        default_factory=lambda: LRSchedulerSection(
-            config=CosineAnnealingLRConfig(num_warmup_steps=50, final_lr_scale=0.01)
-        )
-    )
-    regime: RegimeSection = field(
-        default_factory=lambda: RegimeSection(
-            num_steps=600,
-            validate_every_n_steps=100,
-            checkpoint_every_n_steps=100,
-            publish_metrics_every_n_steps=20,
-            score_metric="r_sum",
-            keep_best_n_checkpoints=1,
-        )
-    )
+    lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(50))
+    regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(300, 100, 20))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from fairseq2.recipe.config import (
     AdamWConfig,
-    CosineAnnealingLRConfig,
     LRSchedulerSection,
     ModelSection,
     OptimizerSection,
@@ -19,6 +18,8 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     EvaluationSection,
     RetrievalDatasetSection,
     RetrievalRecipeConfig,
+    best_by_r_sum,
+    cosine,
     no_decay_groups,
 )
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
@@ -65,21 +66,8 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
             )
         )
     )
-    lr_scheduler: LRSchedulerSection = field(
-        default_factory=lambda: LRSchedulerSection(
-            config=CosineAnnealingLRConfig(num_warmup_steps=50, final_lr_scale=0.01)
-        )
-    )
-    regime: RegimeSection = field(
-        default_factory=lambda: RegimeSection(
-            num_steps=800,
-            validate_every_n_steps=200,
-            checkpoint_every_n_steps=200,
-            publish_metrics_every_n_steps=20,
-            score_metric="r_sum",
-            keep_best_n_checkpoints=1,
-        )
-    )
+    lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(50))
+    regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(800, 200, 20))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ CLIPS, CAPTIONS, K = 9, 21, 4
 OWNER = torch.arange(CAPTIONS) % CLIPS
 # Captions 3 and 10, of different clips, have the same text.
 CAPTION_IDS = torch.arange(CAPTIONS).index_fill(0, torch.tensor([10]), 3)
+RERANKED = ("reranked", "reranked_blip", "reranked_albef")
+TAU = 5.0  # so high that the logits of a fresh head count beside the cosines
 
 
 class Case:
@@ -48,7 +50,7 @@ class Case:
         return audio, encode_text(self.model, batches, keep_tokens=tokens)
 
     def evaluate(self, batches: tuple[int, int] = (4, 8), **options: Any) -> dict[str, Any]:
-        defaults = {"caption_to_audio": OWNER, "caption_ids": CAPTION_IDS, "rerank_k": K}
+        defaults = {"caption_to_audio": OWNER, "caption_ids": CAPTION_IDS, "rerank_k": K, "temperature": TAU}
         relevant = options.pop("relevant", caption_relevance(OWNER, CLIPS))
         return evaluate_retrieval(
             self.model, *self.encoded(*batches), relevant, **(defaults | options)
@@ -61,7 +63,7 @@ class Case:
 
     @functools.cached_property
     def logits(self) -> Tensor:
-        """Match logit of every pair, one pair a pass."""
+        """Both logits of every pair, ``[A, C, 2]``, one pair a pass."""
         with torch.no_grad():
             audio = self.model.audio(**self.audio)[1]
             text = self.model.text(**self.text)[1]
@@ -69,15 +71,20 @@ class Case:
                 self.model.match(
                     TextTokens(*(x[c : c + 1] for x in text)),
                     AudioTokens(*(x[a : a + 1] for x in audio)),
-                )[0, 1]
+                )[0]
                 for a in range(CLIPS)
                 for c in range(CAPTIONS)
             ]
-        return torch.stack(rows).reshape(CLIPS, CAPTIONS)
+        return torch.stack(rows).reshape(CLIPS, CAPTIONS, 2)
 
-    def reranked(self, add_cosine: bool) -> tuple[Tensor, Tensor]:
+    def reranked(self, name: str) -> tuple[Tensor, Tensor]:
         """Scores of both directions by sorting each query's candidates by hand."""
-        scores = self.logits + self.cosines if add_cosine else self.logits
+        no, yes = self.logits.unbind(-1)
+        scores = {
+            "reranked": yes - no + self.cosines / TAU,
+            "reranked_blip": yes + self.cosines,
+            "reranked_albef": yes,
+        }[name]
         a2t = torch.stack([by_hand(self.cosines[a], scores[a]) for a in range(CLIPS)])
         columns = [by_hand(self.cosines[:, c], scores[:, c]) for c in range(CAPTIONS)]
         return a2t, torch.stack(columns, dim=1)
@@ -109,8 +116,8 @@ def test_dual_figures_are_those_of_the_cosines(case: Case) -> None:
 
 def test_reranked_figures_are_those_of_sorting_every_query_by_hand(case: Case) -> None:
     result = case.evaluate()
-    for name, add_cosine in (("reranked", True), ("reranked_logit", False)):
-        a2t, t2a = case.reranked(add_cosine)
+    for name in RERANKED:
+        a2t, t2a = case.reranked(name)
         expected = retrieval_metrics(a2t, OWNER, caption_ids=CAPTION_IDS, t2a_scores=t2a)
         assert result[name] == pytest.approx(expected)
         # Worth computing: re-ranking a model with random weights does change the figures.
@@ -119,12 +126,24 @@ def test_reranked_figures_are_those_of_sorting_every_query_by_hand(case: Case) -
     assert result["rerank_k"] == K
 
 
-def test_the_two_modes_of_reranking_differ(case: Case) -> None:
+def test_the_ways_of_reranking_differ(case: Case) -> None:
     # On logits as close as those of a fresh head the cosine decides.
     with torch.no_grad():
         case.model.head.classifier.weight.mul_(0.05)
     result = case.evaluate()
-    assert result["reranked"] != pytest.approx(result["reranked_logit"])
+    assert result["reranked_blip"] != pytest.approx(result["reranked_albef"])
+
+
+def test_a_shift_of_both_logits_of_a_pair_leaves_the_log_odds(case: Case, monkeypatch) -> None:
+    match, expected = case.model.match, case.evaluate()
+
+    def shifted(text: TextTokens, audio: AudioTokens) -> Tensor:
+        return match(text, audio) + 7 * text.input_ids[:, 1:2].float()
+
+    monkeypatch.setattr(case.model, "match", shifted)
+    found = case.evaluate()
+    assert found["reranked"] == pytest.approx(expected["reranked"])
+    assert found["reranked_albef"] != pytest.approx(expected["reranked_albef"])
 
 
 @pytest.mark.parametrize("batches", [(1, 1), (CLIPS, CAPTIONS), (5, 2)])
@@ -132,7 +151,7 @@ def test_the_two_modes_of_reranking_differ(case: Case) -> None:
 def test_figures_do_not_depend_on_batch_sizes(case: Case, batches, pairs: int) -> None:
     expected, found = case.evaluate(), case.evaluate(batches, batch_size=pairs)
     assert found.keys() == expected.keys()
-    for name in ("dual", "reranked", "reranked_logit", "chance"):
+    for name in ("dual", *RERANKED, "chance"):
         assert found[name] == pytest.approx(expected[name]), name
 
 
@@ -156,8 +175,8 @@ def test_relevance_without_one_clip_a_caption(case: Case) -> None:
     result = case.evaluate(relevant=relevant, caption_to_audio=None)
     assert result["dual"] == pytest.approx(relevance_metrics(case.cosines, relevant))
     assert "a2t_precision1" in result["dual"]
-    assert result["reranked"] == pytest.approx(metrics_from(*case.reranked(True), relevant))
-    assert result["reranked_logit"] == pytest.approx(metrics_from(*case.reranked(False), relevant))
+    for name in RERANKED:
+        assert result[name] == pytest.approx(metrics_from(*case.reranked(name), relevant))
     assert result["chance"] == chance_metrics(relevant)
 
 

@@ -15,8 +15,11 @@ import torch
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.model import convert_state_dict, toy
+from atr_moco_plugin.hosts.fairseq2.units import RetrievalTrainUnit
+from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 
 TINY = [
@@ -78,7 +81,7 @@ def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None
     for split in ("valid", "test"):
         figures = result["splits"][split]
         assert (figures["clips"], figures["captions"], figures["rerank_k"]) == (6, 30, 3)
-        for kind in ("dual", "reranked", "reranked_logit", "chance"):
+        for kind in ("dual", "reranked", "reranked_blip", "reranked_albef", "chance"):
             assert 0 <= figures[kind]["r_sum"] <= 600
             assert 0 <= figures[kind]["t2a_map10"] <= 100
 
@@ -97,9 +100,14 @@ def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None
     assert "audio_centered_rankme_random" in lines(tmp_path / "metrics" / "rank.jsonl")[0]
     assert list(tmp_path.glob("tb/**/events.*"))
     assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
-    assert "queue_size: 1024" in (tmp_path / "config.yaml").read_text()
+    assert "queue_size: 512" in (tmp_path / "config.yaml").read_text()
 
-    printed = capsys.readouterr().out
+    log = (tmp_path / "logs" / "rank_0.log").read_text()
+    assert "Environment Variables" not in log and "Optimizer Parameter Group" in log
+
+    captured = capsys.readouterr()
+    assert max(map(len, captured.err.splitlines())) < 1_200
+    printed = captured.out
     assert "Retrieval on test: 6 clips, 30 captions" in printed and "chance" in printed
     assert "RankMe" in printed and str(tmp_path / "retrieval.json") in printed
 
@@ -174,3 +182,52 @@ def test_a_mistake_ends_in_one_line(
     assert "Traceback" not in written
     errors = [line for line in written.splitlines() if " ERROR: " in line]
     assert len(errors) == 1 and message in errors[0], errors
+
+
+class Recorder:
+    """Keeps what is recorded, as a metric recorder would write it."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, dict[str, float], int]] = []
+
+    def record_metric_values(self, category: str, values: dict[str, float], step: int) -> None:
+        self.records.append((category, values, step))
+
+
+@pytest.mark.parametrize(("loss", "warnings"), [(0.6365, 1), (0.632, 1), (0.6, 0)])
+def test_a_matching_loss_that_stays_at_its_prior_is_warned_of_once(
+    loss: float, warnings: int, tiny_model, caplog
+) -> None:
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
+    unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
+    with caplog.at_level("WARNING"):
+        for step in (5, 10, 15):
+            unit.set_step_nr(step)
+            unit.process_metric_values({"loss_atm": torch.tensor(loss)})
+            if step == 5:
+                assert not caplog.records
+    assert len(caplog.records) == warnings
+    assert all("1:2 labels" in record.getMessage() for record in caplog.records)
+
+
+def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
+    criterion(**tiny_batch())
+    recorder = Recorder()
+    hooks = {"rank": RankLogger(criterion.queues, every=2)}
+    unit = RetrievalTrainUnit(criterion, criterion, hooks, recorder, warn_after=10)
+    for step in (1, 2, 3):
+        unit.set_step_nr(step)
+        unit.process_metric_values({})
+    ((category, values, step),) = recorder.records
+    assert (category, step) == ("rank", 2) and values["audio_rows"] == 4
+
+
+def test_momentum_moves_between_steps_and_not_when_a_step_is_repeated(tiny_model) -> None:
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
+    unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
+    counts = []
+    for step in (1, 2, 2, 3):
+        unit.set_step_nr(step)
+        counts.append(int(criterion.num_steps))
+    assert counts == [0, 1, 1, 2]

@@ -7,7 +7,7 @@ import logging
 from fairseq2.recipe.cli import main
 
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
-from atr_moco_plugin.hosts.fairseq2.errors import OneLineConfigErrors
+from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog
 from atr_moco_plugin.hosts.fairseq2.recipe import RetrievalRecipe
 
 
@@ -17,5 +17,5 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
     Args:
         config_class: its defaults are the recipe's.
     """
-    logging.getLogger("fairseq2").addFilter(OneLineConfigErrors())
+    logging.getLogger("fairseq2").addFilter(ReadableLog())
     main(RetrievalRecipe(config_class))

@@ -124,6 +124,26 @@ def no_decay_groups(temperature_lr: float | None = None) -> list[AdamWGroupConfi
     return [temperature, AdamWGroupConfig(params=names, weight_decay=0.0)]
 
 
+def cosine(num_warmup_steps: int) -> LRSchedulerSection:
+    """Linear warm-up, then one cosine over the rest of the run down to 1 % of the rate."""
+    return LRSchedulerSection(
+        config=CosineAnnealingLRConfig(num_warmup_steps=num_warmup_steps, final_lr_scale=0.01)
+    )
+
+
+def best_by_r_sum(num_steps: int, every: int, report_every: int) -> RegimeSection:
+    """Validate and save every ``every`` steps; keep the last checkpoint and the one with the best
+    validation R-sum, which is how the paper chooses."""
+    return RegimeSection(
+        num_steps=num_steps,
+        validate_every_n_steps=every,
+        checkpoint_every_n_steps=every,
+        publish_metrics_every_n_steps=report_every,
+        score_metric="r_sum",
+        keep_best_n_checkpoints=1,
+    )
+
+
 @dataclass(kw_only=True)
 class RetrievalRecipeConfig(SupportsStructure):
     """A whole training run. Sections without a comment here are fairseq2's own."""

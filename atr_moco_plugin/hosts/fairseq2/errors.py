@@ -1,4 +1,4 @@
-"""A user's mistake ends in one line, not in a page of trace."""
+"""What a user reads: mistakes end in one line, and the console is not flooded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,25 @@ def one_line_errors() -> Iterator[None]:
         raise RecipeError(" ".join(str(ex).split())) from None
 
 
-class OneLineConfigErrors(logging.Filter):
-    """Fold the trace of a configuration that cannot be parsed into its messages."""
+LONG = 1_000
+"""Records with more characters go to the log file alone."""
+
+
+class ReadableLog(logging.Filter):
+    """Filter for the logger ``fairseq2``.
+
+    Folds the trace of a configuration that cannot be parsed into its messages, and leaves out the
+    record of all environment variables, which may hold secrets.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record in place; every record passes."""
+        """Rewrite the record in place; False drops it."""
+        if record.getMessage().startswith("Environment Variables"):
+            return False
+        for handler in logging.getLogger().handlers:
+            # fairseq2 makes its console handler only when a recipe runs.
+            if not isinstance(handler, logging.FileHandler) and not handler.filters:
+                handler.addFilter(_is_short)
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, RecipeConfigParseError):
             messages = []
@@ -33,3 +47,7 @@ class OneLineConfigErrors(logging.Filter):
             record.msg, record.args = " ".join(messages), ()
             record.exc_info = record.exc_text = None
         return True
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or len(record.getMessage()) <= LONG

@@ -142,7 +142,7 @@ class RetrievalRecipe(Recipe):
             relevance.captions, to_tokens, options.batch_size, context.device
         )
         unit = RetrievalEvalUnit(
-            context.get_model_as(Atc).model,
+            context.get_model_as(Atc),
             relevance,
             captions,
             rerank_k=rerank_k,

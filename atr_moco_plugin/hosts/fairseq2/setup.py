@@ -112,9 +112,9 @@ def _metrics() -> list[MetricDescriptor]:
 
 def _all_figures() -> list[str]:
     """Names of everything that validation and the rank hook record."""
-    two = torch.eye(2)
-    retrieval = retrieval_metrics(two, torch.arange(2), caption_ids=torch.arange(2))
-    rank = RankLogger.scalars(RankLogger({"audio": two, "text": two}).log(0))
+    ids, rows = torch.arange(2), torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    retrieval = retrieval_metrics(torch.eye(2), ids, caption_ids=ids)
+    rank = RankLogger.scalars(RankLogger({"audio": rows, "text": rows}).log(0))
     return [
         *retrieval,
         *(f"reranked_{name}" for name in retrieval),

@@ -115,6 +115,7 @@ class TrainAndEvaluate(Task):
                 for name, key in (
                     ("dual encoder", "dual"),
                     ("re-ranked", "reranked"),
+                    ("re-ranked as BLIP", "reranked_blip"),
                     ("chance", "chance"),
                 )
                 if key in result

@@ -107,7 +107,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
         result: what the last evaluation found.
 
     Args:
-        model: the online model.
+        criterion: the criterion, for its model and its temperature.
         relevance: clips, captions and what counts as a hit.
         captions: tokenised captions, in order, on the model's device.
         rerank_k: see :func:`~atr_moco_plugin.evaluation.retrieval.evaluate_retrieval`.
@@ -116,14 +116,15 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
 
     def __init__(
         self,
-        model: Module,
+        criterion: Atc,
         relevance: Relevance,
         captions: list[tuple[Tensor, Tensor]],
         *,
         rerank_k: int,
         batch_size: int,
     ) -> None:
-        self._model = model
+        self._criterion = criterion
+        self._model = criterion.model
         self._relevance = relevance
         self._captions = captions
         self._rerank_k = rerank_k
@@ -154,6 +155,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
             caption_to_audio=None if clip_of is None else clip_of.to(device),
             caption_ids=relevance.caption_ids.to(device),
             rerank_k=self._rerank_k,
+            temperature=self._criterion.temperature.item(),
             batch_size=self._batch_size,
         )
         self.result["rank"] = RankLogger(

@@ -1,112 +1,25 @@
-"""The criteria as modules: a model, its momentum copies, the queues and the temperature.
+"""The momentum criteria as modules: a model, its momentum copies, the queues and the temperature.
 
 One training step, top to bottom, is :meth:`MocoAtcAtm.forward`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.criterion.atc import atc_loss, contrastive_loss
+from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.atm import atm_loss, hard_negatives
-from atr_moco_plugin.criterion.config import (
-    TEMPERATURE_RANGE,
-    AtcConfig,
-    MocoAtcAtmConfig,
-    MocoAtcConfig,
-)
+from atr_moco_plugin.criterion.baseline import Atc, Inputs
+from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import gather, pad_to_longest, rank, sizes, world_size
+from atr_moco_plugin.distributed import gather, gather_tokens, rank, sizes, world_size
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue
-
-Inputs = Mapping[str, Any]
-"""Keyword arguments of a tower."""
-
-
-class Atc(nn.Module):
-    """Contrastive loss over the global batch, without momentum: the baseline.
-
-    The model has two towers and an embedding size, like
-    :class:`~atr_moco_plugin.model.RetrievalModel`: ``model.audio(**audio)`` and
-    ``model.text(**text)`` return ``(embeddings [B, d] unit-norm float32, tokens)``, and
-    ``model.embed_dim`` is d. Matching criteria also call ``model.match(text_tokens, audio_tokens)
-    -> logits [P, 2]``.
-
-    Args:
-        model: the online model; its parameters are trained.
-        config: the options.
-
-    Raises:
-        ValueError: when ``config.embed_dim`` is not the model's.
-    """
-
-    config_class: ClassVar[type[AtcConfig]] = AtcConfig
-
-    measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
-    """What ``forward`` returns."""
-
-    temperature: nn.Parameter
-
-    def __init__(self, model: nn.Module, config: AtcConfig) -> None:
-        super().__init__()
-        if config.embed_dim not in (None, model.embed_dim):
-            raise ValueError(
-                f"`embed_dim` of the criterion is {config.embed_dim}, "
-                f"but the model's embeddings have size {model.embed_dim}."
-            )
-        self.config = config
-        self.model = model
-        # One element and not a scalar: FSDP2 shards no 0-D parameter.
-        self.temperature = nn.Parameter(torch.tensor([config.temperature]))
-
-    @property
-    def queues(self) -> dict[str, EmbeddingQueue]:
-        """Modality to queue, empty for a criterion without queues."""
-        return {}
-
-    def on_optimizer_step(self) -> None:
-        """Tell the criterion that the optimizer has made a step. Call it once a step, and outside
-        of ``forward``."""
-
-    def forward(
-        self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
-    ) -> dict[str, Tensor]:
-        """Compute the loss of one batch.
-
-        Args:
-            audio: arguments of the audio tower.
-            text: arguments of the text tower.
-            clip_ids: ``[B]`` int64.
-            caption_ids: ``[B]`` int64.
-
-        Returns:
-            ``loss`` (scalar with a gradient) and its parts and measures, scalars without one.
-        """
-        self._clip_temperature()
-        a, _ = self.model.audio(**audio)
-        u, _ = self.model.text(**text)
-        positives = positive_pairs(
-            clip_ids, caption_ids, gather(clip_ids), gather(caption_ids), self.config.positives
-        )
-        columns = gather(a, grad=True), gather(u, grad=True)
-        loss = contrastive_loss(a, u, *columns, positives, self.temperature)
-        return {
-            "loss": loss,
-            "loss_atc": loss.detach(),
-            "temperature": self.temperature.detach().squeeze(),
-        }
-
-    @torch.no_grad()
-    def _clip_temperature(self) -> None:
-        if self.training:
-            self.temperature.clamp_(*TEMPERATURE_RANGE)
 
 
 class MocoAtc(Atc):
@@ -285,7 +198,7 @@ class MocoAtcAtm(MocoAtc):
             first_row = sum(sizes(b, a.device)[: rank()])
             a, u = gather(a.detach()), gather(u.detach())
             clip_ids, caption_ids = gather(clip_ids), gather(caption_ids)
-            audio, text = _gather_audio(audio), _gather_text(text)
+            audio, text = gather_tokens(audio), gather_tokens(text)
 
         positives = positive_pairs(
             clip_ids, caption_ids, clip_ids, caption_ids, self.config.positives
@@ -316,18 +229,3 @@ class MocoAtcAtm(MocoAtc):
         self._generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         self._draws += 1
         return self._generator
-
-
-def _gather_audio(tokens: AudioTokens) -> AudioTokens:
-    states = gather(pad_to_longest(tokens.states, dim=1), grad=True)
-    return AudioTokens(states, _gather_mask(tokens.mask))
-
-
-def _gather_text(tokens: TextTokens) -> TextTokens:
-    states = gather(pad_to_longest(tokens.states, dim=1), grad=True)
-    input_ids = gather(pad_to_longest(tokens.input_ids, dim=1))
-    return TextTokens(states, _gather_mask(tokens.mask), input_ids)
-
-
-def _gather_mask(mask: Tensor) -> Tensor:
-    return gather(pad_to_longest(mask, dim=1).to(torch.uint8)).bool()
