@@ -126,6 +126,13 @@ class RetrievalModel(nn.Module):
         self.audio = audio
         self.text = text
         self.head = head
+        self._frozen = [name for name, p in self.named_parameters() if not p.requires_grad]
+
+    def freeze(self) -> None:
+        """Freeze again what was frozen when the model was built, such as the classifier of a
+        fine-tuned BEATs: a host that makes every parameter trainable calls it afterwards."""
+        for name in self._frozen:
+            self.get_parameter(name).requires_grad_(False)
 
     @property
     def embed_dim(self) -> int:

@@ -296,3 +296,13 @@ def test_a_config_made_in_python_is_checked_too() -> None:
         RetrievalModelConfig(audio_pooling="max")
     with pytest.raises(ValueError, match="`text_pooling` is 'max', expected cls or mean"):
         RetrievalModelConfig(text_pooling="max")
+
+
+def test_what_was_frozen_can_be_frozen_again() -> None:
+    values = mapping()
+    values["audio"]["config"]["finetuned_model"] = True
+    model = build_model(model_config(values))
+    model.requires_grad_(True)
+    model.freeze()
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["audio.encoder.predictor.weight", "audio.encoder.predictor.bias"]

@@ -15,6 +15,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
     atc_loss,
+    parameter_groups,
     positive_pairs,
 )
 
@@ -138,6 +139,16 @@ def test_resume_is_exact(criterion, tiny_batch) -> None:
 def test_state_dict_holds_no_tensor_twice(criterion) -> None:
     pointers = [v.data_ptr() for v in criterion.state_dict().values() if v.numel()]
     assert len(pointers) == len(set(pointers))
+
+
+def test_only_weights_are_decayed_and_frozen_ones_left_out(criterion) -> None:
+    decayed, plain = parameter_groups(criterion, weight_decay=0.1)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert any(p is criterion.temperature for p in plain["params"])
+    assert any(p is criterion.model.audio.projection.weight for p in decayed["params"])
+    assert any(p is criterion.model.audio.projection.bias for p in plain["params"])
+    trained = [p for p in criterion.parameters() if p.requires_grad]
+    assert len(decayed["params"]) + len(plain["params"]) == len(trained)
 
 
 def test_alpha_rises_over_the_warm_up(criterion) -> None:

@@ -46,6 +46,10 @@ class RetrievalDatasetSection(DatasetSection):
     num_workers: int = 0
     """Processes that decode audio on each rank; 0 decodes between the steps."""
 
+    max_bad_clips: int = 10
+    """Unreadable training clips that are skipped, each named once in a warning; one more stops the
+    run."""
+
     train_split: str = "train"
     """Split to train on."""
 
@@ -58,8 +62,9 @@ class RetrievalDatasetSection(DatasetSection):
             result.add_error(f"`batch_size` is {self.batch_size}, but must be 2 or more.")
         if self.max_seconds < 0.175:
             result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
-        if self.num_workers < 0:
-            result.add_error(f"`num_workers` is {self.num_workers}, but must be 0 or more.")
+        for name in ("num_workers", "max_bad_clips"):
+            if getattr(self, name) < 0:
+                result.add_error(f"`{name}` is {getattr(self, name)}, but must be 0 or more.")
         return result
 
 

@@ -64,6 +64,7 @@ class RetrievalRecipe(Recipe):
         # thrown away again right after; of what this older hook returns, `module` is kept.
         section = self._config(context).criterion
         assert isinstance(section, CriterionSection)
+        model.module.freeze()  # fairseq2 has made every parameter trainable
         with one_line_errors():
             return SimpleNamespace(module=section.build(model.module))
 
@@ -198,6 +199,7 @@ def train_reader(
         drop_last=True,
         num_workers=section.num_workers,
         captions=section.captions,
+        max_bad=section.max_bad_clips,
         pin_memory=gangs.device.type == "cuda",
     )
     return PairReader(loader, config.trainer.grad_accumulation.num_batches)

@@ -1,0 +1,85 @@
+"""Claims about the package as a whole: what imports what, and that its examples run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import atr_moco_plugin
+from atr_moco_plugin.data.batch import PairBatch
+
+ROOT = Path(__file__).parents[1]
+CORE = ("criterion", "queue", "momentum", "rank", "evaluation")
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(atr_moco_plugin.__path__, "atr_moco_plugin.")
+    if not module.name.startswith(("atr_moco_plugin.hosts", "atr_moco_plugin.recipes"))
+]
+
+
+def test_the_core_imports_torch_and_numpy_alone() -> None:
+    names = [f"atr_moco_plugin.{name}" for name in CORE]
+    code = (
+        f"import importlib, sys; [importlib.import_module(n) for n in {names}];"
+        "print([m for m in ('transformers', 'tokenizers', 'soundfile', 'soxr', 'dacite',"
+        " 'fairseq2', 'laion_clap', 'torchaudio') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_nothing_outside_of_the_host_imports_fairseq2() -> None:
+    for path in (ROOT / "atr_moco_plugin").rglob("*.py"):
+        inside = path.relative_to(ROOT / "atr_moco_plugin").parts[0] in ("hosts", "recipes")
+        if not inside:
+            assert not re.search(r"^\s*(from|import) fairseq2", path.read_text(), re.M), path
+
+
+def test_examples_in_docstrings_run() -> None:
+    attempted = 0
+    for name in MODULES:
+        result = doctest.testmod(importlib.import_module(name))
+        assert result.failed == 0, name
+        attempted += result.attempted
+    assert attempted > 10
+
+
+def test_the_readmes_loop_runs(tiny_model, tiny_batch, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 1
+    model = tiny_model()
+    raw = [tiny_batch(seed=seed) for seed in range(2)]
+    loader = [
+        PairBatch(
+            **batch["audio"],
+            input_ids=batch["text"]["input_ids"],
+            text_mask=batch["text"]["mask"],
+            clip_ids=batch["clip_ids"],
+            caption_ids=batch["caption_ids"],
+        )
+        for batch in raw
+    ]
+    code = blocks[0].replace("every=100", "every=1")
+    names = {"model": model, "loader": loader}
+    exec(compile(code, "README.md", "exec"), names)
+    assert len((tmp_path / "rank.jsonl").read_text().splitlines()) == 2
+    assert len(names["criterion"].audio_queue) == 8
+
+
+def test_versions_agree() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{atr_moco_plugin.__version__}"' in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE", "constraints.txt"])
+def test_what_a_stranger_looks_for_is_there(name: str) -> None:
+    assert (ROOT / name).is_file()
