@@ -75,7 +75,7 @@ class Esc50RecipeConfig(RetrievalRecipeConfig):
         )
     )
     lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(50))
-    regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(300, 100, 20))
+    regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(300, 50, 10))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +147,25 @@ def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
     # Neither trains the matching head, so there is nothing to re-rank with.
     assert "reranked" not in result["splits"]["test"]
     assert (tmp_path / "out" / "rank.jsonl").exists() == (name == "moco_atc")
+
+
+@pytest.mark.parametrize("name", ["moco_atc_atm", "moco_atc"])
+def test_two_processes_train_and_evaluate(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path), "--no-rich", "--config", *TINY]
+    result = subprocess.run(
+        [*command, *recipe, f"criterion={name}"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads((tmp_path / "retrieval.json").read_text())["criterion"] == name
+    assert "Retrieval on test" in result.stdout
+    # Both ranks' batches of 8 are in the queue of the checkpoint, at each of four steps; an epoch
+    # has one step of 16 in 30 clips.
+    assert int(checkpoint(tmp_path, 4)["audio_queue.position"][0]) == 4 * 16
 
 
 def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:

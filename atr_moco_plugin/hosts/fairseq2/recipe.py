@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from fairseq2.checkpoint import CheckpointDir
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
 from fairseq2.recipe.base import Recipe, RecipeContext
@@ -115,6 +116,7 @@ class RetrievalRecipe(Recipe):
             config.dataset.valid_split, rerank_k if config.evaluation.rerank_while_training else 0
         )
         trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+        checkpoint_dir = context.resolver.resolve(CheckpointDir).path
         splits = [config.dataset.valid_split]
         if config.evaluation.test_split is not None:
             splits.append(config.evaluation.test_split)
@@ -122,6 +124,7 @@ class RetrievalRecipe(Recipe):
             trainer,
             criterion,
             context.get_checkpoint_manager(),
+            checkpoint_dir or context.output_dir / "checkpoints",
             {split: partial(eval_unit, split, rerank_k) for split in splits},
             context.output_dir,
             config,

@@ -35,7 +35,8 @@ class TrainAndEvaluate(Task):
     Args:
         trainer: fairseq2's trainer.
         criterion: the bare criterion module that the trainer trains.
-        checkpoints: where the trainer saves.
+        checkpoints: knows the validation scores of what the trainer saved.
+        checkpoint_dir: where the trainer saves.
         units: split name to a function that makes its evaluation unit and reader.
         output_dir: where ``retrieval.json`` is written.
         config: the recipe's configuration.
@@ -47,6 +48,7 @@ class TrainAndEvaluate(Task):
         trainer: Trainer,
         criterion: Module,
         checkpoints: CheckpointManager,
+        checkpoint_dir: Path,
         units: Mapping[str, Callable[[], tuple[RetrievalEvalUnit, ClipReader]]],
         output_dir: Path,
         config: RetrievalRecipeConfig,
@@ -55,17 +57,20 @@ class TrainAndEvaluate(Task):
         self._trainer = trainer
         self._criterion = criterion
         self._checkpoints = checkpoints
+        self._checkpoint_dir = checkpoint_dir
         self._units = units
         self._output_dir = output_dir
         self._config = config
-        self._gangs = gangs
+        # Read now: the trainer closes the process groups when it is done.
+        self._rank, self._world_size = gangs.root.rank, gangs.root.size
+        self._device = gangs.device
 
     @override
     def run(self) -> None:
         self._trainer.run()
-        if self._gangs.root.rank != 0:
+        if self._rank != 0:
             return
-        if self._gangs.root.size > 1 and self._config.trainer.data_parallelism == "fsdp":
+        if self._world_size > 1 and self._config.trainer.data_parallelism == "fsdp":
             log.warning("The final evaluation is left out: this process holds one shard of the "
                         "model. Evaluate the best checkpoint in a run of its own.")  # fmt: skip
             return
@@ -78,7 +83,9 @@ class TrainAndEvaluate(Task):
                         "`regime.score_metric` and the validation interval.")  # fmt: skip
             return
         score, step = scores[0]
-        self._checkpoints.load_model_state(step, self._criterion)
+        # Not through the manager, which needs the process groups.
+        (file,) = (self._checkpoint_dir / f"step_{step}" / "model").rglob("*.pt")
+        self._criterion.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         self._criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
 
@@ -88,22 +95,22 @@ class TrainAndEvaluate(Task):
         summary = {
             "criterion": section.name,
             "seed": self._config.common.seed,
-            "checkpoint": f"checkpoints/step_{step}",
+            "checkpoint": f"{self._checkpoint_dir.name}/step_{step}",
             "valid_score": score,
             "splits": results,
         }
-        file = self._output_dir / "retrieval.json"
-        file.write_text(json.dumps(summary, indent=2) + "\n")
-        self._print(results, file)
+        report = self._output_dir / "retrieval.json"
+        report.write_text(json.dumps(summary, indent=2) + "\n")
+        self._print(results, report)
 
     @torch.inference_mode()
     def _evaluate_split(self, split: str) -> dict[str, Any]:
         unit, reader = self._units[split]()
-        bag = MetricBag(device=self._gangs.device)
+        bag = MetricBag(device=self._device)
         unit.prepare_metric_bag(bag)
         for batches in reader:
             for batch in batches:
-                batch.to(self._gangs.device)
+                batch.to(self._device)
                 unit.process_batch(batch, bag)
         unit.finalize(bag)
         return unit.result
