@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from atr_moco_plugin.float32 import StaysFloat32
 
-class MomentumCopy(Module):
+
+class MomentumCopy(StaysFloat32):
     """Float32 EMA of one online module, always in eval mode and never with a gradient.
 
     ``xi <- m * xi + (1 - m) * theta`` (MoCo, He et al. 2020, eq. 2). Buffers are copied as they

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+
+from atr_moco_plugin.float32 import StaysFloat32
 
 
-class EmbeddingQueue(Module):
+class EmbeddingQueue(StaysFloat32):
     """FIFO of embeddings with the clip and caption ids they came from (MoCo, He et al. 2020).
 
     Rows that were never written do not exist for the reader: :attr:`valid` returns the written

@@ -49,7 +49,7 @@ def train(out: Path, criterion: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def equal_wall_steps(own: dict[str, Any], reference: dict[str, Any]) -> int:
-    """Steps that take as long as the reference run did, to a multiple of the report interval."""
+    """Steps that take as long as the reference run did, to the nearest ``ROUND_TO``."""
     steps = own["steps"] * reference["seconds"] / own["seconds"]
     return max(ROUND_TO, round(steps / ROUND_TO) * ROUND_TO)
 

@@ -8,12 +8,18 @@ Pure functions: :func:`atc_loss`, :func:`atc_targets`, :func:`contrastive_loss`,
 from atr_moco_plugin.criterion.atc import atc_loss, atc_targets, contrastive_loss
 from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY, atm_loss, hard_negatives
 from atr_moco_plugin.criterion.baseline import Atc, parameter_groups
-from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig, MocoAtcConfig
+from atr_moco_plugin.criterion.config import (
+    TEMPERATURE_RANGE,
+    AtcConfig,
+    MocoAtcAtmConfig,
+    MocoAtcConfig,
+)
 from atr_moco_plugin.criterion.moco import MocoAtc, MocoAtcAtm
 from atr_moco_plugin.criterion.positives import positive_pairs
 
 __all__ = [
     "PRIOR_ENTROPY",
+    "TEMPERATURE_RANGE",
     "Atc",
     "AtcConfig",
     "MocoAtc",

@@ -28,7 +28,9 @@ def hard_negatives(
     Returns:
         ``[B]`` int64 column indices, -1 where a row has no admissible negative.
     """
-    logits = similarity.detach().float().masked_fill(positives, float("-inf"))
+    # NaN would stop the draw with an error of its own, and on a GPU the process; the loss of such a
+    # batch is NaN as well, for whoever checks it.
+    logits = similarity.detach().float().nan_to_num().masked_fill(positives, float("-inf"))
     empty = positives.all(dim=1)
     # A row of -inf alone has no softmax; any finite row does, since its draw is thrown away.
     logits = logits.masked_fill(empty[:, None], 0.0)

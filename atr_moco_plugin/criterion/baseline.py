@@ -59,9 +59,11 @@ class Atc(nn.Module):
         """Modality to queue, empty for a criterion without queues."""
         return {}
 
+    @torch.no_grad()
     def on_optimizer_step(self) -> None:
-        """Tell the criterion that the optimizer has made a step. Call it once a step, and outside
-        of ``forward``."""
+        """Clip the temperature. Call it once an optimizer step, and outside of ``forward``: FSDP2
+        loses a write made inside, and a second pass before backward would find it changed."""
+        self.temperature.clamp_(*TEMPERATURE_RANGE)
 
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
@@ -77,7 +79,6 @@ class Atc(nn.Module):
         Returns:
             ``loss`` (scalar with a gradient) and its parts and measures, scalars without one.
         """
-        self._clip_temperature()
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
         positives = positive_pairs(
@@ -90,11 +91,6 @@ class Atc(nn.Module):
             "loss_atc": loss.detach(),
             "temperature": self.temperature.detach().squeeze(),
         }
-
-    @torch.no_grad()
-    def _clip_temperature(self) -> None:
-        if self.training:
-            self.temperature.clamp_(*TEMPERATURE_RANGE)
 
 
 def parameter_groups(criterion: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

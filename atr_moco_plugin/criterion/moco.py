@@ -5,6 +5,7 @@ One training step, top to bottom, is :meth:`MocoAtcAtm.forward`.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,6 +46,7 @@ class MocoAtc(Atc):
         self.text_queue = EmbeddingQueue(config.queue_size, model.embed_dim)
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
         self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
+        self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
 
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
@@ -59,8 +61,8 @@ class MocoAtc(Atc):
         return self.config.alpha * progress
 
     def on_optimizer_step(self) -> None:
-        """Move the momentum copies and count the step. Call it once an optimizer step, and outside
-        of ``forward``: FSDP2 loses a write made inside."""
+        """See :meth:`Atc.on_optimizer_step`; moves the momentum copies and counts the step."""
+        super().on_optimizer_step()
         self.audio_m.update(self.model.audio, self.config.momentum)
         self.text_m.update(self.model.text, self.config.momentum)
         self._num_steps += 1
@@ -70,7 +72,6 @@ class MocoAtc(Atc):
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
     ) -> dict[str, Tensor]:
         """See :meth:`Atc.forward`. In training mode the momentum embeddings are enqueued."""
-        self._clip_temperature()
         audio = self._prepare(audio)
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
@@ -96,10 +97,11 @@ class MocoAtc(Atc):
         a_m, u_m = gather(self.audio_m(**audio)[0]), gather(self.text_m(**text)[0])
         ids = gather(clip_ids), gather(caption_ids)
 
-        # Snapshots: the enqueue below writes into the queues before backward has read them.
+        # Views: `atc_loss` and the lines below concatenate them, and so copy what the enqueue at the
+        # end overwrites before backward has read it.
         rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
-        audio_queue, queue_clips, queue_captions = (x[rows].clone() for x in self.audio_queue.valid)
-        text_queue = self.text_queue.valid[0][rows].clone()
+        audio_queue, queue_clips, queue_captions = (x[rows] for x in self.audio_queue.valid)
+        text_queue = self.text_queue.valid[0][rows]
         columns = torch.cat([ids[0], queue_clips]), torch.cat([ids[1], queue_captions])
         positives = positive_pairs(clip_ids, caption_ids, *columns, self.config.positives)
         ignore = None
@@ -128,6 +130,19 @@ class MocoAtc(Atc):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._num_steps = int(self.num_steps)
+
+
+def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:
+    """After a checkpoint without momentum weights (``strict=False``): copy the online towers anew,
+    since the copies still are those of the weights before loading."""
+    for copy, name in ((criterion.audio_m, "audio"), (criterion.text_m, "text")):
+        if any(key.rpartition(f"{name}_m.module.")[1] for key in missing.missing_keys):
+            copy.update(getattr(criterion.model, name), momentum=0.0)
+            warnings.warn(
+                f"The checkpoint has no momentum copy of the {name} tower; it starts from the "
+                "online weights.",
+                stacklevel=2,
+            )
 
 
 class MocoAtcAtm(MocoAtc):
@@ -167,7 +182,6 @@ class MocoAtcAtm(MocoAtc):
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
     ) -> dict[str, Tensor]:
         """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
-        self._clip_temperature()
         audio = self._prepare(audio)
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)

@@ -151,6 +151,11 @@ class PairLoader(Iterator[PairBatch]):
         return self._position
 
     @property
+    def num_examples(self) -> int:
+        """Pairs in an epoch, over all ranks, those of an incomplete last batch included."""
+        return len(self._batches.pairs)
+
+    @property
     def bad_clips(self) -> list[str]:
         """Keys of the unreadable clips met so far, in the order they were met."""
         return list(self._bad)

@@ -51,6 +51,12 @@ def test_a_tiny_temperature_does_not_underflow() -> None:
     assert drawn.tolist() == [2]
 
 
+def test_nan_does_not_stop_the_draw() -> None:
+    similarity = torch.full((2, 3), float("nan"))
+    drawn = hard_negatives(similarity, torch.eye(2, 3, dtype=torch.bool))
+    assert all(i != j for i, j in enumerate(drawn.tolist()))
+
+
 def test_a_generator_makes_the_draw_repeatable() -> None:
     similarity, positives = torch.zeros(32, 32), torch.eye(32, dtype=torch.bool)
     first, second = (

@@ -110,6 +110,35 @@ def test_ema_moves_once_a_step_and_not_in_forward(criterion, tiny_batch) -> None
     torch.testing.assert_close(criterion.audio_m.state_dict()[name], before[name] + 0.1)
 
 
+def test_two_passes_can_share_one_backward(criterion, tiny_batch) -> None:
+    train(criterion, tiny_batch, 3)
+    losses = [criterion(**tiny_batch(seed=seed))["loss"] for seed in (7, 8)]
+    sum(losses).backward()
+
+
+def test_queues_and_momentum_stay_in_float32(criterion, tiny_batch) -> None:
+    train(criterion, tiny_batch, 2)
+    before = criterion.audio_queue.embeddings.clone()
+    criterion.bfloat16()
+    assert criterion.model.audio.projection.weight.dtype == torch.bfloat16
+    assert torch.equal(criterion.audio_queue.embeddings, before)
+    for module in (criterion.audio_m, criterion.text_m, criterion.text_queue):
+        for x in (*module.parameters(), *module.buffers()):
+            assert x.dtype != torch.bfloat16
+
+
+def test_a_checkpoint_without_momentum_copies_them_anew(tiny_model) -> None:
+    source = MocoAtc(tiny_model(seed=1), MocoAtcConfig(queue_size=4))
+    saved = {k: v for k, v in source.state_dict().items() if k.startswith("model.")}
+    criterion = MocoAtc(tiny_model(seed=2), MocoAtcConfig(queue_size=4))
+    with pytest.warns(UserWarning, match="no momentum copy of the audio tower"):
+        criterion.load_state_dict(saved, strict=False)
+    for copy, name in ((criterion.audio_m, "audio"), (criterion.text_m, "text")):
+        online = getattr(criterion.model, name).state_dict()
+        for key, value in copy.module.state_dict().items():
+            torch.testing.assert_close(value, online[key])
+
+
 def test_evaluation_and_no_grad_passes_leave_the_queue(criterion, tiny_batch) -> None:
     criterion.eval()
     criterion(**tiny_batch())
@@ -159,10 +188,13 @@ def test_alpha_rises_over_the_warm_up(criterion) -> None:
     assert seen == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4])
 
 
-def test_temperature_is_clipped_before_the_step(criterion, tiny_batch) -> None:
+def test_temperature_is_clipped_after_the_optimizer_and_not_in_forward(
+    criterion, tiny_batch
+) -> None:
     for value, clipped in ((7.0, 0.5), (1e-6, 0.001)):
         with torch.no_grad():
             criterion.temperature.fill_(value)
+        criterion.on_optimizer_step()
         out = criterion(**tiny_batch())
         assert out["temperature"].item() == pytest.approx(clipped)
         assert torch.isfinite(out["loss"])

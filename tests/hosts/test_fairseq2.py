@@ -17,7 +17,12 @@ import torch
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+import atr_moco_plugin.recipes  # first: makes fairseq2 importable without libsndfile
+from fairseq2.metrics import MetricBag
+from fairseq2.recipe.error import RecipeError
+
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.model import convert_state_dict, toy
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalTrainUnit
@@ -168,6 +173,21 @@ def test_two_processes_train_and_evaluate(tmp_path: Path, name: str) -> None:
     assert int(checkpoint(tmp_path, 4)["audio_queue.position"][0]) == 4 * 16
 
 
+def test_another_configuration_in_the_same_folder_is_refused(run: Run, tmp_path, capsys) -> None:
+    assert run(tmp_path) == 0
+    capsys.readouterr()
+    assert run(tmp_path, "common.seed=3") != 0
+    written = capsys.readouterr().err
+    errors = [line for line in written.splitlines() if " ERROR: " in line]
+    assert "Traceback" not in written and len(errors) == 1
+    assert "seed was 2 and is 3" in errors[0] and "needs another folder" in errors[0]
+
+
+def test_a_queue_longer_than_an_epoch_is_warned_of(run: Run, tmp_path: Path, capsys) -> None:
+    assert run(tmp_path, "regime.num_steps=2") == 0
+    assert "The queue has 512 rows, but an epoch has 30 pairs" in capsys.readouterr().err
+
+
 def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
     assert run(tmp_path) == 0
     state = convert_state_dict(checkpoint(tmp_path, 4), toy())
@@ -242,6 +262,26 @@ def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
         unit.process_metric_values({})
     ((category, values, step),) = recorder.records
     assert (category, step) == ("rank", 2) and values["audio_rows"] == 4
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None:
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
+    unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
+    bag = MetricBag(device=torch.device("cpu"))
+    unit.prepare_metric_bag(bag)
+    unit.set_step_nr(7)
+    with torch.no_grad():
+        criterion.model.text.projection.weight.fill_(float("nan"))
+    raw = tiny_batch()
+    batch = PairBatch(
+        **raw["audio"],
+        input_ids=raw["text"]["input_ids"],
+        text_mask=raw["text"]["mask"],
+        clip_ids=raw["clip_ids"],
+        caption_ids=raw["caption_ids"],
+    )
+    with pytest.raises(RecipeError, match="loss of step 7 is nan"):
+        unit.process_batch(batch, bag)
 
 
 def test_momentum_moves_between_steps_and_not_when_a_step_is_repeated(tiny_model) -> None:

@@ -13,6 +13,7 @@ from typing_extensions import Self, override
 from atr_moco_plugin.data.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 
 
 class PairReader(DataReader[PairBatch]):
@@ -27,6 +28,11 @@ class PairReader(DataReader[PairBatch]):
         self._loader = loader
         self._num_accumulate = num_accumulate
 
+    @property
+    def num_examples(self) -> int:
+        """Pairs in an epoch, over all ranks."""
+        return self._loader.num_examples
+
     @override
     def __iter__(self) -> Self:
         return self
@@ -34,9 +40,10 @@ class PairReader(DataReader[PairBatch]):
     @override
     def __next__(self) -> list[PairBatch]:
         batches = []
-        for _ in range(self._num_accumulate):
-            # A step that the epoch cannot fill is dropped, so that every step sees as many pairs.
-            batches.append(next(self._loader))
+        with one_line_errors():
+            for _ in range(self._num_accumulate):
+                # A step that the epoch cannot fill is dropped: every step sees as many pairs.
+                batches.append(next(self._loader))
         return batches
 
     @override
@@ -71,7 +78,7 @@ class ClipBatch(SupportsDeviceTransfer):
 
 
 class ClipReader(DataReader[ClipBatch]):
-    """Every clip of a split once, without crops; each rank reads all of them."""
+    """The beginning of every clip of a split, in order; each rank reads all of them."""
 
     def __init__(
         self,
@@ -89,7 +96,8 @@ class ClipReader(DataReader[ClipBatch]):
 
     @override
     def __next__(self) -> list[ClipBatch]:
-        return [ClipBatch(*next(self._batches))]
+        with one_line_errors():
+            return [ClipBatch(*next(self._batches))]
 
     @override
     def reset(self) -> None:

@@ -91,10 +91,12 @@ def convert_state_dict(
 
 
 def apply_fsdp(criterion: Module, granularity: str, wrapper: FSDPWrapper) -> Module:
-    """Shard each tower, online and momentum, as one unit; the small rest goes with the root."""
+    """Shard each tower, online and momentum, as one unit; the small rest goes with the root. The
+    text encoder is one of its own, since the matching head of ``blip`` runs it again."""
     model = criterion.model
     for owner, name in (
         (model, "audio"),
+        (model.text, "encoder"),
         (model, "text"),
         (model, "head"),
         (criterion, "audio_m"),

@@ -105,6 +105,7 @@ class RetrievalRecipe(Recipe):
         rerank_k = config.evaluation.rerank_k if self._matches(context) else 0
         eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
         reader = train_reader(config, dataset, to_tokens, context.gangs)
+        warn_of_long_queue(criterion, reader.num_examples)
         unit = RetrievalTrainUnit(
             criterion,
             context.get_data_parallel_model(),
@@ -182,6 +183,17 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:
             f"{vocab_size}; set `model.config_overrides.text.config.vocab_size={len(tokenizer)}`, "
             "or `tokenizer.name` to the tokenizer of the encoder's own weights."
         )
+
+
+def warn_of_long_queue(criterion: Atc, num_examples: int) -> None:
+    """Say so when a queue is longer than an epoch, and so holds every item more than once."""
+    size = max((queue.size for queue in criterion.queues.values()), default=0)
+    if size > num_examples:
+        log.warning(
+            "The queue has {:,} rows, but an epoch has {:,} pairs: it will hold stale copies of "
+            "the batch's own items. Consider a smaller `criterion.config.queue_size`.",
+            size, num_examples,
+        )  # fmt: skip
 
 
 def train_reader(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from fairseq2.checkpoint import CheckpointManager
+from fairseq2.checkpoint import CheckpointError, CheckpointManager
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
 from fairseq2.metrics import MetricBag
+from fairseq2.recipe.error import RecipeError
 from fairseq2.task import Task
 from fairseq2.trainer import Trainer
 from torch.nn import Module
@@ -67,7 +68,14 @@ class TrainAndEvaluate(Task):
 
     @override
     def run(self) -> None:
-        self._trainer.run()
+        try:
+            self._trainer.run()
+        except CheckpointError as ex:
+            reason = " ".join(str(ex.__cause__ or ex).split())
+            raise RecipeError(
+                f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A run with "
+                f"another configuration needs another folder than {self._output_dir}."
+            ) from None
         if self._rank != 0:
             return
         if self._world_size > 1 and self._config.trainer.data_parallelism == "fsdp":
@@ -84,7 +92,7 @@ class TrainAndEvaluate(Task):
             return
         score, step = scores[0]
         # Not through the manager, which needs the process groups.
-        (file,) = (self._checkpoint_dir / f"step_{step}" / "model").rglob("*.pt")
+        file = next((self._checkpoint_dir / f"step_{step}" / "model").rglob("*.pt"))
         self._criterion.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         self._criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)

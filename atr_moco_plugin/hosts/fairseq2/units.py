@@ -9,13 +9,14 @@ import torch
 from fairseq2.logging import log
 from fairseq2.metrics import Mean, MetricBag
 from fairseq2.metrics.recorders import MetricRecorder
+from fairseq2.recipe.error import RecipeError
 from fairseq2.recipe.evaluator import EvalUnit
 from fairseq2.recipe.trainer import TrainUnit
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
 
-from atr_moco_plugin.criterion import PRIOR_ENTROPY, Atc
+from atr_moco_plugin.criterion import PRIOR_ENTROPY, TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
 from atr_moco_plugin.evaluation.retrieval import Encoded, encode_text, evaluate_retrieval
@@ -73,6 +74,13 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         measures = self._dp_model(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
         for name in self._criterion.measures:
             metric_bag.get(name, Mean).update(measures[name].detach(), weight=len(batch))
+        if not torch.isfinite(measures["loss"]):
+            # Before the backward pass and before a checkpoint: what is saved is still sound.
+            raise RecipeError(
+                f"The loss of step {self._step_nr} is {measures['loss'].item()}; the run stops. "
+                "Resume it from its last checkpoint with a lower learning rate or "
+                "`trainer.max_grad_norm`, or look for a broken clip in the batch."
+            )
         return measures["loss"], None
 
     @override
@@ -155,7 +163,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
             caption_to_audio=None if clip_of is None else clip_of.to(device),
             caption_ids=relevance.caption_ids.to(device),
             rerank_k=self._rerank_k,
-            temperature=self._criterion.temperature.item(),
+            temperature=max(self._criterion.temperature.item(), TEMPERATURE_RANGE[0]),
             batch_size=self._batch_size,
         )
         self.result["rank"] = RankLogger(

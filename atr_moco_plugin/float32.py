@@ -1,0 +1,25 @@
+"""Modules that stay in float32 when the model around them changes its dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+
+class StaysFloat32(Module):
+    """A module that moves between devices but ignores ``.half()``, ``.bfloat16()`` and the like.
+
+    An average with factor 0.995 does not move in bfloat16, and a similarity over a temperature of
+    0.01 is off by 0.17 there.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> StaysFloat32:
+        def moved(x: Tensor) -> Tensor:
+            y = fn(x)
+            return y if y.dtype == x.dtype else x.to(y.device)
+
+        super()._apply(moved, *args, **kwargs)
+        return self
