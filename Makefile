@@ -1,4 +1,4 @@
-# make demo   train and evaluate on the embedded data set (about 8 minutes on two cores)
+# make demo   train and evaluate on the embedded data set (about four minutes on two cores)
 # make test   the test suite
 # Both create .venv when it is missing. PYTHON picks the interpreter (3.10 to 3.12), OUT the
 # folder of the demo.

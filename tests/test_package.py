@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import atr_moco_plugin
 from atr_moco_plugin.data.batch import PairBatch
+from atr_moco_plugin.plugins import GROUPS, available
 
 ROOT = Path(__file__).parents[1]
 CORE = ("criterion", "queue", "momentum", "rank", "evaluation")
@@ -78,6 +79,15 @@ def test_the_readmes_loop_runs(tiny_model, tiny_batch, tmp_path, monkeypatch) ->
 def test_versions_agree() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     assert f'version = "{atr_moco_plugin.__version__}"' in text
+
+
+def test_the_changelog_knows_what_the_package_offers() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    for group in GROUPS:
+        own = [n for n, p in available(group).items() if p.value.startswith("atr_moco_plugin")]
+        assert own
+        if group == "criteria":
+            assert all(f"`{name}`" in changelog for name in own)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE", "constraints.txt"])
