@@ -154,23 +154,35 @@ def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
     assert (tmp_path / "out" / "rank.jsonl").exists() == (name == "moco_atc")
 
 
-@pytest.mark.parametrize("name", ["moco_atc_atm", "moco_atc"])
-def test_two_processes_train_and_evaluate(tmp_path: Path, name: str) -> None:
+def run_on_two_processes(out: Path, *config: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path), "--no-rich", "--config", *TINY]
+    recipe = ["-m", "atr_moco_plugin.recipes.toy", str(out), "--no-rich", "--config", *TINY]
     result = subprocess.run(
-        [*command, *recipe, f"criterion={name}"],
+        [*command, *recipe, *config],
         capture_output=True,
         text=True,
         timeout=180,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+@pytest.mark.parametrize("name", ["moco_atc_atm", "moco_atc"])
+def test_two_processes_train_and_evaluate(tmp_path: Path, name: str) -> None:
+    result = run_on_two_processes(tmp_path, f"criterion={name}")
     assert json.loads((tmp_path / "retrieval.json").read_text())["criterion"] == name
     assert "Retrieval on test" in result.stdout
     # Both ranks' batches of 8 are in the queue of the checkpoint, at each of four steps; an epoch
     # has one step of 16 in 30 clips.
     assert int(checkpoint(tmp_path, 4)["audio_queue.position"][0]) == 4 * 16
+
+
+def test_two_processes_train_with_fsdp(tmp_path: Path) -> None:
+    result = run_on_two_processes(tmp_path, "trainer.data_parallelism=fsdp")
+    assert "final evaluation is left out" in result.stderr
+    losses = [record["Loss"] for record in lines(tmp_path / "metrics" / "train.jsonl")]
+    assert len(losses) == 4 and all(0 < loss < 20 for loss in losses)
 
 
 def test_another_configuration_in_the_same_folder_is_refused(run: Run, tmp_path, capsys) -> None:

@@ -13,6 +13,7 @@ from fairseq2.metrics.recorders import MetricDescriptor
 from fairseq2.models import ModelFamily
 from fairseq2.runtime.config_registry import ConfigRegistrar
 from fairseq2.runtime.dependency import DependencyContainer
+from torch.nn import Module
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
@@ -45,7 +46,7 @@ def register_all(container: DependencyContainer) -> None:
     register_model_family(
         container,
         FAMILY,
-        kls=RetrievalModel,
+        kls=Module,  # built as a RetrievalModel, sharded as the criterion around it
         config_kls=RetrievalModelConfig,
         factory=_build_model,
         supports_meta=False,
