@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,7 +45,8 @@ class ReadableLog(logging.Filter):
             while error is not None:
                 messages.append(" ".join(str(error).split()))
                 error = error.__cause__
-            record.msg, record.args = " ".join(messages), ()
+            text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(messages))
+            record.msg, record.args = text, ()
             record.exc_info = record.exc_text = None
         return True
 
