@@ -179,8 +179,14 @@ class RetrievalRecipeConfig(SupportsStructure):
     regime: RegimeSection = field(default_factory=RegimeSection)
     common: CommonSection = field(default_factory=lambda: CommonSection(no_sweep_dir=True))
 
+    @property
+    def criterion_section(self) -> CriterionSection:
+        """``criterion``, also where it was given by its name alone."""
+        if isinstance(self.criterion, str):
+            return CriterionSection(name=self.criterion)
+        return self.criterion
+
     @override
     def structure(self, resolver: DependencyResolver) -> None:
         # The root is visited first, its fields afterwards.
-        if isinstance(self.criterion, str):
-            self.criterion = CriterionSection(name=self.criterion)
+        self.criterion = self.criterion_section

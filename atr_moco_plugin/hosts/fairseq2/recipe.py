@@ -29,7 +29,6 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     RetrievalDatasetSection,
     RetrievalRecipeConfig,
 )
-from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
@@ -63,11 +62,11 @@ class RetrievalRecipe(Recipe):
         # The criterion owns momentum copies, queues and temperature, so it is what is trained,
         # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
         # thrown away again right after; of what this older hook returns, `module` is kept.
-        section = self._config(context).criterion
-        assert isinstance(section, CriterionSection)
         model.module.freeze()  # fairseq2 has made every parameter trainable
         with one_line_errors():
-            return SimpleNamespace(module=section.build(model.module))
+            return SimpleNamespace(
+                module=self._config(context).criterion_section.build(model.module)
+            )
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
@@ -78,9 +77,8 @@ class RetrievalRecipe(Recipe):
 
     def _matches(self, context: RecipeContext) -> bool:
         """Whether the criterion trains the matching head."""
-        section = self._config(context).criterion
-        assert isinstance(section, CriterionSection) and section.name is not None
-        return "loss_atm" in load("criteria", section.name).measures
+        name = self._config(context).criterion_section.name
+        return "loss_atm" in load("criteria", str(name)).measures
 
     @override
     def create_task(self, context: RecipeContext) -> Task:

@@ -20,7 +20,6 @@ from typing_extensions import override
 
 from atr_moco_plugin.evaluation import rank_table, retrieval_table
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
-from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
 
@@ -98,10 +97,8 @@ class TrainAndEvaluate(Task):
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
 
         results = {split: self._evaluate_split(split) for split in self._units}
-        section = self._config.criterion
-        assert isinstance(section, CriterionSection)
         summary = {
-            "criterion": section.name,
+            "criterion": self._config.criterion_section.name,
             "seed": self._config.common.seed,
             "checkpoint": f"{self._checkpoint_dir.name}/step_{step}",
             "valid_score": score,

@@ -72,8 +72,6 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self, batch: PairBatch, metric_bag: MetricBag
     ) -> tuple[Tensor, int | None]:
         measures = self._dp_model(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
-        for name in self._criterion.measures:
-            metric_bag.get(name, Mean).update(measures[name].detach(), weight=len(batch))
         if not torch.isfinite(measures["loss"]):
             # Before the backward pass and before a checkpoint: what is saved is still sound.
             raise RecipeError(
@@ -81,6 +79,8 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
                 "Resume it from its last checkpoint with a lower learning rate or "
                 "`trainer.max_grad_norm`, or look for a broken clip in the batch."
             )
+        for name in self._criterion.measures:
+            metric_bag.get(name, Mean).update(measures[name].detach(), weight=len(batch))
         return measures["loss"], None
 
     @override
@@ -132,7 +132,6 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
         batch_size: int,
     ) -> None:
         self._criterion = criterion
-        self._model = criterion.model
         self._relevance = relevance
         self._captions = captions
         self._rerank_k = rerank_k
@@ -146,24 +145,26 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
 
     @override
     def process_batch(self, batch: ClipBatch, metric_bag: MetricBag) -> None:
-        embeddings, tokens = self._model.audio(batch.waveforms, batch.lengths)
+        embeddings, tokens = self._criterion.model.audio(batch.waveforms, batch.lengths)
         self._audio.add(embeddings, tokens if self._rerank_k else None)
 
     @override
     def finalize(self, metric_bag: MetricBag) -> None:
-        text = encode_text(self._model, self._captions, keep_tokens=self._rerank_k > 0)
+        text = encode_text(
+            self._criterion.model, self._captions, keep_tokens=self._rerank_k > 0
+        )
         device = text.embeddings.device
         relevance = self._relevance
         clip_of = relevance.caption_to_audio
         self.result = evaluate_retrieval(
-            self._model,
+            self._criterion.model,
             self._audio,
             text,
             relevance.matrix.to(device),
             caption_to_audio=None if clip_of is None else clip_of.to(device),
             caption_ids=relevance.caption_ids.to(device),
             rerank_k=self._rerank_k,
-            temperature=max(self._criterion.temperature.item(), TEMPERATURE_RANGE[0]),
+            temperature=self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item(),
             batch_size=self._batch_size,
         )
         self.result["rank"] = RankLogger(
