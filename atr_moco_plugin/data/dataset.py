@@ -71,6 +71,35 @@ class Relevance:
     caption_to_audio: Tensor | None
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What opening one split found besides its clips.
+
+    Attributes:
+        seconds: duration of the clips, ``None`` where it is not known.
+        missing: clips left out because their audio was not found.
+        unreadable: clips left out because their file is empty, broken or too short.
+        no_caption: clips left out because none of their captions has words in it.
+        empty_captions: captions without words, of clips that are kept or not.
+        repeated_rows: rows equal to an earlier one, dropped.
+    """
+
+    seconds: float | None = None
+    missing: int = 0
+    unreadable: int = 0
+    no_caption: int = 0
+    empty_captions: int = 0
+    repeated_rows: int = 0
+
+
+_LEFT_OUT = {
+    "unreadable": "unreadable clips left out",
+    "no_caption": "clips without a caption left out",
+    "empty_captions": "empty captions dropped",
+    "repeated_rows": "repeated rows dropped",
+}
+
+
 def read_source(clip: Clip) -> NDArray[np.float32]:
     """Decode ``clip.source``, the path of an audio file, with :func:`~.audio.read_audio`."""
     return read_audio(clip.source)
@@ -87,6 +116,7 @@ class AudioTextDataset:
         relevance_mode: the default of :meth:`relevance`.
         seconds: total duration, where it is known.
         missing: clips that the data set lists and whose audio was not found.
+        counts: the same and more by split, for the summary; of splits left without a clip too.
         cache: keep every waveform in memory after it was first loaded (16-bit where that is exact,
             else 32-bit). Worker processes have a cache each.
 
@@ -103,6 +133,7 @@ class AudioTextDataset:
         relevance_mode: RelevanceMode = "clip",
         seconds: float | None = None,
         missing: int = 0,
+        counts: Mapping[str, Counts] | None = None,
         cache: bool = False,
     ) -> None:
         self.name = name
@@ -110,6 +141,7 @@ class AudioTextDataset:
         self.relevance_mode: RelevanceMode = relevance_mode
         self.seconds = seconds
         self.missing = missing
+        self.counts: dict[str, Counts] = dict(counts or {})
         self.cache = cache
         self._read = read
         self._cached: dict[str, NDArray[np.int16] | NDArray[np.float32]] = {}
@@ -165,17 +197,28 @@ class AudioTextDataset:
         return cached.astype(np.float32, copy=False)
 
     def summary(self) -> str:
-        """One line: clips and captions a split, duration, shared captions, missing audio."""
-        parts = [
-            f"{split} {len(clips):,} clips x {_captions_a_clip(clips)} captions"
-            for split, clips in self.splits.items()
-        ]
+        """One line: clips and captions a split, duration, shared captions, what was left out."""
+        parts = [self._split_summary(split) for split in {**self.splits, **self.counts}]
         if self.seconds is not None:
-            parts.append(f"{self.seconds / 3600:.2f} h")
+            parts.append(_duration(self.seconds))
         shared, total = self.shared_captions()
         parts.append(f"{shared:,} of {total:,} captions ({shared / total:.1%}) shared by 2+ clips")
         parts.append(f"{self.missing:,} clips without audio left out")
+        for field, words in _LEFT_OUT.items():
+            number = sum(getattr(counts, field) for counts in self.counts.values())
+            if number:
+                parts.append(f"{number:,} {words}")
         return f"{self.name}: " + ", ".join(parts)
+
+    def _split_summary(self, split: str) -> str:
+        clips = self.splits.get(split, [])
+        text = f"{split} {len(clips):,} clips x {_captions_a_clip(clips)} captions"
+        counts = self.counts.get(split, Counts())
+        notes = [] if counts.seconds is None else [_duration(counts.seconds)]
+        for field in ("missing", "unreadable"):
+            if getattr(counts, field):
+                notes.append(f"{getattr(counts, field):,} {field}")
+        return f"{text} ({', '.join(notes)})" if notes else text
 
     def shared_captions(self, split: str | None = None) -> tuple[int, int]:
         """Count captions whose caption id is another clip's as well.
@@ -268,6 +311,10 @@ def _label_relevance(clips: list[Clip], name: str) -> Relevance:
 def _captions_a_clip(clips: Sequence[Clip]) -> str:
     counts = sorted({len(clip.captions) for clip in clips}) or [0]
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.1f} s"
 
 
 def _pack(waveform: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float32]:
