@@ -7,7 +7,7 @@ Pure functions: :func:`atc_loss`, :func:`atc_targets`, :func:`contrastive_loss`,
 
 from atr_moco_plugin.criterion.atc import atc_loss, atc_targets, contrastive_loss
 from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY, atm_loss, hard_negatives
-from atr_moco_plugin.criterion.baseline import Atc, parameter_groups
+from atr_moco_plugin.criterion.baseline import Atc
 from atr_moco_plugin.criterion.config import (
     TEMPERATURE_RANGE,
     AtcConfig,
@@ -31,6 +31,5 @@ __all__ = [
     "atm_loss",
     "contrastive_loss",
     "hard_negatives",
-    "parameter_groups",
     "positive_pairs",
 ]

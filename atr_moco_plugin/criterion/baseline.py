@@ -91,21 +91,3 @@ class Atc(nn.Module):
             "loss_atc": loss.detach(),
             "temperature": self.temperature.detach().squeeze(),
         }
-
-
-def parameter_groups(criterion: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """What to give an optimizer: the temperature, biases and normalisation weights are not
-    weight-decayed, and what is frozen is left out.
-
-    Args:
-        criterion: a criterion of this package around its model.
-        weight_decay: for everything else.
-
-    Returns:
-        Two groups in the form of :class:`torch.optim.Optimizer`.
-    """
-    trained = [p for p in criterion.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]

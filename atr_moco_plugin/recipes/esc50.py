@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fairseq2.recipe.config import (
-    AdamWConfig,
-    AdamWGroupConfig,
     LRSchedulerSection,
     ModelSection,
     OptimizerSection,
@@ -23,9 +21,9 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     EvaluationSection,
     RetrievalDatasetSection,
     RetrievalRecipeConfig,
+    adamw,
     best_by_r_sum,
     cosine,
-    no_decay_groups,
 )
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY
@@ -59,20 +57,8 @@ class Esc50RecipeConfig(RetrievalRecipeConfig):
         default_factory=lambda: EvaluationSection(rerank_k=16, test_split="test")
     )
     optimizer: OptimizerSection = field(
-        default_factory=lambda: OptimizerSection(
-            config=AdamWConfig(
-                lr=1e-3,
-                betas=(0.9, 0.98),
-                weight_decay=0.05,
-                groups=[
-                    # The text encoder is pretrained; the layers the head took from it too.
-                    AdamWGroupConfig(
-                        params=[r"model\.text\.encoder\.", r"model\.head\.layers\."], lr=3e-5
-                    ),
-                    *no_decay_groups(),
-                ],
-            )
-        )
+        # The text encoder alone is pretrained.
+        default_factory=lambda: adamw(lr=1e-3, text_lr=3e-5, betas=(0.9, 0.98))
     )
     lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(50))
     regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(300, 50, 10))

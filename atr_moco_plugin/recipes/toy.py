@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fairseq2.recipe.config import (
-    AdamWConfig,
     LRSchedulerSection,
     ModelSection,
     OptimizerSection,
@@ -18,9 +17,9 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     EvaluationSection,
     RetrievalDatasetSection,
     RetrievalRecipeConfig,
+    adamw,
     best_by_r_sum,
     cosine,
-    no_decay_groups,
 )
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY
@@ -55,16 +54,9 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
         default_factory=lambda: EvaluationSection(rerank_k=16, test_split="test")
     )
     optimizer: OptimizerSection = field(
-        default_factory=lambda: OptimizerSection(
-            config=AdamWConfig(
-                lr=1e-3,
-                betas=(0.9, 0.98),
-                weight_decay=0.05,
-                # The temperature moves slower than the weights: one that falls early makes the hard
-                # negatives too hard for a matching head that has learned nothing yet.
-                groups=no_decay_groups(temperature_lr=3e-4),
-            )
-        )
+        # The temperature moves slower than the weights: one that falls early makes the hard
+        # negatives too hard for a matching head that has learned nothing yet.
+        default_factory=lambda: adamw(lr=1e-3, temperature_lr=3e-4, betas=(0.9, 0.98))
     )
     lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(50))
     regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(800, 200, 20))

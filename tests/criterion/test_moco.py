@@ -15,7 +15,6 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
     atc_loss,
-    parameter_groups,
     positive_pairs,
 )
 
@@ -170,16 +169,6 @@ def test_state_dict_holds_no_tensor_twice(criterion) -> None:
     assert len(pointers) == len(set(pointers))
 
 
-def test_only_weights_are_decayed_and_frozen_ones_left_out(criterion) -> None:
-    decayed, plain = parameter_groups(criterion, weight_decay=0.1)
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert any(p is criterion.temperature for p in plain["params"])
-    assert any(p is criterion.model.audio.projection.weight for p in decayed["params"])
-    assert any(p is criterion.model.audio.projection.bias for p in plain["params"])
-    trained = [p for p in criterion.parameters() if p.requires_grad]
-    assert len(decayed["params"]) + len(plain["params"]) == len(trained)
-
-
 def test_alpha_rises_over_the_warm_up(criterion) -> None:
     seen = []
     for _ in range(6):
@@ -260,6 +249,9 @@ def test_embed_dim_must_be_the_models(tiny_model) -> None:
     ("values", "message"),
     [
         ({"queue_size": -1}, "`queue_size` is -1"),
+        ({"queue_size": "big"}, "`queue_size` is 'big', expected rows or auto"),
+        ({"queue_size": "auto", "queue_min": 3}, "`queue_min` is 3, expected 4 to"),
+        ({"queue_size": "auto", "queue_max": 9}, "`queue_min` is 256.*which is 9"),
         ({"momentum": 1.5}, "`momentum` is 1.5"),
         ({"alpha": -0.1}, "`alpha` is -0.1"),
         ({"alpha_warmup_steps": -2}, "`alpha_warmup_steps` is -2"),

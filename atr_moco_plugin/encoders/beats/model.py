@@ -61,6 +61,7 @@ class BeatsEncoder(nn.Module):
     """
 
     config_class = BeatsConfig
+    weights_option = "checkpoint"
     sample_rate = SAMPLE_RATE
 
     def __init__(self, config: BeatsConfig) -> None:

@@ -43,6 +43,7 @@ class BertEncoder(nn.Module):
     """
 
     config_class = BertConfig
+    weights_option = "pretrained"
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

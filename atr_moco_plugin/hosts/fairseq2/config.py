@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from fairseq2.recipe.config import (
-    AdamWConfig,
-    AdamWGroupConfig,
     CommonSection,
     CosineAnnealingLRConfig,
     DatasetSection,
@@ -26,7 +24,9 @@ from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.init import find_source
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY
+from atr_moco_plugin.hosts.fairseq2.optim import OPTIMIZER, RetrievalAdamWConfig
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ class RetrievalDatasetSection(DatasetSection):
     """Pairs a batch on each process."""
 
     max_seconds: float = 10.0
-    """Longer clips are cropped: at random in training, to their beginning in evaluation."""
+    """Longer clips are cropped in training, at random; shorter ones are padded and masked."""
 
     captions: Literal["random", "all"] = "random"
     """What an epoch is: every clip once with a random one of its captions, or every pair."""
@@ -103,6 +103,10 @@ class EvaluationSection(Validatable):
     batch_size: int = 64
     """Clips, captions or pairs a forward pass."""
 
+    max_seconds: float | None = None
+    """A clip is evaluated whole up to this length, of a longer one its beginning; None takes that
+    of ``dataset``."""
+
     test_split: str | None = None
     """Split on which the best checkpoint is evaluated once at the end; None evaluates on none."""
 
@@ -113,20 +117,14 @@ class EvaluationSection(Validatable):
             result.add_error(f"`rerank_k` is {self.rerank_k}, but must be 0 or more.")
         if self.batch_size < 1:
             result.add_error(f"`batch_size` is {self.batch_size}, but must be 1 or more.")
+        if self.max_seconds is not None and self.max_seconds < 0.175:
+            result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
         return result
 
 
-def no_decay_groups(temperature_lr: float | None = None) -> list[AdamWGroupConfig]:
-    """Temperature, biases and normalisation weights are not weight-decayed.
-
-    Args:
-        temperature_lr: learning rate of the temperature; None takes that of the weights.
-    """
-    names = [r".*\.bias$", r".*(_|\.)norm\.weight$"]
-    temperature = AdamWGroupConfig(params=[r"temperature$"], weight_decay=0.0)
-    if temperature_lr is not None:
-        temperature.lr = temperature_lr
-    return [temperature, AdamWGroupConfig(params=names, weight_decay=0.0)]
+def adamw(**options: Any) -> OptimizerSection:
+    """AdamW with the options of :class:`~.optim.RetrievalAdamWConfig`."""
+    return OptimizerSection(name=OPTIMIZER, config=RetrievalAdamWConfig(**options))
 
 
 def cosine(num_warmup_steps: int) -> LRSchedulerSection:
@@ -153,6 +151,12 @@ def best_by_r_sum(num_steps: int, every: int, report_every: int) -> RegimeSectio
 class RetrievalRecipeConfig(SupportsStructure):
     """A whole training run. Sections without a comment here are fairseq2's own."""
 
+    init: str = "random"
+    """What the weights start from: ``pretrained`` (both encoders, from ``checkpoint`` of the audio
+    and ``pretrained`` of the text encoder's options), ``random`` (each part without such a source
+    starts at random), or an earlier run: its output folder (the best checkpoint), one of its
+    ``checkpoints/step_N`` folders or a file; its towers and head are taken, its queues are not."""
+
     # fairseq2 takes a recipe for a training recipe because of this type hint.
     model: ModelSection = field(default_factory=lambda: ModelSection(family=FAMILY, arch="base"))
     dataset: RetrievalDatasetSection
@@ -168,11 +172,7 @@ class RetrievalRecipeConfig(SupportsStructure):
     trainer: TrainerSection = field(
         default_factory=lambda: TrainerSection(mixed_precision=MixedPrecisionConfig(mode="off"))
     )
-    optimizer: OptimizerSection = field(
-        default_factory=lambda: OptimizerSection(
-            config=AdamWConfig(lr=1e-5, weight_decay=0.05, groups=no_decay_groups())
-        )
-    )
+    optimizer: OptimizerSection = field(default_factory=adamw)
     lr_scheduler: LRSchedulerSection = field(
         default_factory=lambda: LRSchedulerSection(config=CosineAnnealingLRConfig())
     )
@@ -190,3 +190,8 @@ class RetrievalRecipeConfig(SupportsStructure):
     def structure(self, resolver: DependencyResolver) -> None:
         # The root is visited first, its fields afterwards.
         self.criterion = self.criterion_section
+        source = find_source(self.init)
+        if source is not None:
+            self.model.path = source.model
+            if self.tokenizer.name is None and source.tokenizer is not None:
+                self.tokenizer.name = str(source.tokenizer)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fairseq2.model_checkpoint import CorruptModelCheckpointError
 from fairseq2.recipe.error import RecipeConfigParseError, RecipeError
 
 
@@ -27,8 +28,9 @@ LONG = 1_000
 class ReadableLog(logging.Filter):
     """Filter for the logger ``fairseq2``.
 
-    Folds the trace of a configuration that cannot be parsed into its messages, and leaves out the
-    record of all environment variables, which may hold secrets.
+    Folds the trace of a configuration that cannot be parsed, or of a checkpoint that cannot be
+    read, into its messages, and leaves out the record of all environment variables, which may hold
+    secrets.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -40,15 +42,20 @@ class ReadableLog(logging.Filter):
             if not isinstance(handler, logging.FileHandler) and not handler.filters:
                 handler.addFilter(_is_short)
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, RecipeConfigParseError):
-            messages = []
-            while error is not None:
-                messages.append(" ".join(str(error).split()))
-                error = error.__cause__
-            text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(messages))
-            record.msg, record.args = text, ()
+        if isinstance(error, (RecipeConfigParseError, CorruptModelCheckpointError)):
+            start = f"{error.path}: " if isinstance(error, CorruptModelCheckpointError) else ""
+            record.msg, record.args = start + _folded(error), ()
             record.exc_info = record.exc_text = None
         return True
+
+
+def _folded(error: BaseException | None) -> str:
+    """The messages of an error and of what caused it, in one line."""
+    messages: list[str] = []
+    while error is not None:
+        messages.append(" ".join(str(error).split()))
+        error = error.__cause__
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(messages))
 
 
 def _is_short(record: logging.LogRecord) -> bool:

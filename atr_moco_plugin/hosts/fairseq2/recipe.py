@@ -31,6 +31,7 @@ from atr_moco_plugin.hosts.fairseq2.config import (
 )
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
@@ -62,11 +63,12 @@ class RetrievalRecipe(Recipe):
         # The criterion owns momentum copies, queues and temperature, so it is what is trained,
         # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
         # thrown away again right after; of what this older hook returns, `module` is kept.
+        config = self._config(context)
         model.module.freeze()  # fairseq2 has made every parameter trainable
+        if config.init == "pretrained":
+            check_pretrained(model.module)
         with one_line_errors():
-            return SimpleNamespace(
-                module=self._config(context).criterion_section.build(model.module)
-            )
+            return SimpleNamespace(module=config.criterion_section.build(model.module))
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
@@ -151,7 +153,7 @@ class RetrievalRecipe(Recipe):
             rerank_k=rerank_k,
             batch_size=options.batch_size,
         )
-        seconds = config.dataset.max_seconds
+        seconds = options.max_seconds or config.dataset.max_seconds
         return unit, ClipReader(dataset, relevance.clips, options.batch_size, seconds)
 
     def _config(self, context: RecipeContext) -> RetrievalRecipeConfig:

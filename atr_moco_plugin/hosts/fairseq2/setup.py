@@ -11,9 +11,11 @@ from fairseq2.composition import register_dataset_family, register_model_family
 from fairseq2.metrics import format_as_float
 from fairseq2.metrics.recorders import MetricDescriptor
 from fairseq2.models import ModelFamily
+from fairseq2.recipe.component import register_component
 from fairseq2.runtime.config_registry import ConfigRegistrar
 from fairseq2.runtime.dependency import DependencyContainer
 from torch.nn import Module
+from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
@@ -26,6 +28,11 @@ from atr_moco_plugin.hosts.fairseq2.model import (
     apply_fsdp,
     convert_state_dict,
 )
+from atr_moco_plugin.hosts.fairseq2.optim import (
+    OPTIMIZER,
+    RetrievalAdamWConfig,
+    create_optimizer,
+)
 from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
 
@@ -36,7 +43,7 @@ DATASETS = {"toy": (ToyConfig, open_toy), "esc50": (Esc50Config, open_esc50)}
 
 
 def register_all(container: DependencyContainer) -> None:
-    """Register the model family, the data set families and the metrics.
+    """Register the model family, the data set families, the optimizer and the metrics.
 
     Both the entry point and a recipe's ``register`` may call it; the second call does nothing.
     """
@@ -65,6 +72,10 @@ def register_all(container: DependencyContainer) -> None:
             config_class,
             opener=partial(_open_dataset, opener),
         )
+
+    register_component(
+        container, Optimizer, OPTIMIZER, config_kls=RetrievalAdamWConfig, factory=create_optimizer
+    )
 
     for descriptor in _metrics():
         container.collection.register_instance(MetricDescriptor, descriptor)
