@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import dacite
 
@@ -48,6 +49,9 @@ def structure(config_class: type[ConfigT], values: Mapping[str, Any], where: str
 
 
 def _describe(expected: Any) -> str:
+    options = get_args(expected)
     if get_origin(expected) is Literal:
-        return "one of " + ", ".join(map(str, get_args(expected)))
+        return ("one of " if len(options) > 1 else "") + ", ".join(map(str, options))
+    if get_origin(expected) in (Union, UnionType):
+        return " or ".join(map(_describe, options))
     return getattr(expected, "__name__", None) or str(expected)

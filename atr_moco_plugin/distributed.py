@@ -35,6 +35,20 @@ def sizes(n: int, device: torch.device) -> list[int]:
     return [int(x) for x in every]
 
 
+def of_first_rank(decision: bool, device: torch.device) -> bool:
+    """What rank 0 decided, on every rank.
+
+    Args:
+        decision: read on rank 0 alone.
+        device: where the process group exchanges tensors.
+    """
+    if world_size() == 1:
+        return decision
+    shared = torch.tensor([decision], dtype=torch.int64, device=device)
+    dist.broadcast(shared, src=0)
+    return bool(shared.item())
+
+
 def gather(x: Tensor, *, grad: bool = False) -> Tensor:
     """Concatenate ``x`` of all ranks along dimension 0, in rank order.
 

@@ -17,12 +17,20 @@ class EmbeddingQueue(StaysFloat32):
     ones alone. Any batch size goes with any queue size. Everything is in persistent buffers, so a
     ``state_dict`` restores the queue exactly; a state of another size keeps the newest rows.
 
+    A queue with ``max_size`` can :meth:`grow` up to it; the memory for that is there from the
+    start. It takes over the size of a state it loads, as far as that fits.
+
     Args:
         size: number of rows, 0 for a queue that stays empty.
         dim: embedding size d.
+        max_size: rows it can grow to; None takes ``size``.
+
+    Attributes:
+        size: rows it holds when it is full, at present.
+        max_size: rows it can grow to.
 
     Raises:
-        ValueError: when ``size`` is negative or ``dim`` is not positive.
+        ValueError: when ``size`` is negative or above ``max_size``, or ``dim`` is not positive.
 
     Example:
         >>> queue = EmbeddingQueue(size=4, dim=2)
@@ -37,20 +45,22 @@ class EmbeddingQueue(StaysFloat32):
     caption_ids: Tensor
     position: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, max_size: int | None = None) -> None:
         super().__init__()
         if size < 0 or dim < 1:
             raise ValueError(f"A queue needs size >= 0 and dim >= 1, got size {size}, dim {dim}.")
-        self.size = size
+        if max_size is not None and max_size < size:
+            raise ValueError(f"A queue of size {size} cannot have the max_size {max_size}.")
+        self.max_size = size if max_size is None else max_size
         self.dim = dim
-        self.register_buffer("embeddings", torch.zeros(size, dim))
-        self.register_buffer("clip_ids", torch.full((size,), -1, dtype=torch.int64))
-        self.register_buffer("caption_ids", torch.full((size,), -1, dtype=torch.int64))
-        # [number of valid rows, next row to write]. The two Python integers below mirror it, since
-        # reading a tensor on a GPU would stop the host once a step.
-        self.register_buffer("position", torch.zeros(2, dtype=torch.int64))
-        self._count = 0
-        self._next = 0
+        self.register_buffer("embeddings", torch.zeros(self.max_size, dim))
+        self.register_buffer("clip_ids", torch.full((self.max_size,), -1, dtype=torch.int64))
+        self.register_buffer("caption_ids", torch.full((self.max_size,), -1, dtype=torch.int64))
+        # [valid rows, next row to write, size, rows that count as new to `refilled`]. The Python
+        # integers mirror it, since reading a tensor on a GPU would stop the host once a step.
+        self.register_buffer("position", torch.zeros(4, dtype=torch.int64))
+        self._initial_size = size
+        self._set_position(0, 0, size, 0)
 
     def __len__(self) -> int:
         return self._count
@@ -63,6 +73,47 @@ class EmbeddingQueue(StaysFloat32):
         """
         k = self._count
         return self.embeddings[:k], self.clip_ids[:k], self.caption_ids[:k]
+
+    @property
+    def refilled(self) -> bool:
+        """Whether the queue is full and holds something new: it was filled for the first time or
+        up to the size it grew to, or was rewritten once since :meth:`grow` kept its size."""
+        return self._fresh >= self.size > 0
+
+    def newest(self, n: int) -> Tensor:
+        """Embeddings of the newest rows, oldest first.
+
+        Args:
+            n: how many, at most ``len(queue)``.
+
+        Returns:
+            ``[n, d]`` float32, a copy.
+        """
+        return self.embeddings[self._rows_before_next(n)]
+
+    @torch.no_grad()
+    def grow(self, size: int) -> None:
+        """Hold this many rows from now on; those that are there stay, in their order.
+
+        Args:
+            size: at most ``max_size``; the present size changes nothing but :attr:`refilled`.
+
+        Raises:
+            ValueError: when it is outside of that range.
+        """
+        if not self.size <= size <= self.max_size:
+            raise ValueError(
+                f"A queue of {self.size} rows can grow to {self.size} up to {self.max_size}, "
+                f"not to {size}."
+            )
+        if size == self.size:
+            self._set_position(self._count, self._next, size, 0)
+            return
+        # The oldest row to the front, so that writing goes on behind the newest.
+        order = self._rows_before_next(self._count)
+        for rows in (self.embeddings, self.clip_ids, self.caption_ids):
+            rows[: self._count] = rows[order]
+        self._set_position(self._count, self._count, size, self._count)
 
     @torch.no_grad()
     def enqueue(self, embeddings: Tensor, clip_ids: Tensor, caption_ids: Tensor) -> None:
@@ -93,36 +144,57 @@ class EmbeddingQueue(StaysFloat32):
         self.embeddings[rows] = embeddings[-n:].to(self.embeddings)
         self.clip_ids[rows] = clip_ids[-n:].to(self.clip_ids)
         self.caption_ids[rows] = caption_ids[-n:].to(self.caption_ids)
-        self._set_position(min(self._count + n, self.size), (self._next + n) % self.size)
+        self._set_position(
+            min(self._count + n, self.size),
+            (self._next + n) % self.size,
+            self.size,
+            min(self._fresh + n, self.size),
+        )
 
     @torch.no_grad()
     def clear(self) -> None:
-        """Forget every row."""
-        self._set_position(0, 0)
+        """Forget every row; the size stays."""
+        self._set_position(0, 0, self.size, 0)
 
-    def _set_position(self, count: int, next_row: int) -> None:
-        self._count, self._next = count, next_row
-        self.position[0].fill_(count)
-        self.position[1].fill_(next_row)
+    def _rows_before_next(self, n: int) -> Tensor:
+        """Indices of the newest ``n`` rows, oldest first: they end before the next to write."""
+        rows = torch.arange(self._next - n, self._next, device=self.embeddings.device)
+        return rows % max(self.size, 1)
+
+    def _set_position(self, *position: int) -> None:
+        self._count, self._next, self.size, self._fresh = position
+        for i, value in enumerate(position):
+            self.position[i].fill_(value)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         saved = state_dict.get(prefix + "embeddings")
-        other_size = saved is not None and saved.dim() == 2 and saved.size(0) != self.size
-        if other_size and saved.size(1) == self.dim:
-            state_dict = {**state_dict, **self._resized(state_dict, prefix)}
+        position = state_dict.get(prefix + "position")
+        if saved is not None and position is not None:
+            if len(position) == 2:  # of version 0.1.0, where every queue had a fixed size
+                position = torch.cat([position, position.new_tensor([len(saved), 0])])
+                state_dict = {**state_dict, prefix + "position": position}
+            size = int(position[2])
+            fitting = min(size, self.max_size) if self._grows else self.max_size
+            same = len(saved) == self.max_size and size == fitting
+            if not same and saved.dim() == 2 and saved.size(1) == self.dim:
+                state_dict = {**state_dict, **self._resized(state_dict, prefix, fitting)}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._count, self._next = (int(v) for v in self.position)
+        self._set_position(*(int(v) for v in self.position))
 
-    def _resized(self, state_dict: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    @property
+    def _grows(self) -> bool:
+        return self._initial_size < self.max_size
+
+    def _resized(self, state_dict: dict[str, Any], prefix: str, size: int) -> dict[str, Tensor]:
+        """The newest rows of a state, as the state of a queue like this one."""
         names = ("embeddings", "clip_ids", "caption_ids")
-        saved_size = len(state_dict[prefix + "embeddings"])
-        count, next_row = (int(v) for v in state_dict[prefix + "position"])
-        kept = min(count, self.size)
+        count, next_row, saved_size, _ = (int(v) for v in state_dict[prefix + "position"])
+        kept = min(count, size)
         # Oldest to newest of the rows that stay; the newest sits just before the write position.
         newest = torch.arange(next_row - kept, next_row) % max(saved_size, 1)
-        resized = EmbeddingQueue(self.size, self.dim)
+        resized = EmbeddingQueue(size, self.dim, self.max_size)
         rows = (state_dict[prefix + name].cpu()[newest] for name in names)
         resized.enqueue(*rows)
         return {prefix + name: value for name, value in resized.state_dict().items()}

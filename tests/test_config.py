@@ -18,6 +18,7 @@ class Options:
     rate: float = 0.1
     mode: Literal["fast", "exact"] = "exact"
     path: str | None = None
+    size: int | Literal["auto"] = "auto"
     inner: Inner = field(default_factory=Inner)
 
     def __post_init__(self) -> None:
@@ -30,12 +31,18 @@ def test_builds_nested_dataclasses() -> None:
     assert options == Options(rate=1, mode="fast", inner=Inner(depth=3))
 
 
+@pytest.mark.parametrize("size", [12, "auto"])
+def test_a_union_takes_each_of_its_types(size) -> None:
+    assert structure(Options, {"size": size}, "x").size == size
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rat": 1}, r"`x\.rat` is not known; `x` takes rate, mode, path, inner\..*`rate`"),
+        ({"rat": 1}, r"`x\.rat` is not known; `x` takes rate, mode, path, size, inner\..*`rate`"),
         ({"mode": "slow"}, r"`x\.mode` is 'slow', but must be one of fast, exact"),
         ({"rate": "much"}, r"`x\.rate` is 'much', but must be float"),
+        ({"size": "many"}, r"`x\.size` is 'many', but must be int or auto"),
         ({"inner": {"depth": "a"}}, r"`x\.inner\.depth` is 'a', but must be int"),
         ({"inner": {"deep": 2}}, "deep"),
         ({"rate": -1.0}, "`rate` is -1.0"),

@@ -27,13 +27,22 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
-from atr_moco_plugin.distributed import gather, pad_to_longest, rank, sizes, world_size
+from atr_moco_plugin.distributed import (
+    gather,
+    of_first_rank,
+    pad_to_longest,
+    rank,
+    sizes,
+    world_size,
+)
 
 WORLD = 2
 TIMEOUT = 60
 STEPS = 5
 BATCH = 6
 QUEUE = 10  # neither a multiple of the batch nor larger than two of them: it wraps in step 2
+# Full in step 2 of 12 rows, and with the double of its rows in step 3.
+AUTO = MocoAtcConfig(momentum=0.5, queue_size="auto", queue_min=8, queue_max=20)
 LAYERED = {"momentum": 0.5, "alpha_warmup_steps": 2, "queue_size": QUEUE}
 
 CASES: dict[str, tuple[Callable[[Any], Atc], str]] = {
@@ -117,6 +126,10 @@ def run_training(make_model: Callable[..., Any], make_batch: Callable[..., Any])
         )
         results[name] = train(criterion, batches, ddp)
 
+    # The matching head takes no part; the batches are those of the cases.
+    criterion = MocoAtc(make_model(seed=0), AUTO).train()
+    results["auto"] = train(criterion, batches)["state"]
+
     # Four items on the first rank, two on the second.
     uneven = slice(0, 4) if rank() == 0 else slice(4, BATCH)
     criterion = CASES["moco_atc"][0](make_model(seed=0)).train()
@@ -149,6 +162,7 @@ def run_gathers() -> dict[str, Any]:
         "int64": gather(torch.full((3 - rank(),), 2**62 + rank())),
         "bool": gather(torch.tensor([[True, False], [False, True]])[: 2 - rank()]),
         "longest": pad_to_longest(torch.ones(1, 2 + 3 * rank(), 4), dim=1),
+        "decision": torch.tensor([of_first_rank(rank() == i, x.device) for i in range(WORLD)]),
         "empty": gather(torch.ones(2 * rank(), 3)),
     }
 
@@ -200,6 +214,12 @@ def test_gathers_put_uneven_batches_in_rank_order(ranks) -> None:
         assert found["int64"].tolist() == [2**62] * 3 + [2**62 + 1] * 2
         assert found["bool"].tolist() == [[True, False], [False, True], [True, False]]
         assert found["empty"].tolist() == [[1.0] * 3] * 2
+
+
+def test_the_first_rank_decides(ranks) -> None:
+    for found in ranks:
+        assert found["gathers"]["decision"].tolist() == [True, False]
+    assert of_first_rank(True, torch.device("cpu")) and not of_first_rank(False, torch.device("cpu"))
 
 
 def test_gradient_of_a_gather_is_summed_over_the_ranks_that_used_the_row(ranks) -> None:
@@ -265,7 +285,7 @@ def test_ranks_hold_the_same_weights_and_queues(case) -> None:
             assert torch.equal(first["state"][name], single["state"][name]), name
     if "audio_queue.position" in single["state"]:
         # Full, and 5 batches of 6 written into 10 rows.
-        assert single["state"]["audio_queue.position"].tolist() == [QUEUE, 0]
+        assert single["state"]["audio_queue.position"][:2].tolist() == [QUEUE, 0]
 
 
 def test_the_halves_differ_in_length(ranks) -> None:
@@ -280,7 +300,17 @@ def test_negatives_of_the_own_batch_keep_the_ranks_together(ranks) -> None:
     assert torch.isfinite(first["losses"]).all() and torch.isfinite(second["losses"]).all()
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name
-    assert first["state"]["text_queue.position"].tolist() == [QUEUE, 0]
+    assert first["state"]["text_queue.position"][:2].tolist() == [QUEUE, 0]
+
+
+def test_queues_grow_on_both_ranks_alike(ranks) -> None:
+    states = [found["auto"] for found in ranks]
+    for modality in ("audio", "text"):
+        for name in ("embeddings", "clip_ids", "caption_ids", "position"):
+            first, second = (state[f"{modality}_queue.{name}"] for state in states)
+            assert torch.equal(first, second)
+        count, _, size, _ = first.tolist()
+        assert size > AUTO.queue_min and count > AUTO.queue_min
 
 
 def test_uneven_batches_add_up_to_the_whole(ranks, tiny_model, tiny_batch) -> None:

@@ -65,6 +65,90 @@ def test_state_goes_on_exactly_and_another_size_keeps_the_newest(
     assert [row[1] for row in rows(resized)] == (kept[-other:] if other else [])
 
 
+@given(
+    size=st.integers(1, 6),
+    extra=st.integers(0, 20),
+    events=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=12),
+)
+def test_growing_keeps_the_rows_and_their_order(
+    size: int, extra: int, events: list[tuple[int, int]]
+) -> None:
+    queue, plain, first = EmbeddingQueue(size, 2, max_size=size + extra), [], 0
+    for n, more in events:
+        queue.enqueue(*batch(first, n, 2))
+        plain = (plain + list(range(first, first + n)))[-queue.size :]
+        first += n
+        queue.grow(min(queue.size + more, queue.max_size))
+        assert [row[1] for row in rows(queue)] == plain
+        newest = len(plain) // 2
+        assert queue.newest(newest)[:, 0].tolist() == plain[len(plain) - newest :]
+
+        again = EmbeddingQueue(size, 2, max_size=size + extra)
+        again.load_state_dict(queue.state_dict())
+        assert (again.size, again.refilled) == (queue.size, queue.refilled)
+        for q in (queue, again):
+            q.enqueue(*batch(first, 1, 2))
+        plain, first = [*plain, first][-queue.size :], first + 1
+        assert rows(again) == rows(queue)
+        for name, value in queue.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name])
+
+
+def test_refilled_means_full_of_something_new() -> None:
+    queue = EmbeddingQueue(4, 2, max_size=8)
+    found = []
+    for i in range(12):
+        queue.enqueue(*batch(i, 1, 2))
+        found.append(queue.refilled)
+        if queue.refilled:
+            queue.grow(8 if i == 3 else queue.size)
+    # Full; full at twice the size, beside the four rows it had; then not before a whole round.
+    assert [i for i, full in enumerate(found) if full] == [3, 7]
+    for i in range(12, 16):
+        queue.enqueue(*batch(i, 1, 2))
+    assert queue.refilled
+    assert not EmbeddingQueue(0, 2).refilled
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded", "size", "kept"),
+    [
+        # (size, grown to, max_size) of both; what the loaded queue has then of 10 written rows
+        ((3, 6, 12), (12, 12, 12), 12, 6),
+        ((3, 6, 12), (4, 4, 4), 4, 4),
+        ((3, 6, 12), (2, 2, 12), 6, 6),
+        ((3, 6, 12), (2, 2, 5), 5, 5),
+        ((8, 8, 8), (2, 4, 12), 8, 8),
+        ((8, 8, 8), (2, 4, 6), 6, 6),
+    ],
+)
+def test_a_state_goes_from_a_queue_that_grows_to_one_that_does_not_and_back(
+    saved, loaded, size: int, kept: int
+) -> None:
+    source, target = (EmbeddingQueue(q[0], 2, max_size=q[2]) for q in (saved, loaded))
+    source.grow(saved[1])
+    target.grow(loaded[1])
+    source.enqueue(*batch(0, 10, 2))
+    target.enqueue(*batch(50, 3, 2))
+    target.load_state_dict(source.state_dict())
+    assert target.size == size
+    assert [row[1] for row in rows(target)] == list(range(10 - kept, 10))
+    target.enqueue(*batch(10, 1, 2))
+    assert 10 in target.valid[1].tolist() and len(target) == min(kept + 1, size)
+
+
+def test_a_state_of_the_first_version_loads() -> None:
+    queue = EmbeddingQueue(4, 2)
+    queue.enqueue(*batch(0, 6, 2))
+    state = queue.state_dict()
+    state["position"] = state["position"][:2]
+    for target in (EmbeddingQueue(4, 2), EmbeddingQueue(2, 2, max_size=4)):
+        target.load_state_dict(state)
+        assert target.size == 4 and rows(target) == rows(queue)
+        target.enqueue(*batch(6, 1, 2))
+        assert [row[1] for row in rows(target)] == [3, 4, 5, 6]
+
+
 def test_unwritten_rows_are_not_read() -> None:
     queue = EmbeddingQueue(8, 2)
     assert len(queue) == 0 and queue.valid[0].shape == (0, 2)
@@ -100,6 +184,11 @@ def test_clear_forgets() -> None:
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="size >= 0"):
         EmbeddingQueue(-1, 2)
+    with pytest.raises(ValueError, match="size 4 cannot have the max_size 3"):
+        EmbeddingQueue(4, 2, max_size=3)
+    for size in (3, 9):
+        with pytest.raises(ValueError, match=f"of 4 rows can grow to 4 up to 8, not to {size}"):
+            EmbeddingQueue(4, 2, max_size=8).grow(size)
     queue = EmbeddingQueue(4, 2)
     with pytest.raises(ValueError, match="embeddings of size 2"):
         queue.enqueue(torch.ones(2, 3), torch.arange(2), torch.arange(2))

@@ -41,8 +41,17 @@ class MocoAtcConfig(AtcConfig):
     positives: PositivesMode = "clip_or_caption"
     """Which items count as positives: of one clip, or also of one caption text."""
 
-    queue_size: int = 65_536
-    """Rows of each queue."""
+    queue_size: int | Literal["auto"] = 65_536
+    """Rows of each queue. ``auto`` starts with ``queue_min`` rows and doubles them as long as the
+    older half of a full queue is worth it by the rule of :mod:`atr_moco_plugin.rank.growth`. That
+    is asked whenever the queue is full after the warm-up and, where the answer was no, again each
+    time it has been rewritten, since a space may open up later; a queue never shrinks."""
+
+    queue_min: int = 256
+    """Rows that ``queue_size: auto`` starts with."""
+
+    queue_max: int = 65_536
+    """Rows that ``queue_size: auto`` ends with at most; memory for them is taken at the start."""
 
     queue_positives: Literal["target", "ignore"] = "target"
     """Queue rows that are positives: share the target mass (ALBEF with ids), or take no part in
@@ -64,7 +73,18 @@ class MocoAtcConfig(AtcConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("queue_size", "queue_warmup_steps", "alpha_warmup_steps"):
+        if isinstance(self.queue_size, str):
+            if self.queue_size != "auto":
+                raise ValueError(f"`queue_size` is {self.queue_size!r}, expected rows or auto.")
+            # Two halves of two rows: of one row the rank is not defined.
+            if not 4 <= self.queue_min <= self.queue_max:
+                raise ValueError(
+                    f"`queue_min` is {self.queue_min}, expected 4 to `queue_max`, which is "
+                    f"{self.queue_max}."
+                )
+        elif self.queue_size < 0:
+            raise ValueError(f"`queue_size` is {self.queue_size}, expected 0 or more, or auto.")
+        for name in ("queue_warmup_steps", "alpha_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
         for name in ("momentum", "alpha"):

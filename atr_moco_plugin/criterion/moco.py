@@ -17,10 +17,18 @@ from atr_moco_plugin.criterion.atm import atm_loss, hard_negatives
 from atr_moco_plugin.criterion.baseline import Atc, Inputs
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import gather, gather_tokens, rank, sizes, world_size
+from atr_moco_plugin.distributed import (
+    gather,
+    gather_tokens,
+    of_first_rank,
+    rank,
+    sizes,
+    world_size,
+)
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.rank.growth import growth_of_last_half
 
 
 class MocoAtc(Atc):
@@ -34,7 +42,7 @@ class MocoAtc(Atc):
 
     config_class: ClassVar[type[AtcConfig]] = MocoAtcConfig
 
-    measures: ClassVar[tuple[str, ...]] = (*Atc.measures, "alpha", "queue_fill")
+    measures: ClassVar[tuple[str, ...]] = (*Atc.measures, "alpha", "queue_fill", "queue_size")
 
     config: MocoAtcConfig
 
@@ -42,8 +50,9 @@ class MocoAtc(Atc):
         super().__init__(model, config)
         self.audio_m = MomentumCopy(model.audio)
         self.text_m = MomentumCopy(model.text)
-        self.audio_queue = EmbeddingQueue(config.queue_size, model.embed_dim)
-        self.text_queue = EmbeddingQueue(config.queue_size, model.embed_dim)
+        self.audio_queue = _make_queue(config, model.embed_dim)
+        self.text_queue = _make_queue(config, model.embed_dim)
+        self._growth_limit = self.audio_queue.max_size
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
         self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
         self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
@@ -61,12 +70,39 @@ class MocoAtc(Atc):
         return self.config.alpha * progress
 
     def on_optimizer_step(self) -> None:
-        """See :meth:`Atc.on_optimizer_step`; moves the momentum copies and counts the step."""
+        """See :meth:`Atc.on_optimizer_step`; moves the momentum copies, counts the step, and lets
+        the queues grow where ``queue_size`` is ``auto``."""
         super().on_optimizer_step()
         self.audio_m.update(self.model.audio, self.config.momentum)
         self.text_m.update(self.model.text, self.config.momentum)
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
+        self._grow_queues()
+
+    def limit_growth(self, rows: int) -> None:
+        """Let ``queue_size: auto`` grow to this many rows at most, such as the pairs of an epoch: a
+        longer queue holds every item more than once. It is not part of the state.
+
+        Args:
+            rows: above ``queue_max`` or below the present size it changes nothing.
+        """
+        self._growth_limit = min(rows, self.audio_queue.max_size)
+
+    def _grow_queues(self) -> None:
+        size = self.audio_queue.size
+        if size >= self._growth_limit or not self.audio_queue.refilled:
+            return
+        if self._num_steps < self.config.queue_warmup_steps:
+            return
+        # The queues are equal on every rank, their singular values up to rounding only.
+        worth_it = rank() == 0 and any(
+            growth_of_last_half(queue.newest(size // 2), queue.valid[0]).worth_it
+            for queue in self.queues.values()
+        )
+        if of_first_rank(worth_it, self.num_steps.device):
+            size = min(2 * size, self._growth_limit)
+        for queue in self.queues.values():
+            queue.grow(size)
 
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
@@ -125,11 +161,18 @@ class MocoAtc(Atc):
             "temperature": self.temperature.detach().squeeze(),
             "alpha": loss_atc.new_tensor(self.alpha),
             "queue_fill": loss_atc.new_tensor(fill),
+            "queue_size": loss_atc.new_tensor(self.audio_queue.size),
         }
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._num_steps = int(self.num_steps)
+
+
+def _make_queue(config: MocoAtcConfig, dim: int) -> EmbeddingQueue:
+    if config.queue_size == "auto":
+        return EmbeddingQueue(config.queue_min, dim, max_size=config.queue_max)
+    return EmbeddingQueue(config.queue_size, dim)
 
 
 def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:
