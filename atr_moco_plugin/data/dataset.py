@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import check_length, read_audio
+from atr_moco_plugin.data.audio import check_length, fit_length
+from atr_moco_plugin.data.cache import Packed, pack, unpack
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id, normalize_caption
 
 RelevanceMode = Literal["clip", "label"]
@@ -100,11 +102,6 @@ _LEFT_OUT = {
 }
 
 
-def read_source(clip: Clip) -> NDArray[np.float32]:
-    """Decode ``clip.source``, the path of an audio file, with :func:`~.audio.read_audio`."""
-    return read_audio(clip.source)
-
-
 class AudioTextDataset:
     """Named splits of clips, and the way to their audio.
 
@@ -112,7 +109,8 @@ class AudioTextDataset:
         name: part of every clip id; give two different data sets two names.
         splits: split name to clips. A key may occur only once in the whole data set.
         read: a clip to its waveform, ``[samples]`` float32 at 16 kHz mono. With worker processes
-            that are spawned it must be picklable.
+            that are spawned it must be picklable. Where it has a method ``crop``, as
+            :class:`~atr_moco_plugin.data.reader.AudioReader` has, parts are asked of that.
         relevance_mode: the default of :meth:`relevance`.
         seconds: total duration, where it is known.
         missing: clips that the data set lists and whose audio was not found.
@@ -129,7 +127,7 @@ class AudioTextDataset:
         name: str,
         splits: Mapping[str, Sequence[Clip]],
         *,
-        read: Callable[[Clip], NDArray[np.float32]] = read_source,
+        read: Callable[[Clip], NDArray[np.float32]] | None = None,
         relevance_mode: RelevanceMode = "clip",
         seconds: float | None = None,
         missing: int = 0,
@@ -143,8 +141,8 @@ class AudioTextDataset:
         self.missing = missing
         self.counts: dict[str, Counts] = dict(counts or {})
         self.cache = cache
-        self._read = read
-        self._cached: dict[str, NDArray[np.int16] | NDArray[np.float32]] = {}
+        self._read = AudioReader() if read is None else read
+        self._cached: dict[str, Packed] = {}
         self._check()
 
     def _check(self) -> None:
@@ -180,21 +178,39 @@ class AudioTextDataset:
         """The clip's 63-bit id."""
         return clip.clip_id(self.name)
 
-    def load(self, clip: Clip) -> NDArray[np.float32]:
-        """The clip's waveform, ``[samples]`` float32 at 16 kHz mono; do not write to it.
+    def read_with(self, reader: AudioReader) -> None:
+        """Read files with another decoder or a cache; a data set that renders its clips keeps its
+        own way."""
+        if isinstance(self._read, AudioReader):
+            self._read = reader
+
+    def load(
+        self, clip: Clip, samples: int | None = None, generator: torch.Generator | None = None
+    ) -> NDArray[np.float32]:
+        """The clip's waveform, float32 at 16 kHz mono; do not write to it.
+
+        Args:
+            clip: a clip of this data set.
+            samples: the most samples to return; ``None`` returns all.
+            generator: where the start of a longer clip's part comes from; ``None`` takes its
+                beginning.
+
+        Returns:
+            ``[n]``; a clip shorter than ``samples`` is returned as it is.
 
         Raises:
             FileNotFoundError, ValueError: if the audio is missing, unreadable or too short.
         """
         cached = self._cached.get(clip.key)
-        if cached is None:
+        if cached is not None:
+            waveform = unpack(cached)
+        elif samples is not None and not self.cache and hasattr(self._read, "crop"):
+            return self._read.crop(clip, samples, generator)
+        else:
             waveform = check_length(self._read(clip), f"{self.name} clip {clip.key!r}")
             if self.cache:
-                self._cached[clip.key] = _pack(waveform)
-            return waveform
-        if cached.dtype == np.int16:
-            return cached.astype(np.float32) / np.float32(32768)
-        return cached.astype(np.float32, copy=False)
+                self._cached[clip.key] = pack(waveform, exact=True)
+        return waveform if samples is None else fit_length(waveform, samples, generator)
 
     def summary(self) -> str:
         """One line: clips and captions a split, duration, shared captions, what was left out."""
@@ -315,13 +331,3 @@ def _captions_a_clip(clips: Sequence[Clip]) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.1f} s"
-
-
-def _pack(waveform: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float32]:
-    """16-bit integers where they give ``waveform`` back exactly, else a copy of it."""
-    scaled = waveform * np.float32(32768)
-    with np.errstate(invalid="ignore"):
-        packed = scaled.astype(np.int16)
-    if np.array_equal(packed.astype(np.float32), scaled):
-        return packed
-    return waveform.copy()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from atr_moco_plugin.data.audio import fit_length
 from atr_moco_plugin.data.batch import PairBatch, Tokenize, pad_waveforms
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.plan import (
@@ -263,4 +262,4 @@ def iterate_audio(
     samples = max_samples(max_seconds)
     for start in range(0, len(clips), batch_size):
         chosen = clips[start : start + batch_size]
-        yield pad_waveforms([fit_length(dataset.load(clip), samples) for clip in chosen])
+        yield pad_waveforms([dataset.load(clip, samples) for clip in chosen])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE, fit_length
+from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, collate
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.ids import stable_digest
@@ -161,7 +161,6 @@ class Batches(Dataset[Fetched]):
     def _example(self, clip: Clip, column: int | None, epoch: int) -> Example:
         # Without shuffling every pass is the same one.
         draw = epoch if self.shuffle else 0
-        waveform = self.dataset.load(clip)
         if column is None:
             column = stable_digest("draw", self.seed, draw, clip.key) % len(clip.captions)
         generator: torch.Generator | None = None
@@ -169,7 +168,7 @@ class Batches(Dataset[Fetched]):
             seed = stable_digest("crop", self.seed, epoch, clip.key, column)
             generator = torch.Generator().manual_seed(seed)
         return Example(
-            waveform=fit_length(waveform, self.max_samples, generator),
+            waveform=self.dataset.load(clip, self.max_samples, generator),
             caption=clip.captions[column],
             clip_id=self.dataset.clip_id(clip),
             caption_id=clip.caption_ids[column],

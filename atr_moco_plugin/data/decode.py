@@ -1,0 +1,224 @@
+"""Audio files to mono samples at their own rate.
+
+soundfile is the default. torchcodec also reads what only FFmpeg knows (AAC, WMA, ...), needs
+FFmpeg's libraries, and always decodes a whole file. Lossy formats may come out of two decoders with
+different numbers of samples.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from atr_moco_plugin.data.source import Source, open_source
+
+Decoder = Literal["soundfile", "torchcodec"]
+
+RATES = (1_000, 768_000)
+"""Lowest and highest sampling rate accepted, in Hz: a header that says otherwise is damaged, and
+resampling from 1 Hz would take 16,000 times the memory of the file."""
+
+MAX_HOURS = 3.0
+"""Longest file that is decoded as a whole: 0.7 GB as 16 kHz mono. Crops are taken from longer ones
+too."""
+
+TOLERANCE = 0.1
+"""Seconds that a WAV or FLAC file may be shorter than its header says."""
+
+_BLOCK = 2**20  # samples over all channels that are decoded at once
+
+# A seek is exact to the sample where every sample (or every FLAC frame) stands for itself.
+# libsndfile's seek in Vorbis lands elsewhere, and in MP3 it may be "fuzzy".
+_EXACT_SEEK = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
+# libsndfile corrects a WAV header by the file's size and says so in its log.
+_CORRECTED = re.compile(r"^\s*data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+# A program that writes to a pipe cannot know the length and puts about 2 or 4 GiB there.
+_UNKNOWN_BYTES = 2**31 - 2**16
+
+
+def check_decoder(decoder: str) -> None:
+    """Refuse an unknown decoder, and torchcodec where it cannot be loaded.
+
+    Raises:
+        ValueError: saying what is missing.
+    """
+    if decoder not in get_args(Decoder):
+        raise ValueError(f"decoder must be 'soundfile' or 'torchcodec', not {decoder!r}")
+    if decoder == "torchcodec":
+        _torchcodec()
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[soundfile.SoundFile]:
+    """Open audio with soundfile; its errors become one sentence that names the source.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not readable as audio, within the ``with`` block too.
+    """
+    try:
+        with soundfile.SoundFile(open_source(source)) as file:
+            check_rate(file.samplerate, source)
+            yield file
+    except soundfile.SoundFileError as error:
+        raise ValueError(
+            f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
+        ) from error
+
+
+def check_rate(rate: int, source: Source) -> None:
+    """Refuse a sampling rate outside of :data:`RATES`.
+
+    Raises:
+        ValueError: naming the source.
+    """
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(
+            f"{source}: has a sampling rate of {rate} Hz, expected {RATES[0]} to {RATES[1]}; "
+            "fetch it again or leave it out"
+        )
+
+
+def check_complete(file: soundfile.SoundFile, source: Source) -> None:
+    """Refuse a WAV or FLAC file that ends before its header says, without decoding all of it.
+
+    Other formats do not say how long they are: what is there of them counts.
+
+    Raises:
+        ValueError: if more than :data:`TOLERANCE` is missing.
+    """
+    if file.format == "FLAC":
+        # What is missing is at the end, so one sample from there decides.
+        last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
+        try:
+            file.seek(last)
+            complete = len(file.read(1)) == min(1, file.frames)
+        except soundfile.SoundFileError:
+            complete = False
+        if not complete:
+            raise ValueError(
+                f"{source}: is truncated, its header says {file.frames / file.samplerate:.3f} s; "
+                "fetch it again or leave it out"
+            )
+    found = _CORRECTED.search(file.extra_info)
+    if found is None or int(found[1]) >= _UNKNOWN_BYTES or not file.frames:
+        return
+    said, there = int(found[1]), int(found[2])
+    seconds = file.frames / file.samplerate
+    if (said / there - 1) * seconds > TOLERANCE:
+        raise ValueError(
+            f"{source}: is truncated, {seconds:.3f} s of {said / there * seconds:.3f} s are there; "
+            "fetch it again or leave it out"
+        )
+
+
+def read_frames(
+    file: soundfile.SoundFile, source: Source, start: int = 0, stop: int | None = None
+) -> NDArray[np.float32]:
+    """Decode samples ``start`` to ``stop`` of every channel, averaged over the channels.
+
+    What lies before ``start`` is skipped by a seek where that is exact, else by decoding it. Memory
+    is taken for what is there, not for what the header says.
+
+    Args:
+        file: the open file.
+        source: for messages.
+        start: first sample.
+        stop: one after the last; ``None`` reads to the end, at most :data:`MAX_HOURS`.
+
+    Returns:
+        ``[stop - start]`` float32, fewer where the file ends before.
+
+    Raises:
+        ValueError: if samples are NaN or infinite, or the file is damaged or too long.
+    """
+    rows = max(1, _BLOCK // file.channels)
+    position = start if file.subtype.startswith(_EXACT_SEEK) else 0
+    limit = stop if stop is not None else int(MAX_HOURS * 3600 * file.samplerate) + 1
+    mono: list[NDArray[np.float32]] = []
+    try:
+        file.seek(position)
+        while position < limit:
+            frames = file.read(min(rows, limit - position), dtype="float32", always_2d=True)
+            if not len(frames):
+                break
+            position += len(frames)
+            if position > start:
+                wanted = frames[max(0, len(frames) - (position - start)) :]
+                mono.append(average(wanted, source))
+    except soundfile.SoundFileError as error:
+        raise ValueError(
+            f"{source}: is damaged after {position / file.samplerate:.3f} s of "
+            f"{file.frames / file.samplerate:.3f} s ({_reason(error)}); fetch it again or leave it "
+            "out"
+        ) from error
+    if stop is None and position == limit:
+        raise ValueError(
+            f"{source}: lasts more than {MAX_HOURS:.0f} hours; cut it into shorter files"
+        )
+    return np.concatenate(mono) if mono else np.zeros(0, np.float32)
+
+
+def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
+    """Average ``[n, channels]`` over the channels.
+
+    Raises:
+        ValueError: if there are NaN or infinite samples.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        mono = np.ascontiguousarray(frames.mean(axis=1, dtype=np.float32))
+    if not np.isfinite(mono).all():
+        raise ValueError(f"{source}: has NaN or infinite samples; fetch it again or leave it out")
+    return mono
+
+
+def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
+    """Decode a whole file with FFmpeg.
+
+    Returns:
+        ``[samples]`` float32, averaged over the channels, and their rate in Hz.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if torchcodec is not installed, or the file cannot be used.
+    """
+    decoders = _torchcodec()
+    try:
+        samples = decoders.AudioDecoder(open_source(source)).get_all_samples()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
+        ) from error
+    check_rate(samples.sample_rate, source)
+    return average(samples.data.numpy().T, source), samples.sample_rate
+
+
+def _torchcodec() -> Any:
+    # Imported by name and when asked for: it is optional, and loads FFmpeg's libraries.
+    try:
+        return importlib.import_module("torchcodec.decoders")
+    except ImportError as error:
+        raise ValueError(
+            f"decoder 'torchcodec' needs the package torchcodec ({_reason(error)}); install the "
+            "version made for this PyTorch, or use decoder 'soundfile'"
+        ) from error
+    except (RuntimeError, OSError) as error:
+        raise ValueError(
+            "decoder 'torchcodec' cannot load its libraries; install FFmpeg's shared libraries "
+            "(versions 4 to 7) and the torchcodec made for this PyTorch, or use decoder 'soundfile'"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "error_string", "") or str(error)
+    lines = text.strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,81 @@
+"""Where the bytes of a clip are: a file, or a part of a larger one."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_SLICE_BYTES = 256 * 2**20
+"""Largest part of a file that is read into memory at once: 10 minutes of 24-bit stereo at 48 kHz
+are 165 MiB."""
+
+
+@dataclass(frozen=True)
+class FileSlice:
+    """A run of bytes in a file, such as a member of a tar shard.
+
+    Attributes:
+        path: the file.
+        offset: where the run begins, in bytes.
+        size: how long it is, at most :data:`MAX_SLICE_BYTES`.
+        name: what it is called there; for messages, never used as a path.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, member {self.name}"
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the run is too long, or the file ends within it.
+        """
+        if self.size > MAX_SLICE_BYTES:
+            raise ValueError(
+                f"{self}: has {self.size:,} bytes, more than {MAX_SLICE_BYTES:,}; leave it out"
+            )
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self}: no such file; check the data set's root folder")
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise ValueError(
+                f"{self}: the file ends {self.size - len(data):,} bytes too early; fetch it again"
+            )
+        return data
+
+
+Source = str | os.PathLike[str] | FileSlice
+"""A path, or a part of a file."""
+
+
+def open_source(source: Source) -> Path | io.BytesIO:
+    """What an audio decoder opens: the path of a whole file, else the bytes in memory.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as :meth:`FileSlice.read`, and if the source is empty.
+    """
+    if isinstance(source, FileSlice):
+        size, opened = source.size, io.BytesIO(source.read())
+    else:
+        opened = Path(source)
+        if not opened.is_file():
+            raise FileNotFoundError(
+                f"{source}: no such audio file; check the data set's root folder"
+            )
+        size = opened.stat().st_size
+    if size == 0:
+        raise ValueError(
+            f"{source}: not readable as audio (the file is empty); fetch it again or leave it out"
+        )
+    return opened
