@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.data.batch import PairBatch, Tokenize, pad_waveforms
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.plan import (
@@ -50,15 +57,20 @@ class PairLoader(Iterator[PairBatch]):
         drop_last: leave an incomplete last batch out.
         num_workers: processes that decode ahead; 0 decodes in this one. The batches do not depend
             on it.
+        prefetch: batches that each worker process decodes ahead.
         captions: ``"random"`` pairs each clip with one of its captions, drawn anew each epoch;
             ``"all"`` makes every (clip, caption) pair an example.
         max_bad: unreadable clips that are tolerated. Each is named once in a warning and replaced
             by a following readable one of the order, so that batches keep their size.
         strict: stop at the first unreadable clip.
         pin_memory: put batches into page-locked memory, for faster copies to a GPU.
+        augment: random changes of the waveforms, drawn anew each epoch; ``None`` makes none. They
+            are part of the batch, so that online and momentum encoders see the same ones, as in
+            ALBEF and BLIP.
 
     Raises:
-        ValueError: if the split does not exist or gives no batch, or an argument is out of range.
+        ValueError: if the split does not exist or gives no batch, an argument is out of range, or
+            ``augment`` is given without ``shuffle``.
     """
 
     def __init__(
@@ -75,10 +87,12 @@ class PairLoader(Iterator[PairBatch]):
         world_size: int = 1,
         drop_last: bool,
         num_workers: int = 0,
+        prefetch: int = 2,
         captions: CaptionMode = "random",
         max_bad: int = 10,
         strict: bool = False,
         pin_memory: bool = False,
+        augment: AugmentConfig | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -86,6 +100,10 @@ class PairLoader(Iterator[PairBatch]):
             raise ValueError(f"rank must be in [0, world_size={world_size}), not {rank}")
         if captions not in ("random", "all"):
             raise ValueError(f"captions must be 'random' or 'all', not {captions!r}")
+        if prefetch < 1:
+            raise ValueError(f"prefetch must be at least 1, not {prefetch}")
+        if augment is not None and not shuffle:
+            raise ValueError("augment is for training; leave it out or set shuffle=True")
         self._batches = Batches(
             dataset=dataset,
             split=split,
@@ -98,6 +116,7 @@ class PairLoader(Iterator[PairBatch]):
             world_size=world_size,
             captions=captions,
             tolerated=0 if strict else max_bad,
+            augment=augment,
         )
         size = len(self._batches.pairs)
         self._length = num_batches(size, batch_size, world_size, drop_last=drop_last)
@@ -117,6 +136,7 @@ class PairLoader(Iterator[PairBatch]):
             "world_size": world_size,
             "drop_last": drop_last,
             "captions": captions,
+            "augment": None if augment is None else asdict(augment),
         }
         self._strict, self._max_bad = strict, max_bad
         self._epoch, self._position = 0, 0
@@ -127,6 +147,7 @@ class PairLoader(Iterator[PairBatch]):
             batch_size=None,
             sampler=self._schedule,
             num_workers=num_workers,
+            prefetch_factor=prefetch if num_workers > 0 else None,
             collate_fn=unchanged,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
@@ -247,19 +268,58 @@ class PairLoader(Iterator[PairBatch]):
 
 
 def iterate_audio(
-    dataset: AudioTextDataset, clips: Sequence[Clip], batch_size: int, max_seconds: float
+    dataset: AudioTextDataset,
+    clips: Sequence[Clip],
+    batch_size: int,
+    max_seconds: float,
+    num_workers: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Decode clips in order for evaluation; longer ones keep their first ``max_seconds``.
+    """Decode clips in order for evaluation: the same samples each time, whatever the batch size.
+
+    A clip is whole up to ``max_seconds``; a longer one keeps its first ``max_seconds``, and a
+    shorter one is followed by zeros that its length leaves out, never repeated.
+
+    Args:
+        dataset: where clips come from.
+        clips: those to decode.
+        batch_size: clips a batch.
+        max_seconds: longest waveform.
+        num_workers: threads that decode ahead, at most one batch and one clip each; 0 decodes when
+            a batch is asked for. Threads do, since soundfile and soxr let others run meanwhile.
 
     Yields:
         ``(waveforms [B, samples] float32, lengths [B] int64)``; the last B may be smaller.
 
     Raises:
-        FileNotFoundError, ValueError: if a clip cannot be read: an evaluation skips nothing.
+        FileNotFoundError, ValueError: if a clip cannot be read, in its turn: an evaluation skips
+            nothing.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be at least 0, not {num_workers}")
     samples = max_samples(max_seconds)
-    for start in range(0, len(clips), batch_size):
-        chosen = clips[start : start + batch_size]
-        yield pad_waveforms([dataset.load(clip, samples) for clip in chosen])
+    waveforms = _decode_ahead(dataset, clips, samples, batch_size, num_workers)
+    while chosen := list(islice(waveforms, batch_size)):
+        yield pad_waveforms(chosen)
+
+
+def _decode_ahead(
+    dataset: AudioTextDataset, clips: Sequence[Clip], samples: int, ahead: int, num_workers: int
+) -> Iterator[NDArray[np.float32]]:
+    """The beginning of each clip in order, with ``ahead`` clips and one a thread under way."""
+    if num_workers == 0:
+        yield from (dataset.load(clip, samples) for clip in clips)
+        return
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
+    try:
+        pending: deque[Future[NDArray[np.float32]]] = deque()
+        for clip in clips:
+            if len(pending) == ahead + num_workers:
+                yield pending.popleft().result()
+            pending.append(pool.submit(dataset.load, clip, samples))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # Also where the caller stops early: nothing that has not begun is decoded any more.
+        pool.shutdown(wait=True, cancel_futures=True)

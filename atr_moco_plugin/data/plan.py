@@ -1,8 +1,9 @@
 """Which pairs are in which batch, and how a batch is read.
 
 What batch number k of epoch e holds is a pure function of the data set, the settings and the seed:
-the order, the caption drawn for a clip, the crop and the substitute of an unreadable clip. So a run
-that stops and resumes, or prefetches with another number of workers, sees the same data.
+the order, the caption drawn for a clip, the crop, its augmentation and the substitute of an
+unreadable clip. So a run that stops and resumes, or prefetches with another number of workers, sees
+the same data.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
+from atr_moco_plugin.data.augment import AugmentConfig, augment
 from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, collate
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.ids import stable_digest
@@ -105,6 +107,7 @@ class Batches(Dataset[Fetched]):
     world_size: int
     captions: CaptionMode
     tolerated: int
+    augment: AugmentConfig | None = None
 
     def __post_init__(self) -> None:
         clips = self.dataset.clips(self.split)
@@ -165,14 +168,21 @@ class Batches(Dataset[Fetched]):
             column = stable_digest("draw", self.seed, draw, clip.key) % len(clip.captions)
         generator: torch.Generator | None = None
         if self.shuffle:
-            seed = stable_digest("crop", self.seed, epoch, clip.key, column)
-            generator = torch.Generator().manual_seed(seed)
+            generator = self._generator("crop", epoch, clip, column)
+        waveform = self.dataset.load(clip, self.max_samples, generator)
+        if self.augment is not None:
+            changes = self._generator("augment", epoch, clip, column)
+            waveform = augment(waveform, self.augment, changes)
         return Example(
-            waveform=self.dataset.load(clip, self.max_samples, generator),
+            waveform=waveform,
             caption=clip.captions[column],
             clip_id=self.dataset.clip_id(clip),
             caption_id=clip.caption_ids[column],
         )
+
+    def _generator(self, what: str, epoch: int, clip: Clip, column: int) -> torch.Generator:
+        seed = stable_digest(what, self.seed, epoch, clip.key, column)
+        return torch.Generator().manual_seed(seed)
 
 
 class Schedule(Sampler[tuple[int, int]]):
