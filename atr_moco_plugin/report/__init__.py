@@ -1,0 +1,43 @@
+"""The report of a run: one HTML file with tables, curves, spectra and retrievals to listen to.
+
+``collect_examples`` chooses the retrievals while the model is at hand, ``write_report`` makes the
+page from the files of the run, then and at any later time: ``python -m atr_moco_plugin.report RUN``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from atr_moco_plugin.report.examples import Examples, collect_examples
+from atr_moco_plugin.report.files import ReportError
+
+__all__ = ["Examples", "ReportError", "collect_examples", "write_report"]
+
+
+def write_report(run_folder: str | os.PathLike[str]) -> Path:
+    """Write ``report/index.html`` of a run from the files in its folder.
+
+    What a run does not have (yet) is left out with a sentence that says why. The same files give
+    the same page, byte for byte.
+
+    Args:
+        run_folder: the output folder of a run.
+
+    Returns:
+        The page.
+
+    Raises:
+        ReportError: when the folder is not that of a run, or the packages of the extra ``report``
+            are not installed.
+    """
+    try:
+        from atr_moco_plugin.report.page import build_report
+    except ModuleNotFoundError as ex:
+        if (ex.name or "").partition(".")[0] not in ("jinja2", "matplotlib"):
+            raise
+        raise ReportError(
+            f"The report needs {ex.name}; install it with `pip install atr-moco-plugin[report]` "
+            f"and write the report with `python -m atr_moco_plugin.report {run_folder}`."
+        ) from None
+    return build_report(Path(run_folder))

@@ -1,0 +1,30 @@
+"""``python -m atr_moco_plugin.report RUN``: write the report of a run again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from atr_moco_plugin.report import ReportError, write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the reports of the run folders that are named; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m atr_moco_plugin.report",
+        description="Write report/index.html of finished or stopped runs from their files.",
+    )
+    parser.add_argument("run", nargs="+", type=Path, help="output folder of a run")
+    for run in parser.parse_args(arguments).run:
+        try:
+            print(write_report(run))
+        except ReportError as ex:
+            print(f"error: {ex}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
