@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
+from atr_moco_plugin.evaluation.relation import MatrixRelation, Relation
 
 
 @torch.no_grad()
@@ -37,12 +38,19 @@ def chance_metrics(relevant: Tensor) -> dict[str, float]:
             "chance_metrics expects a bool matrix [A, C] with at least one relevant pair, "
             f"got {relevant.dtype} {list(relevant.shape)}."
         )
+    return chance_of(MatrixRelation(relevant))
+
+
+def chance_of(relation: Relation) -> dict[str, float]:
+    """:func:`chance_metrics` of a relation that need not exist as a matrix.
+
+    Args:
+        relation: A clips and C captions, at least one pair of them relevant.
+    """
     metrics: dict[str, float] = {}
-    for way, axis in (("a2t", 1), ("t2a", 0)):
-        # In blocks, since summing a bool matrix at once makes an int64 copy of it.
-        blocks = torch.split(relevant, 256, dim=1 - axis)
-        relevant_items = torch.cat([block.sum(dim=axis) for block in blocks]).cpu()
-        expected = _direction(relevant_items, relevant.size(axis))
+    clips, captions = relation.shape
+    for way, relevant_items, items in zip(("a2t", "t2a"), relation.counts(), (captions, clips)):
+        expected = _direction(relevant_items.cpu(), items)
         metrics |= {f"{way}_{name}": value for name, value in expected.items()}
     metrics["r_sum"] = sum(metrics[f"{way}_r{k}"] for way in ("a2t", "t2a") for k in CUTOFFS)
     return metrics

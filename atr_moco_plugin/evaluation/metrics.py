@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.evaluation.relation import CaptionRelation
+
 CUTOFFS = (1, 5, 10)
 _AP_CUTOFF = 10
 # Scores in one block of queries, 64 MiB in float64.
@@ -128,10 +130,19 @@ def metrics_from(a2t_scores: Tensor, t2a_scores: Tensor, relevant: Tensor) -> di
         raise ValueError(f"relevant must be a bool matrix [A, C], got {relevant.dtype}.")
     if not bool(relevant.any()):
         raise ValueError("No pair is relevant, so there is nothing to retrieve.")
-    a2t = _direction(a2t_scores, relevant)
-    t2a = _direction(t2a_scores.T, relevant.T)
-    metrics = {f"a2t_{name}": value for name, value in a2t.items()}
-    metrics |= {f"t2a_{name}": value for name, value in t2a.items()}
+    return both_directions(
+        _direction(a2t_scores, relevant), _direction(t2a_scores.T, relevant.T)
+    )
+
+
+def both_directions(a2t: DirectionMetrics, t2a: DirectionMetrics) -> dict[str, float]:
+    """The figures of :func:`metrics_from` from those of its two directions.
+
+    Raises:
+        ValueError: when no query of a direction has a relevant item.
+    """
+    metrics = {f"a2t_{name}": value for name, value in a2t.compute().items()}
+    metrics |= {f"t2a_{name}": value for name, value in t2a.compute().items()}
     metrics["r_sum"] = sum(metrics[f"{way}_r{k}"] for way in ("a2t", "t2a") for k in CUTOFFS)
     return metrics
 
@@ -153,19 +164,48 @@ def caption_relevance(
     Raises:
         ValueError: when an index is out of range or the lengths differ.
     """
-    captions = len(caption_to_audio)
-    if captions and not 0 <= int(caption_to_audio.min()) <= int(caption_to_audio.max()) < clips:
-        raise ValueError(f"caption_to_audio must hold indices of the {clips} clips, 0 to A - 1.")
-    columns = torch.arange(captions, device=caption_to_audio.device)
-    if caption_ids is not None:
-        if len(caption_ids) != captions:
-            raise ValueError(
-                f"caption_to_audio has {captions} captions, caption_ids {len(caption_ids)}."
-            )
-        columns = torch.unique(caption_ids, return_inverse=True)[1]
-    has_text = torch.zeros(clips, captions, dtype=torch.bool, device=caption_to_audio.device)
-    has_text[caption_to_audio.long(), columns] = True
-    return has_text[:, columns]
+    relation = CaptionRelation(caption_to_audio, clips, caption_ids=caption_ids)
+    return relation.captions_of(0, clips)
+
+
+class DirectionMetrics:
+    """Figures of one direction, collected from blocks of queries.
+
+    See :func:`metrics_from` for what they are. A block may have any number of queries.
+    """
+
+    def __init__(self) -> None:
+        self._ranks: list[Tensor] = []
+        self._precisions: list[Tensor] = []
+        self._queries = 0
+
+    def update(self, scores: Tensor, relevant: Tensor) -> None:
+        """Take the next n queries.
+
+        Args:
+            scores: ``[n, items]``, any real dtype, without NaN.
+            relevant: ``[n, items]`` bool, on the device of ``scores``.
+        """
+        answerable = relevant.any(dim=1)
+        ranked = _rank_block(scores[answerable].double(), relevant[answerable])
+        self._ranks.append(ranked.rank)
+        self._precisions.append(ranked.average_precision)
+        self._queries += len(scores)
+
+    def compute(self) -> dict[str, float]:
+        """``r1, r5, r10, medr, map10, skipped``.
+
+        Raises:
+            ValueError: when no query has a relevant item.
+        """
+        rank = torch.cat(self._ranks)
+        if len(rank) == 0:
+            raise ValueError("No pair is relevant, so there is nothing to retrieve.")
+        metrics = {f"r{k}": 100 * float((rank <= k).double().mean()) for k in CUTOFFS}
+        metrics["medr"] = float(rank.double().quantile(0.5))
+        metrics["map10"] = 100 * float(torch.cat(self._precisions).mean())
+        metrics["skipped"] = float(self._queries - len(rank))
+        return metrics
 
 
 class _Ranked(NamedTuple):
@@ -173,24 +213,18 @@ class _Ranked(NamedTuple):
     average_precision: Tensor
 
 
-def _direction(scores: Tensor, relevant: Tensor) -> dict[str, float]:
+def _direction(scores: Tensor, relevant: Tensor) -> DirectionMetrics:
     """Figures with the rows as queries."""
-    blocks = [_rank_block(s, r) for s, r in _blocks(scores, relevant)]
-    rank = torch.cat([block.rank for block in blocks])
-    precision = torch.cat([block.average_precision for block in blocks])
-    metrics = {f"r{k}": 100 * float((rank <= k).double().mean()) for k in CUTOFFS}
-    metrics["medr"] = float(rank.double().quantile(0.5))
-    metrics["map10"] = 100 * float(precision.mean())
-    metrics["skipped"] = float(len(scores) - len(rank))
+    metrics = DirectionMetrics()
+    for block in _blocks(scores, relevant):
+        metrics.update(*block)
     return metrics
 
 
 def _blocks(scores: Tensor, relevant: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     rows = max(_BLOCK_ELEMENTS // scores.size(1), 1)
     relevant = relevant.to(scores.device)
-    for s, r in zip(torch.split(scores, rows), torch.split(relevant, rows), strict=True):
-        answerable = r.any(dim=1)
-        yield s[answerable].double(), r[answerable]
+    return zip(torch.split(scores, rows), torch.split(relevant, rows), strict=True)
 
 
 def _rank_block(scores: Tensor, relevant: Tensor) -> _Ranked:

@@ -66,8 +66,8 @@ def rerank(
         raise ValueError("similarity has values that are not finite; check the embeddings.")
 
     clips, captions = similarity.shape
-    texts = _top(similarity, min(k, captions))
-    audios = _top(similarity.T, min(k, clips))
+    texts = torch.cat([top_candidates(block, k) for block in _row_blocks(similarity)])
+    audios = torch.cat([top_candidates(block, k) for block in _row_blocks(similarity.T)])
     # A pair's number is audio * C + text.
     a2t_pairs = torch.arange(clips, device=similarity.device)[:, None] * captions + texts
     t2a_pairs = audios * captions + torch.arange(captions, device=similarity.device)[:, None]
@@ -110,19 +110,49 @@ def _row_blocks(similarity: Tensor) -> Iterator[Tensor]:
     yield from torch.split(similarity, max(_BLOCK_ELEMENTS // similarity.size(1), 1))
 
 
-def _top(similarity: Tensor, k: int) -> Tensor:
-    """Indices of the k largest of each row; unlike ``topk``, the lower index wins a tie."""
-    blocks = _row_blocks(similarity)
-    # Cloned, since a slice would keep the indices of the whole block alive.
-    return torch.cat(
-        [b.sort(dim=1, descending=True, stable=True).indices[:, :k].clone() for b in blocks]
-    )
-
-
 def _levels(similarity: Tensor, candidates: Tensor, scores: Tensor) -> Tensor:
-    """Rank levels of each row: the candidates by their score, the others below by similarity."""
-    blocks = _row_blocks(similarity)
-    tail = torch.cat([-1 - _dense_rank(block, descending=True) for block in blocks])
+    tail = torch.cat([tail_levels(block) for block in _row_blocks(similarity)])
+    return candidate_levels(tail, candidates, scores)
+
+
+def top_candidates(cosines: Tensor, k: int) -> Tensor:
+    """The k items of highest cosine of each query; unlike ``topk``, the lower index wins a tie.
+
+    Args:
+        cosines: ``[n, items]``.
+        k: how many; more than there are means all.
+
+    Returns:
+        ``[n, min(k, items)]`` int64, the best first: its first columns are those of a smaller k.
+    """
+    order = cosines.sort(dim=1, descending=True, stable=True).indices
+    # Cloned, since a slice would keep the whole order alive.
+    return order[:, :k].clone()
+
+
+def tail_levels(cosines: Tensor) -> Tensor:
+    """Rank levels of items that are not re-ranked, see :func:`rerank`.
+
+    Args:
+        cosines: ``[n, items]``.
+
+    Returns:
+        ``[n, items]`` float32, -1 for the best and one less for each lower cosine.
+    """
+    return -1 - _dense_rank(cosines, descending=True)
+
+
+def candidate_levels(tail: Tensor, candidates: Tensor, scores: Tensor) -> Tensor:
+    """Rank levels of all items once the candidates have a new score, see :func:`rerank`.
+
+    Args:
+        tail: ``[n, items]``, from :func:`tail_levels`.
+        candidates: ``[n, k]`` int64, item indices.
+        scores: ``[n, k]`` new scores of the candidates.
+
+    Returns:
+        ``[n, items]`` float32; the candidates have levels from 0, the others those of ``tail``.
+    """
     return tail.scatter(1, candidates, _dense_rank(scores, descending=False))
 
 

@@ -9,13 +9,19 @@ from torch import Tensor
 
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.evaluation import caption_relevance, chance_metrics, retrieval_metrics
+from atr_moco_plugin.evaluation import candidates as candidates_module
+from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
 from atr_moco_plugin.evaluation.metrics import metrics_from, relevance_metrics
-from atr_moco_plugin.evaluation.retrieval import Encoded, encode_text, evaluate_retrieval
+from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation
+from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval, retrieval_figures
 
 CLIPS, CAPTIONS, K = 9, 21, 4
 OWNER = torch.arange(CAPTIONS) % CLIPS
 # Captions 3 and 10, of different clips, have the same text.
 CAPTION_IDS = torch.arange(CAPTIONS).index_fill(0, torch.tensor([10]), 3)
+STRICT = CaptionRelation(OWNER, CLIPS)
+DUPLICATES = CaptionRelation(OWNER, CLIPS, caption_ids=CAPTION_IDS)
 RERANKED = ("reranked", "reranked_blip", "reranked_albef")
 TAU = 5.0  # so high that the logits of a fresh head count beside the cosines
 
@@ -25,13 +31,15 @@ class Case:
 
     def __init__(self, make_model: Any, make_batch: Any, fusion: str) -> None:
         self.model = make_model(fusion=fusion).eval()
-        noise = torch.Generator().manual_seed(3)
+        noise = torch.Generator().manual_seed(4)
         with torch.no_grad():
             # Weights large enough for logits and cosines to disagree.
             for parameter in self.model.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=0.2)
         self.audio = make_batch(b=CLIPS, seed=1)["audio"]
         self.text = make_batch(b=CAPTIONS, seed=2)["text"]
+        for part in self.text.values():
+            part[10] = part[3]
 
     @torch.no_grad()
     def encoded(self, audio_batch: int, text_batch: int, tokens: bool = True) -> tuple[Any, Any]:
@@ -43,23 +51,22 @@ class Case:
                 self.audio["waveforms"][rows, : int(lengths.max())], lengths
             )
             audio.add(embeddings, states if tokens else None)
-        batches = []
-        for rows in torch.arange(CAPTIONS).split(text_batch):
-            longest = int(self.text["mask"][rows].sum(dim=1).max())
-            batches.append(tuple(self.text[x][rows, :longest] for x in ("input_ids", "mask")))
-        return audio, encode_text(self.model, batches, keep_tokens=tokens)
+        captions = distinct_captions(self.text["input_ids"], self.text["mask"], text_batch)
+        return audio, encode_text(self.model, captions, keep_tokens=tokens)
 
     def evaluate(self, batches: tuple[int, int] = (4, 8), **options: Any) -> dict[str, Any]:
-        defaults = {"caption_to_audio": OWNER, "caption_ids": CAPTION_IDS, "rerank_k": K, "temperature": TAU}
-        relevant = options.pop("relevant", caption_relevance(OWNER, CLIPS))
+        defaults = {"duplicates": DUPLICATES, "rerank_k": [K], "temperature": TAU}
+        relation = options.pop("relation", STRICT)
         return evaluate_retrieval(
-            self.model, *self.encoded(*batches), relevant, **(defaults | options)
+            self.model, *self.encoded(*batches), relation, **(defaults | options)
         )
 
     @functools.cached_property
     def cosines(self) -> Tensor:
         with torch.no_grad():
-            return self.model.audio(**self.audio)[0] @ self.model.text(**self.text)[0].T
+            cosines = self.model.audio(**self.audio)[0] @ self.model.text(**self.text)[0].T
+        cosines[:, 10] = cosines[:, 3]  # the same caption, to the last bit
+        return cosines
 
     @functools.cached_property
     def logits(self) -> Tensor:
@@ -75,9 +82,11 @@ class Case:
                 for a in range(CLIPS)
                 for c in range(CAPTIONS)
             ]
-        return torch.stack(rows).reshape(CLIPS, CAPTIONS, 2)
+        logits = torch.stack(rows).reshape(CLIPS, CAPTIONS, 2)
+        logits[:, 10] = logits[:, 3]
+        return logits
 
-    def reranked(self, name: str) -> tuple[Tensor, Tensor]:
+    def reranked(self, name: str, k: int = K) -> tuple[Tensor, Tensor]:
         """Scores of both directions by sorting each query's candidates by hand."""
         no, yes = self.logits.unbind(-1)
         scores = {
@@ -85,18 +94,18 @@ class Case:
             "reranked_blip": yes + self.cosines,
             "reranked_albef": yes,
         }[name]
-        a2t = torch.stack([by_hand(self.cosines[a], scores[a]) for a in range(CLIPS)])
-        columns = [by_hand(self.cosines[:, c], scores[:, c]) for c in range(CAPTIONS)]
+        a2t = torch.stack([by_hand(self.cosines[a], scores[a], k) for a in range(CLIPS)])
+        columns = [by_hand(self.cosines[:, c], scores[:, c], k) for c in range(CAPTIONS)]
         return a2t, torch.stack(columns, dim=1)
 
 
-def by_hand(cosines: Tensor, scores: Tensor) -> Tensor:
-    """Minus the place of each item: the K of highest cosine by score, then the rest by cosine."""
+def by_hand(cosines: Tensor, scores: Tensor, k: int) -> Tensor:
+    """Minus the place of each item: the k of highest cosine by score, then the rest by cosine."""
     order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
-    order = sorted(order[:K], key=lambda i: -scores[i]) + order[K:]
-    places = torch.empty(len(order))
-    places[torch.tensor(order)] = -torch.arange(len(order), dtype=torch.float32)
-    return places
+    keys = {i: (0, -float(scores[i])) for i in order[:k]}
+    keys |= {i: (1, -float(cosines[i])) for i in order[k:]}
+    places = sorted(set(keys.values()))
+    return -torch.tensor([places.index(keys[i]) for i in range(len(cosines))]).float()
 
 
 @pytest.fixture(params=["blip", "albef"])
@@ -105,7 +114,7 @@ def case(request, tiny_model, tiny_batch) -> Case:
 
 
 def test_dual_figures_are_those_of_the_cosines(case: Case) -> None:
-    result = case.evaluate(rerank_k=0)
+    result = case.evaluate(rerank_k=[])
     expected = retrieval_metrics(case.cosines, OWNER, caption_ids=CAPTION_IDS)
     assert result["dual"] == pytest.approx(expected)
     assert "t2a_r1_dup" in result["dual"]
@@ -146,13 +155,43 @@ def test_a_shift_of_both_logits_of_a_pair_leaves_the_log_odds(case: Case, monkey
     assert found["reranked_albef"] != pytest.approx(expected["reranked_albef"])
 
 
-@pytest.mark.parametrize("batches", [(1, 1), (CLIPS, CAPTIONS), (5, 2)])
+@pytest.mark.parametrize("batches", [(1, 1), (CLIPS, CAPTIONS), (5, 2), (7, 3)])
 @pytest.mark.parametrize("pairs", [1, 7, 1000])
 def test_figures_do_not_depend_on_batch_sizes(case: Case, batches, pairs: int) -> None:
-    expected, found = case.evaluate(), case.evaluate(batches, batch_size=pairs)
-    assert found.keys() == expected.keys()
-    for name in ("dual", *RERANKED, "chance"):
-        assert found[name] == pytest.approx(expected[name]), name
+    assert case.evaluate(batches, batch_size=pairs) == case.evaluate()
+    first, second = (Cosines(*case.encoded(*sizes)).matrix() for sizes in (batches, (4, 8)))
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("elements", [1, 50])
+def test_figures_do_not_depend_on_the_blocks(case: Case, elements: int, monkeypatch) -> None:
+    expected = case.evaluate()
+    monkeypatch.setattr(candidates_module, "_BLOCK_ELEMENTS", elements)
+    assert case.evaluate() == expected
+
+
+def test_several_numbers_of_candidates_are_each_re_ranked_alone(case: Case, monkeypatch) -> None:
+    match, pairs = case.model.match, []
+
+    def counted(text: TextTokens, audio: AudioTokens) -> Tensor:
+        pairs.append(len(audio.states))
+        return match(text, audio)
+
+    monkeypatch.setattr(case.model, "match", counted)
+    result = case.evaluate(rerank_k=[2, 100, K])
+    together = sum(pairs)
+    assert list(result["rerank"]) == ["2", "4", "100"] and result["rerank_k"] == 100
+    for k in (2, 4, 100):
+        alone = case.evaluate(rerank_k=[k])
+        assert result["rerank"][str(k)] == alone["rerank"][str(k)]
+        for name in RERANKED:
+            a2t, t2a = case.reranked(name, k)
+            expected = retrieval_metrics(a2t, OWNER, caption_ids=CAPTION_IDS, t2a_scores=t2a)
+            assert result["rerank"][str(k)][name] == pytest.approx(expected)
+            assert alone[name] == alone["rerank"][str(k)][name]
+    assert result["reranked"] == result["rerank"]["100"]["reranked"]
+    # All of them are scored once: every clip with every distinct caption.
+    assert together == CLIPS * (CAPTIONS - 1)
 
 
 def test_every_needed_pair_is_scored_once(case: Case, monkeypatch) -> None:
@@ -164,15 +203,54 @@ def test_every_needed_pair_is_scored_once(case: Case, monkeypatch) -> None:
 
     monkeypatch.setattr(case.model, "match", counted)
     case.evaluate(batch_size=16)
-    needed = {(a, c) for a in range(CLIPS) for c in case.cosines[a].topk(K).indices.tolist()}
-    needed |= {(a, c) for c in range(CAPTIONS) for a in case.cosines[:, c].topk(K).indices.tolist()}
+    order = case.cosines.sort(dim=1, descending=True, stable=True).indices[:, :K]
+    needed = {(a, c if c != 10 else 3) for a in range(CLIPS) for c in order[a].tolist()}
+    needed |= {
+        (a, c if c != 10 else 3)
+        for c in range(CAPTIONS)
+        for a in case.cosines[:, c].topk(K).indices.tolist()
+    }
     assert sum(sizes) == len(needed) and max(sizes) == 16
+
+
+def test_scores_pass_by_as_they_are_ranked(case: Case) -> None:
+    audio, text = case.encoded(4, 8)
+    cosines = Cosines(audio, text)
+    pairs = find_pairs(cosines, text, K)
+    candidates = match_pairs(case.model, audio, text, pairs, batch_size=5)
+    passed: dict[tuple[str, str], list[Tensor]] = {}
+    relevance: dict[str, Tensor] = {}
+
+    def keep(way: str, system: str, start: int, scores: Tensor, relevant: Tensor) -> None:
+        assert start == 0
+        passed[way, system] = scores
+        relevance[way] = relevant
+
+    retrieval_figures(
+        cosines, STRICT, candidates=candidates, rerank_k=[2, K], temperature=TAU, on_scores=keep
+    )
+    names = ["dual", *(f"{name}_k{k}" for k in (2, K) for name in RERANKED)]
+    assert list(passed) == [(way, name) for way in ("a2t", "t2a") for name in names]
+    assert torch.equal(relevance["a2t"], caption_relevance(OWNER, CLIPS))
+    assert torch.equal(relevance["t2a"], relevance["a2t"].T)
+    for name in RERANKED:
+        a2t, t2a = case.reranked(name)
+        for scores, expected in (
+            (passed["a2t", f"{name}_k{K}"], a2t),
+            (passed["t2a", f"{name}_k{K}"], t2a.T),
+        ):
+            assert torch.equal(ranks(scores), ranks(expected))
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Number of better items of each item, row by row."""
+    return (scores[:, None, :] > scores[:, :, None]).sum(dim=2)
 
 
 def test_relevance_without_one_clip_a_caption(case: Case) -> None:
     # Three classes, as labels: a text belongs to several clips.
     relevant = torch.arange(CLIPS)[:, None] % 3 == torch.arange(CAPTIONS)[None, :] % 3
-    result = case.evaluate(relevant=relevant, caption_to_audio=None)
+    result = case.evaluate(relation=MatrixRelation(relevant), duplicates=None)
     assert result["dual"] == pytest.approx(relevance_metrics(case.cosines, relevant))
     assert "a2t_precision1" in result["dual"]
     for name in RERANKED:
@@ -181,48 +259,39 @@ def test_relevance_without_one_clip_a_caption(case: Case) -> None:
 
 
 def test_autocast_does_not_round_the_cosines(case: Case) -> None:
-    encoded, relevant = case.encoded(4, 8), caption_relevance(OWNER, CLIPS)
+    encoded = case.encoded(4, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = evaluate_retrieval(case.model, *encoded, relevant, caption_to_audio=OWNER)
-    assert result["dual"] == pytest.approx(retrieval_metrics(case.cosines, OWNER))
-
-
-def test_encoded_keeps_the_valid_tokens_and_no_padding(case: Case) -> None:
-    audio, text = case.encoded(4, 8)
-    with torch.no_grad():
-        u, expected = case.model.text(**case.text)
-        a = case.model.audio(**case.audio)[0]
-    torch.testing.assert_close(audio.embeddings, a, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(text.embeddings, u, atol=1e-5, rtol=1e-5)
-
-    rows = torch.tensor([20, 0, 20, 5])
-    tokens = text.text_tokens(rows)
-    longest = int(expected.mask[rows].sum(dim=1).max())
-    mask = expected.mask[rows, :longest]
-    assert torch.equal(tokens.mask, mask)
-    assert torch.equal(tokens.input_ids, expected.input_ids[rows, :longest])
-    torch.testing.assert_close(
-        tokens.states[mask], expected.states[rows, :longest][mask], atol=1e-5, rtol=1e-5
-    )
-    assert not tokens.states[~mask].any() and (~mask).any()
-    bytes_kept = sum(x.untyped_storage().nbytes() for x in text._states)
-    assert bytes_kept == int(expected.mask.sum()) * expected.states.size(2) * 4
-    assert not text.embeddings.requires_grad and not tokens.states.requires_grad
+        result = evaluate_retrieval(case.model, *encoded, STRICT, duplicates=STRICT)
+    expected = retrieval_metrics(case.cosines, OWNER)
+    assert {name: result["dual"][name] for name in expected} == pytest.approx(expected)
 
 
 def test_reranking_needs_tokens(case: Case) -> None:
-    encoded, relevant = case.encoded(4, 8, tokens=False), caption_relevance(OWNER, CLIPS)
-    assert "dual" in evaluate_retrieval(case.model, *encoded, relevant, caption_to_audio=OWNER)
-    with pytest.raises(ValueError, match="`rerank_k` is 4, but token states were not kept"):
-        evaluate_retrieval(
-            case.model, *encoded, relevant, caption_to_audio=OWNER, rerank_k=4
-        )
+    encoded = case.encoded(4, 8, tokens=False)
+    assert "dual" in evaluate_retrieval(case.model, *encoded, STRICT)
+    with pytest.raises(ValueError, match="token states .* were not kept"):
+        evaluate_retrieval(case.model, *encoded, STRICT, rerank_k=[4])
 
 
 def test_what_does_not_fit_is_refused(case: Case) -> None:
-    with pytest.raises(ValueError, match=r"`relevant` has shape \[21, 9\], .*9 clips and 21 cap"):
-        case.evaluate(relevant=caption_relevance(OWNER, CLIPS).T)
+    with pytest.raises(ValueError, match=r"relation has shape \[21, 9\], .*9 clips and 21 cap"):
+        case.evaluate(relation=MatrixRelation(caption_relevance(OWNER, CLIPS).T))
     with pytest.raises(ValueError, match="k >= 1"):
-        case.evaluate(rerank_k=-1)
+        case.evaluate(rerank_k=[-1])
     with pytest.raises(ValueError, match="Nothing was encoded"):
-        evaluate_retrieval(case.model, Encoded(), Encoded(), torch.ones(0, 0, dtype=torch.bool))
+        evaluate_retrieval(case.model, Encoded(), Encoded(), STRICT)
+
+
+@pytest.mark.parametrize("part", ["audio", "text"])
+def test_an_embedding_that_is_not_finite_is_refused(case: Case, part: str) -> None:
+    with torch.no_grad():
+        getattr(case.model, part).projection.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="embeddings of (9 of 9 clips|20 of 20 captions) are not"):
+        case.evaluate()
+
+
+def test_a_logit_that_is_not_finite_is_refused(case: Case) -> None:
+    with torch.no_grad():
+        case.model.head.classifier.bias[0] = float("inf")
+    with pytest.raises(ValueError, match="matching logits of .* are not finite"):
+        case.evaluate()

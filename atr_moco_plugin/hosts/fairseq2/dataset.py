@@ -13,6 +13,7 @@ from typing_extensions import Self, override
 from atr_moco_plugin.data.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
+from atr_moco_plugin.evaluation.encode import CaptionBatches, distinct_captions
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 
 
@@ -119,9 +120,6 @@ class ClipReader(DataReader[ClipBatch]):
 
 def caption_batches(
     captions: Sequence[str], tokenize: Tokenize, batch_size: int, device: Device
-) -> list[tuple[Tensor, Tensor]]:
-    """Tokenised captions in order, on ``device``."""
-    return [
-        tuple(x.to(device) for x in tokenize(list(captions[i : i + batch_size])))
-        for i in range(0, len(captions), batch_size)
-    ]
+) -> CaptionBatches:
+    """Tokenised captions on ``device``, equal ones once."""
+    return distinct_captions(*tokenize(list(captions)), batch_size, device)

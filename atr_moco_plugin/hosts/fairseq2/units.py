@@ -6,6 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, final
 
 import torch
+from fairseq2.device import Device
 from fairseq2.logging import log
 from fairseq2.metrics import Mean, MetricBag
 from fairseq2.metrics.recorders import MetricRecorder
@@ -19,7 +20,10 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import PRIOR_ENTROPY, TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
-from atr_moco_plugin.evaluation.retrieval import Encoded, encode_text, evaluate_retrieval
+from atr_moco_plugin.evaluation.candidates import Cosines
+from atr_moco_plugin.evaluation.encode import CaptionBatches, Encoded, encode_text
+from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation, Relation
+from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
 from atr_moco_plugin.rank import RankLogger
 
@@ -107,37 +111,63 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self._warn_after = None
 
 
+def relations(relevance: Relevance, device: Device) -> tuple[Relation, Relation | None]:
+    """What counts as a hit in the strict and in the duplicate-aware figures; the latter is None
+    where a caption has several clips anyway."""
+    owner = relevance.caption_to_audio
+    if owner is None:
+        return MatrixRelation(relevance.matrix.to(device)), None
+    clips, ids = len(relevance.clips), relevance.caption_ids.to(device)
+    strict = CaptionRelation(owner.to(device), clips)
+    return strict, CaptionRelation(owner.to(device), clips, caption_ids=ids)
+
+
 @final
 class RetrievalEvalUnit(EvalUnit[ClipBatch]):
     """Collects the clips of a split and evaluates retrieval at the end.
 
+    Every process evaluates the whole split.
+
     Attributes:
+        relevance: clips, captions and what counts as a hit.
         result: what the last evaluation found.
 
     Args:
         criterion: the criterion, for its model and its temperature.
         relevance: clips, captions and what counts as a hit.
-        captions: tokenised captions, in order, on the model's device.
-        rerank_k: see :func:`~atr_moco_plugin.evaluation.retrieval.evaluate_retrieval`.
-        batch_size: likewise.
+        captions: tokenised captions, on the model's device.
+        rerank_k: candidates of each query that are re-ranked; 0 for none.
+        batch_size: pairs a forward pass of the matching head.
     """
 
     def __init__(
         self,
         criterion: Atc,
         relevance: Relevance,
-        captions: list[tuple[Tensor, Tensor]],
+        captions: CaptionBatches,
         *,
         rerank_k: int,
         batch_size: int,
     ) -> None:
         self._criterion = criterion
-        self._relevance = relevance
+        self.relevance = relevance
         self._captions = captions
-        self._rerank_k = rerank_k
+        self._rerank_k = [rerank_k] if rerank_k else []
         self._batch_size = batch_size
         self._audio = Encoded()
+        self._cosines: Cosines | None = None
         self.result: dict[str, Any] = {}
+
+    @property
+    def similarity(self) -> Tensor:
+        """``[A, C]`` float32 in main memory: the cosines of the last evaluation.
+
+        Raises:
+            RuntimeError: when there was none.
+        """
+        if self._cosines is None:
+            raise RuntimeError("There is no similarity before the first evaluation.")
+        return self._cosines.matrix()
 
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
@@ -150,19 +180,15 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
 
     @override
     def finalize(self, metric_bag: MetricBag) -> None:
-        text = encode_text(
-            self._criterion.model, self._captions, keep_tokens=self._rerank_k > 0
-        )
-        device = text.embeddings.device
-        relevance = self._relevance
-        clip_of = relevance.caption_to_audio
+        model = self._criterion.model
+        text = encode_text(model, self._captions, keep_tokens=bool(self._rerank_k))
+        strict, duplicates = relations(self.relevance, text.distinct.device)
         self.result = evaluate_retrieval(
-            self._criterion.model,
+            model,
             self._audio,
             text,
-            relevance.matrix.to(device),
-            caption_to_audio=None if clip_of is None else clip_of.to(device),
-            caption_ids=relevance.caption_ids.to(device),
+            strict,
+            duplicates=duplicates,
             rerank_k=self._rerank_k,
             temperature=self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item(),
             batch_size=self._batch_size,
@@ -170,6 +196,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
         self.result["rank"] = RankLogger(
             {"audio": self._audio.embeddings, "text": text.embeddings}
         ).log(step=0)
+        self._cosines = Cosines(self._audio, text)
         self._audio = Encoded()
 
     @override
