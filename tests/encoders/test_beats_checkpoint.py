@@ -198,3 +198,18 @@ def test_parameters_that_do_not_fit(change: Any, message: str, tmp_path: Path) -
     path = saved(content, tmp_path / "beats.pt")
     with pytest.raises(ValueError, match=rf"beats\.pt: .*{message}"):
         BeatsEncoder.from_checkpoint(path)
+
+
+def test_a_hub_name_is_read_from_the_cache(tmp_path: Path, monkeypatch) -> None:
+    repository = tmp_path / "models--someone--beats"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc123")
+    (repository / "snapshots" / "abc123" / "sub").mkdir(parents=True)
+    saved(official_content(), repository / "snapshots" / "abc123" / "sub" / "beats.pt")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    from_hub = read_checkpoint("hf://someone/beats/sub/beats.pt")
+    assert from_hub.cfg == read_checkpoint(SSL).cfg
+    with pytest.raises(FileNotFoundError, match="hf://someone/beats/other.pt is not to be had"):
+        read_checkpoint("hf://someone/beats/other.pt")
+    with pytest.raises(ValueError, match="write hf://OWNER/REPO/FILE"):
+        read_checkpoint("hf://beats.pt")

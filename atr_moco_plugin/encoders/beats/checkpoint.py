@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 _MODEL = "model."
+_HUB = "hf://"
 _SHARED_BIAS = "encoder.relative_attention_bias.weight"
 _LAYER_BIAS = "self_attn.relative_attention_bias.weight"
 _TO_OFFICIAL = {
@@ -40,14 +43,15 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
 
     Args:
         path: A PyTorch file ``{"cfg": ..., "model": ...}`` as released, or a ``.safetensors`` file
-            with the cfg as JSON in its metadata under ``cfg`` and names under ``model.``.
+            with the cfg as JSON in its metadata under ``cfg`` and names under ``model.``. A string
+            ``hf://OWNER/REPO/FILE`` is fetched from the Hugging Face Hub or its cache.
         sha256: Expected SHA-256 of the file in hexadecimal, or ``None`` to accept any.
 
     Raises:
-        FileNotFoundError: If ``path`` is not a file.
+        FileNotFoundError: If ``path`` is not a file, or not to be had from the hub.
         ValueError: If the digest differs, or the file is unreadable or no BEATs encoder's.
     """
-    path = Path(path)
+    path = _download(path) if str(path).startswith(_HUB) else Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no BEATs checkpoint at {path}; download one of the official BEATs models "
@@ -127,6 +131,20 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
                 f"{_TO_OFFICIAL.get(name, name)} has shape {list(state[name].shape)}, "
                 f"but the cfg asks for {list(tensor.shape)}."
             )
+
+
+def _download(name: str | Path) -> Path:
+    parts = str(name).removeprefix(_HUB).split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise ValueError(f"{name} does not name a file on the hub: write {_HUB}OWNER/REPO/FILE.")
+    try:
+        return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
+    except (EntryNotFoundError, OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"The BEATs checkpoint {name} is not to be had from the Hugging Face Hub "
+            f"({type(error).__name__}): download it where there is a network and give its local "
+            "path."
+        ) from error
 
 
 def _verify(path: Path, sha256: str) -> None:

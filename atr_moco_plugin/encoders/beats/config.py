@@ -134,7 +134,8 @@ class BeatsConfig:
     """
 
     checkpoint: str | None = None
-    """Local path of an official checkpoint that :meth:`BeatsEncoder.from_config` loads.
+    """Path of an official checkpoint that :meth:`BeatsEncoder.from_config` loads, or
+    ``hf://OWNER/REPO/FILE``.
 
     Its architecture replaces the one given here; dropouts and ``padding_mask`` stay as given.
     """
