@@ -1,0 +1,176 @@
+"""Where the members of a tar shard are, found without unpacking it.
+
+A shard may come from anywhere, so nothing in it is trusted: names are only ever keys and never
+paths, links and devices are passed over, and neither a header nor a member may take more memory
+than it should.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from atr_moco_plugin.data.captions import has_words
+from atr_moco_plugin.data.files import AUDIO_SUFFIXES
+from atr_moco_plugin.data.source import MAX_SLICE_BYTES, FileSlice
+
+_HEADER_BYTES = 2**20
+_JSON_BYTES = 2**20
+_BLOCK = 512
+
+
+@dataclass(slots=True)
+class Sample:
+    """A clip of a shard.
+
+    Attributes:
+        key: member name without its suffix.
+        captions: at least one, each with words in it.
+        audio: where its audio is.
+    """
+
+    key: str
+    captions: tuple[str, ...]
+    audio: FileSlice
+
+
+@dataclass
+class Shard:
+    """What is in one shard.
+
+    Attributes:
+        path: the shard.
+        samples: the usable clips, in the order of their first members.
+        keys: clips it has, usable or not.
+        complete: those of them with both audio and JSON.
+        no_audio: keys with JSON alone.
+        no_caption: keys whose JSON is absent, damaged or has no text with words.
+        too_large: keys whose audio is larger than :data:`~.source.MAX_SLICE_BYTES`.
+        empty_captions: captions without words.
+        repeated: members that have the name of an earlier one.
+        problem: what is wrong where the shard breaks off, else empty.
+    """
+
+    path: Path
+    samples: list[Sample] = field(default_factory=list)
+    keys: int = 0
+    complete: int = 0
+    no_audio: list[str] = field(default_factory=list)
+    no_caption: list[str] = field(default_factory=list)
+    too_large: list[str] = field(default_factory=list)
+    empty_captions: int = 0
+    repeated: int = 0
+    problem: str = ""
+
+
+def read_shard(path: Path) -> Shard:
+    """Index a shard of ``<key>.flac`` (or another audio suffix) and ``<key>.json``.
+
+    What comes before a truncation or damage is kept. Of two members of one name the first counts.
+
+    Raises:
+        OSError: if the file cannot be opened.
+    """
+    shard = Shard(path)
+    members: dict[str, dict[str, FileSlice]] = {}
+    with path.open("rb") as file:
+        for member in _members(file, shard):
+            stem, suffix = os.path.splitext(member.name)
+            suffix = suffix.lower()
+            if suffix != ".json" and suffix not in AUDIO_SUFFIXES:
+                continue
+            parts = members.setdefault(stem, {})
+            if suffix in parts:
+                shard.repeated += 1
+            else:
+                parts[suffix] = member
+        shard.keys = len(members)
+        for key, parts in members.items():
+            _add(shard, key, parts, file)
+    return shard
+
+
+def _add(shard: Shard, key: str, parts: dict[str, FileSlice], file: IO[bytes]) -> None:
+    audio = next((parts[suffix] for suffix in AUDIO_SUFFIXES if suffix in parts), None)
+    text = parts.get(".json")
+    if audio is None:
+        shard.no_audio.append(key)
+        return
+    shard.complete += text is not None
+    captions = () if text is None else _captions(file, text)
+    kept = tuple(caption for caption in captions if has_words(caption))
+    shard.empty_captions += len(captions) - len(kept)
+    if not kept:
+        shard.no_caption.append(key)
+    elif audio.size > MAX_SLICE_BYTES:
+        shard.too_large.append(key)
+    else:
+        shard.samples.append(Sample(key, kept, audio))
+
+
+def _captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
+    """``text`` of a JSON member, a string or a list of them; empty where there is none."""
+    if member.size > _JSON_BYTES:
+        return ()
+    file.seek(member.offset)
+    try:
+        values = json.loads(file.read(member.size))
+    except (ValueError, RecursionError):
+        return ()
+    text = values.get("text") if isinstance(values, dict) else None
+    texts = text if isinstance(text, list) else [text]
+    return tuple(item.strip() for item in texts if isinstance(item, str))
+
+
+def _members(file: IO[bytes], shard: Shard) -> Iterator[FileSlice]:
+    """The regular files of a tar, in order; sets ``shard.problem`` where it breaks off."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    headers = _Headers(file)
+    try:
+        archive = tarfile.open(fileobj=headers, mode="r:")
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # or they would all stay in memory
+            headers.left = _HEADER_BYTES
+            if info.size < 0 or info.offset_data < 0:
+                raise tarfile.ReadError("a member has a negative size")
+            name = info.name.removeprefix("./")
+            regular = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and info.sparse is None
+            if not regular or os.path.basename(name).startswith("."):
+                continue
+            if info.offset_data + info.size > end:
+                raise tarfile.ReadError(f"it ends within member {name!r}")
+            yield FileSlice(shard.path, info.offset_data, info.size, name)
+        # tarfile takes a broken header for the end of the archive, which is a block of zeros.
+        file.seek(archive.offset)
+        if file.read(_BLOCK).strip(b"\0"):
+            raise tarfile.ReadError(f"there is no member header at byte {archive.offset:,}")
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        shard.problem = str(error).splitlines()[0].rstrip(".") if str(error) else "damaged header"
+
+
+class _Headers:
+    """A file as tarfile reads headers from it, no more than is reasonable for each.
+
+    A header may say that its own extension is of any size, also a negative one, and tarfile would
+    read that much.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.left = _HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError("a member header is too large")
+        # An empty read counts as well: tarfile repeats it without end in some damaged headers.
+        self.left -= max(size, 1)
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
