@@ -41,7 +41,7 @@ SEQUENCE = LinearSegmentedColormap.from_list("sequence", ["#3355cc", "#b8458f", 
 WIDTH = 4.4
 """Inches; at 340 pixels the text is then a little over 9 pixels high."""
 
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     # A caption is no formula, even with two dollar signs.
     "text.parse_math": False,
@@ -64,6 +64,7 @@ _STYLE = {
     "legend.frameon": False,
     "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
 }
+"""Settings of matplotlib for all figures, for ``matplotlib.rc_context``."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def panel(
         plot: draws into the axes it gets.
         height: in inches, of a width of :data:`WIDTH`.
     """
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         plot(figure.subplots())
         return Panel(title, aid, _inline(figure, alt))
