@@ -1,0 +1,121 @@
+"""Clotho in the layouts people have it in.
+
+K. Drossos, S. Lipping, T. Virtanen, *Clotho: an Audio Captioning Dataset*, ICASSP 2020. File names
+are titles from Freesound, with commas, brackets and HTML entities, which download tools change; four
+names are in two splits and stand for different recordings.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.files import AudioFiles, match_renamed, stem_of
+from atr_moco_plugin.data.layouts import (
+    CaptionLayout,
+    absolute,
+    filled,
+    find_exactly,
+    need_root,
+    read_captions,
+    read_folder,
+)
+from atr_moco_plugin.data.opening import Policy, assemble
+from atr_moco_plugin.data.tables import audio_column, caption_columns, read_rows, row_captions
+
+
+@dataclass(frozen=True)
+class ClothoConfig:
+    """How to open Clotho.
+
+    Attributes:
+        root: the folder with captions files and audio, both at any depth.
+        captions: the folder of the captions files, if they are not in ``root``.
+        audio: the folder of the audio, if it is not in ``root``.
+        strict: make missing and unreadable audio and clips without a caption an error; otherwise
+            such clips are left out and counted.
+        check_audio: read every file's header when opening, which finds broken files and the total
+            duration; without, a broken file is met in training.
+        cache: keep decoded audio in memory.
+    """
+
+    root: Path | None = None
+    captions: Path | None = None
+    audio: Path | None = None
+    strict: bool = False
+    check_audio: bool = True
+    cache: bool = False
+
+
+def open_clotho(config: ClothoConfig) -> AudioTextDataset:
+    """Open Clotho with those of the splits ``train``, ``valid`` and ``test`` that are there.
+
+    ``development`` is ``train``, ``validation`` is ``valid``, ``evaluation`` is ``test``. A clip's
+    key is ``<split>/<file name without suffix>``, HTML entities resolved. Audio is taken by its
+    exact name from a folder of the split or of no split, else by a name that
+    :func:`~.files.match_renamed` pairs without ambiguity. One file for two names is nobody's.
+
+    Raises:
+        FileNotFoundError: if there are no captions or no audio; under ``strict``, if some audio is
+            missing.
+        ValueError: if a file cannot be read, or a split has two captions files.
+    """
+    root = need_root(config.root, "Clotho")
+    tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
+    policy = Policy(config.strict, config.check_audio, config.cache)
+    return assemble("clotho", tables, absolute(_find(tables, files), files), files.folder, policy)
+
+
+def read_clotho_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTable]:
+    """The captions alone, without audio, as :func:`open_clotho` reads them.
+
+    Args:
+        place: a folder with captions files at any depth, or one file.
+
+    Returns:
+        Split to its recordings.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`open_clotho`.
+    """
+    return read_captions(_LAYOUT, Path(place))
+
+
+def _find(tables: dict[str, CaptionTable], files: AudioFiles) -> dict[str, list[str | None]]:
+    sources = find_exactly(tables, files, elsewhere=False)
+    taken = {path for paths in sources.values() for path in paths}
+    for split, table in tables.items():
+        items = list(table.recordings.values())
+        left = [i for i, path in enumerate(sources[split]) if path is None]
+        free = [path for path in files.of_split(split) if path not in taken]
+        pairs = match_renamed([items[i].names[0] for i in left], free)
+        for i in left:
+            sources[split][i] = pairs.get(items[i].names[0])
+    claims = Counter(path for paths in sources.values() for path in paths)
+    return {
+        split: [path if claims[path] == 1 else None for path in paths]
+        for split, paths in sources.items()
+    }
+
+
+def _read_table(path: Path, split: str) -> CaptionTable:
+    table = CaptionTable()
+    for number, row in enumerate(read_rows(path), start=1):
+        name = filled(row, audio_column(tuple(row)), path, number)
+        stem = html.unescape(stem_of(name))
+        table.add(f"{split}/{stem}", row_captions(row), (name,), row)
+    return table
+
+
+def _accepts(columns: tuple[str, ...]) -> bool:
+    return bool(caption_columns(columns)) and audio_column(columns) is not None
+
+
+_LAYOUT = CaptionLayout(
+    "Clotho", "the columns file_name and caption_1, caption_2, ...", _accepts, _read_table
+)

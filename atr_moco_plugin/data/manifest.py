@@ -1,0 +1,164 @@
+"""Any data set as one table: a row a clip or a caption, with the path of the audio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from atr_moco_plugin.data.captions import SPLIT_NAMES, SPLITS, CaptionTable
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.files import Listings, describe
+from atr_moco_plugin.data.layouts import need_root
+from atr_moco_plugin.data.opening import Policy, assemble
+from atr_moco_plugin.data.tables import (
+    AUDIO_COLUMNS,
+    TABLE_SUFFIXES,
+    audio_column,
+    caption_columns,
+    read_rows,
+    row_captions,
+)
+
+_KEY_COLUMNS = ("clip_id", "id", "key")
+_SPLIT_COLUMNS = ("split", "subset")
+
+
+@dataclass(frozen=True)
+class ManifestConfig:
+    """How to open a manifest.
+
+    Attributes:
+        root: the manifest, or a folder with ``manifest.csv``, ``.tsv`` or ``.jsonl`` or with no
+            other table than the manifest.
+        audio: the folder that audio paths are relative to, if it is not the manifest's.
+        name: the data set's, part of every clip id; give two different data sets two names.
+        split: the split of rows that name none.
+        strict: make missing and unreadable audio and clips without a caption an error; otherwise
+            such clips are left out and counted.
+        check_audio: read every file's header when opening, which finds broken files and the total
+            duration; without, a broken file is met in training.
+        cache: keep decoded audio in memory.
+    """
+
+    root: Path | None = None
+    audio: Path | None = None
+    name: str = "manifest"
+    split: str = "train"
+    strict: bool = False
+    check_audio: bool = True
+    cache: bool = False
+
+
+def open_manifest(config: ManifestConfig) -> AudioTextDataset:
+    """Open a manifest: CSV, TSV or JSON lines with an audio path and captions in every row.
+
+    Columns: the audio in ``file_name`` or another of :data:`~.tables.AUDIO_COLUMNS`, or as
+    ``youtube_id`` (the file is ``<id>`` or ``Y<id>`` with an audio suffix); captions as
+    :func:`~.tables.row_captions` reads them; optionally the clip's key in ``clip_id``, ``id`` or
+    ``key`` (else it is the path, relative to the audio folder) and its split in ``split``. Rows of
+    one key are one clip. ``val``, ``development`` and the like become ``valid``, ``train``, ...;
+    other splits keep their names.
+
+    Raises:
+        FileNotFoundError: if there is no manifest or no audio; under ``strict``, if some audio is
+            missing.
+        ValueError: if the manifest cannot be read or lacks a column, or a clip is in two splits.
+    """
+    path = _find_manifest(need_root(config.root, "A manifest"))
+    folder = os.fspath(path.parent if config.audio is None else config.audio)
+    tables = read_manifest_captions(path, folder, config.split)
+    listings = Listings()
+    sources: dict[str, list[str | None]] = {}
+    for split, table in tables.items():
+        choices = (
+            [listings.find(os.path.join(folder, name)) for name in item.names]
+            for item in table.recordings.values()
+        )
+        sources[split] = [next(filter(None, paths), None) for paths in choices]
+    policy = Policy(config.strict, config.check_audio, config.cache)
+    return assemble(config.name, tables, sources, folder, policy)
+
+
+def read_manifest_captions(
+    path: str | os.PathLike[str],
+    audio: str | os.PathLike[str] | None = None,
+    split: str = "train",
+) -> dict[str, CaptionTable]:
+    """The captions alone, without audio, as :func:`open_manifest` reads them.
+
+    Args:
+        path: the manifest.
+        audio: the folder that audio paths are relative to; ``None`` is the manifest's.
+        split: of rows that name none.
+
+    Returns:
+        Split to its recordings.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`open_manifest`.
+    """
+    path = Path(path)
+    folder = os.fspath(path.parent if audio is None else audio)
+    tables: dict[str, CaptionTable] = {}
+    number = 0
+    for number, row in enumerate(read_rows(path), start=1):
+        names = _names(row)
+        if not names or not caption_columns(tuple(row)):
+            what = "the audio's path" if not names else "a caption"
+            raise ValueError(
+                f"{path}: row {number} has no {what}; needed are one of the columns "
+                f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, text, "
+                f"raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
+            )
+        own_split = _first(row, _SPLIT_COLUMNS) or split
+        table = tables.setdefault(SPLIT_NAMES.get(own_split.lower(), own_split), CaptionTable())
+        key = _first(row, _KEY_COLUMNS) or _relative(names[0], folder)
+        table.add(key, row_captions(row), names, row)
+    if not number:
+        raise ValueError(f"{path}: has no rows; write one for every clip, below the column names")
+    known = [name for name in SPLITS if name in tables]
+    others = [name for name in tables if name not in SPLITS]
+    return {name: tables[name].finish() for name in known + others}
+
+
+def _find_manifest(root: Path) -> Path:
+    if root.is_file():
+        return root
+    named = [root / f"manifest{suffix}" for suffix in TABLE_SUFFIXES]
+    found = [path for path in named if path.is_file()]
+    if not found and root.is_dir():
+        found = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"{root}: no single manifest there: looked for manifest.csv, .tsv or .jsonl or the only "
+            f"such file, {describe(root)}; set root to the manifest itself"
+        )
+    return found[0]
+
+
+def _names(row: Mapping[str, object]) -> tuple[str, ...]:
+    """Where the audio of a row may be, relative to the audio folder; nothing if it does not say."""
+    column = audio_column(tuple(row))
+    if column is not None:
+        value = row[column]
+        return (value,) if isinstance(value, str) and value else ()
+    video = str(row.get("youtube_id") or "")
+    return (f"Y{video}", video) if video else ()
+
+
+def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:
+    for column in columns:
+        value = row.get(column)
+        if value is not None and value != "":
+            return str(value).strip()
+    return ""
+
+
+def _relative(name: str, folder: str) -> str:
+    """The name as a key: below ``folder`` it does not depend on where that is."""
+    if not os.path.isabs(name):
+        return name
+    relative = os.path.relpath(name, folder)
+    return name if relative.startswith("..") else relative

@@ -1,0 +1,203 @@
+"""From recordings with captions and the files found for them to an open data set."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+
+import soundfile
+
+from atr_moco_plugin.data.audio import MIN_SAMPLES, SAMPLE_RATE
+from atr_moco_plugin.data.captions import CaptionTable, Recording
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
+from atr_moco_plugin.data.files import describe
+
+_NAMED = 3
+_HEADERS_A_JOB = 64
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What opening does about audio and clips that are not as they should be.
+
+    Attributes:
+        strict: make missing and unreadable audio and clips without a caption an error.
+        check_audio: read every file's header.
+        cache: keep decoded audio in memory.
+    """
+
+    strict: bool
+    check_audio: bool
+    cache: bool
+
+
+def assemble(
+    name: str,
+    tables: Mapping[str, CaptionTable],
+    sources: Mapping[str, Sequence[str | None]],
+    place: str | os.PathLike[str],
+    policy: Policy,
+) -> AudioTextDataset:
+    """Make a data set of the recordings whose audio is there and readable.
+
+    What is left out is counted by split; broken files are named in one warning, the first few of
+    them. Splits without a clip are left out.
+
+    Args:
+        name: of the data set.
+        tables: split to its recordings.
+        sources: split to one path a recording, in the order of the table, ``None`` where no file
+            was found.
+        place: where audio was looked for, for messages.
+        policy: what is an error, and whether headers are read.
+
+    Raises:
+        FileNotFoundError: if no audio was found, or under ``strict`` if some is missing.
+        ValueError: if a key is in two splits, or under ``strict`` if a file is not readable or a
+            clip has no caption.
+    """
+    _check_disjoint(name, tables)
+    _check_captions(name, tables, policy.strict)
+    _check_found(name, tables, sources, place, policy.strict)
+
+    splits: dict[str, list[Clip]] = {}
+    counts: dict[str, Counts] = {}
+    broken: list[str] = []
+    for split, table in tables.items():
+        found = [path for path in sources[split] if path is not None]
+        headers = read_headers(found) if policy.check_audio else None
+        clips, total, unreadable = [], 0.0, 0
+        for item, path in zip(table.recordings.values(), sources[split], strict=True):
+            if path is None:
+                continue
+            seconds, problem = (0.0, "") if headers is None else next(headers)
+            if problem:
+                unreadable += 1
+                broken.append(f"{path} ({problem})")
+                continue
+            total += seconds
+            clips.append(Clip(item.key, item.captions, path))
+        if clips:
+            splits[split] = clips
+        counts[split] = Counts(
+            seconds=total if policy.check_audio else None,
+            missing=len(sources[split]) - len(found),
+            unreadable=unreadable,
+            no_caption=len(table.bare),
+            empty_captions=table.empty,
+            repeated_rows=table.repeated,
+        )
+    if broken:
+        _report_broken(name, broken, error=policy.strict or not splits)
+    return AudioTextDataset(
+        name,
+        splits,
+        seconds=sum(c.seconds or 0.0 for c in counts.values()) if policy.check_audio else None,
+        missing=sum(c.missing for c in counts.values()),
+        counts=counts,
+        cache=policy.cache,
+    )
+
+
+def read_headers(paths: Sequence[str]) -> Iterator[tuple[float, str]]:
+    """Read the headers of audio files, several at a time.
+
+    Args:
+        paths: the files.
+
+    Yields:
+        For each file in order its duration in seconds and an empty string, or ``nan`` and what is
+        wrong with it.
+    """
+    jobs = [paths[start : start + _HEADERS_A_JOB] for start in range(0, len(paths), _HEADERS_A_JOB)]
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        for headers in pool.map(lambda job: [_read_header(path) for path in job], jobs):
+            yield from headers
+
+
+def _read_header(path: str) -> tuple[float, str]:
+    try:
+        with soundfile.SoundFile(path) as file:
+            frames, rate = file.frames, file.samplerate
+            if frames > 2**48:  # the format allows not to say, and then it is the largest number
+                frames = sum(len(block) for block in file.blocks(2**16))
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            return math.nan, "the file is empty"
+        return math.nan, str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
+    if math.ceil(frames * SAMPLE_RATE / rate) < MIN_SAMPLES:
+        return math.nan, f"lasts {frames / rate:.3f} s, less than {MIN_SAMPLES / SAMPLE_RATE:.3f} s"
+    return frames / rate, ""
+
+
+def _check_disjoint(name: str, tables: Mapping[str, CaptionTable]) -> None:
+    for first, second in combinations(tables, 2):
+        keys = tables[first].recordings.keys()
+        both = [key for key in tables[second].recordings if key in keys]
+        if both:
+            raise ValueError(
+                f"{name}: {_many(len(both), 'clip')} in both {first!r} and {second!r}: "
+                f"{_few([repr(key) for key in both])}; a recording may be in one split only, take "
+                "it out of one of the two captions files"
+            )
+
+
+def _check_captions(name: str, tables: Mapping[str, CaptionTable], strict: bool) -> None:
+    for split, table in tables.items():
+        if table.bare and (strict or not any(t.recordings for t in tables.values())):
+            raise ValueError(
+                f"{name}: {_many(len(table.bare), 'clip')} of split {split!r} without a caption: "
+                f"{_few([repr(key) for key in table.bare])}; give each one, or leave them out"
+                + (" with strict: false" if strict else "")
+            )
+
+
+def _check_found(
+    name: str,
+    tables: Mapping[str, CaptionTable],
+    sources: Mapping[str, Sequence[str | None]],
+    place: str | os.PathLike[str],
+    strict: bool,
+) -> None:
+    absent: list[Recording] = []
+    total = 0
+    for split, table in tables.items():
+        total += len(table.recordings)
+        pairs = zip(table.recordings.values(), sources[split], strict=True)
+        absent.extend(item for item, path in pairs if path is None)
+    if not absent or not (strict or len(absent) == total):
+        return
+    names = _few([repr(text) for text in absent[0].names], 6)
+    if len(absent) == total:
+        which, what_to_do = f"none of the {total:,} clips has its audio", "set audio to its folder"
+    else:
+        which = f"{len(absent):,} of {total:,} clips have no audio"
+        what_to_do = "put it there or set strict: false"
+    raise FileNotFoundError(
+        f"{os.fspath(place)}: {name}: {which} there: looked for {absent[0].key!r} under the name "
+        f"{names} (.wav, .flac, ...), {describe(place)}; {what_to_do}"
+    )
+
+
+def _report_broken(name: str, broken: list[str], *, error: bool) -> None:
+    message = (
+        f"{name}: {_many(len(broken), 'audio file')} not readable: {_few(broken)}; fetch "
+        f"{'it' if len(broken) == 1 else 'them'} again"
+    )
+    if error:
+        raise ValueError(message)
+    warnings.warn(f"{message}, left out for now", stacklevel=4)
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun} is" if number == 1 else f"{number:,} {noun}s are"
+
+
+def _few(items: Sequence[str], most: int = _NAMED) -> str:
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")

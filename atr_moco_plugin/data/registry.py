@@ -1,0 +1,24 @@
+"""The data sets a configuration can name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from atr_moco_plugin.data.audiocaps import AudioCapsConfig, open_audiocaps
+from atr_moco_plugin.data.clotho import ClothoConfig, open_clotho
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
+from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.toy import ToyConfig, open_toy
+from atr_moco_plugin.data.wavcaps import WavCapsConfig, open_wavcaps
+
+DATASETS: dict[str, tuple[type, Callable[[Any], AudioTextDataset]]] = {
+    "toy": (ToyConfig, open_toy),
+    "esc50": (Esc50Config, open_esc50),
+    "audiocaps": (AudioCapsConfig, open_audiocaps),
+    "clotho": (ClothoConfig, open_clotho),
+    "wavcaps": (WavCapsConfig, open_wavcaps),
+    "manifest": (ManifestConfig, open_manifest),
+}
+"""Name of a data set to its configuration class and the function that opens it."""
