@@ -10,7 +10,13 @@ from atr_moco_plugin.evaluation.metrics import (
     retrieval_metrics,
 )
 from atr_moco_plugin.evaluation.rerank import rerank
-from atr_moco_plugin.evaluation.tables import format_table, rank_table, retrieval_table
+from atr_moco_plugin.evaluation.tables import (
+    format_table,
+    rank_table,
+    retrieval_table,
+    split_report,
+)
+from atr_moco_plugin.evaluation.testsets import test_set_name
 
 __all__ = [
     "caption_relevance",
@@ -22,4 +28,6 @@ __all__ = [
     "rerank",
     "retrieval_metrics",
     "retrieval_table",
+    "split_report",
+    "test_set_name",
 ]

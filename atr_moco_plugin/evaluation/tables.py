@@ -101,6 +101,32 @@ def retrieval_table(
     return _directions_line(table) + "\n" + table
 
 
+def split_report(result: Mapping[str, Any]) -> str:
+    """All there is to read of one split: what it is, a table for each k, and the rank.
+
+    Args:
+        result: of :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`, with
+            ``test_set``, the name of what was evaluated, and ``rank``, a record of
+            :class:`~atr_moco_plugin.rank.logger.RankLogger`.
+    """
+    size = f"{result['clips']:,} clips, {result['captions']:,} captions"
+    parts = [f"Retrieval on {result['test_set']}: {size}"]
+    rerank = result.get("rerank", {})
+    if not rerank:
+        parts.append(retrieval_table({"dual encoder": result["dual"]}, chance=result["chance"]))
+    for k, figures in rerank.items():
+        rows = {
+            "dual encoder": result["dual"],
+            "re-ranked": figures["reranked"],
+            "re-ranked as BLIP": figures["reranked_blip"],
+            "re-ranked as ALBEF": figures["reranked_albef"],
+        }
+        table = retrieval_table(rows, chance=result["chance"])
+        parts.append(f"The best {k} candidates re-ranked\n{table}")
+    parts.append(f"Rank of the embeddings\n{rank_table(result['rank'])}")
+    return "\n\n".join(parts)
+
+
 def rank_table(record: Mapping[str, Any], *, markdown: bool = False) -> str:
     """Rank measures of one record of :class:`~atr_moco_plugin.rank.logger.RankLogger`.
 
