@@ -14,6 +14,7 @@ from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.pooling import MeanPooling, PoolingKind, build_pooling
+from atr_moco_plugin.spec_augment import SpecAugmentConfig, spec_augment
 
 
 @dataclass(kw_only=True)
@@ -46,6 +47,9 @@ class RetrievalModelConfig:
     text_pooling: Literal["cls", "mean"] = "cls"
     """How text tokens become one vector: the CLS state (BLIP) or the mean."""
 
+    spec_augment: SpecAugmentConfig | None = None
+    """Masks over the audio features in training; None makes none."""
+
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
             raise ValueError(f"`embed_dim` is {self.embed_dim}, expected 1 or more.")
@@ -61,18 +65,41 @@ class RetrievalModelConfig:
 class AudioTower(nn.Module):
     """Audio encoder, pooling and projection.
 
+    In training mode SpecAugment masks the encoder's features. A momentum copy stays in eval mode
+    and sees them whole: like dropout, masks would put noise into the queue and the soft targets.
+    Changes of the waveforms reach both encoders, as in ALBEF and BLIP, where the two see one
+    augmented image.
+
     Args:
         encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width``. It may have
             ``features(waveforms, lengths)``, whose result it then takes for the waveforms.
         embed_dim: size d of the embedding.
         pooling: ``mean``, ``attention`` or ``cls``.
+        spec_augment: masks, or ``None``. They need features that are a named tuple with ``fbank``
+            (``[B, frames, bins]``, normalised), ``tokens`` (the encoder's tokens a row) and
+            ``counts`` (the valid ones of each row), as those of BEATs are.
+
+    Raises:
+        ValueError: if ``spec_augment`` is given and the encoder has no ``features``.
     """
 
-    def __init__(self, encoder: nn.Module, embed_dim: int, pooling: PoolingKind) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        embed_dim: int,
+        pooling: PoolingKind,
+        spec_augment: SpecAugmentConfig | None = None,
+    ) -> None:
         super().__init__()
+        if spec_augment is not None and not hasattr(encoder, "features"):
+            raise ValueError(
+                f"`model.spec_augment` masks features, but {type(encoder).__name__} has no "
+                "`features(waveforms, lengths)`; leave it out or take another audio encoder."
+            )
         self.encoder = encoder
         self.pooling = build_pooling(pooling, encoder.width)
         self.projection = nn.Linear(encoder.width, embed_dim)
+        self.spec_augment = spec_augment
 
     def prepare(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
         """Arguments for :meth:`forward` that this tower and its momentum copy can share: features
@@ -85,6 +112,10 @@ class AudioTower(nn.Module):
         self, waveforms: Any, lengths: Tensor | None = None
     ) -> tuple[Tensor, AudioTokens]:
         """``[B, samples]`` waveforms -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
+        if self.training and self.spec_augment is not None:
+            if isinstance(waveforms, Tensor):
+                waveforms = self.encoder.features(waveforms, lengths)
+            waveforms = _masked(waveforms, self.spec_augment)
         tokens = self.encoder(waveforms, lengths)
         return _unit(self.projection(self.pooling(*tokens))), tokens
 
@@ -157,6 +188,13 @@ class _FirstToken(nn.Module):
         return states[:, 0]
 
 
+def _masked(features: Any, config: SpecAugmentConfig) -> Any:
+    """Features with masks over the frames that valid tokens cover."""
+    counts = torch.tensor(features.counts)
+    frames = -(-features.fbank.size(1) * counts // features.tokens)
+    return features._replace(fbank=spec_augment(features.fbank, frames, config))
+
+
 def _unit(x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return F.normalize(x.float(), dim=-1)
@@ -182,7 +220,9 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
     head = head_class(text_encoder, audio_encoder.width, head_config)
     return RetrievalModel(
-        AudioTower(audio_encoder, config.embed_dim, config.audio_pooling),
+        AudioTower(
+            audio_encoder, config.embed_dim, config.audio_pooling, config.spec_augment
+        ),
         TextTower(text_encoder, config.embed_dim, config.text_pooling),
         head,
     )
