@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from atr_moco_plugin.report.figures import BASELINE, CYCLE, Panel, legend_above, panel, plain_log_axis
+from atr_moco_plugin.report.figures import (
+    BASELINE,
+    CYCLE,
+    SEQUENCE,
+    Panel,
+    legend_above,
+    panel,
+    plain_log_axis,
+)
 from atr_moco_plugin.report.files import Record, Series, number, series
 
 _LOSSES = ("Loss", "ATC Loss", "ATM Loss")
@@ -134,12 +144,16 @@ def _panel(
     if not lines:
         return None
 
+    # More lines than colours, as with a learning rate for every layer, are a family without names.
+    few = len(lines) <= len(CYCLE)
+    colours = CYCLE if few else SEQUENCE(np.linspace(0, 1, len(lines)))
+
     def plot(axes: Axes) -> None:
-        for (name, (steps, values)), colour in zip(lines.items(), CYCLE):
+        for (name, (steps, values)), colour in zip(lines.items(), colours, strict=False):
             marker = "o" if len(steps) <= _FEW else ""
             axes.plot(steps, values, marker=marker, markersize=3, color=colour, label=name)
-            if chance and chance.get(name) == chance.get(name, 0.0):
-                axes.axhline(chance.get(name, 0.0), color=colour, linestyle=":", linewidth=1.2)
+            if math.isfinite(level := (chance or {}).get(name, math.nan)):
+                axes.axhline(level, color=colour, linestyle=":", linewidth=1.2)
         for name, level in (baselines or {}).items():
             axes.axhline(level, color=BASELINE, linestyle=":", linewidth=1.2, label=name)
         if mark is not None:
@@ -150,7 +164,8 @@ def _panel(
             plain_log_axis(axes, "y")
         axes.set_xlabel("step")
         axes.set_ylabel(label)
-        legend_above(axes)
+        if few:
+            legend_above(axes)
 
     return panel(title, aid, _alt(title, lines), plot)
 

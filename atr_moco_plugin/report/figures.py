@@ -35,7 +35,7 @@ AUDIO, TEXT = "#3b7ddd", "#e0662b"
 CYCLE = (AUDIO, TEXT, "#2f9e62", "#a855b5", "#b08400", "#d6456b", "#4aa3b5", "#7d7f8c")
 """Lines without a meaning of their own; told apart by most colour-blind readers."""
 
-SEQUENCE = LinearSegmentedColormap.from_list("sequence", ["#3355cc", "#b8458f", "#f0902a"])
+SEQUENCE = LinearSegmentedColormap.from_list("sequence", ["#4468dd", "#b8458f", "#f0902a"])
 """From first to last: training steps, queue sizes."""
 
 WIDTH = 4.4

@@ -71,7 +71,7 @@ def read_run(folder: Path) -> RunFiles:
             return empty
         try:
             return parse(path.read_text(encoding="utf-8", errors="replace"))
-        except (ValueError, yaml.YAMLError, RecursionError) as ex:
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as ex:
             problems[name] = f"{name} is not readable: {' '.join(str(ex).split())}"
             return empty
 

@@ -99,7 +99,7 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         steps = f"{number(run.train[-1]['Step']):,.0f}"
         planned = run.config.get("regime.num_steps", "null")
         facts.append(("Steps", steps if planned in ("null", "") else f"{steps} of {planned}"))
-        seconds = number(run.train[-1].get("Wall Time"))
+        seconds = number(run.train[-1].get("Total Time"))
         if seconds == seconds:
             facts.append(("Training time", _duration(seconds)))
     for split, result in _splits(run).items():

@@ -26,7 +26,7 @@ def similarity_panel(matrix: Matrix) -> Panel | None:
         size = min(60 / max(values.shape), 5)
         axes.plot(
             column + 1, row + 1, linestyle="", marker="s", markersize=size,
-            markerfacecolor="none", markeredgecolor="#ff5a36", markeredgewidth=0.8,
+            markerfacecolor="none", markeredgecolor="#e5006d", markeredgewidth=0.8,
         )  # fmt: skip
         axes.grid(False)
         axes.set_xlabel("caption")
@@ -40,7 +40,7 @@ def similarity_panel(matrix: Matrix) -> Panel | None:
         means += f", the others of {miss:.3f}"
     return panel(
         "Similarity matrix",
-        "Brighter is more similar; the right pairs have a red square and should be the brightest "
+        "Brighter is more similar; the right pairs have a pink square and should be the brightest "
         f"of their row and column ({means}).",
         f"Similarities of {values.shape[0]} clips and {values.shape[1]} captions; {means}.",
         plot,

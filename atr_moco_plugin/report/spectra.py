@@ -29,6 +29,8 @@ from atr_moco_plugin.report.files import Record, number, series
 
 _MAX_LINES = 12
 _KINDS = {"raw": "raw", "centered": "centred"}
+# Far below those of random vectors, on a linear axis one line at the bottom.
+_LOG = ("participation_ratio", "stable_rank")
 _MEASURES = {
     "rankme": ("RankMe", "dimensions", "How many dimensions the spectrum fills evenly (exponential "
                "of its entropy)"),
@@ -44,7 +46,7 @@ _MEASURES = {
 
 
 def spectrum_panels(rank: Sequence[Record]) -> list[Panel]:
-    """Singular values, one line a logged step, for each source raw and centred.
+    """Singular values, one line a step (12 at most), for each source raw and centred.
 
     Args:
         rank: records of ``rank.jsonl``.
@@ -58,8 +60,8 @@ def spectrum_panels(rank: Sequence[Record]) -> list[Panel]:
                 if (spectrum := _report(record, source, kind).get("spectrum"))
             ]
             if lines:
-                lines = [lines[i] for i in _evenly(len(lines), _MAX_LINES)]
-                panels.append(_spectrum_panel(source, word, lines, _random(rank, source, kind)))
+                random = _random(rank, source, kind)
+                panels.append(_spectrum_panel(source, word, lines, random))
     return panels
 
 
@@ -128,6 +130,8 @@ def _spectrum_panel(
     lines: list[tuple[float, NDArray]],
     random: tuple[str, NDArray] | None,
 ) -> Panel:
+    logged = len(lines)
+    lines = [lines[i] for i in _evenly(logged, _MAX_LINES)]
     steps = [step for step, _ in lines]
 
     def plot(axes: Axes) -> None:
@@ -150,9 +154,9 @@ def _spectrum_panel(
     which = f"from step {steps[0]:g} to {steps[-1]:g}" if len(steps) > 1 else f"step {steps[0]:g}"
     return panel(
         f"Singular values, {source}, {word}",
-        "One line for each logged step, from blue (first) to orange (last); a flatter line means "
-        "that more dimensions are in use, and the dashed one is what random vectors of the final "
-        "shape give.",
+        f"{len(lines)} of {logged} logged steps, a line each, from blue (first) to orange (last); a "
+        "flatter line means that more dimensions are in use, and the dashed one is what random "
+        "vectors of the final shape give.",
         f"Singular values of the {source} embeddings, {word}, on a logarithmic axis, "
         f"{len(lines)} lines, {which}, beside random vectors.",
         plot,
@@ -178,7 +182,7 @@ def _measure_panel(rank: Sequence[Record], sources: list[str], measure: str) -> 
     return _lines_panel(
         title, label,
         f"{what}; dashed lines are centred, the dotted grey ones random vectors of the same shape.",
-        lines, colours, baselines,
+        lines, colours, baselines, log=measure in _LOG,
     )  # fmt: skip
 
 
@@ -189,6 +193,8 @@ def _lines_panel(
     lines: dict[str, Any],
     colours: dict[str, str],
     baselines: Sequence[Any] = (),
+    *,
+    log: bool = False,
 ) -> Panel | None:
     lines = {name: line for name, line in lines.items() if len(line[0])}
     if not lines:
@@ -206,6 +212,8 @@ def _lines_panel(
             )  # fmt: skip
         if baselines:
             axes.plot([], [], color=BASELINE, linestyle=":", label="random")
+        if log:
+            plain_log_axis(axes, "y")
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         legend_above(axes)

@@ -80,14 +80,15 @@ def rank_table(split: str, record: Mapping[str, Any]) -> Table:
         record: what ``RankLogger.log`` returned.
     """
     rows = []
-    for name, source in record["sources"].items():
+    for name, source in (record.get("sources") or {}).items():
         for kind, word in (("raw", "raw"), ("centered", "centred")):
+            measured = source.get(kind) or {}
+            random = measured.get("random") or {}
             cells = [
-                f"{_number(source[kind].get(key), digits)} / "
-                f"{_number(source[kind]['random'].get(key), digits)}"
+                f"{_number(measured.get(key), digits)} / {_number(random.get(key), digits)}"
                 for key, digits in ((key, 2 if key == "alpha_req" else 1) for key in _MEASURES)
             ]
-            rows.append([f"{name}, {word}", f"{source['rows']:,}", *cells])
+            rows.append([f"{name}, {word}", _number(source.get("rows"), 0), *cells])
     return Table(
         caption=f"{split}: rank of the embeddings, measured / random vectors of the same shape",
         groups=[],
@@ -108,4 +109,4 @@ def _count(result: Mapping[str, Any], key: str) -> str:
 
 def _number(value: object, digits: int) -> str:
     figure = number(value)
-    return f"{figure:.{digits}f}" if figure == figure else "–"
+    return f"{figure:,.{digits}f}" if figure == figure else "–"
