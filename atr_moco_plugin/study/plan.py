@@ -1,0 +1,178 @@
+"""Which runs a study is made of, and whether a folder holds one of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, TextIO, get_args
+
+from ruamel.yaml import YAML
+
+from atr_moco_plugin.criterion.positives import PositivesMode
+
+OVERRIDES = "overrides.yaml"
+"""What a study sets of a run's configuration, in the run's folder."""
+
+
+@dataclass(kw_only=True)
+class StudyConfig:
+    """A rank study. Every combination of the lists is one run."""
+
+    recipe: Literal["toy", "esc50", "audiocaps", "clotho"] = "toy"
+    """What is trained: ``python -m atr_moco_plugin.recipes.RECIPE``."""
+
+    queue_sizes: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
+    """Rows of the queues; 0 trains without."""
+
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Seeds of a run, for the spread."""
+
+    momenta: list[float] = field(default_factory=list)
+    """EMA factors; none takes the recipe's."""
+
+    positives: list[PositivesMode] = field(default_factory=list)
+    """Which items count as positives; none takes the recipe's."""
+
+    jobs: int = 1
+    """Runs side by side, each one process; 0 trains nothing and shows what is finished."""
+
+    threads: int = 1
+    """CPU threads of each run."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """Configuration of the recipe for every run, such as ``dataset.config_overrides.root``."""
+
+    def __post_init__(self) -> None:
+        for name in ("queue_sizes", "seeds", "momenta", "positives"):
+            values = getattr(self, name)
+            if not values and name in ("queue_sizes", "seeds"):
+                raise ValueError(f"`{name}` is empty, expected one value or more.")
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{name}` has a value twice: {values}.")
+        if min(self.queue_sizes) < 0:
+            raise ValueError(f"`queue_sizes` has {min(self.queue_sizes)}, expected 0 or more.")
+        unknown = set(self.positives) - set(get_args(PositivesMode))
+        if unknown:
+            raise ValueError(
+                f"`positives` has {', '.join(map(repr, sorted(unknown)))}, expected some of "
+                f"{', '.join(get_args(PositivesMode))}."
+            )
+        if self.jobs < 0 or self.threads < 1:
+            raise ValueError(
+                f"`jobs` is {self.jobs} and `threads` is {self.threads}, "
+                "expected at least 0 and 1."
+            )
+        if not isinstance(self.config.get("criterion", {}), Mapping):
+            raise ValueError(
+                "`config.criterion` is a name; write `config.criterion.name`, since the study "
+                "sets options of the criterion too."
+            )
+        for axis, key in self.axes().items():
+            if key in dict(leaves(self.config)):
+                raise ValueError(f"`config.{key}` is set by the list `{axis}`; leave it out.")
+
+    def axes(self) -> dict[str, str]:
+        """The lists that are varied, with the keys of the recipe's configuration they set."""
+        keys = {"queue_sizes": "criterion.config.queue_size", "seeds": "common.seed"}
+        if self.momenta:
+            keys["momenta"] = "criterion.config.momentum"
+        if self.positives:
+            keys["positives"] = "criterion.config.positives"
+        return keys
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        name: of its folder, such as ``q256_s0``.
+        overrides: what it sets of the recipe's configuration, nested.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+
+
+def plan(config: StudyConfig) -> list[Run]:
+    """The runs, seed by seed, so that a study that is stopped early has all sizes."""
+    axes = config.axes()
+    order = [name for name in ("seeds", "momenta", "positives", "queue_sizes") if name in axes]
+    runs = []
+    for values in product(*(getattr(config, name) for name in order)):
+        chosen = dict(zip(order, values, strict=True))
+        name = f"q{chosen['queue_sizes']}_s{chosen['seeds']}"
+        name += f"_m{chosen['momenta']:g}" if "momenta" in chosen else ""
+        name += f"_p{chosen['positives']}" if "positives" in chosen else ""
+        overrides = copy.deepcopy(config.config)
+        for axis, value in chosen.items():
+            _set(overrides, axes[axis], value)
+        runs.append(Run(name, overrides))
+    return runs
+
+
+def check_folder(run: Run, folder: Path) -> None:
+    """Refuse a folder that holds a run with another configuration.
+
+    A run that a study started is compared with the overrides it was started with, any other run
+    with its ``config.yaml``, where every override must be found.
+
+    Raises:
+        ValueError: with the first key that differs.
+    """
+    saved = folder / OVERRIDES
+    wanted = dict(leaves(run.overrides))
+    if saved.is_file():
+        found = dict(leaves(read_yaml(saved)))
+        compared = sorted(found.keys() | wanted.keys())
+    elif (folder / "config.yaml").is_file():
+        found = dict(leaves(read_yaml(folder / "config.yaml")))
+        compared = sorted(wanted)
+    else:
+        return
+    for key in compared:
+        before, now = found.get(key, "not set"), wanted.get(key, "not set")
+        if before != now:
+            raise ValueError(
+                f"{folder} holds a run with another configuration: `{key}` was {before} and is "
+                f"{now}. Give another output folder, or change the configuration back."
+            )
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 file, as fairseq2 writes and reads them.
+
+    Raises:
+        ValueError: when it is not a mapping.
+    """
+    tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} is not a mapping of keys to values; repair or remove it.")
+    return tree
+
+
+def write_yaml(tree: Mapping[str, Any], stream: TextIO) -> None:
+    """Write YAML 1.2 that fairseq2 reads."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(dict(tree), stream)
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+    tree[last] = value

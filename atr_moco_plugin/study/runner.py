@@ -1,0 +1,137 @@
+"""Trains the runs of a study that are not finished, some of them side by side."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from atr_moco_plugin.study.plan import OVERRIDES, Run, StudyConfig, check_folder, write_yaml
+
+_POLL_SECONDS = 0.2
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended without a result.
+
+    Attributes:
+        name: of the run.
+        status: exit status of its process.
+        log: what it wrote.
+        last_lines: the end of that.
+    """
+
+    name: str
+    status: int
+    log: Path
+    last_lines: tuple[str, ...]
+
+
+@dataclass
+class _Job:
+    run: Run
+    process: subprocess.Popen[bytes]
+    start: float
+
+
+def result_file(folder: Path) -> Path:
+    """The file that a finished run has."""
+    return folder / "retrieval.json"
+
+
+def train_missing(
+    config: StudyConfig, runs: Sequence[Run], folder: Path, say: Callable[[str], None]
+) -> list[Failure]:
+    """Train the runs without a result; an interrupted one goes on from its last checkpoint.
+
+    Args:
+        config: the study.
+        runs: its plan.
+        folder: where each run has a folder of its name, with a log beside it.
+        say: told about every run that starts or ends, with the time left.
+
+    Returns:
+        The runs that failed; the others were trained nevertheless.
+
+    Raises:
+        ValueError: when a folder holds a run with another configuration. Nothing is trained then.
+    """
+    for run in runs:
+        check_folder(run, folder / run.name)
+    waiting = [run for run in runs if not result_file(folder / run.name).is_file()]
+    if len(waiting) < len(runs):
+        say(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished.")
+    if config.jobs == 0:
+        return []
+
+    failures: list[Failure] = []
+    active: list[_Job] = []
+    ended, total, begin = 0, len(waiting), time.monotonic()
+    try:
+        while waiting or active:
+            while waiting and len(active) < config.jobs:
+                run = waiting.pop(0)
+                active.append(_Job(run, _start(config, run, folder), time.monotonic()))
+                say(f"{run.name} starts.")
+            time.sleep(_POLL_SECONDS)
+            for job in [job for job in active if job.process.poll() is not None]:
+                active.remove(job)
+                ended += 1
+                failure = _failure(job, folder)
+                if failure is not None:
+                    failures.append(failure)
+                took = duration(time.monotonic() - job.start)
+                left = (time.monotonic() - begin) / ended * (total - ended)
+                say(
+                    f"{job.run.name} {'failed' if failure else 'is finished'} after {took}; "
+                    f"{ended} of {total} runs done"
+                    + (f", about {duration(left)} left." if ended < total else ".")
+                )
+    finally:
+        for job in active:
+            job.process.terminate()
+        for job in active:
+            job.process.wait()
+    return failures
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _start(config: StudyConfig, run: Run, folder: Path) -> subprocess.Popen[bytes]:
+    out = folder / run.name
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / OVERRIDES).open("w", encoding="utf-8") as file:
+        write_yaml(run.overrides, file)
+    command = [sys.executable, "-m", f"atr_moco_plugin.recipes.{config.recipe}", str(out)]
+    with _log(folder, run).open("wb") as stream:
+        return subprocess.Popen(
+            [*command, "--no-rich", "--config-file", str(out / OVERRIDES)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(config.threads)},
+        )
+
+
+def _log(folder: Path, run: Run) -> Path:
+    return folder / f"{run.name}.log"
+
+
+def _failure(job: _Job, folder: Path) -> Failure | None:
+    status, log = job.process.returncode, _log(folder, job.run)
+    if status == 0 and result_file(folder / job.run.name).is_file():
+        return None
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return Failure(job.run.name, status, log, tuple(lines[-_LAST_LINES:]))

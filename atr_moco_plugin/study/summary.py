@@ -1,0 +1,355 @@
+"""Means over seeds by queue size, and the queue size they recommend."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from atr_moco_plugin.rank.growth import SHARE, TOLERANCE, Growth, first_sufficient, growth
+from atr_moco_plugin.study.results import MODALITIES, RunResult, read_run
+
+MEASURES = {
+    "rankme_centered": ("centered", "rankme"),
+    "rankme_raw": ("raw", "rankme"),
+    "participation_ratio_centered": ("centered", "participation_ratio"),
+    "stable_rank_centered": ("centered", "stable_rank"),
+}
+"""Name of a measure to where a rank record has it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over the seeds.
+
+    Attributes:
+        mean: of the values.
+        std: sample standard deviation, 0 for one value.
+        values: one a seed.
+    """
+
+    mean: float
+    std: float
+    values: tuple[float, ...]
+
+    @staticmethod
+    def of(values: Iterable[float]) -> Figure:
+        """Mean and standard deviation of one value or more."""
+        values = tuple(values)
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        return Figure(statistics.fmean(values), std, values)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Rank of the matrices of one modality.
+
+    Attributes:
+        rows: of each matrix; the smallest where seeds differ.
+        dim: embedding size.
+        measures: measure to its figure.
+        random: measure to its value for random unit vectors of the same shape.
+        spectrum: singular values of the centred rows, divided by the largest; mean over seeds.
+    """
+
+    rows: int
+    dim: int
+    measures: Mapping[str, Figure]
+    random: Mapping[str, float]
+    spectrum: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SizeSummary:
+    """What the runs with one queue size found.
+
+    Attributes:
+        queue_size: rows of the queues.
+        seeds: of the runs.
+        r_sum: split to R-sum of the dual encoder.
+        reranked_r_sum: the same after re-ranking.
+        queue: modality to the rank of its queue at the last step.
+        held_out: modality to the rank of the embeddings of the validation split.
+        history: modality to ``(step, mean centred RankMe)`` of its queue during training.
+        exceeds_training: whether it holds more rows than an epoch has pairs; None if not known.
+    """
+
+    queue_size: int
+    seeds: tuple[int, ...]
+    r_sum: Mapping[str, Figure]
+    reranked_r_sum: Mapping[str, Figure]
+    queue: Mapping[str, Ranks]
+    held_out: Mapping[str, Ranks]
+    history: Mapping[str, tuple[tuple[int, float], ...]]
+    exceeds_training: bool | None
+
+    @property
+    def filled(self) -> bool:
+        """Whether training was long enough to fill the queue."""
+        return all(ranks.rows >= self.queue_size for ranks in self.queue.values())
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one queue size to the next.
+
+    Attributes:
+        sizes: both.
+        modalities: modality to what its queue gains.
+    """
+
+    sizes: tuple[int, int]
+    modalities: Mapping[str, Growth]
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether one modality gains, which is enough, since both queues have one length."""
+        return any(growth.worth_it for growth in self.modalities.values())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A comparison of queue sizes with all else equal.
+
+    Attributes:
+        momentum: EMA factor.
+        positives: which items count as positives.
+        sizes: ascending.
+        steps: between neighbouring sizes above 0.
+        recommended: queue size by the rule, None with fewer than two sizes above 0.
+        ground: why, in sentences with figures.
+        best_r_sum: queue size with the best mean validation R-sum.
+    """
+
+    momentum: float
+    positives: str
+    sizes: tuple[SizeSummary, ...]
+    steps: tuple[Step, ...]
+    recommended: int | None
+    ground: str
+    best_r_sum: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything a rank study found.
+
+    Attributes:
+        valid_split: name of the validation split; all choices are made by its figures.
+        train_pairs: pairs of an epoch, None if not known.
+        variants: one for each momentum and positives mode.
+        chance: split to R-sum of chance.
+    """
+
+    valid_split: str
+    train_pairs: int | None
+    variants: tuple[Variant, ...]
+    chance: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The study as JSON-ready values, with the rule and its verdict on every step."""
+        result = asdict(self)
+        result["rule"] = {
+            "worth_it": "gain > max(tolerance, share * noise_gain)",
+            "tolerance": TOLERANCE,
+            "share": SHARE,
+        }
+        for variant, of_variant in zip(self.variants, result["variants"], strict=True):
+            for step, of_step in zip(variant.steps, of_variant["steps"], strict=True):
+                of_step["worth_it"] = step.worth_it
+        return result
+
+
+def aggregate(folders: Iterable[Path]) -> Study:
+    """Read run folders and summarise them; which run is which is in their ``config.yaml``.
+
+    Raises:
+        ValueError: when there is none, one is not a finished run, or two are the same run.
+    """
+    return summarise([read_run(folder) for folder in folders])
+
+
+def summarise(runs: Sequence[RunResult]) -> Study:
+    """Means over seeds, steps between sizes and recommendations.
+
+    Raises:
+        ValueError: when there is no run, or two of one size, seed, momentum and positives mode.
+    """
+    if not runs:
+        raise ValueError("The study has no finished run yet.")
+    seen: dict[tuple[object, ...], str] = {}
+    for run in runs:
+        key = (*run.variant, run.queue_size, run.seed)
+        if key in seen:
+            raise ValueError(f"{seen[key]} and {run.name} are runs of one configuration and seed.")
+        seen[key] = run.name
+    pairs = next((run.train_pairs for run in runs if run.train_pairs is not None), None)
+    return Study(
+        valid_split=next(iter(runs[0].r_sum)),
+        train_pairs=pairs,
+        variants=tuple(
+            _variant([run for run in runs if run.variant == variant], pairs)
+            for variant in sorted({run.variant for run in runs})
+        ),
+        chance=runs[0].chance,
+    )
+
+
+def _variant(runs: Sequence[RunResult], pairs: int | None) -> Variant:
+    sizes = tuple(
+        _size([run for run in runs if run.queue_size == size], pairs)
+        for size in sorted({run.queue_size for run in runs})
+    )
+    with_queue = [size for size in sizes if size.queue]
+    steps = tuple(
+        _step(before, after) for before, after in zip(with_queue, with_queue[1:], strict=False)
+    )
+    valid = next(iter(runs[0].r_sum))
+    best = max(sizes, key=lambda size: size.r_sum[valid].mean)
+    index = first_sufficient([step.modalities.values() for step in steps]) if steps else None
+    recommended = None if index is None else with_queue[index]
+    return Variant(
+        momentum=runs[0].momentum,
+        positives=runs[0].positives,
+        sizes=sizes,
+        steps=steps,
+        recommended=None if recommended is None else recommended.queue_size,
+        ground=" ".join(_ground(steps, index, recommended, best, valid, pairs)),
+        best_r_sum=best.queue_size,
+    )
+
+
+def _size(runs: Sequence[RunResult], pairs: int | None) -> SizeSummary:
+    runs = sorted(runs, key=lambda run: run.seed)
+    size = runs[0].queue_size
+    return SizeSummary(
+        queue_size=size,
+        seeds=tuple(run.seed for run in runs),
+        r_sum=_over_seeds([run.r_sum for run in runs]),
+        reranked_r_sum=_over_seeds([run.reranked_r_sum for run in runs]),
+        queue=_ranks([run.queue for run in runs]),
+        held_out=_ranks([run.held_out for run in runs]),
+        history={name: _history(runs, name) for name in MODALITIES if runs[0].queue},
+        exceeds_training=None if pairs is None else size > pairs,
+    )
+
+
+def _over_seeds(figures: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    return {
+        name: Figure.of(run[name] for run in figures)
+        for name in figures[0]
+        if all(name in run for run in figures)
+    }
+
+
+def _ranks(records: Sequence[Mapping[str, Any]]) -> dict[str, Ranks]:
+    return {
+        name: _rank([record[name] for record in records])
+        for name in MODALITIES
+        if all(name in record for record in records)
+    }
+
+
+def _rank(sources: Sequence[Mapping[str, Any]]) -> Ranks:
+    def over(read: Callable[[Mapping[str, Any], str, str], float]) -> dict[str, Figure]:
+        return {
+            name: Figure.of(read(source, *where) for source in sources)
+            for name, where in MEASURES.items()
+        }
+
+    spectra = zip(*(source["centered"]["spectrum"] for source in sources), strict=False)
+    random = over(lambda source, kind, key: source[kind]["random"][key])
+    return Ranks(
+        rows=min(source["rows"] for source in sources),
+        dim=sources[0]["dim"],
+        measures=over(lambda source, kind, key: source[kind][key]),
+        random={name: figure.mean for name, figure in random.items()},
+        spectrum=tuple(statistics.fmean(values) for values in spectra),
+    )
+
+
+def _history(runs: Sequence[RunResult], modality: str) -> tuple[tuple[int, float], ...]:
+    """Means at the steps that every seed has."""
+    curves = [
+        {
+            step: sources[modality]["centered"]["rankme"]
+            for step, sources in run.history
+            if modality in sources
+        }
+        for run in runs
+    ]
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return tuple((step, statistics.fmean(curve[step] for curve in curves)) for step in shared)
+
+
+def _step(before: SizeSummary, after: SizeSummary) -> Step:
+    def gained(name: str) -> Growth:
+        pair = before.queue[name], after.queue[name]
+        rows, ranks = zip(*((r.rows, r.measures["rankme_centered"].mean) for r in pair))
+        return growth(rows, ranks, pair[0].dim)
+
+    return Step(
+        (before.queue_size, after.queue_size),
+        {name: gained(name) for name in before.queue if name in after.queue},
+    )
+
+
+def _ground(
+    steps: Sequence[Step],
+    index: int | None,
+    recommended: SizeSummary | None,
+    best: SizeSummary,
+    valid: str,
+    pairs: int | None,
+) -> Iterable[str]:
+    """Sentences that say why this size, and whether retrieval agrees."""
+    top = best.r_sum[valid]
+    best_words = f"The best mean R-sum on {valid} is {_plus_minus(top)} with {_rows(best)}"
+    if recommended is None or index is None:
+        yield "The rule compares neighbouring queue sizes, so it needs two above 0."
+        yield f"{best_words}."
+        return
+    if index > 0:
+        yield f"Up to {_rows(recommended)} the last step was worth it: {_gains(steps[index - 1])}."
+    if index < len(steps):
+        yield f"The next step is not: {_gains(steps[index])}."
+    else:
+        yield "It is the largest size tried, and a longer queue may be worth it too."
+    if recommended.exceeds_training:
+        yield f"It is longer than an epoch of {pairs:,} pairs."
+    own = recommended.r_sum[valid]
+    if best is recommended:
+        yield f"{best_words}, which agrees."
+        return
+    lead, spread = top.mean - own.mean, sqrt(top.std**2 + own.std**2)
+    words = f"{best_words} and {_plus_minus(own)} with the recommended {_rows(recommended)}"
+    if len(own.values) < 2 or len(top.values) < 2:
+        yield f"{words}; one seed has no spread to compare the difference with."
+    elif lead <= spread:
+        yield f"{words}, a difference within the spread of {spread:.1f} (of two runs' difference)."
+    else:
+        yield (
+            f"{words}, a difference beyond the spread of {spread:.1f} (of two runs' difference): "
+            "by retrieval the other size is better."
+        )
+
+
+def _gains(step: Step) -> str:
+    before, after = step.sizes
+    gains = " and ".join(
+        f"{100 * growth.gain:.1f} % ({name}; random vectors {100 * growth.noise_gain:.1f} %)"
+        for name, growth in step.modalities.items()
+    )
+    return f"from {before:,} to {after:,} rows the centred RankMe gains {gains} per doubling"
+
+
+def _rows(size: SizeSummary) -> str:
+    return f"{size.queue_size:,} rows" if size.queue_size else "no queue"
+
+
+def _plus_minus(figure: Figure) -> str:
+    spread = f" ± {figure.std:.1f}" if len(figure.values) > 1 else ""
+    return f"{figure.mean:.1f}{spread}"
