@@ -1,8 +1,8 @@
 """AudioCaps in the layouts people have it in.
 
 C. D. Kim, B. Kim, H. Lee, G. Kim, *AudioCaps: Generating Captions for Audios in The Wild*, NAACL
-2019. A clip is one segment of a YouTube video; the caption files are public, the audio is what could
-still be downloaded, so that some of it is always missing.
+2019. A clip is one segment of a YouTube video; the captions files are public, the audio is what
+could still be downloaded, so that some of it is always missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a captions file lists: recordings with their captions, grouped and counted, without audio."""
+"""What a captions file lists: recordings with their captions, grouped and counted."""
 
 from __future__ import annotations
 

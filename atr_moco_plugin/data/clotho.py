@@ -1,8 +1,8 @@
 """Clotho in the layouts people have it in.
 
 K. Drossos, S. Lipping, T. Virtanen, *Clotho: an Audio Captioning Dataset*, ICASSP 2020. File names
-are titles from Freesound, with commas, brackets and HTML entities, which download tools change; four
-names are in two splits and stand for different recordings.
+are titles from Freesound, with commas, brackets and HTML entities, which download tools change;
+four names are in two splits and stand for different recordings.
 """
 
 from __future__ import annotations

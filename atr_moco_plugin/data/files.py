@@ -108,9 +108,7 @@ class AudioFiles:
         """
         tail = name.replace("\\", "/").removeprefix("./").lstrip("/")
         base = tail.rsplit("/", 1)[-1]
-        found = self._by_name.get(base, [])
-        if not found and _suffix(base) in _SUFFIX_RANK:
-            found = self._by_name.get(stem_of(base), [])
+        found = self._by_name.get(base) or self._by_name.get(stem_of(base), [])
         if len(found) > 1:
             found = sorted(found, key=lambda path: _SUFFIX_RANK[_suffix(path)])
         if "/" in tail and len(found) > 1:
@@ -181,8 +179,8 @@ def match_renamed(wanted: Sequence[str], files: Sequence[str]) -> dict[str, str]
 
     Names are compared after one change after the other: HTML entities resolved (``&#39;``), then
     also every run of punctuation and space as one and no letter case, then letters and digits
-    alone. What one step pairs is not looked at again, and a step pairs only what is unambiguous: one
-    name and one file that are left, and no other of the same form.
+    alone. What one step pairs is not looked at again, and a step pairs only what is unambiguous:
+    one name and one file that are left, and no other of the same form.
 
     Args:
         wanted: file names as captions list them, all different.

@@ -108,9 +108,9 @@ def read_manifest_captions(
         if not names or not caption_columns(tuple(row)):
             what = "the audio's path" if not names else "a caption"
             raise ValueError(
-                f"{path}: row {number} has no {what}; needed are one of the columns "
-                f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, text, "
-                f"raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
+                f"{path}: row {number} does not say {what}; needed are one of the columns "
+                f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, "
+                f"text, raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
             )
         own_split = _first(row, _SPLIT_COLUMNS) or split
         table = tables.setdefault(SPLIT_NAMES.get(own_split.lower(), own_split), CaptionTable())
@@ -132,8 +132,8 @@ def _find_manifest(root: Path) -> Path:
         found = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{root}: no single manifest there: looked for manifest.csv, .tsv or .jsonl or the only "
-            f"such file, {describe(root)}; set root to the manifest itself"
+            f"{root}: no single manifest there: looked for manifest.csv, .tsv or .jsonl or the "
+            f"only such file, {describe(root)}; set root to the manifest itself"
         )
     return found[0]
 

@@ -1,7 +1,7 @@
 """JSON files of WavCaps and of what is written in its form.
 
-X. Mei et al., *WavCaps: A ChatGPT-Assisted Weakly-Labelled Audio Captioning Dataset for Audio-Language
-Multimodal Research*, TASLP 2024. It has no splits of its own.
+X. Mei et al., *WavCaps: A ChatGPT-Assisted Weakly-Labelled Audio Captioning Dataset for
+Audio-Language Multimodal Research*, TASLP 2024. It has no splits of its own.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class WavCapsConfig:
 def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
     """Open ``{"data": [{"id", "caption" or "caption_1", ..., "audio" or "wav"}, ...]}``.
 
-    A clip's key is its ``id``, with several JSON files ``<file's stem>/<id>``. Its audio is the file
-    that ``audio`` or ``wav`` names (the path as it is, else its last part anywhere in the audio
-    folder), or the one named after the ``id``. A name that is there in several folders is looked for
-    in the one whose name begins like the JSON file's folder (``FreeSound/fsd.json``,
+    A clip's key is its ``id``, with several JSON files ``<file's stem>/<id>``. Its audio is the
+    file that ``audio`` or ``wav`` names (the path as it is, else its last part anywhere in the
+    audio folder), or the one named after the ``id``. A name that is there in several folders is
+    looked for in the one whose name begins like the JSON file's folder (``FreeSound/fsd.json``,
     ``FreeSound_flac/``). Entries of one id are one clip.
 
     Raises:

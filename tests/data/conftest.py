@@ -1,0 +1,43 @@
+"""Writers of small data sets: generated audio and captions files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SECONDS = 0.3
+
+
+def _write_audio(path: Path, seconds: float = SECONDS, rate: int = 16_000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = np.random.default_rng(len(path.name)).uniform(-0.1, 0.1, round(seconds * rate))
+    soundfile.write(path, wave, rate)
+    return path
+
+
+def _write_table(
+    path: Path,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    encoding: str = "utf-8",
+    delimiter: str = ",",
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([columns, *rows])
+    return path
+
+
+@pytest.fixture
+def write_audio() -> Callable[..., Path]:
+    return _write_audio
+
+
+@pytest.fixture
+def write_table() -> Callable[..., Path]:
+    return _write_table
