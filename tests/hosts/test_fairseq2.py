@@ -183,6 +183,7 @@ def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
         (["model.config_overrides.text.config.vocab_size=40"], "vocab_size"),
         (["tokenizer.name=/nowhere/tokenizer"], "/nowhere/tokenizer"),
         (["model.arch=huge"], "huge"),
+        (["lr_scheduler.config.num_warmup_steps=4"], "leaves the schedule no step"),
         (["init=pretrained"], "`model.config_overrides.audio.config.checkpoint`"),
         (["init=nowhere/run"], "there is none there"),
         (["optimizer.config.layer_decay=2"], "`layer_decay` is 2"),

@@ -14,10 +14,19 @@ if importlib.util.find_spec("fairseq2") is None:
 
 from ruamel.yaml import YAML
 
+import atr_moco_plugin.recipes
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 
-PRESETS = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-CONFIGS = {"toy": "ToyRecipeConfig", "esc50": "Esc50RecipeConfig"}
+FOLDER = Path(__file__).parents[2] / "recipes"
+PRESETS = sorted(FOLDER.glob("*.yaml"))
+CONFIGS = {
+    "audiocaps": "AudiocapsRecipeConfig",
+    "clotho": "ClothoRecipeConfig",
+    "esc50": "Esc50RecipeConfig",
+    "toy": "ToyRecipeConfig",
+}
+VARIANTS = {"audiocaps_8gpu": "audiocaps", "clotho_8gpu": "clotho"}
+"""Presets that change a recipe, and the recipe."""
 
 
 def leaves(tree: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -36,14 +45,28 @@ def dump(monkeypatch: pytest.MonkeyPatch, capsys, recipe: str, *arguments: str) 
 
 
 def test_there_is_a_preset_for_every_recipe() -> None:
-    assert [path.stem for path in PRESETS] == sorted(CONFIGS)
+    package = Path(atr_moco_plugin.recipes.__file__).parent
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert {path.stem for path in PRESETS} == modules | set(VARIANTS)
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_says_what_the_recipe_does_anyway(preset: Path, monkeypatch, capsys) -> None:
-    default = dump(monkeypatch, capsys, preset.stem)
-    with_preset = dump(monkeypatch, capsys, preset.stem, "--config-file", str(preset))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_preset_says_what_the_recipe_does_anyway(name: str, monkeypatch, capsys) -> None:
+    preset = FOLDER / f"{name}.yaml"
+    default = dump(monkeypatch, capsys, name)
+    with_preset = dump(monkeypatch, capsys, name, "--config-file", str(preset))
     assert with_preset == default
     found = dict(leaves(default))
     stated = dict(leaves(YAML(typ="safe").load(preset)))
     assert stated.items() <= found.items()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_changes_what_it_states_and_nothing_else(name: str, monkeypatch, capsys) -> None:
+    preset = FOLDER / f"{name}.yaml"
+    recipe = VARIANTS[name]
+    default = dict(leaves(dump(monkeypatch, capsys, recipe)))
+    changed = dict(leaves(dump(monkeypatch, capsys, recipe, "--config-file", str(preset))))
+    stated = dict(leaves(YAML(typ="safe").load(preset)))
+    assert {path: default[path] for path in stated} != stated
+    assert changed == {**default, **stated}

@@ -11,6 +11,7 @@ from fairseq2.recipe.config import (
     CosineAnnealingLRConfig,
     DatasetSection,
     GangSection,
+    GradAccumulationConfig,
     LRSchedulerSection,
     MixedPrecisionConfig,
     ModelSection,
@@ -134,6 +135,18 @@ def cosine(num_warmup_steps: int) -> LRSchedulerSection:
     )
 
 
+def bf16(accumulate: int = 1) -> TrainerSection:
+    """Autocast to bfloat16 with float32 weights; loss, queues and averages stay in float32.
+
+    Args:
+        accumulate: batches whose gradients an optimizer step adds up.
+    """
+    return TrainerSection(
+        mixed_precision=MixedPrecisionConfig(mode="auto"),
+        grad_accumulation=GradAccumulationConfig(num_batches=accumulate),
+    )
+
+
 def best_by_r_sum(num_steps: int, every: int, report_every: int) -> RegimeSection:
     """Validate and save every ``every`` steps; keep the last checkpoint and the one with the best
     validation R-sum, which is how the paper chooses."""
@@ -148,7 +161,7 @@ def best_by_r_sum(num_steps: int, every: int, report_every: int) -> RegimeSectio
 
 
 @dataclass(kw_only=True)
-class RetrievalRecipeConfig(SupportsStructure):
+class RetrievalRecipeConfig(SupportsStructure, Validatable):
     """A whole training run. Sections without a comment here are fairseq2's own."""
 
     init: str = "random"
@@ -195,3 +208,17 @@ class RetrievalRecipeConfig(SupportsStructure):
             self.model.path = source.model
             if self.tokenizer.name is None and source.tokenizer is not None:
                 self.tokenizer.name = str(source.tokenizer)
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        schedule, steps = self.lr_scheduler.config, self.regime.num_steps
+        if isinstance(schedule, CosineAnnealingLRConfig) and steps is not None:
+            # fairseq2 would divide by zero in the last step; a run that ends within its warm-up is
+            # odd, but what one does to try things out.
+            if schedule.cycle_len is None and schedule.num_warmup_steps == steps:
+                result.add_error(
+                    f"`lr_scheduler.config.num_warmup_steps` is all of `regime.num_steps`, {steps}, "
+                    "and leaves the schedule no step; lower it."
+                )
+        return result

@@ -18,8 +18,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
-from atr_moco_plugin.data.toy import ToyConfig, open_toy
+from atr_moco_plugin.data.registry import DATASETS
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.model import (
@@ -37,9 +36,6 @@ from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_mo
 from atr_moco_plugin.rank import RankLogger
 
 ConfigT = TypeVar("ConfigT")
-
-DATASETS = {"toy": (ToyConfig, open_toy), "esc50": (Esc50Config, open_esc50)}
-"""Data set family to its config class and opener."""
 
 
 def register_all(container: DependencyContainer) -> None:
@@ -101,6 +97,7 @@ def _metrics() -> list[MetricDescriptor]:
         "temperature": "Temperature",
         "alpha": "Alpha",
         "queue_fill": "Queue Fill",
+        "queue_size": "Queue Size",
     }
     descriptors = [
         MetricDescriptor(name, title, 100 + i, format_as_float)
