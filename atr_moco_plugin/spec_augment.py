@@ -53,7 +53,7 @@ def spec_augment(spectrogram: Tensor, frames: Tensor, config: SpecAugmentConfig)
         config: the masks.
 
     Returns:
-        A new ``[B, frames, bins]`` with 0 under the masks, which is the mean of normalised features.
+        A new ``[B, frames, bins]`` with 0 under the masks, the mean of normalised features.
     """
     b, length, bins = spectrogram.shape
     device = spectrogram.device

@@ -33,8 +33,6 @@ _MARGIN = SAMPLE_RATE // 20
 """Output samples decoded on either side of a crop, so that the resampling filter sees what it would
 see in the whole file."""
 
-_UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is near 2**63
-
 
 def read_audio(
     source: Source,
@@ -72,7 +70,7 @@ def read_audio(
         check_complete(file, source)
         rate = file.samplerate
         total = resampled_length(file.frames, rate)
-        if samples is None or total <= max(samples, MIN_SAMPLES) or file.frames > _UNKNOWN_FRAMES:
+        if samples is None or total <= max(samples, MIN_SAMPLES):
             whole = check_length(to_16_khz(read_frames(file, source), rate), name)
             return whole if samples is None else fit_length(whole, samples, generator)
         start, stop = window(total, samples, generator)

@@ -108,4 +108,4 @@ def write_entry(path: Path, packed: Packed) -> None:
 
 @lru_cache(maxsize=None)
 def _warn_once(folder: Path, reason: str) -> None:
-    _LOGGER.warning("%s: decoded audio cannot be kept there (%s); loading is slower", folder, reason)
+    _LOGGER.warning("%s: decoded audio cannot be kept there (%s); go on without", folder, reason)

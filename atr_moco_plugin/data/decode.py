@@ -41,6 +41,8 @@ _EXACT_SEEK = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # libsndfile corrects a WAV header by the file's size and says so in its log.
 _CORRECTED = re.compile(r"^\s*data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
+_UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is about 2**63, and it cannot seek there
+
 # A program that writes to a pipe cannot know the length and puts about 2 or 4 GiB there.
 _UNKNOWN_BYTES = 2**31 - 2**16
 
@@ -94,8 +96,13 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
     Other formats do not say how long they are: what is there of them counts.
 
     Raises:
-        ValueError: if more than :data:`TOLERANCE` is missing.
+        ValueError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
     """
+    if file.frames > _UNKNOWN_FRAMES:
+        raise ValueError(
+            f"{source}: its header gives no length, which soundfile needs; convert it again, not "
+            "through a pipe, or use decoder 'torchcodec'"
+        )
     if file.format == "FLAC":
         # What is missing is at the end, so one sample from there decides.
         last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
@@ -157,9 +164,8 @@ def read_frames(
                 mono.append(average(wanted, source))
     except soundfile.SoundFileError as error:
         raise ValueError(
-            f"{source}: is damaged after {position / file.samplerate:.3f} s of "
-            f"{file.frames / file.samplerate:.3f} s ({_reason(error)}); fetch it again or leave it "
-            "out"
+            f"{source}: is damaged after {position / file.samplerate:.3f} s ({_reason(error)}); "
+            "fetch it again or leave it out"
         ) from error
     if stop is None and position == limit:
         raise ValueError(

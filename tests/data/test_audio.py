@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+import io
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from atr_moco_plugin.data.audio import MIN_SAMPLES, SAMPLE_RATE, fit_length, read_audio
+from atr_moco_plugin.data import decode
+from atr_moco_plugin.data.audio import (
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    fit_length,
+    read_audio,
+    resampled_length,
+    to_16_khz,
+    window,
+)
+from atr_moco_plugin.data.source import FileSlice
 
 
 def sine(frequency: float, rate: int, seconds: float) -> np.ndarray:
@@ -41,7 +55,7 @@ def test_any_rate_channels_and_subtype(
     soundfile.write(tmp_path / name, frames, rate, subtype=subtype)
     read = read_audio(tmp_path / name)
     assert read.dtype == np.float32 and read.ndim == 1
-    assert abs(read.shape[0] - SAMPLE_RATE) <= 1
+    assert read.shape == (SAMPLE_RATE,)
     inner = slice(1600, 14400)
     np.testing.assert_allclose(read[inner], sine(440, SAMPLE_RATE, 1.0)[inner], atol=0.03)
 
@@ -67,9 +81,25 @@ def bad_file(folder: Path, kind: str) -> Path:
     elif kind == "truncated header":
         soundfile.write(path, wave, SAMPLE_RATE)
         path.write_bytes(path.read_bytes()[:20])
-    elif kind == "nan":
-        wave[7] = np.nan
-        soundfile.write(path, wave, SAMPLE_RATE, subtype="FLOAT")
+    elif kind in ("nan", "infinite"):
+        wave[7] = np.nan if kind == "nan" else -np.inf
+        soundfile.write(path, np.stack([wave, -wave], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    elif kind == "truncated wav":
+        soundfile.write(path, wave, SAMPLE_RATE)
+        path.write_bytes(path.read_bytes()[:8000])
+    elif kind == "truncated flac":
+        path = path.with_suffix(".flac")
+        soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 44_100), 44_100)
+        path.write_bytes(path.read_bytes()[:-40_000])
+    elif kind == "no length":
+        path = path.with_suffix(".flac")
+        soundfile.write(path, wave, SAMPLE_RATE)
+        data = bytearray(path.read_bytes())
+        data[21] &= 0xF0  # STREAMINFO: the total number of samples takes 36 bits from here
+        data[22:26] = b"\0\0\0\0"
+        path.write_bytes(data)
+    elif kind == "a rate of 1 Hz":
+        soundfile.write(path, wave, 1)
     elif kind == "no samples":
         soundfile.write(path, wave[:0], 44100)
     elif kind == "short":
@@ -85,6 +115,11 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("text", ValueError, "not readable as audio"),
         ("truncated header", ValueError, "not readable as audio"),
         ("nan", ValueError, "NaN or infinite"),
+        ("infinite", ValueError, "NaN or infinite"),
+        ("truncated wav", ValueError, r"is truncated, 0.249 s of 0.500 s are there"),
+        ("truncated flac", ValueError, r"is truncated, its header says 1.000 s"),
+        ("no length", ValueError, "its header gives no length"),
+        ("a rate of 1 Hz", ValueError, "sampling rate of 1 Hz, expected 1000 to 768000"),
         ("no samples", ValueError, "lasts 0.000 s"),
         ("short", ValueError, "at least 0.175 s"),
     ],
@@ -93,15 +128,171 @@ def test_bad_files_are_named_in_one_sentence(
     tmp_path: Path, kind: str, error: type[Exception], message: str
 ) -> None:
     path = bad_file(tmp_path, kind)
-    with pytest.raises(error, match=message) as caught:
-        read_audio(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
+    # A crop of a damaged file is refused like the whole, wherever it lies.
+    for samples in (None, MIN_SAMPLES):
+        with pytest.raises(error, match=message) as caught:
+            read_audio(path, samples)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
 
 
 def test_the_shortest_clip_is_read(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(MIN_SAMPLES), SAMPLE_RATE)
     assert read_audio(tmp_path / "a.wav").shape == (MIN_SAMPLES,)
+
+
+def test_a_silent_clip_is_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", np.zeros((44_100, 2)), 44_100)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac"), np.zeros(SAMPLE_RATE))
+
+
+def test_a_flac_that_is_damaged_in_the_middle_is_refused_or_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 160_000), SAMPLE_RATE)
+    data = bytearray(path.read_bytes())
+    data[100_000:150_000] = b"\0" * 50_000
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.flac: is damaged after \d\.\d+ s"):
+        read_audio(path)
+
+
+def test_a_few_samples_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(16_000), SAMPLE_RATE)
+    path.write_bytes(path.read_bytes()[:-2_000])
+    assert read_audio(path).shape == (15_000,)
+
+
+@pytest.mark.parametrize("size", [2**32 - 1, 2**31 - 1])
+def test_a_wav_that_was_written_to_a_pipe_has_no_length_and_is_read(
+    tmp_path: Path, size: int
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(8_000), SAMPLE_RATE)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(data)
+    assert read_audio(path).shape == (8_000,)
+    assert read_audio(path, 4_000).shape == (4_000,)
+
+
+def test_of_a_truncated_ogg_what_is_there_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 96_000), 32_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    read = read_audio(path)
+    assert 10_000 < read.shape[0] < 40_000 and np.abs(read).max() > 0.1
+
+
+def test_a_part_of_a_file_is_read_like_a_file(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    wave = np.rint(np.random.default_rng(0).uniform(-9000, 9000, 8_000)) / 32768
+    soundfile.write(file, wave, SAMPLE_RATE, format="FLAC")
+    data = file.getvalue()
+    (tmp_path / "shard").write_bytes(b"before" + data + b"after")
+    part = FileSlice(tmp_path / "shard", 6, len(data), "a.flac")
+    np.testing.assert_array_equal(read_audio(part), wave.astype(np.float32))
+    np.testing.assert_array_equal(read_audio(part, 3_000), wave[:3_000].astype(np.float32))
+    with pytest.raises(ValueError, match="shard, member a.flac: .* bytes, more than"):
+        read_audio(FileSlice(tmp_path / "shard", 0, 2**40, "a.flac"))
+
+
+CROPPED = [
+    ("a.wav", 44_100, "PCM_16"),
+    ("a.wav", 48_000, "FLOAT"),
+    ("a.wav", 22_051, "PCM_16"),  # shares no factor with 16,000
+    ("a.wav", 8_000, "ULAW"),
+    ("a.wav", 16_000, "PCM_16"),
+    ("a.wav", 22_050, "MS_ADPCM"),
+    ("a.flac", 32_000, "PCM_16"),
+    ("a.flac", 11_025, "PCM_24"),
+    ("a.ogg", 44_100, "VORBIS"),
+    ("a.mp3", 44_100, "MPEG_LAYER_III"),
+]
+
+
+@pytest.mark.parametrize(("name", "rate", "subtype"), CROPPED)
+def test_a_crop_equals_that_of_the_whole_file(
+    tmp_path: Path, name: str, rate: int, subtype: str
+) -> None:
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    soundfile.write(path, rng.uniform(-0.5, 0.5, (int(rate * 4.0371), 2)), rate, subtype=subtype)
+    whole = read_audio(path)
+    np.testing.assert_array_equal(read_audio(path, whole.shape[0]), whole)
+    for seed in range(6):
+        samples = [3_000, 16_000, 40_001][seed % 3]
+        for generator in (None, torch.Generator()):
+            if generator is not None:
+                generator.manual_seed(seed)
+            crop = read_audio(path, samples, generator)
+            if generator is not None:
+                generator.manual_seed(seed)
+            expected = fit_length(whole, samples, generator)
+            assert crop.shape == (samples,)
+            np.testing.assert_allclose(crop, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_crop_of_ten_minutes_decodes_seconds(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = 48_000
+    block = np.random.default_rng(0).integers(-3000, 3000, (60 * rate, 2), dtype=np.int16)
+    with soundfile.SoundFile(tmp_path / name, "w", rate, 2, "PCM_16") as file:
+        for _ in range(10):
+            file.write(block)
+    decoded = []
+    average = decode.average
+
+    def counted(frames: np.ndarray, source: object) -> np.ndarray:
+        decoded.append(len(frames))
+        return average(frames, source)
+
+    monkeypatch.setattr(decode, "average", counted)
+    start = time.perf_counter()
+    crops = [
+        read_audio(tmp_path / name, 160_000, torch.Generator().manual_seed(k)) for k in range(3)
+    ]
+    seconds = (time.perf_counter() - start) / 3
+    assert 10 * rate <= sum(decoded) / 3 <= 10.2 * rate
+    decoded.clear()
+    beginning = read_audio(tmp_path / name, 160_000)
+    assert sum(decoded) <= 10.2 * rate
+    start = time.perf_counter()
+    whole = read_audio(tmp_path / name)
+    # A sixtieth is decoded; a tenth of the time allows for a busy machine.
+    assert seconds < (time.perf_counter() - start) / 10
+    for k, crop in enumerate(crops):
+        expected = fit_length(whole, 160_000, torch.Generator().manual_seed(k))
+        np.testing.assert_allclose(crop, expected, atol=2e-6)
+    np.testing.assert_allclose(beginning, whole[:160_000], atol=2e-6)
+
+
+def test_a_file_of_hours_is_cropped_but_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "MAX_HOURS", 1 / 3600)
+    soundfile.write(tmp_path / "a.wav", np.zeros(40_000), SAMPLE_RATE)
+    assert read_audio(tmp_path / "a.wav", 16_000).shape == (16_000,)
+    with pytest.raises(ValueError, match="a.wav: lasts more than"):
+        read_audio(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "b.wav", np.zeros(16_000), SAMPLE_RATE)
+    assert read_audio(tmp_path / "b.wav").shape == (16_000,)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 3_000), st.sampled_from([8_000, 11_025, 22_051, 32_000, 44_100, 48_000]))
+def test_the_resampled_length_is_known_beforehand(frames: int, rate: int) -> None:
+    wave = np.ones(frames, np.float32)
+    assert to_16_khz(wave, rate).shape == (resampled_length(frames, rate),)
+
+
+def test_window() -> None:
+    assert window(10, 4) == (0, 4) and window(3, 4) == (0, 3)
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        window(3, 0)
 
 
 def test_fit_length_keeps_a_short_waveform() -> None:
@@ -136,3 +327,64 @@ def test_fit_length_repeats_with_the_seed() -> None:
 def test_fit_length_refuses_nothing() -> None:
     with pytest.raises(ValueError, match="at least 1, not 0"):
         fit_length(np.zeros(3, np.float32), 0)
+
+
+def torchcodec_reason() -> str:
+    """Why torchcodec cannot be used here; empty if it can."""
+    try:
+        decode.check_decoder("torchcodec")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+TORCHCODEC = torchcodec_reason()
+
+
+def test_without_torchcodec_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for raised, message in (
+        (ModuleNotFoundError("No module named 'torchcodec'"), "needs the package torchcodec"),
+        (RuntimeError("Could not load libtorchcodec.\n\nLikely causes: ..."), "install FFmpeg's"),
+    ):
+
+        def absent(name: str, error: Exception = raised) -> None:
+            raise error
+
+        monkeypatch.setattr(decode.importlib, "import_module", absent)
+        with pytest.raises(ValueError, match=message) as caught:
+            decode.check_decoder("torchcodec")
+        assert "\n" not in str(caught.value)
+        decode.check_decoder("soundfile")
+    with pytest.raises(ValueError, match="'soundfile' or 'torchcodec', not 'ffmpeg'"):
+        decode.check_decoder("ffmpeg")
+
+
+@pytest.mark.skipif(bool(TORCHCODEC), reason=TORCHCODEC)
+@pytest.mark.parametrize(
+    ("name", "atol"), [("a.wav", 1e-6), ("a.flac", 1e-6), ("a.ogg", 1e-3), ("a.mp3", 1e-3)]
+)
+def test_torchcodec_agrees_with_soundfile(tmp_path: Path, name: str, atol: float) -> None:
+    wave = np.stack([sine(440, 44_100, 2.0), 0.2 * sine(1000, 44_100, 2.0)], axis=1)
+    soundfile.write(tmp_path / name, wave, 44_100)
+    ours = read_audio(tmp_path / name)
+    theirs = read_audio(tmp_path / name, decoder="torchcodec")
+    assert theirs.dtype == np.float32 and abs(len(ours) - len(theirs)) <= 1_024
+    shared = min(len(ours), len(theirs))
+    np.testing.assert_allclose(theirs[:shared], ours[:shared], atol=atol)
+    crop = read_audio(tmp_path / name, 8_000, decoder="torchcodec")
+    np.testing.assert_array_equal(crop, theirs[:8_000])
+    data = (tmp_path / name).read_bytes()
+    part = FileSlice(tmp_path / name, 0, len(data), name)
+    np.testing.assert_array_equal(read_audio(part, decoder="torchcodec"), theirs)
+
+
+@pytest.mark.skipif(bool(TORCHCODEC), reason=TORCHCODEC)
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "text", "truncated header", "nan", "short", "a rate of 1 Hz"]
+)
+def test_torchcodec_names_bad_files_in_one_sentence(tmp_path: Path, kind: str) -> None:
+    path = bad_file(tmp_path, kind)
+    with pytest.raises((FileNotFoundError, ValueError)) as caught:
+        read_audio(path, decoder="torchcodec")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)

@@ -38,7 +38,10 @@ configs = st.builds(
     wave=arrays(
         np.float32,
         st.integers(0, 40),
-        elements=st.one_of(st.floats(-1, 1, width=32), st.floats(width=32, allow_nan=False, allow_infinity=False)),
+        elements=st.one_of(
+            st.floats(-1, 1, width=32),
+            st.floats(width=32, allow_nan=False, allow_infinity=False),
+        ),
     ),
     config=configs,
     seed=st.integers(0, 2**62),

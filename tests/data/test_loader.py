@@ -4,6 +4,7 @@ import gc
 import io
 import logging
 import multiprocessing
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
@@ -160,16 +162,24 @@ def test_without_shuffle_every_pass_is_the_same_in_the_splits_order() -> None:
     assert all(float(batch.waveforms[0, 0]) % 1 == 0 for batch in first)
 
 
+AUGMENT = AugmentConfig(
+    gain_db=6, noise_probability=0.5, noise_min_snr_db=5, shift_seconds=0.05, invert_probability=0.5
+)
+
+
+@pytest.mark.parametrize("augment", [None, AUGMENT])
 @pytest.mark.parametrize("stop", range(10))
-def test_a_resumed_run_sees_exactly_the_same_batches(stop: int) -> None:
-    whole = take(loader(), 11)
-    first = loader()
+def test_a_resumed_run_sees_exactly_the_same_batches(
+    stop: int, augment: AugmentConfig | None
+) -> None:
+    whole = take(loader(augment=augment), 11)
+    first = loader(augment=augment)
     begun = take(first, stop)
     # As a checkpoint does: through a file read with weights_only.
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second = loader()
+    second = loader(augment=augment)
     second.load_state_dict(torch.load(file, weights_only=True))
     assert (second.epoch, second.position) == (first.epoch, first.position)
     assert_same(begun + take(second, 11 - stop), whole)
@@ -186,6 +196,26 @@ def test_workers_change_nothing(workers: int) -> None:
     assert_same(begun + take(source, 5), take(loader(data), 11))
     source.load_state_dict(state)
     assert_same(take(source, 5), take(loader(data), 11)[6:])
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 1}, {"num_workers": 2, "prefetch": 4}])
+def test_workers_change_nothing_about_augmentation(options: dict[str, int]) -> None:
+    plain, changed = take(loader(), 5), take(loader(augment=AUGMENT), 5)
+    for a, b in zip(plain, changed, strict=True):
+        assert not torch.equal(a.waveforms, b.waveforms)
+        assert torch.equal(a.clip_ids, b.clip_ids) and torch.equal(a.lengths, b.lengths)
+        assert torch.equal(a.input_ids, b.input_ids)
+        outside = torch.arange(b.waveforms.size(1)) >= b.lengths[:, None]
+        assert not b.waveforms[outside].any()
+    assert_same(take(loader(augment=AUGMENT, **options), 5), changed)
+    assert_same(take(loader(augment=AugmentConfig()), 5), plain)
+
+
+def test_augmentation_is_drawn_anew_each_epoch() -> None:
+    data = AudioTextDataset("d", {"train": [Clip("k", ("a",), 0)]}, read=Reader())
+    config = AugmentConfig(noise_probability=1)
+    batches = take(loader(data, batch_size=1, augment=config), 6)
+    assert len({batch.waveforms.numpy().tobytes() for batch in batches}) == 6
 
 
 def test_workers_change_nothing_where_audio_is_resampled(tmp_path: Path) -> None:
@@ -315,7 +345,12 @@ def test_a_state_of_other_data_or_settings_is_refused() -> None:
         loader(batch_size=2).load_state_dict(state)
     with pytest.raises(ValueError, match=r"fingerprint was .* and is"):
         loader(dataset(9)).load_state_dict(state)
-    loader(num_workers=1).load_state_dict(state)
+    with pytest.raises(ValueError, match="augment was None and is {'gain_db': 6"):
+        loader(augment=AUGMENT).load_state_dict(state)
+    loader(num_workers=1, prefetch=3).load_state_dict(state)
+    # As saved before there was augmentation.
+    del state["settings"]["augment"]
+    loader().load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +360,8 @@ def test_a_state_of_other_data_or_settings_is_refused() -> None:
         ({"rank": 2, "world_size": 2}, r"rank must be in \[0, world_size=2\), not 2"),
         ({"captions": "some"}, "'random' or 'all', not 'some'"),
         ({"max_seconds": 0.0}, "max_seconds must be positive"),
+        ({"prefetch": 0}, "prefetch must be at least 1, not 0"),
+        ({"augment": AugmentConfig(), "shuffle": False}, "augment is for training"),
         ({"batch_size": 11, "drop_last": True}, "'train' has 10 examples and gives no batch of 11"),
     ],
 )
@@ -333,19 +370,55 @@ def test_arguments_are_checked(options: dict[str, object], message: str) -> None
         loader(**options)
 
 
-def test_iterate_audio_keeps_order_and_beginnings() -> None:
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3, 10])
+def test_iterate_audio_keeps_order_and_beginnings(workers: int, batch_size: int) -> None:
     data = dataset(7)
-    batches = list(iterate_audio(data, data.clips("train"), 3, SECONDS))
-    assert [waveforms.shape[0] for waveforms, _ in batches] == [3, 3, 1]
+    batches = list(iterate_audio(data, data.clips("train"), batch_size, SECONDS, workers))
+    sizes = [waveforms.shape[0] for waveforms, _ in batches]
+    assert sum(sizes) == 7 and set(sizes[:-1]) <= {batch_size}
     firsts = torch.cat([waveforms[:, 0] for waveforms, _ in batches])
     assert firsts.tolist() == list(range(7))
-    lengths = torch.cat([rows for _, rows in batches])
-    assert lengths.tolist() == [min(SAMPLES, 3500 + 100 * k) for k in range(7)]
+    for waveforms, lengths in batches:
+        assert lengths.tolist() == [min(SAMPLES, 3500 + 100 * int(k)) for k in waveforms[:, 0]]
+        # Shorter clips are padded with zeros and never repeated.
+        outside = torch.arange(waveforms.size(1)) >= lengths[:, None]
+        assert not waveforms[outside].any()
 
 
-def test_iterate_audio_skips_nothing() -> None:
-    data = dataset(3, bad=frozenset({1}))
-    with pytest.raises(ValueError, match="clip file 1 is broken"):
-        list(iterate_audio(data, data.clips("train"), 2, SECONDS))
-    with pytest.raises(ValueError, match="batch_size"):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterate_audio_skips_nothing(workers: int) -> None:
+    data = dataset(5, bad=frozenset({3}))
+    batches = iterate_audio(data, data.clips("train"), 2, SECONDS, workers)
+    assert len(next(batches)[0]) == 2
+    with pytest.raises(ValueError, match="clip file 3 is broken"):
+        list(batches)
+
+
+def test_iterate_audio_checks_its_arguments() -> None:
+    data = dataset(3)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         list(iterate_audio(data, data.clips("train"), 0, SECONDS))
+    with pytest.raises(ValueError, match="num_workers must be at least 0, not -1"):
+        list(iterate_audio(data, data.clips("train"), 1, SECONDS, -1))
+
+
+def test_iterate_audio_holds_a_bounded_number_of_clips() -> None:
+    class Counting(Reader):
+        begun = 0
+
+        def __call__(self, clip: Clip) -> np.ndarray:
+            self.begun += 1
+            return super().__call__(clip)
+
+    read = Counting()
+    rows = [Clip(f"{k}", ("a",), k) for k in range(40)]
+    data = AudioTextDataset("d", {"train": rows}, read=read)
+    threads = set(threading.enumerate())
+    batches = iterate_audio(data, rows, 4, SECONDS, num_workers=2)
+    for delivered in range(4, 24, 4):
+        next(batches)
+        time.sleep(0.02)
+        assert read.begun <= delivered + 4 + 2
+    batches.close()
+    assert read.begun <= 26 and set(threading.enumerate()) <= threads
