@@ -23,6 +23,7 @@ from atr_moco_plugin.study.page import write_study
 from atr_moco_plugin.study.plan import StudyConfig, plan, read_yaml, write_yaml
 from atr_moco_plugin.study.runner import result_file, train_missing
 from atr_moco_plugin.study.summary import aggregate
+from atr_moco_plugin.study.verdict import verdict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,8 +92,7 @@ def run_study(config: StudyConfig, out: Path) -> int:
         study, f"Rank study of the {config.recipe} recipe", out, [f.name for f in failures]
     )
     for variant in study.variants:
-        if variant.recommended is not None:
-            say(f"Recommended queue size: {variant.recommended:,}. {variant.ground}")
+        say(" ".join(verdict(study, variant)))
         for size in variant.sizes:
             if size.exceeds_training:
                 say(

@@ -1,5 +1,6 @@
 """The rank study: one recipe over queue sizes, what it shows and which size it recommends.
 
-:mod:`plan` names the runs, :mod:`runner` trains what is missing, :mod:`results` reads them,
-:mod:`summary` takes means and recommends, :mod:`table` and :mod:`figures` show it.
+In reading order: ``plan`` names the runs, ``runner`` trains what is missing, ``results`` reads
+them, ``summary`` takes means and applies the rule, ``verdict`` says it in words, ``table``,
+``figures`` and ``page`` show it.
 """

@@ -20,9 +20,10 @@ from atr_moco_plugin.report.figures import (
     Panel,
     legend_above,
     panel,
+    plain_log_axis,
 )
 from atr_moco_plugin.study.results import MODALITIES
-from atr_moco_plugin.study.summary import SizeSummary, Study, Variant
+from atr_moco_plugin.study.summary import Seeds, SizeSummary, Study, Variant
 from atr_moco_plugin.study.table import MEASURE_TITLES, size_label, variant_title
 
 _COLORS = {"audio": AUDIO, "text": TEXT}
@@ -94,7 +95,7 @@ def save_plot(plot: Plot, folder: Path) -> None:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center",
-            ncols=min(len(labels), 4 if plot.columns > 1 else 2), title=plot.legend_title or None,
+            ncols=min(len(labels), 5 if plot.columns > 1 else 3), title=plot.legend_title or None,
         )  # fmt: skip
         path = folder / f"{plot.name}.svg"
         figure.savefig(path, metadata={"Date": None}, facecolor="white")
@@ -173,7 +174,8 @@ def _plots(study: Study, variant: Variant) -> Iterator[Plot]:
 
 def _queue_rank(axes: Axes, study: Study, sizes: Sequence[SizeSummary], measure: str) -> None:
     for name in MODALITIES:
-        _with_spread(axes, [size.queue[name].measures[measure] for size in sizes], name)
+        figures = [size.queue[name].measures[measure] for size in sizes]
+        _with_spread(axes, figures, _COLORS[name], name)
     random = [size.queue["audio"].random[measure] for size in sizes]
     axes.plot(random, "--", color=BASELINE, label="random vectors")
     axes.set_yscale("log", base=2)
@@ -184,32 +186,30 @@ def _queue_rank(axes: Axes, study: Study, sizes: Sequence[SizeSummary], measure:
 def _held_out_rank(axes: Axes, study: Study, sizes: Sequence[SizeSummary], measure: str) -> None:
     for name in MODALITIES:
         ranks = [size.held_out[name] for size in sizes]
-        _with_spread(axes, [r.measures[measure] for r in ranks], name)
+        _with_spread(axes, [r.measures[measure] for r in ranks], _COLORS[name], name)
         # Clips and captions differ in number, and so in what random vectors have.
         axes.plot(
             [r.random[measure] for r in ranks],
             "--", color=_COLORS[name], linewidth=1, label=f"random, {ranks[0].rows:,} rows",
         )  # fmt: skip
-    axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_ylim(bottom=0)
     _size_axis(axes, study, sizes)
 
 
-def _with_spread(axes: Axes, figures: Sequence, name: str) -> None:
-    axes.errorbar(
-        range(len(figures)), [f.mean for f in figures], [f.std for f in figures],
-        fmt="o-", color=_COLORS[name], capsize=3, markersize=4, label=name,
-    )  # fmt: skip
+def _with_spread(
+    axes: Axes, figures: Sequence[Seeds], color: str, label: str, line: str = "-"
+) -> None:
+    x, means = range(len(figures)), [figure.mean for figure in figures]
+    # Two calls, since a legend lists error bars after all lines.
+    axes.plot(x, means, f"o{line}", color=color, markersize=4, label=label)
+    axes.errorbar(x, means, [f.std for f in figures], fmt="none", ecolor=color, capsize=3)
 
 
 def _r_sum(axes: Axes, study: Study, sizes: Sequence[SizeSummary]) -> None:
     for split, line in zip(sizes[0].r_sum, _LINES, strict=False):
         color = AUDIO if split == study.valid_split else BASELINE
         figures = [size.r_sum[split] for size in sizes]
-        axes.errorbar(
-            range(len(sizes)), [f.mean for f in figures], [f.std for f in figures],
-            fmt=f"o{line}", color=color, capsize=3, markersize=4, label=split,
-        )  # fmt: skip
+        _with_spread(axes, figures, color, split, line)
         for index, figure in enumerate(figures):
             axes.plot(
                 [index] * len(figure.values), figure.values, ".",
@@ -242,8 +242,8 @@ def _spectra(axes: Axes, sizes: Sequence[SizeSummary], modality: str) -> None:
         range(1, len(random) + 1), random / random[0],
         "--", color=BASELINE, label=f"random, {largest.rows:,} rows",
     )  # fmt: skip
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=1e-3)
+    axes.set_ylim(1e-3, 1.3)
+    plain_log_axis(axes, "y")
     axes.set_xlabel("number of the singular value")
     axes.set_ylabel("singular value / largest")
 
@@ -259,7 +259,9 @@ def _rank_over_steps(axes: Axes, sizes: Sequence[SizeSummary], modality: str) ->
 
 def _size_axis(axes: Axes, study: Study, sizes: Sequence[SizeSummary]) -> None:
     """Sizes side by side at equal distances, which has room for 0; overlong ones are shaded."""
-    axes.set_xticks(range(len(sizes)), [size_label(size) for size in sizes])
+    labels = [size_label(size) for size in sizes]
+    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(sizes)), labels, **(slanted if sum(map(len, labels)) > 25 else {}))
     axes.set_xlabel("queue size")
     axes.set_xlim(-0.4, len(sizes) - 0.6)
     fitting = sum(not size.exceeds_training for size in sizes)

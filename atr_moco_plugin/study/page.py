@@ -11,13 +11,8 @@ from atr_moco_plugin.report.html import render
 from atr_moco_plugin.report.page import Section
 from atr_moco_plugin.study.figures import panels, save_plot, study_plots
 from atr_moco_plugin.study.summary import Study
-from atr_moco_plugin.study.table import (
-    notes,
-    recommendation,
-    study_markdown,
-    variant_tables,
-    variant_title,
-)
+from atr_moco_plugin.study.table import notes, study_markdown, variant_tables, variant_title
+from atr_moco_plugin.study.verdict import RULE, verdict
 
 _TEMPLATE = Path(__file__).with_name("study.html.j2")
 
@@ -31,7 +26,9 @@ def write_study(study: Study, title: str, folder: Path, failed: Sequence[str] = 
         folder: where to.
         failed: names of runs that are missing.
     """
-    result = {"title": title, "failed": list(failed), **study.to_dict()}
+    result = {"title": title, "failed": list(failed), "rule": RULE, **study.to_dict()}
+    for variant, of_variant in zip(study.variants, result["variants"], strict=True):
+        of_variant["ground"] = verdict(study, variant)[1]
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / "rank_study.json", text)
     write_atomically(folder / "rank_study.md", study_markdown(study, title, failed))
@@ -42,7 +39,7 @@ def write_study(study: Study, title: str, folder: Path, failed: Sequence[str] = 
         plots = study_plots(study, variant)
         for plot in plots:
             save_plot(plot, figures)
-        heading, ground = recommendation(variant)
+        heading, ground = verdict(study, variant)
         sections = [Section("Tables", tables=list(variant_tables(study, variant)))]
         sections += [Section(plot.title, plot.aid, panels=panels(plot)) for plot in plots]
         name = variant_title(variant) if len(study.variants) > 1 else ""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from atr_moco_plugin.rank.growth import SHARE, TOLERANCE, Growth, first_sufficient, growth
+from atr_moco_plugin.rank.growth import Growth, first_sufficient, growth
 from atr_moco_plugin.study.results import MODALITIES, RunResult, read_run
 
 MEASURES = {
@@ -22,7 +21,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class Seeds:
     """A figure over the seeds.
 
     Attributes:
@@ -36,11 +35,15 @@ class Figure:
     values: tuple[float, ...]
 
     @staticmethod
-    def of(values: Iterable[float]) -> Figure:
+    def of(values: Iterable[float]) -> Seeds:
         """Mean and standard deviation of one value or more."""
         values = tuple(values)
         std = statistics.stdev(values) if len(values) > 1 else 0.0
-        return Figure(statistics.fmean(values), std, values)
+        return Seeds(statistics.fmean(values), std, values)
+
+    def __str__(self) -> str:
+        spread = f" ± {self.std:.1f}" if len(self.values) > 1 else ""
+        return f"{self.mean:.1f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Ranks:
 
     rows: int
     dim: int
-    measures: Mapping[str, Figure]
+    measures: Mapping[str, Seeds]
     random: Mapping[str, float]
     spectrum: tuple[float, ...]
 
@@ -79,8 +82,8 @@ class SizeSummary:
 
     queue_size: int
     seeds: tuple[int, ...]
-    r_sum: Mapping[str, Figure]
-    reranked_r_sum: Mapping[str, Figure]
+    r_sum: Mapping[str, Seeds]
+    reranked_r_sum: Mapping[str, Seeds]
     queue: Mapping[str, Ranks]
     held_out: Mapping[str, Ranks]
     history: Mapping[str, tuple[tuple[int, float], ...]]
@@ -119,18 +122,18 @@ class Variant:
         positives: which items count as positives.
         sizes: ascending.
         steps: between neighbouring sizes above 0.
-        recommended: queue size by the rule, None with fewer than two sizes above 0.
-        ground: why, in sentences with figures.
-        best_r_sum: queue size with the best mean validation R-sum.
+        recommended: the size by the rule, None with fewer than two sizes above 0.
     """
 
     momentum: float
     positives: str
     sizes: tuple[SizeSummary, ...]
     steps: tuple[Step, ...]
-    recommended: int | None
-    ground: str
-    best_r_sum: int
+    recommended: SizeSummary | None
+
+    def best(self, split: str) -> SizeSummary:
+        """The size with the best mean R-sum on a split."""
+        return max(self.sizes, key=lambda size: size.r_sum[split].mean)
 
 
 @dataclass(frozen=True)
@@ -150,14 +153,12 @@ class Study:
     chance: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """The study as JSON-ready values, with the rule and its verdict on every step."""
+        """The study as JSON-ready values, with the rule's verdict on every step."""
         result = asdict(self)
-        result["rule"] = {
-            "worth_it": "gain > max(tolerance, share * noise_gain)",
-            "tolerance": TOLERANCE,
-            "share": SHARE,
-        }
         for variant, of_variant in zip(self.variants, result["variants"], strict=True):
+            size = variant.recommended
+            of_variant["recommended"] = None if size is None else size.queue_size
+            of_variant["best_r_sum"] = variant.best(self.valid_split).queue_size
             for step, of_step in zip(variant.steps, of_variant["steps"], strict=True):
                 of_step["worth_it"] = step.worth_it
         return result
@@ -207,18 +208,13 @@ def _variant(runs: Sequence[RunResult], pairs: int | None) -> Variant:
     steps = tuple(
         _step(before, after) for before, after in zip(with_queue, with_queue[1:], strict=False)
     )
-    valid = next(iter(runs[0].r_sum))
-    best = max(sizes, key=lambda size: size.r_sum[valid].mean)
-    index = first_sufficient([step.modalities.values() for step in steps]) if steps else None
-    recommended = None if index is None else with_queue[index]
+    index = first_sufficient([step.modalities.values() for step in steps])
     return Variant(
         momentum=runs[0].momentum,
         positives=runs[0].positives,
         sizes=sizes,
         steps=steps,
-        recommended=None if recommended is None else recommended.queue_size,
-        ground=" ".join(_ground(steps, index, recommended, best, valid, pairs)),
-        best_r_sum=best.queue_size,
+        recommended=with_queue[index] if steps else None,
     )
 
 
@@ -237,9 +233,9 @@ def _size(runs: Sequence[RunResult], pairs: int | None) -> SizeSummary:
     )
 
 
-def _over_seeds(figures: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+def _over_seeds(figures: Sequence[Mapping[str, float]]) -> dict[str, Seeds]:
     return {
-        name: Figure.of(run[name] for run in figures)
+        name: Seeds.of(run[name] for run in figures)
         for name in figures[0]
         if all(name in run for run in figures)
     }
@@ -254,9 +250,9 @@ def _ranks(records: Sequence[Mapping[str, Any]]) -> dict[str, Ranks]:
 
 
 def _rank(sources: Sequence[Mapping[str, Any]]) -> Ranks:
-    def over(read: Callable[[Mapping[str, Any], str, str], float]) -> dict[str, Figure]:
+    def over(read: Callable[[Mapping[str, Any], str, str], float]) -> dict[str, Seeds]:
         return {
-            name: Figure.of(read(source, *where) for source in sources)
+            name: Seeds.of(read(source, *where) for source in sources)
             for name, where in MEASURES.items()
         }
 
@@ -295,61 +291,3 @@ def _step(before: SizeSummary, after: SizeSummary) -> Step:
         (before.queue_size, after.queue_size),
         {name: gained(name) for name in before.queue if name in after.queue},
     )
-
-
-def _ground(
-    steps: Sequence[Step],
-    index: int | None,
-    recommended: SizeSummary | None,
-    best: SizeSummary,
-    valid: str,
-    pairs: int | None,
-) -> Iterable[str]:
-    """Sentences that say why this size, and whether retrieval agrees."""
-    top = best.r_sum[valid]
-    best_words = f"The best mean R-sum on {valid} is {_plus_minus(top)} with {_rows(best)}"
-    if recommended is None or index is None:
-        yield "The rule compares neighbouring queue sizes, so it needs two above 0."
-        yield f"{best_words}."
-        return
-    if index > 0:
-        yield f"Up to {_rows(recommended)} the last step was worth it: {_gains(steps[index - 1])}."
-    if index < len(steps):
-        yield f"The next step is not: {_gains(steps[index])}."
-    else:
-        yield "It is the largest size tried, and a longer queue may be worth it too."
-    if recommended.exceeds_training:
-        yield f"It is longer than an epoch of {pairs:,} pairs."
-    own = recommended.r_sum[valid]
-    if best is recommended:
-        yield f"{best_words}, which agrees."
-        return
-    lead, spread = top.mean - own.mean, sqrt(top.std**2 + own.std**2)
-    words = f"{best_words} and {_plus_minus(own)} with the recommended {_rows(recommended)}"
-    if len(own.values) < 2 or len(top.values) < 2:
-        yield f"{words}; one seed has no spread to compare the difference with."
-    elif lead <= spread:
-        yield f"{words}, a difference within the spread of {spread:.1f} (of two runs' difference)."
-    else:
-        yield (
-            f"{words}, a difference beyond the spread of {spread:.1f} (of two runs' difference): "
-            "by retrieval the other size is better."
-        )
-
-
-def _gains(step: Step) -> str:
-    before, after = step.sizes
-    gains = " and ".join(
-        f"{100 * growth.gain:.1f} % ({name}; random vectors {100 * growth.noise_gain:.1f} %)"
-        for name, growth in step.modalities.items()
-    )
-    return f"from {before:,} to {after:,} rows the centred RankMe gains {gains} per doubling"
-
-
-def _rows(size: SizeSummary) -> str:
-    return f"{size.queue_size:,} rows" if size.queue_size else "no queue"
-
-
-def _plus_minus(figure: Figure) -> str:
-    spread = f" ± {figure.std:.1f}" if len(figure.values) > 1 else ""
-    return f"{figure.mean:.1f}{spread}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from atr_moco_plugin.evaluation import format_table
-from atr_moco_plugin.rank.growth import SHARE, TOLERANCE
 from atr_moco_plugin.report.tables import Table
-from atr_moco_plugin.study.summary import Figure, Ranks, SizeSummary, Study, Variant
+from atr_moco_plugin.study.summary import Ranks, Seeds, SizeSummary, Study, Variant
+from atr_moco_plugin.study.verdict import RULE, verdict
 
 MEASURE_TITLES = {
     "rankme_centered": "RankMe, centred",
@@ -16,15 +16,6 @@ MEASURE_TITLES = {
     "stable_rank_centered": "stable rank, centred",
 }
 """Name of a measure to what a reader sees."""
-
-RULE = (
-    f"A longer queue is worth it when the RankMe of its centred rows gains more than "
-    f"{100 * TOLERANCE:.0f} % per doubling and more than {100 * SHARE:.0f} % of what random unit "
-    "vectors of the same shapes gain, in one modality at least. The first size from which the "
-    "next is not worth it is recommended. Rank says how many directions the negatives span, not "
-    "how well they train: look at the R-sum beside it."
-)
-"""The rule in words."""
 
 
 def study_markdown(study: Study, title: str, failed: Sequence[str] = ()) -> str:
@@ -39,20 +30,13 @@ def study_markdown(study: Study, title: str, failed: Sequence[str] = ()) -> str:
     for variant in study.variants:
         if len(study.variants) > 1:
             parts.append(f"## {variant_title(variant)}")
-        heading, ground = recommendation(variant)
+        heading, ground = verdict(study, variant)
         parts.append(f"**{heading}** {ground}")
         for table in variant_tables(study, variant):
             rows = [[cell.replace("*", "\\*") for cell in row] for row in table.rows]
             parts += [f"{table.caption}:", format_table(table.header, rows, markdown=True)]
     parts += [note.replace("*", "\\*") for note in notes(study, failed)]
     return "\n\n".join(parts) + "\n"
-
-
-def recommendation(variant: Variant) -> tuple[str, str]:
-    """The recommended size as a headline, and its ground."""
-    if variant.recommended is None:
-        return "No recommendation.", variant.ground
-    return f"Recommended queue size: {variant.recommended:,}.", variant.ground
 
 
 def notes(study: Study, failed: Sequence[str] = ()) -> list[str]:
@@ -151,8 +135,5 @@ def _steps(variant: Variant) -> Table:
     )
 
 
-def _cell(figure: Figure | None) -> str:
-    if figure is None:
-        return "-"
-    spread = f" ± {figure.std:.1f}" if len(figure.values) > 1 else ""
-    return f"{figure.mean:.1f}{spread}"
+def _cell(figure: Seeds | None) -> str:
+    return "-" if figure is None else str(figure)

@@ -1,0 +1,77 @@
+"""Which queue size is recommended and why, in sentences with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+
+from atr_moco_plugin.rank.growth import SHARE, TOLERANCE
+from atr_moco_plugin.study.summary import SizeSummary, Step, Study, Variant
+
+RULE = (
+    f"A longer queue is worth it when the RankMe of its centred rows gains more than "
+    f"{100 * TOLERANCE:.0f} % per doubling and more than {100 * SHARE:.0f} % of what random unit "
+    "vectors of the same shapes gain, in one modality at least. The first size from which the "
+    "next is not worth it is recommended. Rank says how many directions the negatives span, not "
+    "how well they train: look at the R-sum beside it."
+)
+"""The rule in words."""
+
+
+def verdict(study: Study, variant: Variant) -> tuple[str, str]:
+    """The recommended size as a headline, and its ground in sentences."""
+    if variant.recommended is None:
+        heading = "No recommendation."
+        reasons = ["The rule compares neighbouring queue sizes, so it needs two above 0."]
+    else:
+        heading = f"Recommended queue size: {variant.recommended.queue_size:,}."
+        reasons = list(_by_rank(study, variant, variant.recommended))
+    return heading, " ".join([*reasons, _by_retrieval(study, variant)])
+
+
+def _by_rank(study: Study, variant: Variant, size: SizeSummary) -> Iterator[str]:
+    before = next((s for s in variant.steps if s.sizes[1] == size.queue_size), None)
+    after = next((s for s in variant.steps if s.sizes[0] == size.queue_size), None)
+    if before is not None:
+        yield f"The step to it was worth it: {_gains(before)}."
+    if after is not None:
+        yield f"The next one is not: {_gains(after)}."
+    else:
+        yield "It is the longest queue tried, and a longer one may be worth it too."
+    if size.exceeds_training:
+        yield f"It is longer than an epoch of {study.train_pairs:,} pairs."
+    if not size.filled:
+        yield "It was never filled: train for more steps to judge it."
+
+
+def _by_retrieval(study: Study, variant: Variant) -> str:
+    """Whether the best mean validation R-sum agrees, or is no better than chance has it."""
+    best, size = variant.best(study.valid_split), variant.recommended
+    top = best.r_sum[study.valid_split]
+    words = f"The best mean R-sum on {study.valid_split} is {top} with {_rows(best)}"
+    if size is None:
+        return f"{words}."
+    if best is size:
+        return f"{words}, which agrees."
+    own = size.r_sum[study.valid_split]
+    words += f" and {own} with the recommended {_rows(size)}"
+    if min(len(own.values), len(top.values)) < 2:
+        return f"{words}; one seed has no spread to compare the difference with."
+    lead, spread = top.mean - own.mean, sqrt(top.std**2 + own.std**2)
+    difference = f"a difference of {lead:.1f}, where that of two runs has a spread of {spread:.1f}"
+    if lead <= spread:
+        return f"{words}: {difference}, so retrieval does not tell them apart."
+    return f"{words}: {difference}, so by retrieval the other size is better."
+
+
+def _gains(step: Step) -> str:
+    before, after = step.sizes
+    gains = " and ".join(
+        f"{100 * growth.gain:.1f} % ({name}; random vectors {100 * growth.noise_gain:.1f} %)"
+        for name, growth in step.modalities.items()
+    )
+    return f"from {before:,} to {after:,} rows the centred RankMe gains {gains} per doubling"
+
+
+def _rows(size: SizeSummary) -> str:
+    return f"{size.queue_size:,} rows" if size.queue_size else "no queue"
