@@ -20,7 +20,7 @@ from torch.nn import Module
 from transformers import PreTrainedTokenizerFast
 from typing_extensions import override
 
-from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.data.batch import Tokenize
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loader import PairLoader
@@ -105,7 +105,7 @@ class RetrievalRecipe(Recipe):
         rerank_k = config.evaluation.rerank_k if self._matches(context) else 0
         eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
         reader = train_reader(config, dataset, to_tokens, context.gangs)
-        warn_of_long_queue(criterion, reader.num_examples)
+        fit_queue(criterion, reader.num_examples)
         unit = RetrievalTrainUnit(
             criterion,
             context.get_data_parallel_model(),
@@ -127,6 +127,7 @@ class RetrievalRecipe(Recipe):
             context.get_checkpoint_manager(),
             checkpoint_dir or context.output_dir / "checkpoints",
             {split: partial(eval_unit, split, rerank_k) for split in splits},
+            dataset,
             context.output_dir,
             config,
             context.gangs,
@@ -185,8 +186,11 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:
         )
 
 
-def warn_of_long_queue(criterion: Atc, num_examples: int) -> None:
-    """Say so when a queue is longer than an epoch, and so holds every item more than once."""
+def fit_queue(criterion: Atc, num_examples: int) -> None:
+    """A queue longer than an epoch holds every item more than once: say so, and let one that grows
+    not grow so far."""
+    if isinstance(criterion, MocoAtc):
+        criterion.limit_growth(num_examples)
     size = max((queue.size for queue in criterion.queues.values()), default=0)
     if size > num_examples:
         log.warning(

@@ -18,17 +18,20 @@ from fairseq2.trainer import Trainer
 from torch.nn import Module
 from typing_extensions import override
 
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.evaluation import rank_table, retrieval_table
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
+from atr_moco_plugin.report import ReportError, collect_examples, write_report
 
 
 @final
 class TrainAndEvaluate(Task):
     """Run a trainer, load its best checkpoint and evaluate it on the named splits.
 
-    The figures go to ``retrieval.json`` in the output folder and as tables to standard output.
+    The figures go to ``retrieval.json`` in the output folder and as tables to standard output, and
+    with the curves of the run and retrievals of the validation split to ``report/index.html``.
     The best checkpoint is the one with the highest validation score; the test split takes no part
     in choosing it.
 
@@ -38,7 +41,8 @@ class TrainAndEvaluate(Task):
         checkpoints: knows the validation scores of what the trainer saved.
         checkpoint_dir: where the trainer saves.
         units: split name to a function that makes its evaluation unit and reader.
-        output_dir: where ``retrieval.json`` is written.
+        dataset: what the splits are of; the report plays some of its clips.
+        output_dir: where ``retrieval.json`` and ``report/`` are written.
         config: the recipe's configuration.
         gangs: the processes; rank 0 evaluates.
     """
@@ -50,6 +54,7 @@ class TrainAndEvaluate(Task):
         checkpoints: CheckpointManager,
         checkpoint_dir: Path,
         units: Mapping[str, Callable[[], tuple[RetrievalEvalUnit, ClipReader]]],
+        dataset: AudioTextDataset,
         output_dir: Path,
         config: RetrievalRecipeConfig,
         gangs: Gangs,
@@ -59,6 +64,7 @@ class TrainAndEvaluate(Task):
         self._checkpoints = checkpoints
         self._checkpoint_dir = checkpoint_dir
         self._units = units
+        self._dataset = dataset
         self._output_dir = output_dir
         self._config = config
         # Read now: the trainer closes the process groups when it is done.
@@ -104,9 +110,10 @@ class TrainAndEvaluate(Task):
             "valid_score": score,
             "splits": results,
         }
-        report = self._output_dir / "retrieval.json"
-        report.write_text(json.dumps(summary, indent=2) + "\n")
-        self._print(results, report)
+        file = self._output_dir / "retrieval.json"
+        file.write_text(json.dumps(summary, indent=2) + "\n")
+        self._print(results, file)
+        self._write_report()
 
     @torch.inference_mode()
     def _evaluate_split(self, split: str) -> dict[str, Any]:
@@ -118,7 +125,21 @@ class TrainAndEvaluate(Task):
                 batch.to(self._device)
                 unit.process_batch(batch, bag)
         unit.finalize(bag)
+        if split == self._config.dataset.valid_split:
+            examples = collect_examples(
+                unit.similarity, unit.relevance, self._dataset.load, split=split
+            )
+            examples.save(self._output_dir)
         return unit.result
+
+    def _write_report(self) -> None:
+        try:
+            page = write_report(self._output_dir)
+        except (ReportError, OSError) as ex:
+            # The run itself is done and its figures are written.
+            log.warning("There is no report: {}", ex)
+        else:
+            print(f"Report: {page}")
 
     def _print(self, results: Mapping[str, dict[str, Any]], file: Path) -> None:
         for split, result in results.items():
