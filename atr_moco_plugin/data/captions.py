@@ -71,7 +71,7 @@ class CaptionTable:
         Two rows of a clip with the same text and different row ids (``audiocap_id``) are two
         captions: AudioCaps has them, where two people wrote the same.
         """
-        mark = hash(tuple(map(str, row.values())))
+        mark = hash((key, *map(str, row.values())))
         if mark in self._seen:
             self.repeated += 1
             return

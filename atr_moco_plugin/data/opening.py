@@ -10,15 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 
-import soundfile
-
-from atr_moco_plugin.data.audio import MIN_SAMPLES, SAMPLE_RATE
+from atr_moco_plugin.data.audio import MIN_SAMPLES, SAMPLE_RATE, resampled_length
 from atr_moco_plugin.data.captions import CaptionTable, Recording
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
+from atr_moco_plugin.data.decode import check_complete, opened
 from atr_moco_plugin.data.files import describe
 
 _NAMED = 3
-_HEADERS_A_JOB = 64
+_FILES_A_JOB = 64
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def assemble(
             seconds, problem = (0.0, "") if headers is None else next(headers)
             if problem:
                 unreadable += 1
-                broken.append(f"{path} ({problem})")
+                broken.append(f"{path}: {problem}")
                 continue
             total += seconds
             clips.append(Clip(item.key, item.captions, path))
@@ -105,16 +104,16 @@ def assemble(
 
 
 def read_headers(paths: Sequence[str]) -> Iterator[tuple[float, str]]:
-    """Read the headers of audio files, several at a time.
+    """Read the headers of audio files, several at a time, and see whether the files are complete.
 
     Args:
         paths: the files.
 
     Yields:
-        For each file in order its duration in seconds and an empty string, or ``nan`` and what is
-        wrong with it.
+        For each file in order its duration in seconds and an empty string, or ``nan`` and what
+        keeps it from being decoded.
     """
-    jobs = [paths[start : start + _HEADERS_A_JOB] for start in range(0, len(paths), _HEADERS_A_JOB)]
+    jobs = [paths[start : start + _FILES_A_JOB] for start in range(0, len(paths), _FILES_A_JOB)]
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         for headers in pool.map(lambda job: [_read_header(path) for path in job], jobs):
             yield from headers
@@ -122,17 +121,14 @@ def read_headers(paths: Sequence[str]) -> Iterator[tuple[float, str]]:
 
 def _read_header(path: str) -> tuple[float, str]:
     try:
-        with soundfile.SoundFile(path) as file:
-            frames, rate = file.frames, file.samplerate
-            if frames > 2**48:  # the format allows not to say, and then it is the largest number
-                frames = sum(len(block) for block in file.blocks(2**16))
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
-            return math.nan, "the file is empty"
-        return math.nan, str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
-    if math.ceil(frames * SAMPLE_RATE / rate) < MIN_SAMPLES:
-        return math.nan, f"lasts {frames / rate:.3f} s, less than {MIN_SAMPLES / SAMPLE_RATE:.3f} s"
-    return frames / rate, ""
+        with opened(path) as file:
+            check_complete(file, path)
+            seconds = file.frames / file.samplerate
+            if resampled_length(file.frames, file.samplerate) >= MIN_SAMPLES:
+                return seconds, ""
+            return math.nan, f"lasts {seconds:.3f} s, less than {MIN_SAMPLES / SAMPLE_RATE:.3f} s"
+    except (ValueError, OSError) as error:
+        return math.nan, str(error).removeprefix(f"{path}: ").split("; ")[0]
 
 
 def _check_disjoint(name: str, tables: Mapping[str, CaptionTable]) -> None:
@@ -186,7 +182,7 @@ def _check_found(
 
 def _report_broken(name: str, broken: list[str], *, error: bool) -> None:
     message = (
-        f"{name}: {_many(len(broken), 'audio file')} not readable: {_few(broken)}; fetch "
+        f"{name}: {_many(len(broken), 'audio file')} not usable: {_few(broken)}; fetch "
         f"{'it' if len(broken) == 1 else 'them'} again"
     )
     if error:
