@@ -20,10 +20,10 @@ def test_set_name(dataset: str, split: str, clips: int) -> str:
         >>> test_set_name("audiocaps", "test", 960)
         'AudioCaps test, 960 clips (none of the versions in use, which have 883, 957 and 975)'
         >>> test_set_name("clotho", "valid", 1045)
-        'clotho valid, 1,045 clips'
+        'clotho valid'
     """
     if dataset.lower() != "audiocaps" or split != "test":
-        return f"{dataset} {split}, {clips:,} clips"
+        return f"{dataset} {split}"
     if clips in AUDIOCAPS_TEST_CLIPS:
         return f"AudioCaps test, {clips}-clip version"
     *others, last = AUDIOCAPS_TEST_CLIPS

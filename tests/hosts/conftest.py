@@ -36,7 +36,7 @@ TINY = [
 Run = Callable[..., int]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_options() -> list[str]:
     return list(TINY)
 

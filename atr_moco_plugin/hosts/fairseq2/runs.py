@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from fairseq2.recipe.error import RecipeError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from torch import Tensor
+from torch.nn import Module
+
+_SECTIONS = ("model", "dataset", "criterion", "tokenizer")
+_NAMED = 3
 
 
-def find_checkpoint(path: Path) -> tuple[Path, Path]:
+def find_checkpoint(path: Path, which: str = "best") -> tuple[Path, Path]:
     """The run and the checkpoint that a path names.
 
     Args:
-        path: a run's output folder, which stands for its best checkpoint (the highest validation
-            score; the last one where there are no scores), or one of its ``checkpoints/step_N``.
+        path: a run's output folder, or one of its ``checkpoints/step_N``, which then is the one.
+        which: of a run's folder, ``best`` (the highest validation score; the last one where there
+            are no scores), ``last`` or ``step_N``.
 
     Returns:
         The run's folder and the checkpoint's.
 
     Raises:
-        RecipeError: when there is no complete checkpoint.
+        RecipeError: when there is no complete checkpoint, or not that one.
     """
     if (path / "model").is_dir():
         return path.resolve().parent.parent, path
@@ -32,13 +44,116 @@ def find_checkpoint(path: Path) -> tuple[Path, Path]:
             f"{path}: no checkpoint there; looked for `checkpoints/step_N/model` and `model`. Give "
             "the output folder of a training run or one of its checkpoints."
         )
-    scores = {step: score for step in steps if (score := _score(path, step)) is not None}
-    best = max(scores, key=lambda step: (scores[step], step), default=max(steps))
-    return path, steps[best]
+    if which == "last":
+        return path, steps[max(steps)]
+    if which == "best":
+        scores = {step: score for step in steps if (score := score_of(steps[step])) is not None}
+        best = max(scores, key=lambda step: (scores[step], step), default=max(steps))
+        return path, steps[best]
+    for folder in steps.values():
+        if folder.name == which:
+            return path, folder
+    names = ", ".join(steps[step].name for step in sorted(steps))
+    raise RecipeError(f"{path} has no checkpoint {which!r}; choose best, last or one of {names}.")
 
 
-def _score(run: Path, step: int) -> float | None:
+def score_of(checkpoint: Path) -> float | None:
+    """The validation score of a checkpoint ``.../checkpoints/step_N``, None where it has none."""
     try:
-        return float((run / "checkpoints" / "scores" / f"step_{step}.txt").read_text())
+        return float((checkpoint.parent / "scores" / f"{checkpoint.name}.txt").read_text())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """What ``config.yaml`` of a training run says.
+
+    Args:
+        run: the run's output folder.
+
+    Raises:
+        RecipeError: when the file is missing, is no YAML, or is not of a training run.
+    """
+    file = run / "config.yaml"
+    try:
+        config = YAML(typ="safe", pure=True).load(file)
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{file} is missing; `run` must be the output folder of a training run, which says "
+            "there what model and data it has."
+        ) from None
+    except (YAMLError, UnicodeDecodeError):
+        raise RecipeError(f"{file} is not a YAML file; it may be half-written.") from None
+    missing = [x for x in _SECTIONS if not isinstance(config, dict) or x not in config]
+    if missing:
+        raise RecipeError(
+            f"{file} has no section `{missing[0]}`, so it is not of a training run of this package."
+        )
+    return dict(config)
+
+
+def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:
+    """The tensors of a checkpoint, one mapping for each shard that it was saved in.
+
+    Args:
+        checkpoint: a folder ``step_N``.
+
+    Raises:
+        RecipeError: naming the file, when there is none or it cannot be read.
+    """
+    files = sorted((checkpoint / "model").rglob("*.pt"))
+    if not files:
+        raise RecipeError(f"{checkpoint / 'model'} holds no file `*.pt`; choose another checkpoint.")
+    shards = []
+    for file in files:
+        try:
+            # Mapped into memory: queues and momentum copies are not wanted and not read.
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+            raise RecipeError(
+                f"{file} cannot be read as a checkpoint; it is half-written or damaged. Choose "
+                "another with `checkpoint=step_N`."
+            ) from None
+        if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+            raise RecipeError(f"{file} is not a model checkpoint: it must map names to tensors.")
+        shards.append(state)
+    return shards
+
+
+def load_model(model: Module, shards: Sequence[Mapping[str, Tensor]], checkpoint: Path) -> None:
+    """Put the weights of a training checkpoint, which holds the whole criterion, into its model.
+
+    Args:
+        model: the model to fill, built with the run's configuration.
+        shards: from :func:`read_state`. What FSDP split along the first dimension is put together.
+        checkpoint: where they come from, for messages.
+
+    Raises:
+        RecipeError: when names or shapes are another model's, naming the first few.
+    """
+    own = model.state_dict()
+    prefix = "model." if any(name.startswith("model.") for name in shards[0]) else ""
+    saved = {name.removeprefix(prefix) for name in shards[0] if name.startswith(prefix)}
+    problems = {"missing": sorted(own.keys() - saved), "unknown": sorted(saved - own.keys())}
+    state = {}
+    for name in own.keys() & saved:
+        parts = [shard[prefix + name] for shard in shards]
+        whole = parts[0]
+        if whole.shape != own[name].shape and whole.dim() > 0:
+            whole = torch.cat(parts)
+        if whole.shape != own[name].shape:
+            shapes = f"{name} {list(whole.shape)} for {list(own[name].shape)}"
+            problems.setdefault("of another shape", []).append(shapes)
+        state[name] = whole
+    if any(problems.values()):
+        said = "; ".join(
+            f"{len(names)} {kind}: {', '.join(sorted(names)[:_NAMED])}"
+            f"{', ...' if len(names) > _NAMED else ''}"
+            for kind, names in problems.items()
+            if names
+        )
+        raise RecipeError(
+            f"{checkpoint} is a checkpoint of another model than its run's config.yaml "
+            f"describes ({said})."
+        )
+    model.load_state_dict(state)
