@@ -1,7 +1,7 @@
 """The report of a run: one HTML file with tables, curves, spectra and retrievals to listen to.
 
 ``collect_examples`` chooses the retrievals while the model is at hand, ``write_report`` makes the
-page from the files of the run, then and at any later time: ``python -m atr_moco_plugin.report RUN``.
+page from the files of the run, then or later: ``python -m atr_moco_plugin.report RUN``.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     try:
         from atr_moco_plugin.report.page import build_report
     except ModuleNotFoundError as ex:
-        if (ex.name or "").partition(".")[0] not in ("jinja2", "matplotlib"):
+        package = (ex.name or "").partition(".")[0]
+        if package not in ("jinja2", "matplotlib"):
             raise
         raise ReportError(
-            f"The report needs {ex.name}; install it with `pip install atr-moco-plugin[report]` "
+            f"The report needs {package}; install it with `pip install atr-moco-plugin[report]` "
             f"and write the report with `python -m atr_moco_plugin.report {run_folder}`."
         ) from None
     return build_report(Path(run_folder))

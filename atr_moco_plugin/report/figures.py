@@ -143,8 +143,10 @@ def _inline(figure: Figure, alt: str) -> str:
         (r"<metadata>.*?</metadata>|<!--.*?-->", ""),
         # It would hold for the whole page; the page's own style says the same.
         (r"<defs>\s*<style.*?</style>\s*</defs>", ""),
-        # Names of groups, the same in every figure and used by none.
+        # Names of groups and images, the same in every figure and used by none.
+        (r'<g id="[^"]*"/>', ""),
         (r'<g id="[^"]*">', "<g>"),
+        (r'(<image [^>]*?) id="[^"]*"', r"\1"),
         (r'style="font(?:-size)?: *([\d.]+)px[^"]*?(;[^"]*)?"', _font),
         (r'\sd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]).replace(" \n", " ")),
         (r"\s*\n\s*", "\n"),

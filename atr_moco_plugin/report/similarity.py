@@ -23,7 +23,7 @@ def similarity_panel(matrix: Matrix) -> Panel | None:
             extent=(0.5, captions + 0.5, clips + 0.5, 0.5),
         )  # fmt: skip
         row, column = relevant.nonzero()
-        size = min(60 / max(values.shape), 5)
+        size = min(170 / max(values.shape), 9)
         axes.plot(
             column + 1, row + 1, linestyle="", marker="s", markersize=size,
             markerfacecolor="none", markeredgecolor="#e5006d", markeredgewidth=0.8,

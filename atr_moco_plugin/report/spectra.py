@@ -154,8 +154,8 @@ def _spectrum_panel(
     which = f"from step {steps[0]:g} to {steps[-1]:g}" if len(steps) > 1 else f"step {steps[0]:g}"
     return panel(
         f"Singular values, {source}, {word}",
-        f"{len(lines)} of {logged} logged steps, a line each, from blue (first) to orange (last); a "
-        "flatter line means that more dimensions are in use, and the dashed one is what random "
+        f"{len(lines)} of {logged} logged steps, a line each, from blue (first) to orange (last); "
+        "a flatter line means that more dimensions are in use, and the dashed one is what random "
         "vectors of the final shape give.",
         f"Singular values of the {source} embeddings, {word}, on a logarithmic axis, "
         f"{len(lines)} lines, {which}, beside random vectors.",
