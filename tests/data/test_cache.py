@@ -154,6 +154,18 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
     assert "decoded audio cannot be kept there" in caplog.text
 
 
+def test_read_with_changes_the_reader_of_files_and_leaves_renderers_alone(tmp_path: Path) -> None:
+    one = clip(write(tmp_path / "a.wav"))
+    cached = AudioReader(cache_dir=tmp_path / "cache")
+    files = AudioTextDataset("d", {"train": [one]})
+    files.read_with(cached)
+    np.testing.assert_array_equal(files.load(one, 100), cached(one)[:100])
+    assert len(entries(tmp_path / "cache")) == 1
+    rendered = AudioTextDataset("d", {"train": [one]}, read=lambda _: np.ones(4000, np.float32))
+    rendered.read_with(cached)
+    np.testing.assert_array_equal(rendered.load(one, 100), np.ones(100))
+
+
 def _load_all(arguments: tuple[Path, list[Path]]) -> list[bytes]:
     folder, paths = arguments
     cached = AudioReader(cache_dir=folder)
