@@ -172,7 +172,9 @@ def match_pairs(
             "Re-ranking needs the token states of every clip and caption, but they were not kept."
         )
     logits = torch.zeros(len(numbers), 2, device=pairs.numbers.device)
-    for part in own.split(batch_size):
+    # A process may have no pair at all, of which `split` would make a batch.
+    for start in range(0, len(own), batch_size):
+        part = own[start : start + batch_size]
         tokens = text.text_tokens(row[part]), audio.audio_tokens(clip[part])
         logits[part.to(logits.device)] = model.match(*tokens).float()
         advance(len(part))

@@ -1,0 +1,131 @@
+"""Two processes that share clips, captions and pairs find to the last bit what one finds.
+
+The two gloo processes run this file as a script, once for all tests; pytest runs the other half.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
+from atr_moco_plugin.evaluation.relation import CaptionRelation
+from atr_moco_plugin.evaluation.retrieval import retrieval_figures
+
+WORLD = 2
+TIMEOUT = 60
+CLIPS, CAPTIONS, K = 7, 17, 3
+# With 4 clips a batch both processes have one, with 3 the second has fewer, with 7 it has none.
+CASES = [(4, "blip"), (3, "albef"), (7, "blip")]
+
+
+def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for size, fusion in CASES:
+        model = make_model(fusion=fusion).eval()
+        audio, text = make_batch(b=CLIPS, seed=1)["audio"], make_batch(b=CAPTIONS, seed=2)["text"]
+        captions = distinct_captions(text["input_ids"], text["mask"], size)
+        rows = torch.arange(CLIPS).split(size)
+        done: list[int] = []
+        encoded_text = encode_shared(
+            model.text,
+            [captions.batches[i] for i in share(len(captions.batches))],
+            len(captions.batches),
+            rows=captions.rows,
+            keep_tokens=True,
+            gather_states=True,
+        )
+        encoded_audio = encode_shared(
+            model.audio,
+            [(audio["waveforms"][rows[i]], audio["lengths"][rows[i]]) for i in share(len(rows))],
+            len(rows),
+            keep_tokens=True,
+            gather_states=False,
+            advance=done.append,
+        )
+        cosines = Cosines(encoded_audio, encoded_text)
+        pairs = find_pairs(cosines, encoded_text, K)
+        asked: list[int] = []
+        candidates = match_pairs(
+            model, encoded_audio, encoded_text, pairs, batch_size=5, advance=asked.append
+        )
+        relation = CaptionRelation(torch.arange(CAPTIONS) % CLIPS, CLIPS)
+        found[f"{size} {fusion}"] = {
+            "embeddings": [encoded_audio.embeddings, encoded_text.embeddings],
+            "candidates": list(candidates),
+            "figures": retrieval_figures(
+                cosines, relation, candidates=candidates, rerank_k=[2, K]
+            ),
+            "encoded": sum(done),
+            "kept": encoded_audio.kept.tolist(),
+            "asked": sum(asked),
+            "pairs": len(pairs.numbers),
+        }
+    return found
+
+
+def main(own_rank: int, folder: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from conftest import make_tiny_batch, make_tiny_model
+
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=own_rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=TIMEOUT),
+    )
+    torch.save(evaluate(make_tiny_model, make_tiny_batch), folder / f"{own_rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the two processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(i), str(folder)], stderr=subprocess.PIPE, text=True
+        )
+        for i in range(WORLD)
+    ]
+    try:
+        errors = [process.communicate(timeout=2 * TIMEOUT)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(WORLD)]
+
+
+def test_every_process_finds_what_one_does(ranks, tiny_model, tiny_batch) -> None:
+    alone = evaluate(tiny_model, tiny_batch)
+    for name, expected in alone.items():
+        for found in (rank[name] for rank in ranks):
+            for key in ("embeddings", "candidates"):
+                for value, other in zip(found[key], expected[key], strict=True):
+                    assert torch.equal(value, other), (name, key)
+            assert found["figures"] == expected["figures"], name
+            assert found["encoded"] == CLIPS
+
+
+def test_clips_and_pairs_are_shared_out(ranks) -> None:
+    for size, fusion in CASES:
+        first, second = (rank[f"{size} {fusion}"] for rank in ranks)
+        assert sorted(first["kept"] + second["kept"]) == list(range(CLIPS))
+        assert first["kept"][:size] == list(range(size))
+        assert first["asked"] + second["asked"] == first["pairs"]
+        assert (second["asked"] == 0) == (size == CLIPS)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
