@@ -40,9 +40,10 @@ def write_study(study: Study, title: str, folder: Path, failed: Sequence[str] = 
         for plot in plots:
             save_plot(plot, figures)
         heading, ground = verdict(study, variant)
-        sections = [Section("Tables", tables=list(variant_tables(study, variant)))]
-        sections += [Section(plot.title, plot.aid, panels=panels(plot)) for plot in plots]
         name = variant_title(variant) if len(study.variants) > 1 else ""
+        tables = list(variant_tables(study, variant))
+        sections = [Section(f"Tables ({name.lower()})" if name else "Tables", tables=tables)]
+        sections += [Section(plot.title, plot.aid, panels=panels(plot)) for plot in plots]
         variants.append(
             {"name": name, "heading": heading, "ground": ground, "sections": sections}
         )

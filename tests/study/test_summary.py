@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atr_moco_plugin.rank.baseline import random_baseline
+from atr_moco_plugin.study.results import read_run
+from atr_moco_plugin.study.summary import aggregate
+from atr_moco_plugin.study.verdict import verdict
+
+
+@pytest.fixture
+def folders(make_run, tmp_path: Path) -> list[Path]:
+    """Eight directions, so that a queue of 16 rows has them all."""
+    r_sums = {0: (290, 310), 8: (300, 310), 16: (320, 330), 64: (331, 323), 2048: (310, 311)}
+    return [
+        make_run(tmp_path / f"q{size}_s{seed}", size, seed, float(r_sum))
+        for size, values in r_sums.items()
+        for seed, r_sum in enumerate(values)
+    ]
+
+
+def test_means_and_spreads_by_hand(folders) -> None:
+    study = aggregate(reversed(folders))
+    assert (study.valid_split, study.train_pairs, dict(study.chance)) == (
+        "valid", 1_000, {"valid": 50.0, "test": 50.0},
+    )  # fmt: skip
+    (variant,) = study.variants
+    assert [size.queue_size for size in variant.sizes] == [0, 8, 16, 64, 2048]
+    size = variant.sizes[2]
+    assert size.seeds == (0, 1)
+    valid, test = size.r_sum["valid"], size.r_sum["test"]
+    assert (valid.values, valid.mean, test.mean) == ((320.0, 330.0), 325.0, 305.0)
+    assert valid.std == pytest.approx(50**0.5)
+    assert str(valid) == "325.0 ± 7.1"
+
+    lines = [json.loads((folders[4 + i] / "rank.jsonl").read_text().splitlines()[-1]) for i in (0, 1)]
+    ranks = [line["sources"]["text"]["centered"]["rankme"] for line in lines]
+    found = size.queue["text"]
+    assert found.measures["rankme_centered"].values == tuple(ranks)
+    assert (found.rows, found.dim) == (16, 32)
+    assert found.random["rankme_centered"] == random_baseline(16, 32, center=True).rankme
+    assert found.random["rankme_raw"] == random_baseline(16, 32).rankme
+    spectra = [line["sources"]["text"]["centered"]["spectrum"] for line in lines]
+    assert found.spectrum[3] == pytest.approx((spectra[0][3] + spectra[1][3]) / 2)
+    assert [step for step, _ in size.history["text"]] == [1, 2, 3, 4]
+    assert size.history["text"][-1][1] == pytest.approx(sum(ranks) / 2)
+    assert size.held_out["text"].rows == 90
+
+
+def test_the_recommended_size_and_its_ground(folders) -> None:
+    study = aggregate(folders)
+    (variant,) = study.variants
+    steps = {step.sizes: step for step in variant.steps}
+    assert [step.worth_it for step in variant.steps] == [True, False, False]
+    sizes = {size.queue_size: size for size in variant.sizes}
+    ranks = [sizes[n].queue["audio"].measures["rankme_centered"].mean for n in (16, 64)]
+    gain = (ranks[1] / ranks[0]) ** 0.5 - 1
+    assert steps[16, 64].modalities["audio"].gain == pytest.approx(gain)
+    assert variant.recommended is sizes[16] and variant.best("valid") is sizes[64]
+    heading, ground = verdict(study, variant)
+    assert heading == "Recommended queue size: 16."
+    assert f"from 16 to 64 rows the centred RankMe gains {100 * gain:.1f} % (audio" in ground
+    assert "327.0 ± 5.7 with 64 rows and 325.0 ± 7.1 with the recommended 16 rows" in ground
+    assert "a difference of 2.0, where that of two runs has a spread of 9.1, so" in ground
+
+
+def test_queues_longer_than_an_epoch_and_queues_that_were_never_filled(folders, make_run, tmp_path):
+    folders.append(make_run(tmp_path / "long", 5_000, 0))
+    sizes = aggregate(folders).variants[0].sizes
+    assert [size.exceeds_training for size in sizes] == [False] * 4 + [True] * 2
+    assert [size.filled for size in sizes] == [True] * 5 + [False]
+    unknown = make_run(tmp_path / "unknown", 8, 7, train_pairs=None)
+    assert aggregate([unknown]).variants[0].sizes[0].exceeds_training is None
+
+
+def test_without_two_sizes_there_is_no_recommendation(make_run, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"q{size}", size, 0) for size in (0, 8)]
+    study = aggregate(folders)
+    assert study.variants[0].recommended is None
+    heading, ground = verdict(study, study.variants[0])
+    assert heading == "No recommendation." and "needs two above 0" in ground
+
+
+def test_retrieval_that_disagrees_is_told(make_run, tmp_path: Path) -> None:
+    folders = [
+        make_run(tmp_path / f"q{size}_s{seed}", size, seed, r_sum + seed)
+        for size, r_sum in ((16, 300.0), (64, 340.0), (256, 340.5))
+        for seed in (0, 1)
+    ]
+    study = aggregate(folders)
+    assert "so by retrieval the other size is better" in verdict(study, study.variants[0])[1]
+    single = aggregate(folders[::2])
+    assert "one seed has no spread" in verdict(single, single.variants[0])[1]
+    agreeing = aggregate(folders[:2] + [make_run(tmp_path / "low", 64, 0, 200.0)])
+    assert "with 16 rows, which agrees" in verdict(agreeing, agreeing.variants[0])[1]
+    growing = aggregate([make_run(tmp_path / f"g{n}", n, 0) for n in (4, 8)])
+    assert "a longer one may be worth it too" in verdict(growing, growing.variants[0])[1]
+
+
+def test_momenta_are_compared_apart(make_run, tmp_path: Path) -> None:
+    folders = [
+        make_run(tmp_path / f"q{size}_m{momentum}", size, 0, momentum=momentum)
+        for size in (8, 16)
+        for momentum in (0.9, 0.5)
+    ]
+    study = aggregate(folders)
+    assert [variant.momentum for variant in study.variants] == [0.5, 0.9]
+    assert all(len(variant.sizes) == 2 for variant in study.variants)
+
+
+def test_json_has_everything(folders) -> None:
+    found = json.loads(json.dumps(aggregate(folders).to_dict(), allow_nan=False))
+    (variant,) = found["variants"]
+    assert (variant["recommended"], variant["best_r_sum"]) == (16, 64)
+    assert variant["steps"][1]["worth_it"] is False
+    assert variant["sizes"][1]["r_sum"]["valid"]["values"] == [300.0, 310.0]
+    assert len(variant["sizes"][1]["queue"]["audio"]["spectrum"]) == 8
+
+
+def test_what_cannot_be_read_is_named(make_run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no finished run"):
+        aggregate([])
+    folder = make_run(tmp_path / "q8_s0", 8, 0)
+    with pytest.raises(ValueError, match="q8_s0 and q8_s0 are runs of one configuration"):
+        aggregate([folder, folder])
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("queue_size: 8", "queue_size: auto"))
+    with pytest.raises(ValueError, match="q8_s0.*queue_size is auto.*fixed sizes"):
+        read_run(folder)
+    (folder / "config.yaml").write_text(config.replace("queue_size: 8", ""))
+    with pytest.raises(ValueError, match="'criterion.config.queue_size' is not in its files"):
+        read_run(folder)
+    (folder / "retrieval.json").write_text("{")
+    with pytest.raises(ValueError, match="q8_s0 is not a finished run"):
+        read_run(folder)
+    (folder / "retrieval.json").unlink()
+    with pytest.raises(ValueError, match="retrieval.json"):
+        read_run(folder)
