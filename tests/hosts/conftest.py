@@ -27,6 +27,7 @@ TINY = [
     "dataset.batch_size=8",
     "dataset.max_seconds=1.0",
     "evaluation.rerank_k=3",
+    "report=false",
     "regime.num_steps=4",
     "regime.validate_every_n_steps=2",
     "regime.checkpoint_every_n_steps=2",

@@ -35,7 +35,7 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None:
-    assert run(tmp_path) == 0
+    assert run(tmp_path, "report=true") == 0
 
     result = json.loads((tmp_path / "retrieval.json").read_text())
     assert result["criterion"] == "moco_atc_atm" and result["seed"] == 2
@@ -62,6 +62,9 @@ def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None
     assert "audio_centered_rankme_random" in lines(tmp_path / "metrics" / "rank.jsonl")[0]
     assert list(tmp_path.glob("tb/**/events.*"))
     assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("<audio") >= 4 and "data:audio/" in page and "http://" not in page
+    assert "valid" in page and (tmp_path / "report" / "examples.json").is_file()
     assert "queue_size: 512" in (tmp_path / "config.yaml").read_text()
 
     log = (tmp_path / "logs" / "rank_0.log").read_text()

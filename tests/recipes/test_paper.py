@@ -55,6 +55,7 @@ SHORT = [
     "dataset.batch_size=4",
     "dataset.num_workers=0",
     "evaluation.rerank_k=3",
+    "report=false",
     "criterion.config.queue_size=16",
     "regime.validate_every_n_steps=2",
     "regime.checkpoint_every_n_steps=2",

@@ -181,6 +181,9 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     hooks: Mapping[str, object] = field(default_factory=lambda: {"rank": {}})
     """Hook name (group ``atr_moco_plugin.hooks``) to its options."""
 
+    report: bool = True
+    """Write ``report/index.html`` at the end of the run."""
+
     gang: GangSection = field(default_factory=GangSection)
     trainer: TrainerSection = field(
         default_factory=lambda: TrainerSection(mixed_precision=MixedPrecisionConfig(mode="off"))

@@ -113,7 +113,8 @@ class TrainAndEvaluate(Task):
         file = self._output_dir / "retrieval.json"
         file.write_text(json.dumps(summary, indent=2) + "\n")
         self._print(results, file)
-        self._write_report()
+        if self._config.report:
+            self._write_report()
 
     @torch.inference_mode()
     def _evaluate_split(self, split: str) -> dict[str, Any]:
@@ -125,7 +126,7 @@ class TrainAndEvaluate(Task):
                 batch.to(self._device)
                 unit.process_batch(batch, bag)
         unit.finalize(bag)
-        if split == self._config.dataset.valid_split:
+        if self._config.report and split == self._config.dataset.valid_split:
             examples = collect_examples(
                 unit.similarity, unit.relevance, self._dataset.load, split=split
             )
