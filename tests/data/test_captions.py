@@ -44,7 +44,9 @@ def test_a_caption_of_5000_words_is_kept() -> None:
     assert len(table.finish().recordings["a"].captions[0].split()) == 5_000
 
 
-@pytest.mark.parametrize("text", ["a", "7", "\u96e8", "caf\u00e9", "\u00e9", "'", "\u02bc", "...", "", " \t"])
+@pytest.mark.parametrize(
+    "text", ["a", "7", "\u96e8", "caf\u00e9", "\u00e9", "'", "\u02bc", "...", "", " \t"]
+)
 def test_words_are_what_has_a_caption_id(text: str) -> None:
     if has_words(text):
         assert caption_id(text)

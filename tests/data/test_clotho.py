@@ -47,7 +47,9 @@ LAYOUTS = {
 
 
 @pytest.fixture
-def build(write_audio: Callable[..., Path], write_table: Callable[..., Path]) -> Callable[..., None]:
+def build(
+    write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> Callable[..., None]:
     def build(
         root: Path, layout: str = "official", rename: Callable[[str], str] = lambda name: name
     ) -> None:
@@ -118,9 +120,7 @@ def test_names_do_not_depend_on_how_the_captions_write_entities(
     assert [c.key for c in after.clips("test")] == [c.key for c in before.clips("test")]
 
 
-def test_audio_of_another_split_is_not_taken(
-    tmp_path: Path, build: Callable[..., None]
-) -> None:
+def test_audio_of_another_split_is_not_taken(tmp_path: Path, build: Callable[..., None]) -> None:
     build(tmp_path)
     (tmp_path / "evaluation" / "FREEZER_DOOR_OPEN_CLOSE.wav").unlink()
     data = open_clotho(ClothoConfig(tmp_path))

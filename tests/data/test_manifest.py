@@ -28,7 +28,9 @@ EXPECTED = {
 
 
 @pytest.fixture
-def build(write_audio: Callable[..., Path], write_table: Callable[..., Path]) -> Callable[..., Path]:
+def build(
+    write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> Callable[..., Path]:
     def build(root: Path, name: str = "manifest.csv", encoding: str = "utf-8") -> Path:
         for file, _, _ in ROWS:
             write_audio(root / file)
@@ -128,7 +130,7 @@ def test_missing_audio(tmp_path: Path, build: Callable[..., Path]) -> None:
     (tmp_path / "c.ogg").unlink()
     data = open_manifest(ManifestConfig(path))
     assert list(data.splits) == ["train", "valid", "holdout"] and data.missing == 1
-    with pytest.raises(FileNotFoundError, match="1 of 4 clips have no audio there: looked for 'c.o"):
+    with pytest.raises(FileNotFoundError, match="1 of 4 clips have no audio there: looked"):
         open_manifest(ManifestConfig(path, strict=True))
     with pytest.raises(FileNotFoundError, match="none of the 4 clips has its audio there"):
         open_manifest(ManifestConfig(path, audio=tmp_path / "nowhere"))
@@ -150,7 +152,7 @@ def test_errors(
     with pytest.raises(ValueError, match="1 clip is in both 'train' and 'test': 'c.ogg'"):
         open_manifest(ManifestConfig(path))
     write_table(path, ("file_name", "label"), [("c.ogg", "rain")])
-    with pytest.raises(ValueError, match="row 1 does not say a caption; .* it has file_name, label"):
+    with pytest.raises(ValueError, match="row 1 does not say a caption; .*has file_name, label"):
         open_manifest(ManifestConfig(path))
     write_table(path, ("caption", "file_name"), [("rain", "c.ogg"), ("rain", "")])
     with pytest.raises(ValueError, match="row 2 does not say the audio's path; needed are one of"):

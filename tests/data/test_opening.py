@@ -102,5 +102,5 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 
 def test_all_keys_in_two_splits_are_counted(tmp_path: Path) -> None:
     tables = {"train": table(*"abcde"), "test": table(*"edcbx")}
-    with pytest.raises(ValueError, match="4 clips are in both 'train' and 'test': 'e', 'd', 'c' an"):
+    with pytest.raises(ValueError, match="4 clips are in both 'train' and 'test': 'e', 'd', 'c' "):
         assemble("d", tables, {"train": [None] * 5, "test": [None] * 5}, tmp_path, LENIENT)

@@ -55,7 +55,9 @@ def ceilings(clips_of: list[Counter[int]]) -> dict[str, float]:
     }
 
 
-def one_clip_a_text(owner: NDArray[np.int64], text: NDArray[np.int64], rng: object = None) -> Tensor:
+def one_clip_a_text(
+    owner: NDArray[np.int64], text: NDArray[np.int64], rng: np.random.Generator | None = None
+) -> Tensor:
     """Scores ``[A, C]`` of a model that puts one clip first for each text: the one with most of its
     rows, or a random one of its clips."""
     scores = torch.zeros(int(owner.max()) + 1, len(owner))
@@ -73,9 +75,7 @@ def same_text(owner: NDArray[np.int64], text: NDArray[np.int64]) -> Tensor:
     return has[:, text]
 
 
-def figures(
-    scores: Tensor, owner: NDArray[np.int64], text: NDArray[np.int64]
-) -> dict[str, float]:
+def figures(scores: Tensor, owner: NDArray[np.int64], text: NDArray[np.int64]) -> dict[str, float]:
     return retrieval_metrics(scores, torch.from_numpy(owner), caption_ids=torch.from_numpy(text))
 
 
