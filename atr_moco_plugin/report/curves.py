@@ -16,7 +16,9 @@ from atr_moco_plugin.report.figures import (
     Panel,
     legend_above,
     panel,
+    plain_axis,
     plain_log_axis,
+    step_axis,
 )
 from atr_moco_plugin.report.files import Record, Series, number, series
 
@@ -162,7 +164,9 @@ def _panel(
             axes.set_ylim(*limits)
         if log and all((values > 0).all() for _, values in lines.values()):
             plain_log_axis(axes, "y")
-        axes.set_xlabel("step")
+        else:
+            plain_axis(axes)
+        step_axis(axes)
         axes.set_ylabel(label)
         if few:
             legend_above(axes)

@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 INK = "#1a1b1c"
 """Text and axes; becomes ``var(--ink)`` of the page."""
@@ -108,6 +108,17 @@ def legend_above(axes: Axes, columns: int = 3) -> None:
             loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
             handlelength=1.6, columnspacing=1.2,
         )  # fmt: skip
+
+
+def step_axis(axes: Axes) -> None:
+    """Label the x axis as training steps, which are whole."""
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def plain_axis(axes: Axes) -> None:
+    """Numbers in full at the ticks of a linear y axis, without a factor above it in the legend."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def plain_log_axis(axes: Axes, which: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from atr_moco_plugin.rank.baseline import random_spectra
@@ -24,6 +25,7 @@ from atr_moco_plugin.report.figures import (
     legend_above,
     panel,
     plain_log_axis,
+    step_axis,
 )
 from atr_moco_plugin.report.files import Record, number, series
 
@@ -143,12 +145,14 @@ def _spectrum_panel(
             _plot_spectrum(axes, values, color=BASELINE, linestyle="--", label=name)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         plain_log_axis(axes, "y")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlabel("index of the singular value")
         axes.set_ylabel("normalised singular value")
         if len(steps) > 1:
             bar = axes.figure.colorbar(
-                ScalarMappable(scale, SEQUENCE), ax=axes, label="step", pad=0.02, aspect=30
-            )
+                ScalarMappable(scale, SEQUENCE), ax=axes, label="step", pad=0.02, aspect=30,
+                ticks=MaxNLocator("auto", integer=True),
+            )  # fmt: skip
             bar.outline.set_visible(False)
 
     which = f"from step {steps[0]:g} to {steps[-1]:g}" if len(steps) > 1 else f"step {steps[0]:g}"
@@ -214,7 +218,7 @@ def _lines_panel(
             axes.plot([], [], color=BASELINE, linestyle=":", label="random")
         if log:
             plain_log_axis(axes, "y")
-        axes.set_xlabel("step")
+        step_axis(axes)
         axes.set_ylabel(label)
         legend_above(axes)
 

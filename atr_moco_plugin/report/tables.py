@@ -10,8 +10,7 @@ from atr_moco_plugin.report.files import number
 
 _WAYS = {"a2t": "audio → text", "t2a": "text → audio"}
 _FIGURES = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "map10": "mAP10"}
-_SYSTEMS = {
-    "dual": "dual encoder",
+_RERANKED = {
     "reranked": "re-ranked",
     "reranked_blip": "re-ranked as BLIP",
     "reranked_albef": "re-ranked as ALBEF",
@@ -50,17 +49,8 @@ def retrieval_table(split: str, result: Mapping[str, Any]) -> Table:
         split: its name.
         result: its figures.
     """
-    names = [name for name in _SYSTEMS if name in result]
-    names += [
-        name
-        for name, figures in result.items()
-        if isinstance(figures, dict) and "r_sum" in figures and name not in (*names, "chance")
-    ]
-    names += ["chance"] if "chance" in result else []
     rows = []
-    for name in names:
-        figures = result[name]
-        label = _SYSTEMS.get(name, name.replace("_", " "))
+    for label, figures in _systems(result).items():
         rows.append([label, *_cells(figures, "")])
         if "r_sum_dup" in figures:
             rows.append([f"{label} (dup)", *_cells(figures, "_dup")])
@@ -95,6 +85,17 @@ def rank_table(split: str, record: Mapping[str, Any]) -> Table:
         header=["", "rows", *_MEASURES.values()],
         rows=rows,
     )
+
+
+def _systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What was evaluated, by the name it has on the page."""
+    found = {"dual encoder": result.get("dual")}
+    several = result.get("rerank") or {}
+    for k, figures in several.items() if len(several) > 1 else (("", result),):
+        for name, label in _RERANKED.items():
+            found[f"{label}, best {k}" if k else label] = figures.get(name)
+    found["chance"] = result.get("chance")
+    return {label: figures for label, figures in found.items() if isinstance(figures, dict)}
 
 
 def _cells(figures: Mapping[str, Any], suffix: str) -> list[str]:

@@ -19,7 +19,8 @@ from atr_moco_plugin.report.files import (
 
 
 def test_a_cut_off_line_and_lines_that_are_no_records_are_left_out() -> None:
-    text = '{"Step": 1, "Loss": 2}\n[3]\n\n{"Step": null}\n{"Step": 2, "Loss": NaN}\n{"Step": 3, "Lo'
+    text = '{"Step": 1, "Loss": 2}\n[3]\n\n{"Step": null}\n'
+    text += '{"Step": 2, "Loss": NaN}\n{"Step": 3, "Lo'
     assert [record["Step"] for record in parse_lines(text, "Step")] == [1, 2]
 
 

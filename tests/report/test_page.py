@@ -36,7 +36,7 @@ common: {seed: 7, metric_recorders: {wandb: {api_key: PRECIOUS}}}
 
 def split(word: str = "text") -> Relevance:
     clips = [
-        Clip(f"clip {word} {i}", tuple(f"{word} {i} {j}" for j in range(2)), None, label=f"{word} {i % 5}")
+        Clip(f"clip {word} {i}", (f"{word} {i} 0", f"{word} {i} 1"), None, f"{word} {i % 5}")
         for i in range(9)
     ]
     return AudioTextDataset("d", {"valid": clips}).relevance("valid")
@@ -57,7 +57,8 @@ def make_run(folder: Path, word: str = "text", criterion: str = "moco_atc_atm") 
             record |= {"ATM Loss": 1 / step, "ATM Accuracy": 0.7, "Alpha": 0.4, "Queue Fill": 1.0}
         train.append(record)
         if step % 10 == 0:
-            recalls = {f"{way} {cut}": 50 + step for way in ("A2T", "T2A") for cut in ("R@1", "R@5")}
+            names = ("A2T R@1", "A2T R@5", "T2A R@1", "T2A R@5")
+            recalls = {name: 50 + step for name in names}
             valid.append({"Step": step, "R-sum": 300.0 + step, **recalls})
     write_lines(folder / "metrics" / "train.jsonl", train)
     write_lines(folder / "metrics" / "valid.jsonl", valid)
