@@ -79,7 +79,10 @@ class ClipBatch(SupportsDeviceTransfer):
 
 
 class ClipReader(DataReader[ClipBatch]):
-    """The beginning of every clip of a split, in order; each rank reads all of them."""
+    """The beginning of every clip of a split, in order; each rank reads all of them.
+
+    Args: those of :func:`~atr_moco_plugin.data.loader.iterate_audio`.
+    """
 
     def __init__(
         self,
@@ -87,8 +90,9 @@ class ClipReader(DataReader[ClipBatch]):
         clips: Sequence[Clip],
         batch_size: int,
         max_seconds: float,
+        num_workers: int = 0,
     ) -> None:
-        self._arguments = (dataset, clips, batch_size, max_seconds)
+        self._arguments = (dataset, clips, batch_size, max_seconds, num_workers)
         self.reset()
 
     @override
