@@ -78,7 +78,7 @@ def training_panels(train: Sequence[Record]) -> list[Panel]:
 
 
 def recall_panels(
-    valid: Sequence[Record], chance: Mapping[str, Any], best_step: float | None
+    valid: Sequence[Record], chance: Mapping[str, Any], best_step: int | None
 ) -> list[Panel]:
     """Recalls at every validation beside chance.
 

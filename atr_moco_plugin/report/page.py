@@ -94,7 +94,9 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     if "checkpoint" in run.retrieval:
         score = number(run.retrieval.get("valid_score"))
         shown = "" if math.isnan(score) else f", validation R-sum {score:.1f}"
-        facts.append(("Best checkpoint", f"{run.retrieval['checkpoint']}{shown}"))
+        step = _best_step(run)
+        name = run.retrieval["checkpoint"] if step is None else f"step {step:,}"
+        facts.append(("Best checkpoint", f"{name}{shown}"))
     if run.train:
         steps = f"{number(run.train[-1]['Step']):,.0f}"
         planned = run.config.get("regime.num_steps", "null")
@@ -107,6 +109,11 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         if clips == clips and captions == captions:
             facts.append((f"Split {split}", f"{clips:,.0f} clips, {captions:,.0f} captions"))
     return facts
+
+
+def _best_step(run: RunFiles) -> int | None:
+    step = str(run.retrieval.get("checkpoint", "")).rpartition("step_")[2]
+    return int(step) if step.isdecimal() else None
 
 
 def _duration(seconds: float) -> str:
@@ -175,13 +182,12 @@ def _training(run: RunFiles) -> Section:
 def _recalls(run: RunFiles) -> Section:
     split = run.config.get("dataset.valid_split", "valid")
     chance = _splits(run).get(split, {}).get("chance")
-    step = str(run.retrieval.get("checkpoint", "")).rpartition("step_")[2]
     section = Section(
         "Validation",
         panels=recall_panels(
             run.valid,
             chance if isinstance(chance, dict) else {},
-            float(step) if step.isdecimal() else None,
+            _best_step(run),
         ),
     )
     if not run.valid:

@@ -10,7 +10,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from atr_moco_plugin.rank.baseline import random_spectra
@@ -26,6 +25,7 @@ from atr_moco_plugin.report.figures import (
     panel,
     plain_log_axis,
     step_axis,
+    whole_numbers,
 )
 from atr_moco_plugin.report.files import Record, number, series
 
@@ -145,13 +145,13 @@ def _spectrum_panel(
             _plot_spectrum(axes, values, color=BASELINE, linestyle="--", label=name)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         plain_log_axis(axes, "y")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_locator(whole_numbers())
         axes.set_xlabel("index of the singular value")
         axes.set_ylabel("normalised singular value")
         if len(steps) > 1:
             bar = axes.figure.colorbar(
                 ScalarMappable(scale, SEQUENCE), ax=axes, label="step", pad=0.02, aspect=30,
-                ticks=MaxNLocator("auto", integer=True),
+                ticks=whole_numbers(),
             )  # fmt: skip
             bar.outline.set_visible(False)
 

@@ -144,7 +144,7 @@ def test_a_whole_run_has_everything(whole: Path, page: Page) -> None:
     assert (whole / "report" / "index.html").stat().st_size < 1_000_000
     assert not any(said in page.text for said in MISSING.values())
     for words in (
-        "moco_atc_atm on esc50", "Seed", "checkpoints/step_30, validation R-sum 330.5", "40 of 40",
+        "moco_atc_atm on esc50", "Seed", "step 30, validation R-sum 330.5", "40 of 40",
         "9 clips, 18 captions", "dual encoder (dup)", "re-ranked", "chance", "Training loss",
         "Learning rate", "Temperature", "Soft targets and queue", "R-sum on validation",
         "Singular values, audio, raw", "Singular values, text, centred", "random, 30 × 8", "RankMe",

@@ -42,5 +42,6 @@ def test_rank_stands_beside_random_vectors() -> None:
     measures = {"rankme": 3.0, "count": 4, "alpha_req": None, "random": {"rankme": 5.0}}
     record = {"sources": {"audio": {"rows": 1_200, "raw": measures}}}
     table = rank_table("test", record)
-    assert table.rows[0] == ["audio, raw", "1,200", "3.0 / 5.0", "– / –", "– / –", "4.0 / –", "– / –"]
+    none = "– / –"
+    assert table.rows[0] == ["audio, raw", "1,200", "3.0 / 5.0", none, none, "4.0 / –", none]
     assert table.rows[1][0] == "audio, centred"
