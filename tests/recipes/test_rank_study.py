@@ -1,0 +1,180 @@
+"""The rank study through its command line, with real runs of a tiny toy recipe."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("fairseq2") is None:
+    pytest.skip("fairseq2 is not installed", allow_module_level=True)
+
+import atr_moco_plugin.recipes  # first: makes fairseq2 importable without libsndfile
+from atr_moco_plugin.recipes.rank_study import load_config, main
+from atr_moco_plugin.study.plan import StudyConfig, read_yaml
+from atr_moco_plugin.study.runner import duration
+
+PRESET = Path(__file__).parents[2] / "recipes" / "rank_study.yaml"
+TINY = [
+    "model.config_overrides.embed_dim=12",
+    "model.config_overrides.audio.config.embed_dim=16",
+    "model.config_overrides.audio.config.encoder_layers=1",
+    "model.config_overrides.audio.config.encoder_embed_dim=24",
+    "model.config_overrides.audio.config.encoder_ffn_embed_dim=32",
+    "model.config_overrides.audio.config.encoder_attention_heads=2",
+    "model.config_overrides.audio.config.conv_pos=8",
+    "model.config_overrides.audio.config.conv_pos_groups=2",
+    "model.config_overrides.text.config.hidden_size=20",
+    "model.config_overrides.text.config.num_hidden_layers=1",
+    "model.config_overrides.text.config.num_attention_heads=2",
+    "model.config_overrides.text.config.intermediate_size=24",
+    "dataset.config_overrides.num_train=30",
+    "dataset.config_overrides.num_valid=6",
+    "dataset.config_overrides.num_test=6",
+    "dataset.batch_size=8",
+    "dataset.max_seconds=1.0",
+    "criterion.name=moco_atc",
+    "evaluation.rerank_k=0",
+    "regime.num_steps=4",
+    "regime.validate_every_n_steps=2",
+    "regime.checkpoint_every_n_steps=2",
+    "regime.publish_metrics_every_n_steps=1",
+    "regime.keep_best_n_checkpoints=null",
+]
+
+
+def study(out: Path, *config: str) -> int:
+    lists = ["queue_sizes=[8,64]", "seeds=[1]", "jobs=2"]
+    runs = [f"config.{item}" for item in TINY]
+    return main([str(out), "--config-file", str(PRESET), "--config", *lists, *runs, *config])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study")
+    assert study(out) == 0
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished study."""
+    return Path(shutil.copytree(finished, tmp_path / "study"))
+
+
+def test_a_study_trains_every_run_and_shows_them(finished: Path) -> None:
+    result = json.loads((finished / "rank_study.json").read_text())
+    (variant,) = result["variants"]
+    small, large = variant["sizes"]
+    assert (small["queue_size"], large["queue_size"]) == (8, 64)
+    for size, rows in ((small, 8), (large, 32)):
+        assert size["queue"]["audio"]["rows"] == size["queue"]["text"]["rows"] == rows
+        assert size["seeds"] == [1] and set(size["r_sum"]) == {"valid", "test"}
+        assert [step for step, _ in size["history"]["audio"]] == [1, 2, 3, 4]
+    assert variant["recommended"] in (8, 64)
+    assert "| 64" in (finished / "rank_study.md").read_text()
+    assert (finished / "index.html").is_file()
+    assert (finished / "figures" / "spectra.png").is_file()
+    for size in (8, 64):
+        folder = finished / "runs" / f"q{size}_s1"
+        found = read_yaml(folder / "config.yaml")
+        assert found["criterion"]["config"]["queue_size"] == size and found["common"]["seed"] == 1
+        assert "Retrieval on test" in (finished / "runs" / f"q{size}_s1.log").read_text()
+
+
+def test_finished_runs_are_not_trained_again(out: Path, capsys) -> None:
+    files = sorted((out / "runs").rglob("*"))
+    before = [path.stat().st_mtime_ns for path in files]
+    (out / "rank_study.md").unlink()
+    assert study(out) == 0
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert (out / "rank_study.md").is_file()
+    assert "2 of 2 runs are finished." in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(out: Path, capsys) -> None:
+    folder = out / "runs" / "q8_s1"
+    expected = json.loads((folder / "retrieval.json").read_text())
+    (folder / "retrieval.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "step_4")
+    (folder / "checkpoints" / "scores" / "step_4.txt").unlink()
+    first = (folder / "checkpoints" / "step_2").stat().st_mtime_ns
+    broken = out / "runs" / "q16_s1"
+    broken.mkdir()
+    (broken / "checkpoints").write_text("a file where a folder should be")
+
+    assert study(out, "queue_sizes=[16,8,64]") == 1
+    assert json.loads((folder / "retrieval.json").read_text()) == expected
+    assert (folder / "checkpoints" / "step_2").stat().st_mtime_ns == first
+    said = capsys.readouterr().out
+    assert "1 of 3 runs are finished." in said and "q64_s1 starts" not in said
+    assert "1 of 2 runs done, about" in said and "2 of 2 runs done." in said
+    assert "q16_s1 failed with exit status 1; " in said and "q16_s1.log ends with:" in said
+    assert f"    {(out / 'runs' / 'q16_s1.log').read_text().splitlines()[-1]}\n" in said
+    result = json.loads((out / "rank_study.json").read_text())
+    assert [size["queue_size"] for size in result["variants"][0]["sizes"]] == [8, 64]
+    assert result["failed"] == ["q16_s1"]
+    assert "Failed and not in here: q16_s1." in (out / "rank_study.md").read_text()
+
+
+def test_another_configuration_is_refused_before_anything_is_trained(out: Path, capsys) -> None:
+    assert study(out, "config.regime.num_steps=2", "queue_sizes=[16,8]") == 2
+    captured = capsys.readouterr()
+    assert not (out / "runs" / "q16_s1").exists() and captured.out == ""
+    (error,) = captured.err.splitlines()
+    assert "`regime.num_steps` was 4 and is 2" in error and "q8_s1" in error
+
+
+def test_runs_of_the_recipe_itself_are_taken_over(out: Path, capsys) -> None:
+    for overrides in (out / "runs").glob("*/overrides.yaml"):
+        overrides.unlink()
+    assert study(out) == 0
+    assert "2 of 2 runs are finished." in capsys.readouterr().out
+    assert study(out, "config.regime.num_steps=2") == 2
+    assert "`regime.num_steps` was 4 and is 2" in capsys.readouterr().err
+
+
+def test_without_jobs_nothing_is_trained(out: Path, capsys) -> None:
+    assert study(out, "jobs=0", "seeds=[1,2]") == 0
+    assert "2 of 4 runs are finished." in capsys.readouterr().out
+    assert study(out / "nothing", "jobs=0") == 2
+    assert "The study has no finished run yet" in capsys.readouterr().err
+
+
+def test_the_preset_states_the_defaults(capsys) -> None:
+    assert load_config(PRESET, []) == StudyConfig()
+    assert main(["--dump-config", "--config", "seeds=[5]", "config.a.b=c"]) == 0
+    dumped = capsys.readouterr().out
+    assert "recipe: toy" in dumped and "- 5" in dumped and "b: c" in dumped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "queue_size=[4]"], "Did you mean `queue_sizes`?"),
+        (["--config", "seeds=[a]"], "`rank_study.seeds"),
+        (["--config-file", "nowhere.yaml"], "nowhere.yaml is not a readable YAML file"),
+        ([], "The output folder is missing"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(arguments: list[str], message: str, capsys) -> None:
+    assert main(arguments) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("ERROR: ") and message in error
+
+
+def test_it_is_a_module_to_run() -> None:
+    command = [sys.executable, "-m", "atr_moco_plugin.recipes.rank_study", "--dump-config"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.startswith("recipe: toy")
+
+
+def test_durations_are_readable() -> None:
+    assert [duration(s) for s in (4.4, 99, 150, 5_900, 6_100, 36_600)] == [
+        "4 s", "99 s", "2 min", "98 min", "1 h 42 min", "10 h 10 min",
+    ]  # fmt: skip
