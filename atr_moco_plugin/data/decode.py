@@ -34,8 +34,8 @@ TOLERANCE = 0.1
 
 _BLOCK = 2**20  # samples over all channels that are decoded at once
 
-# A seek is exact to the sample where every sample (or every FLAC frame) stands for itself.
-# libsndfile's seek in Vorbis lands elsewhere, and in MP3 it may be "fuzzy".
+# A seek is exact where every sample (or every FLAC frame) stands for itself. In some Vorbis files
+# the first samples after libsndfile's seek are others than without, and in MP3 it may be "fuzzy".
 _EXACT_SEEK = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 # libsndfile corrects a WAV header by the file's size and says so in its log.

@@ -168,8 +168,7 @@ class _Headers:
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self.left:
             raise tarfile.ReadError("a member header is too large")
-        # An empty read counts as well: tarfile repeats it without end in some damaged headers.
-        self.left -= max(size, 1)
+        self.left -= size
         return self._file.read(size)
 
     def __getattr__(self, name: str) -> Any:

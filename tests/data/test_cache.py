@@ -94,6 +94,7 @@ DAMAGES = {
     "header only": lambda data: data[:60],
     "other": lambda data: b"<html>" * 100,
     "of objects": lambda data: data.replace(b"<i2", b"|O "),
+    "of unsigned integers": lambda data: data.replace(b"'<i2'", b"'<u2'"),
     "of doubles": lambda data: data.replace(b"'<i2'", b"'<f8'"),
 }
 

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,19 @@ def test_a_hostile_header_ends_the_shard(tmp_path: Path, kind: str) -> None:
     (tmp_path / "0.tar").write_bytes(content[:end] + HOSTILE[kind] + b"\0" * 1024)
     data = open_with_warning(tmp_path, r"0\.tar breaks off \(")
     assert keys(data) == ["0.tar/0"]
+
+
+@pytest.mark.parametrize("kind", [b"x", b"L"])
+def test_an_extension_of_a_header_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
+    write(tmp_path / "0.tar", clips(0))
+    with (tmp_path / "1.tar").open("wb") as file:
+        file.write(raw_header(b"1.flac", b"00400000000\0", kind))  # 64 MiB, and they are there
+        file.truncate(2**26 + 2048)
+    tracemalloc.start()
+    data = open_with_warning(tmp_path, r"1\.tar breaks off \(a member header is too large")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert keys(data) == ["0.tar/0"] and peak < 2**25
 
 
 def test_a_sparse_member_that_promises_a_long_map_ends_the_shard(tmp_path: Path) -> None:
