@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
+import uuid
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,17 +94,17 @@ def read_entry(path: Path) -> Packed | None:
 def write_entry(path: Path, packed: Packed) -> None:
     """Keep ``packed`` at ``path``. Where that fails, e.g. on a full disk, one warning says so and
     the run goes on without."""
-    temporary: Path | None = None
+    # Not the tempfile module's: its files are for one user alone, and the folder may be shared.
+    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             np.save(file, packed)
         temporary.replace(path)
     except OSError as error:
-        _warn_once(path.parent.parent, str(error.strerror))
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        _warn_once(path.parent.parent, error.strerror or str(error))
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @lru_cache(maxsize=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -153,6 +154,28 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
     np.testing.assert_array_equal(waves[0], waves[2])
     assert len(caplog.records) == 1
     assert "decoded audio cannot be kept there" in caplog.text
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: object, array: np.ndarray) -> None:
+        file.write(b"begun")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "save", full)
+    cache._warn_once.cache_clear()
+    one = clip(write(tmp_path / "a.wav"))
+    cached = AudioReader(cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(cached(one), cached(one))
+    assert entries(tmp_path / "cache") == [] and len(caplog.records) == 1
+    assert "(No space left on device); go on without" in caplog.text
+
+
+def test_entries_are_as_readable_as_other_files(tmp_path: Path) -> None:
+    AudioReader(cache_dir=tmp_path / "cache")(clip(write(tmp_path / "a.wav")))
+    (entry,) = entries(tmp_path / "cache")
+    assert entry.stat().st_mode == (tmp_path / "a.wav").stat().st_mode
 
 
 def test_read_with_changes_the_reader_of_files_and_leaves_renderers_alone(tmp_path: Path) -> None:
