@@ -97,9 +97,9 @@ def retrieval_figures(
 ) -> dict[str, Any]:
     """Figures of cosines and of re-ranking their best candidates.
 
-    No matrix ``[A, C]`` is made: queries are taken in blocks, of which about 1 GB is in memory at
-    a time. What grows with the sets are the candidates, 32 bytes each while they are found and 16
-    afterwards: 0.1 GB for AudioCaps' test set (975 clips, 4,875 captions) at k = 256, 5 GB for
+    No matrix ``[A, C]`` is made: queries are taken in blocks, for which about 0.5 GB is in memory
+    at a time. What grows with the sets are the candidates, 40 bytes each while they are found and
+    16 afterwards: 60 MB for AudioCaps' test set (975 clips, 4,875 captions) at k = 256, 3 GB for
     50,000 clips and 250,000 captions, on the device of the embeddings.
 
     Args:

@@ -26,9 +26,10 @@ from ruamel.yaml import YAML
 from atr_moco_plugin.data.toy import ToyConfig, open_toy
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.evaluation.trec import clip_key
-from atr_moco_plugin.hosts.fairseq2 import evaluate
+from atr_moco_plugin.hosts.fairseq2 import progress as progress_module
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
-from atr_moco_plugin.hosts.fairseq2.evaluate import progress, run_evaluation, temperature_of
+from atr_moco_plugin.hosts.fairseq2.evaluate import run_evaluation, temperature_of
+from atr_moco_plugin.hosts.fairseq2.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, load_model, read_state
 from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 
@@ -458,7 +459,7 @@ class Bar:
 
 def test_progress_in_a_log_says_what_is_left(monkeypatch, caplog) -> None:
     clock = iter(range(0, 1_000, 40))
-    monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
     bar = Bar()
     with caplog.at_level("INFO"), progress(bar, "Encoding clips", 200) as advance:
         for items in (5, 15, 40, 140):
