@@ -22,7 +22,7 @@ from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id, normalize
 RelevanceMode = Literal["clip", "label"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: a manifest may have a million
 class Clip:
     """One recording and what is said of it.
 

@@ -69,16 +69,8 @@ def open_manifest(config: ManifestConfig) -> AudioTextDataset:
     path = _find_manifest(need_root(config.root, "A manifest"))
     folder = os.fspath(path.parent if config.audio is None else config.audio)
     tables = read_manifest_captions(path, folder, config.split)
-    listings = Listings()
-    sources: dict[str, list[str | None]] = {}
-    for split, table in tables.items():
-        choices = (
-            [listings.find(os.path.join(folder, name)) for name in item.names]
-            for item in table.recordings.values()
-        )
-        sources[split] = [next(filter(None, paths), None) for paths in choices]
     policy = Policy(config.strict, config.check_audio, config.cache)
-    return assemble(config.name, tables, sources, folder, policy)
+    return assemble(config.name, tables, _find(tables, folder), folder, policy)
 
 
 def read_manifest_captions(
@@ -136,6 +128,18 @@ def _find_manifest(root: Path) -> Path:
             f"only such file, {describe(root)}; set root to the manifest itself"
         )
     return found[0]
+
+
+def _find(tables: Mapping[str, CaptionTable], folder: str) -> dict[str, list[str | None]]:
+    listings = Listings()
+    sources: dict[str, list[str | None]] = {}
+    for split, table in tables.items():
+        choices = (
+            [listings.find(os.path.join(folder, name)) for name in item.names]
+            for item in table.recordings.values()
+        )
+        sources[split] = [next(filter(None, paths), None) for paths in choices]
+    return sources
 
 
 def _names(row: Mapping[str, object]) -> tuple[str, ...]:
