@@ -12,7 +12,7 @@ MAX_SLICE_BYTES = 256 * 2**20
 are 165 MiB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileSlice:
     """A run of bytes in a file, such as a member of a tar shard.
 
