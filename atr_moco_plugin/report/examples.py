@@ -166,9 +166,10 @@ def collect_examples(
 
     A query is the better the lower the rank of its best relevant item (ties count against it, as
     in the metrics), then the larger the margin to the best item that is not relevant, then the
-    earlier it stands in the split; the worst are at the other end of that order. Of captions with
-    one caption id only the most extreme is taken, likewise of clips with one label, and no such
-    group is among the best and the worst.
+    earlier it stands in the split; the worst are at the other end of that order. For the sake of
+    variety only the most extreme one is taken of the captions of one clip (where a caption has
+    several clips: of those with one caption id) and of the clips with one label, and no such group
+    is among the best and the worst.
 
     Args:
         similarity: ``[A, C]``, clips by captions, larger is closer.
@@ -194,7 +195,8 @@ def collect_examples(
         )
     if not bool(scores.isfinite().all()):
         raise ValueError("similarity has values that are not finite; check the embeddings.")
-    caption_groups: list[Hashable] = relevance.caption_ids.tolist()
+    owner = relevance.caption_to_audio
+    caption_groups: list[Hashable] = (relevance.caption_ids if owner is None else owner).tolist()
     clip_groups: list[Hashable] = [
         (clip.label is None, clip.label or clip.key) for clip in relevance.clips
     ]

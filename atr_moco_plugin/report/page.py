@@ -134,13 +134,13 @@ def _results(run: RunFiles) -> Section:
     section = Section("Retrieval")
     for split, result in _splits(run).items():
         section.tables.append(retrieval_table(split, result))
-        if not any(name.startswith("reranked") for name in result):
-            section.notes.append(
-                f"No re-ranking on {split}: either the criterion has no matching loss, so that "
-                "there is no trained head, or `evaluation.rerank_k` is 0."
-            )
         if isinstance(result.get("rank"), dict):
             section.tables.append(rank_table(split, result["rank"]))
+    if section.tables and not any("reranked" in result for result in _splits(run).values()):
+        section.notes.append(
+            "Nothing was re-ranked: either the criterion has no matching loss, so that there is no "
+            "trained head, or `evaluation.rerank_k` is 0."
+        )
     if section.tables:
         section.aid = (
             "R@k is the percentage of queries with a right answer among the first k, MedR the "

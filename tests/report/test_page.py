@@ -235,7 +235,7 @@ def test_a_criterion_without_queues(tmp_path: Path) -> None:
     assert "The criterion atc has no matching loss and no soft targets of a momentum model and " \
            "no queues." in page.text  # fmt: skip
     assert "(rank.jsonl): the criterion atc has no queues to measure." in page.text
-    assert "No re-ranking on valid: " in page.text and "re-ranked as" not in page.text
+    assert "Nothing was re-ranked: " in page.text and "re-ranked as" not in page.text
 
 
 def test_a_run_that_was_stopped_at_its_first_report(run: Path) -> None:
