@@ -60,9 +60,10 @@ def write_run(
 
     held_out = {"audio": embeddings(50, directions, seed), "text": embeddings(90, 20, seed)}
     chance = {"r_sum": 50.0}
+    rank = RankLogger(held_out).log(0)
     splits = {
-        "test": {"dual": {"r_sum": r_sum - 20}, "chance": chance, "rank": RankLogger(held_out).log(0)},
-        "valid": {"dual": {"r_sum": r_sum}, "chance": chance, "rank": RankLogger(held_out).log(0)},
+        name: {"dual": {"r_sum": r_sum - less}, "chance": chance, "rank": rank}
+        for name, less in (("test", 20), ("valid", 0))
     }
     if reranked:
         for split in splits.values():

@@ -36,7 +36,8 @@ def test_means_and_spreads_by_hand(folders) -> None:
     assert valid.std == pytest.approx(50**0.5)
     assert str(valid) == "325.0 ± 7.1"
 
-    lines = [json.loads((folders[4 + i] / "rank.jsonl").read_text().splitlines()[-1]) for i in (0, 1)]
+    files = [folder / "rank.jsonl" for folder in folders[4:6]]
+    lines = [json.loads(file.read_text().splitlines()[-1]) for file in files]
     ranks = [line["sources"]["text"]["centered"]["rankme"] for line in lines]
     found = size.queue["text"]
     assert found.measures["rankme_centered"].values == tuple(ranks)
