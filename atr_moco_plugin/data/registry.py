@@ -12,6 +12,7 @@ from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.toy import ToyConfig, open_toy
 from atr_moco_plugin.data.wavcaps import WavCapsConfig, open_wavcaps
+from atr_moco_plugin.data.webdataset import WebdatasetConfig, open_webdataset
 
 DATASETS: dict[str, tuple[type, Callable[[Any], AudioTextDataset]]] = {
     "toy": (ToyConfig, open_toy),
@@ -20,5 +21,6 @@ DATASETS: dict[str, tuple[type, Callable[[Any], AudioTextDataset]]] = {
     "clotho": (ClothoConfig, open_clotho),
     "wavcaps": (WavCapsConfig, open_wavcaps),
     "manifest": (ManifestConfig, open_manifest),
+    "webdataset": (WebdatasetConfig, open_webdataset),
 }
 """Name of a data set to its configuration class and the function that opens it."""

@@ -141,7 +141,13 @@ def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
 def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Path, capsys) -> None:
     audiocaps = write_audiocaps(tmp_path / "AudioCaps")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    options = (*TINY, "init=random", "dataset.max_seconds=0.5", "regime.num_steps=4")
+    options = (
+        *TINY, "init=random", "dataset.max_seconds=0.5", "regime.num_steps=4",
+        # What is random or kept on the way must not keep a resumed run from ending the same.
+        "dataset.num_workers=1", f"dataset.cache_dir={tmp_path / 'cache'}",
+        "dataset.augment.gain_db=6", "dataset.augment.noise_probability=0.5",
+        "model.config_overrides.spec_augment.time_masks=1",
+    )  # fmt: skip
     assert run("audiocaps", whole, audiocaps, *options) == 0
     written = capsys.readouterr()
     assert "audiocaps: " in written.err and "12 clips" in written.err
@@ -156,6 +162,8 @@ def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Pa
     assert run("audiocaps", resumed, audiocaps, *options) == 0
     expected, found = weights(whole, 4), weights(resumed, 4)
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 16
 
     clotho = write_clotho(tmp_path / "Clotho")
     # The audio path of the first run is not asked for again: its weights are in the run.

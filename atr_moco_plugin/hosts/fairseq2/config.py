@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from fairseq2.recipe.config import (
@@ -24,6 +25,7 @@ from fairseq2.runtime.dependency import DependencyResolver
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
+from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.init import find_source
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY
@@ -45,7 +47,20 @@ class RetrievalDatasetSection(DatasetSection):
     """What an epoch is: every clip once with a random one of its captions, or every pair."""
 
     num_workers: int = 0
-    """Processes that decode audio on each rank; 0 decodes between the steps."""
+    """Processes that decode audio on each rank; 0 decodes between the steps. An evaluation has as
+    many threads."""
+
+    prefetch: int = 2
+    """Batches that each of them has ready."""
+
+    decoder: Literal["soundfile", "torchcodec"] = "soundfile"
+    """What decodes audio files; torchcodec needs FFmpeg's libraries."""
+
+    cache_dir: Path | None = None
+    """Folder for decoded audio, shared by all processes and runs; None decodes every time."""
+
+    augment: AugmentConfig | None = None
+    """Random changes of training waveforms."""
 
     max_bad_clips: int = 10
     """Unreadable training clips that are skipped, each named once in a warning; one more stops the
@@ -63,9 +78,11 @@ class RetrievalDatasetSection(DatasetSection):
             result.add_error(f"`batch_size` is {self.batch_size}, but must be 2 or more.")
         if self.max_seconds < 0.175:
             result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
-        for name in ("num_workers", "max_bad_clips"):
-            if getattr(self, name) < 0:
-                result.add_error(f"`{name}` is {getattr(self, name)}, but must be 0 or more.")
+        for name, least in (("num_workers", 0), ("prefetch", 1), ("max_bad_clips", 0)):
+            if getattr(self, name) < least:
+                result.add_error(
+                    f"`{name}` is {getattr(self, name)}, but must be {least} or more."
+                )
         return result
 
 

@@ -24,6 +24,7 @@ from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.data.batch import Tokenize
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loader import PairLoader
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.hosts.fairseq2.config import (
     CaptionTokenizerSection,
     RetrievalDatasetSection,
@@ -91,6 +92,7 @@ class RetrievalRecipe(Recipe):
         config = self._config(context)
         criterion = context.get_model_as(Atc)
         dataset = context.get_dataset_as(AudioTextDataset)
+        dataset.read_with(AudioReader(config.dataset.decoder, config.dataset.cache_dir))
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(
             config.tokenizer,
@@ -155,7 +157,9 @@ class RetrievalRecipe(Recipe):
             batch_size=options.batch_size,
         )
         seconds = options.max_seconds or config.dataset.max_seconds
-        return unit, ClipReader(dataset, relevance.clips, options.batch_size, seconds)
+        return unit, ClipReader(
+            dataset, relevance.clips, options.batch_size, seconds, config.dataset.num_workers
+        )
 
     def _config(self, context: RecipeContext) -> RetrievalRecipeConfig:
         return context.get_config_as(RetrievalRecipeConfig)
@@ -217,9 +221,11 @@ def train_reader(
         world_size=gangs.dp.size,
         drop_last=True,
         num_workers=section.num_workers,
+        prefetch=section.prefetch,
         captions=section.captions,
         max_bad=section.max_bad_clips,
         pin_memory=gangs.device.type == "cuda",
+        augment=section.augment,
     )
     return PairReader(loader, config.trainer.grad_accumulation.num_batches)
 

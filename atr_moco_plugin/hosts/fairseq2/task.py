@@ -102,7 +102,8 @@ class TrainAndEvaluate(Task):
         self._criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
 
-        results = {split: self._evaluate_split(split) for split in self._units}
+        units = {split: self._evaluate_split(split) for split in self._units}
+        results = {split: unit.result for split, unit in units.items()}
         summary = {
             "criterion": self._config.criterion_section.name,
             "seed": self._config.common.seed,
@@ -114,10 +115,10 @@ class TrainAndEvaluate(Task):
         file.write_text(json.dumps(summary, indent=2) + "\n")
         self._print(results, file)
         if self._config.report:
-            self._write_report()
+            self._write_report(units)
 
     @torch.inference_mode()
-    def _evaluate_split(self, split: str) -> dict[str, Any]:
+    def _evaluate_split(self, split: str) -> RetrievalEvalUnit:
         unit, reader = self._units[split]()
         bag = MetricBag(device=self._device)
         unit.prepare_metric_bag(bag)
@@ -126,15 +127,16 @@ class TrainAndEvaluate(Task):
                 batch.to(self._device)
                 unit.process_batch(batch, bag)
         unit.finalize(bag)
-        if self._config.report and split == self._config.dataset.valid_split:
+        return unit
+
+    def _write_report(self, units: Mapping[str, RetrievalEvalUnit]) -> None:
+        split = self._config.dataset.valid_split
+        unit = units[split]
+        try:
             examples = collect_examples(
                 unit.similarity, unit.relevance, self._dataset.load, split=split
             )
             examples.save(self._output_dir)
-        return unit.result
-
-    def _write_report(self) -> None:
-        try:
             page = write_report(self._output_dir)
         except (ReportError, OSError) as ex:
             # The run itself is done and its figures are written.
