@@ -151,7 +151,7 @@ def retrieval_figures(
         for start, block in blocks:
             stop = start + len(block)
             relevant = {
-                suffix: (r.captions_of if way == "a2t" else r.clips_of)(start, stop).to(block.device)
+                suffix: _hits(r, way, start, stop).to(block.device)
                 for suffix, r in relations.items()
             }
             head = None if candidates is None else _rows(candidates, way, start, stop)
@@ -185,6 +185,12 @@ def retrieval_figures(
         }
         result |= {**result["rerank"][str(max(rerank_k))], "rerank_k": max(rerank_k)}
     return result
+
+
+def _hits(relation: Relation, way: str, start: int, stop: int) -> Tensor:
+    if way == "a2t":
+        return relation.captions_of(start, stop)
+    return relation.clips_of(start, stop)
 
 
 class _Head(NamedTuple):

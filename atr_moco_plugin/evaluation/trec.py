@@ -135,7 +135,11 @@ def best_first(scores: Tensor, relevant: Tensor, depth: int) -> Tensor:
 
 
 def write_qrels(
-    folder: Path, relation: Relation, clips: Sequence[str], captions: Sequence[str], suffix: str = ""
+    folder: Path,
+    relation: Relation,
+    clips: Sequence[str],
+    captions: Sequence[str],
+    suffix: str = "",
 ) -> None:
     """Write ``a2t<suffix>.qrels`` and ``t2a<suffix>.qrels``, a line ``query 0 item 1`` a pair.
 

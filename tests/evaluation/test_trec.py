@@ -42,7 +42,9 @@ def read_qrels(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def recall(run: dict[str, list[tuple[str, int, float]]], qrels: dict[str, set[str]], k: int) -> float:
+def recall(
+    run: dict[str, list[tuple[str, int, float]]], qrels: dict[str, set[str]], k: int
+) -> float:
     """Hit rate as an outside tool finds it: sorted by score, equal scores by id backwards."""
     hits = 0
     for query, relevant in qrels.items():

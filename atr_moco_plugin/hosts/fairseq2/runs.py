@@ -103,7 +103,9 @@ def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:
     """
     files = sorted((checkpoint / "model").rglob("*.pt"))
     if not files:
-        raise RecipeError(f"{checkpoint / 'model'} holds no file `*.pt`; choose another checkpoint.")
+        raise RecipeError(
+            f"{checkpoint / 'model'} holds no file `*.pt`; choose another with `checkpoint=step_N`."
+        )
     shards = []
     for file in files:
         try:
