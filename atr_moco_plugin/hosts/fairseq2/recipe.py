@@ -130,6 +130,7 @@ class RetrievalRecipe(Recipe):
             checkpoint_dir or context.output_dir / "checkpoints",
             {split: partial(eval_unit, split, rerank_k) for split in splits},
             dataset,
+            reader.num_examples,
             context.output_dir,
             config,
             context.gangs,

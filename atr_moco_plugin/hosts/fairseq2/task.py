@@ -42,6 +42,7 @@ class TrainAndEvaluate(Task):
         checkpoint_dir: where the trainer saves.
         units: split name to a function that makes its evaluation unit and reader.
         dataset: what the splits are of; the report plays some of its clips.
+        train_pairs: pairs in an epoch.
         output_dir: where ``retrieval.json`` and ``report/`` are written.
         config: the recipe's configuration.
         gangs: the processes; rank 0 evaluates.
@@ -55,6 +56,7 @@ class TrainAndEvaluate(Task):
         checkpoint_dir: Path,
         units: Mapping[str, Callable[[], tuple[RetrievalEvalUnit, ClipReader]]],
         dataset: AudioTextDataset,
+        train_pairs: int,
         output_dir: Path,
         config: RetrievalRecipeConfig,
         gangs: Gangs,
@@ -65,6 +67,7 @@ class TrainAndEvaluate(Task):
         self._checkpoint_dir = checkpoint_dir
         self._units = units
         self._dataset = dataset
+        self._train_pairs = train_pairs
         self._output_dir = output_dir
         self._config = config
         # Read now: the trainer closes the process groups when it is done.
@@ -106,6 +109,8 @@ class TrainAndEvaluate(Task):
         results = {split: unit.result for split, unit in units.items()}
         summary = {
             "criterion": self._config.criterion_section.name,
+            "dataset": self._dataset.name,
+            "train_pairs": self._train_pairs,
             "seed": self._config.common.seed,
             "checkpoint": f"{self._checkpoint_dir.name}/step_{step}",
             "valid_score": score,
