@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -231,6 +231,35 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
 def model_config(values: Mapping[str, Any]) -> RetrievalModelConfig:
     """A :class:`RetrievalModelConfig` from a nested mapping, as read from YAML."""
     return structure(RetrievalModelConfig, values, "model")
+
+
+def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
+    """The configuration that builds the same architecture anew without any file: the sizes that
+    came with pretrained weights are in it, and where the weights came from is not.
+
+    Args:
+        config: what ``model`` was built with.
+        model: the model.
+    """
+    parts = {}
+    for name, encoder in (("audio", model.audio.encoder), ("text", model.text.encoder)):
+        part: PartConfig = getattr(config, name)
+        own = getattr(encoder, "config", None)
+        sizes = asdict(own) if is_dataclass(own) else part.config
+        parts[name] = replace(part, config=without_weights(f"{name}_encoders", part.name, sizes))
+    return replace(config, **parts)
+
+
+def without_weights(group: str, name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Options of an encoder without where its pretrained weights are.
+
+    Args:
+        group: ``audio_encoders`` or ``text_encoders``.
+        name: the encoder's entry-point name.
+        options: its options.
+    """
+    source = getattr(load(group, name), "weights_option", None)
+    return {k: v for k, v in options.items() if source is None or k not in (source, "sha256")}
 
 
 def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:

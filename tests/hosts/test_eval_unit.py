@@ -40,7 +40,7 @@ def evaluated(make_model, make_batch, relevance: Relevance, rerank_k: int) -> Re
 def relevance_of(owner: torch.Tensor | None) -> Relevance:
     clips = [Clip(key=str(i), captions=("a",), source=None) for i in range(CLIPS)]
     ids = torch.arange(CAPTIONS) // 2
-    return Relevance(clips, ["a"] * CAPTIONS, ids, MATRIX, owner)
+    return Relevance(clips, ["a"] * CAPTIONS, ids, owner, None if owner is not None else MATRIX)
 
 
 def test_similarity_and_relevance_are_those_of_the_figures(tiny_model, tiny_batch) -> None:

@@ -317,9 +317,18 @@ def no_file(run: Path) -> None:
 
 
 def other_shape(run: Path) -> None:
-    config = read_yaml(run / "config.yaml")
-    config["model"]["config_overrides"]["embed_dim"] = 16
-    write_yaml(run / "config.yaml", config)
+    config = json.loads((run / "model.json").read_text())
+    config["embed_dim"] = 16
+    (run / "model.json").write_text(json.dumps(config))
+
+
+def no_model(run: Path) -> None:
+    (run / "model.json").unlink()
+
+
+def half_model(run: Path) -> None:
+    text = (run / "model.json").read_text()
+    (run / "model.json").write_text(text[: len(text) // 2])
 
 
 def other_names(run: Path) -> None:
@@ -344,6 +353,8 @@ def no_tokenizer(run: Path) -> None:
         (no_config, [], "config.yaml is missing; `run` must be the output folder"),
         (other_config, [], "config.yaml has no section `model`"),
         (half_config, [], "config.yaml is not a YAML file"),
+        (no_model, [], "model.json is missing; it is in the output folder of every training run"),
+        (half_model, [], "model.json cannot be read; it may be half-written"),
         (no_checkpoints, [], "no checkpoint there; looked for `checkpoints/step_N/model`"),
         (unfinished_checkpoint, [], "no checkpoint there"),
         (half_written, [], "sdp_00.pt cannot be read as a checkpoint; it is half-written"),

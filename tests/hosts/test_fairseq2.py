@@ -73,7 +73,7 @@ def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None
     captured = capsys.readouterr()
     assert max(map(len, captured.err.splitlines())) < 1_200
     printed = captured.out
-    assert "Retrieval on test: 6 clips, 30 captions" in printed and "chance" in printed
+    assert "Retrieval on toy test: 6 clips, 30 captions" in printed and "chance" in printed
     assert "RankMe" in printed and str(tmp_path / "retrieval.json") in printed
 
 
@@ -132,7 +132,7 @@ def run_on_two_processes(
 def test_two_processes_train_and_evaluate(tiny_options, tmp_path: Path, name: str) -> None:
     result = run_on_two_processes(tiny_options, tmp_path, f"criterion={name}")
     assert json.loads((tmp_path / "retrieval.json").read_text())["criterion"] == name
-    assert "Retrieval on test" in result.stdout
+    assert "Retrieval on toy test" in result.stdout
     # Both ranks' batches of 8 are in the queue of the checkpoint, at each of four steps; an epoch
     # has one step of 16 in 30 clips.
     assert int(checkpoint(tmp_path, 4)["audio_queue.position"][0]) == 4 * 16
@@ -143,6 +143,14 @@ def test_two_processes_train_with_fsdp(tiny_options, tmp_path: Path) -> None:
     assert "final evaluation is left out" in result.stderr
     losses = [record["Loss"] for record in lines(tmp_path / "metrics" / "train.jsonl")]
     assert len(losses) == 4 and all(0 < loss < 20 for loss in losses)
+
+    # The shards of its checkpoint make the model that was validated.
+    code = "from atr_moco_plugin.hosts.fairseq2.evaluate import run_evaluation; run_evaluation()"
+    options = ["--no-rich", "--config", f"run={tmp_path}", "checkpoint=step_4", "rerank_k=[]"]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "ev"), *options], check=True)
+    found = json.loads((tmp_path / "ev" / "retrieval.json").read_text())["splits"]["valid"]
+    (record,) = [r for r in lines(tmp_path / "metrics" / "valid.jsonl") if r["Step"] == 4]
+    assert found["dual"]["r_sum"] == pytest.approx(record["R-sum"], abs=1e-3)
 
 
 def test_another_configuration_in_the_same_folder_is_refused(run: Run, tmp_path, capsys) -> None:

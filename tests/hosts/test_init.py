@@ -82,6 +82,7 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path: Path) -
         (tmp_path / "checkpoints" / "scores" / f"step_{step}.txt").write_text(score)
     (tmp_path / "checkpoints" / "step_40.tmp" / "model").mkdir(parents=True)
     assert find_checkpoint(tmp_path)[1].name == "step_20"
+    (tmp_path / "model.json").write_text("{}")
     assert find_source(str(tmp_path)).model.parent.name == "step_20"
     last = tmp_path / "checkpoints" / "step_30"
     assert find_checkpoint(last) == (tmp_path, last)

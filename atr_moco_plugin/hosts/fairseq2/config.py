@@ -22,12 +22,13 @@ from fairseq2.recipe.config import (
     TrainerSection,
 )
 from fairseq2.runtime.dependency import DependencyResolver
+from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
 from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
-from atr_moco_plugin.hosts.fairseq2.init import find_source
+from atr_moco_plugin.hosts.fairseq2.init import find_source, start_from
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.optim import OPTIMIZER, RetrievalAdamWConfig
 
@@ -185,7 +186,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     """What the weights start from: ``pretrained`` (both encoders, from ``checkpoint`` of the audio
     and ``pretrained`` of the text encoder's options), ``random`` (each part without such a source
     starts at random), or an earlier run: its output folder (the best checkpoint), one of its
-    ``checkpoints/step_N`` folders or a file; its towers and head are taken, its queues are not."""
+    ``checkpoints/step_N`` folders or a file. Of a run come the architecture, the towers, the head
+    and the tokenizer; queues and temperature start anew."""
 
     # fairseq2 takes a recipe for a training recipe because of this type hint.
     model: ModelSection = field(default_factory=lambda: ModelSection(family=FAMILY, arch="base"))
@@ -225,8 +227,9 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
         self.criterion = self.criterion_section
         source = find_source(self.init)
         if source is not None:
-            self.model.path = source.model
-            if self.tokenizer.name is None and source.tokenizer is not None:
+            start_from(source, self.model, resolver.resolve(ConfigMerger))
+            if source.tokenizer is not None:
+                # Another one would give the text tower other ids than it was trained with.
                 self.tokenizer.name = str(source.tokenizer)
 
     @override

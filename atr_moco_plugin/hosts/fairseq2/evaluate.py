@@ -6,34 +6,31 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fairseq2.logging import log
 from fairseq2.recipe.base import Recipe, RecipeContext
 from fairseq2.recipe.cli import main
 from fairseq2.recipe.error import RecipeError
-from fairseq2.runtime.dependency import DependencyContainer, DependencyResolver
+from fairseq2.runtime.dependency import DependencyContainer
 from fairseq2.task import Task
-from fairseq2.utils.config import ConfigMerger
-from fairseq2.utils.structured import StructureError, ValueConverter
 from torch import Tensor
-from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog, one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.evaluate_task import Checkpoint, Evaluate
-from atr_moco_plugin.hosts.fairseq2.model import ARCHITECTURES, FAMILY
 from atr_moco_plugin.hosts.fairseq2.runs import (
     find_checkpoint,
     load_model,
     read_config,
+    read_model_config,
     read_state,
 )
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
-from atr_moco_plugin.model import RetrievalModelConfig, build_model
+from atr_moco_plugin.model import build_model, model_config
 
 
 def run_evaluation() -> None:
@@ -77,11 +74,12 @@ class EvaluateRecipe(Recipe):
             )
         run, checkpoint = find_checkpoint(Path(config.run).expanduser(), config.checkpoint)
         trained = read_config(run)
-        model = make_model(trained["model"], context.resolver)
+        model = build_model(model_config(read_model_config(run)))
         shards = read_state(checkpoint)
         load_model(model, shards, checkpoint)
         model.requires_grad_(False).eval()
         dataset = context.get_dataset_as(AudioTextDataset)
+        dataset.read_with(AudioReader(config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once
         log.info("{}", dataset.summary())
         return Evaluate(
@@ -92,26 +90,6 @@ class EvaluateRecipe(Recipe):
             context.output_dir,
             context.progress_reporter,
         )
-
-
-def make_model(section: Mapping[str, Any], resolver: DependencyResolver) -> Module:
-    """A model from the section ``model`` of a training run, with weights that are to be replaced.
-
-    Raises:
-        RecipeError: when it is of another family, or its configuration does not fit any more.
-    """
-    if section["family"] != FAMILY or section["arch"] not in (None, *ARCHITECTURES):
-        raise RecipeError(
-            f"The run's model is {section['family']}/{section['arch']}, but what can be evaluated "
-            f"is {FAMILY} with one of the architectures {', '.join(ARCHITECTURES)}."
-        )
-    config = ARCHITECTURES[section["arch"] or "base"]()
-    converter, merger = resolver.resolve(ValueConverter), resolver.resolve(ConfigMerger)
-    merged = merger.merge(converter.unstructure(config), section["config_overrides"] or {})
-    try:
-        return build_model(converter.structure(merged, RetrievalModelConfig))
-    except StructureError as ex:
-        raise RecipeError(f"The run's model section cannot be read: {ex}") from None
 
 
 def temperature_of(shards: Sequence[Mapping[str, Tensor]]) -> float:

@@ -25,6 +25,9 @@ class EvaluateDatasetSection(DatasetSection):
     """A clip is taken whole up to this length, of a longer one its beginning; None takes that of
     the run's own evaluation."""
 
+    decoder: Literal["soundfile", "torchcodec"] | None = None
+    """What decodes audio files; None takes the run's."""
+
     num_workers: int = 2
     """Threads that decode audio ahead on each process."""
 
@@ -97,6 +100,8 @@ def _fill_in(
     if section.max_seconds is None:
         seconds = trained.get("evaluation", {}).get("max_seconds")
         section.max_seconds = own["max_seconds"] if seconds is None else seconds
+    if section.decoder is None:
+        section.decoder = own["decoder"]
     same = section.family in (None, own["family"]) and section.name in (None, own["name"])
     if same:
         section.family, section.name = own["family"], own["name"]

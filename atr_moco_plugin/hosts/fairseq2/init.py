@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from fairseq2.recipe.config import ModelSection
 from fairseq2.recipe.error import RecipeError
+from fairseq2.utils.config import ConfigMerger
 from torch.nn import Module
 
-from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint
+from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, read_model_config
+from atr_moco_plugin.model import without_weights
 
 KINDS = ("pretrained", "random")
 
@@ -18,11 +21,15 @@ class Source(NamedTuple):
 
     Attributes:
         model: a model file, or a checkpoint's ``model`` folder.
-        tokenizer: the tokenizer they were trained with, where the run's folder has one.
+        tokenizer: the tokenizer they were trained with.
+        architecture: configuration of the model they are of.
+
+    The last two are None for a file, which says nothing of itself.
     """
 
     model: Path
-    tokenizer: Path | None
+    tokenizer: Path | None = None
+    architecture: dict[str, Any] | None = None
 
 
 def find_source(init: str) -> Source | None:
@@ -35,15 +42,33 @@ def find_source(init: str) -> Source | None:
         return None
     path = Path(init).expanduser()
     if path.is_file():
-        return Source(path, None)
+        return Source(path)
     if not path.exists():
         raise RecipeError(
             f"`init` is {init!r}, but must be {' or '.join(KINDS)}, or the folder of an earlier "
             "run, one of its `checkpoints/step_N` folders, or a model file; there is none there."
         )
     run, step = find_checkpoint(path)
-    tokenizer = run / "tokenizer"
-    return Source(step / "model", tokenizer if tokenizer.is_dir() else None)
+    return Source(step / "model", run / "tokenizer", read_model_config(run))
+
+
+def start_from(source: Source, model: ModelSection, merger: ConfigMerger) -> None:
+    """Make a model section load an earlier run's weights into its architecture.
+
+    What the section overrides stays, but for where encoders have pretrained weights: those of the
+    run replace them.
+    """
+    model.path = source.model
+    if source.architecture is None:
+        return
+    overrides = dict(model.config_overrides or {})
+    for part in ("audio", "text"):
+        section = dict(overrides.get(part) or {})
+        name = section.get("name", source.architecture[part]["name"])
+        if section.get("config"):
+            section["config"] = without_weights(f"{part}_encoders", name, section["config"])
+            overrides[part] = section
+    model.arch, model.config_overrides = "base", merger.merge(source.architecture, overrides)
 
 
 def check_pretrained(model: Module) -> None:

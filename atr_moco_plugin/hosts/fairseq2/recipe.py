@@ -33,6 +33,7 @@ from atr_moco_plugin.hosts.fairseq2.config import (
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
+from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
@@ -68,6 +69,8 @@ class RetrievalRecipe(Recipe):
         model.module.freeze()  # fairseq2 has made every parameter trainable
         if config.init == "pretrained":
             check_pretrained(model.module)
+        if context.gangs.root.rank == 0:
+            save_model_config(context.output_dir, model.config, model.module)
         with one_line_errors():
             return SimpleNamespace(module=config.criterion_section.build(model.module))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from ruamel.yaml.error import YAMLError
 from torch import Tensor
 from torch.nn import Module
 
+from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, built_config
+
 _SECTIONS = ("model", "dataset", "criterion", "tokenizer")
 _NAMED = 3
+MODEL_FILE = "model.json"
 
 
 def find_checkpoint(path: Path, which: str = "best") -> tuple[Path, Path]:
@@ -90,6 +95,30 @@ def read_config(run: Path) -> dict[str, Any]:
             f"{file} has no section `{missing[0]}`, so it is not of a training run of this package."
         )
     return dict(config)
+
+
+def save_model_config(run: Path, config: RetrievalModelConfig, model: RetrievalModel) -> None:
+    """Write ``model.json``: what builds the run's model without the files it started from."""
+    (run / MODEL_FILE).write_text(json.dumps(asdict(built_config(config, model)), indent=2) + "\n")
+
+
+def read_model_config(run: Path) -> dict[str, Any]:
+    """What :func:`save_model_config` wrote, as a nested mapping.
+
+    Raises:
+        RecipeError: when the file is missing or cannot be read.
+    """
+    file = run / MODEL_FILE
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{file} is missing; it is in the output folder of every training run and says what "
+            "model it has."
+        ) from None
+    except ValueError:
+        raise RecipeError(f"{file} cannot be read; it may be half-written.") from None
+    return dict(values)
 
 
 def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:

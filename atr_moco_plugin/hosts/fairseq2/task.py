@@ -19,7 +19,8 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.evaluation import rank_table, retrieval_table
+from atr_moco_plugin.evaluation.tables import split_report
+from atr_moco_plugin.evaluation.testsets import test_set_name
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
@@ -88,7 +89,9 @@ class TrainAndEvaluate(Task):
             return
         if self._world_size > 1 and self._config.trainer.data_parallelism == "fsdp":
             log.warning("The final evaluation is left out: this process holds one shard of the "
-                        "model. Evaluate the best checkpoint in a run of its own.")  # fmt: skip
+                        "model. Evaluate the best checkpoint in a run of its own, with `python -m "
+                        "atr_moco_plugin.recipes.evaluate OUT --config run={}`.",
+                        self._output_dir)  # fmt: skip
             return
         self._evaluate()
 
@@ -106,7 +109,7 @@ class TrainAndEvaluate(Task):
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
 
         units = {split: self._evaluate_split(split) for split in self._units}
-        results = {split: unit.result for split, unit in units.items()}
+        results = {split: self._named(split, unit.result) for split, unit in units.items()}
         summary = {
             "criterion": self._config.criterion_section.name,
             "dataset": self._dataset.name,
@@ -121,6 +124,10 @@ class TrainAndEvaluate(Task):
         self._print(results, file)
         if self._config.report:
             self._write_report(units)
+
+    def _named(self, split: str, result: dict[str, Any]) -> dict[str, Any]:
+        name = test_set_name(self._dataset.name, split, result["clips"])
+        return {"test_set": name, **result}
 
     @torch.inference_mode()
     def _evaluate_split(self, split: str) -> RetrievalEvalUnit:
@@ -150,22 +157,8 @@ class TrainAndEvaluate(Task):
             print(f"Report: {page}")
 
     def _print(self, results: Mapping[str, dict[str, Any]], file: Path) -> None:
-        for split, result in results.items():
-            rows = {
-                name: result[key]
-                for name, key in (
-                    ("dual encoder", "dual"),
-                    ("re-ranked", "reranked"),
-                    ("re-ranked as BLIP", "reranked_blip"),
-                    ("chance", "chance"),
-                )
-                if key in result
-            }
-            print(f"\nRetrieval on {split}: {result['clips']} clips, {result['captions']} captions")
-            print(retrieval_table(rows))
-        for split, result in results.items():
-            print(f"\nRank of the embeddings of {split}")
-            print(rank_table(result["rank"]))
+        for result in results.values():
+            print(f"\n{split_report(result)}")
         print(f"\nFigures: {file}\nMetrics, checkpoints and logs: {self._output_dir}")
 
     @override
