@@ -44,6 +44,35 @@ TINY_TEXT = {
 }
 
 
+TINY_TOY_RECIPE = [
+    "model.config_overrides.embed_dim=12",
+    "model.config_overrides.audio.config.embed_dim=16",
+    "model.config_overrides.audio.config.encoder_layers=1",
+    "model.config_overrides.audio.config.encoder_embed_dim=24",
+    "model.config_overrides.audio.config.encoder_ffn_embed_dim=32",
+    "model.config_overrides.audio.config.encoder_attention_heads=2",
+    "model.config_overrides.audio.config.conv_pos=8",
+    "model.config_overrides.audio.config.conv_pos_groups=2",
+    "model.config_overrides.text.config.hidden_size=20",
+    "model.config_overrides.text.config.num_hidden_layers=1",
+    "model.config_overrides.text.config.num_attention_heads=2",
+    "model.config_overrides.text.config.intermediate_size=24",
+    "dataset.config_overrides.num_train=30",
+    "dataset.config_overrides.num_valid=6",
+    "dataset.config_overrides.num_test=6",
+    "dataset.batch_size=8",
+    "dataset.max_seconds=1.0",
+    "evaluation.rerank_k=3",
+    "report=false",
+    "regime.num_steps=4",
+    "regime.validate_every_n_steps=2",
+    "regime.checkpoint_every_n_steps=2",
+    "regime.publish_metrics_every_n_steps=1",
+    "regime.keep_best_n_checkpoints=null",
+]
+"""A run of the toy recipe in a second or two: its arguments after ``--config``."""
+
+
 def make_tiny_model(seed: int = 0, fusion: str = "blip", **options: object) -> RetrievalModel:
     """BEATs and BERT in miniature, random weights."""
     torch.manual_seed(seed)
@@ -86,3 +115,8 @@ def tiny_model() -> Callable[..., RetrievalModel]:
 @pytest.fixture
 def tiny_batch() -> Callable[..., dict[str, object]]:
     return make_tiny_batch
+
+
+@pytest.fixture(scope="session")
+def tiny_options() -> list[str]:
+    return list(TINY_TOY_RECIPE)

@@ -18,6 +18,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import stem_of
 from atr_moco_plugin.data.layouts import (
     CaptionLayout,
+    FolderConfig,
     absolute,
     filled,
     find_exactly,
@@ -25,7 +26,7 @@ from atr_moco_plugin.data.layouts import (
     read_captions,
     read_folder,
 )
-from atr_moco_plugin.data.opening import Policy, assemble
+from atr_moco_plugin.data.opening import assemble
 from atr_moco_plugin.data.tables import audio_column, caption_columns, read_rows, row_captions
 
 _SECONDS = 10
@@ -33,26 +34,8 @@ _VIDEO = re.compile(r"Y?([\w-]{11})(?:_\d+(?:\.\d+)?){0,2}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class AudioCapsConfig:
-    """How to open AudioCaps.
-
-    Attributes:
-        root: the folder with captions files and audio, both at any depth.
-        captions: the folder of the captions files, if they are not in ``root``.
-        audio: the folder of the audio, if it is not in ``root``.
-        strict: make missing and unreadable audio and clips without a caption an error; otherwise
-            such clips are left out and counted.
-        check_audio: read every file's header when opening, which finds broken files and the total
-            duration; without, a broken file is met in training.
-        cache: keep decoded audio in memory.
-    """
-
-    root: Path | None = None
-    captions: Path | None = None
-    audio: Path | None = None
-    strict: bool = False
-    check_audio: bool = True
-    cache: bool = False
+class AudioCapsConfig(FolderConfig):
+    """How to open AudioCaps."""
 
 
 def open_audiocaps(config: AudioCapsConfig) -> AudioTextDataset:
@@ -73,8 +56,7 @@ def open_audiocaps(config: AudioCapsConfig) -> AudioTextDataset:
     root = need_root(config.root, "AudioCaps")
     tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
     sources = absolute(find_exactly(tables, files, elsewhere=True), files)
-    policy = Policy(config.strict, config.check_audio, config.cache)
-    return assemble("audiocaps", tables, sources, files.folder, policy)
+    return assemble("audiocaps", tables, sources, files.folder, config)
 
 
 def read_audiocaps_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTable]:

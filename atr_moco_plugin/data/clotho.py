@@ -18,6 +18,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import AudioFiles, match_renamed, stem_of
 from atr_moco_plugin.data.layouts import (
     CaptionLayout,
+    FolderConfig,
     absolute,
     filled,
     find_exactly,
@@ -25,31 +26,13 @@ from atr_moco_plugin.data.layouts import (
     read_captions,
     read_folder,
 )
-from atr_moco_plugin.data.opening import Policy, assemble
+from atr_moco_plugin.data.opening import assemble
 from atr_moco_plugin.data.tables import audio_column, caption_columns, read_rows, row_captions
 
 
 @dataclass(frozen=True)
-class ClothoConfig:
-    """How to open Clotho.
-
-    Attributes:
-        root: the folder with captions files and audio, both at any depth.
-        captions: the folder of the captions files, if they are not in ``root``.
-        audio: the folder of the audio, if it is not in ``root``.
-        strict: make missing and unreadable audio and clips without a caption an error; otherwise
-            such clips are left out and counted.
-        check_audio: read every file's header when opening, which finds broken files and the total
-            duration; without, a broken file is met in training.
-        cache: keep decoded audio in memory.
-    """
-
-    root: Path | None = None
-    captions: Path | None = None
-    audio: Path | None = None
-    strict: bool = False
-    check_audio: bool = True
-    cache: bool = False
+class ClothoConfig(FolderConfig):
+    """How to open Clotho."""
 
 
 def open_clotho(config: ClothoConfig) -> AudioTextDataset:
@@ -67,8 +50,7 @@ def open_clotho(config: ClothoConfig) -> AudioTextDataset:
     """
     root = need_root(config.root, "Clotho")
     tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
-    policy = Policy(config.strict, config.check_audio, config.cache)
-    return assemble("clotho", tables, absolute(_find(tables, files), files), files.folder, policy)
+    return assemble("clotho", tables, absolute(_find(tables, files), files), files.folder, config)
 
 
 def read_clotho_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTable]:

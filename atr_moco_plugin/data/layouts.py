@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atr_moco_plugin.data.captions import SPLITS, CaptionTable, split_name
 from atr_moco_plugin.data.files import AudioFiles, describe, list_files
+from atr_moco_plugin.data.opening import Policy
 from atr_moco_plugin.data.tables import TABLE_SUFFIXES, columns_of
 
 
@@ -26,6 +27,21 @@ class CaptionLayout:
     columns: str
     accepts: Callable[[tuple[str, ...]], bool]
     read: Callable[[Path, str], CaptionTable]
+
+
+@dataclass(frozen=True)
+class FolderConfig(Policy):
+    """How to open a data set that is a folder of audio and captions files.
+
+    Attributes:
+        root: the folder with captions files and audio, both at any depth.
+        captions: the folder of the captions files, if they are not in ``root``.
+        audio: the folder of the audio, if it is not in ``root``.
+    """
+
+    root: Path | None = None
+    captions: Path | None = None
+    audio: Path | None = None
 
 
 def need_root(root: Path | None, name: str) -> Path:

@@ -26,7 +26,7 @@ _SPLIT_COLUMNS = ("split", "subset")
 
 
 @dataclass(frozen=True)
-class ManifestConfig:
+class ManifestConfig(Policy):
     """How to open a manifest.
 
     Attributes:
@@ -35,20 +35,12 @@ class ManifestConfig:
         audio: the folder that audio paths are relative to, if it is not the manifest's.
         name: the data set's, part of every clip id; give two different data sets two names.
         split: the split of rows that name none.
-        strict: make missing and unreadable audio and clips without a caption an error; otherwise
-            such clips are left out and counted.
-        check_audio: read every file's header when opening, which finds broken files and the total
-            duration; without, a broken file is met in training.
-        cache: keep decoded audio in memory.
     """
 
     root: Path | None = None
     audio: Path | None = None
     name: str = "manifest"
     split: str = "train"
-    strict: bool = False
-    check_audio: bool = True
-    cache: bool = False
 
 
 def open_manifest(config: ManifestConfig) -> AudioTextDataset:
@@ -69,8 +61,7 @@ def open_manifest(config: ManifestConfig) -> AudioTextDataset:
     path = _find_manifest(need_root(config.root, "A manifest"))
     folder = os.fspath(path.parent if config.audio is None else config.audio)
     tables = read_manifest_captions(path, folder, config.split)
-    policy = Policy(config.strict, config.check_audio, config.cache)
-    return assemble(config.name, tables, _find(tables, folder), folder, policy)
+    return assemble(config.name, tables, _find(tables, folder), folder, config)
 
 
 def read_manifest_captions(

@@ -20,19 +20,22 @@ _NAMED = 3
 _FILES_A_JOB = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What opening does about audio and clips that are not as they should be.
+    """What opening does about audio and clips that are not as they should be; the options that the
+    data sets of files have in common.
 
     Attributes:
-        strict: make missing and unreadable audio and clips without a caption an error.
-        check_audio: read every file's header.
+        strict: make missing and unreadable audio and clips without a caption an error; otherwise
+            such clips are left out and counted.
+        check_audio: read every file's header when opening, which finds broken files and the total
+            duration; without, a broken file is met in training.
         cache: keep decoded audio in memory.
     """
 
-    strict: bool
-    check_audio: bool
-    cache: bool
+    strict: bool = False
+    check_audio: bool = True
+    cache: bool = False
 
 
 def assemble(

@@ -22,7 +22,7 @@ from atr_moco_plugin.ids import stable_digest
 
 
 @dataclass(frozen=True)
-class WavCapsConfig:
+class WavCapsConfig(Policy):
     """How to open WavCaps-style JSON files.
 
     Attributes:
@@ -33,11 +33,6 @@ class WavCapsConfig:
         split: the split all clips are in, but for those of ``valid_fraction``.
         valid_fraction: share of the recordings that makes the split ``valid``.
         seed: of the choice of those.
-        strict: make missing and unreadable audio and clips without a caption an error; otherwise
-            such clips are left out and counted.
-        check_audio: read every file's header when opening, which finds broken files and the total
-            duration; without, a broken file is met in training.
-        cache: keep decoded audio in memory.
     """
 
     root: Path | None = None
@@ -47,9 +42,6 @@ class WavCapsConfig:
     split: str = "train"
     valid_fraction: float = 0.0
     seed: int = 0
-    strict: bool = False
-    check_audio: bool = True
-    cache: bool = False
 
 
 def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
@@ -80,8 +72,7 @@ def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
         split: [_find(files, item.names, origins[item.key]) for item in part.recordings.values()]
         for split, part in parts.items()
     }
-    policy = Policy(config.strict, config.check_audio, config.cache)
-    return assemble(config.name, parts, sources, folder, policy)
+    return assemble(config.name, parts, sources, folder, config)
 
 
 def read_wavcaps_captions(place: str | os.PathLike[str]) -> CaptionTable:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,42 +21,23 @@ from atr_moco_plugin.study.plan import StudyConfig, read_yaml
 from atr_moco_plugin.study.runner import duration
 
 PRESET = Path(__file__).parents[2] / "recipes" / "rank_study.yaml"
-TINY = [
-    "model.config_overrides.embed_dim=12",
-    "model.config_overrides.audio.config.embed_dim=16",
-    "model.config_overrides.audio.config.encoder_layers=1",
-    "model.config_overrides.audio.config.encoder_embed_dim=24",
-    "model.config_overrides.audio.config.encoder_ffn_embed_dim=32",
-    "model.config_overrides.audio.config.encoder_attention_heads=2",
-    "model.config_overrides.audio.config.conv_pos=8",
-    "model.config_overrides.audio.config.conv_pos_groups=2",
-    "model.config_overrides.text.config.hidden_size=20",
-    "model.config_overrides.text.config.num_hidden_layers=1",
-    "model.config_overrides.text.config.num_attention_heads=2",
-    "model.config_overrides.text.config.intermediate_size=24",
-    "dataset.config_overrides.num_train=30",
-    "dataset.config_overrides.num_valid=6",
-    "dataset.config_overrides.num_test=6",
-    "dataset.batch_size=8",
-    "dataset.max_seconds=1.0",
-    "criterion.name=moco_atc",
-    "evaluation.rerank_k=0",
-    "regime.num_steps=4",
-    "regime.validate_every_n_steps=2",
-    "regime.checkpoint_every_n_steps=2",
-    "regime.publish_metrics_every_n_steps=1",
-    "regime.keep_best_n_checkpoints=null",
-]
-
-
-def study(out: Path, *config: str) -> int:
-    lists = ["queue_sizes=[8,64]", "seeds=[1]", "jobs=2"]
-    runs = [f"config.{item}" for item in TINY]
-    return main([str(out), "--config-file", str(PRESET), "--config", *lists, *runs, *config])
+Study = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tiny_options: list[str]) -> Study:
+    """Run a study of two queue sizes; returns its exit status."""
+    runs = [*tiny_options, "criterion.name=moco_atc", "evaluation.rerank_k=0"]
+
+    def call(out: Path, *config: str) -> int:
+        options = ["queue_sizes=[8,64]", "seeds=[1]", "jobs=2", *(f"config.{x}" for x in runs)]
+        return main([str(out), "--config-file", str(PRESET), "--config", *options, *config])
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study")
     assert study(out) == 0
     return out
@@ -84,10 +66,10 @@ def test_a_study_trains_every_run_and_shows_them(finished: Path) -> None:
         folder = finished / "runs" / f"q{size}_s1"
         found = read_yaml(folder / "config.yaml")
         assert found["criterion"]["config"]["queue_size"] == size and found["common"]["seed"] == 1
-        assert "Retrieval on test" in (finished / "runs" / f"q{size}_s1.log").read_text()
+        assert "Retrieval on toy test" in (finished / "runs" / f"q{size}_s1.log").read_text()
 
 
-def test_finished_runs_are_not_trained_again(out: Path, capsys) -> None:
+def test_finished_runs_are_not_trained_again(study: Study, out: Path, capsys) -> None:
     files = sorted((out / "runs").rglob("*"))
     before = [path.stat().st_mtime_ns for path in files]
     (out / "rank_study.md").unlink()
@@ -97,7 +79,7 @@ def test_finished_runs_are_not_trained_again(out: Path, capsys) -> None:
     assert "2 of 2 runs are finished." in capsys.readouterr().out
 
 
-def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(out: Path, capsys) -> None:
+def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(study: Study, out: Path, capsys) -> None:
     folder = out / "runs" / "q8_s1"
     expected = json.loads((folder / "retrieval.json").read_text())
     (folder / "retrieval.json").unlink()
@@ -122,7 +104,7 @@ def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(out: Path, capsys)
     assert "Failed and not in here: q16_s1." in (out / "rank_study.md").read_text()
 
 
-def test_another_configuration_is_refused_before_anything_is_trained(out: Path, capsys) -> None:
+def test_another_configuration_is_refused_before_anything_is_trained(study: Study, out: Path, capsys) -> None:
     assert study(out, "config.regime.num_steps=2", "queue_sizes=[16,8]") == 2
     captured = capsys.readouterr()
     assert not (out / "runs" / "q16_s1").exists() and captured.out == ""
@@ -130,7 +112,7 @@ def test_another_configuration_is_refused_before_anything_is_trained(out: Path, 
     assert "`regime.num_steps` was 4 and is 2" in error and "q8_s1" in error
 
 
-def test_runs_of_the_recipe_itself_are_taken_over(out: Path, capsys) -> None:
+def test_runs_of_the_recipe_itself_are_taken_over(study: Study, out: Path, capsys) -> None:
     for overrides in (out / "runs").glob("*/overrides.yaml"):
         overrides.unlink()
     assert study(out) == 0
@@ -139,7 +121,7 @@ def test_runs_of_the_recipe_itself_are_taken_over(out: Path, capsys) -> None:
     assert "`regime.num_steps` was 4 and is 2" in capsys.readouterr().err
 
 
-def test_without_jobs_nothing_is_trained(out: Path, capsys) -> None:
+def test_without_jobs_nothing_is_trained(study: Study, out: Path, capsys) -> None:
     assert study(out, "jobs=0", "seeds=[1,2]") == 0
     assert "2 of 4 runs are finished." in capsys.readouterr().out
     assert study(out / "nothing", "jobs=0") == 2
