@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,32 @@ def test_a_run_starts_from_the_best_checkpoint_of_another(run, tmp_path: Path) -
     # The tokenizer of the first run came along, and was not trained anew on other captions.
     names = [folder / "tokenizer" / "tokenizer.json" for folder in (first, second)]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_two_processes_start_from_the_same_weights(run, tiny_options, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert run(first, "regime.num_steps=2") == 0
+    options = [f"init={first}", "optimizer.config.lr=1e-30", "regime.num_steps=2"]
+    assert run(tmp_path / "one", *options, "dataset.batch_size=16") == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "two"), "--no-rich", "--config"]
+    subprocess.run(
+        [*command, *recipe, *tiny_options, *options],
+        check=True,
+        capture_output=True,
+        timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    # Each rank fills the queue with its own momentum copy: had only the first one loaded the
+    # weights, half of the rows would be others.
+    one, two = checkpoint(tmp_path / "one", 2), checkpoint(tmp_path / "two", 2)
+    for modality in ("audio", "text"):
+        for step in (slice(0, 16), slice(16, 32)):
+            rows = []
+            for state in (one, two):
+                order = state[f"{modality}_queue.clip_ids"][step].argsort()
+                rows.append(state[f"{modality}_queue.embeddings"][step][order])
+            torch.testing.assert_close(*rows, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("damage", ["half", "other model", "no weights"])
