@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log2
 
@@ -90,20 +89,3 @@ def growth_of_last_half(newest_half: Tensor, whole: Tensor) -> Growth:
         (centered_rankme(newest_half), centered_rankme(whole)),
         whole.size(1),
     )
-
-
-def first_sufficient(steps: Sequence[Iterable[Growth]]) -> int:
-    """Index of the first queue size from which the next one is not worth it.
-
-    Args:
-        steps: for each pair of neighbouring sizes the growth of each modality's queue. One modality
-            that gains is enough, since both queues have one length.
-
-    Returns:
-        0 for the smallest size; ``len(steps)``, the largest one, when every step is worth it.
-    """
-    for index, modalities in enumerate(steps):
-        if not any(step.worth_it for step in modalities):
-            return index
-    return len(steps)
-

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from atr_moco_plugin.rank.growth import Growth, first_sufficient, growth
+from atr_moco_plugin.rank.growth import Growth, growth
 from atr_moco_plugin.study.results import MODALITIES, RunResult, read_run
 
 MEASURES = {
@@ -102,15 +102,20 @@ class Step:
     Attributes:
         sizes: both.
         modalities: modality to what its queue gains.
+        beyond_epoch: whether the longer queue holds more rows than an epoch has pairs. What it
+            gains then is no new item: every item is in it more than once, as the encoder saw it at
+            different times.
     """
 
     sizes: tuple[int, int]
     modalities: Mapping[str, Growth]
+    beyond_epoch: bool
 
     @property
     def worth_it(self) -> bool:
-        """Whether one modality gains, which is enough, since both queues have one length."""
-        return any(growth.worth_it for growth in self.modalities.values())
+        """Whether one modality gains within an epoch, which is enough, since both queues have one
+        length."""
+        return not self.beyond_epoch and any(g.worth_it for g in self.modalities.values())
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,8 @@ def _variant(runs: Sequence[RunResult], pairs: int | None) -> Variant:
     steps = tuple(
         _step(before, after) for before, after in zip(with_queue, with_queue[1:], strict=False)
     )
-    index = first_sufficient([step.modalities.values() for step in steps])
+    # The first size from which the next is not worth it.
+    index = next((i for i, step in enumerate(steps) if not step.worth_it), len(steps))
     return Variant(
         momentum=runs[0].momentum,
         positives=runs[0].positives,
@@ -290,4 +296,5 @@ def _step(before: SizeSummary, after: SizeSummary) -> Step:
     return Step(
         (before.queue_size, after.queue_size),
         {name: gained(name) for name in before.queue if name in after.queue},
+        beyond_epoch=bool(after.exceeds_training),
     )

@@ -122,7 +122,7 @@ def _steps(variant: Variant) -> Table:
                 f"{100 * growth.gain:.1f} % / {100 * growth.noise_gain:.1f} %"
                 for growth in step.modalities.values()
             ),
-            "yes" if step.worth_it else "no",
+            "longer than an epoch" if step.beyond_epoch else "yes" if step.worth_it else "no",
         ]
         for step in variant.steps
     ]

@@ -11,9 +11,11 @@ from atr_moco_plugin.study.summary import SizeSummary, Step, Study, Variant
 RULE = (
     f"A longer queue is worth it when the RankMe of its centred rows gains more than "
     f"{100 * TOLERANCE:.0f} % per doubling and more than {100 * SHARE:.0f} % of what random unit "
-    "vectors of the same shapes gain, in one modality at least. The first size from which the "
-    "next is not worth it is recommended. Rank says how many directions the negatives span, not "
-    "how well they train: look at the R-sum beside it."
+    "vectors of the same shapes gain, in one modality at least, and when it is no longer than an "
+    "epoch: beyond that it holds every item more than once, and its rank grows by the drift of the "
+    "encoder between the copies. The first size from which the next is not worth it is "
+    "recommended. Rank says how many directions the negatives span, not how well they train: look "
+    "at the R-sum beside it."
 )
 """The rule in words."""
 
@@ -35,7 +37,7 @@ def _by_rank(study: Study, variant: Variant, size: SizeSummary) -> Iterator[str]
     if before is not None:
         yield f"The step to it was worth it: {_gains(before)}."
     if after is not None:
-        yield f"The next one is not: {_gains(after)}."
+        yield f"The next one is not: {_gains(after)}{_drift(after, study)}."
     else:
         yield "It is the longest queue tried, and a longer one may be worth it too."
     if size.exceeds_training:
@@ -71,6 +73,15 @@ def _gains(step: Step) -> str:
         for name, growth in step.modalities.items()
     )
     return f"from {before:,} to {after:,} rows the centred RankMe gains {gains} per doubling"
+
+
+def _drift(step: Step, study: Study) -> str:
+    if not step.beyond_epoch:
+        return ""
+    return (
+        f", but an epoch has {study.train_pairs:,} pairs, so that it holds items more than once and "
+        "gains by the drift of the encoder between the copies"
+    )
 
 
 def _rows(size: SizeSummary) -> str:

@@ -14,7 +14,6 @@ from atr_moco_plugin.rank.growth import (
     TOLERANCE,
     Growth,
     centered_rankme,
-    first_sufficient,
     growth,
     growth_of_last_half,
 )
@@ -33,10 +32,8 @@ def rows(scale: np.ndarray, n: int = SIZES[-1], dim: int = D) -> torch.Tensor:
 
 def recommended(x: torch.Tensor) -> int:
     ranks = [centered_rankme(x[-n:]) for n in SIZES]
-    steps = [
-        [growth(SIZES[i : i + 2], ranks[i : i + 2], x.size(1))] for i in range(len(SIZES) - 1)
-    ]
-    return SIZES[first_sufficient(steps)]
+    steps = (growth(SIZES[i : i + 2], ranks[i : i + 2], x.size(1)) for i in range(len(SIZES) - 1))
+    return next((n for n, step in zip(SIZES, steps) if not step.worth_it), SIZES[-1])
 
 
 @pytest.mark.parametrize("directions", [8, 16, 32, 64, D])
@@ -80,20 +77,3 @@ def test_queues_that_were_never_filled_gain_nothing() -> None:
 @given(gain=st.floats(-1, 2), noise=st.floats(0, 1))
 def test_the_rule(gain: float, noise: float) -> None:
     assert Growth(gain, noise).worth_it == (gain > TOLERANCE and gain > SHARE * noise)
-
-
-def test_one_modality_that_gains_is_enough() -> None:
-    yes, no = Growth(0.3, 0.5), Growth(0.01, 0.5)
-    assert first_sufficient([[yes, no], [no, yes], [no, no], [yes, yes]]) == 2
-    assert first_sufficient([[no]]) == 0
-    assert first_sufficient([[yes], [yes]]) == 2
-    assert first_sufficient([]) == 0
-
-
-def test_a_queue_is_compared_with_its_newest_half() -> None:
-    x = rows(np.ones(20), n=64)
-    found = growth_of_last_half(x[32:], x)
-    reports = [rank_report(y, center=True) for y in (x[32:], x)]
-    assert found.gain == pytest.approx(reports[1].rankme / reports[0].rankme - 1)
-    noise = [r.random_baseline.rankme for r in reports]
-    assert found.noise_gain == pytest.approx(noise[1] / noise[0] - 1)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from atr_moco_plugin.rank.baseline import random_baseline
+from atr_moco_plugin.rank.growth import Growth
 from atr_moco_plugin.study.results import read_run
-from atr_moco_plugin.study.summary import aggregate
+from atr_moco_plugin.study.summary import Step, aggregate
 from atr_moco_plugin.study.verdict import verdict
 
 
@@ -140,3 +141,13 @@ def test_what_cannot_be_read_is_named(make_run, tmp_path: Path) -> None:
     (folder / "retrieval.json").unlink()
     with pytest.raises(ValueError, match="retrieval.json"):
         read_run(folder)
+
+
+def test_a_step_is_worth_it_when_one_modality_gains_within_an_epoch() -> None:
+    yes, no = Growth(0.3, 0.5), Growth(0.01, 0.5)
+
+    def worth_it(*gains: Growth, beyond_epoch: bool = False) -> bool:
+        return Step((8, 16), dict(zip(("audio", "text"), gains)), beyond_epoch).worth_it
+
+    assert worth_it(yes, no) and worth_it(no, yes) and not worth_it(no, no)
+    assert not worth_it(yes, yes, beyond_epoch=True)
