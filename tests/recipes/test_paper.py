@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
+import io
 import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +176,63 @@ def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Pa
     assert set(figures) == {"valid", "test"} and figures["test"]["captions"] == 30
     # Two steps of four batches of four pairs.
     assert int(weights(tmp_path / "clotho", 2)["audio_queue.position"][0]) == 16
+
+
+def write_manifest(root: Path, clips: dict[str, list[str]]) -> None:
+    lines = [
+        {"audio": f"{split}/{name}", "captions": captions(index, 2), "split": split}
+        for split, names in clips.items()
+        for index, name in enumerate(names)
+    ]
+    (root / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_wavcaps(root: Path, clips: dict[str, list[str]]) -> None:
+    names = [name for split in clips.values() for name in split]
+    data = [
+        {"id": Path(name).stem, "caption": captions(index, 1)[0], "audio": name, "duration": 0.6}
+        for index, name in enumerate(names)
+    ]
+    (root / "wavcaps.json").write_text(json.dumps({"data": data, "num_captions_per_audio": 1}))
+
+
+def write_shards(root: Path, clips: dict[str, list[str]]) -> None:
+    for split, names in clips.items():
+        with tarfile.open(root / split / "0.tar", "w") as shard:
+            for index, name in enumerate(names):
+                shard.add(root / split / name, f"{index}.wav")
+                text = json.dumps({"text": captions(index, 2), "tag": []}).encode()
+                member = tarfile.TarInfo(f"{index}.json")
+                member.size = len(text)
+                shard.addfile(member, io.BytesIO(text))
+        (root / split / "sizes.json").write_text(json.dumps({"0.tar": len(names)}))
+
+
+@pytest.mark.parametrize(
+    ("family", "write", "options"),
+    [
+        ("manifest", write_manifest, ()),
+        ("wavcaps", write_wavcaps, ("dataset.config_overrides.valid_fraction=0.3",)),
+        ("webdataset", write_shards, ()),
+    ],
+)
+def test_the_recipe_takes_any_data_set(
+    run: Run, tmp_path: Path, capsys, family: str, write, options: tuple[str, ...]
+) -> None:
+    root = write_audiocaps(tmp_path / "data")
+    clips = {
+        split: sorted(path.name for path in (root / folder).iterdir())
+        for split, folder in (("train", "train"), ("val", "val"))
+    }
+    for file in root.glob("*.csv"):
+        file.unlink()
+    write(root, clips)
+    more = ("init=random", "dataset.max_seconds=0.5", "regime.num_steps=2", *options)
+    out = tmp_path / "out"
+    assert run("audiocaps", out, root, *TINY, f"dataset.family={family}", *more) == 0
+    assert f"{family}: train 1" in capsys.readouterr().err
+    result = json.loads((out / "retrieval.json").read_text())
+    assert result["dataset"] == family and result["splits"]["valid"]["clips"] >= 4
 
 
 def test_audiocaps_starts_from_a_beats_checkpoint(run: Run, tmp_path: Path, capsys) -> None:
