@@ -1,0 +1,124 @@
+"""A matching head for any pair of encoders: fusion layers on top of their tokens.
+
+:class:`~atr_moco_plugin.heads.atm.AtmHead` runs the text encoder once more with a cross-attention
+in each of its layers, for which it has to be this package's BERT. This head has layers of its own,
+like the upper half of ALBEF's text encoder (Li et al. 2021), and asks of the encoders nothing but
+token states and masks: HTSAT and RoBERTa in CLAP, or whatever a user brings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from atr_moco_plugin.encoders.bert import (
+    BertConfig,
+    BertLayer,
+    CrossAttention,
+    init_bert_weights,
+)
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+
+
+@dataclass(kw_only=True)
+class FusionHeadConfig:
+    """Size of the fusion layers.
+
+    Raises:
+        ValueError: a number is below 1, or the dropout is out of range.
+    """
+
+    layers: int = 2
+    """Fusion layers: self-attention, cross-attention to the audio tokens, feed-forward."""
+
+    heads: int | None = None
+    """Heads of every attention; they divide the text width. ``None`` takes one for each 64
+    channels."""
+
+    dropout: float = 0.1
+    """Dropout of attention weights and residual branches."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("layers", self.layers), ("heads", self.heads)):
+            if value is not None and value < 1:
+                raise ValueError(f"FusionHeadConfig.{name} must be at least 1, but is {value}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"FusionHeadConfig.dropout must be at least 0 and below 1, but is {self.dropout}."
+            )
+
+
+class FusionHead(nn.Module):
+    """Fusion layers from random weights, and the two-way classifier on the first text token.
+
+    Args:
+        text_encoder: anything with a ``width``, the size of its token states; nothing of it is
+            kept or run.
+        audio_width: width of the audio tokens, from which keys and values are made.
+        config: see :class:`FusionHeadConfig`.
+
+    Raises:
+        ValueError: the heads do not divide the text width.
+    """
+
+    config_class = FusionHeadConfig
+
+    def __init__(
+        self, text_encoder: Any, audio_width: int, config: FusionHeadConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config or FusionHeadConfig()
+        width = text_encoder.width
+        heads = self.config.heads or max(1, width // 64)
+        if width % heads:
+            raise ValueError(
+                f"FusionHeadConfig.heads ({heads}) must divide the width of the text tokens "
+                f"({width})."
+            )
+        self.audio_width = audio_width
+        layer = BertConfig(
+            hidden_size=width,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            hidden_dropout_prob=self.config.dropout,
+            attention_probs_dropout_prob=self.config.dropout,
+        )
+        self.layers = nn.ModuleList(BertLayer(layer) for _ in range(self.config.layers))
+        self.crosses = nn.ModuleList(
+            CrossAttention(layer, audio_width) for _ in range(self.config.layers)
+        )
+        self.classifier = nn.Linear(width, 2)
+        # Always from scratch: what keeps the variance of a layer's input, at any width.
+        init_bert_weights(self, width**-0.5)
+
+    def forward(self, text_encoder: Any, text: TextTokens, audio: AudioTokens) -> Tensor:
+        """Score pairs given row by row.
+
+        Args:
+            text_encoder: not used; other heads run it again.
+            text: P captions, from their ``states``; column 0 is the ``[CLS]`` or ``<s>`` token.
+            audio: P clips, ``[P, T, audio_width]``. Padded tokens never change a score.
+
+        Returns:
+            ``[P, 2]`` logits; index 1 means match.
+
+        Raises:
+            ValueError: text and audio differ in P, or the audio tokens have another width.
+        """
+        if len(text.states) != len(audio.states):
+            raise ValueError(
+                "The matching head scores pairs row by row, but got "
+                f"{len(text.states)} captions and {len(audio.states)} clips."
+            )
+        if audio.states.shape[-1] != self.audio_width:
+            raise ValueError(
+                f"The matching head was built for audio tokens of width {self.audio_width}, but "
+                f"got {audio.states.shape[-1]}."
+            )
+        x = text.states
+        for layer, cross in zip(self.layers, self.crosses, strict=True):
+            x = layer(x, text.mask, cross, audio)
+        logits: Tensor = self.classifier(x[:, 0])
+        return logits
