@@ -1,15 +1,18 @@
 """Named parts, found through entry points.
 
 A package publishes an entry point in one of :data:`GROUPS`; its name then works wherever this
-package takes a name.
+package takes a name. What a part must offer is in ``docs/plugins.md``.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
-from importlib_metadata import EntryPoint, entry_points
+from importlib_metadata import Distribution, EntryPoint, distributions
 
 GROUPS: dict[str, str] = {
     "criteria": "atr_moco_plugin.criteria",
@@ -20,9 +23,15 @@ GROUPS: dict[str, str] = {
 }
 """Short name to entry-point group."""
 
+_OWN = "atr-moco-plugin"
+
 
 def available(group: str) -> dict[str, EntryPoint]:
     """What is installed in a group.
+
+    Where packages publish one name, this package's part is taken, and among others that of the
+    package whose name comes first in the alphabet; a warning names both. A package whose metadata
+    cannot be read is left out with a warning.
 
     Args:
         group: a short name of :data:`GROUPS` or a full entry-point group.
@@ -30,8 +39,39 @@ def available(group: str) -> dict[str, EntryPoint]:
     Returns:
         Name to entry point; nothing is imported.
     """
-    found = entry_points(group=GROUPS.get(group, group))
-    return {point.name: point for point in sorted(found, key=lambda point: point.name)}
+    found: dict[str, EntryPoint] = {}
+    for name, points in published(group).items():
+        found[name], *others = points
+        for other in others:
+            _warn_once(
+                f"{owner(found[name])} and {owner(other)} both publish {name!r} in "
+                f"{GROUPS.get(group, group)}; that of {owner(found[name])} is used. Remove one of "
+                "the packages, or give one of the parts another name."
+            )
+    return found
+
+
+def published(group: str) -> dict[str, list[EntryPoint]]:
+    """Everything that packages publish in a group, by name, in the order of :func:`available`;
+    the first of a list is the one that is used.
+
+    Args:
+        group: a short name of :data:`GROUPS` or a full entry-point group.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in _installed():
+        try:
+            points = list(distribution.entry_points.select(group=GROUPS.get(group, group)))
+        except Exception as ex:
+            _warn_once(
+                f"The entry points of {_field(distribution, 'Name') or 'a package'} "
+                f"{_where(distribution)} cannot be read ({_reason(ex)}), so its parts are left out; "
+                "reinstall or remove it."
+            )
+            continue
+        for point in points:
+            found.setdefault(point.name, []).append(point)
+    return {name: sorted(found[name], key=_precedence) for name in sorted(found)}
 
 
 def load(group: str, name: str) -> Any:
@@ -56,11 +96,71 @@ def load(group: str, name: str) -> Any:
             f"{name!r} is not installed in {GROUPS.get(group, group)}; "
             f"installed: {', '.join(points) or 'nothing'}.{hint}"
         )
-    point = points[name]
+    return import_part(points[name])
+
+
+def import_part(point: EntryPoint) -> Any:
+    """Import what an entry point names.
+
+    Raises:
+        ValueError: when that fails, with the package it comes from and why.
+    """
     try:
         return point.load()
-    except Exception as ex:
-        owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+    except (Exception, SystemExit) as ex:
         raise ValueError(
-            f"{name!r} of {owner} cannot be imported from {point.value}: {ex}"
+            f"{point.name!r} of {owner(point)} cannot be imported from {point.value}: "
+            f"{_reason(ex)}"
         ) from ex
+
+
+def owner(point: EntryPoint) -> str:
+    """Name and version of the package that publishes an entry point."""
+    if point.dist is None:
+        return "an unknown package"
+    name = _field(point.dist, "Name") or f"a package without a name {_where(point.dist)}"
+    return f"{name} {_field(point.dist, 'Version')}".strip()
+
+
+def _installed() -> Iterator[Distribution]:
+    """Every package once: the first on ``sys.path`` hides others of its name, as it does for
+    imports (an editable install is often found twice)."""
+    seen = set()
+    for distribution in distributions():
+        name = _normalized(_field(distribution, "Name"))
+        if not name or name not in seen:
+            seen.add(name)
+            yield distribution
+
+
+def _field(distribution: Distribution, key: str) -> str:
+    """A field of a package's metadata, empty where it has none or cannot be read."""
+    try:
+        return str(distribution.metadata.get(key) or "")
+    except Exception:  # whatever a damaged file raises
+        return ""
+
+
+def _where(distribution: Distribution) -> str:
+    """The folder of a package's metadata in brackets, where it is known."""
+    path = getattr(distribution, "_path", None)
+    return f"({path})" if path else ""
+
+
+def _normalized(name: str) -> str:
+    return name.replace("_", "-").replace(".", "-").lower()
+
+
+def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
+    name = _normalized(_field(point.dist, "Name") if point.dist else "")
+    return name != _OWN, name, point.value
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line, with its kind: the text of a KeyError alone says little."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=3)

@@ -1,0 +1,105 @@
+"""``python -m atr_moco_plugin plugins``: which parts are installed, and from where."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from importlib_metadata import EntryPoint
+
+from atr_moco_plugin.plugins import GROUPS, import_part, owner, published
+
+HOST_GROUPS = ("fairseq2.extension",)
+"""Groups of host frameworks that this package registers itself in."""
+
+
+class Row(NamedTuple):
+    """One part of the listing.
+
+    Attributes:
+        name: its name.
+        package: package and version.
+        path: module and object.
+        problem: why it cannot be used, empty where it can.
+        broken: whether the import failed.
+    """
+
+    name: str
+    package: str
+    path: str
+    problem: str
+    broken: bool
+
+
+def rows(group: str) -> Iterator[Row]:
+    """The parts of a group, each of them imported; one that fails does not stop the others."""
+    for name, points in published(group).items():
+        for index, point in enumerate(points):
+            problem = _failure(point)
+            broken = bool(problem)
+            if index and not broken:
+                problem = f"not used: {owner(points[0])} publishes this name too"
+            elif broken:
+                problem = f"BROKEN: {problem}"
+            yield Row(name, owner(point), point.value, problem, broken)
+
+
+def _failure(point: EntryPoint) -> str:
+    """Why an entry point cannot be imported, empty where it can."""
+    # What a module prints or warns of when it is imported is not part of the listing.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import_part(point)
+        except ValueError as ex:
+            return str(ex).partition(f"{point.value}: ")[2]
+    return ""
+
+
+def list_plugins(*, strict: bool) -> int:
+    """Print every part of every group.
+
+    Args:
+        strict: return 1 when a part is broken.
+
+    Returns:
+        The exit status.
+    """
+    broken = False
+    for group in (*GROUPS.values(), *HOST_GROUPS):
+        print(group)
+        table = list(rows(group))
+        widths = [max((len(row[i]) for row in table), default=0) for i in range(3)]
+        for row in table:
+            cells = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True))
+            print(f"  {'  '.join((*cells, row.problem))}".rstrip())
+        broken = broken or any(row.broken for row in table)
+    return int(strict and broken)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m atr_moco_plugin",
+        description="Momentum-queue training for audio-text retrieval.",
+        epilog="Training: python -m atr_moco_plugin.recipes.toy OUT (and audiocaps, clotho, esc50).",
+    )
+    commands = parser.add_subparsers(dest="command")
+    plugins = commands.add_parser(
+        "plugins", help="list every part with its package, and mark those that cannot be imported"
+    )
+    plugins.add_argument("--strict", action="store_true", help="fail when a part is broken")
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    return list_plugins(strict=options.strict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
