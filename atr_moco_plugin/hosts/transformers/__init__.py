@@ -1,0 +1,35 @@
+"""The criteria under transformers' ``Trainer``: a module to give it as the model, and a callback.
+
+``Trainer`` is used as it is. :class:`ClapTrainerModel` puts a criterion around a ``ClapModel``,
+:class:`TrainerModel` around any two towers; :class:`MocoCallback` does what has to happen between
+optimizer steps and logs; :class:`ClapCollator` makes batches, and :func:`compute_metrics` R@k.
+"""
+
+from __future__ import annotations
+
+from atr_moco_plugin.hosts.transformers.callback import MocoCallback
+from atr_moco_plugin.hosts.transformers.data import ClapCollator, PairDataset
+from atr_moco_plugin.hosts.transformers.metrics import TRAINING_ARGUMENTS, compute_metrics
+from atr_moco_plugin.hosts.transformers.model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.towers import (
+    AudioModelTower,
+    ClapAudioTower,
+    ClapTextTower,
+    TextModelTower,
+    TowerPair,
+)
+
+__all__ = [
+    "TRAINING_ARGUMENTS",
+    "AudioModelTower",
+    "ClapAudioTower",
+    "ClapCollator",
+    "ClapTextTower",
+    "ClapTrainerModel",
+    "MocoCallback",
+    "PairDataset",
+    "TextModelTower",
+    "TowerPair",
+    "TrainerModel",
+    "compute_metrics",
+]

@@ -1,0 +1,225 @@
+"""A criterion around a model, in the form that transformers' ``Trainer`` trains.
+
+``Trainer`` calls ``model(**batch)`` and takes ``["loss"]`` of the result. What has to happen once
+an optimizer step is in :class:`~atr_moco_plugin.hosts.transformers.callback.MocoCallback`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import ClapModel
+
+from atr_moco_plugin.config import structure
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc, contrastive_loss, positive_pairs
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.hosts.transformers.towers import ClapAudioTower, ClapTextTower, TowerPair
+from atr_moco_plugin.plugins import load
+
+
+class TrainerModel(nn.Module):
+    """What to give ``Trainer`` as its model: one of the criteria around two towers.
+
+    The momentum copies, the queues with their ids, the temperature and the step count are in its
+    ``state_dict``, so that ``Trainer``'s checkpoints resume exactly. A tensor that two names share
+    is in it once.
+
+    Args:
+        model: ``audio``, ``text``, ``match`` and ``embed_dim``, such as
+            :class:`~atr_moco_plugin.hosts.transformers.towers.TowerPair` or
+            :class:`~atr_moco_plugin.model.RetrievalModel`. The batch's keys are the arguments of
+            ``model.audio.forward`` and ``model.text.forward``.
+        criterion: name in the group ``atr_moco_plugin.criteria``.
+        options: fields of the criterion's configuration.
+
+    Raises:
+        ValueError: an unknown criterion or option, or the two towers share an argument's name.
+    """
+
+    accepts_loss_kwargs = False
+    """``Trainer`` is to divide the loss by the accumulation steps itself."""
+
+    def __init__(
+        self, model: nn.Module, criterion: str = "moco_atc_atm", **options: object
+    ) -> None:
+        super().__init__()
+        criterion_class = load("criteria", criterion)
+        config = structure(criterion_class.config_class, options, criterion)
+        self.criterion: Atc = criterion_class(model, config)
+        self._audio_inputs = _arguments(model.audio)
+        self._text_inputs = _arguments(model.text)
+        if shared := self._audio_inputs & self._text_inputs:
+            raise ValueError(
+                f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
+                "`forward` differently, since the batch has one entry for each."
+            )
+        self._sums: dict[str, Tensor] = {}
+        self._passes = 0
+        self.register_state_dict_post_hook(_drop_shared)
+        self.register_load_state_dict_pre_hook(_restore_shared)
+
+    def forward(self, clip_id: Tensor, caption_id: Tensor, **inputs: Any) -> dict[str, Tensor]:
+        """The loss of one batch.
+
+        Args:
+            clip_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.clip_id`.
+            caption_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.caption_id`.
+            inputs: arguments of the two towers.
+
+        Returns:
+            In training mode what the criterion returns. In evaluation mode ``loss``, the
+            contrastive loss within the batch without queues, and ``audio_embeds`` and
+            ``text_embeds`` (``[B, d]`` unit-norm float32): nothing of the criterion's state
+            changes, so that a run with evaluations is the same as one without.
+
+        Raises:
+            ValueError: the batch has an entry that neither tower takes.
+            FloatingPointError: the loss of a training batch is not finite.
+        """
+        audio, text = self._split(inputs)
+        if not self.training:
+            return self._evaluate(audio, text, clip_id, caption_id)
+        losses = self.criterion(audio, text, clip_id, caption_id)
+        if not torch.isfinite(losses["loss"]):
+            # Before the backward pass: weights and checkpoints are still sound. Trainer itself
+            # would leave the value out of its logs and go on.
+            raise FloatingPointError(
+                f"The loss is {losses['loss'].item()}; the run stops. Resume it from its last "
+                "checkpoint with a lower learning rate, or look for a broken clip in the batch."
+            )
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._passes += 1
+        return losses
+
+    def pop_measures(self) -> dict[str, float]:
+        """Means of what the criterion returned besides ``loss`` since this was last called, over
+        the batches of this process."""
+        means = {
+            name: float(total) / self._passes
+            for name, total in self._sums.items()
+            if name != "loss"
+        }
+        self._sums, self._passes = {}, 0
+        return means
+
+    def _split(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        for name in inputs:
+            if name not in self._audio_inputs | self._text_inputs:
+                raise ValueError(
+                    f"The batch has {name!r}, but the audio tower takes "
+                    f"{', '.join(sorted(self._audio_inputs))} and the text tower "
+                    f"{', '.join(sorted(self._text_inputs))}: leave it out in the collator."
+                )
+        return (
+            {name: value for name, value in inputs.items() if name in self._audio_inputs},
+            {name: value for name, value in inputs.items() if name in self._text_inputs},
+        )
+
+    def _evaluate(
+        self,
+        audio: dict[str, Any],
+        text: dict[str, Any],
+        clip_id: Tensor,
+        caption_id: Tensor,
+    ) -> dict[str, Tensor]:
+        a, _ = self.criterion.model.audio(**audio)
+        u, _ = self.criterion.model.text(**text)
+        mode = self.criterion.config.positives
+        positives = positive_pairs(clip_id, caption_id, clip_id, caption_id, mode)
+        loss = contrastive_loss(a, u, a, u, positives, self.criterion.temperature)
+        return {"loss": loss, "audio_embeds": a, "text_embeds": u}
+
+
+class ClapTrainerModel(TrainerModel):
+    """A criterion around a ``ClapModel``, with a fusion head for the matching loss.
+
+    The model's own modules are trained, so ``clap`` has the trained weights at any time. CLAP
+    stores the logarithm of ``1 / tau`` once for each direction; the criterion learns one ``tau``,
+    which starts at the geometric mean of the two and is written back by :meth:`save_pretrained`.
+
+    Args:
+        clap: the model, with its pretrained weights loaded: the momentum copies are made now.
+        criterion: name in the group ``atr_moco_plugin.criteria``.
+        head: size of the fusion head.
+        options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
+            is the model's where it is not given.
+    """
+
+    def __init__(
+        self,
+        clap: ClapModel,
+        criterion: str = "moco_atc_atm",
+        *,
+        head: FusionHeadConfig | None = None,
+        **options: object,
+    ) -> None:
+        audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+        pair = TowerPair(
+            audio, text, FusionHead(text, audio.width, head), clap.config.projection_dim
+        )
+        super().__init__(pair, criterion, **{"temperature": temperature_of(clap), **options})
+        # In a tuple, so that it is not a submodule: every weight would have two names.
+        self._clap = (clap,)
+
+    @property
+    def clap(self) -> ClapModel:
+        """The plain model, with the online weights and the learned temperature of now."""
+        (clap,) = self._clap
+        log_scale = -float(self.criterion.temperature.detach().log())
+        with torch.no_grad():
+            clap.logit_scale_a.fill_(log_scale)
+            clap.logit_scale_t.fill_(log_scale)
+        return clap
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a plain ``ClapModel`` folder, for ``ClapModel.from_pretrained``: the online weights
+        without head, momentum copies and queues.
+
+        Args:
+            folder: made where it is not there.
+        """
+        self.clap.save_pretrained(folder)
+
+
+def temperature_of(clap: ClapModel) -> float:
+    """The temperature tau that a model's two logit scales stand for, within the criterion's range.
+
+    Args:
+        clap: its ``logit_scale_a`` and ``logit_scale_t`` are logarithms of ``1 / tau``.
+    """
+    mean = (clap.logit_scale_a.detach().double() + clap.logit_scale_t.detach().double()) / 2
+    low, high = TEMPERATURE_RANGE
+    return min(max(float((-mean).exp()), low), high)
+
+
+def _arguments(tower: nn.Module) -> set[str]:
+    return set(inspect.signature(tower.forward).parameters)
+
+
+def _shared_names(module: nn.Module) -> dict[str, str]:
+    """Name of a parameter or buffer that has an earlier name, to that earlier name."""
+    first: dict[int, str] = {}
+    shared = {}
+    for named in (module.named_parameters, module.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            if first.setdefault(id(tensor), name) != name:
+                shared[name] = first[id(tensor)]
+    return shared
+
+
+def _drop_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """safetensors refuses tensors that share memory, as tied weights of an encoder do."""
+    for name in _shared_names(module):
+        state.pop(prefix + name, None)
+
+
+def _restore_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, first in _shared_names(module).items():
+        if prefix + first in state:
+            state.setdefault(prefix + name, state[prefix + first])
