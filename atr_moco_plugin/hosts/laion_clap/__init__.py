@@ -1,0 +1,5 @@
+"""LAION-CLAP as a host: its training loop, data and towers, this package's criterion.
+
+``python -m atr_moco_plugin.hosts.laion_clap`` takes the arguments of ``laion_clap.training.main``
+and the criterion's own; see ``docs/laion_clap.md``.
+"""

@@ -1,0 +1,29 @@
+"""``python -m atr_moco_plugin.hosts.laion_clap``: train, or ``export CHECKPOINT OUT``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from atr_moco_plugin.hosts.laion_clap.export import export_main
+from atr_moco_plugin.hosts.laion_clap.launch import train
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments after the program name.
+
+    Returns:
+        The exit code; 1 after one sentence on standard error.
+    """
+    try:
+        return export_main(argv[1:]) if argv[:1] == ["export"] else train(argv)
+    except ValueError as ex:
+        print(f"error: {ex}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

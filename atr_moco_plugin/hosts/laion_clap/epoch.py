@@ -1,0 +1,120 @@
+"""What happens around LAION-CLAP's ``train_one_epoch``: seeds, optimizer steps, logs."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from atr_moco_plugin.rank import RankLogger
+
+_LOG_EVERY = 100  # as LAION-CLAP logs
+
+
+def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Callable[..., None]:
+    """Wrap LAION-CLAP's ``train_one_epoch``.
+
+    After every optimizer step the momentum copies move; a step that the gradient scaler leaves out
+    is none. Random numbers start anew in every epoch from the seed and the epoch, so that a resumed
+    training drops out and crops like one that was never stopped.
+
+    Args:
+        train_one_epoch: theirs.
+        rank_every: steps between two records of ``rank.jsonl`` in the log folder.
+    """
+
+    @functools.wraps(train_one_epoch)
+    def followed(
+        model: nn.Module,
+        data: Any,
+        epoch: int,
+        optimizer: Any,
+        scaler: Any,
+        scheduler: Any,
+        args: Any,
+        tb_writer: Any = None,
+    ) -> None:
+        clap = model.module if hasattr(model, "module") else model
+        steps = data["train"].dataloader.num_batches
+        log = StepLog(clap, args, rank_every, tb_writer, last=steps * (epoch + 1))
+        step = steps * epoch
+
+        def stepped(*_: Any) -> None:
+            nonlocal step
+            step += 1
+            clap.on_optimizer_step()
+            log.log(step)
+
+        _seed(args.seed, epoch, args.rank)
+        # With --split-opt there are two; the later one ends the step.
+        every = list(optimizer.values()) if isinstance(optimizer, dict) else [optimizer]
+        handle = every[-1].register_step_post_hook(stepped)
+        try:
+            train_one_epoch(model, data, epoch, optimizer, scaler, scheduler, args, tb_writer)
+        finally:
+            handle.remove()
+
+    return followed
+
+
+class StepLog:
+    """Rank records and the criterion's measures, on the first rank alone.
+
+    Args:
+        clap: the model with its criterion.
+        args: LAION-CLAP's arguments.
+        rank_every: steps between two records of ``rank.jsonl``.
+        tb_writer: its TensorBoard writer, or ``None``.
+        last: step after which the measures are logged whatever its number.
+    """
+
+    def __init__(
+        self, clap: Any, args: Any, rank_every: int, tb_writer: Any, last: int
+    ) -> None:
+        self._clap = clap
+        self._tb_writer = tb_writer
+        self._last = last
+        self._on = args.rank == 0 and bool(args.logs) and args.logs.lower() != "none"
+        self._rank: RankLogger | None = None
+        if self._on and clap.moco.queues:
+            path = os.path.join(args.logs, args.name, "rank.jsonl")
+            self._rank = RankLogger(clap.moco.queues, path, every=rank_every)
+
+    def log(self, step: int) -> None:
+        """Log what is due at this step.
+
+        Args:
+            step: optimizer steps made, this one included.
+        """
+        if not self._on:
+            return
+        record = None if self._rank is None else self._rank.log(step)
+        if record is not None:
+            self._scalars("rank", RankLogger.scalars(record), step)
+        if step % _LOG_EVERY == 1 or step == self._last:
+            measures = {name: float(value) for name, value in self._clap.measures.items()}
+            logging.info(
+                "Criterion: step %d %s",
+                step,
+                " ".join(f"{name}: {value:.5g}" for name, value in measures.items()),
+            )
+            self._scalars("train", measures, step)
+
+    def _scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        if self._tb_writer is not None:
+            for name, value in values.items():
+                self._tb_writer.add_scalar(f"{group}/{name}", value, step)
+
+
+def _seed(seed: int, epoch: int, rank: int) -> None:
+    numbers = np.random.SeedSequence((seed, epoch, rank)).generate_state(3)
+    random.seed(int(numbers[0]))
+    np.random.seed(int(numbers[1]))
+    torch.manual_seed(int(numbers[2]))

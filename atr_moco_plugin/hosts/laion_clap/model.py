@@ -1,0 +1,145 @@
+"""A CLAP model that trains with a criterion of this package.
+
+It is LAION's model with the criterion as one more submodule: the weights keep their names, so a
+state dict is CLAP's and the entries under :data:`OWN`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
+from atr_moco_plugin.hosts.laion_clap.towers import (
+    TEXT_MODELS,
+    ClapPair,
+    audio_inputs,
+    audio_width,
+)
+
+OWN = ("moco", "matching_head")
+"""Submodules that are not CLAP's."""
+
+POSITION_IDS = "text_branch.embeddings.position_ids"
+"""A buffer that older transformers saved: not in a model of today, but asked for by
+``CLAP_Module.load_ckpt``."""
+
+_MIN_TEMPERATURE = 0.01  # CLAP clips its scale to 100
+
+
+class CriterionForward:
+    """What :func:`add_criterion` puts over LAION's model class."""
+
+    moco: Atc
+    measures: dict[str, Tensor]
+    """What the criterion measured in the last training pass."""
+
+    def forward(self, audio: Any, text: Any, device: Any = None) -> Any:
+        """In training CLAP's six outputs, of which the first is the loss: DDP finds what was used
+        from the outputs, so the loss must be among them. Otherwise what CLAP returns."""
+        if not self.training or audio is None or text is None:
+            return super().forward(audio, text, device)
+        measures = self.moco(
+            {"batch": audio_inputs(audio), "device": device},
+            {k: v.to(device, non_blocking=True) for k, v in text.items()},
+            *batch_ids(audio, device),
+        )
+        if not torch.isfinite(measures["loss"]):
+            # Before the backward pass and before a checkpoint: what is saved is still sound.
+            raise FloatingPointError(
+                f"The loss is {measures['loss'].item()}; the run stops. Resume it from its last "
+                "checkpoint with a lower --lr or with --precision fp32, or look for a broken clip."
+            )
+        self.measures = {name: value.detach() for name, value in measures.items()}
+        scales = (scale.detach() for scale in self.get_logit_scale())
+        return (measures["loss"], None, None, None, *scales)
+
+    def on_optimizer_step(self) -> None:
+        """Move the momentum copies, and give CLAP's own scale the temperature's new value."""
+        self.moco.on_optimizer_step()
+        with torch.no_grad():
+            # The scale is capped after every step of theirs; the temperature agrees with it.
+            self.moco.temperature.clamp_(min=_MIN_TEMPERATURE)
+            self.logit_scale_a.copy_(-self.moco.temperature.squeeze().log())
+
+
+def add_criterion(
+    clap: nn.Module,
+    criterion_class: type[Atc],
+    config: Any,
+    head: FusionHeadConfig | None = None,
+) -> nn.Module:
+    """Make a CLAP model train with a criterion, in place.
+
+    Call it after pretrained weights are loaded: the momentum copies and the temperature start
+    from the model as it is.
+
+    Args:
+        clap: LAION's ``CLAP`` with BERT or RoBERTa.
+        criterion_class: such as :class:`~atr_moco_plugin.criterion.MocoAtcAtm`.
+        config: of ``criterion_class.config_class``; its temperature is replaced by CLAP's.
+        head: size of the matching head, for a criterion that matches.
+
+    Returns:
+        ``clap``.
+
+    Raises:
+        ValueError: for another text branch.
+    """
+    if clap.text_branch_type not in TEXT_MODELS:
+        raise ValueError(
+            f"--tmodel is {clap.text_branch_type}, but the criterion needs token states of "
+            f"{' or '.join(TEXT_MODELS)}."
+        )
+    pair = ClapPair(clap, None)
+    if "loss_atm" in criterion_class.measures:
+        pair.head = FusionHead(pair.text, audio_width(clap), head)
+        clap.matching_head = pair.head
+    temperature = math.exp(-clap.logit_scale_a.item())
+    low, high = max(TEMPERATURE_RANGE[0], _MIN_TEMPERATURE), TEMPERATURE_RANGE[1]
+    config = dataclasses.replace(config, temperature=min(max(temperature, low), high))
+    criterion = criterion_class(pair, config)
+    # The towers are in CLAP already. As a plain attribute the pair gives the criterion what it
+    # calls and adds no second name to any weight.
+    del criterion.model
+    object.__setattr__(criterion, "model", pair)
+    clap.moco = criterion.to(clap.logit_scale_a.device)
+    clap.__class__ = type("CriterionClap", (CriterionForward, type(clap)), {})
+    clap.register_load_state_dict_pre_hook(_accept_plain_clap)
+    # Every rank enqueues the same rows, so DDP need not send the queues before each forward pass.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        clap, [name for name, _ in clap.named_buffers() if "_queue." in name]
+    )
+    return clap
+
+
+def is_own(name: str) -> bool:
+    """Whether an entry of a state dict is this package's and not CLAP's."""
+    return name.split(".")[0] in OWN
+
+
+def _accept_plain_clap(
+    clap: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """Let a state dict without a criterion, such as an export, load as a fresh start."""
+    state_dict.pop(prefix + POSITION_IDS, None)
+    names = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
+    if any(map(is_own, names)):
+        return
+    own = {name: value.clone() for name, value in clap.state_dict().items() if is_own(name)}
+    for name in names:
+        # text_branch.x of CLAP is moco.text_m.module.branch.x of the momentum copy.
+        copy = "moco." + name.replace("_", "_m.module.", 1)
+        if copy in own:
+            own[copy] = state_dict[prefix + name]
+    if f"{prefix}logit_scale_a" in state_dict:
+        scale = state_dict[f"{prefix}logit_scale_a"]
+        own["moco.temperature"] = (-scale).exp().clamp(min=_MIN_TEMPERATURE).reshape(1)
+    state_dict.update({prefix + name: value for name, value in own.items()})

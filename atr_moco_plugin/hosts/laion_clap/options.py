@@ -1,0 +1,162 @@
+"""The command line: this package's options, and what is left for LAION-CLAP's own parser."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from atr_moco_plugin.config import structure
+from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.heads.fusion import FusionHeadConfig
+from atr_moco_plugin.hosts.laion_clap.towers import TEXT_MODELS
+from atr_moco_plugin.plugins import available, load
+
+_RENAMED = {"momentum": "ema-momentum"}  # theirs is SGD's
+_FROM_HOST = ("temperature", "embed_dim", "seed")  # CLAP's model and --seed give them
+
+
+@dataclass
+class Options:
+    """What this package takes from the command line.
+
+    Attributes:
+        criterion_class: the criterion.
+        config: its options.
+        head: size of the matching head.
+        rank_every: optimizer steps between two records of ``rank.jsonl``.
+        pretrained: a CLAP checkpoint to start from, or ``None``.
+    """
+
+    criterion_class: type[Atc]
+    config: Any
+    head: FusionHeadConfig
+    rank_every: int
+    pretrained: str | None
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
+    """Split a command line.
+
+    Args:
+        argv: arguments after the program name.
+
+    Returns:
+        This package's options, and the arguments that are LAION-CLAP's.
+
+    Raises:
+        ValueError: for an unknown criterion, or an option of it that does not fit.
+    """
+    named, _ = _parser(None).parse_known_args(argv)
+    criterion_class = load("criteria", named.criterion)
+    values, theirs = _parser(criterion_class).parse_known_args(argv)
+    options = vars(values)
+    config = {
+        name: _value(options[name], hint)
+        for name, hint in _fields(criterion_class).items()
+        if options[name] is not None
+    }
+    if values.rank_every < 1:
+        raise ValueError(f"--rank-every is {values.rank_every}, expected 1 or more.")
+    return (
+        Options(
+            criterion_class=criterion_class,
+            config=structure(criterion_class.config_class, config, "criterion"),
+            head=FusionHeadConfig(layers=values.head_layers),
+            rank_every=values.rank_every,
+            pretrained=values.pretrained,
+        ),
+        theirs,
+    )
+
+
+def help_text(argv: Sequence[str]) -> str:
+    """This package's options in words, with those of the criterion that ``argv`` names."""
+    named, _ = _parser(None).parse_known_args(argv)
+    return _parser(load("criteria", named.criterion)).format_help()
+
+
+def check_theirs(args: argparse.Namespace) -> None:
+    """Refuse what the criterion would silently change or cannot work with.
+
+    Args:
+        args: what LAION-CLAP's parser made of its arguments.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, reason in (
+        ("clap_mlploss", "is a loss of its own; leave it out, --criterion is the loss"),
+        ("kappa", "weights a loss that --criterion replaces; leave it out"),
+        ("horovod", "is not supported; start several processes with torchrun"),
+        ("torchscript", "compiles the model without the criterion; leave it out"),
+        ("trace", "compiles the model without the criterion; leave it out"),
+    ):
+        if getattr(args, name):
+            raise ValueError(f"--{name.replace('_', '-')} {reason}.")
+    if args.precision == "fp16":
+        raise ValueError("--precision fp16 leaves the weights in half precision; take amp or fp32.")
+    if args.tmodel not in TEXT_MODELS:
+        raise ValueError(
+            f"--tmodel is {args.tmodel}, but the criterion needs token states of "
+            f"{' or '.join(TEXT_MODELS)}."
+        )
+
+
+def _parser(criterion_class: type[Atc] | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m atr_moco_plugin.hosts.laion_clap",
+        description="Train LAION-CLAP with a criterion of atr_moco_plugin. All other arguments "
+        "are those of laion_clap.training.main. `export CHECKPOINT OUT` writes plain CLAP weights.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--criterion",
+        default="moco_atc_atm",
+        help=f"one of {', '.join(available('criteria'))} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pretrained", metavar="CHECKPOINT", help="a CLAP checkpoint to start from"
+    )
+    parser.add_argument(
+        "--head-layers",
+        type=int,
+        default=2,
+        help="fusion layers of the matching head (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rank-every",
+        type=int,
+        default=100,
+        help="optimizer steps between two records of rank.jsonl (default: %(default)s)",
+    )
+    if criterion_class is not None:
+        group = parser.add_argument_group(f"options of {criterion_class.__name__}")
+        defaults = {f.name: f.default for f in dataclasses.fields(criterion_class.config_class)}
+        for name in _fields(criterion_class):
+            flag = f"--{_RENAMED.get(name, name).replace('_', '-')}"
+            group.add_argument(flag, dest=name, help=f"(default: {defaults[name]})")
+    return parser
+
+
+def _fields(criterion_class: type[Atc]) -> dict[str, Any]:
+    """Options of a criterion that can be set, with their types."""
+    hints = get_type_hints(criterion_class.config_class)
+    return {
+        field.name: hints[field.name]
+        for field in dataclasses.fields(criterion_class.config_class)
+        if field.name not in _FROM_HOST
+    }
+
+
+def _value(text: str, hint: Any) -> Any:
+    """A number where it reads as one, otherwise the text itself."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return float(value) if hint is float and isinstance(value, int) else value

@@ -1,0 +1,125 @@
+"""LAION-CLAP's branches in the form the criteria ask for.
+
+The modules are CLAP's own and stay registered in it: nothing here adds a parameter but the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+
+TEXT_MODELS = ("bert", "roberta")
+"""Text towers (``--tmodel``) that give token states and a mask."""
+
+_TOKEN_STRIDE = 16
+_AUDIO_KEYS = ("waveform", "longer", "mel_fusion")
+
+
+class ClapAudio(nn.Module):
+    """CLAP's audio branch and projection.
+
+    Args:
+        clap: the CLAP model.
+    """
+
+    def __init__(self, clap: nn.Module) -> None:
+        super().__init__()
+        self.branch = clap.audio_branch
+        self.projection = clap.audio_projection
+
+    def forward(
+        self, batch: Mapping[str, Tensor], device: torch.device | str
+    ) -> tuple[Tensor, AudioTokens]:
+        """Encode a batch of clips.
+
+        Args:
+            batch: ``waveform`` ``[B, samples]`` at 48 kHz, with ``--enable-fusion`` also
+                ``mel_fusion`` and ``longer``.
+            device: where the branch is.
+
+        Returns:
+            ``[B, joint]`` unit-norm float32 embeddings and the tokens, all of them valid: CLAP
+            fills short clips up and has no mask for it.
+        """
+        encoded = self.branch(batch, mixup_lambda=None, device=device)
+        # CLAP repeats every state 32 times (Cnn6: 16) to stand for frames. Attention to equal
+        # copies is attention to one of them, so a sixteenth of the states is all of them.
+        states = encoded["fine_grained_embedding"][:, ::_TOKEN_STRIDE]
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return _unit(self.projection(encoded["embedding"])), AudioTokens(states, mask)
+
+
+class ClapText(nn.Module):
+    """CLAP's text branch (BERT or RoBERTa) and projection.
+
+    Args:
+        clap: the CLAP model.
+    """
+
+    def __init__(self, clap: nn.Module) -> None:
+        super().__init__()
+        self.branch = clap.text_branch
+        self.projection = clap.text_projection
+
+    @property
+    def width(self) -> int:
+        """Width of the token states."""
+        return self.branch.config.hidden_size
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, TextTokens]:
+        """Encode captions.
+
+        Args:
+            **inputs: ``input_ids`` and ``attention_mask``, ``[B, L]``; BERT takes
+                ``token_type_ids`` too.
+
+        Returns:
+            ``[B, joint]`` unit-norm float32 embeddings and the tokens.
+        """
+        encoded = self.branch(**inputs)
+        tokens = TextTokens(
+            encoded["last_hidden_state"], inputs["attention_mask"].bool(), inputs["input_ids"]
+        )
+        return _unit(self.projection(encoded["pooler_output"])), tokens
+
+
+class ClapPair(nn.Module):
+    """A CLAP model as the criteria see it.
+
+    Args:
+        clap: the CLAP model, with a BERT or RoBERTa text branch.
+        head: ``head(text_tower, text_tokens, audio_tokens) -> logits [P, 2]``; ``None`` where the
+            criterion matches nothing.
+    """
+
+    def __init__(self, clap: nn.Module, head: nn.Module | None) -> None:
+        super().__init__()
+        self.audio = ClapAudio(clap)
+        self.text = ClapText(clap)
+        self.head = head
+        self.embed_dim: int = clap.joint_embed_shape
+
+    def match(self, text: TextTokens, audio: AudioTokens) -> Tensor:
+        """``[P, 2]`` matching logits of P pairs, index 1 = the pair matches."""
+        return self.head(self.text, text, audio)
+
+
+def audio_inputs(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The entries of a batch that the audio branch reads."""
+    return {key: batch[key] for key in _AUDIO_KEYS if key in batch}
+
+
+def audio_width(clap: nn.Module) -> int:
+    """Width of the audio tokens, which is that of the embedding before the projection."""
+    return clap.audio_projection[0].in_features
+
+
+def _unit(x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return F.normalize(x.float(), dim=-1)

@@ -1,0 +1,97 @@
+"""Reading and writing CLAP weights, without executing anything that a file contains."""
+
+from __future__ import annotations
+
+import _codecs
+import os
+import pickle
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atr_moco_plugin.hosts.laion_clap.model import POSITION_IDS, is_own
+
+
+def numpy_scalars() -> AbstractContextManager[Any]:
+    """Let ``torch.load`` with ``weights_only=True`` read numpy numbers.
+
+    LAION-CLAP's schedule leaves its learning rate in the optimizer as one, so that its own
+    ``--resume`` fails from torch 2.6 on, where that is the default.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32")]
+    # Files of numpy 1 and 2 name the function differently; either may be read by the other.
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return torch.serialization.safe_globals(
+        [np.dtype, _codecs.encode, *kinds, *((scalar, name) for name in names)]
+    )
+
+
+def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """CLAP's own weights from any checkpoint of it: of its training, of this host, or plain.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Name to tensor, on the CPU, without the prefix of DDP and without what is not CLAP's.
+
+    Raises:
+        ValueError: when the file is not there or is no CLAP checkpoint.
+    """
+    expected = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file; expected {expected}.")
+    try:
+        with numpy_scalars():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as ex:
+        reason = str(ex).strip().splitlines()[0]
+        raise ValueError(f"{path} cannot be read as {expected}: {reason}") from ex
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
+        raise ValueError(f"{path} holds no CLAP weights; expected {expected}.")
+    return {name: value for name, value in state.items() if not is_own(name)}
+
+
+def load_clap(clap: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a checkpoint into LAION's model.
+
+    Raises:
+        ValueError: when it does not fit, with the names that differ.
+    """
+    state = read_clap(path)
+    state.pop(POSITION_IDS, None)
+    try:
+        clap.load_state_dict(state)
+    except RuntimeError as ex:
+        raise ValueError(
+            f"{path} does not fit the model; --amodel, --tmodel and --enable-fusion must be those "
+            f"it was trained with. {ex}"
+        ) from ex
+
+
+def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
+    """Write CLAP's weights alone, as ``CLAP_Module.load_ckpt`` reads them.
+
+    Args:
+        checkpoint: of a training with this host.
+        out: the file to write; the momentum copies, queues and the matching head are not in it.
+
+    Returns:
+        How many tensors it holds.
+
+    Raises:
+        ValueError: see :func:`read_clap`.
+    """
+    state = read_clap(checkpoint)
+    if POSITION_IDS not in state:
+        # `load_ckpt` deletes this buffer before it loads the rest strictly, and fails without it.
+        rows = len(state["text_branch.embeddings.position_embeddings.weight"])
+        state[POSITION_IDS] = torch.arange(rows)[None]
+    torch.save(state, out)
+    return len(state)
