@@ -100,6 +100,24 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run: Run, tmp_path:
     assert first == second
 
 
+def test_a_queue_that_grows_stays_within_an_epoch_and_resumes(run: Run, tmp_path: Path) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    options = (
+        "criterion.config.queue_size=auto", "criterion.config.queue_min=4",
+        "criterion.config.queue_warmup_steps=0",
+    )  # fmt: skip
+    assert run(whole, *options) == 0
+    sizes = [record["Queue Size"] for record in lines(whole / "metrics" / "train.jsonl")]
+    assert sizes == sorted(sizes) and 4 <= sizes[0] < sizes[-1] <= 30, sizes
+
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_4")
+    (resumed / "checkpoints" / "scores" / "step_4.txt").unlink()
+    assert run(resumed, *options) == 0
+    expected, found = checkpoint(whole, 4), checkpoint(resumed, 4)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("name", ["moco_atc", "atc"])
 def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
     file = tmp_path / "run.yaml"
