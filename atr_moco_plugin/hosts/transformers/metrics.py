@@ -12,11 +12,9 @@ from atr_moco_plugin.evaluation import retrieval_metrics
 TRAINING_ARGUMENTS: dict[str, Any] = {
     "remove_unused_columns": False,
     "label_names": ["clip_id", "caption_id"],
-    "ddp_broadcast_buffers": False,
 }
-"""What ``TrainingArguments`` must have. In this order: the collator needs columns that are no
-arguments of the model; the ids reach :func:`compute_metrics` as labels; the queues are equal on
-every rank and need not be sent before each batch."""
+"""What ``TrainingArguments`` must have: the collator needs columns that are no arguments of the
+model, and the ids reach :func:`compute_metrics` as labels."""
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -58,6 +58,13 @@ class TrainerModel(nn.Module):
                 f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
                 "`forward` differently, since the batch has one entry for each."
             )
+        # DDP sends buffers from rank 0 before each forward pass. Running statistics of batch norms
+        # need that, and their momentum copies; queues are equal on every rank and large.
+        self._ddp_params_and_buffers_to_ignore = [
+            f"criterion.{modality}_queue.{name}"
+            for modality, queue in self.criterion.queues.items()
+            for name, _ in queue.named_buffers()
+        ]
         self._sums: dict[str, Tensor] = {}
         self._passes = 0
         self.register_state_dict_post_hook(_drop_shared)
@@ -74,8 +81,8 @@ class TrainerModel(nn.Module):
         Returns:
             In training mode what the criterion returns. In evaluation mode ``loss``, the
             contrastive loss within the batch without queues, and ``audio_embeds`` and
-            ``text_embeds`` (``[B, d]`` unit-norm float32): nothing of the criterion's state
-            changes, so that a run with evaluations is the same as one without.
+            ``text_embeds`` (``[B, d]`` unit-norm float32); nothing of the criterion's state
+            changes.
 
         Raises:
             ValueError: the batch has an entry that neither tower takes.

@@ -1,0 +1,548 @@
+"""transformers' Trainer with the criteria: equal to the bare criterion, saved, resumed, exported.
+
+Two gloo processes run this file as a script under torchrun for the test of DDP.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim import AdamW
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+)
+
+from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.data import ToyConfig, open_toy
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.evaluation import retrieval_metrics
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.hosts.transformers import (
+    TRAINING_ARGUMENTS,
+    AudioModelTower,
+    ClapCollator,
+    ClapTrainerModel,
+    MocoCallback,
+    PairDataset,
+    TextModelTower,
+    TowerPair,
+    TrainerModel,
+    compute_metrics,
+)
+from atr_moco_plugin.optim import parameter_groups
+from atr_moco_plugin.tokenizer import train_wordpiece
+
+RATE = 8_000
+HEAD = FusionHeadConfig(layers=1, heads=2)
+
+
+def make_clap(vocab_size: int = 60, **audio: object) -> ClapModel:
+    """A ClapModel of 20,000 weights, with dropout and batch norm as in the real one."""
+    torch.manual_seed(0)
+    return ClapModel(
+        ClapConfig(
+            text_config={
+                "vocab_size": vocab_size,
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 24,
+                "max_position_embeddings": 40,
+                "pad_token_id": 0,
+            },
+            audio_config={
+                "num_mel_bins": 8,
+                "spec_size": 16,
+                "window_size": 2,
+                "patch_embeds_hidden_size": 8,
+                "hidden_size": 16,
+                "depths": [1, 1],
+                "num_attention_heads": [2, 2],
+                **audio,
+            },
+            projection_dim=12,
+        )
+    )
+
+
+def make_extractor() -> ClapFeatureExtractor:
+    return ClapFeatureExtractor(
+        feature_size=8,
+        sampling_rate=RATE,
+        hop_length=1024,
+        max_length_s=4,
+        fft_window_size=256,
+        frequency_max=4000,
+        truncation="rand_trunc",
+    )
+
+
+def make_batch(b: int = 4, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 60, (b, 6), generator=generator)
+    mask = torch.ones(b, 6, dtype=torch.int64)
+    ids[1, 4:], mask[1, 4:] = 0, 0
+    return {
+        "input_features": 20 * torch.randn(b, 1, 30, 8, generator=generator) - 40,
+        "is_longer": torch.zeros(b, 1, dtype=torch.bool),
+        "input_ids": ids,
+        "attention_mask": mask,
+        "clip_id": torch.arange(b) + 100 * seed,
+        "caption_id": torch.arange(b) + 100 * seed,
+    }
+
+
+def make_trainer(
+    out: Path, *, criterion: str = "moco_atc_atm", queue_size: int = 30, **arguments: Any
+) -> Trainer:
+    """A Trainer over the toy data set, from equal weights each time."""
+    data = open_toy(ToyConfig(num_train=6, num_valid=4, num_test=1, cache=True))
+    captions = [text for clip in data.clips("train") for text in clip.captions]
+    tokenizer = train_wordpiece(captions, vocab_size=120)
+    model = ClapTrainerModel(
+        make_clap(len(tokenizer)), criterion, head=HEAD, queue_size=queue_size, momentum=0.9
+    )
+    defaults = {
+        "per_device_train_batch_size": 4,
+        "max_steps": 4,
+        "logging_steps": 2,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "data_seed": 3,
+    }
+    trainer = Trainer(
+        model,
+        TrainingArguments(str(out), **TRAINING_ARGUMENTS, **{**defaults, **arguments}),
+        ClapCollator(tokenizer, make_extractor()),
+        PairDataset(data, "train", RATE),
+        PairDataset(data, "valid", RATE),
+        compute_metrics=compute_metrics,
+        optimizers=(AdamW(parameter_groups(model.criterion, 0.05), lr=1e-2), None),
+    )
+    trainer.add_callback(MocoCallback(trainer, rank_every=2))
+    return trainer
+
+
+def assert_equal_states(a: nn.Module, b: nn.Module) -> None:
+    first, second = a.state_dict(), b.state_dict()
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+class Bare(nn.Module):
+    """A ClapModel as the criterion takes it, written down from the public contract."""
+
+    class Audio(nn.Module):
+        def __init__(self, clap: ClapModel) -> None:
+            super().__init__()
+            self.model, self.projection = clap.audio_model, clap.audio_projection
+
+        def forward(self, features: Tensor) -> tuple[Tensor, AudioTokens]:
+            output = self.model(features)
+            b, width = output.last_hidden_state.shape[:2]
+            states = output.last_hidden_state.reshape(b, width, -1).permute(0, 2, 1)
+            embedding = self.projection(states.mean(dim=1))
+            mask = torch.ones(states.shape[:2], dtype=torch.bool)
+            return embedding / embedding.norm(dim=1, keepdim=True), AudioTokens(states, mask)
+
+    class Text(nn.Module):
+        def __init__(self, clap: ClapModel) -> None:
+            super().__init__()
+            self.model, self.projection = clap.text_model, clap.text_projection
+
+        def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, TextTokens]:
+            output = self.model(ids, mask)
+            embedding = self.projection(output.pooler_output)
+            states = output.last_hidden_state
+            return (
+                embedding / embedding.norm(dim=1, keepdim=True),
+                TextTokens(states, mask.bool(), ids),
+            )
+
+    def __init__(self, clap: ClapModel, head: nn.Module) -> None:
+        super().__init__()
+        self.audio, self.text, self.head = self.Audio(clap), self.Text(clap), head
+        self.embed_dim = 12
+
+    def match(self, text: TextTokens, audio: AudioTokens) -> Tensor:
+        return self.head(None, text, audio)
+
+
+def test_the_wrapper_has_the_loss_of_the_bare_criterion() -> None:
+    options = {"queue_size": 10, "momentum": 0.8, "temperature": 0.1}
+    wrapped = ClapTrainerModel(make_clap(), head=HEAD, **options)
+    clap = make_clap()
+    head = FusionHead(type("Text", (), {"width": 16}), 16, HEAD)
+    head.load_state_dict(wrapped.criterion.model.head.state_dict())
+    bare = MocoAtcAtm(Bare(clap, head), MocoAtcAtmConfig(**options))
+    optimizers = [torch.optim.SGD(x.parameters(), lr=0.05) for x in (wrapped, bare)]
+    for step in range(4):  # 16 rows go through a queue of 10
+        batch = make_batch(seed=step % 3)
+        torch.manual_seed(step)  # of the dropouts
+        losses = wrapped(**batch)
+        torch.manual_seed(step)
+        expected = bare(
+            {"features": batch["input_features"]},
+            {"ids": batch["input_ids"], "mask": batch["attention_mask"]},
+            batch["clip_id"],
+            batch["caption_id"],
+        )
+        assert losses.keys() == expected.keys()
+        for name in expected:
+            assert losses[name].item() == pytest.approx(expected[name].item(), abs=1e-5), name
+        for optimizer, result in zip(optimizers, (losses, expected)):
+            optimizer.zero_grad()
+            result["loss"].backward()
+            optimizer.step()
+        wrapped.criterion.on_optimizer_step()
+        bare.on_optimizer_step()
+    assert len(bare.audio_queue) == 10
+
+
+def test_embeddings_in_evaluation_are_the_clap_models_and_change_nothing() -> None:
+    clap = make_clap()
+    model = ClapTrainerModel(clap, head=HEAD, queue_size=10).eval()
+    batch = make_batch()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    output = model(**batch)
+    expected = clap(
+        **{name: batch[name] for name in ("input_ids", "attention_mask", "input_features")}
+    )
+    assert torch.allclose(output["audio_embeds"], expected.audio_embeds, atol=1e-6)
+    assert torch.allclose(output["text_embeds"], expected.text_embeds, atol=1e-6)
+    logits = expected.audio_embeds @ expected.text_embeds.T / 0.07
+    both = (logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()) / 2
+    assert output["loss"].item() == pytest.approx(-both.mean().item(), abs=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_momentum_copies_take_batch_norms_and_each_tower_is_there_once() -> None:
+    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=10)
+    model.train()
+    for seed in range(3):
+        model(**make_batch(seed=seed))
+        model.criterion.on_optimizer_step()
+    online = model.criterion.model.audio.encoder.audio_encoder.batch_norm
+    copy = model.criterion.audio_m.module.encoder.audio_encoder.batch_norm
+    assert torch.equal(online.running_mean, copy.running_mean)
+    assert online.running_mean.abs().max() > 1 and not copy.training and online.training
+    clap_size = sum(p.numel() for p in make_clap().parameters()) - 2  # without the logit scales
+    trained = [p for p in model.parameters() if p.requires_grad]
+    head = sum(p.numel() for p in model.criterion.model.head.parameters())
+    assert sum(p.numel() for p in trained) == clap_size + head + 1
+    assert sum(p.numel() for p in model.parameters()) == 2 * clap_size + head + 1
+
+
+@pytest.mark.parametrize(
+    ("scales", "tau"), [((1 / 0.07, 1 / 0.07), 0.07), ((10.0, 40.0), 0.05), ((1.0, 1.0), 0.5)]
+)
+def test_the_temperature_is_read_from_the_model_and_written_back(
+    scales: tuple[float, float], tau: float, tmp_path: Path
+) -> None:
+    clap = make_clap()
+    clap.logit_scale_a.data.fill_(math.log(scales[0]))
+    clap.logit_scale_t.data.fill_(math.log(scales[1]))
+    model = ClapTrainerModel(clap, head=HEAD, queue_size=10)
+    assert model.criterion.temperature.item() == pytest.approx(tau, rel=1e-6)
+    model.criterion.temperature.data.fill_(0.02)
+    model.save_pretrained(tmp_path)
+    loaded = ClapModel.from_pretrained(tmp_path)
+    assert loaded.logit_scale_a.exp().item() == pytest.approx(50, rel=1e-5)
+    assert loaded.logit_scale_t.exp().item() == pytest.approx(50, rel=1e-5)
+    assert ClapTrainerModel(
+        clap, head=HEAD, queue_size=10, temperature=0.3
+    ).criterion.temperature.item() == pytest.approx(0.3)
+
+
+def test_training_evaluates_logs_and_exports_a_plain_model(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    history = trainer.state.log_history
+    losses = [entry for entry in history if "loss" in entry]
+    assert [entry["step"] for entry in losses] == [2, 4]
+    measures = [entry for entry in history if "loss_atm" in entry]
+    assert [entry["step"] for entry in measures] == [2, 4]
+    for entry, measured in zip(losses, measures):  # means over the same batches
+        assert entry["loss"] == pytest.approx(measured["loss_atc"] + measured["loss_atm"], abs=1e-3)
+    assert measures[0]["queue_fill"] == pytest.approx((4 + 8) / 2 / 30)
+    lines = [json.loads(line) for line in (tmp_path / "rank.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert lines[1]["sources"]["text"]["rows"] == 16
+    ranks = [entry for entry in history if "rank/audio_rankme" in entry]
+    assert ranks[1]["rank/audio_rankme"] == lines[1]["sources"]["audio"]["raw"]["rankme"]
+    scores = [entry for entry in history if "eval_r_sum" in entry]
+    assert len(scores) == 2 and scores[0]["eval_clips"] == 4 and scores[0]["eval_captions"] == 20
+
+    trainer.model.save_pretrained(tmp_path / "clap")
+    plain = ClapModel.from_pretrained(tmp_path / "clap").eval()
+    batch = next(iter(trainer.get_eval_dataloader()))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "input_features")}
+    with torch.no_grad():
+        expected, output = trainer.model.eval()(**batch), plain(**inputs)
+    assert torch.allclose(output.audio_embeds, expected["audio_embeds"], atol=1e-6)
+    assert torch.allclose(output.text_embeds, expected["text_embeds"], atol=1e-6)
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    options = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "gradient_accumulation_steps": 2,
+        "eval_strategy": "steps",  # evaluations must not move the draws of hard negatives
+        "eval_steps": 1,
+    }
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()  # writes the checkpoint of step 2 on its way
+    resumed = make_trainer(tmp_path / "resumed", **options)
+    start = {name: value.clone() for name, value in resumed.model.state_dict().items()}
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert_equal_states(whole.model, resumed.model)
+    assert len(resumed.model.criterion.audio_queue) == 30  # of 4 steps x 2 x 4 rows
+    assert resumed.model.criterion.num_steps.item() == 4
+    saved = load_file(checkpoint / "model.safetensors")
+    assert saved["criterion.num_steps"].item() == 2
+    name = "criterion.text_m.module.projection.linear1.weight"
+    assert not torch.equal(saved[name], start[name])
+    lines = (tmp_path / "resumed" / "rank.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4]
+
+
+def test_the_momentum_copies_move_once_an_optimizer_step(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1, gradient_accumulation_steps=3)
+    model = trainer.model.criterion
+    start = model.audio_m.module.projection.linear1.weight.clone()
+    trainer.train()
+    online = model.model.audio.projection.linear1.weight
+    moved = model.audio_m.module.projection.linear1.weight
+    assert not torch.equal(online, start)
+    assert torch.allclose(moved, start.lerp(online.detach(), 0.1), atol=1e-7)
+    assert model.num_steps.item() == 1 and len(model.audio_queue) == 12
+
+
+def test_a_temperature_that_runs_away_is_clipped(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1)
+    temperature = trainer.model.criterion.temperature
+    temperature.data.fill_(0.499)
+    trainer.add_callback(Push(temperature))
+    trainer.callback_handler.callbacks.reverse()  # the push comes before the clipping
+    trainer.train()
+    assert temperature.item() == 0.5
+
+
+class Push(MocoCallback):
+    """Stands for an optimizer step that goes too far."""
+
+    def __init__(self, temperature: nn.Parameter) -> None:
+        self._temperature = temperature
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self._temperature.data.fill_(3.0)
+
+
+@pytest.mark.parametrize("criterion", ["moco_atc", "atc"])
+def test_other_criteria_by_name(criterion: str, tmp_path: Path) -> None:
+    options = {} if criterion == "atc" else {"queue_size": 10}
+    model = ClapTrainerModel(make_clap(), criterion, head=HEAD, **options)
+    losses = model(**make_batch())
+    losses["loss"].backward()
+    model.criterion.on_optimizer_step()
+    assert losses["loss"].isfinite()
+
+
+class Sequence(nn.Module):
+    """An audio encoder whose two layers are one, as tied weights of an encoder are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.second = nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.config = type("Config", (), {"hidden_size": 8})
+
+    def forward(self, features: Tensor) -> Any:
+        states = self.second(self.first(features).relu())
+        return type("Output", (), {"last_hidden_state": states})
+
+
+def pair_of(audio: nn.Module) -> TrainerModel:
+    torch.manual_seed(0)
+    bert = BertModel(
+        BertConfig(
+            vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16,
+        )
+    )  # fmt: skip
+    towers = AudioModelTower(audio, 12), TextModelTower(bert, 12)
+    head = FusionHead(towers[1], towers[0].width, HEAD)
+    return TrainerModel(TowerPair(*towers, head, 12), queue_size=8, momentum=0.9)
+
+
+def test_any_two_encoders_of_transformers() -> None:
+    ast = ASTModel(
+        ASTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            max_length=32, num_mel_bins=16, patch_size=8, frequency_stride=8, time_stride=8,
+        )
+    )  # fmt: skip
+    model = pair_of(ast)
+    batch = make_batch()
+    del batch["is_longer"]
+    batch["input_features"] = torch.randn(4, 32, 16)
+    losses = model(**batch)
+    losses["loss"].backward()
+    model.criterion.on_optimizer_step()
+    assert model.criterion.model.audio.encoder.embeddings.cls_token.grad.abs().sum() > 0
+    assert model.eval()(**batch)["audio_embeds"].shape == (4, 12)
+    with pytest.raises(ValueError, match="'is_longer'.*input_features.*attention_mask"):
+        model(**batch, is_longer=torch.zeros(4, 1))
+
+
+def test_tied_weights_are_saved_once_and_restored(tmp_path: Path) -> None:
+    model = pair_of(Sequence())
+    trainer = Trainer(model, TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]))
+    trainer.save_model(str(tmp_path))
+    saved = load_file(tmp_path / "model.safetensors")
+    assert "criterion.model.audio.encoder.second.weight" not in saved
+    other = pair_of(Sequence())
+    other.criterion.model.audio.encoder.first.weight.data.zero_()
+    assert not other.load_state_dict(saved, strict=True).missing_keys
+    assert_equal_states(model, other)
+    audio = other.criterion.model.audio.encoder
+    assert audio.first.weight is audio.second.weight and audio.first.weight.abs().sum() > 0
+
+
+def test_metrics_take_each_clip_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    audio, text = (torch.randn(6, 5, generator=generator) for _ in range(2))
+    clip_ids = torch.tensor([7, 3, 7, 3, 9, 7]) + 2**62
+    caption_ids = torch.tensor([0, 1, 2, 3, 1, 4])
+    audio[2] = audio[5] = audio[0]
+    audio[3] = audio[1]
+    metrics = compute_metrics(
+        EvalPrediction((audio.numpy(), text.numpy()), (clip_ids.numpy(), caption_ids.numpy()))
+    )
+    expected = retrieval_metrics(
+        audio[[1, 0, 4]] @ text.T, torch.tensor([1, 0, 1, 0, 2, 1]), caption_ids=caption_ids
+    )
+    assert metrics == expected and metrics["clips"] == 3
+
+
+def test_the_collator_takes_what_a_clap_model_takes() -> None:
+    data = PairDataset(open_toy(ToyConfig(num_train=2, num_valid=1, num_test=1)), "train", RATE)
+    assert len(data) == 10
+    tokenizer = train_wordpiece([data[i]["caption"] for i in range(10)], vocab_size=100)
+    collator = ClapCollator(tokenizer, make_extractor(), max_tokens=6)
+    examples = [data[0], data[5]]
+    assert examples[0]["audio"].shape == (4 * RATE,)
+    batch = collator(examples)
+    assert batch["input_features"].shape == (2, 1, 32, 8)
+    assert batch["input_ids"].shape == (2, 6) and batch["is_longer"].shape == (2, 1)
+    assert batch["clip_id"].tolist() == [example["clip_id"] for example in examples]
+    assert batch["clip_id"].unique().numel() == 2
+    with pytest.raises(ValueError, match="no 'clip_id'.*TRAINING_ARGUMENTS"):
+        collator([{"audio": examples[0]["audio"], "caption": "a", "caption_id": 1}])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=10)
+    batch = make_batch()
+    batch["input_features"][0] = math.nan
+    with pytest.raises(FloatingPointError, match="The loss is nan"):
+        model(**batch)
+
+
+def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
+    clap = make_clap()
+    with pytest.raises(ValueError, match="queue_sise.*Did you mean `queue_size`"):
+        ClapTrainerModel(clap, queue_sise=10)
+    with pytest.raises(ValueError, match="moco_atc_atm"):
+        ClapTrainerModel(clap, "moco")
+    with pytest.raises(TypeError, match="wrap it"):
+        MocoCallback(Trainer(clap, TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])))
+    model = ClapTrainerModel(clap, head=HEAD, queue_size=10)
+    plain = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    with pytest.raises(ValueError, match="label_names.*TRAINING_ARGUMENTS"):
+        MocoCallback(Trainer(model, plain, compute_metrics=compute_metrics))
+    fusing = make_clap(enable_fusion=True, fusion_type="channel_map")
+    batch = make_batch()
+    del batch["is_longer"]
+    with pytest.raises(ValueError, match="is_longer"):
+        ClapTrainerModel(fusing, head=HEAD, queue_size=10)(**batch)
+    pair = TowerPair(nn.Linear(2, 2), nn.Linear(2, 2), nn.Identity(), 2)
+    with pytest.raises(ValueError, match="Both towers take input"):
+        TrainerModel(pair, "atc")
+    trainer = make_trainer(tmp_path, max_steps=1, queue_size=31)
+    with pytest.warns(UserWarning, match="31 rows, but an epoch has 30 pairs"):
+        trainer.train()
+
+
+def ddp_run(out: Path) -> None:
+    """One of two processes: train, evaluate, and leave the state of this rank."""
+    trainer = make_trainer(out, ddp_backend="gloo", save_strategy="steps", save_steps=2)
+    # With several processes on a CPU, Trainer loads optimizers to "cpu:0", which torch refuses.
+    trainer.args.__dict__["_setup_devices"] = torch.device("cpu")
+    ddp: list[nn.Module] = []
+    trainer.model.register_forward_pre_hook(lambda *_: ddp.append(trainer.model_wrapped))
+    checkpoint = out / "checkpoint-2"
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint.exists() else None)
+    buffers = {id(buffer) for buffer in ddp[0].modules_buffers}
+    queues = trainer.model.criterion.queues.values()
+    assert buffers and not any(id(b) in buffers for queue in queues for b in queue.buffers())
+    metrics = trainer.evaluate()
+    result = {"state": trainer.model.state_dict(), "r_sum": metrics["eval_r_sum"]}
+    torch.save(result, out / f"{trainer.args.process_index}.pt")
+
+
+def test_two_processes_agree_and_resume(tmp_path: Path) -> None:
+    results = []
+    for _ in ("train", "resume"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", "2", __file__, str(tmp_path)]
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=False,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr[-3000:]
+        results += [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    first, second, resumed, _ = results
+    for name, value in first["state"].items():
+        assert torch.equal(value, resumed["state"][name]), name
+        # Running statistics have moved with the rank's last batch; DDP sends rank 0's before the
+        # next one.
+        assert ".running_" in name or torch.equal(value, second["state"][name]), name
+    assert first["r_sum"] == second["r_sum"] == resumed["r_sum"]
+    assert first["state"]["criterion.audio_queue.clip_ids"].unique().numel() > 4
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ddp_run(Path(sys.argv[1]))
