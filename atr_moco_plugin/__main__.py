@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from importlib_metadata import EntryPoint
 
-from atr_moco_plugin.plugins import GROUPS, import_part, owner, published
+from atr_moco_plugin.plugins import GROUPS, import_part, missing, owner, published
 
 HOST_GROUPS = ("fairseq2.extension",)
 """Groups of host frameworks that this package registers itself in."""
@@ -40,25 +40,22 @@ def rows(group: str) -> Iterator[Row]:
     """The parts of a group, each of them imported; one that fails does not stop the others."""
     for name, points in published(group).items():
         for index, point in enumerate(points):
-            problem = _failure(point)
-            broken = bool(problem)
+            problem, broken = _problem(group, point)
             if index and not broken:
                 problem = f"not used: {owner(points[0])} publishes this name too"
-            elif broken:
-                problem = f"BROKEN: {problem}"
             yield Row(name, owner(point), point.value, problem, broken)
 
 
-def _failure(point: EntryPoint) -> str:
-    """Why an entry point cannot be imported, empty where it can."""
+def _problem(group: str, point: EntryPoint) -> tuple[str, bool]:
+    """What is wrong with an entry point, empty where nothing is, and whether its import fails."""
     # What a module prints or warns of when it is imported is not part of the listing.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            import_part(point)
+            absent = missing(group, import_part(point))
         except ValueError as ex:
-            return str(ex).partition(f"{point.value}: ")[2]
-    return ""
+            return "BROKEN: " + str(ex).partition(f"{point.value}: ")[2], True
+    return f"incomplete: no {', '.join(absent)} (docs/plugins.md)" if absent else "", False
 
 
 def list_plugins(*, strict: bool) -> int:

@@ -23,6 +23,15 @@ GROUPS: dict[str, str] = {
 }
 """Short name to entry-point group."""
 
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "criteria": ("config_class", "measures", "queues", "on_optimizer_step"),
+    "audio_encoders": ("config_class", "from_config"),
+    "text_encoders": ("config_class", "from_config"),
+    "heads": ("config_class",),
+    "hooks": ("log", "scalars"),
+}
+"""What the class of a part has, by the short name of its group."""
+
 _OWN = "atr-moco-plugin"
 
 
@@ -112,6 +121,17 @@ def import_part(point: EntryPoint) -> Any:
             f"{point.name!r} of {owner(point)} cannot be imported from {point.value}: "
             f"{_reason(ex)}"
         ) from ex
+
+
+def missing(group: str, part: Any) -> list[str]:
+    """Members of :data:`MEMBERS` that a part does not have.
+
+    Args:
+        group: a short name of :data:`GROUPS` or a full entry-point group.
+        part: what :func:`load` returned.
+    """
+    members = MEMBERS.get(group.rpartition(".")[2], ())
+    return [member for member in members if not hasattr(part, member)]
 
 
 def owner(point: EntryPoint) -> str:

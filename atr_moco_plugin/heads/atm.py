@@ -66,7 +66,8 @@ class AtmHead(nn.Module):
         config: see :class:`AtmHeadConfig`.
 
     Raises:
-        ValueError: ``albef`` with so many fusion layers that no text-only layer is left.
+        ValueError: the text encoder is another than BERT, or ``albef`` with so many fusion layers
+            that no text-only layer is left.
     """
 
     config_class = AtmHeadConfig
@@ -77,6 +78,11 @@ class AtmHead(nn.Module):
         super().__init__()
         self.config = config or AtmHeadConfig()
         self.audio_width = audio_width
+        if not isinstance(text_encoder, BertEncoder):
+            raise ValueError(
+                "The head atm needs the text encoder bert, but got "
+                f"{type(text_encoder).__name__}; take the head fusion, which goes with any."
+            )
         depth = len(text_encoder.layers)
         self.layers: nn.ModuleList | None = None
         if self.config.fusion == "albef":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from fairseq2.recipe.cli import main
-
+from atr_moco_plugin.hosts.fairseq2.compat import training_main
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog
 from atr_moco_plugin.hosts.fairseq2.recipe import RetrievalRecipe
@@ -18,4 +17,4 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
         config_class: its defaults are the recipe's.
     """
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    main(RetrievalRecipe(config_class))
+    training_main(RetrievalRecipe(config_class))

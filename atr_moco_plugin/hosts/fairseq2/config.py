@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from typing_extensions import override
 from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.init import find_source, start_from
-from atr_moco_plugin.hosts.fairseq2.model import FAMILY
+from atr_moco_plugin.hosts.fairseq2.model import FAMILY, leave_options_of_replaced_parts
 from atr_moco_plugin.hosts.fairseq2.optim import OPTIMIZER, RetrievalAdamWConfig
 
 
@@ -225,9 +225,13 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     def structure(self, resolver: DependencyResolver) -> None:
         # The root is visited first, its fields afterwards.
         self.criterion = self.criterion_section
+        default = next(x.default_factory for x in fields(self) if x.name == "criterion")
+        self.criterion.leave_options_of(default())
+        merger = resolver.resolve(ConfigMerger)
+        leave_options_of_replaced_parts(self.model, merger)
         source = find_source(self.init)
         if source is not None:
-            start_from(source, self.model, resolver.resolve(ConfigMerger))
+            start_from(source, self.model, merger)
             if source.tokenizer is not None:
                 # Another one would give the text tower other ids than it was trained with.
                 self.tokenizer.name = str(source.tokenizer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from fairseq2.recipe.config import SupportsStructure
 from fairseq2.recipe.error import RecipeError
@@ -11,8 +12,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.config import structure
-from atr_moco_plugin.criterion import Atc
-from atr_moco_plugin.plugins import load
+from atr_moco_plugin.plugins import load, missing
 
 
 @dataclass(kw_only=True)
@@ -32,6 +32,20 @@ class CriterionSection(SupportsStructure):
     config: object = field(default_factory=dict)
     """Options of that criterion."""
 
+    def leave_options_of(self, default: CriterionSection) -> None:
+        """Take none of the options that a recipe sets for its own criterion, and that are merged
+        with those that are set here, where this is another criterion that does not know them."""
+        if self.name in (None, default.name) or not (
+            isinstance(self.config, dict) and isinstance(default.config, dict)
+        ):
+            return
+        try:
+            known = {x.name for x in fields(self.kind.config_class)}
+        except ValueError:
+            return  # `structure` says what is wrong with the name
+        merged = default.config.items()
+        self.config = {k: v for k, v in self.config.items() if k in known or (k, v) not in merged}
+
     @override
     def structure(self, resolver: DependencyResolver) -> None:
         if self.name is None:
@@ -48,13 +62,40 @@ class CriterionSection(SupportsStructure):
     def _structured(self) -> object:
         if not isinstance(self.config, dict):
             return self.config  # already an object of the criterion's own config class
-        config_class = load("criteria", str(self.name)).config_class
-        return structure(config_class, self.config, "criterion.config")
+        return structure(self.kind.config_class, self.config, "criterion.config")
 
-    def build(self, model: Module) -> Atc:
-        """Wrap a model in the criterion.
+    @property
+    def kind(self) -> Any:
+        """The criterion's class.
 
         Raises:
-            ValueError: for an unknown name or option, or one that does not fit the model.
+            ValueError: when there is none of that name, or it lacks what a criterion has.
         """
-        return load("criteria", str(self.name))(model, self._structured())
+        kind = load("criteria", str(self.name))
+        if absent := missing("criteria", kind):
+            raise ValueError(
+                f"The criterion {self.name!r} ({kind.__module__}.{kind.__qualname__}) has no "
+                f"`{absent[0]}`; docs/plugins.md says what a criterion offers."
+            )
+        return kind
+
+    @property
+    def matches(self) -> bool:
+        """Whether the criterion trains the matching head."""
+        return "loss_atm" in self.kind.measures
+
+    def build(self, model: Module) -> Any:
+        """Wrap a model in the criterion, whatever its class.
+
+        Raises:
+            ValueError: for an unknown name or option, one that does not fit the model, or a
+                criterion that lacks what one has.
+        """
+        criterion = self.kind(model, self._structured())
+        for name in ("model", "temperature"):
+            if not hasattr(criterion, name):
+                raise ValueError(
+                    f"The criterion {self.name!r} has no `{name}` once it is built; "
+                    "docs/plugins.md says what a criterion offers."
+                )
+        return criterion

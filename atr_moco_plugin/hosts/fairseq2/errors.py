@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fairseq2.model_checkpoint import CorruptModelCheckpointError
 from fairseq2.recipe.error import RecipeConfigParseError, RecipeError
+
+from atr_moco_plugin.hosts.fairseq2.compat import ModelFileError
 
 
 @contextmanager
@@ -37,13 +38,13 @@ class ReadableLog(logging.Filter):
         """Rewrite the record in place; False drops it."""
         if record.getMessage().startswith("Environment Variables"):
             return False
-        for handler in logging.getLogger().handlers:
+        for handler in logging.getLogger().handlers + logging.getLogger("fairseq2").handlers:
             # fairseq2 makes its console handler only when a recipe runs.
             if not isinstance(handler, logging.FileHandler) and not handler.filters:
                 handler.addFilter(_is_short)
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, (RecipeConfigParseError, CorruptModelCheckpointError)):
-            start = f"{error.path}: " if isinstance(error, CorruptModelCheckpointError) else ""
+        if isinstance(error, (RecipeConfigParseError, ModelFileError)):
+            start = f"{error.path}: " if isinstance(error, ModelFileError) else ""
             record.msg, record.args = start + _folded(error), ()
             record.exc_info = record.exc_text = None
         return True

@@ -8,17 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fairseq2.logging import log
-from fairseq2.recipe.base import Recipe, RecipeContext
-from fairseq2.recipe.cli import main
+from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.error import RecipeError
 from fairseq2.runtime.dependency import DependencyContainer
-from fairseq2.task import Task
+from fairseq2.utils.progress import ProgressReporter
 from torch import Tensor
 from typing_extensions import override
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.hosts.fairseq2.compat import (
+    EvalRecipe,
+    Task,
+    config_as,
+    dataset_as,
+    evaluation_main,
+)
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog, one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.evaluate_task import Checkpoint, Evaluate
@@ -46,10 +52,10 @@ def run_evaluation() -> None:
                 "of its own, since it would overwrite config.yaml and retrieval.json there."
             )
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    main(EvaluateRecipe())
+    evaluation_main(EvaluateRecipe())
 
 
-class EvaluateRecipe(Recipe):
+class EvaluateRecipe(EvalRecipe):
     """Evaluate retrieval with a checkpoint of a training run."""
 
     @property
@@ -67,7 +73,7 @@ class EvaluateRecipe(Recipe):
             return self._create_task(context)
 
     def _create_task(self, context: RecipeContext) -> Task:
-        config = context.get_config_as(EvaluateRecipeConfig)
+        config = config_as(context, EvaluateRecipeConfig)
         if config.run is None:
             raise RecipeError(
                 "`run` is missing; give the output folder of a training run: --config run=FOLDER."
@@ -78,17 +84,18 @@ class EvaluateRecipe(Recipe):
         shards = read_state(checkpoint)
         load_model(model, shards, checkpoint)
         model.requires_grad_(False).eval()
-        dataset = context.get_dataset_as(AudioTextDataset)
+        dataset = dataset_as(context, AudioTextDataset)
         dataset.read_with(AudioReader(config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once
         log.info("{}", dataset.summary())
+        device = context.gangs.root.device
         return Evaluate(
             config,
-            Checkpoint(run, checkpoint, trained, model.to(context.device), temperature_of(shards)),
+            Checkpoint(run, checkpoint, trained, model.to(device), temperature_of(shards)),
             dataset,
-            context.device,
+            device,
             context.output_dir,
-            context.progress_reporter,
+            context.resolver.resolve(ProgressReporter),
         )
 
 

@@ -13,7 +13,6 @@ import torch
 from fairseq2.device import Device
 from fairseq2.logging import log
 from fairseq2.recipe.error import RecipeError
-from fairseq2.task import Task
 from fairseq2.utils.progress import ProgressReporter
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,6 +33,7 @@ from atr_moco_plugin.evaluation.encode import (
 )
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
+from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.progress import progress

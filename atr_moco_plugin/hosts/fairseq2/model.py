@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from fairseq2.nn.fsdp import FSDPWrapper
+from fairseq2.recipe.config import ModelSection
+from fairseq2.utils.config import ConfigMerger
 from torch.nn import Module
 
 from atr_moco_plugin.model import PartConfig, RetrievalModelConfig
@@ -74,6 +77,21 @@ ARCHITECTURES: dict[str, Callable[[], RetrievalModelConfig]] = {
     "small": small,
     "toy": toy,
 }
+
+
+def leave_options_of_replaced_parts(section: ModelSection, merger: ConfigMerger) -> None:
+    """Where a model section names another encoder or head than its architecture has, take none of
+    the options that the architecture gives to its own: they are not the other part's."""
+    make, overrides = ARCHITECTURES.get(section.arch or ""), section.config_overrides or {}
+    if section.family != FAMILY or make is None:
+        return
+    architecture = asdict(make())
+    for part in ("audio", "text", "head"):
+        name = dict(overrides.get(part) or {}).get("name", architecture[part]["name"])
+        if name != architecture[part]["name"]:
+            architecture[part] = {"name": name, "config": {}}
+            # The parts of `base` have no options.
+            section.arch, section.config_overrides = "base", merger.merge(architecture, overrides)
 
 
 def convert_state_dict(

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairseq2.logging import log
+from fairseq2.recipe.base import RecipeContext
 from fairseq2.runtime.dependency import DependencyResolver
 from fairseq2.utils.validation import Validatable, ValidationResult
-from torch.nn import Module
 from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
+from atr_moco_plugin.hosts.fairseq2.compat import data_parallel_model
 from atr_moco_plugin.optim import parameter_groups
 
 OPTIMIZER = "retrieval_adamw"
@@ -63,7 +64,7 @@ class RetrievalAdamWConfig(Validatable):
 
 def create_optimizer(resolver: DependencyResolver, config: RetrievalAdamWConfig) -> Optimizer:
     """Make the optimizer of the model that is trained."""
-    model = resolver.resolve(Module)
+    model = data_parallel_model(RecipeContext(resolver))
     groups = parameter_groups(
         # DDP's wrapper would put a prefix before every name.
         getattr(model, "module", model),

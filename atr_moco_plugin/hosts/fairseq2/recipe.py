@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from fairseq2.checkpoint import CheckpointDir
+from fairseq2.checkpoint import CheckpointManager
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
-from fairseq2.recipe.base import Recipe, RecipeContext
+from fairseq2.metrics.recorders import MetricRecorder
+from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.error import RecipeError
 from fairseq2.recipe.model import RecipeModel
 from fairseq2.runtime.dependency import DependencyContainer
-from fairseq2.task import Task
 from torch.nn import Module
 from transformers import PreTrainedTokenizerFast
 from typing_extensions import override
 
-from atr_moco_plugin.criterion import Atc, MocoAtc
+from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.data.batch import Tokenize
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loader import PairLoader
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.hosts.fairseq2.compat import (
+    Task,
+    TrainRecipe,
+    checkpoint_dir,
+    config_as,
+    create_trainer,
+    data_parallel_model,
+    dataset_as,
+    replaced,
+    trained_module,
+)
 from atr_moco_plugin.hosts.fairseq2.config import (
     CaptionTokenizerSection,
     RetrievalDatasetSection,
@@ -41,7 +51,7 @@ from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
 
 
-class RetrievalRecipe(Recipe):
+class RetrievalRecipe(TrainRecipe):
     """Train a retrieval model and evaluate its best checkpoint.
 
     Args:
@@ -64,7 +74,7 @@ class RetrievalRecipe(Recipe):
     def prepare_model(self, context: RecipeContext, model: RecipeModel) -> Any:
         # The criterion owns momentum copies, queues and temperature, so it is what is trained,
         # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
-        # thrown away again right after; of what this older hook returns, `module` is kept.
+        # thrown away again right after; this older hook is there in 0.7 too.
         config = self._config(context)
         model.module.freeze()  # fairseq2 has made every parameter trainable
         if config.init == "pretrained":
@@ -72,19 +82,14 @@ class RetrievalRecipe(Recipe):
         if context.gangs.root.rank == 0:
             save_model_config(context.output_dir, model.config, model.module)
         with one_line_errors():
-            return SimpleNamespace(module=config.criterion_section.build(model.module))
+            return replaced(model, config.criterion_section.build(model.module))
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
         # False would be DDP's find_unused_parameters, a walk over the graph in every step. Only a
         # criterion that leaves a part of the model out needs it, as those without a matching loss
         # do with the head.
-        return self._matches(context)
-
-    def _matches(self, context: RecipeContext) -> bool:
-        """Whether the criterion trains the matching head."""
-        name = self._config(context).criterion_section.name
-        return "loss_atm" in load("criteria", str(name)).measures
+        return self._config(context).criterion_section.matches
 
     @override
     def create_task(self, context: RecipeContext) -> Task:
@@ -93,8 +98,8 @@ class RetrievalRecipe(Recipe):
 
     def _create_task(self, context: RecipeContext) -> Task:
         config = self._config(context)
-        criterion = context.get_model_as(Atc)
-        dataset = context.get_dataset_as(AudioTextDataset)
+        criterion = trained_module(context)
+        dataset = dataset_as(context, AudioTextDataset)
         dataset.read_with(AudioReader(config.dataset.decoder, config.dataset.cache_dir))
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(
@@ -107,30 +112,29 @@ class RetrievalRecipe(Recipe):
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
 
         # An untrained head would only shuffle the candidates.
-        rerank_k = config.evaluation.rerank_k if self._matches(context) else 0
+        rerank_k = config.evaluation.rerank_k if config.criterion_section.matches else 0
         eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
         reader = train_reader(config, dataset, to_tokens, context.gangs)
         fit_queue(criterion, reader.num_examples)
         unit = RetrievalTrainUnit(
             criterion,
-            context.get_data_parallel_model(),
+            data_parallel_model(context),
             make_hooks(config.hooks, criterion, context),
-            context.metric_recorder,
+            context.resolver.resolve(MetricRecorder),
             warn_after=(config.regime.num_steps or 1_000) // 2,
         )
         valid_unit, valid_reader = eval_unit(
             config.dataset.valid_split, rerank_k if config.evaluation.rerank_while_training else 0
         )
-        trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
-        checkpoint_dir = context.resolver.resolve(CheckpointDir).path
+        trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
         splits = [config.dataset.valid_split]
         if config.evaluation.test_split is not None:
             splits.append(config.evaluation.test_split)
         return TrainAndEvaluate(
             trainer,
             criterion,
-            context.get_checkpoint_manager(),
-            checkpoint_dir or context.output_dir / "checkpoints",
+            context.resolver.resolve(CheckpointManager),
+            checkpoint_dir(context),
             {split: partial(eval_unit, split, rerank_k) for split in splits},
             dataset,
             reader.num_examples,
@@ -151,10 +155,10 @@ class RetrievalRecipe(Recipe):
         options = config.evaluation
         relevance = dataset.relevance(split)
         captions = caption_batches(
-            relevance.captions, to_tokens, options.batch_size, context.device
+            relevance.captions, to_tokens, options.batch_size, context.gangs.root.device
         )
         unit = RetrievalEvalUnit(
-            context.get_model_as(Atc),
+            trained_module(context),
             relevance,
             captions,
             rerank_k=rerank_k,
@@ -166,7 +170,7 @@ class RetrievalRecipe(Recipe):
         )
 
     def _config(self, context: RecipeContext) -> RetrievalRecipeConfig:
-        return context.get_config_as(RetrievalRecipeConfig)
+        return config_as(context, RetrievalRecipeConfig)
 
 
 def make_tokenizer(
@@ -194,7 +198,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:
         )
 
 
-def fit_queue(criterion: Atc, num_examples: int) -> None:
+def fit_queue(criterion: Any, num_examples: int) -> None:
     """A queue longer than an epoch holds every item more than once: say so, and let one that grows
     not grow so far."""
     if isinstance(criterion, MocoAtc):
@@ -228,14 +232,14 @@ def train_reader(
         prefetch=section.prefetch,
         captions=section.captions,
         max_bad=section.max_bad_clips,
-        pin_memory=gangs.device.type == "cuda",
+        pin_memory=gangs.root.device.type == "cuda",
         augment=section.augment,
     )
     return PairReader(loader, config.trainer.grad_accumulation.num_batches)
 
 
 def make_hooks(
-    sections: Mapping[str, object], criterion: Atc, context: RecipeContext
+    sections: Mapping[str, object], criterion: Any, context: RecipeContext
 ) -> dict[str, Any]:
     """Hooks on the queues, on rank 0 alone, since the queues are the same on every rank.
 

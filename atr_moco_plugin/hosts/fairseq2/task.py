@@ -13,14 +13,13 @@ from fairseq2.gang import Gangs
 from fairseq2.logging import log
 from fairseq2.metrics import MetricBag
 from fairseq2.recipe.error import RecipeError
-from fairseq2.task import Task
-from fairseq2.trainer import Trainer
 from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.evaluation.tables import split_report
 from atr_moco_plugin.evaluation.testsets import test_set_name
+from atr_moco_plugin.hosts.fairseq2.compat import Task, Trainer
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
@@ -73,7 +72,7 @@ class TrainAndEvaluate(Task):
         self._config = config
         # Read now: the trainer closes the process groups when it is done.
         self._rank, self._world_size = gangs.root.rank, gangs.root.size
-        self._device = gangs.device
+        self._device = gangs.root.device
 
     @override
     def run(self) -> None:

@@ -11,19 +11,18 @@ from fairseq2.logging import log
 from fairseq2.metrics import Mean, MetricBag
 from fairseq2.metrics.recorders import MetricRecorder
 from fairseq2.recipe.error import RecipeError
-from fairseq2.recipe.evaluator import EvalUnit
-from fairseq2.recipe.trainer import TrainUnit
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
 
-from atr_moco_plugin.criterion import PRIOR_ENTROPY, TEMPERATURE_RANGE, Atc
+from atr_moco_plugin.criterion import PRIOR_ENTROPY, TEMPERATURE_RANGE
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
 from atr_moco_plugin.evaluation.candidates import Cosines
 from atr_moco_plugin.evaluation.encode import CaptionBatches, Encoded, encode_text
 from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation, Relation
 from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
+from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit, TrainUnit
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
 from atr_moco_plugin.rank import RankLogger
 
@@ -36,7 +35,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
     """One call of the criterion a batch; hooks and the watch on the matching head at each report.
 
     Args:
-        criterion: the bare criterion module.
+        criterion: the bare criterion module, as ``docs/plugins.md`` describes one.
         dp_model: the same, wrapped for data parallelism.
         hooks: name to hook; each is asked to log at every report.
         recorder: where the scalars of the hooks go.
@@ -45,7 +44,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
 
     def __init__(
         self,
-        criterion: Atc,
+        criterion: Any,
         dp_model: Module,
         hooks: Mapping[str, Any],
         recorder: MetricRecorder,
@@ -142,7 +141,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
 
     def __init__(
         self,
-        criterion: Atc,
+        criterion: Any,
         relevance: Relevance,
         captions: CaptionBatches,
         *,

@@ -1,0 +1,168 @@
+"""What differs between fairseq2 0.7 and 0.8; nothing else in this package asks for the version.
+
+0.8 is the version the rest is written for. Under 0.7, which is what resolves beside laion-clap, the
+names below are what comes closest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fairseq2
+from fairseq2.recipe.base import RecipeContext
+from fairseq2.recipe.model import RecipeModel
+from torch.nn import Module
+
+BatchT = TypeVar("BatchT", contravariant=True)
+ConfigT = TypeVar("ConfigT")
+DatasetT = TypeVar("DatasetT")
+
+V08 = tuple(int(x) for x in fairseq2.__version__.split(".")[:2]) >= (0, 8)
+
+# The old homes of the units exist in both; the new ones cannot be imported first.
+from fairseq2.recipe.evaluator import EvalUnit as _EvalUnit
+from fairseq2.recipe.trainer import TrainUnit as _TrainUnit
+
+if V08:
+    from fairseq2.checkpoint import CheckpointDir
+    from fairseq2.model_checkpoint import CorruptModelCheckpointError as ModelFileError
+    from fairseq2.recipe.base import Recipe as EvalRecipe
+    from fairseq2.recipe.base import Recipe as TrainRecipe
+    from fairseq2.recipe.cli import main as evaluation_main
+    from fairseq2.recipe.cli import main as training_main
+    from fairseq2.task import Task
+    from fairseq2.trainer import Trainer
+
+    EvalUnit, TrainUnit = _EvalUnit, _TrainUnit
+else:
+    from fairseq2.model_checkpoint import ModelCheckpointError as ModelFileError
+    from fairseq2.recipe import cli as _cli
+    from fairseq2.recipe.base import EvalRecipe as _EvalRecipe
+    from fairseq2.recipe.base import TrainRecipe as _TrainRecipe
+    from fairseq2.recipe.model import _StandardRecipeModel
+    from fairseq2.recipe.task import Task
+    from fairseq2.recipe.trainer import Trainer
+
+    class TrainRecipe(_TrainRecipe):
+        """A training recipe with the method of 0.8."""
+
+        def create_trainer(self, context: RecipeContext) -> Any:
+            return self.create_task(context)
+
+    class EvalRecipe(_EvalRecipe):
+        """An evaluation recipe with the method of 0.8."""
+
+        def create_evaluator(self, context: RecipeContext) -> Any:
+            return self.create_task(context)
+
+    class TrainUnit(_TrainUnit[BatchT]):
+        """A unit whose ``model``, which 0.7 asks for, :func:`create_trainer` sets."""
+
+        model: Any = None
+
+    class EvalUnit(_EvalUnit[BatchT]):
+        """A unit whose ``model``, which 0.7 asks for, :func:`create_trainer` sets."""
+
+        model: Any = None
+
+    def training_main(recipe: TrainRecipe) -> None:
+        """Run a training recipe with the arguments of the command line."""
+        _without_rich()
+        _cli.train_main(recipe)
+
+    def evaluation_main(recipe: EvalRecipe) -> None:
+        """Run an evaluation recipe with the arguments of the command line."""
+        _without_rich()
+        _cli.eval_main(recipe)
+
+    def _without_rich() -> None:
+        """Do what ``--no-rich`` does in 0.8: plain lines in the log, no progress bars."""
+        if "--no-rich" in sys.argv:
+            sys.argv.remove("--no-rich")
+            os.environ["FAIRSEQ2_NO_PROGRESS"] = "1"
+            _cli.configure_rich_logging = _configure_plain_logging
+
+    def _configure_plain_logging() -> None:
+        logger = logging.getLogger("fairseq2")
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        first = os.environ.get("RANK", "0") == "0"
+        handler = logging.StreamHandler() if first else logging.NullHandler()
+        line = "%(asctime)s %(levelname)s: %(name)s - %(message)s"
+        handler.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+__all__ = [
+    "EvalRecipe",
+    "EvalUnit",
+    "ModelFileError",
+    "Task",
+    "TrainRecipe",
+    "TrainUnit",
+    "Trainer",
+    "checkpoint_dir",
+    "config_as",
+    "create_trainer",
+    "data_parallel_model",
+    "dataset_as",
+    "evaluation_main",
+    "replaced",
+    "trained_module",
+    "training_main",
+]
+
+
+def config_as(context: RecipeContext, kls: type[ConfigT]) -> ConfigT:
+    """The recipe's configuration."""
+    return context.get_config_as(kls) if V08 else context.config.as_(kls)
+
+
+def dataset_as(context: RecipeContext, kls: type[DatasetT]) -> DatasetT:
+    """The data set of the section ``dataset``."""
+    return context.get_dataset_as(kls) if V08 else context.default_dataset.as_(kls)
+
+
+def trained_module(context: RecipeContext) -> Module:
+    """What is trained, without the wrapper for data parallelism."""
+    return context.get_model() if V08 else context.model.base_module
+
+
+def data_parallel_model(context: RecipeContext) -> Module:
+    """What is trained, in the wrapper for data parallelism where there is one."""
+    return context.get_data_parallel_model() if V08 else context.model.module
+
+
+def checkpoint_dir(context: RecipeContext) -> Path:
+    """Where the trainer saves."""
+    chosen = context.resolver.resolve(CheckpointDir).path if V08 else None
+    return chosen or context.output_dir / "checkpoints"
+
+
+def replaced(model: RecipeModel, module: Module) -> Any:
+    """What ``prepare_model`` returns to have another module trained in place of the model's."""
+    if V08:
+        # Of what this older hook returns, `module` is kept.
+        return _Holder(module)
+    return _StandardRecipeModel(module, model.config, model.family, model.newly_initialized)
+
+
+class _Holder:
+    def __init__(self, module: Module) -> None:
+        self.module = module
+
+
+def create_trainer(
+    context: RecipeContext, unit: Any, reader: Any, valid_unit: Any, valid_reader: Any
+) -> Trainer:
+    """fairseq2's trainer with one unit to train and one to validate."""
+    if not V08:
+        unit.model = valid_unit.model = context.model
+    return context.create_trainer(unit, reader, [valid_unit], [valid_reader])
