@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 RATE = 48_000
 CLIPS = 8
@@ -51,7 +53,6 @@ def _add_clip(tar: tarfile.TarFile, index: int) -> None:
 
 def write_hub(home: Path) -> None:
     """A Hugging Face cache with the three tokenizers and two text towers of one layer."""
-    import torch
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
     torch.manual_seed(0)
@@ -139,10 +140,25 @@ def make_small() -> None:
     clap_module.model.create_htsat_model = small_htsat
 
 
+def keep_weights(folder: Path) -> None:
+    """Let every process write its state after each step, as ``<rank>.pt``."""
+    from atr_moco_plugin.hosts.laion_clap.model import CriterionForward
+
+    step = CriterionForward.on_optimizer_step
+
+    def kept(model) -> None:
+        step(model)
+        torch.save(model.state_dict(), folder / f"{os.environ['RANK']}.pt")
+
+    CriterionForward.on_optimizer_step = kept
+
+
 if __name__ == "__main__":
     from atr_moco_plugin.hosts.laion_clap.__main__ import main
     from atr_moco_plugin.hosts.laion_clap.requirements import find_laion_clap, put_on_path
 
     put_on_path(find_laion_clap())
     make_small()
+    if "CLAP_WORLD_QUEUES" in os.environ:
+        keep_weights(Path(os.environ["CLAP_WORLD_QUEUES"]))
     sys.exit(main(sys.argv[1:]))

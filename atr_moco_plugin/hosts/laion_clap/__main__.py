@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from atr_moco_plugin.hosts.laion_clap.export import export_main
-from atr_moco_plugin.hosts.laion_clap.launch import train
+from atr_moco_plugin.hosts.laion_clap.launch import prepare
+from atr_moco_plugin.hosts.laion_clap.options import help_text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,13 +17,19 @@ def main(argv: Sequence[str]) -> int:
         argv: arguments after the program name.
 
     Returns:
-        The exit code; 1 after one sentence on standard error.
+        The exit code; 1 after one sentence on standard error when something is missing or wrong.
     """
     try:
-        return export_main(argv[1:]) if argv[:1] == ["export"] else train(argv)
+        if argv[:1] == ["export"]:
+            return export_main(argv[1:])
+        if {"-h", "--help"} & set(argv):
+            print(help_text(argv))
+            return 0
+        launch = prepare(argv)
     except ValueError as ex:
         print(f"error: {ex}", file=sys.stderr)
         return 1
+    return launch.run()
 
 
 if __name__ == "__main__":

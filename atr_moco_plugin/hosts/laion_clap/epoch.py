@@ -81,6 +81,7 @@ class StepLog:
         self._clap = clap
         self._tb_writer = tb_writer
         self._last = last
+        self._wandb = args.wandb
         self._on = args.rank == 0 and bool(args.logs) and args.logs.lower() != "none"
         self._rank: RankLogger | None = None
         if self._on and clap.moco.queues:
@@ -108,9 +109,14 @@ class StepLog:
             self._scalars("train", measures, step)
 
     def _scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        named = {f"{group}/{name}": value for name, value in values.items()}
         if self._tb_writer is not None:
-            for name, value in values.items():
-                self._tb_writer.add_scalar(f"{group}/{name}", value, step)
+            for name, value in named.items():
+                self._tb_writer.add_scalar(name, value, step)
+        if self._wandb:
+            import wandb
+
+            wandb.log({**named, "step": step})
 
 
 def _seed(seed: int, epoch: int, rank: int) -> None:

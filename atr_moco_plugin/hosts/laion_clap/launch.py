@@ -1,104 +1,119 @@
 """LAION-CLAP's training with another criterion: its own ``main`` with a few names replaced.
 
 ``create_model`` gives the model its criterion, ``ClipLoss`` hands on the loss that the model has
-computed, ``train_one_epoch`` follows the optimizer, ``DistributedDataParallel`` works on CPUs, and
-audio is decoded where torchaudio cannot.
+computed, ``train_one_epoch`` follows the optimizer, ``DistributedDataParallel`` works on CPUs and
+leaves evaluation alone, and audio is decoded where torchaudio cannot.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from atr_moco_plugin.hosts.laion_clap import decode
 from atr_moco_plugin.hosts.laion_clap.epoch import follow_epoch
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
-from atr_moco_plugin.hosts.laion_clap.options import Options, check_theirs, help_text, parse
+from atr_moco_plugin.hosts.laion_clap.options import Options, check_theirs, parse
 from atr_moco_plugin.hosts.laion_clap.requirements import (
     check_hub_files,
     find_laion_clap,
     put_on_path,
 )
-from atr_moco_plugin.hosts.laion_clap.weights import load_clap, numpy_scalars
+from atr_moco_plugin.hosts.laion_clap.weights import (
+    has_criterion,
+    load_clap,
+    numpy_scalars,
+    read_clap,
+)
 
 
-def train(argv: Sequence[str]) -> int:
-    """Run LAION-CLAP's training.
+@dataclass
+class Launch:
+    """A training that has everything it needs.
 
-    Args:
-        argv: its arguments and this package's.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: when something is missing or does not fit, before anything is trained.
+    Attributes:
+        options: this package's options.
+        theirs: LAION-CLAP's arguments.
+        pretrained: CLAP weights to start from, or ``None``.
     """
-    if {"-h", "--help"} & set(argv):
-        print(help_text(argv))
-        return 0
-    options, theirs = parse(argv)
-    put_on_path(find_laion_clap())
-    check_hub_files()
-    with _replaced(sys, "argv", ["laion_clap.training.main", *theirs]):
-        import training.main as laion
-        from training.params import parse_args
 
-        args = parse_args()
-        check_theirs(args)
-        check_hub_files(args.tmodel)
-        options.config = _with_seed(options.config, args.seed)
-        with criterion_in(laion, options), numpy_scalars():
+    options: Options
+    theirs: list[str]
+    pretrained: dict[str, Tensor] | None
+
+    def run(self) -> int:
+        """Run LAION-CLAP's ``main``; returns the exit code."""
+        import training.main as laion
+
+        with (
+            _their_arguments(self.theirs),
+            criterion_in(laion, self.options, self.pretrained),
+            numpy_scalars(),
+        ):
             # It says -1 after a message of its own, such as that the log folder exists.
             return 1 if laion.main() == -1 else 0
 
 
+def prepare(argv: Sequence[str]) -> Launch:
+    """Check everything that can be checked before LAION-CLAP's ``main`` runs.
+
+    Args:
+        argv: its arguments and this package's.
+
+    Raises:
+        ValueError: when something is missing or does not fit, with what to do.
+    """
+    options, theirs = parse(argv)
+    put_on_path(find_laion_clap())
+    check_hub_files()
+    from training.params import parse_args
+
+    with _their_arguments(theirs):
+        args = parse_args()
+    check_theirs(args)
+    check_hub_files(args.tmodel)
+    if args.resume is not None and not (os.path.isfile(args.resume) and has_criterion(args.resume)):
+        raise ValueError(
+            f"--resume {args.resume} is not a checkpoint of a training with this launcher; start "
+            "from other CLAP weights with --pretrained."
+        )
+    if hasattr(options.config, "seed"):
+        options.config = replace(options.config, seed=args.seed)
+    pretrained = None if options.pretrained is None else read_clap(options.pretrained)
+    return Launch(options, theirs, pretrained)
+
+
 @contextmanager
-def criterion_in(laion: Any, options: Options) -> Iterator[None]:
+def criterion_in(
+    laion: Any, options: Options, pretrained: dict[str, Tensor] | None = None
+) -> Iterator[None]:
     """Put a criterion into LAION-CLAP's modules for a while.
 
     Args:
         laion: its module ``training.main``.
         options: the criterion and its options.
+        pretrained: CLAP weights to start from.
     """
-    theirs = laion.create_model
-
-    @functools.wraps(theirs)
-    def create_model(*args: Any, **kwargs: Any) -> tuple[nn.Module, Any]:
-        clap, config = theirs(*args, **kwargs)
-        if options.pretrained is not None:
-            load_clap(clap, options.pretrained)
-        clap = add_criterion(clap, options.criterion_class, options.config, options.head)
-        return clap, config
-
     loop = sys.modules[laion.train_one_epoch.__module__]
     data = sys.modules[laion.get_data.__module__]
     with ExitStack() as stack:
         for owner, name, value in (
-            (laion, "create_model", create_model),
+            (laion, "create_model", _with_criterion(laion.create_model, options, pretrained)),
             (laion, "train_one_epoch", follow_epoch(laion.train_one_epoch, options.rank_every)),
             (loop, "ClipLoss", ModelLoss),
-            (nn.parallel, "DistributedDataParallel", _data_parallel),
+            (nn.parallel, "DistributedDataParallel", DataParallel),
             *([(data.wds, "torch_audio", decode.soundfile_audio)] if decode.needed() else []),
         ):
             stack.enter_context(_replaced(owner, name, value))
         yield
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 class ModelLoss:
@@ -111,14 +126,47 @@ class ModelLoss:
         return audio_features
 
 
-_DistributedDataParallel = nn.parallel.DistributedDataParallel
+class DataParallel(DistributedDataParallel):
+    """DDP as LAION-CLAP calls it.
+
+    It gives a device id on CPUs too, which DDP refuses there. And it evaluates on the first rank
+    alone: DDP would wait for the others there, to send them the buffers of batch normalisation.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Any = None, **options: Any) -> None:
+        on_cpu = next(module.parameters()).device.type == "cpu"
+        super().__init__(module, device_ids=None if on_cpu else device_ids, **options)
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        """What the module returns; gradients are averaged over the ranks in training alone."""
+        if not self.training:
+            return self.module(*inputs, **kwargs)
+        return super().forward(*inputs, **kwargs)
 
 
-def _data_parallel(module: nn.Module, device_ids: Any = None, **options: Any) -> nn.Module:
-    """DDP, which refuses the CPU as a device id where LAION-CLAP gives one in any case."""
-    on_cpu = next(module.parameters()).device.type == "cpu"
-    return _DistributedDataParallel(module, device_ids=None if on_cpu else device_ids, **options)
+def _with_criterion(
+    theirs: Callable[..., Any], options: Options, pretrained: dict[str, Tensor] | None
+) -> Callable[..., Any]:
+    @functools.wraps(theirs)
+    def create_model(*args: Any, **kwargs: Any) -> tuple[nn.Module, Any]:
+        clap, config = theirs(*args, **kwargs)
+        if pretrained is not None:
+            load_clap(clap, pretrained)
+        clap = add_criterion(clap, options.criterion_class, options.config, options.head)
+        return clap, config
+
+    return create_model
 
 
-def _with_seed(config: Any, seed: int) -> Any:
-    return replace(config, seed=seed) if hasattr(config, "seed") else config
+def _their_arguments(arguments: list[str]) -> Any:
+    return _replaced(sys, "argv", ["laion_clap.training.main", *arguments])
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

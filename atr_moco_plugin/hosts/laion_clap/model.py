@@ -17,12 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
-from atr_moco_plugin.hosts.laion_clap.towers import (
-    TEXT_MODELS,
-    ClapPair,
-    audio_inputs,
-    audio_width,
-)
+from atr_moco_plugin.hosts.laion_clap.towers import ClapPair, audio_inputs, audio_width
 
 OWN = ("moco", "matching_head")
 """Submodules that are not CLAP's."""
@@ -46,9 +41,11 @@ class CriterionForward:
         from the outputs, so the loss must be among them. Otherwise what CLAP returns."""
         if not self.training or audio is None or text is None:
             return super().forward(audio, text, device)
+        # Captions come filled up to 77 tokens, of which most have a fifth.
+        length = int(text["attention_mask"].sum(dim=1).max())
         measures = self.moco(
             {"batch": audio_inputs(audio), "device": device},
-            {k: v.to(device, non_blocking=True) for k, v in text.items()},
+            {k: v[:, :length].to(device, non_blocking=True) for k, v in text.items()},
             *batch_ids(audio, device),
         )
         if not torch.isfinite(measures["loss"]):
@@ -90,14 +87,7 @@ def add_criterion(
     Returns:
         ``clap``.
 
-    Raises:
-        ValueError: for another text branch.
     """
-    if clap.text_branch_type not in TEXT_MODELS:
-        raise ValueError(
-            f"--tmodel is {clap.text_branch_type}, but the criterion needs token states of "
-            f"{' or '.join(TEXT_MODELS)}."
-        )
     pair = ClapPair(clap, None)
     if "loss_atm" in criterion_class.measures:
         pair.head = FusionHead(pair.text, audio_width(clap), head)
@@ -112,7 +102,6 @@ def add_criterion(
     object.__setattr__(criterion, "model", pair)
     clap.moco = criterion.to(clap.logit_scale_a.device)
     clap.__class__ = type("CriterionClap", (CriterionForward, type(clap)), {})
-    clap.register_load_state_dict_pre_hook(_accept_plain_clap)
     # Every rank enqueues the same rows, so DDP need not send the queues before each forward pass.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
         clap, [name for name, _ in clap.named_buffers() if "_queue." in name]
@@ -123,23 +112,3 @@ def add_criterion(
 def is_own(name: str) -> bool:
     """Whether an entry of a state dict is this package's and not CLAP's."""
     return name.split(".")[0] in OWN
-
-
-def _accept_plain_clap(
-    clap: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
-) -> None:
-    """Let a state dict without a criterion, such as an export, load as a fresh start."""
-    state_dict.pop(prefix + POSITION_IDS, None)
-    names = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
-    if any(map(is_own, names)):
-        return
-    own = {name: value.clone() for name, value in clap.state_dict().items() if is_own(name)}
-    for name in names:
-        # text_branch.x of CLAP is moco.text_m.module.branch.x of the momentum copy.
-        copy = "moco." + name.replace("_", "_m.module.", 1)
-        if copy in own:
-            own[copy] = state_dict[prefix + name]
-    if f"{prefix}logit_scale_a" in state_dict:
-        scale = state_dict[f"{prefix}logit_scale_a"]
-        own["moco.temperature"] = (-scale).exp().clamp(min=_MIN_TEMPERATURE).reshape(1)
-    state_dict.update({prefix + name: value for name, value in own.items()})

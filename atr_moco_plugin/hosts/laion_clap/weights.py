@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.hosts.laion_clap.model import POSITION_IDS, is_own
 
+_EXPECTED = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
+
 
 def numpy_scalars() -> AbstractContextManager[Any]:
     """Let ``torch.load`` with ``weights_only=True`` read numpy numbers.
@@ -30,6 +32,15 @@ def numpy_scalars() -> AbstractContextManager[Any]:
     )
 
 
+def has_criterion(path: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint is of a training with this host.
+
+    Raises:
+        ValueError: when the file cannot be read.
+    """
+    return any(map(is_own, _read(path)))
+
+
 def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """CLAP's own weights from any checkpoint of it: of its training, of this host, or plain.
 
@@ -42,36 +53,37 @@ def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: when the file is not there or is no CLAP checkpoint.
     """
-    expected = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
+    state = _read(path)
+    if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
+        raise ValueError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
+    return {name: value for name, value in state.items() if not is_own(name)}
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file; expected {expected}.")
+        raise ValueError(f"{path} is not a file; expected {_EXPECTED}.")
     try:
         with numpy_scalars():
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as ex:
         reason = str(ex).strip().splitlines()[0]
-        raise ValueError(f"{path} cannot be read as {expected}: {reason}") from ex
+        raise ValueError(f"{path} cannot be read as {_EXPECTED}: {reason}") from ex
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
-        raise ValueError(f"{path} holds no CLAP weights; expected {expected}.")
-    return {name: value for name, value in state.items() if not is_own(name)}
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def load_clap(clap: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a checkpoint into LAION's model.
+def load_clap(clap: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load what :func:`read_clap` read into LAION's model.
 
     Raises:
         ValueError: when it does not fit, with the names that differ.
     """
-    state = read_clap(path)
-    state.pop(POSITION_IDS, None)
     try:
-        clap.load_state_dict(state)
+        clap.load_state_dict({k: v for k, v in weights.items() if k != POSITION_IDS})
     except RuntimeError as ex:
         raise ValueError(
-            f"{path} does not fit the model; --amodel, --tmodel and --enable-fusion must be those "
-            f"it was trained with. {ex}"
+            "The weights of --pretrained do not fit the model; --amodel, --tmodel and "
+            f"--enable-fusion must be those they were trained with. {ex}"
         ) from ex
 
 

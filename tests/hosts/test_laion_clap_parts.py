@@ -1,0 +1,157 @@
+"""The parts of the LAION-CLAP host that need no ``laion_clap``."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from atr_moco_plugin.criterion import Atc, MocoAtc
+from atr_moco_plugin.hosts.laion_clap import requirements
+from atr_moco_plugin.hosts.laion_clap.__main__ import main
+from atr_moco_plugin.hosts.laion_clap.decode import soundfile_audio
+from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
+from atr_moco_plugin.hosts.laion_clap.options import parse
+from atr_moco_plugin.hosts.laion_clap.weights import export, numpy_scalars, read_clap
+
+
+def test_options_are_told_from_theirs() -> None:
+    options, theirs = parse(
+        [
+            *("--datasetnames", "audiocaps", "Clotho", "--criterion", "moco_atc", "--lr", "1e-4"),
+            *("--queue-size", "auto", "--momentum", "0.9", "--ema-momentum", "1", "--alpha", "0"),
+            *("--positives", "clip", "--wd", "0.0"),
+        ]
+    )
+    assert options.criterion_class is MocoAtc
+    assert options.config.queue_size == "auto"
+    assert (options.config.momentum, options.config.alpha) == (1.0, 0.0)
+    assert options.config.positives == "clip"
+    # --momentum is SGD's and stays where it was.
+    assert theirs == [
+        *("--datasetnames", "audiocaps", "Clotho", "--lr", "1e-4"),
+        *("--momentum", "0.9", "--wd", "0.0"),
+    ]
+
+
+def test_a_criterion_has_its_own_options_alone() -> None:
+    options, theirs = parse(["--criterion", "atc", "--queue-size", "8"])
+    assert options.criterion_class is Atc
+    assert theirs == ["--queue-size", "8"]  # which their parser refuses
+
+
+def test_the_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("--queue-size", "--ema-momentum", "export CHECKPOINT"))
+
+
+def test_ids_do_not_depend_on_where_the_tars_lie() -> None:
+    batch = {
+        "__url__": ["/data/audiocaps/train/0.tar", "/data/audiocaps/train/1.tar"],
+        "__key__": ["7", "7"],
+        "raw_text": ["A dog barks.", ["a dog barks"]],
+    }
+    clips, captions = batch_ids(batch, "cpu")
+    moved, _ = batch_ids({**batch, "__url__": [f"/mnt{url}" for url in batch["__url__"]]}, "cpu")
+    assert torch.equal(clips, moved)
+    assert clips[0] != clips[1]
+    assert captions[0] == captions[1]
+
+
+def test_captions_without_words_are_no_positives_of_each_other() -> None:
+    batch = {"__url__": ["a/b/0.tar"] * 2, "__key__": ["1", "2"], "raw_text": ["...", "..."]}
+    captions = batch_ids(batch, "cpu")[1]
+    assert captions[0] != captions[1]
+
+
+def test_a_batch_without_keys_is_refused() -> None:
+    with pytest.raises(ValueError, match="--dataset-type webdataset"):
+        batch_ids({"waveform": torch.zeros(1, 4)}, "cpu")
+
+
+def test_soundfile_decodes_what_torchaudio_would() -> None:
+    samples = np.stack([np.linspace(-0.5, 0.5, 100), np.zeros(100)], axis=1)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 48_000, format="FLAC", subtype="PCM_24")
+    decoded, rate = soundfile_audio("clip.flac", file.getvalue())
+    assert rate == 48_000
+    assert decoded.dtype == torch.float32
+    np.testing.assert_allclose(decoded.numpy(), samples.T, atol=1e-6)
+    assert soundfile_audio("clip.json", b"{}") is None
+
+
+def test_an_empty_cache_without_network_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirements.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"roberta-base \(tokenizer\).*HF_HUB_OFFLINE=1"):
+        requirements.check_hub_files()
+    with pytest.raises(ValueError, match=r"roberta-base \(tokenizer and weights\)"):
+        requirements.check_hub_files("roberta")
+    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(requirements.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match="the Hub does not answer"):
+        requirements.check_hub_files()
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("laion_clap", "pip install laion-clap"), ("torchvision", "torchvision is missing")],
+)
+def test_what_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, message: str
+) -> None:
+    for name in {"laion_clap", "torchvision"} - {missing}:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    find = requirements.find_spec
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        requirements, "find_spec", lambda name: None if name == missing else find(name)
+    )
+    with pytest.raises(ValueError, match=message):
+        requirements.find_laion_clap()
+
+
+def plain_weights() -> dict[str, torch.Tensor]:
+    return {
+        "logit_scale_a": torch.tensor(2.0),
+        "audio_projection.0.weight": torch.ones(2, 2),
+        "text_branch.embeddings.position_embeddings.weight": torch.ones(5, 2),
+    }
+
+
+def test_a_checkpoint_of_their_training_is_read_without_running_it(tmp_path: Path) -> None:
+    # Their schedule leaves a numpy number in the optimizer.
+    optimizer = {"param_groups": [{"lr": np.float64(0.25)}]}
+    state = {f"module.{name}": value for name, value in plain_weights().items()}
+    state["module.moco.temperature"] = torch.ones(1)
+    path = tmp_path / "epoch_1.pt"
+    torch.save({"epoch": 1, "state_dict": state, "optimizer": optimizer}, path)
+    assert read_clap(path).keys() == plain_weights().keys()
+    with numpy_scalars():
+        checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["optimizer"] == optimizer
+
+    out = tmp_path / "plain.pt"
+    assert export(path, out) == 4
+    exported = torch.load(out, weights_only=True)
+    assert exported["text_branch.embeddings.position_ids"].tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_what_is_no_checkpoint_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, other = tmp_path / "text.pt", tmp_path / "other.pt"
+    text.write_text("not a checkpoint")
+    torch.save({"weight": torch.ones(1)}, other)
+    for path, message in ((text, "cannot be read"), (other, "holds no CLAP weights")):
+        assert main(["export", str(path), str(tmp_path / "out.pt")]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.pt").exists()
