@@ -126,7 +126,13 @@ SMALL_CONFIG = {
         "model_type": "HTSAT",
         "model_name": "tiny",
     },
-    "text_cfg": {"context_length": 77, "vocab_size": 49_408, "width": 512, "heads": 8, "layers": 12},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49_408,
+        "width": 512,
+        "heads": 8,
+        "layers": 12,
+    },
     "joint_embed_shape": 32,
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.hosts.laion_clap import requirements
 from atr_moco_plugin.hosts.laion_clap.__main__ import main
 from atr_moco_plugin.hosts.laion_clap.decode import soundfile_audio
+from atr_moco_plugin.hosts.laion_clap.epoch import StepLog
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.options import parse
 from atr_moco_plugin.hosts.laion_clap.weights import export, numpy_scalars, read_clap
+from atr_moco_plugin.queue import EmbeddingQueue
 
 
 def test_options_are_told_from_theirs() -> None:
@@ -155,3 +159,30 @@ def test_what_is_no_checkpoint_is_refused(
         assert main(["export", str(path), str(tmp_path / "out.pt")]) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_measures_and_ranks_reach_the_writer(tmp_path: Path) -> None:
+    queue = EmbeddingQueue(4, 3)
+    queue.enqueue(torch.eye(3), torch.arange(3), torch.arange(3))
+    model = SimpleNamespace(
+        moco=SimpleNamespace(queues={"audio": queue}), measures={"loss": torch.tensor(2.5)}
+    )
+    written: list[tuple[str, float, int]] = []
+    writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar))
+    args = SimpleNamespace(rank=0, logs=str(tmp_path), name="run", wandb=False)
+    log = StepLog(model, args, rank_every=2, tb_writer=writer, last=3)
+    for step in (1, 2, 3):
+        log.log(step)
+    losses = [(step, value) for name, value, step in written if name == "train/loss"]
+    assert losses == [(1, 2.5), (3, 2.5)]
+    ranks = [(step, value) for name, value, step in written if name == "rank/audio_rankme"]
+    assert ranks == [(2, pytest.approx(3.0, abs=1e-3))]
+    (line,) = (tmp_path / "run" / "rank.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 2
+
+
+def test_other_ranks_log_nothing(tmp_path: Path) -> None:
+    model = SimpleNamespace(moco=SimpleNamespace(queues={"audio": EmbeddingQueue(4, 3)}))
+    args = SimpleNamespace(rank=1, logs=str(tmp_path), name="run", wandb=False)
+    StepLog(model, args, rank_every=1, tb_writer=None, last=1).log(1)
+    assert list(tmp_path.iterdir()) == []

@@ -65,9 +65,9 @@ def check_hub_files(text_model: str | None = None) -> None:
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub does not answer"
     raise ValueError(
         f"laion_clap loads {files} from the Hugging Face Hub, but {why} and the cache "
-        f"{constants.HF_HUB_CACHE} has not got them; download them once on a machine with a network "
-        f"(`hf download {missing[0]}` and so on), copy that cache here, point HF_HOME to it and set "
-        "HF_HUB_OFFLINE=1."
+        f"{constants.HF_HUB_CACHE} has not got them; download them once on a machine with a "
+        f"network (`hf download {missing[0]}` and so on), copy that cache here, point HF_HOME to "
+        "it and set HF_HUB_OFFLINE=1."
     )
 
 

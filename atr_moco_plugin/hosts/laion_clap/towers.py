@@ -17,7 +17,7 @@ from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 TEXT_MODELS = ("bert", "roberta")
 """Text towers (``--tmodel``) that give token states and a mask."""
 
-_TOKEN_STRIDE = 16
+_TOKEN_STRIDE = 32
 _AUDIO_KEYS = ("waveform", "longer", "mel_fusion")
 
 
@@ -48,8 +48,8 @@ class ClapAudio(nn.Module):
             fills short clips up and has no mask for it.
         """
         encoded = self.branch(batch, mixup_lambda=None, device=device)
-        # CLAP repeats every state 32 times (Cnn6: 16) to stand for frames. Attention to equal
-        # copies is attention to one of them, so a sixteenth of the states is all of them.
+        # CLAP repeats every state 32 times to stand for frames. Attention to equal copies is
+        # attention to one of them, so one of each is enough.
         states = encoded["fine_grained_embedding"][:, ::_TOKEN_STRIDE]
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         return _unit(self.projection(encoded["embedding"])), AudioTokens(states, mask)
