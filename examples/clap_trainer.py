@@ -64,7 +64,7 @@ def main() -> None:
         PairDataset(data, "valid", RATE), compute_metrics=compute_metrics,
         optimizers=(optimizer, None),
     )  # fmt: skip
-    trainer.add_callback(MocoCallback(trainer, rank_every=20))
+    trainer.add_callback(MocoCallback(trainer, rank_every=10))
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()

@@ -35,7 +35,7 @@ parts = {"audio": {"name": "beats", "config": audio}, "text": {"name": "bert", "
 model = build_model(model_config({**parts, "embed_dim": 64}))
 criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=512, queue_warmup_steps=40, momentum=0.9))
 optimizer = AdamW(parameter_groups(criterion, weight_decay=0.05), lr=2e-3)
-rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=10)
+rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=5)
 
 
 @torch.no_grad()
