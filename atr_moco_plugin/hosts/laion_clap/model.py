@@ -86,11 +86,11 @@ def add_criterion(
 
     Returns:
         ``clap``.
-
     """
+    device = clap.logit_scale_a.device
     pair = ClapPair(clap, None)
     if "loss_atm" in criterion_class.measures:
-        pair.head = FusionHead(pair.text, audio_width(clap), head)
+        pair.head = FusionHead(pair.text, audio_width(clap), head).to(device)
         clap.matching_head = pair.head
     temperature = math.exp(-clap.logit_scale_a.item())
     low, high = max(TEMPERATURE_RANGE[0], _MIN_TEMPERATURE), TEMPERATURE_RANGE[1]
@@ -100,7 +100,7 @@ def add_criterion(
     # calls and adds no second name to any weight.
     del criterion.model
     object.__setattr__(criterion, "model", pair)
-    clap.moco = criterion.to(clap.logit_scale_a.device)
+    clap.moco = criterion.to(device)
     clap.__class__ = type("CriterionClap", (CriterionForward, type(clap)), {})
     # Every rank enqueues the same rows, so DDP need not send the queues before each forward pass.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
