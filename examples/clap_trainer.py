@@ -44,7 +44,9 @@ def main() -> None:
     options = parser.parse_args()
 
     set_seed(0)
-    data = open_toy(ToyConfig(num_train=200, num_valid=50, num_test=1, single_share=1, cache=True))
+    data = open_toy(ToyConfig(
+        num_train=200, num_valid=50, num_test=1, single_share=1, popular_share=0, cache=True
+    ))  # fmt: skip
     tokenizer = train_wordpiece([text for clip in data.clips("train") for text in clip.captions])
     extractor = ClapFeatureExtractor(
         feature_size=32, sampling_rate=RATE, hop_length=512, max_length_s=4, frequency_max=8000,

@@ -40,7 +40,8 @@ def test_a_pair_is_scored_by_its_own_row_alone() -> None:
     assert together.shape == (3, 2)
     for row in range(3):
         one = slice(row, row + 1)
-        alone = head(TEXT, TextTokens(*(x[one] for x in text)), AudioTokens(*(x[one] for x in audio)))
+        pair = TextTokens(*(x[one] for x in text)), AudioTokens(*(x[one] for x in audio))
+        alone = head(TEXT, *pair)
         assert torch.allclose(alone, together[one], atol=1e-6)
 
 

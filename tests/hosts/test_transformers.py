@@ -376,6 +376,7 @@ def test_other_criteria_by_name(criterion: str, tmp_path: Path) -> None:
     losses["loss"].backward()
     model.criterion.on_optimizer_step()
     assert losses["loss"].isfinite()
+    assert model.criterion.model.head is None  # nothing to train that gets no gradient
 
 
 class Sequence(nn.Module):

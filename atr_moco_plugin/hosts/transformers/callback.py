@@ -94,7 +94,7 @@ class MocoCallback(TrainerCallback):
         control.should_log = due
 
     def _fit_queues(self) -> None:
-        """Bound a growing queue by the pairs of an epoch, and warn of a fixed one that is longer."""
+        """Bound growing queues by the pairs of an epoch, and warn of longer fixed ones."""
         data = self._trainer.train_dataset
         queues = self._model.criterion.queues
         if not queues or not hasattr(data, "__len__"):

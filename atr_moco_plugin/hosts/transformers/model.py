@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import ClapModel
 
 from atr_moco_plugin.config import structure
@@ -60,11 +61,9 @@ class TrainerModel(nn.Module):
             )
         # DDP sends buffers from rank 0 before each forward pass. Running statistics of batch norms
         # need that, and their momentum copies; queues are equal on every rank and large.
-        self._ddp_params_and_buffers_to_ignore = [
-            f"criterion.{modality}_queue.{name}"
-            for modality, queue in self.criterion.queues.items()
-            for name, _ in queue.named_buffers()
-        ]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            self, [name for name, _ in self.named_buffers() if "_queue." in name]
+        )
         self._sums: dict[str, Tensor] = {}
         self._passes = 0
         self.register_state_dict_post_hook(_drop_shared)
@@ -144,7 +143,7 @@ class TrainerModel(nn.Module):
 
 
 class ClapTrainerModel(TrainerModel):
-    """A criterion around a ``ClapModel``, with a fusion head for the matching loss.
+    """A criterion around a ``ClapModel``, with a fusion head where the criterion matches.
 
     The model's own modules are trained, so ``clap`` has the trained weights at any time. CLAP
     stores the logarithm of ``1 / tau`` once for each direction; the criterion learns one ``tau``,
@@ -153,7 +152,7 @@ class ClapTrainerModel(TrainerModel):
     Args:
         clap: the model, with its pretrained weights loaded: the momentum copies are made now.
         criterion: name in the group ``atr_moco_plugin.criteria``.
-        head: size of the fusion head.
+        head: size of the fusion head, for a criterion that matches.
         options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
             is the model's where it is not given.
     """
@@ -167,8 +166,12 @@ class ClapTrainerModel(TrainerModel):
         **options: object,
     ) -> None:
         audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+        matches = "loss_atm" in load("criteria", criterion).measures
         pair = TowerPair(
-            audio, text, FusionHead(text, audio.width, head), clap.config.projection_dim
+            audio,
+            text,
+            FusionHead(text, audio.width, head) if matches else None,
+            clap.config.projection_dim,
         )
         super().__init__(pair, criterion, **{"temperature": temperature_of(clap), **options})
         # In a tuple, so that it is not a submodule: every weight would have two names.

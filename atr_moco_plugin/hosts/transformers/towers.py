@@ -66,7 +66,7 @@ class ClapTextTower(nn.Module):
         self.width: int = clap.config.text_config.hidden_size
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """Encode captions: ``[B, L]`` int64 ids, and a mask that is not 0 where a token is valid."""
+        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         tokens = TextTokens(output.last_hidden_state, attention_mask.bool(), input_ids)
         return _unit(self.projection(output.pooler_output)), tokens
@@ -97,7 +97,7 @@ class AudioModelTower(nn.Module):
 
 
 class TextModelTower(nn.Module):
-    """Any text model of transformers that returns ``last_hidden_state``: its first token, projected.
+    """Any text model of transformers that returns ``last_hidden_state``, by its first token.
 
     Args:
         encoder: called with ``input_ids`` and ``attention_mask``.
@@ -112,7 +112,7 @@ class TextModelTower(nn.Module):
         self.projection = nn.Linear(self.width, embed_dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """Encode captions: ``[B, L]`` int64 ids, and a mask that is not 0 where a token is valid."""
+        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
         states = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask
         ).last_hidden_state
@@ -126,11 +126,12 @@ class TowerPair(RetrievalModel):
     Args:
         audio: ``audio(**inputs) -> (embeddings, AudioTokens)``.
         text: ``text(**inputs) -> (embeddings, TextTokens)``.
-        head: ``head(text_encoder, text_tokens, audio_tokens) -> logits [P, 2]``.
+        head: ``head(text_encoder, text_tokens, audio_tokens) -> logits [P, 2]``; None for a
+            criterion that does not match.
         embed_dim: size d of the embeddings.
     """
 
-    def __init__(self, audio: Any, text: Any, head: nn.Module, embed_dim: int) -> None:
+    def __init__(self, audio: Any, text: Any, head: nn.Module | None, embed_dim: int) -> None:
         super().__init__(audio, text, head)
         self._embed_dim = embed_dim
 
