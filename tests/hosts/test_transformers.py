@@ -368,6 +368,22 @@ class Push(MocoCallback):
         self._temperature.data.fill_(3.0)
 
 
+def test_a_model_that_fuses_crops_takes_is_longer() -> None:
+    model = ClapTrainerModel(
+        make_clap(enable_fusion=True, fusion_type="aff_2d"), head=HEAD, queue_size=10
+    ).eval()
+    batch = make_batch()
+    batch["input_features"] = 20 * torch.randn(4, 4, 30, 8) - 40
+    short = model(**batch)["audio_embeds"]
+    batch["is_longer"][:2] = True
+    mixed = model(**batch)["audio_embeds"]
+    assert torch.allclose(short[2:], mixed[2:], atol=1e-6)
+    assert ((short - mixed)[:2].abs().amax(dim=1) > 1e-4).all()
+    model.train()(**batch)["loss"].backward()
+    fusion = model.criterion.model.audio.encoder.audio_encoder.patch_embed.fusion_model
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in fusion.parameters())
+
+
 @pytest.mark.parametrize("criterion", ["moco_atc", "atc"])
 def test_other_criteria_by_name(criterion: str, tmp_path: Path) -> None:
     options = {} if criterion == "atc" else {"queue_size": 10}
@@ -493,7 +509,7 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
     plain = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
     with pytest.raises(ValueError, match="label_names.*TRAINING_ARGUMENTS"):
         MocoCallback(Trainer(model, plain, compute_metrics=compute_metrics))
-    fusing = make_clap(enable_fusion=True, fusion_type="channel_map")
+    fusing = make_clap(enable_fusion=True, fusion_type="aff_2d")
     batch = make_batch()
     del batch["is_longer"]
     with pytest.raises(ValueError, match="is_longer"):
