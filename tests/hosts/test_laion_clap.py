@@ -36,20 +36,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 WORLD = Path(__file__).with_name("clap_world.py")
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Take back what their training does to the loggers of a process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(level)
-
-
 EPOCHS, STEPS = 2, 2  # of 8 clips in batches of 4
 
 
@@ -73,13 +59,30 @@ def home(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     world.write_tars(root / "two", shards=2)
     put_on_path(find_laion_clap())
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in (
-            (huggingface_hub.constants, "HF_HUB_CACHE"),
-            (transformers.utils.hub, "TRANSFORMERS_CACHE"),
-        ):
-            patch.setattr(module, name, str(root / "hf" / "hub"))
+        cache = str(root / "hf" / "hub")
+        patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+        # transformers 4 has a copy of its own
+        patch.setattr(transformers.utils.hub, "TRANSFORMERS_CACHE", cache, raising=False)
         world.make_small()
         yield root
+
+
+def run(argv: list[str]) -> int:
+    """The command line in this process; what their training does to its loggers is taken back."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    loggers = [root, *map(logging.getLogger, root.manager.loggerDict)]
+    levels = {logger: logger.level for logger in loggers}
+    try:
+        return main(argv)
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        for name in root.manager.loggerDict:
+            logger = logging.getLogger(name)
+            logger.setLevel(levels.get(logger, logging.NOTSET))
+        root.setLevel(levels[root])
 
 
 def arguments(home: Path, name: str, *more: str) -> list[str]:
@@ -109,7 +112,7 @@ def records(home: Path, name: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def trained(home: Path) -> str:
     """The name of a training of two epochs."""
-    assert main(arguments(home, "whole")) == 0
+    assert run(arguments(home, "whole")) == 0
     return "whole"
 
 
@@ -139,7 +142,7 @@ def test_momentum_copies_follow_at_their_rate(home: Path, trained: str) -> None:
 
 def test_a_resumed_training_ends_like_one_that_was_never_stopped(home: Path, trained: str) -> None:
     checkpoint = home / "logs" / trained / "checkpoints" / "epoch_1.pt"
-    assert main(arguments(home, "resumed", "--resume", str(checkpoint))) == 0
+    assert run(arguments(home, "resumed", "--resume", str(checkpoint))) == 0
     whole, resumed = state(home, trained), state(home, "resumed")
     assert whole.keys() == resumed.keys()
     different = [name for name in whole if not torch.equal(whole[name], resumed[name])]
@@ -152,7 +155,7 @@ def test_an_export_loads_into_clap_module_and_starts_a_training(home: Path, trai
 
     plain = home / "plain.pt"
     checkpoint = home / "logs" / trained / "checkpoints" / "epoch_2.pt"
-    assert main(["export", str(checkpoint), str(plain)]) == 0
+    assert run(["export", str(checkpoint), str(plain)]) == 0
     module = CLAP_Module(amodel="HTSAT-small-test", device="cpu")
     module.load_ckpt(str(plain), verbose=False)
     saved = state(home, trained)
@@ -161,7 +164,7 @@ def test_an_export_loads_into_clap_module_and_starts_a_training(home: Path, trai
     assert module.get_text_embedding(["a low tone", "noise"]).shape == (2, 32)
 
     begun = arguments(home, "begun", "--pretrained", str(plain), "--lr", "0", "--epochs", "1")
-    assert main(begun) == 0
+    assert run(begun) == 0
     after = state(home, "begun", 1)
     name = "text_branch.embeddings.word_embeddings.weight"
     assert torch.equal(after[name], saved[name])
@@ -181,7 +184,7 @@ def test_the_loss_falls(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CriterionForward, "on_optimizer_step", recorded)
     # A queue of one batch is full after the first step, so that later losses compare.
     options = ("--queue-size", "4", "--epochs", "6", "--lr", "3e-4", "--save-frequency", "6")
-    assert main(arguments(home, "falls", *options)) == 0
+    assert run(arguments(home, "falls", *options)) == 0
     assert len(losses) == 12
     assert sum(losses[-4:]) < 0.8 * sum(losses[1:5])
 
@@ -386,12 +389,12 @@ def test_the_page_runs(home: Path, trained: str) -> None:
     _, _, module, *options = shlex.split(line.split("```")[0].replace("\\\n", " "))
     assert module == "atr_moco_plugin.hosts.laion_clap"
     small = arguments(home, "page", "--epochs", "1", "--head-layers", "1")
-    assert main([*options, *small]) == 0
+    assert run([*options, *small]) == 0
     assert state(home, "page", 1)["moco.num_steps"].item() == STEPS
 
     code = page.split("```python\n")[1].split("```")[0]
     checkpoint = home / "logs" / trained / "checkpoints" / "epoch_2.pt"
-    assert main(["export", str(checkpoint), str(home / "clap.pt")]) == 0
+    assert run(["export", str(checkpoint), str(home / "clap.pt")]) == 0
     code = code.replace("HTSAT-tiny", "HTSAT-small-test").replace("clap.pt", f"{home}/clap.pt")
     exec(compile(code, "laion_clap.md", "exec"), {})
 
@@ -411,7 +414,7 @@ def test_the_page_runs(home: Path, trained: str) -> None:
 def test_what_does_not_fit_is_said_before_training(
     home: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
-    assert main(arguments(home, "refused", *more)) == 1
+    assert run(arguments(home, "refused", *more)) == 1
     assert message in capsys.readouterr().err
     assert not (home / "logs" / "refused").exists()
 
@@ -421,9 +424,9 @@ def test_plain_weights_cannot_be_resumed(
 ) -> None:
     plain = tmp_path / "plain.pt"
     torch.save({"epoch": 3, "state_dict": make_clap().state_dict()}, plain)
-    assert main(arguments(home, "refused", "--resume", str(plain))) == 1
+    assert run(arguments(home, "refused", "--resume", str(plain))) == 1
     assert "--pretrained" in capsys.readouterr().err
 
 
 def test_a_log_folder_that_exists_is_an_error(home: Path, trained: str) -> None:
-    assert main(arguments(home, trained)) == 1
+    assert run(arguments(home, trained)) == 1
