@@ -1,12 +1,20 @@
-"""Modules that stay in float32 when the model around them changes its dtype."""
+"""What stays in float32 when the model around it has another dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
+
+
+def unit_norm(x: Tensor) -> Tensor:
+    """``[B, d]`` -> rows of length 1, float32 whatever the autocast state."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.normalize(x.float(), dim=-1)
 
 
 class StaysFloat32(Module):

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
-from atr_moco_plugin.plugins import load
+from atr_moco_plugin.float32 import unit_norm
+from atr_moco_plugin.plugins import load, load_complete
 from atr_moco_plugin.pooling import MeanPooling, PoolingKind, build_pooling
 from atr_moco_plugin.spec_augment import SpecAugmentConfig, spec_augment
 
@@ -117,7 +117,7 @@ class AudioTower(nn.Module):
                 waveforms = self.encoder.features(waveforms, lengths)
             waveforms = _masked(waveforms, self.spec_augment)
         tokens = self.encoder(waveforms, lengths)
-        return _unit(self.projection(self.pooling(*tokens))), tokens
+        return unit_norm(self.projection(self.pooling(*tokens))), tokens
 
 
 class TextTower(nn.Module):
@@ -140,7 +140,7 @@ class TextTower(nn.Module):
     def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, TextTokens]:
         """``[B, L]`` ids and mask -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
         tokens = self.encoder(input_ids, mask)
-        return _unit(self.projection(self.pooling(tokens.states, tokens.mask))), tokens
+        return unit_norm(self.projection(self.pooling(tokens.states, tokens.mask))), tokens
 
 
 class RetrievalModel(nn.Module):
@@ -193,11 +193,6 @@ def _masked(features: Any, config: SpecAugmentConfig) -> Any:
     counts = torch.tensor(features.counts)
     frames = -(-features.fbank.size(1) * counts // features.tokens)
     return features._replace(fbank=spec_augment(features.fbank, frames, config))
-
-
-def _unit(x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return F.normalize(x.float(), dim=-1)
 
 
 def build_model(config: RetrievalModelConfig) -> RetrievalModel:
@@ -265,7 +260,7 @@ def without_weights(group: str, name: str, options: Mapping[str, object]) -> dic
 def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:
     """The class of a part and its checked options."""
     try:
-        part_class = load(group, part.name)
+        part_class = load_complete(group, part.name)
     except ValueError as ex:
         raise ValueError(f"`{where}.name`: {ex}") from ex
     return part_class, structure(part_class.config_class, part.config, f"{where}.config")

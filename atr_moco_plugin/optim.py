@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-_LAYER = re.compile(r"\blayers\.(\d+)\.")
+_LAYER = re.compile(r"\blayers?\.(\d+)\.")
 _STACKS = {
     "audio": ("model.audio.encoder.",),
     # An ALBEF head runs the upper layers that it took out of the text encoder.

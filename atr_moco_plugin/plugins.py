@@ -134,6 +134,22 @@ def missing(group: str, part: Any) -> list[str]:
     return [member for member in members if not hasattr(part, member)]
 
 
+def load_complete(group: str, name: str) -> Any:
+    """:func:`load`, and refuse a part that lacks a member of :data:`MEMBERS`.
+
+    Raises:
+        ValueError: see :func:`load`, or naming the member.
+    """
+    part = load(group, name)
+    if absent := missing(group, part):
+        kind = GROUPS.get(group, group)
+        raise ValueError(
+            f"{name!r} of {kind} ({part.__module__}.{part.__qualname__}) has no `{absent[0]}`; "
+            "docs/plugins.md says what such a part offers."
+        )
+    return part
+
+
 def owner(point: EntryPoint) -> str:
     """Name and version of the package that publishes an entry point."""
     if point.dist is None:

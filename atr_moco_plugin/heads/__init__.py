@@ -1,5 +1,6 @@
 """Heads that score pairs of a clip and a caption."""
 
 from atr_moco_plugin.heads.atm import AtmHead, AtmHeadConfig
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 
-__all__ = ["AtmHead", "AtmHeadConfig"]
+__all__ = ["AtmHead", "AtmHeadConfig", "FusionHead", "FusionHeadConfig"]

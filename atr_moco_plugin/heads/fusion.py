@@ -85,13 +85,17 @@ class FusionHead(nn.Module):
             hidden_dropout_prob=self.config.dropout,
             attention_probs_dropout_prob=self.config.dropout,
         )
-        self.layers = nn.ModuleList(BertLayer(layer) for _ in range(self.config.layers))
+        # Not `layers`: that is what a head has taken out of a pretrained text encoder, with the
+        # learning rate of that (`atr_moco_plugin.optim`).
+        self.blocks = nn.ModuleList(BertLayer(layer) for _ in range(self.config.layers))
         self.crosses = nn.ModuleList(
             CrossAttention(layer, audio_width) for _ in range(self.config.layers)
         )
         self.classifier = nn.Linear(width, 2)
         # Always from scratch: what keeps the variance of a layer's input, at any width.
         init_bert_weights(self, width**-0.5)
+        # Logits near zero, so that the first losses are near that of a head that knows nothing.
+        nn.init.normal_(self.classifier.weight, std=0.02)
 
     def forward(self, text_encoder: Any, text: TextTokens, audio: AudioTokens) -> Tensor:
         """Score pairs given row by row.
@@ -118,7 +122,7 @@ class FusionHead(nn.Module):
                 f"got {audio.states.shape[-1]}."
             )
         x = text.states
-        for layer, cross in zip(self.layers, self.crosses, strict=True):
-            x = layer(x, text.mask, cross, audio)
+        for block, cross in zip(self.blocks, self.crosses, strict=True):
+            x = block(x, text.mask, cross, audio)
         logits: Tensor = self.classifier(x[:, 0])
         return logits

@@ -12,7 +12,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.config import structure
-from atr_moco_plugin.plugins import load, missing
+from atr_moco_plugin.plugins import load_complete
 
 
 @dataclass(kw_only=True)
@@ -71,13 +71,7 @@ class CriterionSection(SupportsStructure):
         Raises:
             ValueError: when there is none of that name, or it lacks what a criterion has.
         """
-        kind = load("criteria", str(self.name))
-        if absent := missing("criteria", kind):
-            raise ValueError(
-                f"The criterion {self.name!r} ({kind.__module__}.{kind.__qualname__}) has no "
-                f"`{absent[0]}`; docs/plugins.md says what a criterion offers."
-            )
-        return kind
+        return load_complete("criteria", str(self.name))
 
     @property
     def matches(self) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.float32 import unit_norm
 
 TEXT_MODELS = ("bert", "roberta")
 """Text towers (``--tmodel``) that give token states and a mask."""
@@ -52,7 +52,7 @@ class ClapAudio(nn.Module):
         # attention to one of them, so one of each is enough.
         states = encoded["fine_grained_embedding"][:, ::_TOKEN_STRIDE]
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        return _unit(self.projection(encoded["embedding"])), AudioTokens(states, mask)
+        return unit_norm(self.projection(encoded["embedding"])), AudioTokens(states, mask)
 
 
 class ClapText(nn.Module):
@@ -86,7 +86,7 @@ class ClapText(nn.Module):
         tokens = TextTokens(
             encoded["last_hidden_state"], inputs["attention_mask"].bool(), inputs["input_ids"]
         )
-        return _unit(self.projection(encoded["pooler_output"])), tokens
+        return unit_norm(self.projection(encoded["pooler_output"])), tokens
 
 
 class ClapPair(nn.Module):
@@ -118,8 +118,3 @@ def audio_inputs(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 def audio_width(clap: nn.Module) -> int:
     """Width of the audio tokens, which is that of the embedding before the projection."""
     return clap.audio_projection[0].in_features
-
-
-def _unit(x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return F.normalize(x.float(), dim=-1)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ClapModel
 
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.float32 import unit_norm
 from atr_moco_plugin.model import RetrievalModel
 
 
@@ -49,7 +49,8 @@ class ClapAudioTower(nn.Module):
                 "`is_longer`: take the feature extractor that belongs to it."
             )
         output = self.encoder(input_features=input_features, is_longer=is_longer)
-        return _unit(self.projection(output.pooler_output)), audio_tokens(output.last_hidden_state)
+        tokens = audio_tokens(output.last_hidden_state)
+        return unit_norm(self.projection(output.pooler_output)), tokens
 
 
 class ClapTextTower(nn.Module):
@@ -69,7 +70,7 @@ class ClapTextTower(nn.Module):
         """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         tokens = TextTokens(output.last_hidden_state, attention_mask.bool(), input_ids)
-        return _unit(self.projection(output.pooler_output)), tokens
+        return unit_norm(self.projection(output.pooler_output)), tokens
 
 
 class AudioModelTower(nn.Module):
@@ -93,7 +94,7 @@ class AudioModelTower(nn.Module):
     def forward(self, input_features: Tensor) -> tuple[Tensor, AudioTokens]:
         """Encode clips given as the encoder's features, ``[B, ...]`` float."""
         tokens = audio_tokens(self.encoder(input_features).last_hidden_state)
-        return _unit(self.projection(tokens.states.mean(dim=1))), tokens
+        return unit_norm(self.projection(tokens.states.mean(dim=1))), tokens
 
 
 class TextModelTower(nn.Module):
@@ -117,7 +118,7 @@ class TextModelTower(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask
         ).last_hidden_state
         tokens = TextTokens(states, attention_mask.bool(), input_ids)
-        return _unit(self.projection(states[:, 0])), tokens
+        return unit_norm(self.projection(states[:, 0])), tokens
 
 
 class TowerPair(RetrievalModel):
@@ -151,8 +152,3 @@ def audio_tokens(states: Tensor) -> AudioTokens:
     if states.ndim == 4:
         states = states.flatten(2).transpose(1, 2)
     return AudioTokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
-
-
-def _unit(x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return F.normalize(x.float(), dim=-1)
