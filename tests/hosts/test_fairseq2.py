@@ -270,6 +270,27 @@ def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
     assert (category, step) == ("rank", 2) and values["audio_rows"] == 4
 
 
+def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
+    config = MocoAtcAtmConfig(queue_size=6)
+    bare, hosted = (MocoAtcAtm(tiny_model(), config).train() for _ in range(2))
+    unit = RetrievalTrainUnit(hosted, hosted, {}, Recorder(), warn_after=10)
+    bag = MetricBag(device=torch.device("cpu"))
+    unit.prepare_metric_bag(bag)
+    for step in (1, 2, 3):  # the queue wraps
+        raw = tiny_batch(seed=step)
+        batch = PairBatch(
+            **raw["audio"],
+            input_ids=raw["text"]["input_ids"],
+            text_mask=raw["text"]["mask"],
+            clip_ids=raw["clip_ids"],
+            caption_ids=raw["caption_ids"],
+        )
+        unit.set_step_nr(step)
+        loss, _ = unit.process_batch(batch, bag)
+        torch.testing.assert_close(loss, bare(**raw)["loss"], atol=1e-5, rtol=0)
+        bare.on_optimizer_step()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
     unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
