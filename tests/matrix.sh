@@ -36,14 +36,14 @@ describe() {
         extras="fairseq2,laion-clap,test"
         pins="fairseq2==0.7.0 numpy<2"
         present="fairseq2 laion_clap" absent=""
-        tests="$parts $fairseq2 tests/hosts/test_laion_clap.py"
+        tests="$parts $fairseq2 tests/hosts/test_laion_clap.py tests/hosts/test_laion_clap_parts.py"
         ;;
     transformers)
         extras="transformers,test"
         pins="transformers>=5"
         present="transformers" absent="fairseq2 laion_clap"
         tests="$parts tests/hosts/test_transformers.py tests/criterion tests/encoders
-            tests/test_tokenizer.py tests/test_model.py"
+            tests/heads tests/test_examples.py tests/test_tokenizer.py tests/test_model.py"
         ;;
     *)
         echo "$1: unknown, expected fairseq2, laion-clap or transformers" >&2
