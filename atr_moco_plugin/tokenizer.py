@@ -36,7 +36,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
             padding_side="right",
             truncation_side="right",
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:  # KeyError: damaged files, transformers 5
         raise FileNotFoundError(
             f"The tokenizer '{name_or_path}' could not be loaded ({type(error).__name__}): give a "
             "local folder that a tokenizer was saved to, or make one from your captions with "
