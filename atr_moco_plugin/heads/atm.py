@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, init_bert_weights
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.heads.pairs import check_pairs
 
 Fusion = Literal["blip", "albef"]
 
@@ -111,16 +112,7 @@ class AtmHead(nn.Module):
         Raises:
             ValueError: text and audio differ in P, or the audio tokens have another width.
         """
-        if len(text.input_ids) != len(audio.states):
-            raise ValueError(
-                "The matching head scores pairs row by row, but got "
-                f"{len(text.input_ids)} captions and {len(audio.states)} clips."
-            )
-        if audio.states.shape[-1] != self.audio_width:
-            raise ValueError(
-                f"The matching head was built for audio tokens of width {self.audio_width}, but "
-                f"got {audio.states.shape[-1]}."
-            )
+        check_pairs(text, audio, self.audio_width)
         if self.layers is None:
             x = text_encoder(text.input_ids, text.mask, self.crosses, audio).states
         else:

@@ -20,6 +20,7 @@ from atr_moco_plugin.encoders.bert import (
     init_bert_weights,
 )
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.heads.pairs import check_pairs
 
 
 @dataclass(kw_only=True)
@@ -111,16 +112,7 @@ class FusionHead(nn.Module):
         Raises:
             ValueError: text and audio differ in P, or the audio tokens have another width.
         """
-        if len(text.states) != len(audio.states):
-            raise ValueError(
-                "The matching head scores pairs row by row, but got "
-                f"{len(text.states)} captions and {len(audio.states)} clips."
-            )
-        if audio.states.shape[-1] != self.audio_width:
-            raise ValueError(
-                f"The matching head was built for audio tokens of width {self.audio_width}, but "
-                f"got {audio.states.shape[-1]}."
-            )
+        check_pairs(text, audio, self.audio_width)
         x = text.states
         for block, cross in zip(self.blocks, self.crosses, strict=True):
             x = block(x, text.mask, cross, audio)

@@ -1,0 +1,28 @@
+"""What every matching head asks of the pairs it scores."""
+
+from __future__ import annotations
+
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+
+
+def check_pairs(text: TextTokens, audio: AudioTokens, audio_width: int) -> None:
+    """Refuse pairs that a head cannot score row by row.
+
+    Args:
+        text: P captions.
+        audio: P clips, ``[P, T, audio_width]``.
+        audio_width: what the head was built for.
+
+    Raises:
+        ValueError: text and audio differ in P, or the audio tokens have another width.
+    """
+    if len(text.mask) != len(audio.states):
+        raise ValueError(
+            "The matching head scores pairs row by row, but got "
+            f"{len(text.mask)} captions and {len(audio.states)} clips."
+        )
+    if audio.states.shape[-1] != audio_width:
+        raise ValueError(
+            f"The matching head was built for audio tokens of width {audio_width}, but "
+            f"got {audio.states.shape[-1]}."
+        )
