@@ -26,6 +26,7 @@ V08 = tuple(int(x) for x in fairseq2.__version__.split(".")[:2]) >= (0, 8)
 # The old homes of the units exist in both; the new ones cannot be imported first.
 from fairseq2.recipe.evaluator import EvalUnit as _EvalUnit
 from fairseq2.recipe.trainer import TrainUnit as _TrainUnit
+from fairseq2.recipe.validator import NOOP_VALIDATOR
 
 if V08:
     from fairseq2.checkpoint import CheckpointDir
@@ -34,7 +35,7 @@ if V08:
     from fairseq2.recipe.base import Recipe as TrainRecipe
     from fairseq2.recipe.cli import main as evaluation_main
     from fairseq2.recipe.cli import main as training_main
-    from fairseq2.task import Task
+    from fairseq2.task import Task, TaskStopException
     from fairseq2.trainer import Trainer
 
     EvalUnit, TrainUnit = _EvalUnit, _TrainUnit
@@ -44,7 +45,7 @@ else:
     from fairseq2.recipe.base import EvalRecipe as _EvalRecipe
     from fairseq2.recipe.base import TrainRecipe as _TrainRecipe
     from fairseq2.recipe.model import _StandardRecipeModel
-    from fairseq2.recipe.task import Task
+    from fairseq2.recipe.task import Task, TaskStopException
     from fairseq2.recipe.trainer import Trainer
 
     class TrainRecipe(_TrainRecipe):
@@ -105,6 +106,7 @@ __all__ = [
     "EvalUnit",
     "ModelFileError",
     "Task",
+    "TaskStopException",
     "TrainRecipe",
     "TrainUnit",
     "Trainer",
@@ -115,6 +117,7 @@ __all__ = [
     "dataset_as",
     "evaluation_main",
     "replaced",
+    "stop_after_next_step",
     "trained_module",
     "training_main",
 ]
@@ -166,3 +169,14 @@ def create_trainer(
     if not V08:
         unit.model = valid_unit.model = context.model
     return context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+
+
+def stop_after_next_step(trainer: Trainer) -> None:
+    """Have a trainer make one more step, save a checkpoint and stop.
+
+    Its own ``request_stop`` does nothing where a run has a number of steps, and validates before
+    the checkpoint is in its place, for which the time may be too short.
+    """
+    trainer.request_stop()
+    trainer._max_num_steps = None
+    trainer._validator = NOOP_VALIDATOR

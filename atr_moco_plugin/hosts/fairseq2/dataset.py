@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fairseq2.datasets import DataReader
@@ -23,7 +23,12 @@ class PairReader(DataReader[PairBatch]):
     Args:
         loader: where batches come from.
         num_accumulate: batches an optimizer step.
+
+    Attributes:
+        before_step: called before the batches of a step are read, on every rank alike.
     """
+
+    before_step: Callable[[], None] | None = None
 
     def __init__(self, loader: PairLoader, num_accumulate: int) -> None:
         self._loader = loader
@@ -40,6 +45,8 @@ class PairReader(DataReader[PairBatch]):
 
     @override
     def __next__(self) -> list[PairBatch]:
+        if self.before_step is not None:
+            self.before_step()
         batches = []
         with one_line_errors():
             for _ in range(self._num_accumulate):

@@ -33,6 +33,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import (
     data_parallel_model,
     dataset_as,
     replaced,
+    stop_after_next_step,
     trained_module,
 )
 from atr_moco_plugin.hosts.fairseq2.config import (
@@ -43,8 +44,10 @@ from atr_moco_plugin.hosts.fairseq2.config import (
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
+from atr_moco_plugin.hosts.fairseq2.resume import settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
+from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
 from atr_moco_plugin.plugins import load
@@ -76,6 +79,7 @@ class RetrievalRecipe(TrainRecipe):
         # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
         # thrown away again right after; this older hook is there in 0.7 too.
         config = self._config(context)
+        settle(context.output_dir, checkpoint_dir(context), context.gangs)
         model.module.freeze()  # fairseq2 has made every parameter trainable
         if config.init == "pretrained":
             check_pretrained(model.module)
@@ -127,11 +131,19 @@ class RetrievalRecipe(TrainRecipe):
             config.dataset.valid_split, rerank_k if config.evaluation.rerank_while_training else 0
         )
         trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
+        stop = StopRequest(context.gangs)
+
+        def stop_if_asked() -> None:
+            if stop.agreed():
+                stop_after_next_step(trainer)
+
+        reader.before_step = stop_if_asked
         splits = [config.dataset.valid_split]
         if config.evaluation.test_split is not None:
             splits.append(config.evaluation.test_split)
         return TrainAndEvaluate(
             trainer,
+            stop,
             criterion,
             context.resolver.resolve(CheckpointManager),
             checkpoint_dir(context),

@@ -19,9 +19,11 @@ from typing_extensions import override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.evaluation.tables import split_report
 from atr_moco_plugin.evaluation.testsets import test_set_name
-from atr_moco_plugin.hosts.fairseq2.compat import Task, Trainer
+from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
+from atr_moco_plugin.hosts.fairseq2.runs import read_state
+from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
 
@@ -37,6 +39,7 @@ class TrainAndEvaluate(Task):
 
     Args:
         trainer: fairseq2's trainer.
+        stop: what a request to stop goes to; the trainer asks it.
         criterion: the bare criterion module that the trainer trains.
         checkpoints: knows the validation scores of what the trainer saved.
         checkpoint_dir: where the trainer saves.
@@ -51,6 +54,7 @@ class TrainAndEvaluate(Task):
     def __init__(
         self,
         trainer: Trainer,
+        stop: StopRequest,
         criterion: Module,
         checkpoints: CheckpointManager,
         checkpoint_dir: Path,
@@ -62,6 +66,7 @@ class TrainAndEvaluate(Task):
         gangs: Gangs,
     ) -> None:
         self._trainer = trainer
+        self._stop = stop
         self._criterion = criterion
         self._checkpoints = checkpoints
         self._checkpoint_dir = checkpoint_dir
@@ -84,6 +89,10 @@ class TrainAndEvaluate(Task):
                 f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A run with "
                 f"another configuration needs another folder than {self._output_dir}."
             ) from None
+        except TaskStopException:
+            log.info("Stopped on request at step {}; the same command goes on from its checkpoint.",
+                     self._trainer.step_nr)  # fmt: skip
+            raise
         if self._rank != 0:
             return
         if self._world_size > 1 and self._config.trainer.data_parallelism == "fsdp":
@@ -102,8 +111,8 @@ class TrainAndEvaluate(Task):
             return
         score, step = scores[0]
         # Not through the manager, which needs the process groups.
-        file = next((self._checkpoint_dir / f"step_{step}" / "model").rglob("*.pt"))
-        self._criterion.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        (state,) = read_state(self._checkpoint_dir / f"step_{step}")
+        self._criterion.load_state_dict(state)
         self._criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
 
@@ -162,7 +171,7 @@ class TrainAndEvaluate(Task):
 
     @override
     def request_stop(self) -> None:
-        self._trainer.request_stop()
+        self._stop.ask()
 
     @override
     def close(self) -> None:
