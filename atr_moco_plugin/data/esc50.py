@@ -6,20 +6,21 @@ are CC BY-NC 3.0). A clip is relevant to every caption of its class.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from atr_moco_plugin.data.captions import has_words
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.esc50_phrases import CLASS_PHRASES
+from atr_moco_plugin.data.layouts import filled
+from atr_moco_plugin.data.tables import parse_json, read_rows, read_text
 from atr_moco_plugin.ids import stable_digest
 
 _INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
+_NEEDED = ("filename", "fold", "category", "src_file")
 _CLIP_SECONDS = 5.0
 
 
@@ -173,30 +174,35 @@ def _find_index(root: Path) -> Path:
 
 
 def _read_rows(index: Path) -> list[dict[str, str]]:
-    data = index.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    needed = ("filename", "fold", "category", "src_file")
-    for column in needed:
-        if not rows or rows[0].get(column) is None:
-            raise ValueError(f"{index}: has no rows with a column {column!r}; needed: {needed}")
+    rows = [{name: str(value) for name, value in row.items()} for row in read_rows(index)]
+    for column in _NEEDED:
+        if not rows or column not in rows[0]:
+            raise ValueError(f"{index}: has no rows with a column {column!r}; needed: {_NEEDED}")
+    for number, row in enumerate(rows, start=1):
+        for column in _NEEDED:
+            filled(row, column, index, number)
     return rows
 
 
 def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:
     path = root / "class_phrases.json"
     phrases: Mapping[str, Sequence[str]] = CLASS_PHRASES
-    name = "this package's table of ESC-50 phrases"
+    name = f"{root}: this package's table of ESC-50 phrases"
     if path.is_file():
         name = str(path)
-        phrases = json.loads(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        try:
+            phrases = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"{name}: is not JSON ({error}); correct or remove it") from error
+        if not isinstance(phrases, dict):
+            raise ValueError(f"{name}: is no JSON object of classes with their captions")
     for label in sorted(classes):
         given = phrases.get(label)
-        if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+        if not isinstance(given, (list, tuple)) or not given:
             raise ValueError(f"{name}: has no list of captions for class {label!r}; add one")
+        if not all(isinstance(text, str) and has_words(text) for text in given):
+            raise ValueError(f"{name}: class {label!r} has a caption without words; correct it")
     return phrases
 
 
@@ -211,7 +217,7 @@ def _held_out(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> s
         return {row["filename"] for row in rows if row["bench_split"] == "test"}
     chosen = {row["filename"] for row in rows if row["fold"] == str(config.test_fold)}
     if not chosen:
-        folds = ", ".join(sorted({row["fold"] for row in rows}))
+        folds = ", ".join(sorted({" ".join(row["fold"].split()) for row in rows})[:8])
         raise ValueError(f"{index}: has no clip of fold {config.test_fold}; its folds are {folds}")
     return chosen
 

@@ -53,7 +53,7 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     stack.append((f"{prefix}{entry.name}/", entry.path))
                 else:
                     found.append(prefix + entry.name)
@@ -72,7 +72,7 @@ def describe(folder: str | os.PathLike[str]) -> str:
     if os.path.isfile(folder):
         return "found a file"
     with os.scandir(folder) as entries:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+        names = sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
     shown = ", ".join(names[:8]) + (f", ... ({len(names):,} in all)" if len(names) > 8 else "")
     return f"found {shown}" if names else "found an empty folder"
 
@@ -228,9 +228,15 @@ def _letters(stem: str, resolve: bool) -> str:
 def _file_names(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder or ".") as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except (FileNotFoundError, NotADirectoryError):
+            return frozenset(entry.name for entry in entries if os.path.isfile(entry.path))
+    except (OSError, ValueError):
+        # Not there, or a captions file gives what can be no folder: too long, with zero bytes.
         return frozenset()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Not entry.is_dir(), which raises where a link leads to itself.
+    return os.path.isdir(entry.path)
 
 
 def _suffix(path: str) -> str:

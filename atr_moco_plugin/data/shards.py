@@ -7,7 +7,6 @@ than it should.
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import IO, Any
 from atr_moco_plugin.data.captions import has_words
 from atr_moco_plugin.data.files import AUDIO_SUFFIXES
 from atr_moco_plugin.data.source import MAX_SLICE_BYTES, FileSlice
+from atr_moco_plugin.data.tables import parse_json
 
 _HEADER_BYTES = 2**20
 _JSON_BYTES = 2**20
@@ -119,8 +119,8 @@ def _captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
         return ()
     file.seek(member.offset)
     try:
-        values = json.loads(file.read(member.size))
-    except (ValueError, RecursionError):
+        values = parse_json(file.read(member.size))
+    except ValueError:
         return ()
     text = values.get("text") if isinstance(values, dict) else None
     texts = text if isinstance(text, list) else [text]

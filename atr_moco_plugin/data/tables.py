@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Files that :func:`read_rows` reads; the last two hold one JSON object a line."""
@@ -24,6 +24,8 @@ AUDIO_COLUMNS = ("file_name", "fname", "filename", "audio", "wav", "path", "audi
 _CAPTION_COLUMNS = ("caption", "captions", "text", "raw_text", "full_text")
 _NUMBERED = re.compile(r"captions?_?(\d+)")
 _CHUNK = 2**20
+_MAX_DEPTH = 50
+_HALF_PAIR = re.compile(r"\\u[dD]")
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, object]]:
@@ -74,6 +76,38 @@ def read_text(path: str | os.PathLike[str]) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; set the path of the captions")
     return path.read_text(encoding=text_encoding(path))
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON that anyone may have written.
+
+    Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
+
+    Raises:
+        ValueError: if it is no JSON, or lists and objects are nested more than 50 deep.
+    """
+    text = content
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("its lists are nested too deeply") from None
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper(value, _MAX_DEPTH):
+        raise ValueError("its lists are nested too deeply")
+    if _HALF_PAIR.search(text):
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
+def _deeper(value: object, levels: int) -> bool:
+    containers = [value]
+    for _ in range(levels + 1):
+        inner = (x.values() if isinstance(x, dict) else x for x in containers)
+        containers = [x for items in inner for x in items if isinstance(x, (dict, list))]
+        if not containers:
+            return False
+    return True
 
 
 def text_encoding(path: Path) -> str:
@@ -135,7 +169,7 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise ValueError(
                 f"{path}: line {number} is not JSON ({error}); write one object a line"
@@ -190,7 +224,7 @@ def _texts(value: object) -> list[str]:
 def _listed(text: str) -> list[str] | None:
     """The strings of a list in JSON's, Python's or numpy's notation; None for any other text."""
     try:
-        items = json.loads(text)
+        items = parse_json(text)
     except ValueError:
         pass
     else:

@@ -6,7 +6,6 @@ Audio-Language Multimodal Research*, TASLP 2024. It has no splits of its own.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,13 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import AudioFiles, describe, list_files
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
-from atr_moco_plugin.data.tables import audio_column, caption_columns, read_text, row_captions
+from atr_moco_plugin.data.tables import (
+    audio_column,
+    caption_columns,
+    parse_json,
+    read_text,
+    row_captions,
+)
 from atr_moco_plugin.ids import stable_digest
 
 
@@ -122,9 +127,10 @@ def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
 
 def _entries(path: Path) -> list[object] | None:
     """The list under ``"data"``, ``None`` in other JSON files."""
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path}: is not JSON ({error}); fetch it again") from error
     data = content.get("data") if isinstance(content, dict) else None
     return data if isinstance(data, list) else None

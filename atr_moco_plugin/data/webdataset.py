@@ -8,7 +8,6 @@ to know every clip.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections import defaultdict
@@ -21,6 +20,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
 from atr_moco_plugin.data.files import describe
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.shards import Shard, read_shard
+from atr_moco_plugin.data.tables import parse_json
 
 _NAMED = 3
 
@@ -168,9 +168,9 @@ def _read_sizes(folders: set[Path], problems: list[str]) -> dict[Path, int]:
         if not path.is_file():
             continue
         try:
-            values = json.loads(path.read_bytes())
+            values = parse_json(path.read_bytes())
             sizes |= {path.parent / Path(name).name: int(size) for name, size in values.items()}
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, OverflowError):
             problems.append(f"{path} is not a JSON object of shard names and numbers of clips")
     return sizes
 
