@@ -1,7 +1,8 @@
-"""The gathers the criteria need; each is the identity in a single process."""
+"""The exchanges the criteria need; each is the identity in a single process."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -33,6 +34,64 @@ def sizes(n: int, device: torch.device) -> list[int]:
     every = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(every, own)
     return [int(x) for x in every]
+
+
+def mean_weight(own: int | Tensor, total: int | Tensor) -> float | Tensor:
+    """Factor on a mean over this rank's items, with which the mean over ranks, as DDP and FSDP take
+    it of gradients, is the mean over the items of all ranks.
+
+    Args:
+        own: items of this rank.
+        total: items of all ranks.
+
+    Returns:
+        1 where every rank has equally many.
+    """
+    return own * world_size() / total
+
+
+def checksum(x: Tensor) -> Tensor:
+    """Sum over the bits of a tensor, the same on every device and in every order of summation.
+
+    Args:
+        x: any dtype of 1, 2, 4 or 8 bytes. A NaN equals itself, and -0 is not 0.
+
+    Returns:
+        Scalar int64, modulo 2**64. It weighs the rows of dimension 0, so rows that changed places
+        show.
+    """
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = x.detach().contiguous().view(integers[x.element_size()])
+    rows = bits.flatten(1).sum(dim=1) if x.dim() > 1 else bits.flatten().long()
+    # Odd, so that no weight loses a bit of its row.
+    return (rows * torch.arange(1, 2 * len(rows), 2, device=x.device)).sum()
+
+
+def ranks_that_differ(named: Mapping[str, Sequence[Tensor]]) -> dict[str, list[int]]:
+    """What is not equal to the last bit on every rank, found out by every rank alike.
+
+    Args:
+        named: name to tensors, with the same names on every rank; their shapes may differ. All
+            tensors are on the device where the process group exchanges them.
+
+    Returns:
+        Name to the ranks whose tensors are not those of rank 0, for those names alone that have
+        any. Empty in a single process, where no tensor is read.
+    """
+    if world_size() == 1 or not named:
+        return {}
+    # One exchange, whatever is compared.
+    sums = [checksum(x) for tensors in named.values() for x in tensors]
+    own = torch.stack(sums)
+    every = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(every, own)
+    lengths = [len(tensors) for tensors in named.values()]
+    of_ranks = [of_rank.split(lengths) for of_rank in torch.stack(every).cpu()]
+    differing = {
+        name: [i for i, x in enumerate(of_ranks) if not torch.equal(x[at], of_ranks[0][at])]
+        for at, name in enumerate(named)
+    }
+    return {name: ranks for name, ranks in differing.items() if ranks}
 
 
 def of_first_rank(decision: bool, device: torch.device) -> bool:

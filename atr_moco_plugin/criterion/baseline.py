@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import gather
+from atr_moco_plugin.distributed import gather, mean_weight
 from atr_moco_plugin.queue import EmbeddingQueue
 
 Inputs = Mapping[str, Any]
@@ -77,7 +77,9 @@ class Atc(nn.Module):
             caption_ids: ``[B]`` int64.
 
         Returns:
-            ``loss`` (scalar with a gradient) and its parts and measures, scalars without one.
+            ``loss`` (scalar with a gradient) and its parts and measures, scalars without one. The
+            mean of the losses over ranks is that of the global batch, also where ranks have
+            different numbers of items.
         """
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
@@ -86,6 +88,7 @@ class Atc(nn.Module):
         )
         columns = gather(a, grad=True), gather(u, grad=True)
         loss = contrastive_loss(a, u, *columns, positives, self.temperature)
+        loss = loss * mean_weight(len(a), len(columns[0]))
         return {
             "loss": loss,
             "loss_atc": loss.detach(),

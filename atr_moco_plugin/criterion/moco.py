@@ -20,8 +20,10 @@ from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import (
     gather,
     gather_tokens,
+    mean_weight,
     of_first_rank,
     rank,
+    ranks_that_differ,
     sizes,
     world_size,
 )
@@ -29,6 +31,9 @@ from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.growth import growth_of_last_half
+
+QUEUE_CHECK_EVERY = 100
+"""Optimizer steps between two comparisons of the queues over ranks, each of which reads them once."""
 
 
 class MocoAtc(Atc):
@@ -55,6 +60,7 @@ class MocoAtc(Atc):
         self._growth_limit = self.audio_queue.max_size
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
         self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
+        self._steps_here = 0  # those that this process made, equal on every rank
         self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
 
     @property
@@ -71,13 +77,35 @@ class MocoAtc(Atc):
 
     def on_optimizer_step(self) -> None:
         """See :meth:`Atc.on_optimizer_step`; moves the momentum copies, counts the step, and lets
-        the queues grow where ``queue_size`` is ``auto``."""
+        the queues grow where ``queue_size`` is ``auto``. Every rank calls it.
+
+        In the first step of a process and in every hundredth the queues of all ranks are compared.
+
+        Raises:
+            RuntimeError: on every rank, where the queues differ.
+        """
         super().on_optimizer_step()
+        # Counted from the start of the process and not from what was loaded: a state that one rank
+        # alone loaded is what the comparison is to find, and every rank has to take part in it.
+        if self._steps_here % QUEUE_CHECK_EVERY == 0:
+            self._check_queues()
+        self._steps_here += 1
         self.audio_m.update(self.model.audio, self.config.momentum)
         self.text_m.update(self.model.text, self.config.momentum)
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
         self._grow_queues()
+
+    def _check_queues(self) -> None:
+        queues = {name: (*queue.valid, queue.position) for name, queue in self.queues.items()}
+        for name, ranks in ranks_that_differ(queues).items():
+            named = ", ".join(str(x) for x in ranks)
+            raise RuntimeError(
+                f"The {name} queue of rank(s) {named} is not that of rank 0 after "
+                f"{self._num_steps} optimizer steps, so the ranks no longer train one model: load "
+                "the same state on every rank, keep the criterion's buffers out of DDP's broadcast "
+                "(`broadcast_buffers=False`), and go on from a checkpoint saved before."
+            )
 
     def limit_growth(self, rows: int) -> None:
         """Let ``queue_size: auto`` grow to this many rows at most, such as the pairs of an epoch: a
@@ -111,7 +139,8 @@ class MocoAtc(Atc):
         audio = self._prepare(audio)
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
-        loss = self._atc(a, u, audio, text, clip_ids, caption_ids)
+        counts = sizes(len(a), a.device)
+        loss = self._atc(a, u, audio, text, clip_ids, caption_ids, counts)
         return {"loss": loss, **self._measures(loss)}
 
     def _prepare(self, audio: Inputs) -> Inputs:
@@ -127,9 +156,11 @@ class MocoAtc(Atc):
         text: Inputs,
         clip_ids: Tensor,
         caption_ids: Tensor,
+        counts: list[int],
     ) -> Tensor:
-        """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue."""
-        first_row = sum(sizes(len(a), a.device)[: rank()])
+        """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue; ``counts``
+        are the items of every rank."""
+        first_row = sum(counts[: rank()])
         a_m, u_m = gather(self.audio_m(**audio)[0]), gather(self.text_m(**text)[0])
         ids = gather(clip_ids), gather(caption_ids)
 
@@ -148,7 +179,7 @@ class MocoAtc(Atc):
         loss = atc_loss(
             a, u, a_m, u_m, audio_queue, text_queue, positives, self.temperature, self.alpha,
             ignore=ignore, first_row=first_row,
-        )
+        ) * mean_weight(len(a), len(a_m))
         if self.training and torch.is_grad_enabled():
             self.audio_queue.enqueue(a_m, *ids)
             self.text_queue.enqueue(u_m, *ids)
@@ -228,8 +259,11 @@ class MocoAtcAtm(MocoAtc):
         audio = self._prepare(audio)
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)
-        loss_atc = self._atc(a, u, audio, text, clip_ids, caption_ids)
-        loss_atm, accuracy = self._atm(a, u, audio_tokens, text_tokens, clip_ids, caption_ids)
+        counts = sizes(len(a), a.device)
+        loss_atc = self._atc(a, u, audio, text, clip_ids, caption_ids, counts)
+        loss_atm, accuracy = self._atm(
+            a, u, audio_tokens, text_tokens, clip_ids, caption_ids, counts
+        )
         return {
             "loss": self.config.atc_weight * loss_atc + self.config.atm_weight * loss_atm,
             "loss_atm": loss_atm.detach(),
@@ -245,6 +279,7 @@ class MocoAtcAtm(MocoAtc):
         text: TextTokens,
         clip_ids: Tensor,
         caption_ids: Tensor,
+        counts: list[int],
     ) -> tuple[Tensor, Tensor]:
         """Matching loss over B matching pairs and two hard negatives of each item."""
         b, first_row = len(a), 0
@@ -252,7 +287,7 @@ class MocoAtcAtm(MocoAtc):
         if all_ranks:
             # Every rank draws for the global batch with one seed and keeps its own rows, so the
             # draws do not depend on how the batch is split over ranks.
-            first_row = sum(sizes(b, a.device)[: rank()])
+            first_row = sum(counts[: rank()])
             a, u = gather(a.detach()), gather(u.detach())
             clip_ids, caption_ids = gather(clip_ids), gather(caption_ids)
             audio, text = gather_tokens(audio), gather_tokens(text)
@@ -264,8 +299,14 @@ class MocoAtcAtm(MocoAtc):
             similarity = (a.detach().float() @ u.detach().float().T) / self.temperature.detach()
         generator = self._seeded(a.device, 0 if all_ranks else rank())
         own = torch.arange(first_row, first_row + b, device=a.device)
-        hard_text = hard_negatives(similarity, positives, generator)[own]
-        hard_audio = hard_negatives(similarity.T, positives.T, generator)[own]
+        hard_text = hard_negatives(similarity, positives, generator)
+        hard_audio = hard_negatives(similarity.T, positives.T, generator)
+        # Ranks count by their pairs in the mean where all are known, and by their items else.
+        pairs = 1 + (hard_text >= 0).long() + (hard_audio >= 0).long()
+        weight = (
+            mean_weight(pairs[own].sum(), pairs.sum()) if all_ranks else mean_weight(b, sum(counts))
+        )
+        hard_text, hard_audio = hard_text[own], hard_audio[own]
 
         # One fusion pass: [matching | own text, hard audio | own audio, hard text].
         pair_audio = AudioTokens(*(x[torch.cat([own, hard_audio, own])] for x in audio))
@@ -275,7 +316,7 @@ class MocoAtcAtm(MocoAtc):
         valid = torch.cat([labels[:b].bool(), hard_audio >= 0, hard_text >= 0])
         logits = self.model.match(pair_text, pair_audio)
         correct = (logits.argmax(dim=1) == labels) & valid
-        return atm_loss(logits, labels, valid), (correct.sum() / valid.sum()).detach()
+        return atm_loss(logits, labels, valid) * weight, (correct.sum() / valid.sum()).detach()
 
     def _seeded(self, device: torch.device, stream: int) -> torch.Generator:
         """A generator whose draws depend on (seed, step, pass, stream) alone: a resumed run draws
