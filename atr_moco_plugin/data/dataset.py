@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -17,41 +18,11 @@ from torch import Tensor
 
 from atr_moco_plugin.data.audio import check_length, fit_length
 from atr_moco_plugin.data.cache import Packed, pack, unpack
+from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.reader import AudioReader
-from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id, normalize_caption
+from atr_moco_plugin.ids import normalize_caption
 
 RelevanceMode = Literal["clip", "label"]
-
-
-@dataclass(frozen=True, slots=True)  # slots: a manifest may have a million
-class Clip:
-    """One recording and what is said of it.
-
-    Attributes:
-        key: unique in its data set; the recording, not the caption row.
-        captions: one text or more.
-        source: where the audio comes from: a path, or whatever the data set's ``read`` takes.
-        label: the class, for data sets that have classes.
-        caption_group: when given, all captions are wordings of one description and share one
-            caption id with every other clip of the group (e.g. an ESC-50 class).
-    """
-
-    key: str
-    captions: tuple[str, ...]
-    source: Any
-    label: str | None = None
-    caption_group: str | None = None
-
-    @property
-    def caption_ids(self) -> tuple[int, ...]:
-        """The id of each caption: of its text, or of the group where there is one."""
-        if self.caption_group is not None:
-            return (caption_group_id(self.caption_group),) * len(self.captions)
-        return tuple(caption_id(text) for text in self.captions)
-
-    def clip_id(self, dataset: str) -> int:
-        """The clip's id in the data set of that name."""
-        return clip_id(dataset, self.key)
 
 
 @dataclass(frozen=True)
@@ -144,7 +115,10 @@ class AudioTextDataset:
         cache: bool = False,
     ) -> None:
         self.name = name
-        self.splits: dict[str, list[Clip]] = {split: list(clips) for split, clips in splits.items()}
+        self.splits: dict[str, ClipTable] = {
+            split: clips if isinstance(clips, ClipTable) else ClipTable(clips)
+            for split, clips in splits.items()
+        }
         self.relevance_mode: RelevanceMode = relevance_mode
         self.seconds = seconds
         self.missing = missing
@@ -155,6 +129,21 @@ class AudioTextDataset:
         self._check()
 
     def _check(self) -> None:
+        hashes = array("q")  # a million keys would not be small
+        for split, clips in self.splits.items():
+            for clip in clips:
+                hashes.append(hash(clip.key))
+                if not clip.captions:
+                    raise ValueError(
+                        f"{self.name}: clip {clip.key!r} of split {split!r} has no caption; give "
+                        "it one or leave it out"
+                    )
+        if not hashes:
+            raise ValueError(f"{self.name}: the data set has no clips; check its root folder")
+        if len(np.unique(hashes)) < len(hashes):
+            self._check_keys()
+
+    def _check_keys(self) -> None:
         seen: dict[str, str] = {}
         for split, clips in self.splits.items():
             for clip in clips:
@@ -163,16 +152,9 @@ class AudioTextDataset:
                         f"{self.name}: clip {clip.key!r} is in split {seen[clip.key]!r} and again "
                         f"in {split!r}; list every recording once"
                     )
-                if not clip.captions:
-                    raise ValueError(
-                        f"{self.name}: clip {clip.key!r} of split {split!r} has no caption; give "
-                        "it one or leave it out"
-                    )
                 seen[clip.key] = split
-        if not seen:
-            raise ValueError(f"{self.name}: the data set has no clips; check its root folder")
 
-    def clips(self, split: str) -> list[Clip]:
+    def clips(self, split: str) -> ClipTable:
         """The clips of a split.
 
         Raises:
@@ -236,7 +218,7 @@ class AudioTextDataset:
         return f"{self.name}: " + ", ".join(parts)
 
     def _split_summary(self, split: str) -> str:
-        clips = self.splits.get(split, [])
+        clips = self.splits.get(split, ())
         text = f"{split} {len(clips):,} clips x {_captions_a_clip(clips)} captions"
         counts = self.counts.get(split, Counts())
         notes = [] if counts.seconds is None else [_duration(counts.seconds)]
@@ -255,10 +237,14 @@ class AudioTextDataset:
             ``(shared, total)`` numbers of captions.
         """
         chosen = self.splits if split is None else {split: self.clips(split)}
-        ids = [clip.caption_ids for clips in chosen.values() for clip in clips]
-        clips_of = Counter(item for row in ids for item in set(row))
-        shared = sum(clips_of[item] > 1 for row in ids for item in row)
-        return shared, sum(len(row) for row in ids)
+        ids, owners = array("q"), array("q")
+        for owner, clip in enumerate(chain.from_iterable(chosen.values())):
+            own = clip.caption_ids
+            ids.extend(own)
+            owners.extend([owner] * len(own))
+        texts = np.unique(ids, return_inverse=True)[1]
+        clips_of_text = np.bincount(np.unique(np.stack([texts, owners]), axis=1)[0])
+        return int((clips_of_text[texts] > 1).sum()), len(ids)
 
     def fingerprint(self) -> str:
         """Hexadecimal digest of the name, the splits, keys, captions, labels and groups.
@@ -296,7 +282,7 @@ class AudioTextDataset:
         raise ValueError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
 
 
-def _clip_relevance(clips: list[Clip]) -> Relevance:
+def _clip_relevance(clips: Sequence[Clip]) -> Relevance:
     owner = torch.tensor([row for row, clip in enumerate(clips) for _ in clip.captions])
     return Relevance(
         clips=list(clips),
@@ -306,7 +292,7 @@ def _clip_relevance(clips: list[Clip]) -> Relevance:
     )
 
 
-def _label_relevance(clips: list[Clip], name: str) -> Relevance:
+def _label_relevance(clips: Sequence[Clip], name: str) -> Relevance:
     texts: dict[str, str] = {}
     ids: dict[str, int] = {}
     labels: dict[str, set[str]] = {}

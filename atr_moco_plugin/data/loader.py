@@ -118,7 +118,7 @@ class PairLoader(Iterator[PairBatch]):
             tolerated=0 if strict else max_bad,
             augment=augment,
         )
-        size = len(self._batches.pairs)
+        size = self._batches.num_pairs
         self._length = num_batches(size, batch_size, world_size, drop_last=drop_last)
         if self._length == 0:
             raise ValueError(
@@ -173,7 +173,7 @@ class PairLoader(Iterator[PairBatch]):
     @property
     def num_examples(self) -> int:
         """Pairs in an epoch, over all ranks, those of an incomplete last batch included."""
-        return len(self._batches.pairs)
+        return self._batches.num_pairs
 
     @property
     def bad_clips(self) -> list[str]:

@@ -12,7 +12,8 @@ from itertools import combinations
 
 from atr_moco_plugin.data.audio import MIN_SAMPLES, SAMPLE_RATE, resampled_length
 from atr_moco_plugin.data.captions import CaptionTable, Recording
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
+from atr_moco_plugin.data.clips import Clip, ClipTable
+from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
 from atr_moco_plugin.data.decode import check_complete, opened
 from atr_moco_plugin.data.files import describe
 
@@ -67,13 +68,13 @@ def assemble(
     _check_captions(name, tables, policy.strict)
     _check_found(name, tables, sources, place, policy.strict)
 
-    splits: dict[str, list[Clip]] = {}
+    splits: dict[str, ClipTable] = {}
     counts: dict[str, Counts] = {}
     broken: list[str] = []
     for split, table in tables.items():
         found = [path for path in sources[split] if path is not None]
         headers = read_headers(found) if policy.check_audio else None
-        clips, total, unreadable = [], 0.0, 0
+        clips, total, unreadable = ClipTable(), 0.0, 0
         for item, path in zip(table.recordings.values(), sources[split], strict=True):
             if path is None:
                 continue

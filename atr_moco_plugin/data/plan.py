@@ -8,12 +8,15 @@ the same data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
@@ -36,12 +39,12 @@ def max_samples(max_seconds: float) -> int:
     return max(1, round(max_seconds * SAMPLE_RATE))
 
 
-def epoch_order(size: int, *, shuffle: bool, seed: int, epoch: int) -> list[int]:
+def epoch_order(size: int, *, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
     """Order of ``size`` examples: a permutation drawn from (seed, epoch), or 0, 1, 2, ..."""
     if not shuffle:
-        return list(range(size))
+        return np.arange(size)
     generator = torch.Generator().manual_seed(stable_digest("order", seed, epoch))
-    order: list[int] = torch.randperm(size, generator=generator).tolist()
+    order: NDArray[np.int64] = torch.randperm(size, generator=generator).numpy()
     return order
 
 
@@ -111,19 +114,26 @@ class Batches(Dataset[Fetched]):
 
     def __post_init__(self) -> None:
         clips = self.dataset.clips(self.split)
-        # (clip, caption); None: the caption is drawn anew each epoch.
-        self.pairs: list[tuple[int, int | None]] = [
-            (row, column)
-            for row, clip in enumerate(clips)
-            for column in (range(len(clip.captions)) if self.captions == "all" else (None,))
-        ]
+        # The clip of each pair and which of its captions. Arrays and no lists of a million numbers,
+        # for the reason of `ClipTable`.
+        self._rows: Sequence[int] = range(len(clips))
+        self._columns: array[int] | None = None  # None: drawn anew each epoch
+        if self.captions == "all":
+            counts = array("q", (len(clip.captions) for clip in clips))
+            self._rows = array("q", (row for row, n in enumerate(counts) for _ in range(n)))
+            self._columns = array("q", (column for n in counts for column in range(n)))
         self._clips = clips
-        self._order: tuple[int, list[int]] | None = None
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
-    def order(self, epoch: int) -> list[int]:
+    @property
+    def num_pairs(self) -> int:
+        """Pairs in an epoch, over all ranks."""
+        return len(self._rows)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
         """The order of the epoch's pairs; that of the last epoch asked for is kept."""
         if self._order is None or self._order[0] != epoch:
-            order = epoch_order(len(self.pairs), shuffle=self.shuffle, seed=self.seed, epoch=epoch)
+            order = epoch_order(self.num_pairs, shuffle=self.shuffle, seed=self.seed, epoch=epoch)
             self._order = (epoch, order)
         return self._order[1]
 
@@ -149,8 +159,8 @@ class Batches(Dataset[Fetched]):
     ) -> Example | None:
         """The first of ``pairs`` that can be read; what cannot is added to ``bad``."""
         for pair in pairs:
-            row, column = self.pairs[pair]
-            clip = self._clips[row]
+            clip = self._clips[self._rows[pair]]
+            column = None if self._columns is None else self._columns[pair]
             if clip.key in bad:
                 continue
             try:

@@ -33,7 +33,7 @@ def test_order_is_a_permutation_that_follows_seed_and_epoch() -> None:
     ]
     assert len(set(orders)) == 9
     assert all(sorted(order) == list(range(50)) for order in orders)
-    assert epoch_order(4, shuffle=False, seed=1, epoch=1) == [0, 1, 2, 3]
+    assert epoch_order(4, shuffle=False, seed=1, epoch=1).tolist() == [0, 1, 2, 3]
 
 
 def test_max_samples() -> None:
