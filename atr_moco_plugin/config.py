@@ -33,19 +33,21 @@ def structure(config_class: type[ConfigT], values: Mapping[str, Any], where: str
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise ValueError(
-                f"`{where}.{key}` is not known; `{where}` takes {', '.join(known)}.{hint}"
-            )
+            raise _error(f"`{where}.{key}` is not known; `{where}` takes {', '.join(known)}.{hint}")
     try:
         return dacite.from_dict(config_class, dict(values), config=dacite.Config(strict=True))
     except dacite.WrongTypeError as ex:
-        raise ValueError(
-            f"`{where}.{ex.field_path}` is {ex.value!r}, but must be {_describe(ex.field_type)}."
-        ) from ex
+        must = _describe(ex.field_type)
+        raise _error(f"`{where}.{ex.field_path}` is {ex.value!r}, but must be {must}.") from ex
     except dacite.DaciteError as ex:
-        raise ValueError(f"`{where}` is not valid: {ex}.") from ex
+        raise _error(f"`{where}` is not valid: {ex}.") from ex
     except ValueError as ex:
-        raise ValueError(f"`{where}` is not valid: {ex}") from ex
+        raise _error(f"`{where}` is not valid: {ex}") from ex
+
+
+def _error(message: str) -> ValueError:
+    # Keys and values may have line breaks in them.
+    return ValueError(" ".join(message.split()))
 
 
 def _describe(expected: Any) -> str:

@@ -33,10 +33,12 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
             name_or_path if folder is None else folder,
             local_files_only=folder is not None,
+            # Not None, which asks whether to run Python code that the files name.
+            trust_remote_code=False,
             padding_side="right",
             truncation_side="right",
         )
-    except (OSError, ValueError, KeyError) as error:  # KeyError: damaged files, transformers 5
+    except Exception as error:  # damaged files raise nearly anything
         raise FileNotFoundError(
             f"The tokenizer '{name_or_path}' could not be loaded ({type(error).__name__}): give a "
             "local folder that a tokenizer was saved to, or make one from your captions with "

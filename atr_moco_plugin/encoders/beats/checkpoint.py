@@ -15,6 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from atr_moco_plugin.encoders.weights import is_weights, read_torch
+
 _MODEL = "model."
 _HUB = "hf://"
 _SHARED_BIAS = "encoder.relative_attention_bias.weight"
@@ -60,7 +62,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
     if sha256 is not None:
         _verify(path, sha256)
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except Exception as error:  # unpickling a truncated or foreign file raises nearly anything
         raise ValueError(
             f"{path} cannot be read as a BEATs checkpoint ({type(error).__name__}): it is "
@@ -108,9 +110,13 @@ def from_official(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in model.items():
         if not name.endswith(_LAYER_BIAS):
             state[_FROM_OFFICIAL.get(name, name)] = tensor
-        elif not torch.equal(state.setdefault(_SHARED_BIAS, tensor), tensor):
+        elif not _equal(state.setdefault(_SHARED_BIAS, tensor), tensor):
             raise ValueError(f"{name} differs from other layers' tensor; BEATs' layers share one.")
     return state
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -159,10 +165,6 @@ def _verify(path: Path, sha256: str) -> None:
         )
 
 
-def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         names = [name for name in sorted(file.keys()) if name.startswith(_MODEL)]
@@ -185,6 +187,12 @@ def _checked(path: Path, content: Any) -> BeatsCheckpoint:
     cfg, model = content["cfg"], content["model"]
     if not isinstance(cfg, dict) or not isinstance(model, dict):
         raise ValueError(f"{path} is not a BEATs checkpoint: 'cfg' and 'model' must be mappings.")
+    if any(isinstance(x, Tensor) for x in cfg.values()):
+        raise ValueError(f"{path} is not a BEATs checkpoint: 'cfg' must hold no tensors.")
+    if not all(isinstance(name, str) and is_weights(x) for name, x in model.items()):
+        raise ValueError(
+            f"{path} is not a BEATs checkpoint: 'model' must map names to tensors of numbers."
+        )
     if any(name.startswith("quantize.") for name in model):
         raise ValueError(
             f"{path} is a BEATs tokenizer, not an encoder; give a file of the official list of "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS
 
 logger = logging.getLogger(__name__)
@@ -181,8 +182,8 @@ class BeatsConfig:
         where the file says otherwise.
 
         Raises:
-            ValueError: If the patch size is absent, a value is out of range, or the layers
-                normalise first (no released model does).
+            ValueError: If the patch size is absent, a value is out of range or of the wrong type,
+                or the layers normalise first (no released model does).
         """
         if "input_patch_size" not in cfg:
             raise ValueError(
@@ -199,7 +200,7 @@ class BeatsConfig:
                 logger.info("BEATs: %s %s is set to %s, because %s.", name, found, value, reason)
         names = {field.name for field in fields(cls)} - _OURS
         given = {name: value for name, value in cfg.items() if name in names}
-        return cls(**{**_OFFICIAL_DEFAULTS, **given})
+        return structure(cls, {**_OFFICIAL_DEFAULTS, **given}, "cfg")
 
     def options(self) -> dict[str, Any]:
         """What a user chooses for a loaded checkpoint: dropouts and ``padding_mask``."""

@@ -125,11 +125,32 @@ class BeatsEncoder(nn.Module):
     def _load(cls, path: str | Path, sha256: str | None, options: dict[str, Any]) -> BeatsEncoder:
         cfg, model = files.read_checkpoint(path, sha256)
         try:
-            encoder = cls(replace(BeatsConfig.from_official(cfg), **options))
+            config = replace(BeatsConfig.from_official(cfg), **options)
+            # Before memory is taken: a cfg may say any size.
+            files.check_fits(files.from_official(model), cls._expected(config, len(model)))
+            encoder = cls(config)
             encoder.load_official_state_dict(model)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return encoder
+
+    @classmethod
+    def _expected(cls, config: BeatsConfig, tensors: int) -> dict[str, Tensor]:
+        """Names and shapes of the parameters of ``config``, without memory for them.
+
+        Raises:
+            ValueError: If there cannot be such a model, or not one of so few ``tensors``.
+        """
+        if config.encoder_layers > tensors:
+            raise ValueError(
+                f"the cfg asks for {config.encoder_layers} layers, but the file has {tensors} "
+                "tensors."
+            )
+        try:
+            with torch.device("meta"):
+                return cls(config).state_dict()
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise ValueError("the cfg asks for a model of an impossible size.") from error
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """Parameters under their official names, the relative attention bias for every layer."""

@@ -85,7 +85,7 @@ class BertConfig:
                     f"BertConfig.{name} must be at least 0 and below 1, "
                     f"but is {getattr(self, name)}."
                 )
-        if self.layer_norm_eps <= 0.0:
+        if not self.layer_norm_eps > 0.0:
             raise ValueError(
                 f"BertConfig.layer_norm_eps must be above 0, but is {self.layer_norm_eps}."
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,12 @@ from atr_moco_plugin.encoders.bert.layers import (
     CrossAttention,
     init_bert_weights,
 )
-from atr_moco_plugin.encoders.bert.pretrained import load_weights, merge_config, read_config
+from atr_moco_plugin.encoders.bert.pretrained import (
+    check_fits,
+    merge_config,
+    read_config,
+    read_weights,
+)
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 
@@ -65,9 +71,7 @@ class BertEncoder(nn.Module):
         if config.pretrained is None:
             return cls(config)
         weights = find_weights(config.pretrained, config.sha256)
-        encoder = cls(merge_config(config, read_config(weights.with_name(CONFIG_FILE))))
-        load_weights(encoder, weights)
-        return encoder
+        return cls._load(merge_config(config, read_config(weights.with_name(CONFIG_FILE))), weights)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> BertEncoder:
@@ -80,8 +84,28 @@ class BertEncoder(nn.Module):
         """
         weights = find_weights(name_or_path)
         config = read_config(weights.with_name(CONFIG_FILE))
-        encoder = cls(replace(config, pretrained=name_or_path))
-        load_weights(encoder, weights)
+        return cls._load(replace(config, pretrained=name_or_path), weights)
+
+    @classmethod
+    def _load(cls, config: BertConfig, weights: Path) -> BertEncoder:
+        """The encoder of ``config`` with the weights of a file, every tensor or none."""
+        state = read_weights(weights)
+        if config.num_hidden_layers > len(state):
+            raise ValueError(
+                f"{weights} has {len(state)} tensors, too few for the "
+                f"{config.num_hidden_layers} layers of its config.json."
+            )
+        try:
+            # Before memory is taken: a config.json may say any size.
+            with torch.device("meta"):
+                expected = cls(config).state_dict()
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise ValueError(
+                f"{weights.with_name(CONFIG_FILE)} asks for a model of an impossible size."
+            ) from error
+        check_fits(state, expected, weights)
+        encoder = cls(config)
+        encoder.load_state_dict(state)
         return encoder
 
     def forward(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.bert.config import BertConfig
+from atr_moco_plugin.encoders.weights import is_weights, read_torch
 
 _REQUIRED = (
     "vocab_size",
@@ -64,7 +66,7 @@ def read_config(path: Path) -> BertConfig:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: save the model's config again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object with the sizes of a BERT model.")
@@ -79,8 +81,8 @@ def read_config(path: Path) -> BertConfig:
         raise ValueError(f"{path} lacks {', '.join(missing)}: give the config.json of a BERT.")
     known = {name: content[name] for name in (*_REQUIRED, *_OPTIONAL) if name in content}
     try:
-        return BertConfig(**known)
-    except (TypeError, ValueError) as error:
+        return structure(BertConfig, known, "config")
+    except ValueError as error:
         raise ValueError(f"{path} does not describe a BERT model: {error}") from error
 
 
@@ -106,7 +108,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Accepts the names with and without the prefix ``bert.``, and ``gamma``/``beta`` for a layer
     norm's weight and bias. Pooler and pre-training heads are left out; a name unknown here is kept
-    as it is, for :func:`load_weights` to report.
+    as it is, for :func:`check_fits` to report.
 
     Raises:
         ValueError: the file cannot be read without running code from it, or holds other things
@@ -116,18 +118,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_torch(path)
     except Exception as error:  # the restricted unpickler lets through whatever garbage causes
         raise ValueError(
             f"{path} is damaged or is no plain weights file: save the model's state dict again."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items()
+    ):
         raise ValueError(f"{path} must hold a state dict, that is, tensors by name.")
-    return {
+    kept = {
         _translate(name): tensor
         for name, tensor in state.items()
         if not _IGNORED.match(name.removeprefix(_PREFIX))
     }
+    strange = sorted(name for name, tensor in kept.items() if not is_weights(tensor))
+    if strange:
+        raise ValueError(f"{path} has no floating-point numbers for {_list(strange)}.")
+    return kept
 
 
 def _translate(name: str) -> str:
@@ -139,15 +147,12 @@ def _translate(name: str) -> str:
     return f"{_EMBEDDINGS[module]}.{kind}" if module in _EMBEDDINGS else name
 
 
-def load_weights(encoder: nn.Module, path: Path) -> None:
-    """Load a public BERT weights file into ``encoder``, every tensor or none.
+def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Check that ``state``, read from ``path``, has exactly the names and shapes of ``own``.
 
     Raises:
-        ValueError: names are missing or unexpected, or a shape differs; see also
-            :func:`read_weights`.
+        ValueError: names are missing or unexpected, or a shape differs.
     """
-    state = read_weights(path)
-    own = encoder.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise ValueError(
@@ -160,7 +165,6 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
                 f"{path} has {name} of shape {list(tensor.shape)} where its config.json says "
                 f"{list(own[name].shape)}: give weights and config.json of one model."
             )
-    encoder.load_state_dict(state)
 
 
 def _list(names: list[str]) -> str:
