@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: Path, *, mmap: bool = False) -> Any:
     """What ``torch.save`` wrote: tensors and plain Python values alone, on the CPU.
+
+    Args:
+        path: the file.
+        mmap: map it into memory, so that a tensor is read when it is used.
 
     Raises:
         Exception: of nearly any kind, for a file that is damaged, foreign, or holds more than that.
@@ -22,15 +26,16 @@ def read_torch(path: Path) -> Any:
             # torch.save compresses nothing, but torch.load would inflate whatever is compressed.
             if sum(item.file_size for item in archive.infolist()) > path.stat().st_size:
                 raise ValueError("it holds more bytes than it has")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def is_weights(value: object) -> bool:
-    """Whether a value is what a parameter can be loaded from: a dense tensor of floating-point
-    numbers that are there (and not sparse, complex, or a shape without numbers)."""
+    """Whether a value is what a parameter can be loaded from: a dense tensor of numbers that are
+    there (not sparse, quantised or complex, nor a shape without numbers)."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
         and value.device.type == "cpu"
-        and value.is_floating_point()
+        and not value.is_quantized
+        and not value.is_complex()
     )

@@ -134,7 +134,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
     strange = sorted(name for name, tensor in kept.items() if not is_weights(tensor))
     if strange:
-        raise ValueError(f"{path} has no floating-point numbers for {_list(strange)}.")
+        raise ValueError(f"{path} has no plain numbers for {_list(strange)}.")
     return kept
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +11,25 @@ from typing import Any
 import torch
 from fairseq2.recipe.error import RecipeError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, built_config
+from atr_moco_plugin.encoders.weights import is_weights, read_torch
+from atr_moco_plugin.model import (
+    RetrievalModel,
+    RetrievalModelConfig,
+    built_config,
+    model_config,
+)
 
-_SECTIONS = ("model", "dataset", "criterion", "tokenizer")
+_SECTIONS = {
+    "model": (),
+    "dataset": ("family", "name", "max_seconds", "decoder", "config_overrides"),
+    "criterion": (),
+    "tokenizer": ("max_tokens",),
+    "evaluation": (),
+    "common": (),
+}
 _NAMED = 3
 MODEL_FILE = "model.json"
 
@@ -42,7 +53,7 @@ def find_checkpoint(path: Path, which: str = "best") -> tuple[Path, Path]:
     steps = {
         int(folder.name.removeprefix("step_")): folder
         for folder in (path / "checkpoints").glob("step_*")
-        if folder.name.removeprefix("step_").isdigit() and (folder / "model").is_dir()
+        if folder.name.removeprefix("step_").isdecimal() and (folder / "model").is_dir()
     }
     if not steps:
         raise RecipeError(
@@ -87,14 +98,19 @@ def read_config(run: Path) -> dict[str, Any]:
             f"{file} is missing; `run` must be the output folder of a training run, which says "
             "there what model and data it has."
         ) from None
-    except (YAMLError, UnicodeDecodeError):
+    # Values that are tagged or look like dates or numbers raise nearly anything.
+    except Exception:
         raise RecipeError(f"{file} is not a YAML file; it may be half-written.") from None
-    missing = [x for x in _SECTIONS if not isinstance(config, dict) or x not in config]
-    if missing:
-        raise RecipeError(
-            f"{file} has no section `{missing[0]}`, so it is not of a training run of this package."
-        )
-    return dict(config)
+    sections = config if isinstance(config, dict) else {}
+    for name, keys in _SECTIONS.items():
+        section = sections.get(name)
+        missing = [f".{key}" for key in keys if not isinstance(section, dict) or key not in section]
+        if missing or not isinstance(section, dict):
+            raise RecipeError(
+                f"{file} has no section `{name}{(missing or [''])[0]}`, so it is not of a training "
+                "run of this package."
+            )
+    return dict(sections)
 
 
 def save_model_config(run: Path, config: RetrievalModelConfig, model: RetrievalModel) -> None:
@@ -116,9 +132,15 @@ def read_model_config(run: Path) -> dict[str, Any]:
             f"{file} is missing; it is in the output folder of every training run and says what "
             "model it has."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RecipeError(f"{file} cannot be read; it may be half-written.") from None
-    return dict(values)
+    try:
+        if not isinstance(values, dict):
+            raise ValueError("it is not an object.")
+        model_config(values)
+    except ValueError as ex:
+        raise RecipeError(f"{file} does not describe a model: {ex}") from None
+    return values
 
 
 def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:
@@ -139,13 +161,16 @@ def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:
     for file in files:
         try:
             # Mapped into memory: queues and momentum copies are not wanted and not read.
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+            state = read_torch(file, mmap=True)
+        # A damaged file raises nearly anything.
+        except Exception:
             raise RecipeError(
                 f"{file} cannot be read as a checkpoint; it is half-written or damaged. Choose "
                 "another with `checkpoint=step_N`."
             ) from None
-        if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        if not isinstance(state, dict) or not all(
+            isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items()
+        ):
             raise RecipeError(f"{file} is not a model checkpoint: it must map names to tensors.")
         shards.append(state)
     return shards
@@ -168,14 +193,20 @@ def load_model(model: Module, shards: Sequence[Mapping[str, Tensor]], checkpoint
     problems = {"missing": sorted(own.keys() - saved), "unknown": sorted(saved - own.keys())}
     state = {}
     for name in own.keys() & saved:
-        parts = [shard[prefix + name] for shard in shards]
-        whole = parts[0]
-        if whole.shape != own[name].shape and whole.dim() > 0:
-            whole = torch.cat(parts)
-        if whole.shape != own[name].shape:
-            shapes = f"{name} {list(whole.shape)} for {list(own[name].shape)}"
+        parts = [shard[prefix + name] for shard in shards if prefix + name in shard]
+        if len(parts) < len(shards) or not all(map(is_weights, parts)):
+            problems.setdefault("without numbers", []).append(name)
+            continue
+        # Compared before memory is taken for the whole.
+        shape, whole = own[name].shape, parts[0].shape
+        rows = {x.shape[1:] if x.dim() else None for x in parts}
+        if whole != shape and len(rows) == 1 and None not in rows:
+            whole = torch.Size([sum(len(x) for x in parts), *whole[1:]])
+        if whole != shape:
+            shapes = f"{name} {list(whole)} for {list(shape)}"
             problems.setdefault("of another shape", []).append(shapes)
-        state[name] = whole
+            continue
+        state[name] = parts[0] if parts[0].shape == shape else torch.cat(parts)
     if any(problems.values()):
         said = "; ".join(
             f"{len(names)} {kind}: {', '.join(sorted(names)[:_NAMED])}"
