@@ -10,6 +10,20 @@ from torch import Tensor
 from atr_moco_plugin.float32 import StaysFloat32
 
 
+def finite_rows(*embeddings: Tensor) -> Tensor:
+    """Which items are finite in all their embeddings.
+
+    Args:
+        embeddings: one or more ``[B, d]`` float, row i of each of the same item.
+
+    Returns:
+        ``[B]`` bool.
+    """
+    # The largest of a row is NaN where one is, and takes no mask as large as a queue.
+    largest = [torch.linalg.vector_norm(x.detach(), torch.inf, dim=1) for x in embeddings]
+    return torch.stack(largest).isfinite().all(dim=0)
+
+
 class EmbeddingQueue(StaysFloat32):
     """FIFO of embeddings with the clip and caption ids they came from (MoCo, He et al. 2020).
 
@@ -28,6 +42,8 @@ class EmbeddingQueue(StaysFloat32):
     Attributes:
         size: rows it holds when it is full, at present.
         max_size: rows it can grow to.
+        left_out: ``[B]`` int64 of the last batch: the clip ids of the rows that were not finite,
+            -1 for the others. Not part of the state.
 
     Raises:
         ValueError: when ``size`` is negative or above ``max_size``, or ``dim`` is not positive.
@@ -59,6 +75,7 @@ class EmbeddingQueue(StaysFloat32):
         # [valid rows, next row to write, size, rows that count as new to `refilled`]. The Python
         # integers mirror it, since reading a tensor on a GPU would stop the host once a step.
         self.register_buffer("position", torch.zeros(4, dtype=torch.int64))
+        self.left_out = torch.empty(0, dtype=torch.int64)
         self._initial_size = size
         self._set_position(0, 0, size, 0)
 
@@ -116,13 +133,27 @@ class EmbeddingQueue(StaysFloat32):
         self._set_position(self._count, self._count, size, self._count)
 
     @torch.no_grad()
-    def enqueue(self, embeddings: Tensor, clip_ids: Tensor, caption_ids: Tensor) -> None:
+    def enqueue(
+        self,
+        embeddings: Tensor,
+        clip_ids: Tensor,
+        caption_ids: Tensor,
+        *,
+        finite: Tensor | None = None,
+    ) -> None:
         """Write a batch over the oldest rows.
+
+        Where a new row has a NaN or an infinity, the old row stays in its place with its ids. While
+        the queue is filling there is none: the place gets a row of zeros with the ids -1, whose
+        similarity is 0 to everything and which is nobody's positive, until it is written over. The
+        number of rows written cannot depend on their values, which the host does not wait for.
 
         Args:
             embeddings: ``[B, d]`` float; of a batch longer than the queue the newest rows stay.
             clip_ids: ``[B]`` int64.
             caption_ids: ``[B]`` int64.
+            finite: ``[B]`` bool, which rows count as finite, for two queues whose rows are of the
+                same items: :func:`finite_rows` of both. None looks at ``embeddings`` alone.
 
         Raises:
             ValueError: when the shapes do not fit.
@@ -137,13 +168,18 @@ class EmbeddingQueue(StaysFloat32):
                 f"A batch of {len(embeddings)} embeddings came with {len(clip_ids)} clip ids "
                 f"and {len(caption_ids)} caption ids; the numbers must be equal."
             )
+        if finite is None:
+            finite = finite_rows(embeddings)
+        self.left_out = torch.where(finite, -1, clip_ids)
         n = min(len(embeddings), self.size)
         if n == 0:
             return
         rows = torch.arange(self._next, self._next + n, device=self.embeddings.device) % self.size
-        self.embeddings[rows] = embeddings[-n:].to(self.embeddings)
-        self.clip_ids[rows] = clip_ids[-n:].to(self.clip_ids)
-        self.caption_ids[rows] = caption_ids[-n:].to(self.caption_ids)
+        kept = finite[-n:].to(self.embeddings.device)
+        new = embeddings[-n:].to(self.embeddings)
+        self.embeddings[rows] = torch.where(kept[:, None], new, self.embeddings[rows])
+        for ids, given in ((self.clip_ids, clip_ids), (self.caption_ids, caption_ids)):
+            ids[rows] = torch.where(kept, given[-n:].to(ids), ids[rows])
         self._set_position(
             min(self._count + n, self.size),
             (self._next + n) % self.size,
@@ -154,6 +190,9 @@ class EmbeddingQueue(StaysFloat32):
     @torch.no_grad()
     def clear(self) -> None:
         """Forget every row; the size stays."""
+        self.embeddings.zero_()
+        self.clip_ids.fill_(-1)
+        self.caption_ids.fill_(-1)
         self._set_position(0, 0, self.size, 0)
 
     def _rows_before_next(self, n: int) -> Tensor:
@@ -175,6 +214,15 @@ class EmbeddingQueue(StaysFloat32):
             if len(position) == 2:  # of version 0.1.0, where every queue had a fixed size
                 position = torch.cat([position, position.new_tensor([len(saved), 0])])
                 state_dict = {**state_dict, prefix + "position": position}
+            broken = 0
+            if saved.dim() == 2 and saved.size(1) > 0:
+                broken = int((~finite_rows(saved[: int(position[0])])).sum())
+            if broken:
+                raise ValueError(
+                    f"{broken} of the {int(position[0]):,} rows of `{prefix}embeddings` in this "
+                    "state are NaN or infinite, so the checkpoint is damaged: go on from an earlier "
+                    "one."
+                )
             size = int(position[2])
             fitting = min(size, self.max_size) if self._grows else self.max_size
             same = len(saved) == self.max_size and size == fitting

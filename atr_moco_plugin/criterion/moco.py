@@ -29,7 +29,7 @@ from atr_moco_plugin.distributed import (
 )
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.momentum import MomentumCopy
-from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.queue import EmbeddingQueue, finite_rows
 from atr_moco_plugin.rank.growth import growth_of_last_half
 
 QUEUE_CHECK_EVERY = 100
@@ -181,8 +181,9 @@ class MocoAtc(Atc):
             ignore=ignore, first_row=first_row,
         ) * mean_weight(len(a), len(a_m))
         if self.training and torch.is_grad_enabled():
-            self.audio_queue.enqueue(a_m, *ids)
-            self.text_queue.enqueue(u_m, *ids)
+            finite = finite_rows(a_m, u_m)  # row k of both queues stays the same item
+            self.audio_queue.enqueue(a_m, *ids, finite=finite)
+            self.text_queue.enqueue(u_m, *ids, finite=finite)
         return loss
 
     def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
