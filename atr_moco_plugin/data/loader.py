@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
@@ -31,6 +31,14 @@ from atr_moco_plugin.data.plan import (
 )
 
 _LOGGER = logging.getLogger(__name__)
+
+
+def tolerated_clips(clips: int) -> int:
+    """Unreadable clips that a split of so many is not stopped for: one in a thousand, at least 10.
+
+    More are no accident of single files but a disk, a download or a folder that is gone.
+    """
+    return max(10, clips // 1_000)
 
 
 def _let_go(loader: DataLoader[Fetched]) -> None:
@@ -60,13 +68,15 @@ class PairLoader(Iterator[PairBatch]):
         prefetch: batches that each worker process decodes ahead.
         captions: ``"random"`` pairs each clip with one of its captions, drawn anew each epoch;
             ``"all"`` makes every (clip, caption) pair an example.
-        max_bad: unreadable clips that are tolerated. Each is named once in a warning and replaced
-            by a following readable one of the order, so that batches keep their size.
+        max_bad: unreadable clips that are tolerated on this rank, ``None`` for
+            :func:`tolerated_clips`. Each is named once in a warning and replaced by a following
+            readable one of the order, so that batches keep their size.
         strict: stop at the first unreadable clip.
         pin_memory: put batches into page-locked memory, for faster copies to a GPU.
         augment: random changes of the waveforms, drawn anew each epoch; ``None`` makes none. They
             are part of the batch, so that online and momentum encoders see the same ones, as in
             ALBEF and BLIP.
+        on_bad: called with the key of every unreadable clip and the reason, once for each.
 
     Raises:
         ValueError: if the split does not exist or gives no batch, an argument is out of range, or
@@ -89,10 +99,11 @@ class PairLoader(Iterator[PairBatch]):
         num_workers: int = 0,
         prefetch: int = 2,
         captions: CaptionMode = "random",
-        max_bad: int = 10,
+        max_bad: int | None = None,
         strict: bool = False,
         pin_memory: bool = False,
         augment: AugmentConfig | None = None,
+        on_bad: Callable[[str, str], None] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -104,6 +115,8 @@ class PairLoader(Iterator[PairBatch]):
             raise ValueError(f"prefetch must be at least 1, not {prefetch}")
         if augment is not None and not shuffle:
             raise ValueError("augment is for training; leave it out or set shuffle=True")
+        if max_bad is None:
+            max_bad = tolerated_clips(len(dataset.clips(split)))
         self._batches = Batches(
             dataset=dataset,
             split=split,
@@ -138,7 +151,7 @@ class PairLoader(Iterator[PairBatch]):
             "captions": captions,
             "augment": None if augment is None else asdict(augment),
         }
-        self._strict, self._max_bad = strict, max_bad
+        self._strict, self._max_bad, self._on_bad = strict, max_bad, on_bad
         self._epoch, self._position = 0, 0
         self._bad: dict[str, None] = {}
         self._schedule = Schedule()
@@ -224,6 +237,8 @@ class PairLoader(Iterator[PairBatch]):
             if key not in self._bad:
                 self._bad[key] = None
                 _LOGGER.warning("%s: clip %r is skipped: %s", self._name, key, reason)
+                if self._on_bad is not None:
+                    self._on_bad(key, reason)
             if len(self._bad) > self._max_bad:
                 raise ValueError(
                     f"{self._name}: {len(self._bad)} clips cannot be used, more than "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -63,9 +64,9 @@ class RetrievalDatasetSection(DatasetSection):
     augment: AugmentConfig | None = None
     """Random changes of training waveforms."""
 
-    max_bad_clips: int = 10
-    """Unreadable training clips that are skipped, each named once in a warning; one more stops the
-    run."""
+    max_bad_clips: int | None = None
+    """Unreadable training clips that each process skips, naming each once in a warning; one more
+    stops the run. None takes one in a thousand clips of the split, at least 10."""
 
     train_split: str = "train"
     """Split to train on."""
@@ -77,10 +78,10 @@ class RetrievalDatasetSection(DatasetSection):
         result = super().validate()
         if self.batch_size < 2:
             result.add_error(f"`batch_size` is {self.batch_size}, but must be 2 or more.")
-        if self.max_seconds < 0.175:
+        if not 0.175 <= self.max_seconds < math.inf:
             result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
         for name, least in (("num_workers", 0), ("prefetch", 1), ("max_bad_clips", 0)):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 result.add_error(
                     f"`{name}` is {getattr(self, name)}, but must be {least} or more."
                 )
@@ -136,7 +137,7 @@ class EvaluationSection(Validatable):
             result.add_error(f"`rerank_k` is {self.rerank_k}, but must be 0 or more.")
         if self.batch_size < 1:
             result.add_error(f"`batch_size` is {self.batch_size}, but must be 1 or more.")
-        if self.max_seconds is not None and self.max_seconds < 0.175:
+        if self.max_seconds is not None and not 0.175 <= self.max_seconds < math.inf:
             result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
         return result
 

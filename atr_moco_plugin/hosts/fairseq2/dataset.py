@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fairseq2.datasets import DataReader
 from fairseq2.device import Device, SupportsDeviceTransfer
+from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 from typing_extensions import Self, override
 
@@ -23,6 +25,7 @@ class PairReader(DataReader[PairBatch]):
     Args:
         loader: where batches come from.
         num_accumulate: batches an optimizer step.
+        rank: this process among all.
 
     Attributes:
         before_step: called before the batches of a step are read, on every rank alike.
@@ -30,9 +33,10 @@ class PairReader(DataReader[PairBatch]):
 
     before_step: Callable[[], None] | None = None
 
-    def __init__(self, loader: PairLoader, num_accumulate: int) -> None:
+    def __init__(self, loader: PairLoader, num_accumulate: int, rank: int = 0) -> None:
         self._loader = loader
         self._num_accumulate = num_accumulate
+        self._rank = rank
 
     @property
     def num_examples(self) -> int:
@@ -48,10 +52,16 @@ class PairReader(DataReader[PairBatch]):
         if self.before_step is not None:
             self.before_step()
         batches = []
-        with one_line_errors():
-            for _ in range(self._num_accumulate):
-                # A step that the epoch cannot fill is dropped: every step sees as many pairs.
-                batches.append(next(self._loader))
+        try:
+            with one_line_errors():
+                for _ in range(self._num_accumulate):
+                    # A step that the epoch cannot fill is dropped: every step sees as many pairs.
+                    batches.append(next(self._loader))
+        except RecipeError as ex:
+            if self._rank != 0:
+                # fairseq2 shows the first process's log alone; the launcher stops the others.
+                print(f"Process {self._rank}: {ex}", file=sys.stderr)
+            raise
         return batches
 
     @override

@@ -47,6 +47,7 @@ from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.resume import settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
+from atr_moco_plugin.hosts.fairseq2.skipped import SkippedClips
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
@@ -118,7 +119,8 @@ class RetrievalRecipe(TrainRecipe):
         # An untrained head would only shuffle the candidates.
         rerank_k = config.evaluation.rerank_k if config.criterion_section.matches else 0
         eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
-        reader = train_reader(config, dataset, to_tokens, context.gangs)
+        skipped = SkippedClips(context.output_dir, context.gangs.dp.rank)
+        reader = train_reader(config, dataset, to_tokens, context.gangs, skipped)
         fit_queue(criterion, reader.num_examples)
         unit = RetrievalTrainUnit(
             criterion,
@@ -225,9 +227,13 @@ def fit_queue(criterion: Any, num_examples: int) -> None:
 
 
 def train_reader(
-    config: RetrievalRecipeConfig, dataset: AudioTextDataset, to_tokens: Tokenize, gangs: Gangs
+    config: RetrievalRecipeConfig,
+    dataset: AudioTextDataset,
+    to_tokens: Tokenize,
+    gangs: Gangs,
+    skipped: SkippedClips,
 ) -> PairReader:
-    """Shuffled training batches of this rank."""
+    """Shuffled training batches of this rank, which notes the clips that it skips."""
     section: RetrievalDatasetSection = config.dataset
     loader = PairLoader(
         dataset,
@@ -246,8 +252,9 @@ def train_reader(
         max_bad=section.max_bad_clips,
         pin_memory=gangs.root.device.type == "cuda",
         augment=section.augment,
+        on_bad=skipped,
     )
-    return PairReader(loader, config.trainer.grad_accumulation.num_batches)
+    return PairReader(loader, config.trainer.grad_accumulation.num_batches, gangs.root.rank)
 
 
 def make_hooks(

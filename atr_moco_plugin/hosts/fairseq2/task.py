@@ -23,6 +23,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Train
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
 from atr_moco_plugin.hosts.fairseq2.runs import read_state
+from atr_moco_plugin.hosts.fairseq2.skipped import name_skipped
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
@@ -95,6 +96,7 @@ class TrainAndEvaluate(Task):
             raise
         if self._rank != 0:
             return
+        name_skipped(self._output_dir)
         if self._world_size > 1 and self._config.trainer.data_parallelism == "fsdp":
             log.warning("The final evaluation is left out: this process holds one shard of the "
                         "model. Evaluate the best checkpoint in a run of its own, with `python -m "

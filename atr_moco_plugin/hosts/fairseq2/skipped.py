@@ -1,0 +1,60 @@
+"""Training clips that could not be read: each rank notes its own, the run's end names them all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fairseq2.logging import log
+
+FOLDER = "skipped_clips"
+"""In a run's output folder; one file of JSON lines a rank, ``{"clip": key, "reason": text}``."""
+
+_NAMED = 10
+
+
+class SkippedClips:
+    """Notes one rank's unreadable clips as they are met, so that a run that is killed has them too.
+
+    Args:
+        output_dir: the run's.
+        rank: this process among those that share the data.
+    """
+
+    def __init__(self, output_dir: Path, rank: int) -> None:
+        self._file = output_dir / FOLDER / f"rank_{rank}.jsonl"
+
+    def __call__(self, key: str, reason: str) -> None:
+        """Note a clip and why it cannot be used."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a") as file:
+                file.write(json.dumps({"clip": key, "reason": reason}) + "\n")
+        except OSError as ex:
+            log.warning("{}: cannot be written ({}); the log has the clips.", self._file, ex.strerror)
+
+
+def read_skipped(output_dir: Path) -> dict[str, str]:
+    """The clips that any rank skipped, by key, with the reason; a half-written line is left out."""
+    skipped: dict[str, str] = {}
+    for file in sorted((output_dir / FOLDER).glob("rank_*.jsonl")):
+        for line in file.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+                skipped[str(record["clip"])] = str(record["reason"])
+            except (ValueError, KeyError, TypeError):
+                continue
+    return dict(sorted(skipped.items()))
+
+
+def name_skipped(output_dir: Path) -> None:
+    """Say at the end of a run how many clips were skipped, and which; nothing where none was."""
+    skipped = read_skipped(output_dir)
+    if skipped:
+        names = ", ".join(map(repr, list(skipped)[:_NAMED]))
+        more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
+        log.warning(
+            "{:,} training clip(s) could not be read, others took their place: {}{}. {} has the "
+            "reasons.",
+            len(skipped), names, more, output_dir / FOLDER,
+        )  # fmt: skip
