@@ -26,6 +26,7 @@ from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.hosts.fairseq2.model import convert_state_dict, toy
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalTrainUnit
 from atr_moco_plugin.rank import RankLogger
+from atr_moco_plugin.safety import FiniteGuard
 
 Run = Callable[..., int]
 
@@ -241,12 +242,23 @@ class Recorder:
         self.records.append((category, values, step))
 
 
+def make_unit(criterion: MocoAtcAtm, recorder: Recorder | None = None, hooks=None):
+    """A unit around a criterion, and the optimizer whose steps it guards."""
+    optimizer = torch.optim.SGD(criterion.parameters(), lr=0.1)
+    guard = FiniteGuard(optimizer, criterion, error=RecipeError)
+    recorder = recorder or Recorder()
+    unit = RetrievalTrainUnit(
+        criterion, criterion, hooks or {}, recorder, guard, warn_after=10
+    )
+    return unit, optimizer
+
+
 @pytest.mark.parametrize(("loss", "warnings"), [(0.6365, 1), (0.632, 1), (0.6, 0)])
 def test_a_matching_loss_that_stays_at_its_prior_is_warned_of_once(
     loss: float, warnings: int, tiny_model, caplog
 ) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
-    unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
+    unit, _ = make_unit(criterion)
     with caplog.at_level("WARNING"):
         for step in (5, 10, 15):
             unit.set_step_nr(step)
@@ -262,7 +274,7 @@ def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
     criterion(**tiny_batch())
     recorder = Recorder()
     hooks = {"rank": RankLogger(criterion.queues, every=2)}
-    unit = RetrievalTrainUnit(criterion, criterion, hooks, recorder, warn_after=10)
+    unit, _ = make_unit(criterion, recorder, hooks)
     for step in (1, 2, 3):
         unit.set_step_nr(step)
         unit.process_metric_values({})
@@ -273,7 +285,7 @@ def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
 def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
     config = MocoAtcAtmConfig(queue_size=6)
     bare, hosted = (MocoAtcAtm(tiny_model(), config).train() for _ in range(2))
-    unit = RetrievalTrainUnit(hosted, hosted, {}, Recorder(), warn_after=10)
+    unit, _ = make_unit(hosted)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
     for step in (1, 2, 3):  # the queue wraps
@@ -293,7 +305,7 @@ def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
-    unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
+    unit, optimizer = make_unit(criterion)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
     unit.set_step_nr(7)
@@ -307,13 +319,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None
         clip_ids=raw["clip_ids"],
         caption_ids=raw["caption_ids"],
     )
+    loss, _ = unit.process_batch(batch, bag)
+    loss.backward()
     with pytest.raises(RecipeError, match="loss of step 7 is nan"):
-        unit.process_batch(batch, bag)
+        optimizer.step()
 
 
 def test_momentum_moves_between_steps_and_not_when_a_step_is_repeated(tiny_model) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
-    unit = RetrievalTrainUnit(criterion, criterion, {}, Recorder(), warn_after=10)
+    unit, _ = make_unit(criterion)
     counts = []
     for step in (1, 2, 2, 3):
         unit.set_step_nr(step)

@@ -142,6 +142,24 @@ class EvaluationSection(Validatable):
         return result
 
 
+@dataclass(kw_only=True)
+class SafetySection(Validatable):
+    """What happens when a number is not finite."""
+
+    max_skipped_steps: int = 0
+    """Steps whose loss or gradients are NaN or infinite that are left out, each with a warning that
+    names the batch's clips; one more stops the run. They are counted anew when a run resumes."""
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        if self.max_skipped_steps < 0:
+            result.add_error(
+                f"`max_skipped_steps` is {self.max_skipped_steps}, but must be 0 or more."
+            )
+        return result
+
+
 def adamw(**options: Any) -> OptimizerSection:
     """AdamW with the options of :class:`~.optim.RetrievalAdamWConfig`."""
     return OptimizerSection(name=OPTIMIZER, config=RetrievalAdamWConfig(**options))
@@ -198,6 +216,7 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
         default_factory=lambda: CriterionSection(name="moco_atc_atm")
     )
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    safety: SafetySection = field(default_factory=SafetySection)
     hooks: Mapping[str, object] = field(default_factory=lambda: {"rank": {}})
     """Hook name (group ``atr_moco_plugin.hooks``) to its options."""
 

@@ -46,6 +46,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.resume import settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
+from atr_moco_plugin.hosts.fairseq2.safety import make_guard, name_clips_of
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.skipped import SkippedClips
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
@@ -127,6 +128,12 @@ class RetrievalRecipe(TrainRecipe):
             data_parallel_model(context),
             make_hooks(config.hooks, criterion, context),
             context.resolver.resolve(MetricRecorder),
+            make_guard(
+                context,
+                criterion,
+                max_skipped=config.safety.max_skipped_steps,
+                name_clips=name_clips_of(dataset, config.dataset.train_split),
+            ),
             warn_after=(config.regime.num_steps or 1_000) // 2,
         )
         valid_unit, valid_reader = eval_unit(

@@ -7,15 +7,13 @@ from typing import Any, final
 
 import torch
 from fairseq2.device import Device
-from fairseq2.logging import log
 from fairseq2.metrics import Mean, MetricBag
 from fairseq2.metrics.recorders import MetricRecorder
-from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
 
-from atr_moco_plugin.criterion import PRIOR_ENTROPY, TEMPERATURE_RANGE
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
 from atr_moco_plugin.evaluation.candidates import Cosines
@@ -24,22 +22,26 @@ from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation,
 from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit, TrainUnit
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
+from atr_moco_plugin.hosts.fairseq2.safety import warn
 from atr_moco_plugin.rank import RankLogger
+from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 
-ATM_MARGIN = 0.01
-"""A matching loss this close below the label prior has learned nothing yet."""
+COLLAPSE_AFTER = 1_000
+"""Steps after which the embeddings of any run have more than one direction."""
 
 
 @final
 class RetrievalTrainUnit(TrainUnit[PairBatch]):
-    """One call of the criterion a batch; hooks and the watch on the matching head at each report.
+    """One call of the criterion a batch; hooks and the watch for a collapse at each report.
 
     Args:
         criterion: the bare criterion module, as ``docs/plugins.md`` describes one.
         dp_model: the same, wrapped for data parallelism.
         hooks: name to hook; each is asked to log at every report.
         recorder: where the scalars of the hooks go.
-        warn_after: steps after which a matching loss still at its prior is warned of.
+        guard: on the optimizer that makes the steps; it is shown every loss.
+        warn_after: steps after which a matching loss still at its prior is warned of; collapsed
+            embeddings are from there on, or from :data:`COLLAPSE_AFTER`.
     """
 
     def __init__(
@@ -48,13 +50,17 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         dp_model: Module,
         hooks: Mapping[str, Any],
         recorder: MetricRecorder,
+        guard: FiniteGuard,
         warn_after: int,
     ) -> None:
         self._criterion = criterion
         self._dp_model = dp_model
         self._hooks = hooks
         self._recorder = recorder
-        self._warn_after: int | None = warn_after
+        self._guard = guard
+        self._collapse = CollapseWatch(
+            after=min(warn_after, COLLAPSE_AFTER), match_after=warn_after, warn=warn
+        )
         self._step_nr: int | None = None
 
     @override
@@ -66,6 +72,8 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
     def set_step_nr(self, step_nr: int) -> None:
         # The one place between two optimizer steps that is outside of forward, which FSDP2 needs.
         # An fp16 overflow repeats a step number; the optimizer has made no step then.
+        self._guard.check_left_out()
+        self._guard.step = step_nr
         if step_nr > 1 and step_nr != self._step_nr:
             self._criterion.on_optimizer_step()
         self._step_nr = step_nr
@@ -75,39 +83,28 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self, batch: PairBatch, metric_bag: MetricBag
     ) -> tuple[Tensor, int | None]:
         measures = self._dp_model(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
-        if not torch.isfinite(measures["loss"]):
-            # Before the backward pass and before a checkpoint: what is saved is still sound.
-            raise RecipeError(
-                f"The loss of step {self._step_nr} is {measures['loss'].item()}; the run stops. "
-                "Resume it from its last checkpoint with a lower learning rate or "
-                "`trainer.max_grad_norm`, or look for a broken clip in the batch."
-            )
+        loss = measures["loss"]
+        self._guard.watch(loss, batch.clip_ids)
+        # A batch that is not finite stops the run or is left out, of the averages too.
+        finite = loss.detach().isfinite()
         for name in self._criterion.measures:
-            metric_bag.get(name, Mean).update(measures[name].detach(), weight=len(batch))
-        return measures["loss"], None
+            value = torch.where(finite, measures[name].detach(), 0.0)
+            metric_bag.get(name, Mean).update(value, weight=finite * float(len(batch)))
+        return loss, None
 
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
         step = self._step_nr or 0
-        self._watch_matching(step, values)
+        measures = {
+            name: float(torch.as_tensor(values[name]))
+            for name in ("loss_atm", "temperature")
+            if name in values
+        }
+        self._collapse.look(step, self._criterion.queues, measures)
         for name, hook in self._hooks.items():
             record = hook.log(step)
             if record is not None:
                 self._recorder.record_metric_values(name, hook.scalars(record), step)
-
-    def _watch_matching(self, step: int, values: Mapping[str, object]) -> None:
-        if self._warn_after is None or step < self._warn_after or "loss_atm" not in values:
-            return
-        loss = float(torch.as_tensor(values["loss_atm"]))
-        if loss > PRIOR_ENTROPY - ATM_MARGIN:
-            log.warning(
-                "The matching loss is {:.4f} after {} steps, still at {:.4f}, the entropy of its "
-                "1:2 labels: the head tells matching pairs from hard negatives no better than by "
-                "counting. Try a higher learning rate, more steps, or `criterion: moco_atc`.",
-                loss, step, PRIOR_ENTROPY,
-            )  # fmt: skip
-        # Once is enough, whatever it said.
-        self._warn_after = None
 
 
 def relations(relevance: Relevance, device: Device) -> tuple[Relation, Relation | None]:

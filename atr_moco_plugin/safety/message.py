@@ -1,0 +1,118 @@
+"""What is not finite in a step, as found on each rank, and the sentences that say so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from atr_moco_plugin.distributed import gather
+
+NAMED = 8
+"""Clips, gradients and weights that a message names; of more it gives the number."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rank found in a step that is not finite.
+
+    Attributes:
+        rank: the rank.
+        losses: values of its losses that are not finite.
+        clips: clips of those batches, up to :data:`NAMED`.
+        num_clips: number of all of them.
+        rows: modality to the clips whose momentum embedding is not finite, up to :data:`NAMED`, the
+            number of all of them, and of the rows they are among; of all ranks' batches.
+        gradients: parameters whose gradients are not finite.
+        state: weights and buffers that are not finite themselves.
+        last_good: what to go on from; on the first rank.
+    """
+
+    rank: int
+    losses: list[float]
+    clips: list[str]
+    num_clips: int
+    rows: dict[str, tuple[list[str], int, int]]
+    gradients: list[str]
+    state: list[str]
+    last_good: str
+
+
+def of_all_ranks(finding: Finding, device: torch.device) -> list[Finding]:
+    """The findings of all ranks, in rank order.
+
+    Args:
+        finding: this rank's.
+        device: where the process group exchanges tensors.
+    """
+    line = json.dumps(asdict(finding)).encode() + b"\n"
+    every = gather(torch.tensor(list(line), dtype=torch.uint8, device=device))
+    return [Finding(**json.loads(line)) for line in bytes(every.tolist()).splitlines()]
+
+
+def told(findings: Sequence[Finding], step: int) -> str:
+    """What happened, for a person.
+
+    Args:
+        findings: of all ranks.
+        step: number of the optimizer step.
+    """
+    return " ".join([_beginning(findings, step), *_causes(findings)])
+
+
+def advised(findings: Sequence[Finding]) -> str:
+    """What to do about it.
+
+    Args:
+        findings: of all ranks.
+    """
+    if any(x.state for x in findings):
+        return findings[0].last_good
+    if any(0 < number < total for _, number, total in findings[0].rows.values()):
+        return f"{findings[0].last_good} Listen to what these clips hold, and leave them out."
+    return (
+        f"{findings[0].last_good} Go on with a lower learning rate or gradient clipping, or look "
+        "for a broken clip in the batch."
+    )
+
+
+def _beginning(findings: Sequence[Finding], step: int) -> str:
+    bad = [x for x in findings if x.losses]
+    if not bad:
+        names = sorted({name for x in findings for name in x.gradients})
+        return f"The loss of step {step} is finite, but the gradient of {listed(names)} is not."
+    ranks = ", ".join(str(x.rank) for x in bad)
+    where = f" on rank {ranks}" if len(findings) > 1 else ""
+    clips = [clip for x in bad for clip in x.clips]
+    named = listed(clips, sum(x.num_clips for x in bad))
+    return f"The loss of step {step} is {bad[0].losses[0]}{where}, in a batch of the clips {named}."
+
+
+def _causes(findings: Sequence[Finding]) -> list[str]:
+    said = []
+    for modality, (clips, number, total) in findings[0].rows.items():
+        if number == total > 0:
+            said.append(f"All {modality} embeddings are NaN or infinite.")
+        elif number:
+            said.append(
+                f"NaN or infinite are the {modality} embeddings of {listed(clips, number)}."
+            )
+    state = sorted({name for x in findings for name in x.state})
+    if state:
+        said.append(f"NaN or infinite before the step was made: {listed(state)}.")
+    return said
+
+
+def listed(names: Sequence[str], number: int | None = None) -> str:
+    """The first few names and how many there are besides.
+
+    Args:
+        names: some or all of them.
+        number: how many there are; None counts ``names``.
+    """
+    number = len(names) if number is None else number
+    shown = ", ".join(names[:NAMED])
+    more = number - min(len(names), NAMED)
+    return f"{shown} and {more} more" if more else shown
