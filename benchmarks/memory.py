@@ -1,0 +1,369 @@
+"""How much memory a training step takes: the paper's models by criterion, batch and queue size.
+
+    python -m benchmarks.memory [--batch-sizes 16 32 64] [--queue-sizes 16384 65536] [--check]
+
+A whole training step (forward, backward, AdamW, averages) runs on fake tensors, which have shapes
+and no data, while every storage that comes and goes is counted. So the table needs no GPU, and a
+row takes some seconds whatever its batch size. Attention and autocast are taken as they are on
+CUDA: a memory-efficient kernel, which keeps no probabilities, and float32 layer norms. ``--check``
+compares the count with the memory that a real step of a smaller model takes on this CPU, there
+with the CPU's own kernels.
+
+Not counted: the CUDA context and libraries (about 0.5 to 1 GB a GPU), NCCL's buffers, and what
+the allocator cannot use for fragmentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import AdamW
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from atr_moco_plugin.config import structure
+from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
+from atr_moco_plugin.evaluation import format_table
+from atr_moco_plugin.model import RetrievalModelConfig, build_model
+from atr_moco_plugin.optim import parameter_groups
+from atr_moco_plugin.plugins import load
+
+GIB = 2**30
+SECONDS = 10.0
+CAPTION_TOKENS = 32
+"""Of the longest caption in a batch; the median of AudioCaps is about a third."""
+
+HALFWAY: dict[str, Any] = {
+    "embed_dim": 128,
+    "audio": {
+        "name": "beats",
+        "config": {"encoder_layers": 4, "encoder_embed_dim": 384, "encoder_ffn_embed_dim": 1536,
+                   "encoder_attention_heads": 6, "embed_dim": 256},
+    },
+    "text": {
+        "name": "bert",
+        "config": {"hidden_size": 384, "num_hidden_layers": 4, "num_attention_heads": 6,
+                   "intermediate_size": 1536},
+    },
+}  # fmt: skip
+"""A model between the toy and the paper's, for the check on a CPU."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that operations make inside of it, until they are freed.
+
+    Attributes:
+        now: bytes at present.
+        peak: the most there were since it was last set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._seen:
+            self._seen[storage] = None
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._remove, storage.nbytes())
+
+    def _remove(self, size: int) -> None:
+        self.now -= size
+
+
+class _EfficientAttention(torch.autograd.Function):
+    """The shapes of CUDA's memory-efficient attention: what it returns and what it keeps."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        states = q.new_empty(*q.shape[:-1], v.size(-1))
+        logsumexp = q.new_empty(q.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(q, k, v, bias, states, logsumexp)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = zip(ctx.saved_tensors[:4], ctx.needs_input_grad)
+        return tuple(torch.empty_like(x) if needed else None for x, needed in wanted)
+
+
+class CudaKernels(TorchFunctionMode):
+    """Do on fake CPU tensors what takes as much memory as CUDA's kernels do."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention:
+            q, k, v = args
+            bias = kwargs.get("attn_mask")
+            if torch.is_autocast_enabled("cpu"):
+                q, k, v, bias = (x if x is None else x.bfloat16() for x in (q, k, v, bias))
+            return _EfficientAttention.apply(q, k, v, bias)
+        if func is F.layer_norm and torch.is_autocast_enabled("cpu"):
+            args = tuple(x.float() if isinstance(x, Tensor) else x for x in args)
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes of one training step on one process.
+
+    Attributes:
+        weights: parameters of the online model.
+        momentum: of its copies.
+        queues: embeddings and ids.
+        gradients: of all trained parameters.
+        optimizer: AdamW's averages.
+        activations: what is there at the peak besides: saved for backward, and the kernels' own.
+        peak: the most bytes at any moment of the step.
+        largest_part: weights of the largest part that FSDP2 gathers at once, a tower.
+    """
+
+    weights: int
+    momentum: int
+    queues: int
+    gradients: int
+    optimizer: int
+    activations: int
+    peak: int
+    largest_part: int
+
+    @property
+    def ddp(self) -> int:
+        """With DDP, whose buckets are a second copy of the gradients."""
+        return self.peak + self.gradients
+
+    def fsdp(self, processes: int) -> int:
+        """With FSDP2: a share of everything but queues and activations, and gathered beside it the
+        weights of the part at work and of the next, and the gradients of one."""
+        shared = self.weights + self.momentum + self.optimizer + self.gradients
+        return self.activations + self.queues + shared // processes + 3 * self.largest_part
+
+
+def bytes_of(tensors: Sequence[Tensor]) -> int:
+    """Bytes of tensors that share none."""
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+def make_criterion(name: str, model: RetrievalModelConfig, queue_size: int) -> nn.Module:
+    """A criterion around its model, on the current default device."""
+    criterion_class = load("criteria", name)
+    options = {} if name == "atc" else {"queue_size": queue_size}
+    config = structure(criterion_class.config_class, options, "criterion")
+    return criterion_class(build_model(model), config)
+
+
+def one_step(
+    criterion: nn.Module, optimizer: AdamW, batch_size: int, autocast: bool, tokens: int
+) -> None:
+    """A step on noise, as a host makes one."""
+    ids = torch.arange(batch_size)
+    audio = {"waveforms": torch.rand(batch_size, round(SECONDS * 16_000))}
+    shape = (batch_size, tokens)
+    text = {
+        "input_ids": torch.ones(shape, dtype=torch.int64),
+        "mask": torch.ones(shape, dtype=torch.bool),
+    }
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        losses = criterion(audio, text, ids, ids)
+    losses["loss"].backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    criterion.on_optimizer_step()
+
+
+def fill_queues(criterion: nn.Module) -> None:
+    """Write every row once."""
+    for queue in criterion.queues.values():
+        ids = torch.zeros(queue.size, dtype=torch.int64)
+        queue.enqueue(torch.rand(queue.size, queue.dim), ids, ids)
+
+
+def count_step(
+    name: str,
+    model: RetrievalModelConfig,
+    batch_size: int,
+    queue_size: int,
+    *,
+    autocast: bool,
+    cuda: bool = True,
+    tokens: int = CAPTION_TOKENS,
+) -> Step:
+    """Count the second step of a run, by when AdamW's averages are there.
+
+    Args:
+        name: of the criterion.
+        model: what it is built around.
+        batch_size: pairs of 10 s and ``tokens`` tokens.
+        queue_size: rows of each queue, all written.
+        autocast: to bfloat16.
+        cuda: take the memory of CUDA's kernels, and not of the CPU's.
+        tokens: of a caption.
+    """
+    with torch.device("meta"):
+        criterion = make_criterion(name, model, queue_size)
+    with ExitStack() as stack:
+        # BEATs keeps the tables of its features between calls, so they are made before, for real.
+        fbank(torch.zeros(1, FRAME_LENGTH))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        live = stack.enter_context(LiveBytes())
+        if cuda:
+            stack.enter_context(CudaKernels())
+        _make_fake(criterion)
+        fill_queues(criterion)
+        optimizer = AdamW(parameter_groups(criterion, 0.05, lr=1e-5))
+        one_step(criterion, optimizer, batch_size, autocast, tokens)
+        live.peak = live.now
+        one_step(criterion, optimizer, batch_size, autocast, tokens)
+
+    trained = [p for p in criterion.parameters() if p.requires_grad]
+    states = [x for state in optimizer.state.values() for x in state.values()]
+    parts = {
+        "weights": bytes_of([*criterion.model.parameters(), criterion.temperature]),
+        "momentum": bytes_of([
+            p for n, p in criterion.named_parameters() if n.startswith(("audio_m.", "text_m."))
+        ]),
+        "queues": bytes_of([b for q in criterion.queues.values() for b in q.buffers()]),
+        "gradients": bytes_of(trained),
+        "optimizer": bytes_of(states),
+    }  # fmt: skip
+    # The gradients are not there yet when the activations are the most.
+    there = sum(parts.values()) - parts["gradients"]
+    towers = (criterion.model.audio, criterion.model.text)
+    return Step(
+        **parts,
+        activations=live.peak - there,
+        peak=live.peak,
+        largest_part=max(bytes_of(list(tower.parameters())) for tower in towers),
+    )
+
+
+def _make_fake(module: nn.Module) -> None:
+    """Give every parameter and buffer on the meta device a fake storage on the CPU."""
+    for part in module.modules():
+        for name, p in list(part.named_parameters(recurse=False)):
+            fake = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
+            setattr(part, name, fake)
+        for name, b in list(part.named_buffers(recurse=False)):
+            setattr(part, name, torch.empty(b.shape, dtype=b.dtype))
+
+
+def real_step(name: str, batch_size: int, queue_size: int) -> int:
+    """Bytes that the second step of :data:`HALFWAY` takes at its peak on this CPU, by the
+    resident set; call it in a process of its own, on Linux."""
+    model = structure(RetrievalModelConfig, HALFWAY, "model")
+    small = make_criterion(name, model, 8)
+    fill_queues(small)
+    one_step(small, AdamW(small.parameters()), 2, False, 4)  # libraries load what they need
+    before = _resident("VmRSS")
+    bound = weakref.finalize(small, int)
+    del small
+    assert not bound.alive
+    freed = before - _resident("VmRSS")
+    criterion = make_criterion(name, model, queue_size)
+    fill_queues(criterion)
+    optimizer = AdamW(parameter_groups(criterion, 0.05, lr=1e-5))
+    one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS)
+    return _resident("VmHWM") - (before - freed)
+
+
+def _resident(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}; the check needs Linux.")
+
+
+def check(batch_sizes: Sequence[int]) -> str:
+    """The count beside what a real step takes, as a table."""
+    rows = []
+    for name in ("atc", "moco_atc", "moco_atc_atm"):
+        for batch_size in batch_sizes:
+            model = structure(RetrievalModelConfig, HALFWAY, "model")
+            size = 16_384
+            counted = count_step(name, model, batch_size, size, autocast=False, cuda=False).peak
+            run = subprocess.run(
+                [sys.executable, "-m", "benchmarks.memory", "--real", name, str(batch_size),
+                 str(size)],
+                check=True, capture_output=True, text=True,
+                # So that what is freed goes back to the system at once.
+                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            real = int(run.stdout)
+            rows.append([
+                name, str(batch_size), f"{counted / 2**20:,.0f}", f"{real / 2**20:,.0f}",
+                f"{100 * (counted / real - 1):+.1f} %",
+            ])  # fmt: skip
+    header = ["criterion", "batch", "counted MiB", "real MiB", "error"]
+    return format_table(header, rows, markdown=True)
+
+
+def table(batch_sizes: Sequence[int], queue_sizes: Sequence[int], autocast: bool) -> str:
+    """The paper's models by criterion, batch size and queue size, in GiB a process."""
+    model, rows = RetrievalModelConfig(), []
+    for name in ("atc", "moco_atc", "moco_atc_atm"):
+        for queue_size in queue_sizes if name != "atc" else (0,):
+            for batch_size in batch_sizes:
+                step = count_step(name, model, batch_size, queue_size, autocast=autocast)
+                kept = (step.weights, step.momentum, step.optimizer, step.gradients, step.queues)
+                shown = (*kept, step.activations, step.peak, step.ddp, step.fsdp(8))
+                sizes = [f"{x / GIB:.2f}" for x in shown[:5]] + [f"{x / GIB:.1f}" for x in shown[5:]]
+                rows.append([name, f"{queue_size:,}", str(batch_size), *sizes])
+    header = [
+        "criterion", "queue", "batch", "weights", "momentum", "AdamW", "gradients", "queues",
+        "activations", "one process", "DDP", "FSDP2 over 8",
+    ]  # fmt: skip
+    return format_table(header, rows, markdown=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--queue-sizes", type=int, nargs="+", default=[16_384, 65_536])
+    parser.add_argument("--check", action="store_true", help="compare with real steps on this CPU")
+    parser.add_argument("--real", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.real:
+        name, batch_size, queue_size = args.real
+        print(real_step(name, int(batch_size), int(queue_size)))
+        return
+    if args.check:
+        print(check([4, 8]))
+        return
+    for autocast, title in ((False, "float32"), (True, "bfloat16 autocast")):
+        print(f"{title}, GiB a process:\n")
+        print(table(args.batch_sizes, args.queue_sizes, autocast), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
