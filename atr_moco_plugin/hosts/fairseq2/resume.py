@@ -49,13 +49,24 @@ def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
         raise RecipeError(str(said[0]))
 
 
-def _settle(checkpoints: Path, processes: int, shards: int) -> int:
-    """The step to go on from, 0 for a new run; damaged newer ones are set aside."""
-    steps = sorted(
+def newest(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was saved whole, None where there is none."""
+    steps = _steps(checkpoints)
+    return steps[-1][1] if steps else None
+
+
+def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
+    """Step and folder of every checkpoint, oldest first."""
+    return sorted(
         (int(folder.name.removeprefix("step_")), folder)
         for folder in checkpoints.glob("step_*")
         if folder.name.removeprefix("step_").isdigit() and folder.is_dir()
     )
+
+
+def _settle(checkpoints: Path, processes: int, shards: int) -> int:
+    """The step to go on from, 0 for a new run; damaged newer ones are set aside."""
+    steps = _steps(checkpoints)
     damaged: list[tuple[Path, str]] = []
     while steps:
         step, folder = steps.pop()

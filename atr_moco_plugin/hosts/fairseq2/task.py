@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from fairseq2.checkpoint import CheckpointError, CheckpointManager
+from fairseq2.checkpoint.manager import CheckpointStateNotValidError
+from fairseq2.error import OperationalError
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
 from fairseq2.metrics import MetricBag
@@ -22,6 +25,8 @@ from atr_moco_plugin.evaluation.testsets import test_set_name
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
+from atr_moco_plugin.hosts.fairseq2.errors import system_error
+from atr_moco_plugin.hosts.fairseq2.resume import newest
 from atr_moco_plugin.hosts.fairseq2.runs import read_state
 from atr_moco_plugin.hosts.fairseq2.skipped import name_skipped
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
@@ -90,6 +95,8 @@ class TrainAndEvaluate(Task):
                 f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A run with "
                 f"another configuration needs another folder than {self._output_dir}."
             ) from None
+        except (CheckpointStateNotValidError, OperationalError, OSError) as ex:
+            raise RecipeError(self._not_written(ex)) from None
         except TaskStopException:
             log.info("Stopped on request at step {}; the same command goes on from its checkpoint.",
                      self._trainer.step_nr)  # fmt: skip
@@ -104,6 +111,25 @@ class TrainAndEvaluate(Task):
                         self._output_dir)  # fmt: skip
             return
         self._evaluate()
+
+    def _not_written(self, error: Exception) -> str:
+        """One sentence for a file that could not be written, where `error` is that.
+
+        Raises:
+            Exception: `error` itself, where it is another.
+        """
+        failed = system_error(error)
+        if failed is None:
+            raise error
+        # The log may be on the disk that is full; its complaints would hide this one.
+        logging.raiseExceptions = False
+        file = failed.filename or self._output_dir
+        last = newest(self._checkpoint_dir)
+        return (
+            f"{file}: {failed.strerror}; the run stops at step {self._trainer.step_nr}. "
+            f"{f'{last} is whole, and' if last else 'Nothing was saved, and'} the same command goes "
+            "on from it once there is space or access."
+        )
 
     def _evaluate(self) -> None:
         scores = self._checkpoints.load_scores()
