@@ -41,7 +41,9 @@ _HARMLESS = {
     # NumPy's random state, under the module names of NumPy 1 and 2.
     "numpy.dtype",
     "numpy.ndarray",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(f"numpy.{x}.multiarray._reconstruct" for x in ("core", "_core")),
+    *(f"numpy.{x}.multiarray.scalar" for x in ("core", "_core")),
+    *(f"numpy.{x}.numeric._frombuffer" for x in ("core", "_core")),
 }
 """Everything that tensors, their shards and random states name in a pickle. None of it runs code
 that comes with the file."""
