@@ -63,8 +63,9 @@ def checksum(x: Tensor) -> Tensor:
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits = x.detach().contiguous().view(integers[x.element_size()])
     rows = bits.flatten(1).sum(dim=1) if x.dim() > 1 else bits.flatten().long()
-    # Odd, so that no weight loses a bit of its row.
-    return (rows * (2 * torch.arange(len(rows), device=x.device) + 1)).sum()
+    # Odd, so that no weight loses a bit of its row; rows of zeros count too.
+    weights = 2 * torch.arange(len(rows), device=x.device) + 1
+    return ((rows + 1) * weights).sum()
 
 
 def ranks_that_differ(named: Mapping[str, Sequence[Tensor]]) -> dict[str, list[int]]:

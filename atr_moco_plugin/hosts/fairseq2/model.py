@@ -8,6 +8,7 @@ from dataclasses import asdict
 from fairseq2.nn.fsdp import FSDPWrapper
 from fairseq2.recipe.config import ModelSection
 from fairseq2.utils.config import ConfigMerger
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import Module
 
 from atr_moco_plugin.model import PartConfig, RetrievalModelConfig
@@ -123,3 +124,18 @@ def apply_fsdp(criterion: Module, granularity: str, wrapper: FSDPWrapper) -> Mod
         if hasattr(owner, name):
             owner.register_module(name, wrapper(getattr(owner, name)))
     return wrapper(criterion, reshard_after_forward=False)
+
+
+def with_no_sync(model: Module) -> Module:
+    """Let fairseq2 leave out the exchange of gradients while it accumulates them under FSDP2: it
+    asks for that by a name that the module does not have in any version of torch.
+
+    Args:
+        model: what is trained, in its wrapper for data parallelism.
+
+    Returns:
+        The same.
+    """
+    if isinstance(model, FSDPModule) and not hasattr(model, "set_requires_grad_sync"):
+        model.set_requires_grad_sync = model.set_requires_gradient_sync
+    return model
