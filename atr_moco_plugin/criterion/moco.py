@@ -28,6 +28,7 @@ from atr_moco_plugin.distributed import (
     world_size,
 )
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue, finite_rows
 from atr_moco_plugin.rank.growth import growth_of_last_half
@@ -59,9 +60,13 @@ class MocoAtc(Atc):
         self.text_queue = _make_queue(config, model.embed_dim)
         self._growth_limit = self.audio_queue.max_size
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
+        # What `of_data` was told, 0 for nothing; the queues of a state may be of other data.
+        self.register_buffer("data_fingerprint", torch.zeros(1, dtype=torch.int64))
+        self._loaded_fingerprint = 0
         self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
         self._steps_here = 0  # those that this process made, equal on every rank
         self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
+        self.register_load_state_dict_post_hook(_leave_queues_of_other_data)
 
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
@@ -115,6 +120,30 @@ class MocoAtc(Atc):
             rows: above ``queue_max`` or below the present size it changes nothing.
         """
         self._growth_limit = min(rows, self.audio_queue.max_size)
+
+    def of_data(self, fingerprint: str) -> None:
+        """Say which data the clip and caption ids are of. It is saved with the queues, and queues
+        of other data are emptied, with a warning, whether they were loaded before or are later:
+        their ids mean other items, and their embeddings are no negatives of these.
+
+        Args:
+            fingerprint: any text that another data set does not have, such as
+                ``AudioTextDataset.fingerprint()``.
+        """
+        saved, told = int(self.data_fingerprint), stable_digest("data", fingerprint)
+        self.data_fingerprint.fill_(told)
+        self._keep_queues_of(saved)
+
+    def _keep_queues_of(self, saved: int) -> None:
+        """Empty queues of the data with the fingerprint `saved` where ours is another."""
+        if saved in (0, int(self.data_fingerprint)) or not any(len(q) for q in self.queues.values()):
+            return
+        for queue in self.queues.values():
+            queue.clear()
+        warnings.warn(
+            "The queues of the checkpoint hold embeddings of another data set, so they start empty.",
+            stacklevel=2,
+        )
 
     def _grow_queues(self) -> None:
         size = self.audio_queue.size
@@ -196,9 +225,17 @@ class MocoAtc(Atc):
             "queue_size": loss_atc.new_tensor(self.audio_queue.size),
         }
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        told, name = self.data_fingerprint.clone(), f"{prefix}data_fingerprint"
+        # Checkpoints of version 0.1.0 have none.
+        state_dict = {name: torch.zeros_like(told), **state_dict}
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_steps = int(self.num_steps)
+        self._loaded_fingerprint = int(self.data_fingerprint)
+        if int(told):
+            self.data_fingerprint.copy_(told)
 
 
 def _make_queue(config: MocoAtcConfig, dim: int) -> EmbeddingQueue:
@@ -218,6 +255,10 @@ def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:
                 "online weights.",
                 stacklevel=2,
             )
+
+
+def _leave_queues_of_other_data(criterion: MocoAtc, _: Any) -> None:
+    criterion._keep_queues_of(criterion._loaded_fingerprint)
 
 
 class MocoAtcAtm(MocoAtc):

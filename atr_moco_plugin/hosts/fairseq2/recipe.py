@@ -122,6 +122,8 @@ class RetrievalRecipe(TrainRecipe):
         eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
         skipped = SkippedClips(context.output_dir, context.gangs.dp.rank)
         reader = train_reader(config, dataset, to_tokens, context.gangs, skipped)
+        if isinstance(criterion, MocoAtc):
+            criterion.of_data(dataset.fingerprint())
         fit_queue(criterion, reader.num_examples)
         unit = RetrievalTrainUnit(
             criterion,

@@ -94,9 +94,12 @@ class MocoCallback(TrainerCallback):
         control.should_log = due
 
     def _fit_queues(self) -> None:
-        """Bound growing queues by the pairs of an epoch, and warn of longer fixed ones."""
+        """Tell the queues what data they are of, where it has a ``fingerprint()``; bound growing ones
+        by the pairs of an epoch, and warn of longer fixed ones."""
         data = self._trainer.train_dataset
         queues = self._model.criterion.queues
+        if queues and callable(getattr(data, "fingerprint", None)):
+            self._model.criterion.of_data(data.fingerprint())
         if not queues or not hasattr(data, "__len__"):
             return
         pairs = len(data)

@@ -44,6 +44,11 @@ class PairDataset(Dataset[dict[str, Any]]):
         """Number of pairs."""
         return len(self._pairs)
 
+    def fingerprint(self) -> str:
+        """Digest of the data set's content, see
+        :meth:`~atr_moco_plugin.data.dataset.AudioTextDataset.fingerprint`."""
+        return self._dataset.fingerprint()
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``audio`` (``[samples]`` float32), ``caption``, ``clip_id`` and ``caption_id``."""
         clip, caption, caption_id = self._pairs[index]
