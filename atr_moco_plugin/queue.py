@@ -152,7 +152,7 @@ class EmbeddingQueue(StaysFloat32):
             embeddings: ``[B, d]`` float; of a batch longer than the queue the newest rows stay.
             clip_ids: ``[B]`` int64.
             caption_ids: ``[B]`` int64.
-            finite: ``[B]`` bool, which rows count as finite, for two queues whose rows are of the
+            finite: ``[B]`` bool, which rows are finite in another queue too whose rows are of the
                 same items: :func:`finite_rows` of both. None looks at ``embeddings`` alone.
 
         Raises:
@@ -168,9 +168,9 @@ class EmbeddingQueue(StaysFloat32):
                 f"A batch of {len(embeddings)} embeddings came with {len(clip_ids)} clip ids "
                 f"and {len(caption_ids)} caption ids; the numbers must be equal."
             )
-        if finite is None:
-            finite = finite_rows(embeddings)
-        self.left_out = torch.where(finite, -1, clip_ids)
+        own = finite_rows(embeddings)
+        self.left_out = torch.where(own, -1, clip_ids)
+        finite = own if finite is None else own & finite
         n = min(len(embeddings), self.size)
         if n == 0:
             return

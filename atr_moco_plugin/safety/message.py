@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 
 import torch
 
@@ -83,9 +84,11 @@ def _beginning(findings: Sequence[Finding], step: int) -> str:
     if not bad:
         names = sorted({name for x in findings for name in x.gradients})
         return f"The loss of step {step} is finite, but the gradient of {listed(names)} is not."
-    ranks = ", ".join(str(x.rank) for x in bad)
-    where = f" on rank {ranks}" if len(findings) > 1 else ""
-    clips = [clip for x in bad for clip in x.clips]
+    where = ""
+    if len(bad) < len(findings):
+        where = f" on rank(s) {', '.join(str(x.rank) for x in bad)}"
+    # A few of each rank's, since one alone may have brought the fault into the embeddings of all.
+    clips = [clip for rank in zip_longest(*(x.clips for x in bad)) for clip in rank if clip]
     named = listed(clips, sum(x.num_clips for x in bad))
     return f"The loss of step {step} is {bad[0].losses[0]}{where}, in a batch of the clips {named}."
 

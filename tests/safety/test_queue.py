@@ -71,9 +71,10 @@ def test_row_k_of_both_queues_stays_one_item(tower: str, tiny_model, tiny_batch)
     handle.remove()
     assert losses["loss"].isnan()
     audio, text = criterion.audio_queue, criterion.text_queue
-    for queue in (audio, text):
+    for name, queue in (("audio_m", audio), ("text_m", text)):
         assert bool(finite_rows(queue.valid[0]).all())
-        assert queue.left_out.tolist() == [-1, -1, int(batch["clip_ids"][2]), -1]
+        own = int(batch["clip_ids"][2]) if name == tower else -1
+        assert queue.left_out.tolist() == [-1, -1, own, -1]
     assert torch.equal(audio.valid[1], text.valid[1])
     assert int(batch["clip_ids"][2]) not in audio.valid[1].tolist()
     assert criterion(**tiny_batch(b=4, seed=3))["loss"].isfinite()

@@ -1,0 +1,162 @@
+"""A fault that one rank alone sees: both stop, or both leave the step out, and none waits.
+
+The two gloo processes run this file as a script, once for all tests; pytest runs the other half.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
+
+WORLD = 2
+TIMEOUT = 60
+SECOND = 1
+"""The rank that sees the fault."""
+
+Result = dict[str, Any]
+
+
+def sharded(criterion: MocoAtcAtm) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
+    model = criterion.model
+    for part in (model.audio, model.text.encoder, model.text, model.head):
+        fully_shard(part)
+    for part in (criterion.audio_m, criterion.text_m):
+        fully_shard(part)
+    return fully_shard(criterion, reshard_after_forward=False)
+
+
+def with_ddp(criterion: MocoAtcAtm) -> nn.Module:
+    return DistributedDataParallel(criterion, broadcast_buffers=False)
+
+
+def whole(x: Tensor) -> Tensor:
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
+    """Four steps, of which the second rank's third is faulty; then that of the fourth as well."""
+    rank = dist.get_rank()
+    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=12, momentum=0.5)).train()
+    module = wrap(criterion)
+    optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-3)
+    warnings: list[str] = []
+    guard = FiniteGuard(
+        optimizer, criterion, max_skipped=1, warn=warnings.append, last_good=lambda x: f"From {x}."
+    )
+    planted: list[bool] = [False]
+    if fault == "gradient":
+        # Finite on this rank's own batch until the gradient comes from the head.
+        def plant(logits: Tensor) -> Tensor:
+            if planted[0]:
+                logits.register_hook(lambda gradient: gradient * math.nan)
+            return logits
+
+        match = criterion.model.match
+        criterion.model.match = lambda *tokens: plant(match(*tokens))
+
+    result: Result = {"unchanged": [], "finite": []}
+    for step in range(1, 5):
+        batch = make_batch(seed=10 * step + rank)
+        planted[0] = step >= 3 and rank == SECOND
+        if fault == "clip" and planted[0]:
+            batch["audio"]["waveforms"][1, 5] = math.nan
+            result["clip"] = str(int(batch["clip_ids"][1]))
+        weight = criterion.model.text.projection.weight
+        before = whole(weight.detach()).clone()
+        loss = module(**batch)["loss"]
+        guard.watch(loss, batch["clip_ids"])
+        loss.backward()
+        try:
+            optimizer.step()
+        except NonFiniteError as ex:
+            result["message"] = str(ex)
+        optimizer.zero_grad()
+        criterion.on_optimizer_step()
+        result["unchanged"].append(torch.equal(whole(weight.detach()), before))
+        state = {name: whole(x) for name, x in criterion.state_dict().items()}
+        result["finite"].append(all(bool(x.isfinite().all()) for x in state.values()))
+    result["warnings"] = warnings
+    result["weights"] = float(sum(x.double().abs().sum() for x in state.values()))
+    return result
+
+
+def main(own_rank: int, folder: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from conftest import make_tiny_batch, make_tiny_model
+
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=own_rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=TIMEOUT),
+    )
+    results = {
+        f"{name} {fault}": train(make_tiny_model, make_tiny_batch, wrap, fault)
+        for name, wrap in (("ddp", with_ddp), ("fsdp", sharded))
+        for fault in ("clip", "gradient")
+    }
+    (folder / f"{own_rank}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
+    """What each of the two processes found."""
+    folder = tmp_path_factory.mktemp("two_ranks")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(i), str(folder)], stderr=subprocess.PIPE, text=True
+        )
+        for i in range(WORLD)
+    ]
+    try:
+        errors = [process.communicate(timeout=2 * TIMEOUT)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
+    finally:
+        for process in processes:
+            process.kill()
+    return [json.loads((folder / f"{i}.json").read_text()) for i in range(WORLD)]
+
+
+@pytest.mark.parametrize("fault", ["clip", "gradient"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_both_ranks_decide_alike(ranks: list[dict[str, Result]], name: str, fault: str) -> None:
+    first, second = (results[f"{name} {fault}"] for results in ranks)
+    # The step left out and the one that stops the run change no weight.
+    assert first["unchanged"] == second["unchanged"] == [False, False, True, True]
+    assert first["finite"] == second["finite"] == [True] * 4
+    assert first["weights"] == second["weights"]
+    (warning,) = first["warnings"]
+    assert second["warnings"] == []
+    assert first["message"] == second["message"]
+    assert first["message"].endswith("leave them out.") == (fault == "clip")
+    if fault == "clip":
+        # The first rank's loss has the broken embedding among its columns.
+        assert "The loss of step 3 is nan, in a batch" in warning
+        assert "The loss of step 4 is nan, in a batch" in first["message"]
+        assert f" audio embeddings of {second['clip']}." in first["message"]
+        assert "text embeddings" not in first["message"]
+        assert "From True." in first["message"]
+    else:
+        assert "The loss of step 4 is finite, but the gradient of model." in first["message"]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
