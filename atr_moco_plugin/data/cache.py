@@ -84,8 +84,11 @@ def entry_path(folder: Path, source: Source, *kind: str) -> Path:
 def read_entry(path: Path) -> Packed | None:
     """The memory-mapped entry at ``path``; ``None`` if there is none or it is damaged."""
     try:
-        packed = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        packed = np.load(path, mmap_mode="r", allow_pickle=False)
+    # A damaged header raises nearly anything.
+    except Exception:
+        return None
+    if not isinstance(packed, np.memmap):
         return None
     usable = packed.ndim == 1 and packed.size and packed.dtype in (np.int16, np.float32)
     return packed if usable else None

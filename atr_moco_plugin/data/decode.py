@@ -26,8 +26,8 @@ RATES = (1_000, 768_000)
 resampling from 1 Hz would take 16,000 times the memory of the file."""
 
 MAX_HOURS = 3.0
-"""Longest file that is decoded as a whole: 0.7 GB as 16 kHz mono. Crops are taken from longer ones
-too."""
+"""Longest file that is decoded as a whole, at 48 kHz (at a higher rate accordingly less): 2 GB
+before it is resampled. Crops are taken from longer ones too."""
 
 TOLERANCE = 0.1
 """Seconds that a WAV or FLAC file may be shorter than its header says."""
@@ -150,7 +150,7 @@ def read_frames(
     """
     rows = max(1, _BLOCK // file.channels)
     position = start if file.subtype.startswith(_EXACT_SEEK) else 0
-    limit = stop if stop is not None else int(MAX_HOURS * 3600 * file.samplerate) + 1
+    limit = stop if stop is not None else int(MAX_HOURS * 3600 * min(file.samplerate, 48_000)) + 1
     mono: list[NDArray[np.float32]] = []
     try:
         file.seek(position)
@@ -169,7 +169,8 @@ def read_frames(
         ) from error
     if stop is None and position == limit:
         raise ValueError(
-            f"{source}: lasts more than {MAX_HOURS:.0f} hours; cut it into shorter files"
+            f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, which is too "
+            "long to be read whole; cut it into shorter files"
         )
     return np.concatenate(mono) if mono else np.zeros(0, np.float32)
 

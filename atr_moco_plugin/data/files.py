@@ -69,7 +69,7 @@ def describe(folder: str | os.PathLike[str]) -> str:
     """What is in a folder, in words: ``found a.csv, train/``."""
     if not os.path.exists(folder):
         return "there is no such folder"
-    if os.path.isfile(folder):
+    if not os.path.isdir(folder):
         return "found a file"
     with os.scandir(folder) as entries:
         names = sorted(entry.name + "/" * _is_folder(entry) for entry in entries)

@@ -18,6 +18,9 @@ import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from atr_moco_plugin.data.audio import read_audio
+from atr_moco_plugin.data.cache import read_entry
+from atr_moco_plugin.data.opening import read_headers
 from atr_moco_plugin.data.registry import DATASETS
 
 FUZZ = settings.get_profile("fuzz")
@@ -310,3 +313,57 @@ def test_shards(folder: Path, attempt: Any, content: bytes, sizes: bytes | None)
     if sizes is not None:
         (root / "sizes.json").write_bytes(sizes)
     opens(attempt, "webdataset", root)
+
+
+def audio_file(suffix: str, subtype: str) -> bytes:
+    file = io.BytesIO()
+    wave = np.random.default_rng(0).uniform(-0.1, 0.1, (6_000, 2))
+    soundfile.write(file, wave, 22_050, subtype, format=suffix)
+    return file.getvalue()
+
+
+SOUNDS = {
+    (suffix, subtype): audio_file(suffix, subtype)
+    for suffix, subtype in (
+        ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"),
+        ("AIFF", "PCM_24"), ("AU", "ULAW"), ("W64", "PCM_16"), ("CAF", "PCM_16"),
+    )
+}  # fmt: skip
+
+
+@st.composite
+def damaged_sound(draw: st.DrawFn) -> bytes:
+    """A sound file with a few bytes changed, most of them in its header, or cut off."""
+    data = bytearray(SOUNDS[draw(st.sampled_from(sorted(SOUNDS)))])
+    for _ in range(draw(st.integers(1, 4))):
+        last = draw(st.sampled_from([60, 60, 200, len(data) - 1]))
+        data[draw(st.integers(0, min(last, len(data) - 1)))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+@FUZZ
+@given(damaged_sound(), st.sampled_from([None, 2_800, 16_000]))
+def test_sounds(folder: Path, attempt: Any, content: bytes, samples: int | None) -> None:
+    path = folder / "sound.wav"
+    path.write_bytes(content)
+    ((seconds, problem),) = read_headers([str(path)])
+    assert problem or 0.1 < seconds
+    waveform = attempt(lambda: read_audio(path, samples), (ValueError,), str(path))
+    if waveform is not None:
+        assert np.isfinite(waveform).all() and waveform.dtype == np.float32
+        assert samples is None or len(waveform) <= samples
+
+
+@FUZZ
+@given(st.binary(max_size=100), st.integers(0, 160), st.booleans())
+@example(b"PK\x03\x04", 0, True)
+@example(b"\x80\x04]", 0, True)
+@example(b"\x93NUMPY\x01\x00\xff\xff", 0, True)
+def test_entries_of_the_cache(folder: Path, some: bytes, at: int, cut: bool) -> None:
+    file = io.BytesIO()
+    np.save(file, np.arange(20, dtype=np.int16))
+    data = file.getvalue()
+    path = folder / "entry.npy"
+    path.write_bytes(data[:at] + some + (b"" if cut else data[at + len(some) :]))
+    entry = read_entry(path)  # damaged ones are made anew: no error at all
+    assert entry is None or entry.ndim == 1
