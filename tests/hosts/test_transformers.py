@@ -46,6 +46,7 @@ from atr_moco_plugin.hosts.transformers import (
     TowerPair,
     TrainerModel,
     compute_metrics,
+    last_checkpoint,
 )
 from atr_moco_plugin.optim import parameter_groups
 from atr_moco_plugin.tokenizer import train_wordpiece
@@ -328,6 +329,20 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> 
     assert not torch.equal(saved[name], start[name])
     lines = (tmp_path / "resumed" / "rank.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [4]
+
+    # What a kill while a checkpoint is written leaves, and what a bad disk does.
+    folder = tmp_path / "whole"
+    assert last_checkpoint(folder) == str(folder / "checkpoint-4")
+    (folder / "checkpoint-4" / "scheduler.pt").unlink()
+    with pytest.warns(UserWarning, match="checkpoint-4 has no scheduler.pt; it is passed over"):
+        assert last_checkpoint(folder) == str(checkpoint)
+    optimizer = checkpoint / "optimizer.pt"
+    data = bytearray(optimizer.read_bytes())
+    data[len(data) // 2] ^= 1
+    optimizer.write_bytes(data)
+    with pytest.warns(), pytest.raises(ValueError, match="cannot go on from any of them"):
+        last_checkpoint(folder)
+    assert last_checkpoint(tmp_path) is None
 
 
 def test_the_momentum_copies_move_once_an_optimizer_step(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``Trainer`` is used as it is. :class:`ClapTrainerModel` puts a criterion around a ``ClapModel``,
 :class:`TrainerModel` around any two towers; :class:`MocoCallback` does what has to happen between
-optimizer steps and logs; :class:`ClapCollator` makes batches, and :func:`compute_metrics` R@k.
+optimizer steps and logs; :class:`ClapCollator` makes batches, :func:`compute_metrics` R@k, and
+:func:`last_checkpoint` says what to resume from.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from atr_moco_plugin.hosts.transformers.callback import MocoCallback
 from atr_moco_plugin.hosts.transformers.data import ClapCollator, PairDataset
 from atr_moco_plugin.hosts.transformers.metrics import TRAINING_ARGUMENTS, compute_metrics
 from atr_moco_plugin.hosts.transformers.model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.resume import last_checkpoint
 from atr_moco_plugin.hosts.transformers.towers import (
     AudioModelTower,
     ClapAudioTower,
@@ -32,4 +34,5 @@ __all__ = [
     "TowerPair",
     "TrainerModel",
     "compute_metrics",
+    "last_checkpoint",
 ]

@@ -1,0 +1,70 @@
+"""Which of ``Trainer``'s checkpoints training goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+from atr_moco_plugin.checkpoints import problem_with
+
+_PARTS = ("*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
+
+
+def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
+    """The newest checkpoint in a folder that is whole.
+
+    ``Trainer`` writes a checkpoint file by file in its place, so one that was interrupted is there
+    in part, and ``resume_from_checkpoint=True`` takes it for the last one. Those that are not whole
+    are passed over with a warning.
+
+    Args:
+        output_dir: ``TrainingArguments.output_dir``.
+
+    Returns:
+        The folder, for ``trainer.train(resume_from_checkpoint=...)``; None where there is no
+        checkpoint, which begins a new training.
+
+    Raises:
+        ValueError: where there are checkpoints and none is whole.
+
+    Example:
+        >>> trainer.train(  # doctest: +SKIP
+        ...     resume_from_checkpoint=last_checkpoint(trainer.args.output_dir)
+        ... )
+    """
+    folders = {
+        int(folder.name.removeprefix("checkpoint-")): folder
+        for folder in Path(output_dir).glob("checkpoint-*")
+        if folder.name.removeprefix("checkpoint-").isdigit() and folder.is_dir()
+    }
+    problem = ""
+    for step in sorted(folders, reverse=True):
+        found = _problem_with_folder(folders[step])
+        if found is None:
+            return str(folders[step])
+        problem = problem or f"{folders[step]} {found}"
+        warnings.warn(f"{folders[step]} {found}; it is passed over.", stacklevel=2)
+    if folders:
+        raise ValueError(
+            f"{output_dir} has checkpoints, but training cannot go on from any of them ({problem}); "
+            "move them away to begin anew."
+        )
+    return None
+
+
+def _problem_with_folder(folder: Path) -> str | None:
+    try:
+        json.loads((folder / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return "has no readable trainer_state.json"
+    for pattern in _PARTS:
+        files = sorted(folder.glob(pattern))
+        if not files:
+            return f"has no {pattern}"
+        for file in files:
+            problem = problem_with(file)
+            if problem is not None:
+                return f"is not sound: {file.name} {problem}"
+    return None
