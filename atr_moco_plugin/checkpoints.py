@@ -70,6 +70,8 @@ def problem_with(file: Path) -> str | None:
         return _problem_with_safetensors(file)
     try:
         with zipfile.ZipFile(file) as archive:
+            if sum(item.file_size for item in archive.infolist()) > file.stat().st_size:
+                return "holds more bytes than it has: it is compressed, as `torch.save` never does"
             broken = archive.testzip()
             if broken is not None:
                 return f"is damaged: {broken} in it does not have its checksum"

@@ -90,6 +90,6 @@ def augment(
 
 
 def _with_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(wave.shape, generator=generator)
+    noise = torch.randn(wave.shape, generator=generator).double()
     power = wave.square().mean()
     return wave + noise * float((power / 10 ** (snr_db / 10)).sqrt())

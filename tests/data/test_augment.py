@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -34,6 +34,11 @@ configs = st.builds(
 
 
 @settings(deadline=None, max_examples=200)
+@example(
+    wave=np.array([3.0450083e38], np.float32),
+    config=AugmentConfig(noise_probability=1.0, noise_min_snr_db=-3.0, noise_max_snr_db=20.0),
+    seed=0,
+)
 @given(
     wave=arrays(
         np.float32,
