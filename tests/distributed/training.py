@@ -210,7 +210,7 @@ def train_wrapped(name: str, wrapper: str) -> tuple[Atc, dict[str, Any]]:
     from fairseq2.gang import ProcessGroupGang, create_fsdp_gangs, create_parallel_gangs
     from fairseq2.nn.fsdp import fsdp2_no_sync, to_fsdp2
 
-    from atr_moco_plugin.hosts.fairseq2.model import apply_fsdp, with_no_sync
+    from atr_moco_plugin.hosts.fairseq2.model import apply_fsdp
 
     gangs = create_parallel_gangs(ProcessGroupGang(dist.group.WORLD, torch.device("cpu")))
     sharded = to_fsdp2(
@@ -219,7 +219,6 @@ def train_wrapped(name: str, wrapper: str) -> tuple[Atc, dict[str, Any]]:
         lambda module, wrap: apply_fsdp(module, "layer", wrap),
         broadcast_state=True,
     )
-    with_no_sync(sharded)
     return criterion, train(criterion, sharded, lambda: fsdp2_no_sync(sharded))
 
 

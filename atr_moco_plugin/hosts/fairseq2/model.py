@@ -123,19 +123,8 @@ def apply_fsdp(criterion: Module, granularity: str, wrapper: FSDPWrapper) -> Mod
     ):
         if hasattr(owner, name):
             owner.register_module(name, wrapper(getattr(owner, name)))
-    return wrapper(criterion, reshard_after_forward=False)
-
-
-def with_no_sync(model: Module) -> Module:
-    """Let fairseq2 leave out the exchange of gradients while it accumulates them under FSDP2: it
-    asks for that by a name that the module does not have in any version of torch.
-
-    Args:
-        model: what is trained, in its wrapper for data parallelism.
-
-    Returns:
-        The same.
-    """
-    if isinstance(model, FSDPModule) and not hasattr(model, "set_requires_grad_sync"):
-        model.set_requires_grad_sync = model.set_requires_gradient_sync
-    return model
+    sharded = wrapper(criterion, reshard_after_forward=False)
+    if isinstance(sharded, FSDPModule) and not hasattr(sharded, "set_requires_grad_sync"):
+        # fairseq2's `no_sync` calls it by this name, which no version of torch has.
+        sharded.set_requires_grad_sync = sharded.set_requires_gradient_sync
+    return sharded
