@@ -158,9 +158,8 @@ def test_an_archive_does_not_inflate(tmp_path: Path) -> None:
     assert problem_with(file) is not None
 
 
-@pytest.mark.parametrize("processes", [1])
 def test_no_secret_of_the_environment_is_written(
-    tmp_path: Path, tiny_options: list[str], processes: int
+    tmp_path: Path, tiny_options: list[str]
 ) -> None:
     pytest.importorskip("fairseq2")
     secrets = {

@@ -148,6 +148,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
         for values in reader:
             if not columns:
                 columns = [value.strip().lower() for value in values]
+                _check_columns(path, columns)
                 continue
             if len(values) > len(columns) and any(values[len(columns) :]):
                 raise ValueError(
@@ -162,6 +163,17 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
             f"{path}: line {reader.line_num} is not readable as CSV ({error}); look for a quote "
             "that is not closed"
         ) from error
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    """Of two columns of one name, one would be lost without a word."""
+    used = {*AUDIO_COLUMNS, *_CAPTION_COLUMNS, "youtube_id"}
+    for name in columns:
+        if columns.count(name) > 1 and (name in used or _NUMBERED.fullmatch(name)):
+            raise ValueError(
+                f"{path}: has {columns.count(name)} columns {name!r}; name several captions "
+                "caption_1, caption_2, ..."
+            )
 
 
 def _json_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:

@@ -138,9 +138,13 @@ class Examples:
             ValueError: when something is missing or of another type.
         """
         try:
-            return dacite.from_dict(cls, values, dacite.Config(cast=[tuple, float]))
+            examples = dacite.from_dict(cls, values, dacite.Config(cast=[tuple, float]))
         except (dacite.DaciteError, TypeError) as ex:
             raise ValueError(f"not the examples of a report: {ex}") from ex
+        for sound in examples.sounds:
+            if sound.uri is not None and not sound.uri.startswith("data:audio/"):
+                raise ValueError(f"the sound of clip {sound.key!r} is no data: address of audio")
+        return examples
 
     def save(self, run_folder: Path) -> Path:
         """Write ``report/examples.json`` of a run, from which its page can be built again."""

@@ -80,6 +80,30 @@ def test_what_is_not_a_table(tmp_path: Path) -> None:
         list(read_rows(path))
 
 
+@pytest.mark.parametrize("name", ["caption", "Caption ", "caption_1", "file_name"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{name},file_name,caption,caption_1,x,x,,\na,b,c,d,1,2,3,4\n")
+    with pytest.raises(ValueError, match=f"a.csv: has 2 columns '{name.strip().lower()}'"):
+        list(read_rows(path))
+    path.write_text("file_name,caption,x,x,,\nb,c,1,2,3,4\n")
+    assert len(list(read_rows(path))) == 1
+
+
+def test_line_ends_marks_and_long_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(f"\ufefffile_name,caption{end}a.wav,a dog{end}{end}".encode())
+        assert list(read_rows(path)) == [{"file_name": "a.wav", "caption": "a dog"}]
+    path.write_text(f"file_name,caption\na.wav,{'dog ' * 30_000}\n")
+    assert len(list(read_rows(path))) == 1
+    path.write_text(f"file_name,caption\na.wav,{'dog ' * 40_000}\n")
+    with pytest.raises(ValueError, match="a.csv: line 2 is not readable as CSV .*field larger"):
+        list(read_rows(path))
+    path.write_bytes(b"file_name,caption\na.wav,caf\xc3\xa9\nb.wav,caf\xe9\n")
+    assert [row["caption"] for row in read_rows(path)] == ["caf\xc3\xa9", "caf\xe9"]
+
+
 def test_a_row_may_end_in_empty_cells(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("file_name,caption\na.wav,a dog barks,,\n")

@@ -210,6 +210,27 @@ def test_markup_in_texts_stays_text(tmp_path: Path) -> None:
     assert any(EVIL in (sound["aria-label"] or "") for sound in page.all("audio"))
 
 
+def test_names_that_are_no_unicode_and_marks_of_direction(tmp_path: Path) -> None:
+    word = "\udce9\u202egpj.exe"
+    run = make_run(tmp_path / "run", word=word)
+    page = read(run)
+    assert "\\udce9\u202egpj.exe" in page.text
+    # What turns the direction of a caption ends with it.
+    assert len(page.all("bdi")) >= len(page.all("audio"))
+
+
+@pytest.mark.parametrize("uri", ["javascript:alert(1)", "file:///etc/passwd", "//x.y/a.mp3"])
+def test_a_sound_is_no_link(tmp_path: Path, uri: str) -> None:
+    run = make_run(tmp_path / "run")
+    file = run / "report" / "examples.json"
+    values = json.loads(file.read_text())
+    values["sounds"][0]["uri"] = uri
+    file.write_text(json.dumps(values))
+    page = read(run)
+    assert uri not in (run / "report" / "index.html").read_text()
+    assert "is no data: address of audio" in page.text
+
+
 MISSING = {
     "retrieval.json": "There are no retrieval figures",
     "metrics/train.jsonl": "There are no training curves",
