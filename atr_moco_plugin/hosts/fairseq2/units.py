@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, MutableMapping
 from typing import Any, final
 
 import torch
 from fairseq2.device import Device
-from fairseq2.metrics import Mean, MetricBag
+from fairseq2.metrics import Mean, MetricBag, Sum
 from fairseq2.metrics.recorders import MetricRecorder
 from torch import Tensor
 from torch.nn import Module
@@ -25,6 +26,9 @@ from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
 from atr_moco_plugin.hosts.fairseq2.safety import warn
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
+
+FINITE = "finite_batches"
+"""Batches since the last report that were finite; it is not reported itself."""
 
 COLLAPSE_AFTER = 1_000
 """Steps after which the embeddings of any run have more than one direction."""
@@ -67,6 +71,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
         for name in self._criterion.measures:
             metric_bag.add(name, Mean())
+        metric_bag.add(FINITE, Sum())
 
     @override
     def set_step_nr(self, step_nr: int) -> None:
@@ -87,6 +92,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self._guard.watch(loss, batch.clip_ids)
         # A batch that is not finite stops the run or is left out, of the averages too.
         finite = loss.detach().isfinite()
+        metric_bag.get(FINITE, Sum).update(finite.float())
         for name in self._criterion.measures:
             value = torch.where(finite, measures[name].detach(), 0.0)
             metric_bag.get(name, Mean).update(value, weight=finite * float(len(batch)))
@@ -95,6 +101,9 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
         step = self._step_nr or 0
+        if not values.pop(FINITE, True):
+            # fairseq2's mean of nothing is 0.
+            values.update(dict.fromkeys(self._criterion.measures, math.nan))
         measures = {
             name: float(torch.as_tensor(values[name]))
             for name in ("loss_atm", "temperature")
