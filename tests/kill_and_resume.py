@@ -133,8 +133,10 @@ def run_to_the_end(start: Start, out: Path, options: list[str], timeout: float =
     status = running.wait(timeout)
     if status is None:
         running.kill()
-    log = out.with_suffix(".log").read_text()
-    assert status == 0, f"exit status {status}:\n{log[-3000:]}"
+    if status != 0:
+        log = out.with_suffix(".log").read_text()
+        errors = [line for line in log.splitlines() if " ERROR: " in line]
+        raise AssertionError("\n".join([f"exit status {status}", *errors, log[-3000:]]))
     return time.monotonic() - begin
 
 
