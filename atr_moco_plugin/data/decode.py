@@ -169,8 +169,8 @@ def read_frames(
         ) from error
     if stop is None and position == limit:
         raise ValueError(
-            f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, which is too "
-            "long to be read whole; cut it into shorter files"
+            f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, too long to "
+            "be read whole; cut it into shorter files"
         )
     return np.concatenate(mono) if mono else np.zeros(0, np.float32)
 

@@ -81,7 +81,8 @@ def test_the_same_in_a_folder_that_is_listed(
     tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path], kind: str
 ) -> None:
     rows = [["1", "abcdefghijk", "0", "a dog"], ["2", "x", "0", "a cat"]]
-    write_table(tmp_path / "train.csv", ["audiocap_id", "youtube_id", "start_time", "caption"], rows)
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    write_table(tmp_path / "train.csv", columns, rows)
     write_audio(tmp_path / "train" / "abcdefghijk.wav")
     special(tmp_path / "train", kind)
     with warnings.catch_warnings():
@@ -139,7 +140,8 @@ def test_a_folder_that_vanishes_stops_the_run(
 
 
 def test_one_in_a_thousand_is_tolerated() -> None:
-    assert [tolerated_clips(n) for n in (1, 10_000, 10_999, 11_000, 100_000)] == [10, 10, 10, 11, 100]
+    sizes = (1, 10_000, 10_999, 11_000, 100_000)
+    assert [tolerated_clips(size) for size in sizes] == [10, 10, 10, 11, 100]
 
 
 def shard(folder: Path, audio: bytes, clips: int) -> Path:

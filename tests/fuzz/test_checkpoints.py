@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import json
-import pickle
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,16 +27,6 @@ TINY_BERT = BertConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
     max_position_embeddings=10,
 )  # fmt: skip
-
-
-class Opens:
-    """A file that is unpickled carelessly creates another one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.path), "w")
 
 
 @st.composite
@@ -83,8 +70,10 @@ tensor = st.sampled_from(
         torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8),
     ]
 )
-NAMES = ["cfg", "model", "patch_embedding.weight", "quantize.x", "embeddings.word_embeddings.weight",
-         "encoder.layers.0.self_attn.relative_attention_bias.weight", "model.x", "bert.x", "x"]  # fmt: skip
+NAMES = [
+    "cfg", "model", "patch_embedding.weight", "quantize.x", "embeddings.word_embeddings.weight",
+    "encoder.layers.0.self_attn.relative_attention_bias.weight", "model.x", "bert.x", "x",
+]  # fmt: skip
 plain = st.recursive(
     st.one_of(
         tensor, st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([2**62, 10**30]),
@@ -198,7 +187,10 @@ def test_bert_with_another_config(bert: Path, attempt: Any, changes: dict[str, A
     attempt(lambda: BertEncoder.from_pretrained(str(folder)), ERRORS, str(folder))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "legacy", "config.json"])
+FILES = ["model.safetensors", "pytorch_model.bin", "legacy", "config.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_bert_that_is_damaged(bert: Path, tmp_path: Path, attempt: Any, name: str) -> None:
     shutil.copy(bert / "config.json", tmp_path)
     file = tmp_path / name.replace("legacy", "pytorch_model.bin")

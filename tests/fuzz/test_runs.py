@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +56,9 @@ yaml_line = st.one_of(
 @FUZZ
 @given(
     st.one_of(
-        st.lists(yaml_line, max_size=5).map(lambda lines: "\n".join(lines).encode("utf-8", "replace")),
+        st.lists(yaml_line, max_size=5).map(
+            lambda lines: "\n".join(lines).encode("utf-8", "replace")
+        ),
         tree.map(lambda value: repr(value).encode("utf-8", "replace")),
         st.binary(max_size=60),
     )
@@ -90,7 +90,7 @@ def test_a_model_config(tmp_path: Path, attempt: Any, content: bytes) -> None:
 @given(
     st.lists(
         st.one_of(
-            st.sampled_from(["step_1", "step_2", "step_²", "step_١", "step_-1", "step_", "step_1 "]),
+            st.sampled_from(["step_1", "step_2", "step_²", "step_١", "step_-1", "step_", "step_ "]),
             st.text(max_size=5).filter(lambda x: "/" not in x and "\0" not in x),
         ),
         max_size=4,
@@ -99,7 +99,11 @@ def test_a_model_config(tmp_path: Path, attempt: Any, content: bytes) -> None:
     st.sampled_from(["best", "last", "step_1", "x"]),
 )
 def test_folders_of_checkpoints(
-    tmp_path_factory: pytest.TempPathFactory, attempt: Any, names: list[str], score: bytes, which: str
+    tmp_path_factory: pytest.TempPathFactory,
+    attempt: Any,
+    names: list[str],
+    score: bytes,
+    which: str,
 ) -> None:
     run = tmp_path_factory.mktemp("run")
     (run / "checkpoints" / "scores").mkdir(parents=True)

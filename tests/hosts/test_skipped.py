@@ -72,8 +72,9 @@ def test_too_many_on_one_process_stop_all_of_them(
 ) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "out"), "--no-rich", "--config"]
+    config = [*tiny_options, *of(manifest), "dataset.max_bad_clips=0"]
     done = subprocess.run(
-        [sys.executable, *launcher, *recipe, *tiny_options, *of(manifest), "dataset.max_bad_clips=0"],
+        [sys.executable, *launcher, *recipe, *config],
         capture_output=True,
         text=True,
         timeout=150,

@@ -70,7 +70,7 @@ class ReadableLog(logging.Filter):
 
 
 def _of_configuration(error: Exception) -> bool:
-    """Whether fairseq2 fell over a configuration: ``.inf`` for a whole number, a file in Latin-1."""
+    """Whether fairseq2 fell over a configuration: ``.inf`` for a whole number, Latin-1."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(x.name == "load" and x.filename.endswith("cli.py") for x in frames)
 

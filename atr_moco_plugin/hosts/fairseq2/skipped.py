@@ -31,7 +31,7 @@ class SkippedClips:
             with self._file.open("a") as file:
                 file.write(json.dumps({"clip": key, "reason": reason}) + "\n")
         except OSError as ex:
-            log.warning("{}: cannot be written ({}); the log has the clips.", self._file, ex.strerror)
+            log.warning("{}: cannot be written ({}); see the log.", self._file, ex.strerror)
 
 
 def read_skipped(output_dir: Path) -> dict[str, str]:
