@@ -17,6 +17,7 @@ pytest.importorskip("fairseq2")
 from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.checkpoints import problem_with
+from atr_moco_plugin.hosts.fairseq2.resume import drop_after, newest, problem_with_checkpoint
 from atr_moco_plugin.hosts.fairseq2.runs import (
     find_checkpoint,
     load_model,
@@ -112,6 +113,26 @@ def test_folders_of_checkpoints(
             (run / "checkpoints" / name / "model").mkdir(parents=True, exist_ok=True)
             (run / "checkpoints" / "scores" / f"{name}.txt").write_bytes(score)
     attempt(lambda: find_checkpoint(run, which), (RecipeError,), str(run))
+    found = newest(run / "checkpoints")
+    assert found is None or problem_with_checkpoint(found) is not None
+
+
+line = st.one_of(
+    st.binary(max_size=20),
+    st.sampled_from([b'{"Step": 3}', b'{"Step": Infinity}', b'{"Step": "x"}', b"[1]", b"3"]),
+    tree.map(lambda value: json.dumps({"Step": value}, default=str, skipkeys=True).encode()),
+)
+
+
+@FUZZ
+@given(st.lists(line, max_size=5), st.integers(0, 5))
+@example([b'{"Step": 1e999}'], 1)
+@example([b"[" * 100_000], 1)
+def test_records_of_metrics(tmp_path: Path, lines: list[bytes], step: int) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(b"\n".join(lines))
+    drop_after(file, step)
+    assert set(file.read_bytes().splitlines()) <= set(b"\n".join(lines).splitlines())
 
 
 @pytest.fixture(scope="module")

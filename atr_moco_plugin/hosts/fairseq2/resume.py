@@ -60,7 +60,7 @@ def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
     return sorted(
         (int(folder.name.removeprefix("step_")), folder)
         for folder in checkpoints.glob("step_*")
-        if folder.name.removeprefix("step_").isdigit() and folder.is_dir()
+        if folder.name.removeprefix("step_").isdecimal() and folder.is_dir()
     )
 
 
@@ -160,5 +160,5 @@ def _step_of(line: bytes) -> int:
     """The step of a record, 0 for a line that is none."""
     try:
         return int(json.loads(line)["Step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0

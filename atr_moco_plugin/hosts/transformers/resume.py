@@ -37,7 +37,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     folders = {
         int(folder.name.removeprefix("checkpoint-")): folder
         for folder in Path(output_dir).glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdigit() and folder.is_dir()
+        if folder.name.removeprefix("checkpoint-").isdecimal() and folder.is_dir()
     }
     problem = ""
     for step in sorted(folders, reverse=True):
