@@ -12,6 +12,9 @@ from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.spectrum import singular_values, spectrum_measures
 
+AFTER = 1_000
+"""Steps after which the embeddings of any run have more than one direction."""
+
 ROWS = 256
 """Newest rows of each queue that are looked at: a spectrum of 256 takes milliseconds."""
 
@@ -41,16 +44,14 @@ class CollapseWatch:
     all three.
 
     Args:
-        after: the step from which the queues are judged.
-        match_after: the step from which the matching loss is judged.
+        after: the step from which the matching loss is judged, such as half of a run; the queues are
+            from there on, or from :data:`AFTER`.
         warn: is told.
     """
 
-    def __init__(
-        self, *, after: int, match_after: int, warn: Callable[[str], None] = warnings.warn
-    ) -> None:
-        self._after = after
-        self._match_after = match_after
+    def __init__(self, after: int, warn: Callable[[str], None] = warnings.warn) -> None:
+        self._after = min(after, AFTER)
+        self._match_after = after
         self._warn = warn
         self._told: set[str] = set()
 

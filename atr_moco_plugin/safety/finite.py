@@ -206,7 +206,7 @@ clipping, or look for a broken clip in the batch.
     def _find(self, watched: list[tuple[Tensor, Tensor, dict[str, Tensor]]]) -> Finding:
         """What is wrong on this rank; it may wait for the device as often as it likes."""
         batches = [(float(x), ids.tolist()) for x, ids, _ in watched if not bool(x.isfinite())]
-        clips = [i for _, ids in batches for i in ids]
+        clips = list(dict.fromkeys(i for _, ids in batches for i in ids))
         rows: dict[str, list[int]] = {}
         for _, _, left_out in watched:
             for name, ids in left_out.items():

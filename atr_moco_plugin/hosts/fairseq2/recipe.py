@@ -46,13 +46,14 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.resume import settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
-from atr_moco_plugin.hosts.fairseq2.safety import make_guard, name_clips_of
+from atr_moco_plugin.hosts.fairseq2.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.skipped import SkippedClips
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
 from atr_moco_plugin.plugins import load
+from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
 
 

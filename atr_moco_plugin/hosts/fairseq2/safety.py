@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.error import RecipeError
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.hosts.fairseq2.compat import checkpoint_dir
 from atr_moco_plugin.hosts.fairseq2.resume import newest
 from atr_moco_plugin.hosts.fairseq2.runs import read_state
@@ -33,7 +30,8 @@ def make_guard(
         context: the recipe's.
         criterion: what is trained, without the wrapper for data parallelism.
         max_skipped: see :class:`~atr_moco_plugin.safety.finite.FiniteGuard`.
-        name_clips: see there; such as :func:`name_clips_of` a data set.
+        name_clips: see there; such as
+            :func:`~atr_moco_plugin.safety.names.name_clips_of` a data set.
     """
     return FiniteGuard(
         context.resolver.resolve(Optimizer),
@@ -49,21 +47,6 @@ def make_guard(
 def warn(text: str) -> None:
     """Write a warning to fairseq2's log, whatever braces are in it."""
     log.warning("{}", text)
-
-
-def name_clips_of(dataset: AudioTextDataset, split: str) -> NameClips:
-    """Clip ids to keys; ids are digests, so the split is gone through when a name is asked for."""
-
-    def names(ids: Sequence[int]) -> Mapping[int, str]:
-        wanted = set(ids)
-        named = {}
-        for clip in dataset.clips(split):
-            number = dataset.clip_id(clip)
-            if number in wanted:
-                named[number] = repr(clip.key)
-        return named
-
-    return names
 
 
 def last_good(checkpoints: Path, sound: bool) -> str:

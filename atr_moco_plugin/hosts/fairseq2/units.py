@@ -30,9 +30,6 @@ from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 FINITE = "finite_batches"
 """Batches since the last report that were finite; it is not reported itself."""
 
-COLLAPSE_AFTER = 1_000
-"""Steps after which the embeddings of any run have more than one direction."""
-
 
 @final
 class RetrievalTrainUnit(TrainUnit[PairBatch]):
@@ -44,8 +41,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         hooks: name to hook; each is asked to log at every report.
         recorder: where the scalars of the hooks go.
         guard: on the optimizer that makes the steps; it is shown every loss.
-        warn_after: steps after which a matching loss still at its prior is warned of; collapsed
-            embeddings are from there on, or from :data:`COLLAPSE_AFTER`.
+        warn_after: ``after`` of :class:`~atr_moco_plugin.safety.collapse.CollapseWatch`.
     """
 
     def __init__(
@@ -62,9 +58,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self._hooks = hooks
         self._recorder = recorder
         self._guard = guard
-        self._collapse = CollapseWatch(
-            after=min(warn_after, COLLAPSE_AFTER), match_after=warn_after, warn=warn
-        )
+        self._collapse = CollapseWatch(warn_after, warn)
         self._step_nr: int | None = None
 
     @override

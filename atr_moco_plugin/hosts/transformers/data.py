@@ -14,6 +14,7 @@ from transformers import ClapFeatureExtractor, PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.safety.names import name_clips_of
 
 _FIELDS = ("audio", "caption", "clip_id", "caption_id")
 
@@ -33,6 +34,7 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
         self._dataset = dataset
+        self._split = split
         self._sample_rate = sample_rate
         self._pairs = [
             (clip, caption, caption_id)
@@ -48,6 +50,10 @@ class PairDataset(Dataset[dict[str, Any]]):
         """Digest of the data set's content, see
         :meth:`~atr_moco_plugin.data.dataset.AudioTextDataset.fingerprint`."""
         return self._dataset.fingerprint()
+
+    def name_clips(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """What the clips with these ids are called in the data set."""
+        return name_clips_of(self._dataset, self._split)(ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``audio`` (``[samples]`` float32), ``caption``, ``clip_id`` and ``caption_id``."""

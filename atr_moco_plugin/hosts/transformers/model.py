@@ -7,6 +7,7 @@ an optimizer step is in :class:`~atr_moco_plugin.hosts.transformers.callback.Moc
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class TrainerModel(nn.Module):
             self, [name for name, _ in self.named_buffers() if "_queue." in name]
         )
         self._sums: dict[str, Tensor] = {}
-        self._passes = 0
+        self._passes: Tensor | int = 0
         self.register_state_dict_post_hook(_drop_shared)
         self.register_load_state_dict_pre_hook(_restore_shared)
 
@@ -85,29 +86,24 @@ class TrainerModel(nn.Module):
 
         Raises:
             ValueError: the batch has an entry that neither tower takes.
-            FloatingPointError: the loss of a training batch is not finite.
         """
         audio, text = self._split(inputs)
         if not self.training:
             return self._evaluate(audio, text, clip_id, caption_id)
         losses = self.criterion(audio, text, clip_id, caption_id)
-        if not torch.isfinite(losses["loss"]):
-            # Before the backward pass: weights and checkpoints are still sound. Trainer itself
-            # would leave the value out of its logs and go on.
-            raise FloatingPointError(
-                f"The loss is {losses['loss'].item()}; the run stops. Resume it from its last "
-                "checkpoint with a lower learning rate, or look for a broken clip in the batch."
-            )
+        # A batch that is not finite stops the run or is left out, of the averages too.
+        finite = losses["loss"].detach().isfinite()
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
-        self._passes += 1
+            self._sums[name] = self._sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
+        self._passes = self._passes + finite
         return losses
 
     def pop_measures(self) -> dict[str, float]:
         """Means of what the criterion returned besides ``loss`` since this was last called, over
-        the batches of this process."""
+        the batches of this process whose loss was finite; NaN where there was none."""
+        passes = int(self._passes)
         means = {
-            name: float(total) / self._passes
+            name: float(total) / passes if passes else math.nan
             for name, total in self._sums.items()
             if name != "loss"
         }
