@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fairseq2")
 
-from kill_and_resume import OPTIONS, differences, run_to_the_end, torchrun
+from kill_and_resume import OPTIONS, differences, fork, torchrun
 
 from atr_moco_plugin.hosts.fairseq2.resume import problem_with_checkpoint
 
@@ -39,11 +41,28 @@ def process_of_rank(rank: int, out: Path) -> int | None:
     return None
 
 
-def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on(tmp_path: Path) -> None:
-    whole, out, start = tmp_path / "whole", tmp_path / "killed", torchrun(2)
-    run_to_the_end(start, whole, STEPS)
+def run_to_the_end(out: Path) -> None:
+    """Run on two processes without a kill. Forked, since torchrun has both import everything."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    job |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [
+        fork(out, STEPS, partial(os.environ.update, job, RANK=rank, LOCAL_RANK=rank))
+        for rank in ("0", "1")
+    ]
+    statuses = [running.wait(5 * BOUND) for running in ranks]
+    for running, status in zip(ranks, statuses, strict=True):
+        if status is None:
+            running.kill()
+    assert statuses == [0, 0], out.with_suffix(".log").read_text()[-3000:]
 
-    running = start(out, STEPS)
+
+def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on(tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    run_to_the_end(whole)
+
+    running = torchrun(2)(out, STEPS)
     end = time.monotonic() + 2 * BOUND
     while not (out / "checkpoints" / "step_4").exists():
         status = running.wait(0.002)
@@ -62,5 +81,5 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on(tmp_path: Path) 
     assert problem_with_checkpoint(newest) is None
     assert not (out / "retrieval.json").exists()
 
-    run_to_the_end(start, out, STEPS)
+    run_to_the_end(out)
     assert differences(whole, out) == []
