@@ -1,0 +1,94 @@
+"""Losses, similarities and queues are in float32, whatever the model around them computes in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import atr_moco_plugin.criterion.atc as atc
+import atr_moco_plugin.criterion.moco as moco
+from atr_moco_plugin.criterion import (
+    Atc,
+    AtcConfig,
+    MocoAtc,
+    MocoAtcAtm,
+    MocoAtcAtmConfig,
+    MocoAtcConfig,
+)
+
+HALF = (torch.bfloat16, torch.float16)
+CRITERIA: dict[str, Any] = {
+    "atc": lambda model: Atc(model, AtcConfig()),
+    "moco_atc": lambda model: MocoAtc(model, MocoAtcConfig(queue_size=6, momentum=0.5)),
+    "moco_atc_atm": lambda model: MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=6, momentum=0.5)),
+}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[torch.dtype]]:
+    """Dtypes that reached the loss and the draw of negatives."""
+    dtypes: dict[str, list[torch.dtype]] = {"logits": [], "similarity": [], "matching": []}
+
+    def spied(module: Any, name: str, kind: str) -> None:
+        function = getattr(module, name)
+
+        def spy(first: Tensor, *args: Any, **kwargs: Any) -> Any:
+            found = function(first, *args, **kwargs)
+            dtypes[kind].append(first.dtype if kind == "similarity" else found.dtype)
+            return found
+
+        monkeypatch.setattr(module, name, spy)
+
+    spied(atc, "_logits", "logits")
+    spied(moco, "hard_negatives", "similarity")
+    spied(moco, "atm_loss", "matching")
+    return dtypes
+
+
+def check(criterion: Atc, losses: dict[str, Tensor], seen: dict[str, list[torch.dtype]]) -> None:
+    assert all(losses[x].dtype == torch.float32 for x in losses if x.startswith("loss"))
+    assert all(bool(x.isfinite().all()) for x in losses.values())
+    assert seen["logits"] and all(dtype == torch.float32 for x in seen.values() for dtype in x)
+    assert bool(seen["similarity"]) == bool(seen["matching"]) == isinstance(criterion, MocoAtcAtm)
+    for queue in criterion.queues.values():
+        assert queue.embeddings.dtype == torch.float32
+        assert torch.allclose(queue.valid[0].norm(dim=1), torch.ones(len(queue)), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", CRITERIA)
+def test_under_autocast(
+    name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[torch.dtype]]
+) -> None:
+    criterion, exact = (CRITERIA[name](tiny_model()).train() for _ in range(2))
+    for seed in (1, 2):  # the second has a queue
+        with torch.autocast("cpu", dtype=dtype):
+            losses = criterion(**tiny_batch(seed=seed))
+        losses["loss"].backward()
+        criterion.on_optimizer_step()
+        check(criterion, losses, seen)
+        expected = exact(**tiny_batch(seed=seed))
+        exact.on_optimizer_step()
+        # Half precision of the towers moves the loss by what a similarity does over temperature.
+        assert losses["loss_atc"].item() == pytest.approx(expected["loss_atc"].item(), rel=0.05)
+    assert all(bool(p.grad.isfinite().all()) for p in criterion.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", CRITERIA)
+def test_when_the_whole_criterion_is_cast(
+    name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[torch.dtype]]
+) -> None:
+    criterion = CRITERIA[name](tiny_model()).train().to(dtype)
+    for seed in (1, 2):
+        batch = tiny_batch(seed=seed)
+        with torch.autocast("cpu", dtype=dtype):
+            losses = criterion(**batch)
+        check(criterion, losses, seen)
+        criterion.on_optimizer_step()
+    for part in ("audio_m", "text_m"):
+        copies = getattr(criterion, part, torch.nn.Identity()).parameters()
+        assert all(p.dtype == torch.float32 for p in copies)
