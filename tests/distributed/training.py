@@ -66,7 +66,7 @@ def cases(wrapper: str, ranks: int) -> list[str]:
     which takes minutes."""
     if os.environ.get("ALL_CASES") or (wrapper, ranks) == ("ddp", 2):
         return list(CASES)
-    return ["moco_atc_atm"] if (wrapper, ranks) == ("fsdp", 4) else ["moco_atc", "moco_atc_atm"]
+    return ["moco_atc", "moco_atc_atm"] if ranks == 2 else ["moco_atc_atm"]
 
 
 @dataclass
@@ -250,6 +250,8 @@ def run_all() -> dict[str, Any]:
             flip_one_bit(criterion.text_queue.embeddings)
         results[f"{wrapper}.spoilt"] = message_of_the_check(criterion)
 
+    if world_size() > 2:
+        return results
     moco.QUEUE_CHECK_EVERY = 4
     criterion = MocoAtcAtm(make_model(), OWN_BATCH).train()
     results["own_batch"] = train(criterion, DistributedDataParallel(criterion), steps=4)
