@@ -29,6 +29,11 @@ def read_torch(path: Path, *, mmap: bool = False) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
+def one_line(name: str) -> str:
+    """A name that a file gives, for a message: control characters and the like as escapes."""
+    return repr(name)[1:-1]
+
+
 def is_weights(value: object) -> bool:
     """Whether a value is what a parameter can be loaded from: a dense tensor of numbers that are
     there (not sparse, quantised or complex, nor a shape without numbers)."""

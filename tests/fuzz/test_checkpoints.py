@@ -73,6 +73,7 @@ tensor = st.sampled_from(
 NAMES = [
     "cfg", "model", "patch_embedding.weight", "quantize.x", "embeddings.word_embeddings.weight",
     "encoder.layers.0.self_attn.relative_attention_bias.weight", "model.x", "bert.x", "x",
+    "a\nb",
 ]  # fmt: skip
 plain = st.recursive(
     st.one_of(
@@ -112,6 +113,7 @@ def beats_content(draw: st.DrawFn) -> object:
 
 @FUZZ
 @given(beats_content())
+@example({"cfg": {}, "model": {"a\nb": torch.zeros(2)}})
 def test_beats_with_other_content(tmp_path: Path, attempt: Any, content: object) -> None:
     path = tmp_path / "beats.pt"
     path.write_bytes(saved(content))
@@ -213,6 +215,7 @@ def test_bert_that_is_damaged(bert: Path, tmp_path: Path, attempt: Any, name: st
 
 @FUZZ
 @given(plain)
+@example({"encoder\nlayer.0.output.dense.bias": torch.zeros(8)})
 def test_bert_with_other_content(bert: Path, attempt: Any, content: object) -> None:
     folder = bert / "other"
     folder.mkdir(exist_ok=True)

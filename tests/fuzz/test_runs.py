@@ -203,7 +203,7 @@ names = ["0.weight", "0.bias", "1.weight", "1.bias"]
 state = st.dictionaries(
     st.one_of(
         *[st.sampled_from([f"model.{name}" for name in names])] * 3,
-        st.sampled_from([*names, "queue.x", "model.other"]),
+        st.sampled_from([*names, "queue.x", "model.other", "model.a\nb"]),
         st.integers(0, 2),
     ),
     st.one_of(tensor, tensor, tensor, tree),

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atr_moco_plugin.encoders.weights import is_weights, read_torch
+from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
 
 _MODEL = "model."
 _HUB = "hf://"
@@ -111,7 +111,7 @@ def from_official(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not name.endswith(_LAYER_BIAS):
             state[_FROM_OFFICIAL.get(name, name)] = tensor
         elif not _equal(state.setdefault(_SHARED_BIAS, tensor), tensor):
-            raise ValueError(f"{name} differs from other layers' tensor; BEATs' layers share one.")
+            raise ValueError(f"{one_line(name)} differs from other layers' tensor; BEATs' layers share one.")
     return state
 
 
@@ -208,6 +208,6 @@ def _checked(path: Path, content: Any) -> BeatsCheckpoint:
 
 def _listed(names: Iterable[str], limit: int = 4) -> str:
     """The first names in order, and how many more there are."""
-    ordered = sorted({_TO_OFFICIAL.get(name, name) for name in names})
+    ordered = sorted({one_line(_TO_OFFICIAL.get(name, name)) for name in names})
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
     return (", ".join(ordered[:limit]) or "none") + more

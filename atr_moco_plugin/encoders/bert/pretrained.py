@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.bert.config import BertConfig
-from atr_moco_plugin.encoders.weights import is_weights, read_torch
+from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
 
 _REQUIRED = (
     "vocab_size",
@@ -168,6 +168,7 @@ def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Pat
 
 
 def _list(names: list[str]) -> str:
+    names = [one_line(name) for name in names]
     if len(names) > 5:
         return f"{', '.join(names[:5])} and {len(names) - 5} more"
     return ", ".join(names) or "none"

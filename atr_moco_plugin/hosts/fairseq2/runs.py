@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.encoders.weights import is_weights, read_torch
+from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
 from atr_moco_plugin.model import (
     RetrievalModel,
     RetrievalModelConfig,
@@ -209,7 +209,7 @@ def load_model(model: Module, shards: Sequence[Mapping[str, Tensor]], checkpoint
         state[name] = parts[0] if parts[0].shape == shape else torch.cat(parts)
     if any(problems.values()):
         said = "; ".join(
-            f"{len(names)} {kind}: {', '.join(sorted(names)[:_NAMED])}"
+            f"{len(names)} {kind}: {', '.join(map(one_line, sorted(names)[:_NAMED]))}"
             f"{', ...' if len(names) > _NAMED else ''}"
             for kind, names in problems.items()
             if names
