@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atr_moco_plugin.criterion.cross_entropy import soft_target_cross_entropy
 
 def atc_targets(positives: Tensor) -> Tensor:
     """Spread one unit of target mass evenly over the positives of each row.
@@ -100,35 +101,10 @@ def atc_loss(
 
     with torch.autocast(audio.device.type, enabled=False):
         own = slice(first_row, first_row + audio.size(0))
-        text_columns = torch.cat([text_m, text_queue]).detach()
-        audio_columns = torch.cat([audio_m, audio_queue]).detach()
         options = (positives, temperature, alpha, ignore)
-        a2t = _against_soft_targets(audio, audio_m[own], text_columns, *options)
-        t2a = _against_soft_targets(text, text_m[own], audio_columns, *options)
+        a2t = soft_target_cross_entropy(audio, audio_m[own], (text_m, text_queue), *options)
+        t2a = soft_target_cross_entropy(text, text_m[own], (audio_m, audio_queue), *options)
         return (a2t + t2a) / 2
-
-
-def _against_soft_targets(
-    query: Tensor,
-    query_m: Tensor,
-    columns: Tensor,
-    positives: Tensor,
-    temperature: Tensor,
-    alpha: float,
-    ignore: Tensor | None,
-) -> Tensor:
-    logits = _logits(query, columns, temperature)
-    with torch.no_grad():
-        targets = atc_targets(positives if ignore is None else positives & ~ignore)
-        if alpha > 0:
-            momentum_logits = _logits(query_m, columns, temperature)
-            if ignore is not None:
-                momentum_logits = momentum_logits.masked_fill(ignore, float("-inf"))
-            targets = alpha * momentum_logits.softmax(dim=1) + (1 - alpha) * targets
-    if ignore is not None:
-        # The lowest finite value and not -inf: 0 * -inf would make the cross-entropy NaN.
-        logits = logits.masked_fill(ignore, torch.finfo(logits.dtype).min)
-    return F.cross_entropy(logits, targets)
 
 
 def _logits(query: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
