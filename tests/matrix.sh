@@ -19,8 +19,9 @@ shift
 [ $# -eq 0 ] && set -- fairseq2 laion-clap transformers
 
 parts="tests/test_plugins.py tests/plugins"
-fairseq2="tests/hosts/test_fairseq2.py tests/hosts/test_init.py tests/hosts/test_eval_unit.py
-    tests/hosts/test_evaluate.py tests/hosts/test_fairseq2_page.py tests/recipes"
+fairseq2="tests/hosts/test_fairseq2.py tests/hosts/test_sharded.py tests/hosts/test_init.py
+    tests/hosts/test_eval_unit.py tests/hosts/test_evaluate.py tests/hosts/test_fairseq2_page.py
+    tests/recipes"
 
 # Extras, then requirements of the environment, modules that must be there, modules that must not,
 # and tests.

@@ -121,7 +121,8 @@ def test_gathers_put_uneven_batches_in_rank_order(ranks) -> None:
 def test_the_first_rank_decides(ranks) -> None:
     for found in ranks:
         assert found["decision"].tolist() == [True, False]
-    assert of_first_rank(True, torch.device("cpu")) and not of_first_rank(False, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    assert of_first_rank(True, cpu) and not of_first_rank(False, cpu)
 
 
 def test_gradient_of_a_gather_is_summed_over_the_ranks_that_used_the_row(ranks) -> None:

@@ -34,7 +34,7 @@ from atr_moco_plugin.queue import EmbeddingQueue, finite_rows
 from atr_moco_plugin.rank.growth import growth_of_last_half
 
 QUEUE_CHECK_EVERY = 100
-"""Optimizer steps between two comparisons of the queues over ranks, each of which reads them once."""
+"""Optimizer steps between two comparisons of the queues over ranks; each reads them once."""
 
 
 class MocoAtc(Atc):

@@ -142,7 +142,9 @@ def local(x: Tensor) -> Tensor:
     return getattr(x, "to_local", x.clone)().clone()
 
 
-def put_together(parts: list[dict[str, Tensor]], like: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+def put_together(
+    parts: list[dict[str, Tensor]], like: dict[str, Tensor]
+) -> list[dict[str, Tensor]]:
     """For every rank whole tensors, where FSDP left it rows of them."""
     joined = {
         key: torch.cat([part[key] for part in parts])

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,47 +126,6 @@ def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
     # Neither trains the matching head, so there is nothing to re-rank with.
     assert "reranked" not in result["splits"]["test"]
     assert (tmp_path / "out" / "rank.jsonl").exists() == (name == "moco_atc")
-
-
-def run_on_two_processes(
-    tiny: list[str], out: Path, *config: str
-) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    recipe = ["-m", "atr_moco_plugin.recipes.toy", str(out), "--no-rich", "--config", *tiny]
-    result = subprocess.run(
-        [*command, *recipe, *config],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
-
-@pytest.mark.parametrize("name", ["moco_atc_atm", "moco_atc"])
-def test_two_processes_train_and_evaluate(tiny_options, tmp_path: Path, name: str) -> None:
-    result = run_on_two_processes(tiny_options, tmp_path, f"criterion={name}")
-    assert json.loads((tmp_path / "retrieval.json").read_text())["criterion"] == name
-    assert "Retrieval on toy test" in result.stdout
-    # Both ranks' batches of 8 are in the queue of the checkpoint, at each of four steps; an epoch
-    # has one step of 16 in 30 clips.
-    assert int(checkpoint(tmp_path, 4)["audio_queue.position"][0]) == 4 * 16
-
-
-def test_two_processes_train_with_fsdp(tiny_options, tmp_path: Path) -> None:
-    result = run_on_two_processes(tiny_options, tmp_path, "trainer.data_parallelism=fsdp")
-    assert "final evaluation is left out" in result.stderr
-    losses = [record["Loss"] for record in lines(tmp_path / "metrics" / "train.jsonl")]
-    assert len(losses) == 4 and all(0 < loss < 20 for loss in losses)
-
-    # The shards of its checkpoint make the model that was validated.
-    code = "from atr_moco_plugin.hosts.fairseq2.evaluate import run_evaluation; run_evaluation()"
-    options = ["--no-rich", "--config", f"run={tmp_path}", "checkpoint=step_4", "rerank_k=[]"]
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "ev"), *options], check=True)
-    found = json.loads((tmp_path / "ev" / "retrieval.json").read_text())["splits"]["valid"]
-    (record,) = [r for r in lines(tmp_path / "metrics" / "valid.jsonl") if r["Step"] == 4]
-    assert found["dual"]["r_sum"] == pytest.approx(record["R-sum"], abs=1e-3)
 
 
 def test_another_configuration_in_the_same_folder_is_refused(run: Run, tmp_path, capsys) -> None:
