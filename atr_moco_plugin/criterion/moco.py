@@ -107,9 +107,10 @@ class MocoAtc(Atc):
             named = ", ".join(str(x) for x in ranks)
             raise RuntimeError(
                 f"The {name} queue of rank(s) {named} is not that of rank 0 after "
-                f"{self._num_steps} optimizer steps, so the ranks no longer train one model: load "
-                "the same state on every rank, keep the criterion's buffers out of DDP's broadcast "
-                "(`broadcast_buffers=False`), and go on from a checkpoint saved before."
+                f"{self._steps_here} optimizer steps of this job, so the ranks no longer train one "
+                "model: load the same state on every rank, keep the criterion's buffers out of "
+                "DDP's broadcast (`broadcast_buffers=False`), and go on from a checkpoint saved "
+                "before."
             )
 
     def limit_growth(self, rows: int) -> None:
