@@ -55,8 +55,9 @@ class FiniteGuard:
     gradients is its own business, unless the loss was not finite either: see :meth:`check_left_out`.
 
     Args:
-        optimizers: one, or several that are stepped one after the other, in that order. Steps with
-            a closure are refused, since the gradients to check do not exist yet.
+        optimizers: one, or several that are stepped one after the other, in that order; a gradient
+            scaler has to unscale all of them before the first step. Steps with a closure are
+            refused, since the gradients to check do not exist yet.
         criterion: what is trained; its weights are looked through when something is wrong.
         max_skipped: steps that may be left out, in the life of this object, before the run stops.
             Where a weight or a queue is broken the run stops at once: no later step can be better.

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.hosts.laion_clap import requirements
 from atr_moco_plugin.hosts.laion_clap.__main__ import main
 from atr_moco_plugin.hosts.laion_clap.decode import soundfile_audio
-from atr_moco_plugin.hosts.laion_clap.epoch import StepLog
+from atr_moco_plugin.hosts.laion_clap.epoch import StepLog, follow_epoch
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.options import parse
 from atr_moco_plugin.hosts.laion_clap.weights import export, numpy_scalars, read_clap
 from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.safety import CollapseWatch, NonFiniteError
+
+WATCH = CollapseWatch(after=10)
 
 
 def test_options_are_told_from_theirs() -> None:
@@ -170,7 +174,7 @@ def test_measures_and_ranks_reach_the_writer(tmp_path: Path) -> None:
     written: list[tuple[str, float, int]] = []
     writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar))
     args = SimpleNamespace(rank=0, logs=str(tmp_path), name="run", wandb=False)
-    log = StepLog(model, args, rank_every=2, tb_writer=writer, last=3)
+    log = StepLog(model, args, rank_every=2, tb_writer=writer, collapse=WATCH, last=3)
     for step in (1, 2, 3):
         log.log(step)
     losses = [(step, value) for name, value, step in written if name == "train/loss"]
@@ -184,5 +188,37 @@ def test_measures_and_ranks_reach_the_writer(tmp_path: Path) -> None:
 def test_other_ranks_log_nothing(tmp_path: Path) -> None:
     model = SimpleNamespace(moco=SimpleNamespace(queues={"audio": EmbeddingQueue(4, 3)}))
     args = SimpleNamespace(rank=1, logs=str(tmp_path), name="run", wandb=False)
-    StepLog(model, args, rank_every=1, tb_writer=None, last=1).log(1)
+    StepLog(model, args, rank_every=1, tb_writer=None, collapse=WATCH, last=1).log(1)
     assert list(tmp_path.iterdir()) == []
+
+
+class OneWeight(torch.nn.Module):
+    """A model of which the loop sees a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.moco, self.measures = SimpleNamespace(queues={}), {}
+
+    def on_optimizer_step(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_gradient_that_is_not_finite_stops_the_training(split: bool) -> None:
+    def loop(model: Any, data: Any, epoch: int, optimizer: Any, *_: Any) -> None:
+        for factor in (1.0, float("inf")):
+            (model.weight * factor).sum().backward()
+            for one in optimizer.values() if split else [optimizer]:
+                one.step()
+            model.zero_grad()
+
+    model = OneWeight()
+    optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
+    if split:
+        optimizer = {"pretrained": optimizer, "new": torch.optim.SGD(model.parameters(), lr=0.1)}
+    data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
+    args = SimpleNamespace(seed=1, rank=0, logs="none", name="x", wandb=False)
+    with pytest.raises(NonFiniteError, match="step 5 is finite, but the gradient of weight is not"):
+        follow_epoch(loop, rank_every=1)(model, data, 1, optimizer, None, None, args)
+    assert bool(model.weight.isfinite())

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from atr_moco_plugin.rank import RankLogger
+from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
+from atr_moco_plugin.safety.collapse import AFTER
 
 _LOG_EVERY = 100  # as LAION-CLAP logs
 
@@ -23,12 +25,16 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
 
     After every optimizer step the momentum copies move; a step that the gradient scaler leaves out
     is none. Random numbers start anew in every epoch from the seed and the epoch, so that a resumed
-    training drops out and crops like one that was never stopped.
+    training drops out and crops like one that was never stopped. Gradients that are NaN or infinite
+    stop the training before the optimizer makes its step; with a gradient scaler that leaves such a
+    step out itself. Embeddings that collapse are warned of once.
 
     Args:
         train_one_epoch: theirs.
         rank_every: steps between two records of ``rank.jsonl`` in the log folder.
     """
+
+    collapse = CollapseWatch(AFTER, logging.warning)
 
     @functools.wraps(train_one_epoch)
     def followed(
@@ -43,7 +49,8 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
     ) -> None:
         clap = model.module if hasattr(model, "module") else model
         steps = data["train"].dataloader.num_batches
-        log = StepLog(clap, args, rank_every, tb_writer, last=steps * (epoch + 1))
+        last = steps * (epoch + 1)
+        log = StepLog(clap, args, rank_every, tb_writer, collapse, last=last)
         step = steps * epoch
 
         def stepped(*_: Any) -> None:
@@ -55,11 +62,16 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         _seed(args.seed, epoch, args.rank)
         # With --split-opt there are two; the later one ends the step.
         every = list(optimizer.values()) if isinstance(optimizer, dict) else [optimizer]
+        guard = FiniteGuard(every, clap) if scaler is None else None
         handle = every[-1].register_step_post_hook(stepped)
+        if guard is not None:
+            guard.step = step + 1
         try:
             train_one_epoch(model, data, epoch, optimizer, scaler, scheduler, args, tb_writer)
         finally:
             handle.remove()
+            if guard is not None:
+                guard.close()
 
     return followed
 
@@ -72,13 +84,21 @@ class StepLog:
         args: LAION-CLAP's arguments.
         rank_every: steps between two records of ``rank.jsonl``.
         tb_writer: its TensorBoard writer, or ``None``.
+        collapse: looks at the queues when the measures are logged.
         last: step after which the measures are logged whatever its number.
     """
 
     def __init__(
-        self, clap: Any, args: Any, rank_every: int, tb_writer: Any, last: int
+        self,
+        clap: Any,
+        args: Any,
+        rank_every: int,
+        tb_writer: Any,
+        collapse: CollapseWatch,
+        last: int,
     ) -> None:
         self._clap = clap
+        self._collapse = collapse
         self._tb_writer = tb_writer
         self._last = last
         self._wandb = args.wandb
@@ -107,6 +127,9 @@ class StepLog:
                 " ".join(f"{name}: {value:.5g}" for name, value in measures.items()),
             )
             self._scalars("train", measures, step)
+            # The measures are of one batch, too few for a verdict on the matching loss.
+            steady = {name: x for name, x in measures.items() if name == "temperature"}
+            self._collapse.look(step, self._clap.moco.queues, steady)
 
     def _scalars(self, group: str, values: dict[str, float], step: int) -> None:
         named = {f"{group}/{name}": value for name, value in values.items()}
