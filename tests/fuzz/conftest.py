@@ -17,7 +17,7 @@ CASES = int(os.environ.get("FUZZ_CASES", "0"))
 
 settings.register_profile(
     "fuzz",
-    max_examples=CASES or 40,
+    max_examples=CASES or 25,
     derandomize=not CASES,
     database=None,
     deadline=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class EvaluateDatasetSection(DatasetSection):
     @override
     def validate(self) -> ValidationResult:
         result = ValidationResult()
-        if self.max_seconds is not None and self.max_seconds < 0.175:
+        if self.max_seconds is not None and not 0.175 <= self.max_seconds < math.inf:
             result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
         if self.num_workers < 0:
             result.add_error(f"`num_workers` is {self.num_workers}, but must be 0 or more.")
