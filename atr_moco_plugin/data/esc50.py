@@ -83,8 +83,9 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
         else:
             absent.append(path)
     if absent and (config.strict or not present):
+        first = " ".join(str(absent[0]).split())
         raise FileNotFoundError(
-            f"{absent[0]}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
+            f"{first}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
             "lists are missing, put them there"
         )
 
