@@ -220,8 +220,8 @@ class EmbeddingQueue(StaysFloat32):
             if broken:
                 raise ValueError(
                     f"{broken} of the {int(position[0]):,} rows of `{prefix}embeddings` in this "
-                    "state are NaN or infinite, so the checkpoint is damaged: go on from an earlier "
-                    "one."
+                    "state are NaN or infinite, so the checkpoint is damaged: go on from an "
+                    "earlier one."
                 )
             size = int(position[2])
             fitting = min(size, self.max_size) if self._grows else self.max_size

@@ -1,4 +1,4 @@
-"""Embeddings that lose their directions, and a matching head that learns nothing, said once each."""
+"""Embeddings that lose their directions, and a matching head that learns nothing: said once."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class CollapseWatch:
     all three.
 
     Args:
-        after: the step from which the matching loss is judged, such as half of a run; the queues are
-            from there on, or from :data:`AFTER`.
+        after: the step from which the matching loss is judged, such as half of a run; the queues
+            are from there on, or from :data:`AFTER`.
         warn: is told.
     """
 
@@ -64,8 +64,8 @@ class CollapseWatch:
         Args:
             step: optimizer steps made.
             queues: of the criterion, empty for one that has none.
-            measures: what the criterion measures, averaged since the last report; of ``temperature``
-                and ``loss_atm`` those that it has.
+            measures: what the criterion measures, averaged since the last report; of
+                ``temperature`` and ``loss_atm`` those that it has.
         """
         if step >= self._match_after and "loss_atm" in measures:
             self._judge_matching(step, measures["loss_atm"])
@@ -110,8 +110,8 @@ class CollapseWatch:
             self._tell(
                 "matching",
                 f"The matching loss is {loss:.4f} after {step} steps, still at "
-                f"{PRIOR_ENTROPY:.4f}, the entropy of its 1:2 labels: the head tells matching pairs "
-                "from hard negatives no better than by counting. Try a higher learning rate, more "
+                f"{PRIOR_ENTROPY:.4f}, the entropy of its 1:2 labels: the head tells matching "
+                "pairs from hard negatives no better than by counting. Try a higher learning rate, more "
                 "steps, or `criterion: moco_atc`.",
             )
 

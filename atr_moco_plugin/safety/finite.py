@@ -52,7 +52,8 @@ class FiniteGuard:
     counts them: learning rate, warm-ups, momentum copies.
 
     Scaled float16 training: a step that the gradient scaler leaves out because of infinite
-    gradients is its own business, unless the loss was not finite either: see :meth:`check_left_out`.
+    gradients is its own business, unless the loss was not finite either: see
+    :meth:`check_left_out`.
 
     Args:
         optimizers: one, or several that are stepped one after the other, in that order; a gradient
@@ -153,8 +154,8 @@ clipping, or look for a broken clip in the batch.
         # The first argument is the optimizer itself.
         if any(x is not None for x in (*args[1:], kwargs.get("closure"))):
             raise ValueError(
-                "The optimizer's step has a closure, in which the gradients are computed only after "
-                "FiniteGuard has looked at them; leave the guard out or step without a closure."
+                "The optimizer's step has a closure, in which the gradients are computed only "
+                "after FiniteGuard has looked at them; leave the guard out or step without a closure."
             )
         # A fused optimizer is called by the gradient scaler also where its gradients overflowed.
         scaled = getattr(optimizer, "found_inf", None) is not None
@@ -180,15 +181,13 @@ clipping, or look for a broken clip in the batch.
             values.append(get_total_norm(gradients, torch.inf).float())
         if not values:  # a rank whose shards are empty still takes part in the exchange
             values.append(self._optimizers[0].param_groups[0]["params"][0].new_zeros(()))
-        bad = (~torch.stack(values).isfinite()).any().long()
-        if world_size() > 1:
-            dist.all_reduce(bad)
-        if not bool(bad.item()):
+        bad = (~torch.stack(values).isfinite()).any()
+        if not _on_any_rank(bad):
             self._good_statistics = [x.clone() for x in self._statistics]
             return
         for statistic, good in zip(self._statistics, self._good_statistics):
             statistic.copy_(good)
-        self._act(of_all_ranks(self._find(watched), bad.device))
+        self._act(of_all_ranks(self._find(watched, bad.device), bad.device))
 
     def _act(self, findings: list[Finding]) -> None:
         text = told(findings, self.step)
@@ -204,7 +203,9 @@ clipping, or look for a broken clip in the batch.
                 "that may be."
             )
 
-    def _find(self, watched: list[tuple[Tensor, Tensor, dict[str, Tensor]]]) -> Finding:
+    def _find(
+        self, watched: list[tuple[Tensor, Tensor, dict[str, Tensor]]], device: torch.device
+    ) -> Finding:
         """What is wrong on this rank; it may wait for the device as often as it likes."""
         batches = [(float(x), ids.tolist()) for x, ids, _ in watched if not bool(x.isfinite())]
         clips = list(dict.fromkeys(i for _, ids in batches for i in ids))
@@ -223,6 +224,8 @@ clipping, or look for a broken clip in the batch.
         state = {**parameters, **dict(self._criterion.named_buffers())}
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         unsound = not_finite(state)
+        # A broken weight may be in the shard of another rank.
+        sound = not _on_any_rank(torch.tensor(bool(unsound), device=device))
         return Finding(
             rank=rank(),
             losses=[value for value, _ in batches],
@@ -233,8 +236,16 @@ clipping, or look for a broken clip in the batch.
             },
             gradients=not_finite(gradients),
             state=unsound,
-            last_good=self._last_good(not unsound) if rank() == 0 else "",
+            last_good=self._last_good(sound) if rank() == 0 else "",
         )
+
+
+def _on_any_rank(flag: Tensor) -> bool:
+    """Whether a scalar bool is true on any rank; waits for the device."""
+    number = flag.long()
+    if world_size() > 1:
+        dist.all_reduce(number)
+    return bool(number.item())
 
 
 def _local(x: Tensor) -> Tensor:

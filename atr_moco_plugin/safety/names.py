@@ -9,7 +9,7 @@ from atr_moco_plugin.safety.finite import NameClips
 
 
 class NamesClips(Protocol):
-    """What is asked of a data set; :class:`~atr_moco_plugin.data.dataset.AudioTextDataset` is one."""
+    """What is asked of a data set, as :class:`~atr_moco_plugin.data.dataset.AudioTextDataset`."""
 
     def clips(self, split: str) -> Iterable[Any]:
         """The clips of a split, each with a ``key``."""

@@ -116,7 +116,9 @@ def test_a_broken_gradient_of_a_finite_loss(criterion, tiny_batch) -> None:
     )
 
 
-@pytest.mark.parametrize("part", ["model.audio.projection.weight", "audio_m.module.projection.bias"])
+@pytest.mark.parametrize(
+    "part", ["model.audio.projection.weight", "audio_m.module.projection.bias"]
+)
 def test_a_broken_weight_stops_the_run_however_many_steps_may_be_left_out(
     criterion, tiny_batch, part: str
 ) -> None:

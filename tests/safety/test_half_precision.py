@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import atr_moco_plugin.criterion.atc as atc
+import atr_moco_plugin.criterion.baseline as baseline
 import atr_moco_plugin.criterion.moco as moco
 from atr_moco_plugin.criterion import (
     Atc,
@@ -28,30 +28,38 @@ CRITERIA: dict[str, Any] = {
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[torch.dtype]]:
-    """Dtypes that reached the loss and the draw of negatives."""
-    dtypes: dict[str, list[torch.dtype]] = {"logits": [], "similarity": [], "matching": []}
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
+    """How far a loss is from the same one without autocast, and a similarity from float32."""
+    errors: dict[str, list[float]] = {"contrastive": [], "similarity": [], "matching": []}
 
     def spied(module: Any, name: str, kind: str) -> None:
         function = getattr(module, name)
 
         def spy(first: Tensor, *args: Any, **kwargs: Any) -> Any:
             found = function(first, *args, **kwargs)
-            dtypes[kind].append(first.dtype if kind == "similarity" else found.dtype)
+            with torch.autocast("cpu", enabled=False):
+                if kind == "similarity":
+                    rounded = first.to(torch.bfloat16).float()
+                    errors[kind].append(float(first.dtype != torch.float32))
+                    assert not torch.equal(first, rounded)
+                else:
+                    exact = function(first, *args, **kwargs)
+                    errors[kind].append(float((found - exact).abs()))
             return found
 
         monkeypatch.setattr(module, name, spy)
 
-    spied(atc, "_logits", "logits")
+    spied(baseline, "contrastive_loss", "contrastive")
+    spied(moco, "atc_loss", "contrastive")
     spied(moco, "hard_negatives", "similarity")
     spied(moco, "atm_loss", "matching")
-    return dtypes
+    return errors
 
 
-def check(criterion: Atc, losses: dict[str, Tensor], seen: dict[str, list[torch.dtype]]) -> None:
+def check(criterion: Atc, losses: dict[str, Tensor], seen: dict[str, list[float]]) -> None:
     assert all(losses[x].dtype == torch.float32 for x in losses if x.startswith("loss"))
     assert all(bool(x.isfinite().all()) for x in losses.values())
-    assert seen["logits"] and all(dtype == torch.float32 for x in seen.values() for dtype in x)
+    assert seen["contrastive"] and all(error <= 1e-6 for x in seen.values() for error in x)
     assert bool(seen["similarity"]) == bool(seen["matching"]) == isinstance(criterion, MocoAtcAtm)
     for queue in criterion.queues.values():
         assert queue.embeddings.dtype == torch.float32
@@ -61,7 +69,7 @@ def check(criterion: Atc, losses: dict[str, Tensor], seen: dict[str, list[torch.
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_under_autocast(
-    name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[torch.dtype]]
+    name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[float]]
 ) -> None:
     criterion, exact = (CRITERIA[name](tiny_model()).train() for _ in range(2))
     for seed in (1, 2):  # the second has a queue
@@ -80,7 +88,7 @@ def test_under_autocast(
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_when_the_whole_criterion_is_cast(
-    name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[torch.dtype]]
+    name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[float]]
 ) -> None:
     criterion = CRITERIA[name](tiny_model()).train().to(dtype)
     for seed in (1, 2):

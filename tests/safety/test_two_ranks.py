@@ -50,7 +50,8 @@ def whole(x: Tensor) -> Tensor:
 
 
 def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
-    """Four steps, of which the second rank's third is faulty; then that of the fourth as well."""
+    """Five steps: in the third and the fourth the second rank has a fault, before the fifth a
+    weight of its own breaks."""
     rank = dist.get_rank()
     criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=12, momentum=0.5)).train()
     module = wrap(criterion)
@@ -91,8 +92,20 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
         result["unchanged"].append(torch.equal(whole(weight.detach()), before))
         state = {name: whole(x) for name, x in criterion.state_dict().items()}
         result["finite"].append(all(bool(x.isfinite().all()) for x in state.values()))
-    result["warnings"] = warnings
     result["weights"] = float(sum(x.double().abs().sum() for x in state.values()))
+    # A weight that the second rank alone has broken, as in its shard.
+    if rank == SECOND:
+        shard = criterion.model.text.projection.weight.detach()
+        getattr(shard, "to_local", lambda: shard)().fill_(math.nan)
+    batch = make_batch(seed=99 + rank)
+    loss = module(**batch)["loss"]
+    guard.watch(loss, batch["clip_ids"])
+    loss.backward()
+    try:
+        optimizer.step()
+    except NonFiniteError as ex:
+        result["weight"] = str(ex)
+    result["warnings"] = warnings
     return result
 
 
@@ -143,6 +156,9 @@ def test_both_ranks_decide_alike(ranks: list[dict[str, Result]], name: str, faul
     assert first["unchanged"] == second["unchanged"] == [False, False, True, True]
     assert first["finite"] == second["finite"] == [True] * 4
     assert first["weights"] == second["weights"]
+    assert first["weight"] == second["weight"]
+    assert "before the step was made: model.text.projection.weight." in first["weight"]
+    assert first["weight"].endswith("From False.")
     (warning,) = first["warnings"]
     assert second["warnings"] == []
     assert first["message"] == second["message"]
