@@ -281,21 +281,22 @@ def real_step(name: str, batch_size: int, queue_size: int) -> int:
     small = make_criterion(name, model, 8)
     fill_queues(small)
     one_step(small, AdamW(small.parameters()), 2, False, 4)  # libraries load what they need
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     bound = weakref.finalize(small, int)
     del small
     assert not bound.alive
-    freed = before - _resident("VmRSS")
+    freed = before - resident("VmRSS")
     criterion = make_criterion(name, model, queue_size)
     fill_queues(criterion)
     optimizer = AdamW(parameter_groups(criterion, 0.05, lr=1e-5))
     one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS)
-    return _resident("VmHWM") - (before - freed)
+    return resident("VmHWM") - (before - freed)
 
 
-def _resident(key: str) -> int:
+def resident(key: str) -> int:
+    """A size from this process's status, such as ``VmRSS``, in bytes; on Linux."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
