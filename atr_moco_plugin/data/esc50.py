@@ -6,6 +6,7 @@ are CC BY-NC 3.0). A clip is relevant to every caption of its class.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
     absent: list[Path] = []
     for row in rows:
         path = root / "audio" / row["filename"]
-        if path.is_file():
+        if os.path.isfile(path):  # the path's own method raises for a name that is too long
             present.append(row)
         else:
             absent.append(path)

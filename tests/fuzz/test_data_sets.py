@@ -257,6 +257,7 @@ def test_folders_with_captions(
 @example(b"filename,fold,category,src_file\na.wav,4\n\0,4,dog,1\n", None)
 @example(b'filename,fold,category,src_file\n"' + b"a" * 200_000, None)
 @example(b'filename,fold,category,src_file\n"0\n1",4,dog,0\n', None)
+@example(b"filename,fold,category,src_file\na.wav,4,dog,1\n" + b"x" * 300 + b",4,dog,1\n", None)
 def test_esc50(folder: Path, attempt: Any, content: bytes, phrases: bytes | None) -> None:
     root = folder / "esc50"
     (root / "audio").mkdir(parents=True, exist_ok=True)
