@@ -16,6 +16,10 @@ from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 TokensT = TypeVar("TokensT", AudioTokens, TextTokens)
 
 
+class RanksDifferError(RuntimeError):
+    """What has to be equal on all ranks is not; raised on every one of them."""
+
+
 def world_size() -> int:
     """Number of processes of the default group, 1 where there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -8,11 +8,11 @@ starting, steps, the writing of checkpoints and evaluations alike.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import logging
+import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,11 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import TINY_TOY_RECIPE
+
+from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 
 OPTIONS = [
     *TINY_TOY_RECIPE,
@@ -46,25 +50,28 @@ Start = Callable[[Path, list[str]], "Running"]
 class Running:
     """A run in processes of its own, all of one process group."""
 
-    def __init__(self, pid: int, out: Path) -> None:
-        self.pid = pid
+    def __init__(self, process: BaseProcess | subprocess.Popen[bytes], out: Path) -> None:
+        self._process = process
+        self.pid = process.pid or 0
         self._out = out
 
     def wait(self, seconds: float) -> int | None:
         """The exit status, None where it still runs after that time."""
-        end = time.monotonic() + seconds
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            if time.monotonic() > end:
-                return None
-            time.sleep(0.002)
+        if isinstance(self._process, BaseProcess):
+            self._process.join(seconds)
+            return self._process.exitcode
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def kill(self) -> None:
         """Kill the group at once, and every process that has the run's folder among its arguments:
         torchrun gives each of its processes a group of its own."""
-        os.killpg(self.pid, signal.SIGKILL)
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # not yet a group of its own
+            os.kill(self.pid, signal.SIGKILL)
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
@@ -75,39 +82,29 @@ class Running:
                     os.kill(int(entry.name), signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-        os.waitpid(self.pid, 0)
+        self.wait(60)
 
 
-def fork(out: Path, options: list[str], prepare: Callable[[], None] | None = None) -> Running:
-    """Start a run in a fork of this process, which imports all it needs only once; ``prepare`` is
-    called there before it begins."""
-    from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
-    from atr_moco_plugin.recipes.toy import ToyRecipeConfig
+def fork(out: Path, options: list[str], file_limit: int | None = None) -> Running:
+    """Start a run in the fork of a process that has imported all it needs and has no threads: after
+    a fork of one that has, OpenMP waits for them forever. No file may grow above ``file_limit``."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "atr_moco_plugin.hosts.fairseq2.recipe"])
+    process = context.Process(target=_run, args=(out, options, file_limit))
+    process.start()
+    return Running(process, out)
 
-    importlib.import_module("atr_moco_plugin.hosts.fairseq2.recipe")
-    pid = os.fork()
-    if pid:
-        return Running(pid, out)
+
+def _run(out: Path, options: list[str], file_limit: int | None) -> None:
     os.setsid()
     torch.set_num_threads(1)
     log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    # Both what Python writes, which pytest may have led elsewhere, and what libraries write.
-    sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    # Of runs in this process before the fork.
-    logging.getLogger("fairseq2").handlers.clear()
-    status = 70
-    try:
-        if prepare is not None:
-            prepare()
-        sys.argv = ["recipe", str(out), "--no-rich", "--config", *options]
-        run_recipe(ToyRecipeConfig)
-        status = 0
-    except SystemExit as ex:
-        status = int(ex.code or 0)
-    finally:
-        os._exit(status)
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    sys.argv = ["recipe", str(out), "--no-rich", "--config", *options]
+    run_recipe(ToyRecipeConfig)
 
 
 def torchrun(processes: int) -> Start:
@@ -121,7 +118,7 @@ def torchrun(processes: int) -> Start:
         ]  # fmt: skip
         with out.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        return Running(process.pid, out)
+        return Running(process, out)
 
     return start
 

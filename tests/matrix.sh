@@ -21,7 +21,8 @@ shift
 parts="tests/test_plugins.py tests/plugins"
 fairseq2="tests/hosts/test_fairseq2.py tests/hosts/test_sharded.py tests/hosts/test_init.py
     tests/hosts/test_eval_unit.py tests/hosts/test_evaluate.py tests/hosts/test_fairseq2_page.py
-    tests/recipes"
+    tests/hosts/test_resume.py tests/hosts/test_safety.py tests/hosts/test_skipped.py
+    tests/hosts/test_rank_dies.py tests/safety tests/distributed tests/recipes"
 
 # Extras, then requirements of the environment, modules that must be there, modules that must not,
 # and tests.

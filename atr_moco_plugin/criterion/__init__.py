@@ -14,7 +14,8 @@ from atr_moco_plugin.criterion.config import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
-from atr_moco_plugin.criterion.moco import MocoAtc, MocoAtcAtm
+from atr_moco_plugin.criterion.moco import MocoAtc
+from atr_moco_plugin.criterion.moco_matching import MocoAtcAtm
 from atr_moco_plugin.criterion.positives import positive_pairs
 
 __all__ = [

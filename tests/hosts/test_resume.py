@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import random
-import resource
 import shutil
 import signal
 import zipfile
@@ -173,6 +172,29 @@ def test_what_a_run_cannot_go_on_with_is_refused(copy: Path, option: str, said: 
     assert said in error and "needs another folder" in error
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("regime.num_steps=16", "cycle_len was"),
+        ("lr_scheduler.config.num_warmup_steps=7", "num_warmup_steps was"),
+        ("optimizer.config.weight_decay=0.2", "weight_decay of parameter group"),
+    ],
+)
+def test_another_optimizer_or_schedule_is_refused(copy: Path, option: str, said: str) -> None:
+    shutil.rmtree(copy / "checkpoints" / "step_12")
+    error = refused(copy, option)
+    assert said in error and "it began with" in error
+
+
+def test_a_run_can_be_made_longer_where_its_schedule_does_not_hang_on_its_length(
+    run: Run, tmp_path: Path
+) -> None:
+    schedule = ("lr_scheduler.config.cycle_len=20", "lr_scheduler.config.num_warmup_steps=1")
+    assert run(tmp_path, *schedule) == 0
+    assert run(tmp_path, *schedule, "regime.num_steps=6") == 0
+    assert (tmp_path / "checkpoints" / "step_6").is_dir()
+
+
 @pytest.mark.parametrize("size", [24, 56])
 def test_another_queue_size_keeps_the_newest_rows(copy: Path, run: Run, size: int) -> None:
     shutil.rmtree(copy / "checkpoints" / "step_12")
@@ -209,11 +231,8 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(whole, tmp_path: Pat
     """A limit on the size of a file stands for the disk: the same writes fail, with another number."""
     out = tmp_path / "full"
     part = file_of(whole[0] / "checkpoints" / "step_12", "model")
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (part.stat().st_size - 1_000,) * 2)
-
-    running = fork(out, [*OPTIONS, "regime.num_steps=12"], prepare=limit)
+    limit = part.stat().st_size - 1_000
+    running = fork(out, [*OPTIONS, "regime.num_steps=12"], file_limit=limit)
     assert running.wait(60) == 2
     log = out.with_suffix(".log").read_text()
     (error,) = [line for line in log.splitlines() if " ERROR: " in line]

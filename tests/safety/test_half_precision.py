@@ -10,6 +10,7 @@ from torch import Tensor
 
 import atr_moco_plugin.criterion.baseline as baseline
 import atr_moco_plugin.criterion.moco as moco
+import atr_moco_plugin.criterion.moco_matching as moco_matching
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
@@ -51,8 +52,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 
     spied(baseline, "contrastive_loss", "contrastive")
     spied(moco, "atc_loss", "contrastive")
-    spied(moco, "hard_negatives", "similarity")
-    spied(moco, "atm_loss", "matching")
+    spied(moco_matching, "hard_negatives", "similarity")
+    spied(moco_matching, "atm_loss", "matching")
     return errors
 
 

@@ -11,11 +11,13 @@ from fairseq2.checkpoint import CheckpointManager
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
 from fairseq2.metrics.recorders import MetricRecorder
+from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.error import RecipeError
 from fairseq2.recipe.model import RecipeModel
 from fairseq2.runtime.dependency import DependencyContainer
 from torch.nn import Module
+from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerFast
 from typing_extensions import override
 
@@ -44,7 +46,7 @@ from atr_moco_plugin.hosts.fairseq2.config import (
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
-from atr_moco_plugin.hosts.fairseq2.resume import settle
+from atr_moco_plugin.hosts.fairseq2.resume import Unchanged, settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
@@ -144,12 +146,15 @@ class RetrievalRecipe(TrainRecipe):
         )
         trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
         stop = StopRequest(context.gangs)
+        resolve = context.resolver.resolve
+        unchanged = Unchanged(resolve(LRScheduler), resolve(Optimizer))
 
-        def stop_if_asked() -> None:
+        def before_step() -> None:
+            unchanged.check()
             if stop.agreed():
                 stop_after_next_step(trainer)
 
-        reader.before_step = stop_if_asked
+        reader.before_step = before_step
         splits = [config.dataset.valid_split]
         if config.evaluation.test_split is not None:
             splits.append(config.evaluation.test_split)

@@ -12,10 +12,14 @@ from pathlib import Path
 
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
+from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.error import RecipeError
+from torch.optim import Optimizer
 
 from atr_moco_plugin.checkpoints import problem_with
 
+# What moves in a schedule; the rest of its state is its options.
+_POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
 PARTS = ("trainer", "model", "optimizer", "data_reader")
 """Folders of a checkpoint that a run can go on from."""
 
@@ -137,6 +141,57 @@ def _set_aside(damaged: list[tuple[Path, str]], outcome: str) -> None:
             "The checkpoint {} {}. {}; the damaged one is kept as {}.",
             folder, problem, outcome, aside.name,
         )  # fmt: skip
+
+
+class Unchanged:
+    """Whether the options of the optimizer and its schedule are still those of the configuration.
+
+    A checkpoint brings its own with it, which silently take the place of what a changed
+    configuration says; a schedule over a number of steps that has changed would even begin anew.
+
+    Args:
+        scheduler: of the learning rate, as the configuration makes it.
+        optimizer: likewise.
+    """
+
+    def __init__(self, scheduler: LRScheduler, optimizer: Optimizer) -> None:
+        self._scheduler = scheduler
+        self._optimizer = optimizer
+        self._told: dict[str, object] | None = self._options()
+
+    def check(self) -> None:
+        """Look once, before the first step.
+
+        Raises:
+            RecipeError: naming what the checkpoint has changed.
+        """
+        told, self._told = self._told, None
+        if told is None:
+            return
+        found = self._options()
+        changed = [
+            f"{name} was {found.get(name)!r} and is {value!r}"
+            for name, value in told.items()
+            if found.get(name) != value
+        ]
+        if changed:
+            raise RecipeError(
+                f"The run cannot go on with another optimizer or schedule: {'; '.join(changed)}. "
+                "Give it the `optimizer`, `lr_scheduler` and `regime.num_steps` it began with, or "
+                "start a new run from its weights with `init=RUN` and another output folder."
+            )
+
+    def _options(self) -> dict[str, object]:
+        groups = self._optimizer.param_groups
+        return {
+            **{k: v for k, v in self._scheduler.state_dict().items() if k not in _POSITION},
+            **{
+                f"{name} of parameter group {i}": value
+                for i, group in enumerate(groups)
+                for name, value in group.items()
+                if name not in ("params", "lr")
+            },
+        }
 
 
 def drop_after(file: Path, step: int) -> None:

@@ -92,8 +92,8 @@ class TrainAndEvaluate(Task):
         except CheckpointError as ex:
             reason = " ".join(str(ex.__cause__ or ex).split())
             raise RecipeError(
-                f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A run with "
-                f"another configuration needs another folder than {self._output_dir}."
+                f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A configuration "
+                f"that was changed needs another folder than {self._output_dir}."
             ) from None
         except (CheckpointStateNotValidError, OperationalError, OSError) as ex:
             raise RecipeError(self._not_written(ex)) from None

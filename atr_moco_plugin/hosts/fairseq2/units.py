@@ -10,6 +10,7 @@ import torch
 from fairseq2.device import Device
 from fairseq2.metrics import Mean, MetricBag, Sum
 from fairseq2.metrics.recorders import MetricRecorder
+from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
@@ -17,6 +18,7 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
+from atr_moco_plugin.distributed import RanksDifferError
 from atr_moco_plugin.evaluation.candidates import Cosines
 from atr_moco_plugin.evaluation.encode import CaptionBatches, Encoded, encode_text
 from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation, Relation
@@ -74,7 +76,10 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self._guard.check_left_out()
         self._guard.step = step_nr
         if step_nr > 1 and step_nr != self._step_nr:
-            self._criterion.on_optimizer_step()
+            try:
+                self._criterion.on_optimizer_step()
+            except RanksDifferError as ex:
+                raise RecipeError(str(ex)) from None
         self._step_nr = step_nr
 
     @override

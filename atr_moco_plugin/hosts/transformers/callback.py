@@ -61,6 +61,11 @@ class MocoCallback(TrainerCallback):
                 f"TrainingArguments.label_names is {trainer.label_names}, but Trainer computes "
                 f"metrics only with {labels}: pass **TRAINING_ARGUMENTS."
             )
+        if trainer.args.world_size > 1 and not trainer.args.accelerator_config.even_batches:
+            raise ValueError(
+                "accelerator_config.even_batches is off, so that ranks would have different numbers of "
+                "batches, and one would wait for the others forever: leave it on."
+            )
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError(
                 "The momentum copies follow whole weights, which FSDP and DeepSpeed take apart: "
