@@ -51,7 +51,7 @@ def soft_target_cross_entropy(
         query.float(),
         temperature.float(),
         query_m.detach().float(),
-        [x.detach().float() for x in columns],
+        [x.detach().float() for x in columns if len(x)],
         positives if ignore is None else positives & ~ignore,
         alpha,
         ignore,
