@@ -57,9 +57,8 @@ def test_it_is_linear_in_the_batch_and_in_the_queue(model: RetrievalModelConfig)
     rows = [count(16, q) for q in (10_000, 20_000, 30_000)]
     # Two queues of 12 float32, two int64 ids.
     assert [x.queues - rows[0].queues for x in rows] == [0, 2 * 640_000, 4 * 640_000]
-    grown = [x.activations for x in rows]
-    assert grown[2] - grown[1] == pytest.approx(grown[1] - grown[0], rel=0.05)
-    assert grown[0] < grown[1]
+    # The loss reads the queue in blocks and keeps nothing of its length.
+    assert len({x.activations for x in rows}) == 1
 
 
 def test_less_under_autocast_and_with_kernels_that_keep_no_probabilities(
