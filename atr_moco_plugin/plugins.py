@@ -163,10 +163,24 @@ def _installed() -> Iterator[Distribution]:
     imports (an editable install is often found twice)."""
     seen = set()
     for distribution in distributions():
-        name = _normalized(_field(distribution, "Name"))
+        name = _name(distribution)
         if not name or name not in seen:
             seen.add(name)
             yield distribution
+
+
+_NAMES: dict[str, str] = {}
+"""Folder of metadata to the package's name. A recipe asks for its parts dozens of times, and reading
+the metadata of all packages is most of what that takes."""
+
+
+def _name(distribution: Distribution) -> str:
+    """A package's name for comparing, empty where it has none."""
+    folder = getattr(distribution, "_path", None)
+    name = _NAMES.get(str(folder)) or _normalized(_field(distribution, "Name"))
+    if folder is not None:
+        _NAMES[str(folder)] = name
+    return name
 
 
 def _field(distribution: Distribution, key: str) -> str:

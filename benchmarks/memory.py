@@ -37,6 +37,7 @@ from torch.utils._pytree import tree_leaves
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
+from atr_moco_plugin.encoders.beats.relative_position import distance_buckets
 from atr_moco_plugin.evaluation import format_table
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.optim import parameter_groups
@@ -231,6 +232,8 @@ def count_step(
     with ExitStack() as stack:
         # BEATs keeps the tables of its features between calls, so they are made before, for real.
         fbank(torch.zeros(1, FRAME_LENGTH))
+        # Those of its positions are counted, and must not be kept for a real model.
+        stack.callback(distance_buckets.cache_clear)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         live = stack.enter_context(LiveBytes())
         if cuda:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -85,18 +85,28 @@ class Running:
         self.wait(60)
 
 
-def fork(out: Path, options: list[str], file_limit: int | None = None) -> Running:
+def fork(
+    out: Path,
+    options: list[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    file_limit: int | None = None,
+) -> Running:
     """Start a run in the fork of a process that has imported all it needs and has no threads: after
-    a fork of one that has, OpenMP waits for them forever. No file may grow above ``file_limit``."""
+    a fork of one that has, OpenMP waits for them forever. ``environment`` has variables of its own,
+    and no file may grow above ``file_limit`` bytes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "atr_moco_plugin.hosts.fairseq2.recipe"])
-    process = context.Process(target=_run, args=(out, options, file_limit))
+    process = context.Process(target=_run, args=(out, options, environment or {}, file_limit))
     process.start()
     return Running(process, out)
 
 
-def _run(out: Path, options: list[str], file_limit: int | None) -> None:
+def _run(
+    out: Path, options: list[str], environment: Mapping[str, str], file_limit: int | None
+) -> None:
     os.setsid()
+    os.environ.update(environment)
     torch.set_num_threads(1)
     log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def run_to_the_end(out: Path) -> None:
         job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     job |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     ranks = [
-        fork(out, STEPS, partial(os.environ.update, job, RANK=rank, LOCAL_RANK=rank))
+        fork(out, STEPS, environment={**job, "RANK": rank, "LOCAL_RANK": rank})
         for rank in ("0", "1")
     ]
     statuses = [running.wait(5 * BOUND) for running in ranks]
