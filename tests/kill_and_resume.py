@@ -195,8 +195,7 @@ def differences(a: Path, b: Path) -> list[str]:
             found.append(name)
     for name in ("train", "valid"):
         records = [_records(run / "metrics" / f"{name}.jsonl") for run in (a, b)]
-        if records[0] != records[1]:
-            found.append(f"metrics/{name}.jsonl")
+        found += [f"metrics/{name}.jsonl: {x}" for x in _unequal("", *records)]
     return found
 
 
@@ -231,7 +230,7 @@ def _unequal(path: str, a: Any, b: Any) -> list[str]:
         if len(a) != len(b):
             return [f"{path}: length"]
         return [x for i, pair in enumerate(zip(a, b)) for x in _unequal(f"{path}[{i}]", *pair)]
-    return [] if a == b else [path]
+    return [] if a == b else [f"{path}: {a!r} and {b!r}"]
 
 
 def main() -> None:

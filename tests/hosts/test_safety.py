@@ -103,14 +103,16 @@ def test_a_broken_gradient_stops_the_run(run: Run, tmp_path: Path, monkeypatch, 
 
 
 def test_a_broken_checkpoint_is_told_from_a_sound_one(run: Run, tmp_path: Path, capsys) -> None:
-    assert run(tmp_path) == 0
+    # A schedule that does not follow the number of steps.
+    schedule = ("lr_scheduler.config.cycle_len=20", "lr_scheduler.config.num_warmup_steps=1")
+    assert run(tmp_path, *schedule) == 0
     folder = tmp_path / "checkpoints"
     file, state = state_of(folder / "step_4")
     weight = state["model.text.projection.weight"]
     state["model.text.projection.weight"] = weight.index_fill(0, torch.tensor(0), math.nan)
     torch.save(state, file)
     capsys.readouterr()
-    assert run(tmp_path, *SHORT, "regime.num_steps=6", "safety.max_skipped_steps=5") != 0
+    assert run(tmp_path, *SHORT, *schedule, "regime.num_steps=6", "safety.max_skipped_steps=5") != 0
     line = errors(capsys)
     assert "The loss of step 5 is nan" in line and "All text embeddings are NaN" in line
     # The momentum copy has moved towards it before the step.
@@ -120,7 +122,7 @@ def test_a_broken_checkpoint_is_told_from_a_sound_one(run: Run, tmp_path: Path, 
     state["model.text.projection.weight"] = weight
     state["text_queue.embeddings"][7] = math.nan
     torch.save(state, file)
-    assert run(tmp_path, *SHORT, "regime.num_steps=6") != 0
+    assert run(tmp_path, *SHORT, *schedule, "regime.num_steps=6") != 0
     line = errors(capsys)
     assert "step 4" in line and "1 of the 32 rows of `text_queue.embeddings`" in line
 

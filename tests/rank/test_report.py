@@ -124,7 +124,10 @@ def test_rotation_row_order_and_scale_do_not_matter(x: Tensor, center: bool, sca
     rotation = torch.linalg.qr(gaussian(x.size(1), x.size(1), seed=7).double()).Q
     first = rank_report(x, center=center)
     second = rank_report(scale * x.flip(0) @ rotation, center=center)
-    torch.testing.assert_close(second.singular_values, scale * first.singular_values)
+    expected = scale * first.singular_values
+    # Values are exact to a share of the largest: one that is 0 may come out as 1e-8 of it.
+    share = 1e-6 * float(expected.max()) if len(expected) else 0.0
+    torch.testing.assert_close(second.singular_values, expected, atol=share, rtol=1e-5)
     for name in ("rankme", "stable_rank", "participation_ratio"):
         assert getattr(second, name) == pytest.approx(getattr(first, name), rel=1e-5)
 
