@@ -8,6 +8,7 @@ import pickle
 import random
 import shutil
 import signal
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ pytest.importorskip("fairseq2")
 from kill_and_resume import OPTIONS, differences, fork, kill_and_resume, run_to_the_end
 
 from atr_moco_plugin.hosts.fairseq2.resume import drop_after
+from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
 
 Run = Callable[..., int]
 
@@ -225,6 +227,27 @@ def test_a_stop_on_request_saves_and_the_run_goes_on(whole, tmp_path: Path) -> N
     assert last < 12 and f"at step {last};" in log
     go_on(out)
     assert differences(whole[0], out) == []
+
+
+def test_a_checkpoint_is_in_its_place_only_with_its_score(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed in between would go on from it without ever validating it."""
+    seen = []
+    process, finalize = RetrievalEvalUnit.process_batch, RetrievalEvalUnit.finalize
+
+    def slowly(*args: object) -> None:
+        time.sleep(0.05)  # time to write the checkpoint
+        process(*args)
+
+    def look(*args: object) -> None:
+        seen.append(sorted(x.name for x in (tmp_path / "checkpoints").glob("step_?")))
+        finalize(*args)
+
+    monkeypatch.setattr(RetrievalEvalUnit, "process_batch", slowly)
+    monkeypatch.setattr(RetrievalEvalUnit, "finalize", look)
+    assert run(tmp_path, "evaluation.batch_size=1") == 0
+    assert seen[:2] == [[], ["step_2"]]
 
 
 def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(whole, tmp_path: Path) -> None:

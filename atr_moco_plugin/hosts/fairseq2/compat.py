@@ -10,9 +10,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import fairseq2
+from fairseq2.checkpoint import CheckpointManager
+from fairseq2.gang import Gangs, broadcast_flag
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.model import RecipeModel
 from torch.nn import Module
@@ -26,7 +28,6 @@ V08 = tuple(int(x) for x in fairseq2.__version__.split(".")[:2]) >= (0, 8)
 # The old homes of the units exist in both; the new ones cannot be imported first.
 from fairseq2.recipe.evaluator import EvalUnit as _EvalUnit
 from fairseq2.recipe.trainer import TrainUnit as _TrainUnit
-from fairseq2.recipe.validator import NOOP_VALIDATOR
 
 if V08:
     from fairseq2.checkpoint import CheckpointDir
@@ -117,7 +118,7 @@ __all__ = [
     "dataset_as",
     "evaluation_main",
     "replaced",
-    "stop_after_next_step",
+    "save_and_stop",
     "trained_module",
     "training_main",
 ]
@@ -168,15 +169,35 @@ def create_trainer(
     """fairseq2's trainer with one unit to train and one to validate."""
     if not V08:
         unit.model = valid_unit.model = context.model
-    return context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+    trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+    # A validator would put a checkpoint in its place before the score that it is chosen by is known;
+    # a run that is killed then would go on from there without ever validating it.
+    trainer._validator._checkpoint_manager = _ScoresOnly(trainer._checkpoint_manager)
+    return trainer
 
 
-def stop_after_next_step(trainer: Trainer) -> None:
-    """Have a trainer make one more step, save a checkpoint and stop.
+def save_and_stop(trainer: Trainer, checkpoints: CheckpointManager, gangs: Gangs) -> NoReturn:
+    """Save a checkpoint of the steps that were made, where there is none yet, and end the run.
 
-    Its own ``request_stop`` does nothing where a run has a number of steps, and validates before
-    the checkpoint is in its place, for which the time may be too short.
+    A trainer's own ``request_stop`` does nothing where a run has a number of steps. Called on all
+    processes, between two steps.
+
+    Raises:
+        TaskStopException: always.
     """
-    trainer.request_stop()
-    trainer._max_num_steps = None
-    trainer._validator = NOOP_VALIDATOR
+    trainer._maybe_complete_checkpoint_save_operation()
+    saved = trainer.step_nr in (0, checkpoints.maybe_get_last_step_number(exclude_model_only=True))
+    if not broadcast_flag(gangs.root, saved):
+        trainer._save_checkpoint(blocking=True)
+    gangs.close()
+    raise TaskStopException()
+
+
+class _ScoresOnly:
+    """What a validator asks of the checkpoints, but for completing one."""
+
+    def __init__(self, checkpoints: CheckpointManager) -> None:
+        self.load_scores = checkpoints.load_scores
+
+    def maybe_complete_save_operation(self) -> None:
+        pass

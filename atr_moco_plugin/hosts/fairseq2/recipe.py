@@ -35,7 +35,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import (
     data_parallel_model,
     dataset_as,
     replaced,
-    stop_after_next_step,
+    save_and_stop,
     trained_module,
 )
 from atr_moco_plugin.hosts.fairseq2.config import (
@@ -147,12 +147,13 @@ class RetrievalRecipe(TrainRecipe):
         trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
         stop = StopRequest(context.gangs)
         resolve = context.resolver.resolve
+        checkpoints = resolve(CheckpointManager)
         unchanged = Unchanged(resolve(LRScheduler), resolve(Optimizer))
 
         def before_step() -> None:
             unchanged.check()
             if stop.agreed():
-                stop_after_next_step(trainer)
+                save_and_stop(trainer, checkpoints, context.gangs)
 
         reader.before_step = before_step
         splits = [config.dataset.valid_split]
@@ -162,7 +163,7 @@ class RetrievalRecipe(TrainRecipe):
             trainer,
             stop,
             criterion,
-            context.resolver.resolve(CheckpointManager),
+            checkpoints,
             checkpoint_dir(context),
             {split: partial(eval_unit, split, rerank_k) for split in splits},
             dataset,
