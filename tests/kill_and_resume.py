@@ -8,6 +8,7 @@ starting, steps, the writing of checkpoints and evaluations alike.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -95,11 +96,20 @@ def fork(
     """Start a run in the fork of a process that has imported all it needs and has no threads: after
     a fork of one that has, OpenMP waits for them forever. ``environment`` has variables of its own,
     and no file may grow above ``file_limit`` bytes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "atr_moco_plugin.hosts.fairseq2.recipe"])
-    process = context.Process(target=_run, args=(out, options, environment or {}, file_limit))
+    process = _fork_server().Process(target=_run, args=(out, options, environment or {}, file_limit))
     process.start()
     return Running(process, out)
+
+
+@functools.cache
+def _fork_server() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "atr_moco_plugin.hosts.fairseq2.recipe"])
+    # Started now, so that what it imports is no part of the time that a run takes.
+    first = context.Process(target=os.getpid)
+    first.start()
+    first.join()
+    return context
 
 
 def _run(
