@@ -7,6 +7,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,27 @@ def problem_with(file: Path) -> str | None:
         return "is half-written or damaged"
     except (OSError, RuntimeError, ValueError, UnicodeError) as ex:
         return f"cannot be read: {' '.join(str(ex).split())}"
+
+
+def problem_in(folder: Path, parts: Mapping[str, str]) -> str | None:
+    """What is wrong with the files of a checkpoint's folder.
+
+    Args:
+        folder: the checkpoint.
+        parts: what it has to have, in a word or two, to the pattern of its files, at least one.
+
+    Returns:
+        What follows the folder's name in a sentence; None where it is sound.
+    """
+    for part, pattern in parts.items():
+        files = sorted(folder.glob(pattern))
+        if not files:
+            return f"has no {part}"
+        for file in files:
+            problem = problem_with(file)
+            if problem is not None:
+                return f"is not sound: {file.relative_to(folder)} {problem}"
+    return None
 
 
 def _problem_with_safetensors(file: Path) -> str | None:

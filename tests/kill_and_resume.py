@@ -96,7 +96,8 @@ def fork(
     """Start a run in the fork of a process that has imported all it needs and has no threads: after
     a fork of one that has, OpenMP waits for them forever. ``environment`` has variables of its own,
     and no file may grow above ``file_limit`` bytes."""
-    process = _fork_server().Process(target=_run, args=(out, options, environment or {}, file_limit))
+    arguments = (out, options, environment or {}, file_limit)
+    process = _fork_server().Process(target=_run, args=arguments)
     process.start()
     return Running(process, out)
 

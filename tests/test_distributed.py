@@ -5,18 +5,17 @@ The two gloo processes run this file as a script, once for all tests; pytest run
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+
+from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.distributed import (
     checksum,
@@ -31,7 +30,6 @@ from atr_moco_plugin.distributed import (
 )
 
 WORLD = 2
-TIMEOUT = 60
 
 
 def uneven_rows(of_rank: int) -> Tensor:
@@ -73,35 +71,15 @@ def run_exchanges() -> dict[str, Any]:
 
 
 def main(own_rank: int, folder: Path) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=own_rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=TIMEOUT),
-    )
-    torch.save(run_exchanges(), folder / f"{own_rank}.pt")
-    dist.destroy_process_group()
+    with process_group(own_rank, WORLD, folder):
+        torch.save(run_exchanges(), folder / f"{own_rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the two processes found."""
     folder = tmp_path_factory.mktemp("distributed")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(i), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=2 * TIMEOUT)[1] for process in processes]
-        assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
-    finally:
-        for process in processes:
-            process.kill()
+    run_on_ranks(__file__, WORLD, folder)
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(WORLD)]
 
 

@@ -1,8 +1,8 @@
 """Cross-entropy against momentum soft targets over columns that are never put together.
 
 The columns, the batch's and the queue's, are read where they lie, a block at a time, and the
-gradient is found in the same pass: all that autograd keeps is one ``[B, d]`` matrix, where the plain
-form keeps and makes several ``[B, M]`` ones. ``tests/criterion/test_cross_entropy.py`` holds it to
+gradient is found in the same pass: all that autograd keeps is one ``[B, d]`` matrix, where the
+plain form keeps and makes several ``[B, M]`` ones. ``tests/criterion/test_cross_entropy.py`` holds it to
 that form.
 """
 
@@ -83,8 +83,8 @@ class _SoftTargetCrossEntropy(torch.autograd.Function):
                 alpha,
                 None if ignore is None else ignore[own],
             )
-        # With s = q . c / tau, the gradient g of s reaches q as g . c / tau and tau as -g . s / tau,
-        # which is -q . (gradient of q) / tau.
+        # With s = q . c / tau, the gradient g of s reaches q as g . c / tau and tau as
+        # -g . s / tau, which is -q . (gradient of q) / tau.
         grad_query /= temperature * b
         ctx.save_for_backward(grad_query, -(query * grad_query).sum() / temperature)
         return losses.mean()

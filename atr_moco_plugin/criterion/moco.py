@@ -133,12 +133,14 @@ class MocoAtc(Atc):
 
     def _keep_queues_of(self, saved: int) -> None:
         """Empty queues of the data with the fingerprint `saved` where ours is another."""
-        if saved in (0, int(self.data_fingerprint)) or not any(len(q) for q in self.queues.values()):
+        rows = sum(len(queue) for queue in self.queues.values())
+        if saved in (0, int(self.data_fingerprint)) or rows == 0:
             return
         for queue in self.queues.values():
             queue.clear()
         warnings.warn(
-            "The queues of the checkpoint hold embeddings of another data set, so they start empty.",
+            "The queues of the checkpoint hold embeddings of another data set, so they start "
+            "empty.",
             stacklevel=2,
         )
 
@@ -190,8 +192,8 @@ class MocoAtc(Atc):
         a_m, u_m = gather(self.audio_m(**audio)[0]), gather(self.text_m(**text)[0])
         ids = gather(clip_ids), gather(caption_ids)
 
-        # Views, which the enqueue at the end overwrites: `atc_loss` has found its gradient by then, and
-        # the ids are put together, and so copied, below.
+        # Views, which the enqueue at the end overwrites: `atc_loss` has found its gradient by then,
+        # and the ids are put together, and so copied, below.
         rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
         audio_queue, queue_clips, queue_captions = (x[rows] for x in self.audio_queue.valid)
         text_queue = self.text_queue.valid[0][rows]

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import torch.distributed as dist
 from conftest import TINY_AUDIO, TINY_TEXT, make_tiny_batch, make_tiny_model
+from gloo import process_group
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
@@ -39,7 +39,6 @@ from atr_moco_plugin.criterion import (
 from atr_moco_plugin.distributed import rank, world_size
 from atr_moco_plugin.model import RetrievalModel
 
-TIMEOUT = 60
 STEPS = 20
 ROWS = 186  # that a program writes
 QUEUE = 21  # so it wraps eight times, at another row each time
@@ -273,15 +272,8 @@ def run_all() -> dict[str, Any]:
 
 
 def run_rank(own_rank: int, ranks: int, folder: Path) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / f'rendezvous_of_{ranks}'}",
-        rank=own_rank,
-        world_size=ranks,
-        timeout=timedelta(seconds=TIMEOUT),
-    )
-    torch.save(run_all(), folder / f"{own_rank}_of_{ranks}.pt")
-    dist.destroy_process_group()
+    with process_group(own_rank, ranks, folder):
+        torch.save(run_all(), folder / f"{own_rank}_of_{ranks}.pt")
 
 
 def main(folder: Path, *counts: int) -> None:

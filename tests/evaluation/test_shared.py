@@ -5,16 +5,15 @@ The two gloo processes run this file as a script, once for all tests; pytest run
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+
+from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
@@ -22,7 +21,6 @@ from atr_moco_plugin.evaluation.relation import CaptionRelation
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 
 WORLD = 2
-TIMEOUT = 60
 CLIPS, CAPTIONS, K = 7, 17, 3
 # With 4 clips a batch both processes have one, with 3 the second has fewer, with 7 it has none.
 CASES = [(4, "blip"), (3, "albef"), (7, "blip")]
@@ -74,36 +72,17 @@ def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> 
 
 
 def main(own_rank: int, folder: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from conftest import make_tiny_batch, make_tiny_model
 
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=own_rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=TIMEOUT),
-    )
-    torch.save(evaluate(make_tiny_model, make_tiny_batch), folder / f"{own_rank}.pt")
-    dist.destroy_process_group()
+    with process_group(own_rank, WORLD, folder):
+        torch.save(evaluate(make_tiny_model, make_tiny_batch), folder / f"{own_rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(i), str(folder)], stderr=subprocess.PIPE, text=True
-        )
-        for i in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=2 * TIMEOUT)[1] for process in processes]
-        assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
-    finally:
-        for process in processes:
-            process.kill()
+    run_on_ranks(__file__, WORLD, folder)
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(WORLD)]
 
 

@@ -251,7 +251,7 @@ def test_a_checkpoint_is_in_its_place_only_with_its_score(
 
 
 def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(whole, tmp_path: Path) -> None:
-    """A limit on the size of a file stands for the disk: the same writes fail, with another number."""
+    """A limit on the size of files stands for the disk: the same writes fail, with another number."""
     out = tmp_path / "full"
     part = file_of(whole[0] / "checkpoints" / "step_12", "model")
     limit = part.stat().st_size - 1_000

@@ -108,6 +108,8 @@ def test_a_broken_checkpoint_is_told_from_a_sound_one(run: Run, tmp_path: Path, 
     assert run(tmp_path, *schedule) == 0
     folder = tmp_path / "checkpoints"
     file, state = state_of(folder / "step_4")
+    # What an earlier resume may have set aside.
+    (folder / "step_3.damaged" / "model").mkdir(parents=True)
     weight = state["model.text.projection.weight"]
     state["model.text.projection.weight"] = weight.index_fill(0, torch.tensor(0), math.nan)
     torch.save(state, file)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtc, MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
 from atr_moco_plugin.safety.message import NAMED, listed
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gloo import process_group, run_on_ranks
+
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
 
 WORLD = 2
-TIMEOUT = 60
 SECOND = 1
 """The rank that sees the fault."""
 
@@ -110,41 +109,22 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
 
 
 def main(own_rank: int, folder: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from conftest import make_tiny_batch, make_tiny_model
 
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=own_rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=TIMEOUT),
-    )
-    results = {
-        f"{name} {fault}": train(make_tiny_model, make_tiny_batch, wrap, fault)
-        for name, wrap in (("ddp", with_ddp), ("fsdp", sharded))
-        for fault in ("clip", "gradient")
-    }
-    (folder / f"{own_rank}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    with process_group(own_rank, WORLD, folder):
+        results = {
+            f"{name} {fault}": train(make_tiny_model, make_tiny_batch, wrap, fault)
+            for name, wrap in (("ddp", with_ddp), ("fsdp", sharded))
+            for fault in ("clip", "gradient")
+        }
+        (folder / f"{own_rank}.json").write_text(json.dumps(results))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
     """What each of the two processes found."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(i), str(folder)], stderr=subprocess.PIPE, text=True
-        )
-        for i in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=2 * TIMEOUT)[1] for process in processes]
-        assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
-    finally:
-        for process in processes:
-            process.kill()
+    run_on_ranks(__file__, WORLD, folder)
     return [json.loads((folder / f"{i}.json").read_text()) for i in range(WORLD)]
 
 

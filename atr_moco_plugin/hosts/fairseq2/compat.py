@@ -170,8 +170,8 @@ def create_trainer(
     if not V08:
         unit.model = valid_unit.model = context.model
     trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
-    # A validator would put a checkpoint in its place before the score that it is chosen by is known;
-    # a run that is killed then would go on from there without ever validating it.
+    # A validator would put a checkpoint in its place before the score that it is chosen by is
+    # known; a run that is killed then would go on from there without ever validating it.
     trainer._validator._checkpoint_manager = _ScoresOnly(trainer._checkpoint_manager)
     return trainer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class RetrievalRecipe(TrainRecipe):
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(
             config.tokenizer,
-            [text for clip in dataset.clips(config.dataset.train_split) for text in clip.captions],
+            (text for clip in dataset.clips(config.dataset.train_split) for text in clip.captions),
         )
         check_vocabulary(tokenizer, criterion.model)
         if context.gangs.root.rank == 0:
@@ -204,12 +204,12 @@ class RetrievalRecipe(TrainRecipe):
 
 
 def make_tokenizer(
-    section: CaptionTokenizerSection, captions: list[str]
+    section: CaptionTokenizerSection, captions: Iterable[str]
 ) -> PreTrainedTokenizerFast:
     """The tokenizer of that name, or one trained on the captions."""
     if section.name is not None:
         return load_tokenizer(section.name)
-    return train_wordpiece(captions, section.vocab_size)
+    return train_wordpiece(list(captions), section.vocab_size)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:

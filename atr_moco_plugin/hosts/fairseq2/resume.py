@@ -16,7 +16,7 @@ from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.error import RecipeError
 from torch.optim import Optimizer
 
-from atr_moco_plugin.checkpoints import problem_with
+from atr_moco_plugin.checkpoints import problem_in
 
 # What moves in a schedule; the rest of its state is its options.
 _POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
@@ -55,11 +55,11 @@ def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
 def newest(checkpoints: Path) -> Path | None:
     """The newest checkpoint that was saved whole, None where there is none."""
-    steps = _steps(checkpoints)
+    steps = steps_in(checkpoints)
     return steps[-1][1] if steps else None
 
 
-def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
+def steps_in(checkpoints: Path) -> list[tuple[int, Path]]:
     """Step and folder of every checkpoint, oldest first."""
     return sorted(
         (int(folder.name.removeprefix("step_")), folder)
@@ -70,14 +70,14 @@ def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
 
 def _settle(checkpoints: Path, processes: int, shards: int) -> int:
     """The step to go on from, 0 for a new run; damaged newer ones are set aside."""
-    steps = _steps(checkpoints)
+    steps = steps_in(checkpoints)
     damaged: list[tuple[Path, str]] = []
     while steps:
         step, folder = steps.pop()
         problem = problem_with_checkpoint(folder)
         if problem is None:
             _check_processes(folder, processes, shards)
-            _set_aside(damaged, f"The run goes on from {folder.name}")
+            _set_aside(damaged, folder.name)
             return step
         damaged.append((folder, problem))
     if damaged:
@@ -100,15 +100,7 @@ def problem_with_checkpoint(folder: Path) -> str | None:
     Returns:
         What follows its name in a sentence; None where it is sound.
     """
-    for part in PARTS:
-        files = sorted((folder / part).rglob("*.pt"))
-        if not files:
-            return f"has no {part} state"
-        for file in files:
-            problem = problem_with(file)
-            if problem is not None:
-                return f"is not sound: {file.relative_to(folder)} {problem}"
-    return None
+    return problem_in(folder, {f"{part} state": f"{part}/**/*.pt" for part in PARTS})
 
 
 def _check_processes(folder: Path, processes: int, shards: int) -> None:
@@ -129,7 +121,7 @@ def _check_processes(folder: Path, processes: int, shards: int) -> None:
         )
 
 
-def _set_aside(damaged: list[tuple[Path, str]], outcome: str) -> None:
+def _set_aside(damaged: list[tuple[Path, str]], taken: str) -> None:
     for folder, problem in damaged:
         aside = folder.with_name(f"{folder.name}.damaged")
         number = 1
@@ -138,8 +130,8 @@ def _set_aside(damaged: list[tuple[Path, str]], outcome: str) -> None:
             aside = folder.with_name(f"{folder.name}.damaged{number}")
         folder.rename(aside)
         log.warning(
-            "The checkpoint {} {}. {}; the damaged one is kept as {}.",
-            folder, problem, outcome, aside.name,
+            "The checkpoint {} {}. The run goes on from {}; the damaged one is kept as {}.",
+            folder, problem, taken, aside.name,
         )  # fmt: skip
 
 

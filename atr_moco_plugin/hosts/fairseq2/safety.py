@@ -12,7 +12,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from atr_moco_plugin.hosts.fairseq2.compat import checkpoint_dir
-from atr_moco_plugin.hosts.fairseq2.resume import newest
+from atr_moco_plugin.hosts.fairseq2.resume import newest, steps_in
 from atr_moco_plugin.hosts.fairseq2.runs import read_state
 from atr_moco_plugin.safety.finite import FiniteGuard, NameClips, by_number, not_finite
 
@@ -62,8 +62,7 @@ def last_good(checkpoints: Path, sound: bool) -> str:
         return f"Nothing was saved in {checkpoints} yet."
     if sound:
         return f"The last good checkpoint is {last}."
-    folders = sorted(checkpoints.glob("step_*/model"), key=lambda x: int(x.parent.name[5:]))
-    for folder in reversed([x.parent for x in folders]):
+    for _, folder in reversed(steps_in(checkpoints)):
         if not any(not_finite(shard) for shard in read_state(folder)):
             return (
                 f"The last good checkpoint is {folder}: move later ones away, and the same command "

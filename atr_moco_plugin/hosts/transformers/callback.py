@@ -63,8 +63,8 @@ class MocoCallback(TrainerCallback):
             )
         if trainer.args.world_size > 1 and not trainer.args.accelerator_config.even_batches:
             raise ValueError(
-                "accelerator_config.even_batches is off, so that ranks would have different numbers of "
-                "batches, and one would wait for the others forever: leave it on."
+                "accelerator_config.even_batches is off, so that ranks would have different numbers "
+                "of batches, and one would wait for the others forever: leave it on."
             )
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError(
@@ -147,8 +147,8 @@ class MocoCallback(TrainerCallback):
             self._guard.watch(losses["loss"], batch["clip_id"])
 
     def _fit_queues(self) -> None:
-        """Tell the queues what data they are of, where it has a ``fingerprint()``; bound growing ones
-        by the pairs of an epoch, and warn of longer fixed ones."""
+        """Tell the queues what data they are of, where it has a ``fingerprint()``; bound growing
+        ones by the pairs of an epoch, and warn of longer fixed ones."""
         data = self._trainer.train_dataset
         queues = self._model.criterion.queues
         if queues and callable(getattr(data, "fingerprint", None)):

@@ -7,7 +7,7 @@ import os
 import warnings
 from pathlib import Path
 
-from atr_moco_plugin.checkpoints import problem_with
+from atr_moco_plugin.checkpoints import problem_in
 
 _PARTS = ("*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
@@ -59,12 +59,4 @@ def _problem_with_folder(folder: Path) -> str | None:
         json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return "has no readable trainer_state.json"
-    for pattern in _PARTS:
-        files = sorted(folder.glob(pattern))
-        if not files:
-            return f"has no {pattern}"
-        for file in files:
-            problem = problem_with(file)
-            if problem is not None:
-                return f"is not sound: {file.name} {problem}"
-    return None
+    return problem_in(folder, {pattern: pattern for pattern in _PARTS})
