@@ -111,8 +111,8 @@ class CollapseWatch:
                 "matching",
                 f"The matching loss is {loss:.4f} after {step} steps, still at "
                 f"{PRIOR_ENTROPY:.4f}, the entropy of its 1:2 labels: the head tells matching "
-                "pairs from hard negatives no better than by counting. Try a higher learning rate, more "
-                "steps, or `criterion: moco_atc`.",
+                "pairs from hard negatives no better than by counting. Try a higher learning rate, "
+                "more steps, or `criterion: moco_atc`.",
             )
 
     def _tell(self, what: str, text: str) -> None:

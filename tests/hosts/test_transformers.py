@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 from transformers import (
@@ -49,6 +49,7 @@ from atr_moco_plugin.hosts.transformers import (
     compute_metrics,
     last_checkpoint,
 )
+from atr_moco_plugin.hosts.transformers.safety import last_good
 from atr_moco_plugin.optim import parameter_groups
 from atr_moco_plugin.tokenizer import train_wordpiece
 
@@ -529,6 +530,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         again.model.criterion.model.text.projection.linear1.weight[0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="The loss of step 1 is nan.*model.text.projection"):
         again.train()
+
+
+def test_the_last_good_checkpoint_is_the_newest_without_nan(tmp_path: Path) -> None:
+    for step, value in (("2", 1.0), ("10", math.nan), ("best", 1.0)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"weight": torch.full((2,), value)}, folder / "model.safetensors")
+        (folder / "trainer_state.json").write_text("{}")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({}, folder / name)
+    assert str(tmp_path / "checkpoint-10") in last_good(tmp_path, sound=True)
+    assert str(tmp_path / "checkpoint-2") in last_good(tmp_path, sound=False)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -34,24 +34,29 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
         ...     resume_from_checkpoint=last_checkpoint(trainer.args.output_dir)
         ... )
     """
+    problem = ""
+    for folder in newest_first(output_dir):
+        found = _problem_with_folder(folder)
+        if found is None:
+            return str(folder)
+        problem = problem or f"{folder} {found}"
+        warnings.warn(f"{folder} {found}; it is passed over.", stacklevel=2)
+    if problem:
+        raise ValueError(
+            f"{output_dir} has checkpoints, but training cannot go on from any of them "
+            f"({problem}); move them away to begin anew."
+        )
+    return None
+
+
+def newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
+    """The folders ``checkpoint-N`` of a training, whole or not."""
     folders = {
         int(folder.name.removeprefix("checkpoint-")): folder
         for folder in Path(output_dir).glob("checkpoint-*")
         if folder.name.removeprefix("checkpoint-").isdecimal() and folder.is_dir()
     }
-    problem = ""
-    for step in sorted(folders, reverse=True):
-        found = _problem_with_folder(folders[step])
-        if found is None:
-            return str(folders[step])
-        problem = problem or f"{folders[step]} {found}"
-        warnings.warn(f"{folders[step]} {found}; it is passed over.", stacklevel=2)
-    if folders:
-        raise ValueError(
-            f"{output_dir} has checkpoints, but training cannot go on from any of them ({problem}); "
-            "move them away to begin anew."
-        )
-    return None
+    return [folders[step] for step in sorted(folders, reverse=True)]
 
 
 def _problem_with_folder(folder: Path) -> str | None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.optim import Optimizer
 from transformers import Trainer
 
-from atr_moco_plugin.hosts.transformers.resume import last_checkpoint
+from atr_moco_plugin.hosts.transformers.resume import last_checkpoint, newest_first
 from atr_moco_plugin.safety.finite import FiniteGuard, by_number, not_finite
 
 
@@ -48,8 +48,7 @@ def last_good(output_dir: Path, sound: bool) -> str:
         return f"Nothing was saved in {output_dir} yet."
     if sound:
         return f"The last good checkpoint is {last}."
-    folders = sorted(output_dir.glob("checkpoint-*"), key=lambda x: int(x.name[11:]), reverse=True)
-    for folder in folders:
+    for folder in newest_first(output_dir):
         if not any(not_finite(load_file(file)) for file in folder.glob("*.safetensors")):
             return f"The last good checkpoint is {folder}: give it to `resume_from_checkpoint`."
     return f"No checkpoint in {output_dir} is without NaN or infinity: begin a new training."
