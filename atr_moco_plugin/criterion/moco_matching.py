@@ -117,8 +117,12 @@ class MocoAtcAtm(MocoAtc):
         hard_text, hard_audio = hard_text[own], hard_audio[own]
 
         # One fusion pass: [matching | own text, hard audio | own audio, hard text].
-        pair_audio = AudioTokens(*(x[torch.cat([own, hard_audio, own])] for x in audio))
-        pair_text = TextTokens(*(x[torch.cat([own, own, hard_text])] for x in text))
+        # `index_select` and no `[...]`, whose backward adds the gradients of an item's pairs in the
+        # order in which threads come to them. Where there is no hard negative any item will do.
+        for_audio = torch.cat([own, hard_audio.clamp(min=0), own])
+        for_text = torch.cat([own, own, hard_text.clamp(min=0)])
+        pair_audio = AudioTokens(*(x.index_select(0, for_audio) for x in audio))
+        pair_text = TextTokens(*(x.index_select(0, for_text) for x in text))
         labels = torch.zeros(3 * b, dtype=torch.int64, device=a.device)
         labels[:b] = 1
         valid = torch.cat([labels[:b].bool(), hard_audio >= 0, hard_text >= 0])

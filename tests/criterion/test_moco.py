@@ -324,3 +324,23 @@ def test_queues_of_the_same_or_of_unnamed_data_stay(
         other.data_fingerprint, criterion.data_fingerprint
     )
     assert not [w for w in recwarn if "data set" in str(w.message)]
+
+
+def test_the_gradient_of_repeated_items_does_not_depend_on_the_threads(
+    tiny_model, tiny_batch
+) -> None:
+    """Each item is in several pairs; its gradients are added up in one order, whatever the timing."""
+    batch = tiny_batch(b=24, samples=60_000)
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=0)).train()
+    threads, found = torch.get_num_threads(), set()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(30):
+            criterion.zero_grad()
+            criterion._draws = 0  # the same hard negatives
+            criterion(**batch)["loss"].backward()
+            gradients = [p.grad for p in criterion.model.parameters() if p.grad is not None]
+            found.add(tuple(float(x.double().sum()) for x in gradients))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1
