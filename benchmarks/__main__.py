@@ -1,0 +1,13 @@
+"""All benchmarks against a baseline, one after the other, and one table.
+
+    python -m benchmarks [--device cuda] [--json FILE]
+"""
+
+from __future__ import annotations
+
+from benchmarks import contrastive, harness, momentum
+
+BENCHMARKS = (momentum, contrastive)
+
+if __name__ == "__main__":
+    harness.run([module.rows for module in BENCHMARKS], __doc__.splitlines()[0])
