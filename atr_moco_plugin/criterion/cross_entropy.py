@@ -108,16 +108,17 @@ def _loss_and_gradient(
     b, m = positives.shape
     both = torch.cat([query, query_m]) if alpha > 0 else query
     logits = query.new_empty(len(both), m)
-    blocks = list(_blocks(columns, len(both)))
+    blocks, norms = list(_blocks(columns, len(both))), []
     for block, part in blocks:
         torch.mm(both, part.T, out=logits[:, block])
+        if ignore is not None:
+            # The lowest finite value and not -inf: 0 * -inf would make the loss NaN.
+            logits[:b, block].masked_fill_(ignore[:, block], torch.finfo(logits.dtype).min)
+            logits[b:, block].masked_fill_(ignore[: len(both) - b, block], float("-inf"))
+        # Of the block while the caches hold it.
+        norms.append(logits[:, block].logsumexp(dim=1, keepdim=True))
     online, momentum = logits[:b], logits[b:]
-    if ignore is not None:
-        # The lowest finite value and not -inf: 0 * -inf would make the loss NaN.
-        online.masked_fill_(ignore, torch.finfo(logits.dtype).min)
-        if alpha > 0:
-            momentum.masked_fill_(ignore, float("-inf"))
-    norm = logits.logsumexp(dim=1, keepdim=True)
+    norm = torch.cat(norms, dim=1).logsumexp(dim=1, keepdim=True)
     share = (1 - alpha) / positives.sum(dim=1, keepdim=True)
 
     loss, gradient = norm[:b, 0].clone(), torch.zeros_like(query)
