@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,6 +23,27 @@ def finite_rows(*embeddings: Tensor) -> Tensor:
     # The largest of a row is NaN where one is, and takes no mask as large as a queue.
     largest = [torch.linalg.vector_norm(x.detach(), torch.inf, dim=1) for x in embeddings]
     return torch.stack(largest).isfinite().all(dim=0)
+
+
+class QueueFollower(Protocol):
+    """What :meth:`EmbeddingQueue.follow` tells of the changes of a queue."""
+
+    def rows_written(self, queue: EmbeddingQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+        """A batch was written.
+
+        Args:
+            queue: into which.
+            rows: ``[n]`` int64, indices of the rows.
+            old: ``[n, d]`` float32, what was there; zeros where the queue was not filled yet.
+            new: ``[n, d]`` float32, what is there now.
+        """
+
+    def start_anew(self) -> None:
+        """The rows are others altogether or in another order, or a state of the queue was taken.
+
+        A run that resumes from that state has nothing but the rows to begin with. To go on with
+        the same bits, so must the run that the state is of.
+        """
 
 
 class EmbeddingQueue(StaysFloat32):
@@ -77,6 +99,7 @@ class EmbeddingQueue(StaysFloat32):
         self.register_buffer("position", torch.zeros(4, dtype=torch.int64))
         self.left_out = torch.empty(0, dtype=torch.int64)
         self._initial_size = size
+        self._followers: WeakSet[QueueFollower] = WeakSet()
         self._set_position(0, 0, size, 0)
 
     def __len__(self) -> int:
@@ -96,6 +119,13 @@ class EmbeddingQueue(StaysFloat32):
         """Whether the queue is full and holds something new: it was filled for the first time or
         up to the size it grew to, or was rewritten once since :meth:`grow` kept its size."""
         return self._fresh >= self.size > 0
+
+    def follow(self, follower: QueueFollower) -> None:
+        """Tell someone of every change from now on, for as long as it lives.
+
+        Followers are not part of the state, and a copy or a pickled queue has none.
+        """
+        self._followers.add(follower)
 
     def newest(self, n: int) -> Tensor:
         """Embeddings of the newest rows, oldest first.
@@ -131,6 +161,7 @@ class EmbeddingQueue(StaysFloat32):
         for rows in (self.embeddings, self.clip_ids, self.caption_ids):
             rows[: self._count] = rows[order]
         self._set_position(self._count, self._count, size, self._count)
+        self._tell_of_other_rows()
 
     @torch.no_grad()
     def enqueue(
@@ -177,7 +208,9 @@ class EmbeddingQueue(StaysFloat32):
         rows = torch.arange(self._next, self._next + n, device=self.embeddings.device) % self.size
         kept = finite[-n:].to(self.embeddings.device)
         new = embeddings[-n:].to(self.embeddings)
-        self.embeddings[rows] = torch.where(kept[:, None], new, self.embeddings[rows])
+        old = self.embeddings[rows]
+        new = torch.where(kept[:, None], new, old)
+        self.embeddings[rows] = new
         for ids, given in ((self.clip_ids, clip_ids), (self.caption_ids, caption_ids)):
             ids[rows] = torch.where(kept, given[-n:].to(ids), ids[rows])
         self._set_position(
@@ -186,6 +219,8 @@ class EmbeddingQueue(StaysFloat32):
             self.size,
             min(self._fresh + n, self.size),
         )
+        for follower in self._followers:
+            follower.rows_written(self, rows, old, new)
 
     @torch.no_grad()
     def clear(self) -> None:
@@ -194,6 +229,18 @@ class EmbeddingQueue(StaysFloat32):
         self.clip_ids.fill_(-1)
         self.caption_ids.fill_(-1)
         self._set_position(0, 0, self.size, 0)
+        self._tell_of_other_rows()
+
+    def _tell_of_other_rows(self) -> None:
+        for follower in self._followers:
+            follower.start_anew()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_followers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._followers = WeakSet()
 
     def _rows_before_next(self, n: int) -> Tensor:
         """Indices of the newest ``n`` rows, oldest first: they end before the next to write."""
@@ -204,6 +251,10 @@ class EmbeddingQueue(StaysFloat32):
         self._count, self._next, self.size, self._fresh = position
         for i, value in enumerate(position):
             self.position[i].fill_(value)
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_to_state_dict(*args, **kwargs)
+        self._tell_of_other_rows()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -230,6 +281,7 @@ class EmbeddingQueue(StaysFloat32):
                 state_dict = {**state_dict, **self._resized(state_dict, prefix, fitting)}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._set_position(*(int(v) for v in self.position))
+        self._tell_of_other_rows()
 
     @property
     def _grows(self) -> bool:

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.jsonl import StepFile
 from atr_moco_plugin.rank.measures import alignment, modality_gap, uniformity
-from atr_moco_plugin.rank.report import RankReport, rank_report
+from atr_moco_plugin.rank.moments import Moments, PairDistance, QueueMoments, QueueUniformity
+from atr_moco_plugin.rank.report import RankReport, rank_report, report_of_spectrum
 from atr_moco_plugin.rank.spectrum import NORMALIZERS
 
 _DIGITS = 6
@@ -34,11 +36,19 @@ Source = QueueLike | Tensor | Callable[[], Tensor]
 
 
 class _View(NamedTuple):
-    """The filled rows ``[K, d]`` of a source; clip ids and capacity where it has them."""
+    """The filled rows ``[K, d]`` of a source; what else there is of it."""
 
     embeddings: Tensor
-    clip_ids: Tensor | None
-    size: int | None
+    clip_ids: Tensor | None = None
+    size: int | None = None
+    moments: Moments | None = None
+
+
+class _Followed(NamedTuple):
+    """What follows one queue."""
+
+    moments: QueueMoments
+    uniformity: QueueUniformity
 
 
 class RankLogger:
@@ -49,6 +59,10 @@ class RankLogger:
     spectrum, beside the same measures for random unit vectors of the same shape, and for each
     pair the modality gap and, where row i of the one belongs to row i of the other (equal numbers
     of rows, and equal clip ids where both are queues), the alignment.
+
+    A queue with more rows than dimensions is followed (see :mod:`atr_moco_plugin.rank.moments`):
+    its singular values are those of a ``[d, d]`` matrix of sums, within 1e-6 of the largest raw one
+    of those of its rows, and what centring leaves below 5e-7 of the largest raw one counts as 0.
 
     Queues hold the same rows on every rank: in distributed training construct it on rank 0 alone.
 
@@ -99,6 +113,16 @@ class RankLogger:
         self.threshold = threshold
         self.pairs = tuple(pairs)
         self._file = None if path is None else StepFile(path)
+        queues = {k: v for k, v in self.sources.items() if isinstance(v, EmbeddingQueue)}
+        self._followed = {
+            name: _Followed(QueueMoments(queue), QueueUniformity(queue))
+            for name, queue in queues.items()
+        }
+        self._distances = {
+            (a, b): PairDistance(queues[a], queues[b])
+            for a, b in self.pairs
+            if a in queues and b in queues and queues[a] is not queues[b]
+        }
 
     @torch.no_grad()
     def log(self, step: int) -> dict[str, Any] | None:
@@ -116,7 +140,11 @@ class RankLogger:
         if step % self.every:
             return None
         views = {name: _view(source) for name, source in self.sources.items()}
-        views = {name: view for name, view in views.items() if len(view.embeddings) >= 2}
+        views = {
+            name: self._with_moments(name, view)
+            for name, view in views.items()
+            if len(view.embeddings) >= 2
+        }
         if not views:
             return None
         record: dict[str, Any] = {
@@ -125,7 +153,7 @@ class RankLogger:
             "threshold": self.threshold,
             "sources": {name: self._source_record(name, view) for name, view in views.items()},
             "pairs": {
-                f"{a}_{b}": _pair_record(views[a], views[b])
+                f"{a}_{b}": self._pair_record((a, b), views[a], views[b])
                 for a, b in self.pairs
                 if a in views and b in views
             },
@@ -157,15 +185,7 @@ class RankLogger:
 
     def _source_record(self, name: str, view: _View) -> dict[str, Any]:
         try:
-            raw, centered = (
-                rank_report(
-                    view.embeddings,
-                    center=center,
-                    normalizer=self.normalizer,
-                    threshold=self.threshold,
-                )
-                for center in (False, True)
-            )
+            raw, centered = self._reports(view)
         except ValueError as error:
             raise ValueError(f"Rank analysis of source {name!r}: {error}") from error
         return {
@@ -173,20 +193,73 @@ class RankLogger:
             "dim": raw.dim,
             "queue_size": view.size,
             "fill": None if view.size is None else raw.rows / view.size,
-            "uniformity": uniformity(view.embeddings),
+            "uniformity": (
+                uniformity(view.embeddings)
+                if view.moments is None
+                else self._followed[name].uniformity.read()
+            ),
             "raw": _report_record(raw),
             "centered": _report_record(centered),
+        }
+
+    def _with_moments(self, name: str, view: _View) -> _View:
+        """With the sums of a queue that is followed, has more rows than dimensions and is finite."""
+        if name not in self._followed or len(view.embeddings) <= view.embeddings.size(1):
+            return view
+        moments = self._followed[name].moments.read()
+        if not bool(moments.gram.trace().isfinite()):
+            # The report of the rows themselves says how many are not finite. That may be repaired.
+            self._followed[name].moments.start_anew()
+            return view
+        return view._replace(moments=moments)
+
+    def _reports(self, view: _View) -> tuple[RankReport, RankReport]:
+        """Raw and centred."""
+
+        def report(center: bool, values: Tensor | None) -> RankReport:
+            options = {"center": center, "threshold": self.threshold}
+            if values is None:
+                return rank_report(view.embeddings, normalizer=self.normalizer, **options)
+            rows, dim = view.embeddings.shape
+            return report_of_spectrum(values, rows, dim, normalizer=self.normalizer, **options)
+
+        raw, centered = (None, None) if view.moments is None else view.moments.spectra()
+        return report(False, raw), report(True, centered)
+
+    def _pair_record(
+        self, names: tuple[str, str], a: _View, b: _View
+    ) -> dict[str, float | None]:
+        aligned = a.embeddings.shape == b.embeddings.shape
+        if aligned and a.clip_ids is not None and b.clip_ids is not None:
+            aligned = torch.equal(a.clip_ids, b.clip_ids)
+        comparable = a.embeddings.size(1) == b.embeddings.size(1)
+        if a.moments is None or b.moments is None:
+            return {
+                "alignment": alignment(a.embeddings, b.embeddings) if aligned else None,
+                "modality_gap": modality_gap(a.embeddings, b.embeddings) if comparable else None,
+            }
+        gap = a.moments.mean_direction() - b.moments.mean_direction() if comparable else None
+        distance = self._distances.get(names)
+        return {
+            "alignment": (
+                None
+                if not aligned
+                else alignment(a.embeddings, b.embeddings)
+                if distance is None
+                else distance.read()
+            ),
+            "modality_gap": None if gap is None else float(torch.linalg.vector_norm(gap)),
         }
 
 
 def _view(source: Source) -> _View:
     if isinstance(source, Tensor):
-        return _View(source, None, None)
+        return _View(source)
     # A queue that is a module is callable too, so this comes before the call.
     if isinstance(source, QueueLike):
         embeddings, clip_ids, _ = source.valid
         return _View(embeddings, clip_ids, getattr(source, "size", None))
-    return _View(source(), None, None)
+    return _View(source())
 
 
 def _report_record(report: RankReport) -> dict[str, Any]:
@@ -195,15 +268,4 @@ def _report_record(report: RankReport) -> dict[str, Any]:
         **report.measures(),
         "random": full["random_baseline"],
         "spectrum": [round(value, _DIGITS) for value in full["normalized"]],
-    }
-
-
-def _pair_record(a: _View, b: _View) -> dict[str, float | None]:
-    aligned = a.embeddings.shape == b.embeddings.shape
-    if aligned and a.clip_ids is not None and b.clip_ids is not None:
-        aligned = torch.equal(a.clip_ids, b.clip_ids)
-    comparable = a.embeddings.size(1) == b.embeddings.size(1)
-    return {
-        "alignment": alignment(a.embeddings, b.embeddings) if aligned else None,
-        "modality_gap": modality_gap(a.embeddings, b.embeddings) if comparable else None,
     }

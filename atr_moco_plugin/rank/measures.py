@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from atr_moco_plugin.rank.spectrum import to_float64
+from atr_moco_plugin.rank.spectrum import blocks, to_float64
 
 
 @torch.no_grad()
@@ -34,7 +34,8 @@ def alignment(audio: Tensor, text: Tensor) -> float:
             "alignment expects two matrices [N, d] of pairs with N >= 1, "
             f"got {list(audio.shape)} and {list(text.shape)}."
         )
-    return float((_unit(audio) - _unit(text)).square().sum(dim=1).mean())
+    pairs = zip(blocks(audio), blocks(text), strict=True)
+    return float(sum((unit(a) - unit(t)).square().sum() for a, t in pairs)) / len(audio)
 
 
 @torch.no_grad()
@@ -63,16 +64,31 @@ def uniformity(x: Tensor, t: float = 2.0, *, max_rows: int = 2048, seed: int = 0
             "uniformity expects a matrix [N, d] with N >= 2 and max_rows >= 2, "
             f"got {list(x.shape)} and max_rows {max_rows}."
         )
-    if len(x) > max_rows:
-        generator = torch.Generator().manual_seed(seed)
-        x = x[torch.randperm(len(x), generator=generator)[:max_rows].to(x.device)]
-    x = _unit(x)
+    x = unit(x[sample(len(x), max_rows, seed).to(x.device)])
     n = len(x)
-    cosine = (x @ x.T).clamp(-1, 1)
-    upper = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(diagonal=1)
+    rows = 256
+    later = torch.ones(rows, rows, dtype=torch.bool, device=x.device).triu(diagonal=1)
+    totals = []
+    for i in range(0, n, rows):
+        # Every pair once: a block of rows with itself and with those behind it.
+        potential = log_potential(x[i : i + rows], x[i:], t)
+        own = potential[:, : len(potential)]
+        own.masked_fill_(~later[: len(own), : len(own)], -math.inf)
+        totals.append(potential.flatten().logsumexp(dim=0))
+    return float(torch.stack(totals).logsumexp(dim=0)) - math.log(n * (n - 1) / 2)
+
+
+def sample(n: int, most: int, seed: int = 0) -> Tensor:
+    """Indices of all of ``n`` rows, or of ``most`` random ones of more; ``[min(n, most)]`` int64."""
+    if n <= most:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]
+
+
+def log_potential(x: Tensor, y: Tensor, t: float = 2.0) -> Tensor:
+    """``-t |x_i - y_j|^2`` ``[N, M]`` of unit rows ``[N, d]`` and ``[M, d]``."""
     # |x - y|^2 = 2 - 2 cos on the sphere.
-    total = (-t * (2 - 2 * cosine[upper])).logsumexp(dim=0)
-    return float(total) - math.log(n * (n - 1) / 2)
+    return (x @ y.T).clamp_(-1, 1).sub_(1).mul_(2 * t)
 
 
 @torch.no_grad()
@@ -98,9 +114,10 @@ def modality_gap(audio: Tensor, text: Tensor) -> float:
         raise ValueError(f"modality_gap expects matrices [N, d] and [M, d], got {shapes}.")
     if len(audio) == 0 or len(text) == 0:
         raise ValueError(f"modality_gap expects at least one row on each side, got {shapes}.")
-    return float(torch.linalg.vector_norm(_unit(audio).mean(dim=0) - _unit(text).mean(dim=0)))
+    means = (sum(unit(part).sum(dim=0) for part in blocks(x)) / len(x) for x in (audio, text))
+    return float(torch.linalg.vector_norm(next(means) - next(means)))
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
     """Rows of length 1 in float64, which autocast leaves alone."""
     return normalize(to_float64(x), dim=1)

@@ -103,13 +103,41 @@ def rank_report(
             f"rank_report expects embeddings of shape [N, d], got {list(embeddings.shape)}."
         )
     rows, dim = embeddings.shape
-    broken = int((~embeddings.isfinite()).any(dim=1).sum())
+    # One number tells of the whole matrix; of a sum that overflows the rows are looked at.
+    finite = bool(embeddings.sum().isfinite())
+    broken = 0 if finite else int((~embeddings.isfinite()).any(dim=1).sum())
     if broken:
         raise ValueError(
             f"{broken} of {rows} embedding rows are not finite; "
             "find the step that made them NaN or infinite, or drop them before the rank analysis."
         )
-    values = singular_values(embeddings, center=center).cpu()
+    return report_of_spectrum(
+        singular_values(embeddings, center=center),
+        rows,
+        dim,
+        center=center,
+        normalizer=normalizer,
+        threshold=threshold,
+    )
+
+
+def report_of_spectrum(
+    values: Tensor, rows: int, dim: int, *, center: bool, normalizer: str, threshold: float
+) -> RankReport:
+    """The report of a matrix whose singular values are known.
+
+    Args:
+        values: ``[min(N, d)]`` float64, descending, of the centred matrix where ``center`` is set.
+        rows: N.
+        dim: d.
+        center: see :func:`rank_report`.
+        normalizer: see :func:`rank_report`.
+        threshold: see :func:`rank_report`.
+
+    Raises:
+        ValueError: for an unknown normaliser.
+    """
+    values = values.cpu()
     measures = spectrum_measures(values, normalizer=normalizer, threshold=threshold)
     return RankReport(
         **asdict(measures),
