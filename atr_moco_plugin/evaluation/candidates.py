@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 
+from atr_moco_plugin.encoders.tokens import AudioTokens
 from atr_moco_plugin.evaluation.encode import Advance, Encoded, no_progress
 from atr_moco_plugin.evaluation.rerank import top_candidates
 
@@ -157,7 +158,8 @@ def match_pairs(
         audio: the clips, with tokens.
         text: the captions, with tokens.
         pairs: from :func:`find_pairs`, the same on every process.
-        batch_size: pairs a forward pass.
+        batch_size: most pairs of a forward pass, which are all of one clip; its tokens are given to
+            the model as an expanded tensor, which it may prepare once for all of them.
         advance: told after every pass how many pairs it had.
 
     Raises:
@@ -172,12 +174,16 @@ def match_pairs(
             "Re-ranking needs the token states of every clip and caption, but they were not kept."
         )
     logits = torch.zeros(len(numbers), 2, device=pairs.numbers.device)
-    # A process may have no pair at all, of which `split` would make a batch.
-    for start in range(0, len(own), batch_size):
-        part = own[start : start + batch_size]
-        tokens = text.text_tokens(row[part]), audio.audio_tokens(clip[part])
-        logits[part.to(logits.device)] = model.match(*tokens).float()
-        advance(len(part))
+    # A clip at a time: its tokens are prepared once for all of a pass, and its captions come in the
+    # order of their numbers, which is that of their lengths.
+    _, counts = torch.unique_consecutive(clip[own], return_counts=True)
+    for of_clip in own.split(counts.tolist()):
+        tokens = audio.audio_tokens(clip[of_clip[:1]])
+        for part in of_clip.split(batch_size):
+            same = AudioTokens(*(x.expand(len(part), *x.shape[1:]) for x in tokens))
+            found = model.match(text.text_tokens(row[part]), same)
+            logits[part.to(logits.device)] = found.float()
+            advance(len(part))
     if audio.sharded:
         # Every pair is one process's alone, and adding zeros is exact.
         dist.all_reduce(logits)

@@ -202,7 +202,7 @@ def test_every_needed_pair_is_scored_once(case: Case, monkeypatch) -> None:
         return match(text, audio)
 
     monkeypatch.setattr(case.model, "match", counted)
-    case.evaluate(batch_size=16)
+    case.evaluate(batch_size=5)
     order = case.cosines.sort(dim=1, descending=True, stable=True).indices[:, :K]
     needed = {(a, c if c != 10 else 3) for a in range(CLIPS) for c in order[a].tolist()}
     needed |= {
@@ -210,7 +210,7 @@ def test_every_needed_pair_is_scored_once(case: Case, monkeypatch) -> None:
         for c in range(CAPTIONS)
         for a in case.cosines[:, c].topk(K).indices.tolist()
     }
-    assert sum(sizes) == len(needed) and max(sizes) == 16
+    assert sum(sizes) == len(needed) and max(sizes) == 5
 
 
 def test_scores_pass_by_as_they_are_ranked(case: Case) -> None:
@@ -295,3 +295,19 @@ def test_a_logit_that_is_not_finite_is_refused(case: Case) -> None:
         case.model.head.classifier.bias[0] = float("inf")
     with pytest.raises(ValueError, match="matching logits of .* are not finite"):
         case.evaluate()
+
+
+def test_a_clip_of_a_pass_is_projected_once(case: Case) -> None:
+    audio, text = case.encoded(4, 8)
+    shapes: list[list[int]] = []
+    case.model.head.crosses[0].key.register_forward_pre_hook(
+        lambda _, inputs: shapes.append(list(inputs[0].shape))
+    )
+    captions = text.text_tokens(torch.arange(6))
+    one = audio.audio_tokens(torch.tensor([2]))
+    shared = AudioTokens(*(x.expand(6, *x.shape[1:]) for x in one))
+    with torch.no_grad():
+        found = case.model.match(captions, shared)
+        expected = case.model.match(captions, AudioTokens(*(x.contiguous() for x in shared)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert [rows for rows, *_ in shapes] == [1, 6]

@@ -55,7 +55,9 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, source: Tensor, mask: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
         """Attend from ``x`` to the valid tokens of ``source``.
 
         Args:
@@ -63,17 +65,24 @@ class Attention(nn.Module):
             source: ``[B, S, source_width]`` float.
             mask: ``[B, S]`` bool, ``True`` where a token of ``source`` may be attended to. A row
                 without any attends to nothing: its context is zero and never NaN.
+            rows: ``[B]`` int64, the row of ``source`` that each row of ``x`` attends to, where
+                ``source`` and ``mask`` have another number of rows; keys and values are made once
+                a row of ``source``. ``None`` pairs row by row.
 
         Returns:
             ``[B, L, width]`` float.
         """
+        key, value = self.key(source), self.value(source)
+        if rows is not None:
+            # Not `[rows]`, whose backward adds the gradients of a row in the order of the threads.
+            key, value, mask = (y.index_select(0, rows) for y in (key, value, mask))
         some = mask.any(dim=1)[:, None, None, None]
         # What a fully masked softmax gives depends on the attention kernel, so such a row is
         # unmasked for the kernel and its context dropped afterwards.
         context = F.scaled_dot_product_attention(
             self._heads(self.query(x)),
-            self._heads(self.key(source)),
-            self._heads(self.value(source)),
+            self._heads(key),
+            self._heads(value),
             attn_mask=mask[:, None, None, :] | ~some,
             dropout_p=self.attention_dropout if self.training else 0.0,
         ).masked_fill(~some, 0.0)
@@ -100,6 +109,19 @@ class CrossAttention(Attention):
     def __init__(self, config: BertConfig, audio_width: int) -> None:
         super().__init__(config, audio_width)
 
+    def forward(
+        self, x: Tensor, source: Tensor, mask: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """See :class:`Attention`.
+
+        Where every row of ``source`` is the same memory (one clip that was ``expand``-ed), its keys
+        and values are made once: they cost several times as much as the rest of a layer.
+        """
+        if rows is None and len(x) > 1 and source.stride(0) == 0 == mask.stride(0):
+            # A query depends on no other one, so those of all rows may be one long row.
+            return super().forward(x.flatten(0, 1)[None], source[:1], mask[:1]).view_as(x)
+        return super().forward(x, source, mask, rows)
+
 
 class BertLayer(nn.Module):
     """One post-norm BERT layer: self-attention, optional cross-attention, feed-forward."""
@@ -118,6 +140,7 @@ class BertLayer(nn.Module):
         mask: Tensor,
         cross: CrossAttention | None = None,
         audio: AudioTokens | None = None,
+        audio_rows: Tensor | None = None,
     ) -> Tensor:
         """Run the layer.
 
@@ -127,6 +150,8 @@ class BertLayer(nn.Module):
             cross: cross-attention run between self-attention and feed-forward, as in ALBEF and
                 BLIP.
             audio: the tokens ``cross`` attends to, row by row: ``[B, T, audio_width]``.
+            audio_rows: ``[B]`` int64, the row of ``audio`` of each row of ``x``, where rows share
+                one.
 
         Returns:
             ``[B, L, width]`` float.
@@ -138,7 +163,7 @@ class BertLayer(nn.Module):
             raise ValueError("BertLayer takes cross and audio together: give both or neither.")
         x = self.attention(x, x, mask)
         if cross is not None and audio is not None:
-            x = cross(x, audio.states, audio.mask)
+            x = cross(x, audio.states, audio.mask, audio_rows)
         normed: Tensor = self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
         return normed
 
