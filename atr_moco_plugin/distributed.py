@@ -113,7 +113,7 @@ def of_first_rank(decision: bool, device: torch.device) -> bool:
     return bool(shared.item())
 
 
-def gather(x: Tensor, *, grad: bool = False) -> Tensor:
+def gather(x: Tensor, *, grad: bool = False, counts: Sequence[int] | None = None) -> Tensor:
     """Concatenate ``x`` of all ranks along dimension 0, in rank order.
 
     Args:
@@ -121,13 +121,15 @@ def gather(x: Tensor, *, grad: bool = False) -> Tensor:
         grad: let the gradient flow back to the rank a row came from, summed over the ranks that
             used it; with the mean that DDP takes over ranks this is the gradient of the global
             mean.
+        counts: B of every rank, from :func:`sizes`; ``None`` asks for it, which is an exchange more
+            and makes the host wait for the device.
 
     Returns:
         ``[sum of B, ...]``.
     """
     if world_size() == 1:
         return x
-    rows = sizes(len(x), x.device)
+    rows = sizes(len(x), x.device) if counts is None else counts
     padded = _pad(x, 0, max(rows)).contiguous()
     if grad:
         every = list(dist_autograd.all_gather(padded))
@@ -137,24 +139,23 @@ def gather(x: Tensor, *, grad: bool = False) -> Tensor:
     return torch.cat([part[:n] for part, n in zip(every, rows)])
 
 
-def gather_tokens(tokens: TokensT) -> TokensT:
+def gather_tokens(tokens: TokensT, *, counts: Sequence[int] | None = None) -> TokensT:
     """Concatenate the token sequences of all ranks, padded to the longest of them all.
 
     Args:
         tokens: :class:`~atr_moco_plugin.encoders.tokens.AudioTokens` or ``TextTokens`` of B items.
+        counts: as of :func:`gather`.
 
     Returns:
         Those of all ranks, in rank order. The gradient flows through the states.
     """
-    every = (gather(pad_to_longest(x, dim=1), grad=x.is_floating_point()) for x in tokens)
-    return type(tokens)(*every)
-
-
-def pad_to_longest(x: Tensor, dim: int) -> Tensor:
-    """Pad dimension ``dim`` with zeros up to the longest of all ranks."""
     if world_size() == 1:
-        return x
-    return _pad(x, dim, max(sizes(x.size(dim), x.device)))
+        return tokens
+    batch, length = tokens.mask.shape
+    counts = sizes(batch, tokens.mask.device) if counts is None else counts
+    longest = max(sizes(length, tokens.mask.device))  # of states, mask and ids alike
+    padded = (_pad(x, 1, longest) for x in tokens)
+    return type(tokens)(*(gather(x, grad=x.is_floating_point(), counts=counts) for x in padded))
 
 
 def _pad(x: Tensor, dim: int, length: int) -> Tensor:

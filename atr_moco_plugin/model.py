@@ -170,17 +170,27 @@ class RetrievalModel(nn.Module):
         """Size d of the embeddings."""
         return self.audio.projection.out_features
 
-    def match(self, text: TextTokens, audio: AudioTokens) -> Tensor:
+    @property
+    def shares_audio(self) -> bool:
+        """Whether :meth:`match` takes ``audio_rows``, which is up to the head."""
+        return getattr(self.head, "shares_audio", False)
+
+    def match(
+        self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor | None = None
+    ) -> Tensor:
         """Matching logits of P pairs, row by row.
 
         Args:
             text: P texts.
             audio: P audios.
+            audio_rows: ``[P]`` int64, the row of ``audio`` of each pair, where pairs share audios;
+                only where :attr:`shares_audio`.
 
         Returns:
             ``[P, 2]``, index 1 = the pair matches.
         """
-        return self.head(self.text.encoder, text, audio)
+        rows = () if audio_rows is None else (audio_rows,)
+        return self.head(self.text.encoder, text, audio, *rows)
 
 
 class _FirstToken(nn.Module):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,14 +22,15 @@ from gloo import process_group, run_on_ranks
 from atr_moco_plugin.distributed import (
     checksum,
     gather,
+    gather_tokens,
     mean_weight,
     of_first_rank,
-    pad_to_longest,
     rank,
     ranks_that_differ,
     sizes,
     world_size,
 )
+from atr_moco_plugin.encoders.tokens import AudioTokens
 
 WORLD = 2
 
@@ -39,6 +42,27 @@ def uneven_rows(of_rank: int) -> Tensor:
 
 def weights(of_rank: int) -> Tensor:
     return torch.randn(5, 4, generator=torch.Generator().manual_seed(10 + of_rank))
+
+
+def audio_tokens() -> AudioTokens:
+    """Of one clip, longer on the second rank."""
+    length = 2 + 3 * rank()
+    return AudioTokens(torch.ones(1, length, 4), torch.ones(1, length, dtype=torch.bool))
+
+
+def exchanges() -> list[int]:
+    """How many collectives each of four gathers takes."""
+    found, rows, counts = [], uneven_rows(rank()), [3, 2]
+    for exchange in (
+        lambda: gather(rows),
+        lambda: gather(rows, counts=counts),
+        lambda: gather(rows.clone().requires_grad_(), grad=True, counts=counts),
+        lambda: gather_tokens(audio_tokens(), counts=[1, 1]),
+    ):
+        with mock.patch.object(dist, "all_gather", wraps=dist.all_gather) as counted:
+            exchange()
+        found.append(counted.call_count)
+    return found
 
 
 def run_exchanges() -> dict[str, Any]:
@@ -55,7 +79,8 @@ def run_exchanges() -> dict[str, Any]:
         "gradient": x.grad,
         "int64": gather(torch.full((3 - rank(),), 2**62 + rank())),
         "bool": gather(torch.tensor([[True, False], [False, True]])[: 2 - rank()]),
-        "longest": pad_to_longest(torch.ones(1, 2 + 3 * rank(), 4), dim=1),
+        "longest": tuple(gather_tokens(audio_tokens())),
+        "exchanges": torch.tensor(exchanges()),
         "decision": torch.tensor([of_first_rank(rank() == i, x.device) for i in range(WORLD)]),
         "empty": gather(torch.ones(2 * rank(), 3)),
         "weight": torch.tensor([mean_weight(3, 3 + rank()), mean_weight(2, 4)]),
@@ -110,14 +135,23 @@ def test_gradient_of_a_gather_is_summed_over_the_ranks_that_used_the_row(ranks) 
 
 
 def test_padding_reaches_the_longest_of_all_ranks(ranks) -> None:
-    for i, found in enumerate(x["longest"] for x in ranks):
-        assert found.shape == (1, 5, 4)
-        assert found.sum() == (2 + 3 * i) * 4 and found[:, 2 + 3 * i :].abs().sum() == 0
+    for states, mask in (x["longest"] for x in ranks):
+        assert states.shape == (2, 5, 4) and mask.shape == (2, 5)
+        for i in range(WORLD):
+            assert states[i].sum() == (2 + 3 * i) * 4 and not states[i, 2 + 3 * i :].any()
+            assert mask[i].sum() == 2 + 3 * i and not mask[i, 2 + 3 * i :].any()
+
+
+def test_counts_that_are_known_are_not_exchanged_again(ranks) -> None:
+    # The rows and the sizes; the rows; states, mask and their length.
+    assert [x["exchanges"].tolist() for x in ranks] == [[2, 1, 1, 3]] * WORLD
 
 
 def test_a_single_process_gathers_nothing() -> None:
     x = torch.ones(3, 2, 4, requires_grad=True)
-    assert gather(x) is x and gather(x, grad=True) is x and pad_to_longest(x, dim=1) is x
+    assert gather(x) is x and gather(x, grad=True) is x
+    tokens = audio_tokens()
+    assert gather_tokens(tokens) is tokens
     assert (world_size(), rank(), sizes(3, x.device)) == (1, 0, [3])
 
 

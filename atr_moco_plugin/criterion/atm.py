@@ -34,7 +34,11 @@ def hard_negatives(
     empty = positives.all(dim=1)
     # A row of -inf alone has no softmax; any finite row does, since its draw is thrown away.
     logits = logits.masked_fill(empty[:, None], 0.0)
-    drawn = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
+    weights = logits.softmax(dim=1)
+    # The draws of `torch.multinomial`, to the bit, without its checks, for which the host would
+    # wait: the first of exponential clocks to ring, each at the rate of its weight.
+    clocks = torch.empty_like(weights).exponential_(generator=generator)
+    drawn = (weights / clocks).argmax(dim=1)
     return drawn.masked_fill(empty, -1)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import gather, mean_weight
+from atr_moco_plugin.distributed import gather, mean_weight, sizes
 from atr_moco_plugin.queue import EmbeddingQueue
 
 Inputs = Mapping[str, Any]
@@ -83,10 +83,10 @@ class Atc(nn.Module):
         """
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
-        positives = positive_pairs(
-            clip_ids, caption_ids, gather(clip_ids), gather(caption_ids), self.config.positives
-        )
-        columns = gather(a, grad=True), gather(u, grad=True)
+        counts = sizes(len(a), a.device)
+        ids = gather(clip_ids, counts=counts), gather(caption_ids, counts=counts)
+        positives = positive_pairs(clip_ids, caption_ids, *ids, self.config.positives)
+        columns = gather(a, grad=True, counts=counts), gather(u, grad=True, counts=counts)
         loss = contrastive_loss(a, u, *columns, positives, self.temperature)
         loss = loss * mean_weight(len(a), len(columns[0]))
         return {

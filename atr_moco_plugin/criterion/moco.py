@@ -189,8 +189,10 @@ class MocoAtc(Atc):
         """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue; ``counts``
         are the items of every rank."""
         first_row = sum(counts[: rank()])
-        a_m, u_m = gather(self.audio_m(**audio)[0]), gather(self.text_m(**text)[0])
-        ids = gather(clip_ids), gather(caption_ids)
+        a_m, u_m, *ids = (
+            gather(x, counts=counts)
+            for x in (self.audio_m(**audio)[0], self.text_m(**text)[0], clip_ids, caption_ids)
+        )
 
         # Views, which the enqueue at the end overwrites: `atc_loss` has found its gradient by then,
         # and the ids are put together, and so copied, below.
@@ -219,9 +221,10 @@ class MocoAtc(Atc):
         return {
             "loss_atc": loss_atc.detach(),
             "temperature": self.temperature.detach().squeeze(),
-            "alpha": loss_atc.new_tensor(self.alpha),
-            "queue_fill": loss_atc.new_tensor(fill),
-            "queue_size": loss_atc.new_tensor(self.audio_queue.size),
+            # Filled on the device: a copy from the host would wait for it.
+            "alpha": loss_atc.new_full((), self.alpha),
+            "queue_fill": loss_atc.new_full((), fill),
+            "queue_size": loss_atc.new_full((), self.audio_queue.size),
         }
 
     def _load_from_state_dict(

@@ -96,9 +96,11 @@ class MocoAtcAtm(MocoAtc):
             # Every rank draws for the global batch with one seed and keeps its own rows, so the
             # draws do not depend on how the batch is split over ranks.
             first_row = sum(counts[: rank()])
-            a, u = gather(a.detach()), gather(u.detach())
-            clip_ids, caption_ids = gather(clip_ids), gather(caption_ids)
-            audio, text = gather_tokens(audio), gather_tokens(text)
+            a, u = gather(a.detach(), counts=counts), gather(u.detach(), counts=counts)
+            clip_ids = gather(clip_ids, counts=counts)
+            caption_ids = gather(caption_ids, counts=counts)
+            audio = gather_tokens(audio, counts=counts)
+            text = gather_tokens(text, counts=counts)
 
         positives = positive_pairs(
             clip_ids, caption_ids, clip_ids, caption_ids, self.config.positives
@@ -121,14 +123,22 @@ class MocoAtcAtm(MocoAtc):
         # order in which threads come to them. Where there is no hard negative any item will do.
         for_audio = torch.cat([own, hard_audio.clamp(min=0), own])
         for_text = torch.cat([own, own, hard_text.clamp(min=0)])
-        pair_audio = AudioTokens(*(x.index_select(0, for_audio) for x in audio))
         pair_text = TextTokens(*(x.index_select(0, for_text) for x in text))
         labels = torch.zeros(3 * b, dtype=torch.int64, device=a.device)
         labels[:b] = 1
         valid = torch.cat([labels[:b].bool(), hard_audio >= 0, hard_text >= 0])
-        logits = self.model.match(pair_text, pair_audio)
+        logits = self._match(pair_text, audio, for_audio)
         correct = (logits.argmax(dim=1) == labels) & valid
         return atm_loss(logits, labels, valid) * weight, (correct.sum() / valid.sum()).detach()
+
+    def _match(self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor) -> Tensor:
+        """Logits of P captions, each with a row of ``audio``."""
+        # A clip is in three pairs on average, so its keys and values are better made before they
+        # are chosen; not where the clips are those of many ranks.
+        if getattr(self.model, "shares_audio", False) and len(audio.states) <= len(audio_rows):
+            return self.model.match(text, audio, audio_rows)
+        chosen = AudioTokens(*(x.index_select(0, audio_rows) for x in audio))
+        return self.model.match(text, chosen)
 
     def _seeded(self, device: torch.device, stream: int) -> torch.Generator:
         """A generator whose draws depend on (seed, step, pass, stream) alone: a resumed run draws

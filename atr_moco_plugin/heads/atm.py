@@ -72,6 +72,7 @@ class AtmHead(nn.Module):
     """
 
     config_class = AtmHeadConfig
+    shares_audio = True
 
     def __init__(
         self, text_encoder: BertEncoder, audio_width: int, config: AtmHeadConfig | None = None
@@ -97,7 +98,13 @@ class AtmHead(nn.Module):
         init_bert_weights(self.crosses, text_encoder.config.initializer_range)
         init_bert_weights(self.classifier, text_encoder.config.initializer_range)
 
-    def forward(self, text_encoder: BertEncoder, text: TextTokens, audio: AudioTokens) -> Tensor:
+    def forward(
+        self,
+        text_encoder: BertEncoder,
+        text: TextTokens,
+        audio: AudioTokens,
+        audio_rows: Tensor | None = None,
+    ) -> Tensor:
         """Score pairs given row by row.
 
         Args:
@@ -105,6 +112,8 @@ class AtmHead(nn.Module):
             text: P captions. ``blip`` starts from ``input_ids``, ``albef`` from ``states``.
             audio: P clips, ``[P, T, audio_width]``. Padded tokens never change a score; a clip
                 without a valid token adds nothing to its caption.
+            audio_rows: ``[P]`` int64, the row of ``audio`` of each pair, where pairs share clips:
+                the keys and values of a clip are then made once. ``None`` pairs row by row.
 
         Returns:
             ``[P, 2]`` logits; index 1 means match.
@@ -112,12 +121,12 @@ class AtmHead(nn.Module):
         Raises:
             ValueError: text and audio differ in P, or the audio tokens have another width.
         """
-        check_pairs(text, audio, self.audio_width)
+        check_pairs(text, audio, self.audio_width, audio_rows)
         if self.layers is None:
-            x = text_encoder(text.input_ids, text.mask, self.crosses, audio).states
+            x = text_encoder(text.input_ids, text.mask, self.crosses, audio, audio_rows).states
         else:
             x = text.states
             for layer, cross in zip(self.layers, self.crosses, strict=True):
-                x = layer(x, text.mask, cross, audio)
+                x = layer(x, text.mask, cross, audio, audio_rows)
         logits: Tensor = self.classifier(x[:, 0])
         return logits

@@ -65,6 +65,7 @@ class FusionHead(nn.Module):
     """
 
     config_class = FusionHeadConfig
+    shares_audio = True
 
     def __init__(
         self, text_encoder: Any, audio_width: int, config: FusionHeadConfig | None = None
@@ -98,13 +99,21 @@ class FusionHead(nn.Module):
         # Logits near zero, so that the first losses are near that of a head that knows nothing.
         nn.init.normal_(self.classifier.weight, std=0.02)
 
-    def forward(self, text_encoder: Any, text: TextTokens, audio: AudioTokens) -> Tensor:
+    def forward(
+        self,
+        text_encoder: Any,
+        text: TextTokens,
+        audio: AudioTokens,
+        audio_rows: Tensor | None = None,
+    ) -> Tensor:
         """Score pairs given row by row.
 
         Args:
             text_encoder: not used; other heads run it again.
             text: P captions, from their ``states``; column 0 is the ``[CLS]`` or ``<s>`` token.
             audio: P clips, ``[P, T, audio_width]``. Padded tokens never change a score.
+            audio_rows: ``[P]`` int64, the row of ``audio`` of each pair, where pairs share clips:
+                the keys and values of a clip are then made once. ``None`` pairs row by row.
 
         Returns:
             ``[P, 2]`` logits; index 1 means match.
@@ -112,9 +121,9 @@ class FusionHead(nn.Module):
         Raises:
             ValueError: text and audio differ in P, or the audio tokens have another width.
         """
-        check_pairs(text, audio, self.audio_width)
+        check_pairs(text, audio, self.audio_width, audio_rows)
         x = text.states
         for block, cross in zip(self.blocks, self.crosses, strict=True):
-            x = block(x, text.mask, cross, audio)
+            x = block(x, text.mask, cross, audio, audio_rows)
         logits: Tensor = self.classifier(x[:, 0])
         return logits

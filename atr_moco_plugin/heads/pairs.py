@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 
 
-def check_pairs(text: TextTokens, audio: AudioTokens, audio_width: int) -> None:
+def check_pairs(
+    text: TextTokens, audio: AudioTokens, audio_width: int, audio_rows: Tensor | None = None
+) -> None:
     """Refuse pairs that a head cannot score row by row.
 
     Args:
         text: P captions.
         audio: P clips, ``[P, T, audio_width]``.
         audio_width: what the head was built for.
+        audio_rows: ``[P]``, the row of ``audio`` of each caption; ``None`` for row by row.
 
     Raises:
         ValueError: text and audio differ in P, or the audio tokens have another width.
     """
-    if len(text.mask) != len(audio.states):
+    clips = len(audio.states) if audio_rows is None else len(audio_rows)
+    if len(text.mask) != clips:
         raise ValueError(
             "The matching head scores pairs row by row, but got "
-            f"{len(text.mask)} captions and {len(audio.states)} clips."
+            f"{len(text.mask)} captions and {clips} clips."
         )
     if audio.states.shape[-1] != audio_width:
         raise ValueError(

@@ -67,6 +67,20 @@ def test_a_generator_makes_the_draw_repeatable() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("b", [1, 7, 64])
+def test_the_draws_are_those_of_multinomial(b: int) -> None:
+    similarity = torch.randn(b, 33, generator=torch.Generator().manual_seed(b)) / 0.07
+    positives = torch.arange(33) == torch.arange(b)[:, None]
+    for x, mask in ((similarity, positives), (similarity[:, :b].T, positives[:, :b].T)):
+        if mask.all():
+            continue
+        weights = x.masked_fill(mask, float("-inf")).softmax(dim=1)
+        expected = torch.multinomial(weights, 1, generator=torch.Generator().manual_seed(3))
+        drawn = hard_negatives(x, mask, torch.Generator().manual_seed(3))
+        rows = ~mask.all(dim=1)
+        assert torch.equal(drawn[rows], expected[rows, 0])
+
+
 def test_loss_is_the_mean_over_valid_pairs() -> None:
     logits = torch.tensor([[0.0, 2.0], [1.0, 0.0], [5.0, -5.0]])
     labels = torch.tensor([1, 0, 1])

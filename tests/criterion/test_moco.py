@@ -344,3 +344,18 @@ def test_the_gradient_of_repeated_items_does_not_depend_on_the_threads(
     finally:
         torch.set_num_threads(threads)
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("fusion", ["blip", "albef"])
+def test_a_head_that_shares_clips_changes_nothing(tiny_model, tiny_batch, monkeypatch, fusion):
+    criterion = MocoAtcAtm(tiny_model(fusion=fusion), MocoAtcAtmConfig(queue_size=0)).train()
+    found = []
+    for shares in (True, False):
+        monkeypatch.setattr(type(criterion.model.head), "shares_audio", shares)
+        criterion.zero_grad()
+        criterion._draws = 0  # the same hard negatives
+        out = criterion(**tiny_batch(b=6))
+        out["loss"].backward()
+        found.append([out["loss_atm"], *(p.grad for p in criterion.model.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)

@@ -293,3 +293,25 @@ def test_bad_pairs_are_refused() -> None:
     wide = AudioTokens(torch.randn(2, 3, 24), torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="audio tokens of width 10, but got 24"):
         head(encoder, text, wide)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_clips_that_pairs_share_give_what_their_copies_give(fusion: str) -> None:
+    encoder, head = build(fusion)
+    text, audio = captions([3, 7, 5, 2, 6]), clips([6, 2, 4])
+    rows = torch.tensor([2, 0, 2, 1, 2])
+    found = []
+    for shared in (True, False):
+        states = audio.states.clone().requires_grad_()
+        tokens = encoder(*text)
+        if shared:
+            logits = head(encoder, tokens, AudioTokens(states, audio.mask), rows)
+        else:
+            logits = head(encoder, tokens, AudioTokens(states[rows], audio.mask[rows]))
+        parameters = [states, *encoder.parameters(), *head.parameters()]
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 1, 0, 0]))
+        found.append([logits, *torch.autograd.grad(loss, parameters, allow_unused=True)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="got 5 captions and 4 clips"):
+        head(encoder, encoder(*text), audio, rows[:4])

@@ -79,3 +79,10 @@ def test_heads_that_do_not_divide_the_width_and_foreign_tokens_are_refused() -> 
         head(TEXT, text, AudioTokens(torch.zeros(3, 6, 8), audio.mask))
     with pytest.raises(ValueError, match="3 captions and 2 clips"):
         head(TEXT, text, AudioTokens(audio.states[:2], audio.mask[:2]))
+
+
+def test_clips_that_pairs_share_give_what_their_copies_give() -> None:
+    head, (text, audio) = make_head(), tokens()
+    rows = torch.tensor([2, 0, 2])
+    copies = AudioTokens(*(x[rows] for x in audio))
+    torch.testing.assert_close(head(TEXT, text, audio, rows), head(TEXT, text, copies))

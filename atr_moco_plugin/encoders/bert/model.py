@@ -114,6 +114,7 @@ class BertEncoder(nn.Module):
         mask: Tensor,
         crosses: Sequence[CrossAttention] | None = None,
         audio: AudioTokens | None = None,
+        audio_rows: Tensor | None = None,
     ) -> TextTokens:
         """Encode captions, text-only unless a fusion head passes cross-attentions in.
 
@@ -124,6 +125,8 @@ class BertEncoder(nn.Module):
             crosses: one cross-attention a layer, given together with ``audio``. The fusion pass is
                 a call of the encoder, so that hooks and sharding see it.
             audio: ``[B, T, audio_width]`` tokens; row i is fused into caption i.
+            audio_rows: ``[B]`` int64, the row of ``audio`` that is fused into each caption, where
+                captions share clips; the keys and values of a clip are then made once.
 
         Returns:
             States ``[B, L, width]`` with ``mask`` and ``input_ids`` as given.
@@ -140,7 +143,7 @@ class BertEncoder(nn.Module):
             )
         x = self.embeddings(input_ids)
         for index, layer in enumerate(self.layers):
-            x = layer(x, mask, None if crosses is None else crosses[index], audio)
+            x = layer(x, mask, None if crosses is None else crosses[index], audio, audio_rows)
         return TextTokens(x, mask, input_ids)
 
     def split(self, at: int) -> nn.ModuleList:
