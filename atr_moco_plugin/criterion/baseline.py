@@ -25,7 +25,8 @@ class Atc(nn.Module):
     :class:`~atr_moco_plugin.model.RetrievalModel`: ``model.audio(**audio)`` and
     ``model.text(**text)`` return ``(embeddings [B, d] unit-norm float32, tokens)``, and
     ``model.embed_dim`` is d. Matching criteria also call ``model.match(text_tokens, audio_tokens)
-    -> logits [P, 2]``.
+    -> logits [P, 2]``, row by row, or with ``audio_rows [P]`` as a third argument, the row of
+    ``audio_tokens`` of each text, where the model has a true ``shares_audio``.
 
     Args:
         model: the online model; its parameters are trained.
