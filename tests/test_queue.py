@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -179,6 +183,64 @@ def test_clear_forgets() -> None:
     assert len(queue) == 0
     queue.enqueue(*batch(5, 1, 2))
     assert [row[1] for row in rows(queue)] == [5]
+
+
+class Noted:
+    """A follower that keeps a copy of the rows up to date with what it is told."""
+
+    def __init__(self, queue: EmbeddingQueue) -> None:
+        self.rows = queue.embeddings.clone()
+        self.anew = 0
+        queue.follow(self)
+
+    def rows_written(self, queue, rows, old, new) -> None:
+        assert torch.equal(self.rows[rows], old)
+        self.rows[rows] = new
+        assert torch.equal(self.rows, queue.embeddings)
+
+    def start_anew(self) -> None:
+        self.anew += 1
+
+
+@given(size=st.integers(1, 9), batches=st.lists(st.integers(0, 12), max_size=8))
+def test_a_follower_is_told_what_goes_and_what_comes(size: int, batches: list[int]) -> None:
+    queue = EmbeddingQueue(size, 2)
+    noted, first = Noted(queue), 1
+    for n in batches:
+        queue.enqueue(*batch(first, n, 2))
+        first += n
+        assert torch.equal(noted.rows, queue.embeddings)
+    broken, *ids = batch(first, 2, 2)
+    broken[0] = torch.nan
+    queue.enqueue(broken, *ids)
+    assert torch.equal(noted.rows, queue.embeddings)
+    assert noted.anew == 0
+
+
+def test_a_follower_is_told_where_it_has_to_begin_anew() -> None:
+    queue = EmbeddingQueue(2, 2, max_size=4)
+    noted = Noted(queue)
+    queue.enqueue(*batch(1, 2, 2))
+    state = queue.state_dict()
+    assert noted.anew == 1
+    queue.load_state_dict(state)
+    assert noted.anew == 2
+    queue.grow(4)
+    assert noted.anew == 3
+    queue.clear()
+    assert noted.anew == 4
+
+
+def test_followers_are_not_kept_alive_and_not_copied() -> None:
+    queue = EmbeddingQueue(2, 2)
+    noted = Noted(queue)
+    for other in (copy.deepcopy(queue), pickle.loads(pickle.dumps(queue)), copy.copy(queue)):
+        other.clear()
+        other.enqueue(*batch(1, 1, 2))
+        assert noted.anew == 0
+    del noted
+    gc.collect()
+    assert not list(queue._followers)
 
 
 def test_wrong_shapes_are_named() -> None:
