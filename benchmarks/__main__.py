@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from benchmarks import contrastive, harness, momentum
+from benchmarks import beats, contrastive, fbank, harness, momentum, step
 
-BENCHMARKS = (momentum, contrastive)
+BENCHMARKS = (momentum, contrastive, fbank, beats, step)
 
 if __name__ == "__main__":
     harness.run([module.rows for module in BENCHMARKS], __doc__.splitlines()[0])
