@@ -226,9 +226,7 @@ class RankLogger:
         raw, centered = (None, None) if view.moments is None else view.moments.spectra()
         return report(False, raw), report(True, centered)
 
-    def _pair_record(
-        self, names: tuple[str, str], a: _View, b: _View
-    ) -> dict[str, float | None]:
+    def _pair_record(self, names: tuple[str, str], a: _View, b: _View) -> dict[str, float | None]:
         aligned = a.embeddings.shape == b.embeddings.shape
         if aligned and a.clip_ids is not None and b.clip_ids is not None:
             aligned = torch.equal(a.clip_ids, b.clip_ids)
