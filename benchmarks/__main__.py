@@ -5,9 +5,19 @@
 
 from __future__ import annotations
 
-from benchmarks import beats, contrastive, fbank, harness, momentum, step
+from benchmarks import (
+    beats,
+    contrastive,
+    evaluation,
+    fbank,
+    harness,
+    loading,
+    momentum,
+    rank,
+    step,
+)
 
-BENCHMARKS = (momentum, contrastive, fbank, beats, step)
+BENCHMARKS = (momentum, contrastive, rank, fbank, beats, loading, evaluation, step)
 
 if __name__ == "__main__":
     harness.run([module.rows for module in BENCHMARKS], __doc__.splitlines()[0])
