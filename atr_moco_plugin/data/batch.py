@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import default_collate
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Captions to ``(input_ids [B, L] int64, mask [B, L] bool, True = valid)``."""
@@ -91,10 +93,13 @@ def pad_waveforms(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Ten
     if not waveforms:
         raise ValueError("a batch needs at least one waveform")
     lengths = torch.tensor([waveform.shape[0] for waveform in waveforms], dtype=torch.int64)
-    padded = torch.zeros(len(waveforms), int(lengths.max()), dtype=torch.float32)
-    target = padded.numpy()
-    for row, waveform in enumerate(waveforms):
-        target[row, : waveform.shape[0]] = waveform
+    longest = int(lengths.max())
+    # A copy only where a reader of one's own returned what torch does not take.
+    rows = (torch.from_numpy(np.require(x, np.float32, "CW")) for x in waveforms)
+    # Made where it will be read: in a worker that is shared memory, into which torch would copy it.
+    padded: Tensor = default_collate(
+        [x if len(x) == longest else F.pad(x, (0, longest - len(x))) for x in rows]
+    )
     return padded, lengths
 
 

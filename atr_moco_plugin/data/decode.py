@@ -172,6 +172,8 @@ def read_frames(
             f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, too long to "
             "be read whole; cut it into shorter files"
         )
+    if len(mono) == 1:  # most files, which need no copy
+        return mono[0]
     return np.concatenate(mono) if mono else np.zeros(0, np.float32)
 
 
@@ -182,7 +184,9 @@ def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
         ValueError: if there are NaN or infinite samples.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        mono = np.ascontiguousarray(frames.mean(axis=1, dtype=np.float32))
+        # The mean of one channel is the channel, but takes a third as long as decoding a WAV.
+        mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+        mono = np.ascontiguousarray(mono, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise ValueError(f"{source}: has NaN or infinite samples; fetch it again or leave it out")
     return mono

@@ -71,3 +71,13 @@ def test_a_tokenizer_of_wrong_shape_raises() -> None:
 def test_pin_memory() -> None:
     batch = collate([example(3, "a dog", 7)], tokenize).pin_memory()
     assert batch.waveforms.is_pinned() and batch.caption_ids.is_pinned()
+
+
+def test_waveforms_of_any_layout_are_taken() -> None:
+    ramp = np.arange(6, dtype=np.float32)
+    fixed = ramp.copy()
+    fixed.flags.writeable = False
+    padded, lengths = pad_waveforms([ramp[::-1], ramp[::2], fixed, ramp.astype(np.float64)])
+    assert padded.dtype == torch.float32 and lengths.tolist() == [6, 3, 6, 6]
+    assert padded[0].tolist() == [5, 4, 3, 2, 1, 0] and padded[1].tolist() == [0, 2, 4, 0, 0, 0]
+    assert padded[2].tolist() == padded[3].tolist() == ramp.tolist()
