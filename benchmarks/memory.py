@@ -97,6 +97,18 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+class _WithoutGenerators(TorchDispatchMode):
+    """Draws from nothing: fake tensors have no values, and some of their draws take no generator."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.get("generator") is not None:
+            kwargs["generator"] = None
+        return func(*args, **kwargs)
+
+
 class _EfficientAttention(torch.autograd.Function):
     """The shapes of CUDA's memory-efficient attention: what it returns and what it keeps."""
 
@@ -235,6 +247,7 @@ def count_step(
         # Those of its positions are counted, and must not be kept for a real model.
         stack.callback(distance_buckets.cache_clear)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(_WithoutGenerators())
         live = stack.enter_context(LiveBytes())
         if cuda:
             stack.enter_context(CudaKernels())
