@@ -1,4 +1,4 @@
-# make demo   train and evaluate on the embedded data set (about five minutes on two cores)
+# make demo   train and evaluate on the embedded data set (about four minutes on two cores)
 # make test   the test suite
 # make matrix the hosts' tests in three fresh environments, as their users have them (an hour)
 # The first two create .venv when it is missing. PYTHON picks the interpreter (3.10 to 3.12), OUT the
