@@ -230,7 +230,7 @@ def _squared(a: Tensor, b: Tensor) -> Tensor:
 def _potentials(x: Tensor, chosen: Tensor) -> Tensor:
     """Sum of the potentials of all pairs of rows of which at least one is chosen."""
     rows = x[chosen]
-    n = len(rows)
-    with_all = log_potential(rows, x).exp().sum() - n  # less each with itself, which is 1
-    within = (log_potential(rows, rows).exp().sum() - n) / 2
-    return with_all - within
+    among = log_potential(rows, rows).exp()
+    with_itself = among.diagonal().sum()  # 1 each, but for the zeros in place of a broken row
+    with_all = log_potential(rows, x).exp().sum() - with_itself
+    return with_all - (among.sum() - with_itself) / 2
