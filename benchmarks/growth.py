@@ -42,8 +42,8 @@ class Point:
     """One setting: rows of a queue, seconds of a clip, pairs of a process's batch, processes."""
 
     queue: int = 4096
-    seconds: int = 4
-    batch: int = 8
+    seconds: int = 2
+    batch: int = 4
     processes: int = 1
 
 
@@ -65,7 +65,7 @@ NAMES = {
     "queue": "queue size", "seconds": "clip, seconds", "batch": "batch size",
     "processes": "processes",
 }  # fmt: skip
-STEPS = 4
+STEPS = 3
 
 
 def step_cost(point: Point, rank: int, folder: Path) -> Cost:

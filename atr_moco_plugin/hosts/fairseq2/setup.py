@@ -21,6 +21,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.registry import DATASETS
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.model import (
     ARCHITECTURES,
     FAMILY,
@@ -54,7 +55,9 @@ def register_all(container: DependencyContainer) -> None:
         factory=_build_model,
         supports_meta=False,
         state_dict_converter=convert_state_dict,
+        compiler=compile_layers,
         fsdp_applier=apply_fsdp,
+        layerwise_ac_applier=checkpoint_layers,
     )
     architecture = ConfigRegistrar(container, RetrievalModelConfig)
     for name, make in ARCHITECTURES.items():

@@ -1,0 +1,83 @@
+"""fairseq2's options on layers, ``model.compile`` and ``trainer.activation_checkpointing``.
+
+Both work on the layers of BEATs and BERT wherever they stand: in the towers, in the matching head
+and, for compilation, in the momentum copies, which have no gradient and so nothing to recompute.
+Names in checkpoints stay the same, so that a run can go on with either option changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq2.models.utils.ac import apply_layerwise_ac
+from fairseq2.recipe.error import RecipeError
+from torch.nn import Module, ModuleList
+
+from atr_moco_plugin.encoders.beats.transformer import BeatsLayer
+from atr_moco_plugin.encoders.bert.layers import BertLayer
+
+GRAPHS = 64
+"""Compiled graphs that may be made of one layer's code before PyTorch falls back to running it
+plainly. Its default of 8 is too few: `Module.compile` compiles one function for all modules, and a
+layer comes with and without gradient, dropout, padding and cross-attention, at several shapes."""
+
+
+def checkpoint_layers(criterion: Module, every_nth_layer: int) -> Module:
+    """Keep only the input of every n-th layer of the trained model, and run the layer once more in
+    the backward pass (Chen et al., arXiv:1604.06174). In place.
+
+    Args:
+        criterion: a criterion around its model, or a model alone.
+        every_nth_layer: 1 for every layer.
+
+    Raises:
+        RecipeError: a tower has layers of another kind, whose memory would stay as it is.
+    """
+    model = getattr(criterion, "model", criterion)
+    _check_towers(model, "trainer.activation_checkpointing.mode=layerwise", "trainer."
+                  "activation_checkpointing.mode=off")  # fmt: skip
+    for stack in layer_stacks(model):
+        apply_layerwise_ac(stack, every_nth_layer)
+    return criterion
+
+
+def compile_layers(criterion: Module, **options: Any) -> None:
+    """Compile every layer in place; layers of one shape share what is compiled.
+
+    Args:
+        criterion: a criterion around its model, or a model alone.
+        options: of :func:`torch.compile`.
+
+    Raises:
+        RecipeError: a tower has layers of another kind, which would run as they are.
+    """
+    _check_towers(getattr(criterion, "model", criterion), "model.compile=true",
+                  "model.compile=false")  # fmt: skip
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, GRAPHS)
+    for stack in layer_stacks(criterion):
+        for layer in stack:
+            layer.compile(**options)
+
+
+def layer_stacks(module: Module) -> list[ModuleList]:
+    """The lists in a module, itself included, that hold layers of BEATs or BERT."""
+    return [x for x in module.modules() if isinstance(x, ModuleList) and _are_layers(x)]
+
+
+def _are_layers(stack: ModuleList) -> bool:
+    # `modules` of a checkpointed layer gives the wrapper and then the layer.
+    kinds = (BeatsLayer, BertLayer)
+    return any(isinstance(x, kinds) for layer in stack for x in layer.modules())
+
+
+def _check_towers(model: Module, option: str, instead: str) -> None:
+    for name in ("audio", "text"):
+        tower = getattr(model, name)
+        if not layer_stacks(tower):
+            encoder = type(getattr(tower, "encoder", tower)).__name__
+            raise RecipeError(
+                f"`{option}` works on the layers of the encoders `beats` and `bert`, and the "
+                f"{name} encoder of this run, {encoder}, has none of them; set `{instead}`."
+            )
