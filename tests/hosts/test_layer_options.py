@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.optim import SGD
 
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
@@ -91,3 +95,54 @@ def test_an_encoder_of_another_kind_is_refused() -> None:
         checkpoint_layers(model, 1)
     with pytest.raises(RecipeError, match="the audio encoder of this run, Linear, has none"):
         compile_layers(model)
+
+
+def test_both_at_once_compute_the_same_with_dropout_too(tiny_model, tiny_batch) -> None:
+    def train(change: Callable[[MocoAtcAtm], object]) -> tuple[list[float], MocoAtcAtm]:
+        criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=20, queue_warmup_steps=1))
+        for module in criterion.model.modules():
+            for name in ("p", "dropout", "attention_dropout"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.2)
+        change(criterion)
+        # Unlike Adam it does not enlarge a rounding error.
+        optimizer = SGD([p for p in criterion.parameters() if p.requires_grad], lr=0.1)
+        torch.manual_seed(7)
+        found = []
+        for step in range(3):
+            loss = criterion.train()(**tiny_batch(seed=step))["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            criterion.on_optimizer_step()
+            found.append(loss.item())
+        return found, criterion
+
+    def both(criterion: MocoAtcAtm) -> None:
+        checkpoint_layers(criterion, 1)
+        compile_layers(criterion, backend="eager", fullgraph=True)
+
+    plain, reference = train(lambda criterion: None)
+    for change in (partial(checkpoint_layers, every_nth_layer=1), both):
+        found, criterion = train(change)
+        assert found == pytest.approx(plain, abs=1e-5)
+        assert len(criterion.queues["audio"]) == len(criterion.queues["text"]) == 3 * 4
+        for name, value in reference.state_dict().items():
+            torch.testing.assert_close(
+                criterion.state_dict()[name], value, atol=1e-5, rtol=0, msg=name
+            )
+
+
+def test_a_run_goes_on_with_the_options_changed(run, plain: Path, tmp_path: Path) -> None:
+    if not (plain / "metrics").exists():
+        assert run(plain) == 0
+    changed, back = tmp_path / "changed", tmp_path / "back"
+    for begun, out, more in ((plain, changed, COMPILED), (changed, back, ())):
+        shutil.copytree(begun, out)
+        shutil.rmtree(out / "checkpoints" / "step_4")
+        (out / "checkpoints" / "scores" / "step_4.txt").unlink()
+        assert run(out, *more) == 0
+        assert losses(out) == pytest.approx(losses(plain), abs=1e-5)
+        found, expected = state(out, 4), state(plain, 4)
+        for name in ("audio_queue.clip_ids", "audio_queue.position", "num_steps"):
+            assert torch.equal(found[name], expected[name])
