@@ -49,6 +49,13 @@ def test_equals_the_official_features(name: str) -> None:
     torch.testing.assert_close(features, fixture["output.fbank"], atol=1e-5, rtol=0)
 
 
+def test_blocks_of_clips_change_nothing() -> None:
+    # 498 frames a clip: two fit into a block, the third is in another.
+    waveforms = torch.rand(3, 80_000, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    alone = torch.cat([fbank(clip[None]) for clip in waveforms])
+    torch.testing.assert_close(fbank(waveforms), alone, atol=1e-6, rtol=0)
+
+
 def test_silence_is_the_floor_and_not_zero() -> None:
     features = fbank(torch.zeros(1, 1600))
     torch.testing.assert_close(features, torch.full_like(features, -2.3917), atol=1e-4, rtol=0)
