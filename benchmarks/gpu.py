@@ -2,11 +2,11 @@
 
     python -m benchmarks.gpu OUT.json
 
-The rows of ``python -m benchmarks``, a training step with compiled and with recomputed layers beside
-the plain one, and a short training run of the toy recipe, which is then resumed from half-way. What
+The rows of ``python -m benchmarks``, a training step with compiled and with recomputed layers
+beside the plain one, and a short training run of the toy recipe, which is then resumed from half-way. What
 fails or finds no time left is reported in one line and the rest goes on. Nothing comes from the
 network. fairseq2 needs its native package, or a stand-in for it on ``PYTHONPATH``; without either
-its two parts are reported as failed. ``--device cpu --tiny`` does it all in miniature on a CPU.
+the parts that use it are reported as failed. ``--device cpu --tiny`` does it all in miniature.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ BUDGET = 480.0
 
 TRAINING_TIME = 150.0
 """Seconds that are kept for the training run."""
+
+LAYER_OPTIONS = ("plain", "activation checkpointing", "compiled")
+"""Ways of running the layers, of which the last may find no compiler."""
 
 TINY_RUN = (
     "model.config_overrides.embed_dim=12",
@@ -97,31 +100,26 @@ class Parts:
         return self._end - time.monotonic()
 
 
-def layer_options(machine: Machine, tiny: bool) -> dict[str, dict[str, float]]:
-    """Seconds and MiB of a training step: plain, with layers compiled, with layers recomputed."""
+def layer_option(name: str, machine: Machine, tiny: bool) -> dict[str, float]:
+    """Seconds and MiB of a training step with one of :data:`LAYER_OPTIONS`."""
     from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
 
     device, cuda = machine.device, machine.device.type == "cuda"
     b, seconds, queue_size = (4, 0.5, 16) if tiny else (32, 10.0, 65_536)
     batch = make_batch(b, seconds, device)
-    options: dict[str, Callable[[MocoAtcAtm], object]] = {
-        "plain": lambda criterion: None,
-        "activation checkpointing": partial(checkpoint_layers, every_nth_layer=1),
+    torch.manual_seed(0)
+    model = build_model(model_config(TINY if tiny else {})).to(device)
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue_size)).to(device).train()
+    fill(criterion, batch)
+    if name == "activation checkpointing":
+        checkpoint_layers(criterion, every_nth_layer=1)
+    elif name == "compiled":
         # Code is generated for a GPU alone: a CPU's compiler takes minutes.
-        "compiled": partial(compile_layers, **({} if cuda else {"backend": "eager"})),
-    }
-    found = {}
-    for name, change in options.items():
-        torch.manual_seed(0)
-        model = build_model(model_config(TINY if tiny else {})).to(device)
-        criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue_size)).to(device).train()
-        fill(criterion, batch)
-        change(criterion)
-        optimizer = AdamW(criterion.parameters(), lr=1e-6, fused=True)
-        step = partial(one_step, criterion, optimizer, batch)
-        (taken,) = harness.fastest([step], device, rounds=5)
-        found[name] = {"seconds": taken, "mib": harness.peak_mib(step, device)}
-    return found
+        compile_layers(criterion, **({} if cuda else {"backend": "eager"}))
+    optimizer = AdamW(criterion.parameters(), lr=1e-6, fused=True)
+    step = partial(one_step, criterion, optimizer, batch)
+    (taken,) = harness.fastest([step], device, rounds=5)
+    return {"seconds": taken, "mib": harness.peak_mib(step, device)}
 
 
 def train(folder: Path, device: torch.device, tiny: bool, timeout: float) -> dict[str, Any]:
@@ -175,7 +173,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch finds no GPU here; `--device cpu --tiny` does it in miniature.")
-    device, parts = torch.device(args.device), Parts(BUDGET)
+    device, parts, keep = torch.device(args.device), Parts(BUDGET), TRAINING_TIME
     rows: list[Row] = []
     machine = Machine.measured(device)
     print(machine, flush=True)
@@ -183,10 +181,15 @@ def main() -> None:
     def measure(module: Any) -> None:
         for row in module.rows(machine, tiny=args.tiny):
             rows.append(row)  # those before a failure stay
+            if parts.left < keep:
+                raise TimeoutError(f"no time left after the row: {row.name}")
 
     for module in BENCHMARKS:
-        parts.run(module.__name__, partial(measure, module), keep=TRAINING_TIME)
-    options = parts.run("layer options", lambda: layer_options(machine, args.tiny), TRAINING_TIME)
+        parts.run(module.__name__, partial(measure, module), keep)
+    options = {
+        name: parts.run(f"step, {name}", partial(layer_option, name, machine, args.tiny), keep)
+        for name in LAYER_OPTIONS
+    }
     with tempfile.TemporaryDirectory() as folder:
         training = parts.run(
             "toy recipe",

@@ -29,7 +29,7 @@ def test_all_parts_run_and_are_written(tmp_path: Path) -> None:
     done = script(str(tmp_path / "out.json"), "--device", "cpu", "--tiny")
     assert done.returncode == 0, done.stderr[-2000:]
     written = json.loads((tmp_path / "out.json").read_text())
-    assert [x["problem"] for x in written["parts"]] == [None] * (len(BENCHMARKS) + 2)
+    assert [x["problem"] for x in written["parts"]] == [None] * (len(BENCHMARKS) + 4)
     assert len(written["rows"]) >= len(BENCHMARKS)
     options = written["layer_options"]
     assert options["activation checkpointing"]["mib"] < options["plain"]["mib"]
