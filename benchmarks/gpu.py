@@ -3,10 +3,11 @@
     python -m benchmarks.gpu OUT.json
 
 The rows of ``python -m benchmarks``, a training step with compiled and with recomputed layers
-beside the plain one, and a short training run of the toy recipe, which is then resumed from half-way. What
-fails or finds no time left is reported in one line and the rest goes on. Nothing comes from the
-network. fairseq2 needs its native package, or a stand-in for it on ``PYTHONPATH``; without either
-the parts that use it are reported as failed. ``--device cpu --tiny`` does it all in miniature.
+beside the plain one, and a short training run of the toy recipe, which is then resumed from
+half-way. What fails or finds no time left is reported in one line and the rest goes on. Nothing
+comes from the network. fairseq2 needs its native package, or a stand-in for it on ``PYTHONPATH``;
+without either the parts that use it are reported as failed. ``--device cpu --tiny`` does it all in
+miniature.
 """
 
 from __future__ import annotations
