@@ -120,7 +120,7 @@ def measure(point: Point) -> Cost:
         printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError(f"The steps of {point} failed; see above.")
-    return Cost(**json.loads(printed[0]))
+    return Cost(**json.loads(printed[0].splitlines()[-1]))  # gloo prints lines before it
 
 
 def exponents(sizes: Sequence[float], costs: Sequence[float]) -> list[float]:
