@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_PREFIX
 from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -220,7 +221,11 @@ clipping, or look for a broken clip in the batch.
         def first(ids: list[int]) -> list[str]:
             return [names.get(i, str(i)) for i in ids[:NAMED]]
 
-        parameters = dict(self._criterion.named_parameters())
+        # A layer that is recomputed in the backward pass is wrapped; a checkpoint does not say so.
+        parameters = {
+            name.replace(_CHECKPOINT_PREFIX, ""): p
+            for name, p in self._criterion.named_parameters()
+        }
         state = {**parameters, **dict(self._criterion.named_buffers())}
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         unsound = not_finite(state)

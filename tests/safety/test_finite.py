@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
@@ -128,6 +129,18 @@ def test_a_broken_weight_stops_the_run_however_many_steps_may_be_left_out(
         loop.step(tiny_batch())
     assert f"NaN or infinite before the step was made: {part}." in str(caught.value)
     assert "a checkpoint that was saved before" in str(caught.value)
+
+
+def test_a_broken_weight_of_a_recomputed_layer_has_its_name_in_a_checkpoint(
+    criterion, tiny_batch
+) -> None:
+    layers = criterion.model.audio.encoder.encoder.layers
+    layers[0] = checkpoint_wrapper(layers[0])
+    loop = Loop(criterion)
+    with torch.no_grad():
+        layers[0].fc1.weight[0, 0] = math.nan
+    with pytest.raises(NonFiniteError, match=r"encoder\.layers\.0\.fc1\.weight"):
+        loop.step(tiny_batch())
 
 
 def test_a_broken_queue_stops_the_run(criterion, tiny_batch) -> None:
