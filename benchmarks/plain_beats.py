@@ -55,9 +55,8 @@ def plain_states(encoder: BeatsEncoder, waveforms: Tensor) -> Tensor:
     positions = transformer.pos_conv(x.transpose(1, 2))[..., :tokens]
     x = transformer.layer_norm(x + F.gelu(positions).transpose(1, 2))
     relative = transformer.relative_attention_bias
-    bias = F.embedding(_buckets(tokens, relative.weight.size(0), relative.max_distance).to(
-        x.device
-    ), relative.weight).permute(2, 0, 1)
+    buckets = _buckets(tokens, relative.weight.size(0), relative.max_distance).to(x.device)
+    bias = F.embedding(buckets, relative.weight).permute(2, 0, 1)
     bias = bias.unsqueeze(0).repeat(x.size(0), 1, 1, 1).flatten(0, 1)
     for layer in transformer.layers:
         x = _layer(layer, x, bias)
