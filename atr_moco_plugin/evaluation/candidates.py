@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.evaluation.encode import Advance, Encoded, no_progress
 from atr_moco_plugin.evaluation.rerank import top_candidates
 
@@ -158,8 +158,7 @@ def match_pairs(
         audio: the clips, with tokens.
         text: the captions, with tokens.
         pairs: from :func:`find_pairs`, the same on every process.
-        batch_size: most pairs of a forward pass, which are all of one clip; its tokens are given to
-            the model as an expanded tensor, which it may prepare once for all of them.
+        batch_size: most pairs of a forward pass, which are all of one clip.
         advance: told after every pass how many pairs it had.
 
     Raises:
@@ -180,8 +179,7 @@ def match_pairs(
     for of_clip in own.split(counts.tolist()):
         tokens = audio.audio_tokens(clip[of_clip[:1]])
         for part in of_clip.split(batch_size):
-            same = AudioTokens(*(x.expand(len(part), *x.shape[1:]) for x in tokens))
-            found = model.match(text.text_tokens(row[part]), same)
+            found = _match_clip(model, text.text_tokens(row[part]), tokens)
             logits[part.to(logits.device)] = found.float()
             advance(len(part))
     if audio.sharded:
@@ -191,3 +189,11 @@ def match_pairs(
     if broken:
         raise ValueError(f"The matching logits of {broken} of {len(logits)} pairs are not finite.")
     return Candidates(pairs.texts, logits[pairs.of_texts], pairs.clips, logits[pairs.of_clips])
+
+
+def _match_clip(model: Module, text: TextTokens, audio: AudioTokens) -> Tensor:
+    """Logits of captions with one clip, whose keys and values a model that can makes once."""
+    rows = torch.zeros(len(text.mask), dtype=torch.int64, device=text.mask.device)
+    if getattr(model, "shares_audio", False):
+        return model.match(text, audio, rows)
+    return model.match(text, AudioTokens(*(x.index_select(0, rows) for x in audio)))

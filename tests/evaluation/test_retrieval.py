@@ -146,8 +146,8 @@ def test_the_ways_of_reranking_differ(case: Case) -> None:
 def test_a_shift_of_both_logits_of_a_pair_leaves_the_log_odds(case: Case, monkeypatch) -> None:
     match, expected = case.model.match, case.evaluate()
 
-    def shifted(text: TextTokens, audio: AudioTokens) -> Tensor:
-        return match(text, audio) + 7 * text.input_ids[:, 1:2].float()
+    def shifted(text: TextTokens, *audio: Any) -> Tensor:
+        return match(text, *audio) + 7 * text.input_ids[:, 1:2].float()
 
     monkeypatch.setattr(case.model, "match", shifted)
     found = case.evaluate()
@@ -173,9 +173,9 @@ def test_figures_do_not_depend_on_the_blocks(case: Case, elements: int, monkeypa
 def test_several_numbers_of_candidates_are_each_re_ranked_alone(case: Case, monkeypatch) -> None:
     match, pairs = case.model.match, []
 
-    def counted(text: TextTokens, audio: AudioTokens) -> Tensor:
-        pairs.append(len(audio.states))
-        return match(text, audio)
+    def counted(text: TextTokens, *audio: Any) -> Tensor:
+        pairs.append(len(text.mask))
+        return match(text, *audio)
 
     monkeypatch.setattr(case.model, "match", counted)
     result = case.evaluate(rerank_k=[2, 100, K])
@@ -197,9 +197,9 @@ def test_several_numbers_of_candidates_are_each_re_ranked_alone(case: Case, monk
 def test_every_needed_pair_is_scored_once(case: Case, monkeypatch) -> None:
     match, sizes = case.model.match, []
 
-    def counted(text: TextTokens, audio: AudioTokens) -> Tensor:
-        sizes.append(len(audio.states))
-        return match(text, audio)
+    def counted(text: TextTokens, *audio: Any) -> Tensor:
+        sizes.append(len(text.mask))
+        return match(text, *audio)
 
     monkeypatch.setattr(case.model, "match", counted)
     case.evaluate(batch_size=5)
@@ -305,9 +305,9 @@ def test_a_clip_of_a_pass_is_projected_once(case: Case) -> None:
     )
     captions = text.text_tokens(torch.arange(6))
     one = audio.audio_tokens(torch.tensor([2]))
-    shared = AudioTokens(*(x.expand(6, *x.shape[1:]) for x in one))
+    copies = AudioTokens(*(x.repeat_interleave(6, dim=0) for x in one))
     with torch.no_grad():
-        found = case.model.match(captions, shared)
-        expected = case.model.match(captions, AudioTokens(*(x.contiguous() for x in shared)))
+        found = case.model.match(captions, one, torch.zeros(6, dtype=torch.int64))
+        expected = case.model.match(captions, copies)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert [rows for rows, *_ in shapes] == [1, 6]

@@ -112,14 +112,11 @@ class CrossAttention(Attention):
     def forward(
         self, x: Tensor, source: Tensor, mask: Tensor, rows: Tensor | None = None
     ) -> Tensor:
-        """See :class:`Attention`.
-
-        Where every row of ``source`` is the same memory (one clip that was ``expand``-ed), its keys
-        and values are made once: they cost several times as much as the rest of a layer.
-        """
-        if rows is None and len(x) > 1 and source.stride(0) == 0 == mask.stride(0):
-            # A query depends on no other one, so those of all rows may be one long row.
-            return super().forward(x.flatten(0, 1)[None], source[:1], mask[:1]).view_as(x)
+        """See :class:`Attention`."""
+        if rows is not None and len(source) == 1:
+            # All of one clip. A query depends on no other one, so they may be one long row, and
+            # nothing of the clip is copied for each of them.
+            return super().forward(x.flatten(0, 1)[None], source, mask).view_as(x)
         return super().forward(x, source, mask, rows)
 
 
