@@ -54,14 +54,18 @@ def _sizes(cuda: bool, tiny: bool) -> _Sizes:
 class _Model(nn.Module):
     """The part of a retrieval model that re-ranks."""
 
+    shares_audio = True
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.encoder = BertEncoder(config)
         self.head = AtmHead(self.encoder, config.hidden_size)
 
-    def match(self, text: TextTokens, audio: AudioTokens) -> Tensor:
+    def match(
+        self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor | None = None
+    ) -> Tensor:
         """Matching logits ``[P, 2]``."""
-        logits: Tensor = self.head(self.encoder, text, audio)
+        logits: Tensor = self.head(self.encoder, text, audio, audio_rows)
         return logits
 
 

@@ -74,7 +74,7 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
         [*model.parameters(), *(c.temperature for c in criteria)], lr=1e-6, fused=True
     )
     steps = [partial(one_step, c.train(), optimizer, batch) for c in criteria]
-    whole, blip, moco_atc, plain_atc = harness.fastest(steps, device, rounds=10 if cuda else 1)
+    whole, blip, moco_atc, plain_atc = harness.fastest(steps, device, rounds=10 if cuda else 3)
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     averaged = sum(p.numel() for m in (ours.audio_m, ours.text_m) for p in m.parameters())
