@@ -103,8 +103,6 @@ class Parts:
 
 def layer_option(name: str, machine: Machine, tiny: bool) -> dict[str, float]:
     """Seconds and MiB of a training step with one of :data:`LAYER_OPTIONS`."""
-    from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
-
     device, cuda = machine.device, machine.device.type == "cuda"
     b, seconds, queue_size = (4, 0.5, 16) if tiny else (32, 10.0, 65_536)
     batch = make_batch(b, seconds, device)
@@ -112,6 +110,8 @@ def layer_option(name: str, machine: Machine, tiny: bool) -> dict[str, float]:
     model = build_model(model_config(TINY if tiny else {})).to(device)
     criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue_size)).to(device).train()
     fill(criterion, batch)
+    if name != "plain":  # those need fairseq2
+        from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
     if name == "activation checkpointing":
         checkpoint_layers(criterion, every_nth_layer=1)
     elif name == "compiled":

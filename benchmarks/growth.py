@@ -180,10 +180,14 @@ def draw(results: dict[str, dict[int, Cost]], path: Path) -> None:
         for side, values in ((axes, [c.seconds for c in costs.values()]),
                              (memory, [c.mib for c in costs.values()])):  # fmt: skip
             side.set_ylim(min(values) / 2, max(values) * 2)
-        axes.set_xticks(sizes, [f"{n // 1000}k" if n >= 1000 else str(n) for n in sizes])
+        axes.set_xticks(sizes, [_short(n) for n in sizes], fontsize=8)
         axes.minorticks_off()
         axes.legend(handles=lines, fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def _short(n: int) -> str:
+    return f"{n // 1_000_000}M" if n >= 1_000_000 else f"{n // 1000}k" if n >= 1000 else str(n)
 
 
 def main() -> None:

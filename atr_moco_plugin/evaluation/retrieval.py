@@ -61,7 +61,7 @@ def evaluate_retrieval(
         duplicates: what counts as a hit in the duplicate-aware figures.
         rerank_k: numbers of candidates of each query that are re-ranked; empty for none.
         temperature: the trained temperature tau, which weighs cosine against match for re-ranking.
-        batch_size: pairs a forward pass of the head.
+        batch_size: most pairs of a forward pass of the head, which are all of one clip.
 
     Returns:
         See :func:`retrieval_figures`.

@@ -63,6 +63,8 @@ class RankLogger:
     A queue with more rows than dimensions is followed (see :mod:`atr_moco_plugin.rank.moments`):
     its singular values are those of a ``[d, d]`` matrix of sums, within 1e-6 of the largest raw one
     of those of its rows, and what centring leaves below 5e-7 of the largest raw one counts as 0.
+    Rows that are changed without the queue's methods are seen after a refresh only: when the queue
+    was written over 16 times, or its state was taken or loaded.
 
     Queues hold the same rows on every rank: in distributed training construct it on rank 0 alone.
 
