@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, Sampler
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.augment import AugmentConfig, augment
-from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, collate
+from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, UnfinishedBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.ids import stable_digest
 
@@ -143,7 +143,7 @@ class Batches(Dataset[Fetched]):
         order = self.order(epoch)
         size = len(order)
         positions, after = batch_positions(size, self.batch_size, self.rank, self.world_size, index)
-        examples: list[Example] = []
+        batch = UnfinishedBatch(len(positions), self.max_samples)
         bad: dict[str, str] = {}
         # Substitutes come from behind the run of all ranks, so that they double none of its clips.
         substitutes = (order[(after + self.rank + step) % size] for step in range(size))
@@ -151,8 +151,8 @@ class Batches(Dataset[Fetched]):
             example = self._first_readable(chain([order[position]], substitutes), epoch, bad)
             if example is None:
                 return Fetched(None, tuple(bad.items()))
-            examples.append(example)
-        return Fetched(collate(examples, self.tokenize), tuple(bad.items()))
+            batch.add(example)
+        return Fetched(batch.finish(self.tokenize), tuple(bad.items()))
 
     def _first_readable(
         self, pairs: Iterable[int], epoch: int, bad: dict[str, str]
