@@ -109,6 +109,7 @@ def _loss_and_gradient(
     both = torch.cat([query, query_m]) if alpha > 0 else query
     logits = query.new_empty(len(both), m)
     blocks, norms = list(_blocks(columns, len(both))), []
+    count = positives.new_zeros(b, 1, dtype=torch.int64)
     for block, part in blocks:
         torch.mm(both, part.T, out=logits[:, block])
         if ignore is not None:
@@ -117,13 +118,14 @@ def _loss_and_gradient(
             logits[b:, block].masked_fill_(ignore[: len(both) - b, block], float("-inf"))
         # Of the block while the caches hold it.
         norms.append(logits[:, block].logsumexp(dim=1, keepdim=True))
+        count += positives[:, block].sum(dim=1, keepdim=True)
     online, momentum = logits[:b], logits[b:]
     norm = torch.cat(norms, dim=1).logsumexp(dim=1, keepdim=True)
-    share = (1 - alpha) / positives.sum(dim=1, keepdim=True)
+    share = (1 - alpha) / count
 
     loss, gradient = norm[:b, 0].clone(), torch.zeros_like(query)
     for block, part in blocks:
-        targets = positives[:, block] * share
+        targets = torch.where(positives[:, block], share, 0.0)
         if alpha > 0:
             targets.add_(momentum[:, block].sub_(norm[b:]).exp_(), alpha=alpha)
         own = online[:, block]
