@@ -122,9 +122,12 @@ def singular_values(embeddings: Tensor, *, center: bool = False) -> Tensor:
     if embeddings.numel() == 0:
         return to_float64(embeddings).new_zeros(min(rows, dim))
     if rows > dim:
-        mean = sum(x.sum(dim=0) for x in blocks(embeddings)) / rows if center else 0.0
-        gram = second_moments((x - mean for x in blocks(embeddings)), dim)
-        square = gram.trace() + (rows * mean.square().sum() if center else 0.0)
+        parts, removed = blocks(embeddings), 0.0
+        if center:
+            mean = sum(x.sum(dim=0) for x in blocks(embeddings)) / rows
+            parts, removed = (x - mean for x in parts), rows * mean.square().sum()
+        gram = second_moments(parts, dim)
+        square = gram.trace() + removed
     else:
         x = to_float64(embeddings)
         square = x.square().sum()
