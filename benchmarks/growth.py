@@ -1,6 +1,6 @@
 """How time and memory of a training step grow: with the queue, the clips, the batch, the processes.
 
-    python -m benchmarks.growth OUT.png [--quick]
+    python -m benchmarks.growth OUT.svg [--quick]
 
 One of the four is changed at a time, the others stay at :class:`Point`'s defaults: full criterion,
 the model of ``benchmarks.memory`` between the toy and the paper's, filled queues, one thread a
@@ -162,6 +162,7 @@ def _padded(values: Sequence[float], length: int) -> list[str]:
 def draw(results: dict[str, dict[int, Cost]], path: Path) -> None:
     """One panel an axis, both costs over logarithmic scales, with a linear growth beside them."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     for axes, (axis, costs) in zip(figure.subplots(1, len(results)), results.items()):
@@ -180,8 +181,11 @@ def draw(results: dict[str, dict[int, Cost]], path: Path) -> None:
         for side, values in ((axes, [c.seconds for c in costs.values()]),
                              (memory, [c.mib for c in costs.values()])):  # fmt: skip
             side.set_ylim(min(values) / 2, max(values) * 2)
+            side.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            side.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            side.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(sizes, [_short(n) for n in sizes], fontsize=8)
-        axes.minorticks_off()
+        axes.set_xticks([], minor=True)
         axes.legend(handles=lines, fontsize=8)
     figure.savefig(path, dpi=110)
 
@@ -193,7 +197,7 @@ def _short(n: int) -> str:
 def main() -> None:
     """Measure all points, draw them and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, nargs="?", help="PNG to write")
+    parser.add_argument("out", type=Path, nargs="?", help="picture to write, such as growth.svg")
     parser.add_argument("--quick", action="store_true", help="the two smallest sizes of each only")
     parser.add_argument("--point", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
@@ -203,7 +207,7 @@ def main() -> None:
         print(json.dumps(asdict(step_cost(Point(**json.loads(args.point)), args.rank, args.folder))))
         return
     if args.out is None:
-        parser.error("where to write the plot is missing, such as growth.png")
+        parser.error("where to write the plot is missing, such as growth.svg")
     results: dict[str, dict[int, Cost]] = {}
     for axis, sizes in AXES.items():
         results[axis] = {}

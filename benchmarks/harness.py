@@ -87,7 +87,7 @@ class Machine:
 
     @classmethod
     def measured(cls, device: torch.device) -> Machine:
-        """Measure the rates of a device; takes a few seconds."""
+        """Measure the rates of a device; takes some seconds."""
         cuda = device.type == "cuda"
         size = 8192 if cuda else 2048
         types = (torch.float32, torch.float64, *([torch.bfloat16] if cuda else []))
@@ -95,12 +95,12 @@ class Machine:
         for dtype in types:
             x = torch.randn(size, size, device=device, dtype=dtype)
             out = torch.empty_like(x)
-            seconds = fastest([lambda: torch.mm(x, x, out=out)], device, rounds=5)[0]
+            seconds = fastest([lambda: torch.mm(x, x, out=out)], device, rounds=15)[0]
             flops[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds
         source = torch.ones(2**28 if cuda else 2**26, device=device)
         target = torch.empty_like(source)
         # In place, since a processor may read what a copy is about to write over.
-        seconds = fastest([lambda: target.add_(source)], device, rounds=5)[0]
+        seconds = fastest([lambda: target.add_(source)], device, rounds=15)[0]
         return cls(device, _name(device), flops, 3 * source.nbytes / seconds)
 
     def floor(self, flops: float = 0.0, moved: float = 0.0, dtype: str = "float32") -> float:
