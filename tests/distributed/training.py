@@ -279,7 +279,8 @@ def run_rank(own_rank: int, ranks: int, folder: Path) -> None:
 def main(folder: Path, *counts: int) -> None:
     torch.set_num_threads(1)
     if "fsdp" in WRAPPERS:
-        for name in ("fairseq2.nn.fsdp", "torch.distributed.tensor"):
+        # The host first: it makes fairseq2 importable where the system has no libsndfile.
+        for name in ("atr_moco_plugin.hosts.fairseq2", "fairseq2.nn.fsdp", "torch.distributed.tensor"):
             import_module(name)
     fork = multiprocessing.get_context("fork")
     for ranks in counts:
