@@ -280,7 +280,8 @@ def main(folder: Path, *counts: int) -> None:
     torch.set_num_threads(1)
     if "fsdp" in WRAPPERS:
         # The host first: it makes fairseq2 importable where the system has no libsndfile.
-        for name in ("atr_moco_plugin.hosts.fairseq2", "fairseq2.nn.fsdp", "torch.distributed.tensor"):
+        import_module("atr_moco_plugin.hosts.fairseq2")
+        for name in ("fairseq2.nn.fsdp", "torch.distributed.tensor"):
             import_module(name)
     fork = multiprocessing.get_context("fork")
     for ranks in counts:
