@@ -103,7 +103,16 @@ class WaveformRows:
         self._lengths.append(len(waveform))
 
     def padded(self) -> tuple[Tensor, Tensor]:
-        """Those added, with zeros after each: ``[B, max n_i]`` float32 and lengths ``[B]`` int64."""
+        """Those added, with zeros after each.
+
+        Returns:
+            ``[B, max n_i]`` float32 and lengths ``[B]`` int64.
+
+        Raises:
+            ValueError: if none was added.
+        """
+        if not self._lengths:
+            raise ValueError("a batch needs at least one waveform")
         longest, rows = max(self._lengths), self._rows[: len(self._lengths)]
         if longest < rows.size(1):
             rows = _empty(len(rows), longest).copy_(rows[:, :longest])
@@ -130,9 +139,7 @@ def pad_waveforms(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Ten
     Raises:
         ValueError: if there is no waveform.
     """
-    if not waveforms:
-        raise ValueError("a batch needs at least one waveform")
-    rows = WaveformRows(len(waveforms), max(len(waveform) for waveform in waveforms))
+    rows = WaveformRows(len(waveforms), max(map(len, waveforms), default=0))
     for waveform in waveforms:
         rows.add(waveform)
     return rows.padded()
@@ -158,13 +165,13 @@ class UnfinishedBatch:
         self._ids.append((example.clip_id, example.caption_id))
 
     def finish(self, tokenize: Tokenize) -> PairBatch:
-        """The batch of the pairs taken, at least one.
+        """The batch of the pairs taken.
 
         Args:
             tokenize: ``list[str] -> (input_ids [B, L] int64, mask [B, L] bool)``.
 
         Raises:
-            ValueError: if ``tokenize`` returns tensors of another shape.
+            ValueError: if there is no pair, or ``tokenize`` returns tensors of another shape.
         """
         waveforms, lengths = self._waveforms.padded()
         input_ids, text_mask = tokenize(self._captions)
@@ -195,9 +202,8 @@ def collate(examples: Sequence[Example], tokenize: Tokenize) -> PairBatch:
     Raises:
         ValueError: if there is no example, or ``tokenize`` returns tensors of another shape.
     """
-    if not examples:
-        raise ValueError("a batch needs at least one example")
-    batch = UnfinishedBatch(len(examples), max(len(example.waveform) for example in examples))
+    longest = max((len(example.waveform) for example in examples), default=0)
+    batch = UnfinishedBatch(len(examples), longest)
     for example in examples:
         batch.add(example)
     return batch.finish(tokenize)

@@ -82,7 +82,7 @@ def test_to_moves_every_tensor_in_place() -> None:
 
 
 def test_an_empty_batch_raises() -> None:
-    with pytest.raises(ValueError, match="at least one example"):
+    with pytest.raises(ValueError, match="at least one waveform"):
         collate([], tokenize)
     with pytest.raises(ValueError, match="at least one waveform"):
         pad_waveforms([])
