@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import dacite
 
+from atr_moco_plugin.errors import InputError
+
 ConfigT = TypeVar("ConfigT")
 
 
@@ -25,8 +27,8 @@ def structure(config_class: type[ConfigT], values: Mapping[str, Any], where: str
         An instance of ``config_class``.
 
     Raises:
-        ValueError: for an unknown key (with the nearest one), a value of the wrong type, or one
-            the class itself refuses.
+        InputError: for an unknown key (with the nearest one), a value of the wrong type, or one
+            that the class itself refuses with this error.
     """
     known = [f.name for f in dataclasses.fields(config_class)]
     for key in values:
@@ -41,13 +43,13 @@ def structure(config_class: type[ConfigT], values: Mapping[str, Any], where: str
         raise _error(f"`{where}.{ex.field_path}` is {ex.value!r}, but must be {must}.") from ex
     except dacite.DaciteError as ex:
         raise _error(f"`{where}` is not valid: {ex}.") from ex
-    except ValueError as ex:
+    except InputError as ex:
         raise _error(f"`{where}` is not valid: {ex}") from ex
 
 
-def _error(message: str) -> ValueError:
+def _error(message: str) -> InputError:
     # Keys and values may have line breaks in them.
-    return ValueError(" ".join(message.split()))
+    return InputError(" ".join(message.split()))
 
 
 def _describe(expected: Any) -> str:

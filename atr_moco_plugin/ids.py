@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 
+from atr_moco_plugin.errors import InputError
+
 _ASCII = {
     code: None if chr(code) in "'`" else chr(code).lower() if chr(code).isalnum() else " "
     for code in range(128)
@@ -88,7 +90,7 @@ def caption_id(text: str) -> int:
     """
     normalized = normalize_caption(text)
     if not normalized:
-        raise ValueError(
+        raise InputError(
             f"caption {text!r} has no letters or digits; give every clip a caption with words in it"
         )
     return stable_digest("caption", normalized)
@@ -105,5 +107,5 @@ def caption_group_id(group: str) -> int:
         ValueError: if ``group`` is empty.
     """
     if not group:
-        raise ValueError("a caption group needs a name; use None for clips without a group")
+        raise InputError("a caption group needs a name; use None for clips without a group")
     return stable_digest("caption group", group)

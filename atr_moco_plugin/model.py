@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import unit_norm
 from atr_moco_plugin.plugins import load, load_complete
 from atr_moco_plugin.pooling import MeanPooling, PoolingKind, build_pooling
@@ -52,14 +53,14 @@ class RetrievalModelConfig:
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
-            raise ValueError(f"`embed_dim` is {self.embed_dim}, expected 1 or more.")
+            raise InputError(f"`embed_dim` is {self.embed_dim}, expected 1 or more.")
         if self.audio_pooling not in get_args(PoolingKind):
-            raise ValueError(
+            raise InputError(
                 f"`audio_pooling` is {self.audio_pooling!r}, "
                 f"expected one of {', '.join(get_args(PoolingKind))}."
             )
         if self.text_pooling not in ("cls", "mean"):
-            raise ValueError(f"`text_pooling` is {self.text_pooling!r}, expected cls or mean.")
+            raise InputError(f"`text_pooling` is {self.text_pooling!r}, expected cls or mean.")
 
 
 class AudioTower(nn.Module):
@@ -92,7 +93,7 @@ class AudioTower(nn.Module):
     ) -> None:
         super().__init__()
         if spec_augment is not None and not hasattr(encoder, "features"):
-            raise ValueError(
+            raise InputError(
                 f"`model.spec_augment` masks features, but {type(encoder).__name__} has no "
                 "`features(waveforms, lengths)`; leave it out or take another audio encoder."
             )
@@ -271,6 +272,6 @@ def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:
     """The class of a part and its checked options."""
     try:
         part_class = load_complete(group, part.name)
-    except ValueError as ex:
-        raise ValueError(f"`{where}.name`: {ex}") from ex
+    except InputError as ex:
+        raise InputError(f"`{where}.name`: {ex}") from ex
     return part_class, structure(part_class.config_class, part.config, f"{where}.config")

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from atr_moco_plugin.errors import InputError
+
 _LAYER = re.compile(r"\blayers?\.(\d+)\.")
 _STACKS = {
     "audio": ("model.audio.encoder.",),
@@ -52,10 +54,10 @@ def parameter_groups(
             comes without ``lr``.
     """
     if not 0 < layer_decay <= 1:
-        raise ValueError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
+        raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
     own = {"audio": audio_lr, "text": text_lr}
     if lr is None and (layer_decay != 1 or any((*own.values(), temperature_lr))):
-        raise ValueError("`lr` is missing: learning rates of parts and `layer_decay` need it.")
+        raise InputError("`lr` is missing: learning rates of parts and `layer_decay` need it.")
 
     trained = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
     scales = _layer_scales(trained, layer_decay)

@@ -14,6 +14,8 @@ from typing import Any
 
 from importlib_metadata import Distribution, EntryPoint, distributions
 
+from atr_moco_plugin.errors import InputError
+
 GROUPS: dict[str, str] = {
     "criteria": "atr_moco_plugin.criteria",
     "audio_encoders": "atr_moco_plugin.audio_encoders",
@@ -101,7 +103,7 @@ def load(group: str, name: str) -> Any:
     if name not in points:
         near = difflib.get_close_matches(str(name), points, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(
+        raise InputError(
             f"{name!r} is not installed in {GROUPS.get(group, group)}; "
             f"installed: {', '.join(points) or 'nothing'}.{hint}"
         )
@@ -117,7 +119,7 @@ def import_part(point: EntryPoint) -> Any:
     try:
         return point.load()
     except (Exception, SystemExit) as ex:
-        raise ValueError(
+        raise InputError(
             f"{point.name!r} of {owner(point)} cannot be imported from {point.value}: "
             f"{_reason(ex)}"
         ) from ex
@@ -143,7 +145,7 @@ def load_complete(group: str, name: str) -> Any:
     part = load(group, name)
     if absent := missing(group, part):
         kind = GROUPS.get(group, group)
-        raise ValueError(
+        raise InputError(
             f"{name!r} of {kind} ({part.__module__}.{part.__qualname__}) has no `{absent[0]}`; "
             "docs/plugins.md says what such a part offers."
         )

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atr_moco_plugin.errors import InputError
+
 PoolingKind = Literal["mean", "attention", "cls"]
 
 
@@ -60,7 +62,7 @@ class ClsPooling(nn.Module):
         super().__init__()
         self.heads = max(1, width // head_width)
         if width % self.heads:
-            raise ValueError(f"`cls` pooling cannot split width {width} into {self.heads} heads.")
+            raise InputError(f"`cls` pooling cannot split width {width} into {self.heads} heads.")
         self.token = nn.Parameter(torch.empty(1, 1, width))
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
@@ -97,4 +99,4 @@ def build_pooling(kind: PoolingKind, width: int) -> nn.Module:
         return AttentionPooling(width)
     if kind == "cls":
         return ClsPooling(width)
-    raise ValueError(f"`pooling` is {kind!r}, but must be one of mean, attention, cls.")
+    raise InputError(f"`pooling` is {kind!r}, but must be one of mean, attention, cls.")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
+
 
 @dataclass(kw_only=True, frozen=True)
 class SpecAugmentConfig:
@@ -34,9 +36,9 @@ class SpecAugmentConfig:
     def __post_init__(self) -> None:
         for name in ("time_masks", "time_width", "freq_masks", "freq_width"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
         if not 0 <= self.time_fraction <= 1:
-            raise ValueError(f"`time_fraction` is {self.time_fraction}, expected 0 to 1.")
+            raise InputError(f"`time_fraction` is {self.time_fraction}, expected 0 to 1.")
 
 
 def spec_augment(spectrogram: Tensor, frames: Tensor, config: SpecAugmentConfig) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from atr_moco_plugin.encoders.bert.sources import find_folder
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -39,14 +40,14 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
             truncation_side="right",
         )
     except Exception as error:  # damaged files raise nearly anything
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The tokenizer '{name_or_path}' could not be loaded ({type(error).__name__}): give a "
             "local folder that a tokenizer was saved to, or make one from your captions with "
             "train_wordpiece."
         ) from error
     for token in ("cls_token", "sep_token", "pad_token"):
         if getattr(tokenizer, token) is None:
-            raise ValueError(
+            raise InputError(
                 f"The tokenizer '{name_or_path}' has no {token}: give one made for BERT."
             )
     return tokenizer
@@ -78,13 +79,13 @@ def train_wordpiece(
         )
     }
     if not words:
-        raise ValueError("A tokenizer cannot be trained on captions without a word.")
+        raise InputError("A tokenizer cannot be trained on captions without a word.")
     # The trainer numbers in-word letters in the order of a hash map, which differs between
     # processes and decides ties. As "special tokens" they get their ids first, in this order.
     inner = sorted({f"##{letter}" for word in words for letter in word[1:]})
     needed = len(SPECIAL_TOKENS) + len(inner) + len({letter for word in words for letter in word})
     if vocab_size < needed:
-        raise ValueError(
+        raise InputError(
             f"vocab_size {vocab_size} has no room for the letters of these captions: give at "
             f"least {needed}."
         )
@@ -142,12 +143,12 @@ def tokenize(
     """
     special = tokenizer.num_special_tokens_to_add()
     if max_tokens <= special:
-        raise ValueError(
+        raise InputError(
             f"max_tokens must be at least {special + 1} to leave room for a word beside the "
             f"special tokens, but is {max_tokens}."
         )
     if not captions:
-        raise ValueError("There is no caption to tokenize: give at least one.")
+        raise InputError("There is no caption to tokenize: give at least one.")
     batch = tokenizer(
         list(captions),
         padding="longest",
@@ -159,7 +160,7 @@ def tokenize(
     mask = batch["attention_mask"].to(torch.bool)
     for index, length in enumerate(mask.sum(dim=1).tolist()):
         if length <= special:
-            raise ValueError(
+            raise InputError(
                 f"Caption {index} ({captions[index]!r}) holds no word: drop it or correct it."
             )
     return batch["input_ids"], mask

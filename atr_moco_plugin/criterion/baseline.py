@@ -12,6 +12,7 @@ from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import gather, mean_weight, sizes
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
 
 Inputs = Mapping[str, Any]
@@ -46,7 +47,7 @@ class Atc(nn.Module):
     def __init__(self, model: nn.Module, config: AtcConfig) -> None:
         super().__init__()
         if config.embed_dim not in (None, model.embed_dim):
-            raise ValueError(
+            raise InputError(
                 f"`embed_dim` of the criterion is {config.embed_dim}, "
                 f"but the model's embeddings have size {model.embed_dim}."
             )

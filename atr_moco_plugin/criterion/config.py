@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from atr_moco_plugin.criterion.positives import MODES, PositivesMode
+from atr_moco_plugin.errors import InputError
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 """The learned temperature is clipped to this range before every step (ALBEF, BLIP)."""
@@ -27,9 +28,9 @@ class AtcConfig:
     def __post_init__(self) -> None:
         low, high = TEMPERATURE_RANGE
         if not low <= self.temperature <= high:
-            raise ValueError(f"`temperature` is {self.temperature}, expected {low} to {high}.")
+            raise InputError(f"`temperature` is {self.temperature}, expected {low} to {high}.")
         if self.positives not in MODES:
-            raise ValueError(
+            raise InputError(
                 f"`positives` is {self.positives!r}, expected one of {', '.join(MODES)}."
             )
 
@@ -75,24 +76,24 @@ class MocoAtcConfig(AtcConfig):
         super().__post_init__()
         if isinstance(self.queue_size, str):
             if self.queue_size != "auto":
-                raise ValueError(f"`queue_size` is {self.queue_size!r}, expected rows or auto.")
+                raise InputError(f"`queue_size` is {self.queue_size!r}, expected rows or auto.")
             # Two halves of two rows: of one row the rank is not defined.
             if not 4 <= self.queue_min <= self.queue_max:
-                raise ValueError(
+                raise InputError(
                     f"`queue_min` is {self.queue_min}, expected 4 to `queue_max`, which is "
                     f"{self.queue_max}."
                 )
         elif self.queue_size < 0:
-            raise ValueError(f"`queue_size` is {self.queue_size}, expected 0 or more, or auto.")
+            raise InputError(f"`queue_size` is {self.queue_size}, expected 0 or more, or auto.")
         for name in ("queue_warmup_steps", "alpha_warmup_steps"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
         for name in ("momentum", "alpha"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"`{name}` is {value}, expected 0 to 1.")
+                raise InputError(f"`{name}` is {value}, expected 0 to 1.")
         if self.queue_positives not in ("target", "ignore"):
-            raise ValueError(
+            raise InputError(
                 f"`queue_positives` is {self.queue_positives!r}, expected target or ignore."
             )
 
@@ -116,7 +117,7 @@ class MocoAtcAtmConfig(MocoAtcConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.negatives not in ("batch", "all_ranks"):
-            raise ValueError(f"`negatives` is {self.negatives!r}, expected batch or all_ranks.")
+            raise InputError(f"`negatives` is {self.negatives!r}, expected batch or all_ranks.")
         for name in ("atm_weight", "atc_weight"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")

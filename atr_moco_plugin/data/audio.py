@@ -22,6 +22,7 @@ from atr_moco_plugin.data.decode import (
     read_with_torchcodec,
 )
 from atr_moco_plugin.data.source import Source
+from atr_moco_plugin.errors import InputError
 
 SAMPLE_RATE = 16_000
 """Samples a second of every waveform in this package."""
@@ -77,7 +78,7 @@ def read_audio(
         first, last, before = _span(start, stop, file.frames, rate)
         part = to_16_khz(read_frames(file, source, first, last), rate)[before:][: stop - start]
     if part.shape[0] < min(samples, MIN_SAMPLES):
-        raise ValueError(
+        raise InputError(
             f"{name}: ends before {start / SAMPLE_RATE:.3f} s, though its header says "
             f"{total / SAMPLE_RATE:.3f} s; fetch it again or leave it out"
         )
@@ -122,7 +123,7 @@ def check_length(waveform: NDArray[np.float32], name: str) -> NDArray[np.float32
         ValueError: if it is shorter than :data:`MIN_SAMPLES`; the message begins with ``name``.
     """
     if waveform.shape[0] < MIN_SAMPLES:
-        raise ValueError(
+        raise InputError(
             f"{name}: lasts {waveform.shape[0] / SAMPLE_RATE:.3f} s, at least "
             f"{MIN_SAMPLES / SAMPLE_RATE:.3f} s is needed; take it out of the data set"
         )
@@ -145,7 +146,7 @@ def window(total: int, samples: int, generator: torch.Generator | None = None) -
         ValueError: if ``samples`` is less than 1.
     """
     if samples < 1:
-        raise ValueError(f"samples must be at least 1, not {samples}")
+        raise InputError(f"samples must be at least 1, not {samples}")
     spare = total - samples
     if spare <= 0:
         return 0, total

@@ -28,6 +28,7 @@ from atr_moco_plugin.data.layouts import (
 )
 from atr_moco_plugin.data.opening import assemble
 from atr_moco_plugin.data.tables import audio_column, caption_columns, read_rows, row_captions
+from atr_moco_plugin.errors import InputError
 
 _SECONDS = 10
 _VIDEO = re.compile(r"Y?([\w-]{11})(?:_\d+(?:\.\d+)?){0,2}", re.ASCII)
@@ -82,7 +83,7 @@ def _read_table(path: Path, split: str) -> CaptionTable:
             key = filled(row, "youtube_id", path, number).strip()
             start = _start(row)
             if starts.setdefault(key, start) != start:
-                raise ValueError(
+                raise InputError(
                     f"{path}: video {key!r} has segments from {starts[key]} s and from {start} s; "
                     "AudioCaps has one of each video, open others as a manifest"
                 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
+from atr_moco_plugin.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name in ("gain_db", "shift_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
         for name in ("noise_probability", "invert_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 to 1.")
+                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 to 1.")
         low, high = self.noise_min_snr_db, self.noise_max_snr_db
         if not -100 <= low <= high <= 100:
-            raise ValueError(
+            raise InputError(
                 f"`noise_min_snr_db` is {low} and `noise_max_snr_db` {high}, expected "
                 "-100 <= min <= max <= 100."
             )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.source import FileSlice, Source
+from atr_moco_plugin.errors import MissingFileError
 
 Packed = NDArray[np.int16] | NDArray[np.float32]
 """A waveform as it is kept: 16-bit integers, or float32 where they would not do."""
@@ -72,7 +73,7 @@ def entry_path(folder: Path, source: Source, *kind: str) -> Path:
     try:
         state = path.stat()
     except OSError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{source}: no such audio file; check the data set's root folder"
         ) from error
     part = (source.offset, source.size) if isinstance(source, FileSlice) else ()

@@ -20,6 +20,7 @@ from atr_moco_plugin.data.audio import check_length, fit_length
 from atr_moco_plugin.data.cache import Packed, pack, unpack
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
 
 RelevanceMode = Literal["clip", "label"]
@@ -134,12 +135,12 @@ class AudioTextDataset:
             for clip in clips:
                 hashes.append(hash(clip.key))
                 if not clip.captions:
-                    raise ValueError(
+                    raise InputError(
                         f"{self.name}: clip {clip.key!r} of split {split!r} has no caption; give "
                         "it one or leave it out"
                     )
         if not hashes:
-            raise ValueError(f"{self.name}: the data set has no clips; check its root folder")
+            raise InputError(f"{self.name}: the data set has no clips; check its root folder")
         if len(np.unique(hashes)) < len(hashes):
             self._check_keys()
 
@@ -148,7 +149,7 @@ class AudioTextDataset:
         for split, clips in self.splits.items():
             for clip in clips:
                 if clip.key in seen:
-                    raise ValueError(
+                    raise InputError(
                         f"{self.name}: clip {clip.key!r} is in split {seen[clip.key]!r} and again "
                         f"in {split!r}; list every recording once"
                     )
@@ -162,7 +163,7 @@ class AudioTextDataset:
         """
         if split not in self.splits:
             names = ", ".join(repr(name) for name in self.splits)
-            raise ValueError(f"{self.name} has no split {split!r}; choose one of {names}")
+            raise InputError(f"{self.name} has no split {split!r}; choose one of {names}")
         return self.splits[split]
 
     def clip_id(self, clip: Clip) -> int:
@@ -279,7 +280,7 @@ class AudioTextDataset:
             return _clip_relevance(clips)
         if mode == "label":
             return _label_relevance(clips, self.name)
-        raise ValueError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
+        raise InputError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
 
 
 def _clip_relevance(clips: Sequence[Clip]) -> Relevance:
@@ -299,7 +300,7 @@ def _label_relevance(clips: Sequence[Clip], name: str) -> Relevance:
     clip_labels: list[str] = []
     for clip in clips:
         if clip.label is None:
-            raise ValueError(
+            raise InputError(
                 f"{name}: clip {clip.key!r} has no label; use relevance mode 'clip' instead"
             )
         clip_labels.append(clip.label)

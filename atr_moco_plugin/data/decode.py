@@ -18,6 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.source import Source, open_source
+from atr_moco_plugin.errors import InputError
 
 Decoder = Literal["soundfile", "torchcodec"]
 
@@ -54,7 +55,7 @@ def check_decoder(decoder: str) -> None:
         ValueError: saying what is missing.
     """
     if decoder not in get_args(Decoder):
-        raise ValueError(f"decoder must be 'soundfile' or 'torchcodec', not {decoder!r}")
+        raise InputError(f"decoder must be 'soundfile' or 'torchcodec', not {decoder!r}")
     if decoder == "torchcodec":
         _torchcodec()
 
@@ -72,7 +73,7 @@ def opened(source: Source) -> Iterator[soundfile.SoundFile]:
             check_rate(file.samplerate, source)
             yield file
     except soundfile.SoundFileError as error:
-        raise ValueError(
+        raise InputError(
             f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
         ) from error
 
@@ -84,7 +85,7 @@ def check_rate(rate: int, source: Source) -> None:
         ValueError: naming the source.
     """
     if not RATES[0] <= rate <= RATES[1]:
-        raise ValueError(
+        raise InputError(
             f"{source}: has a sampling rate of {rate} Hz, expected {RATES[0]} to {RATES[1]}; "
             "fetch it again or leave it out"
         )
@@ -99,7 +100,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
         ValueError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
     """
     if file.frames > _UNKNOWN_FRAMES:
-        raise ValueError(
+        raise InputError(
             f"{source}: its header gives no length, which soundfile needs; convert it again, not "
             "through a pipe, or use decoder 'torchcodec'"
         )
@@ -112,7 +113,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
         except soundfile.SoundFileError:
             complete = False
         if not complete:
-            raise ValueError(
+            raise InputError(
                 f"{source}: is truncated, its header says {file.frames / file.samplerate:.3f} s; "
                 "fetch it again or leave it out"
             )
@@ -122,7 +123,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
     said, there = int(found[1]), int(found[2])
     seconds = file.frames / file.samplerate
     if (said / there - 1) * seconds > TOLERANCE:
-        raise ValueError(
+        raise InputError(
             f"{source}: is truncated, {seconds:.3f} s of {said / there * seconds:.3f} s are there; "
             "fetch it again or leave it out"
         )
@@ -163,12 +164,12 @@ def read_frames(
                 wanted = frames[max(0, len(frames) - (position - start)) :]
                 mono.append(average(wanted, source))
     except soundfile.SoundFileError as error:
-        raise ValueError(
+        raise InputError(
             f"{source}: is damaged after {position / file.samplerate:.3f} s ({_reason(error)}); "
             "fetch it again or leave it out"
         ) from error
     if stop is None and position == limit:
-        raise ValueError(
+        raise InputError(
             f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, too long to "
             "be read whole; cut it into shorter files"
         )
@@ -188,7 +189,7 @@ def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
         mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
         mono = np.ascontiguousarray(mono, dtype=np.float32)
     if not np.isfinite(mono).all():
-        raise ValueError(f"{source}: has NaN or infinite samples; fetch it again or leave it out")
+        raise InputError(f"{source}: has NaN or infinite samples; fetch it again or leave it out")
     return mono
 
 
@@ -206,7 +207,7 @@ def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
     try:
         samples = decoders.AudioDecoder(open_source(source)).get_all_samples()
     except RuntimeError as error:
-        raise ValueError(
+        raise InputError(
             f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
         ) from error
     check_rate(samples.sample_rate, source)
@@ -218,12 +219,12 @@ def _torchcodec() -> Any:
     try:
         return importlib.import_module("torchcodec.decoders")
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"decoder 'torchcodec' needs the package torchcodec ({_reason(error)}); install the "
             "version made for this PyTorch, or use decoder 'soundfile'"
         ) from error
     except (RuntimeError, OSError) as error:
-        raise ValueError(
+        raise InputError(
             "decoder 'torchcodec' cannot load its libraries; install FFmpeg's shared libraries "
             "(versions 4 to 7) and the torchcodec made for this PyTorch, or use decoder 'soundfile'"
         ) from error

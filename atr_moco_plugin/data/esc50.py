@@ -18,6 +18,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.esc50_phrases import CLASS_PHRASES
 from atr_moco_plugin.data.layouts import filled
 from atr_moco_plugin.data.tables import parse_json, read_rows, read_text
+from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
 
 _INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
@@ -63,9 +64,9 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
         ValueError: if the index lacks a column, class or fold that is needed.
     """
     if not 0 <= config.valid_fraction < 1:
-        raise ValueError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
+        raise InputError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
     if config.root is None:
-        raise ValueError(
+        raise InputError(
             "ESC-50 needs its folder: set root (in a recipe, "
             "`--config dataset.config_overrides.root=PATH/TO/ESC-50`)"
         )
@@ -85,7 +86,7 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
             absent.append(path)
     if absent and (config.strict or not present):
         first = " ".join(str(absent[0]).split())
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{first}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
             "lists are missing, put them there"
         )
@@ -170,7 +171,7 @@ def _find_index(root: Path) -> Path:
         names = sorted(path.name for path in root.iterdir())
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         found = f"found {shown}" if names else "found an empty folder"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{root}: not an ESC-50 folder: looked for audio/ with {' or '.join(_INDEXES)}, {found}"
     )
 
@@ -179,7 +180,7 @@ def _read_rows(index: Path) -> list[dict[str, str]]:
     rows = [{name: str(value) for name, value in row.items()} for row in read_rows(index)]
     for column in _NEEDED:
         if not rows or column not in rows[0]:
-            raise ValueError(f"{index}: has no rows with a column {column!r}; needed: {_NEEDED}")
+            raise InputError(f"{index}: has no rows with a column {column!r}; needed: {_NEEDED}")
     for number, row in enumerate(rows, start=1):
         for column in _NEEDED:
             filled(row, column, index, number)
@@ -196,31 +197,31 @@ def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:
         try:
             phrases = parse_json(text)
         except ValueError as error:
-            raise ValueError(f"{name}: is not JSON ({error}); correct or remove it") from error
+            raise InputError(f"{name}: is not JSON ({error}); correct or remove it") from error
         if not isinstance(phrases, dict):
-            raise ValueError(f"{name}: is no JSON object of classes with their captions")
+            raise InputError(f"{name}: is no JSON object of classes with their captions")
     for label in sorted(classes):
         given = phrases.get(label)
         if not isinstance(given, (list, tuple)) or not given:
-            raise ValueError(f"{name}: has no list of captions for class {label!r}; add one")
+            raise InputError(f"{name}: has no list of captions for class {label!r}; add one")
         if not all(isinstance(text, str) and has_words(text) for text in given):
-            raise ValueError(f"{name}: class {label!r} has a caption without words; correct it")
+            raise InputError(f"{name}: class {label!r} has a caption without words; correct it")
     return phrases
 
 
 def _held_out(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> set[str]:
     """File names of the test clips."""
     if config.split not in ("auto", "bench", "fold"):
-        raise ValueError(f"split must be 'auto', 'bench' or 'fold', not {config.split!r}")
+        raise InputError(f"split must be 'auto', 'bench' or 'fold', not {config.split!r}")
     has_bench = "bench_split" in rows[0]
     if config.split == "bench" and not has_bench:
-        raise ValueError(f"{index}: has no column 'bench_split'; use split 'fold'")
+        raise InputError(f"{index}: has no column 'bench_split'; use split 'fold'")
     if has_bench and config.split != "fold":
         return {row["filename"] for row in rows if row["bench_split"] == "test"}
     chosen = {row["filename"] for row in rows if row["fold"] == str(config.test_fold)}
     if not chosen:
         folds = ", ".join(sorted({" ".join(row["fold"].split()) for row in rows})[:8])
-        raise ValueError(f"{index}: has no clip of fold {config.test_fold}; its folds are {folds}")
+        raise InputError(f"{index}: has no clip of fold {config.test_fold}; its folds are {folds}")
     return chosen
 
 

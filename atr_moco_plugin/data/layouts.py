@@ -10,6 +10,7 @@ from atr_moco_plugin.data.captions import SPLITS, CaptionTable, split_name
 from atr_moco_plugin.data.files import AudioFiles, describe, list_files
 from atr_moco_plugin.data.opening import Policy
 from atr_moco_plugin.data.tables import TABLE_SUFFIXES, columns_of
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def need_root(root: Path | None, name: str) -> Path:
         ValueError: if none is configured.
     """
     if root is None:
-        raise ValueError(
+        raise InputError(
             f"{name} needs its folder: set root (in a recipe, "
             "`--config dataset.config_overrides.root=PATH`)"
         )
@@ -66,7 +67,7 @@ def filled(row: Mapping[str, object], column: str | None, path: Path, number: in
     """
     value = "" if column is None else str(row[column])
     if not value.strip():
-        raise ValueError(
+        raise InputError(
             f"{path}: row {number} has nothing in column {column!r}; give its recording or take "
             "the row out"
         )
@@ -105,7 +106,7 @@ def read_captions(
         if not layout.accepts(columns):
             refused.append(f"{relative} with the columns {', '.join(columns)[:200] or 'none'}")
         elif split in chosen:
-            raise ValueError(
+            raise InputError(
                 f"{layout.name}: {chosen[split]} and {path} both list split {split!r}; set "
                 "captions to the folder of the one to use"
             )
@@ -113,7 +114,7 @@ def read_captions(
             chosen[split] = path
     if not chosen:
         found = describe(place) if not refused else "found " + ", ".join(refused[:3])
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{place}: not a folder with {layout.name} captions: looked for train, val or test in "
             f"the name of a .csv file with {layout.columns}, {found}; set root to the data set's "
             "folder, or captions to the folder of its CSV files"

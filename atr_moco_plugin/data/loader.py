@@ -29,6 +29,7 @@ from atr_moco_plugin.data.plan import (
     num_batches,
     unchanged,
 )
+from atr_moco_plugin.errors import InputError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -106,15 +107,15 @@ class PairLoader(Iterator[PairBatch]):
         on_bad: Callable[[str, str], None] | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be in [0, world_size={world_size}), not {rank}")
+            raise InputError(f"rank must be in [0, world_size={world_size}), not {rank}")
         if captions not in ("random", "all"):
-            raise ValueError(f"captions must be 'random' or 'all', not {captions!r}")
+            raise InputError(f"captions must be 'random' or 'all', not {captions!r}")
         if prefetch < 1:
-            raise ValueError(f"prefetch must be at least 1, not {prefetch}")
+            raise InputError(f"prefetch must be at least 1, not {prefetch}")
         if augment is not None and not shuffle:
-            raise ValueError("augment is for training; leave it out or set shuffle=True")
+            raise InputError("augment is for training; leave it out or set shuffle=True")
         if max_bad is None:
             max_bad = tolerated_clips(len(dataset.clips(split)))
         self._batches = Batches(
@@ -134,7 +135,7 @@ class PairLoader(Iterator[PairBatch]):
         size = self._batches.num_pairs
         self._length = num_batches(size, batch_size, world_size, drop_last=drop_last)
         if self._length == 0:
-            raise ValueError(
+            raise InputError(
                 f"{dataset.name}: split {split!r} has {size} examples and gives no batch of "
                 f"{batch_size} on {world_size} ranks; use a smaller batch or drop_last=False"
             )
@@ -218,7 +219,7 @@ class PairLoader(Iterator[PairBatch]):
         fetched = next(self._fetching)
         self._note_bad(fetched)
         if fetched.batch is None:
-            raise ValueError(
+            raise InputError(
                 f"{self._name}: no readable clip is left for a batch; check its root folder"
             )
         self._position += 1
@@ -233,14 +234,14 @@ class PairLoader(Iterator[PairBatch]):
     def _note_bad(self, fetched: Fetched) -> None:
         for key, reason in fetched.bad:
             if self._strict:
-                raise ValueError(f"{self._name}: clip {key!r} cannot be used: {reason}")
+                raise InputError(f"{self._name}: clip {key!r} cannot be used: {reason}")
             if key not in self._bad:
                 self._bad[key] = None
                 _LOGGER.warning("%s: clip %r is skipped: %s", self._name, key, reason)
                 if self._on_bad is not None:
                     self._on_bad(key, reason)
             if len(self._bad) > self._max_bad:
-                raise ValueError(
+                raise InputError(
                     f"{self._name}: {len(self._bad)} clips cannot be used, more than "
                     f"max_bad={self._max_bad}; the last is {key!r}: {reason}"
                 )
@@ -273,7 +274,7 @@ class PairLoader(Iterator[PairBatch]):
             if saved.get(name) != value
         ]
         if changed:
-            raise ValueError(
+            raise InputError(
                 f"{self._name}: the saved position does not fit: {'; '.join(changed)}; resume with "
                 "the settings of the run or start a new one"
             )
@@ -310,9 +311,9 @@ def iterate_audio(
             nothing.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
     if num_workers < 0:
-        raise ValueError(f"num_workers must be at least 0, not {num_workers}")
+        raise InputError(f"num_workers must be at least 0, not {num_workers}")
     samples = max_samples(max_seconds)
     waveforms = _decode_ahead(dataset, clips, samples, batch_size, num_workers)
     while chosen := list(islice(waveforms, batch_size)):

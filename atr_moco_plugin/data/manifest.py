@@ -20,6 +20,7 @@ from atr_moco_plugin.data.tables import (
     read_rows,
     row_captions,
 )
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 _KEY_COLUMNS = ("clip_id", "id", "key")
 _SPLIT_COLUMNS = ("split", "subset")
@@ -90,7 +91,7 @@ def read_manifest_captions(
         names = _names(row)
         if not names or not caption_columns(tuple(row)):
             what = "the audio's path" if not names else "a caption"
-            raise ValueError(
+            raise InputError(
                 f"{path}: row {number} does not say {what}; needed are one of the columns "
                 f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, "
                 f"text, raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
@@ -100,7 +101,7 @@ def read_manifest_captions(
         key = _first(row, _KEY_COLUMNS) or _relative(names[0], folder)
         table.add(key, row_captions(row), names, row)
     if not number:
-        raise ValueError(f"{path}: has no rows; write one for every clip, below the column names")
+        raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
     known = [name for name in SPLITS if name in tables]
     others = [name for name in tables if name not in SPLITS]
     return {name: tables[name].finish() for name in known + others}
@@ -114,7 +115,7 @@ def _find_manifest(root: Path) -> Path:
     if not found and root.is_dir():
         found = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     if len(found) != 1:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{root}: no single manifest there: looked for manifest.csv, .tsv or .jsonl or the "
             f"only such file, {describe(root)}; set root to the manifest itself"
         )

@@ -16,6 +16,7 @@ from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
 from atr_moco_plugin.data.decode import check_complete, opened
 from atr_moco_plugin.data.files import describe
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 _NAMED = 3
 _FILES_A_JOB = 64
@@ -140,7 +141,7 @@ def _check_disjoint(name: str, tables: Mapping[str, CaptionTable]) -> None:
         keys = tables[first].recordings.keys()
         both = [key for key in tables[second].recordings if key in keys]
         if both:
-            raise ValueError(
+            raise InputError(
                 f"{name}: {_many(len(both), 'clip')} in both {first!r} and {second!r}: "
                 f"{_few([repr(key) for key in both])}; a recording may be in one split only, take "
                 "it out of one of the two captions files"
@@ -150,7 +151,7 @@ def _check_disjoint(name: str, tables: Mapping[str, CaptionTable]) -> None:
 def _check_captions(name: str, tables: Mapping[str, CaptionTable], strict: bool) -> None:
     for split, table in tables.items():
         if table.bare and (strict or not any(t.recordings for t in tables.values())):
-            raise ValueError(
+            raise InputError(
                 f"{name}: {_many(len(table.bare), 'clip')} of split {split!r} without a caption: "
                 f"{_few([repr(key) for key in table.bare])}; give each one, or leave them out"
                 + (" with strict: false" if strict else "")
@@ -178,7 +179,7 @@ def _check_found(
     else:
         which = f"{len(absent):,} of {total:,} clips have no audio"
         what_to_do = "put it there or set strict: false"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{os.fspath(place)}: {name}: {which} there: looked for {absent[0].key!r} under the name "
         f"{names} (.wav, .flac, ...), {describe(place)}; {what_to_do}"
     )
@@ -190,7 +191,7 @@ def _report_broken(name: str, broken: list[str], *, error: bool) -> None:
         f"{'it' if len(broken) == 1 else 'them'} again"
     )
     if error:
-        raise ValueError(message)
+        raise InputError(message)
     warnings.warn(f"{message}, left out for now", stacklevel=4)
 
 

@@ -23,6 +23,7 @@ from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.augment import AugmentConfig, augment
 from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, UnfinishedBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
 CaptionMode = Literal["random", "all"]
@@ -35,7 +36,7 @@ def max_samples(max_seconds: float) -> int:
         ValueError: if it is not positive.
     """
     if not max_seconds > 0:
-        raise ValueError(f"max_seconds must be positive, not {max_seconds}")
+        raise InputError(f"max_seconds must be positive, not {max_seconds}")
     return max(1, round(max_seconds * SAMPLE_RATE))
 
 

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from atr_moco_plugin.errors import InputError, MissingFileError
+
 MAX_SLICE_BYTES = 256 * 2**20
 """Largest part of a file that is read into memory at once: 10 minutes of 24-bit stereo at 48 kHz
 are 165 MiB."""
@@ -39,16 +41,16 @@ class FileSlice:
             ValueError: if the run is too long, or the file ends within it.
         """
         if self.size > MAX_SLICE_BYTES:
-            raise ValueError(
+            raise InputError(
                 f"{self}: has {self.size:,} bytes, more than {MAX_SLICE_BYTES:,}; leave it out"
             )
         if not self.path.is_file():
-            raise FileNotFoundError(f"{self}: no such file; check the data set's root folder")
+            raise MissingFileError(f"{self}: no such file; check the data set's root folder")
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read(self.size)
         if len(data) < self.size:
-            raise ValueError(
+            raise InputError(
                 f"{self}: the file ends {self.size - len(data):,} bytes too early; fetch it again"
             )
         return data
@@ -70,12 +72,12 @@ def open_source(source: Source) -> Path | io.BytesIO:
     else:
         opened = Path(source)
         if not opened.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{source}: no such audio file; check the data set's root folder"
             )
         size = opened.stat().st_size
     if size == 0:
-        raise ValueError(
+        raise InputError(
             f"{source}: not readable as audio (the file is empty); fetch it again or leave it out"
         )
     return opened

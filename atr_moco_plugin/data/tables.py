@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from atr_moco_plugin.errors import InputError, MissingFileError
+
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Files that :func:`read_rows` reads; the last two hold one JSON object a line."""
 
@@ -47,7 +49,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, object]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a CSV, TSV or JSON-lines file is needed")
+        raise MissingFileError(f"{path}: no such file; a CSV, TSV or JSON-lines file is needed")
     with path.open(encoding=text_encoding(path), newline="") as file:
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             yield from _json_rows(path, file)
@@ -74,7 +76,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; set the path of the captions")
+        raise MissingFileError(f"{path}: no such file; set the path of the captions")
     return path.read_text(encoding=text_encoding(path))
 
 
@@ -92,9 +94,9 @@ def parse_json(content: str | bytes) -> Any:
     try:
         value = json.loads(text)
     except RecursionError:
-        raise ValueError("its lists are nested too deeply") from None
+        raise InputError("its lists are nested too deeply") from None
     if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper(value, _MAX_DEPTH):
-        raise ValueError("its lists are nested too deeply")
+        raise InputError("its lists are nested too deeply")
     if _HALF_PAIR.search(text):
         value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     return value
@@ -121,7 +123,7 @@ def text_encoding(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             if b"\0" in chunk:
-                raise ValueError(
+                raise InputError(
                     f"{path}: is not a text file (it has zero bytes); give a CSV, TSV or JSON file "
                     "in UTF-8 or Latin-1"
                 )
@@ -151,7 +153,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
                 _check_columns(path, columns)
                 continue
             if len(values) > len(columns) and any(values[len(columns) :]):
-                raise ValueError(
+                raise InputError(
                     f"{path}: line {reader.line_num} has {len(values)} columns, the first line has "
                     f"{len(columns)}; put captions with the separator in them into quotes"
                 )
@@ -159,7 +161,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
                 values += [""] * (len(columns) - len(values))
                 yield dict(zip(columns, values, strict=False))
     except csv.Error as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: line {reader.line_num} is not readable as CSV ({error}); look for a quote "
             "that is not closed"
         ) from error
@@ -170,7 +172,7 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     used = {*AUDIO_COLUMNS, *_CAPTION_COLUMNS, "youtube_id"}
     for name in columns:
         if columns.count(name) > 1 and (name in used or _NUMBERED.fullmatch(name)):
-            raise ValueError(
+            raise InputError(
                 f"{path}: has {columns.count(name)} columns {name!r}; name several captions "
                 "caption_1, caption_2, ..."
             )
@@ -183,11 +185,11 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
         try:
             row = parse_json(line)
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"{path}: line {number} is not JSON ({error}); write one object a line"
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(
+            raise InputError(
                 f"{path}: line {number} is not a JSON object; write one object a line, such as "
                 '{"audio": "a.wav", "captions": ["a dog barks"]}'
             )

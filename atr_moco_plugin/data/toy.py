@@ -21,6 +21,7 @@ from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.toy_captions import NUM_CAPTIONS, Event, Relation, Scene, describe, pick
 from atr_moco_plugin.data.toy_sounds import SOUNDS, synthesize
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
 CLIP_SECONDS = 4.0
@@ -155,7 +156,7 @@ def render(scene: Scene, seed: int) -> NDArray[np.float32]:
     out = (rng.random(samples, dtype=np.float32) - np.float32(0.5)) * np.float32(noise_level)
     for event, (start, length) in zip(scene.events, _times(scene.relation, rng), strict=True):
         if event.pitch is None or event.loudness is None:
-            raise ValueError(f"an event to render needs a pitch and a loudness, not {event}")
+            raise InputError(f"an event to render needs a pitch and a loudness, not {event}")
         pitch = PITCH_FACTORS[event.pitch] * 2 ** rng.uniform(-0.05, 0.05)
         level = _PEAK * 10 ** ((LOUDNESS_DB[event.loudness] + rng.uniform(-1.5, 1.5)) / 20)
         wave = synthesize(event.sound, length, pitch, rng)

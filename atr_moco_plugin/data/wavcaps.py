@@ -23,6 +23,7 @@ from atr_moco_plugin.data.tables import (
     read_text,
     row_captions,
 )
+from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
 
 
@@ -64,9 +65,9 @@ def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
         ValueError: if a file cannot be read, an entry lacks its id, or a name fits several files.
     """
     if not 0 <= config.valid_fraction < 1:
-        raise ValueError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
+        raise InputError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
     if config.valid_fraction and config.split == "valid":
-        raise ValueError("split is 'valid' already; set valid_fraction to 0 or split to 'train'")
+        raise InputError("split is 'valid' already; set valid_fraction to 0 or split to 'train'")
     root = need_root(config.root, "WavCaps")
     place = root if config.captions is None else Path(config.captions)
     table, origins = _read(place)
@@ -101,7 +102,7 @@ def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
         loaded = [(path, _entries(path)) for path in paths]
     entries = [(path, rows) for path, rows in loaded if rows is not None]
     if not entries:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{place}: no WavCaps-style captions there: looked for .json files with "
             f'{{"data": [{{"id": ..., "caption": ..., "audio": ...}}]}}, {describe(place)}; set '
             "captions to the JSON file"
@@ -111,9 +112,9 @@ def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
         prefix = f"{path.stem}/" if len(entries) > 1 else ""
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, dict) or not _text(row.get("id")):
-                raise ValueError(f'{path}: entry {number} of "data" has no "id"; give each one')
+                raise InputError(f'{path}: entry {number} of "data" has no "id"; give each one')
             if not caption_columns(tuple(row)):
-                raise ValueError(
+                raise InputError(
                     f'{path}: entry {number} of "data" has no "caption" or "caption_1"; it has '
                     f"{', '.join(map(repr, row))[:200]}"
                 )
@@ -131,7 +132,7 @@ def _entries(path: Path) -> list[object] | None:
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise ValueError(f"{path}: is not JSON ({error}); fetch it again") from error
+        raise InputError(f"{path}: is not JSON ({error}); fetch it again") from error
     data = content.get("data") if isinstance(content, dict) else None
     return data if isinstance(data, list) else None
 
@@ -150,7 +151,7 @@ def _find(files: AudioFiles, names: tuple[str, ...], origin: Path) -> str | None
             found = [path for path in found if f"/{own}" in f"/{path.casefold()}"] or found
         folders = {os.path.dirname(path) for path in found}
         if len(folders) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{files.folder}: the audio {name!r} of {origin} may be {found[0]} or {found[1]}; "
                 "open the JSON files one by one, each with its audio folder"
             )

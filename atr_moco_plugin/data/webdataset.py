@@ -21,6 +21,7 @@ from atr_moco_plugin.data.files import describe
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.shards import Shard, read_shard
 from atr_moco_plugin.data.tables import parse_json
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 _NAMED = 3
 
@@ -108,12 +109,12 @@ def find_shards(root: Path, split: str) -> dict[str, list[Path]]:
         if folder.is_dir() and (paths := _tars(folder)):
             nested[split_name(folder.name) or folder.name] += paths
     if flat and nested:
-        raise ValueError(
+        raise InputError(
             f"{root}: has shards itself and in {', '.join(nested)}; move {flat[0].name} and those "
             "beside it into a folder of their split"
         )
     if not flat and not nested:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{root}: looked for *.tar in it and in folders such as train/ below it, "
             f"{describe(root)}"
         )
@@ -180,5 +181,5 @@ def _report(name: str, root: Path, problems: Sequence[str], *, error: bool) -> N
     shown = "; ".join(problems[:_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
     message = f"{name}: {root}: {shown}"
     if error:
-        raise ValueError(f"{message}; fetch the shards again")
+        raise InputError(f"{message}; fetch the shards again")
     warnings.warn(f"{message}; left out for now", stacklevel=3)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
+
 
 def read_torch(path: Path, *, mmap: bool = False) -> Any:
     """What ``torch.save`` wrote: tensors and plain Python values alone, on the CPU.
@@ -25,7 +27,7 @@ def read_torch(path: Path, *, mmap: bool = False) -> Any:
         with zipfile.ZipFile(path) as archive:
             # torch.save compresses nothing, but torch.load would inflate whatever is compressed.
             if sum(item.file_size for item in archive.infolist()) > path.stat().st_size:
-                raise ValueError("it holds more bytes than it has")
+                raise InputError("it holds more bytes than it has")
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.encode import Advance, Encoded, no_progress
 from atr_moco_plugin.evaluation.rerank import top_candidates
 
@@ -58,7 +59,7 @@ class Cosines:
 def _checked(embeddings: Tensor, name: str) -> Tensor:
     broken = int((~embeddings.isfinite()).any(dim=1).sum())
     if broken:
-        raise ValueError(
+        raise InputError(
             f"The embeddings of {broken} of {len(embeddings)} {name} are not finite; the "
             "checkpoint is broken, or a clip's audio is."
         )
@@ -122,7 +123,7 @@ def find_pairs(cosines: Cosines, text: Encoded, k: int) -> Pairs:
         ValueError: when ``k`` is not positive.
     """
     if k < 1:
-        raise ValueError(f"Re-ranking needs k >= 1, got {k}.")
+        raise InputError(f"Re-ranking needs k >= 1, got {k}.")
     texts = torch.cat([top_candidates(block, k) for _, block in cosines.of_clips()])
     clips = torch.cat([top_candidates(block, k) for _, block in cosines.of_captions()])
     distinct, rows = len(text.distinct), text.rows
@@ -169,7 +170,7 @@ def match_pairs(
     clip, row = numbers // distinct, numbers % distinct
     own = torch.isin(clip, audio.kept).nonzero().squeeze(1)
     if len(text.kept) < distinct or not (audio.sharded or len(own) == len(numbers)):
-        raise ValueError(
+        raise InputError(
             "Re-ranking needs the token states of every clip and caption, but they were not kept."
         )
     logits = torch.zeros(len(numbers), 2, device=pairs.numbers.device)
@@ -187,7 +188,7 @@ def match_pairs(
         dist.all_reduce(logits)
     broken = int((~logits.isfinite()).any(dim=1).sum())
     if broken:
-        raise ValueError(f"The matching logits of {broken} of {len(logits)} pairs are not finite.")
+        raise InputError(f"The matching logits of {broken} of {len(logits)} pairs are not finite.")
     return Candidates(pairs.texts, logits[pairs.of_texts], pairs.clips, logits[pairs.of_clips])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, init_bert_weights
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.pairs import check_pairs
 
 Fusion = Literal["blip", "albef"]
@@ -38,17 +39,17 @@ class AtmHeadConfig:
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(Fusion):
-            raise ValueError(
+            raise InputError(
                 f"AtmHeadConfig.fusion must be one of {', '.join(get_args(Fusion))}, "
                 f"but is {self.fusion!r}."
             )
         if self.fusion_layers is not None and self.fusion == "blip":
-            raise ValueError(
+            raise InputError(
                 "AtmHeadConfig.fusion_layers is for fusion 'albef' ('blip' fuses in every layer): "
                 "leave it out or set fusion to 'albef'."
             )
         if self.fusion_layers is not None and self.fusion_layers < 1:
-            raise ValueError(
+            raise InputError(
                 f"AtmHeadConfig.fusion_layers must be at least 1, but is {self.fusion_layers}."
             )
 
@@ -81,7 +82,7 @@ class AtmHead(nn.Module):
         self.config = config or AtmHeadConfig()
         self.audio_width = audio_width
         if not isinstance(text_encoder, BertEncoder):
-            raise ValueError(
+            raise InputError(
                 "The head atm needs the text encoder bert, but got "
                 f"{type(text_encoder).__name__}; take the head fusion, which goes with any."
             )

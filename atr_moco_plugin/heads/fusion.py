@@ -20,6 +20,7 @@ from atr_moco_plugin.encoders.bert import (
     init_bert_weights,
 )
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.pairs import check_pairs
 
 
@@ -44,9 +45,9 @@ class FusionHeadConfig:
     def __post_init__(self) -> None:
         for name, value in (("layers", self.layers), ("heads", self.heads)):
             if value is not None and value < 1:
-                raise ValueError(f"FusionHeadConfig.{name} must be at least 1, but is {value}.")
+                raise InputError(f"FusionHeadConfig.{name} must be at least 1, but is {value}.")
         if not 0 <= self.dropout < 1:
-            raise ValueError(
+            raise InputError(
                 f"FusionHeadConfig.dropout must be at least 0 and below 1, but is {self.dropout}."
             )
 
@@ -75,7 +76,7 @@ class FusionHead(nn.Module):
         width = text_encoder.width
         heads = self.config.heads or max(1, width // 64)
         if width % heads:
-            raise ValueError(
+            raise InputError(
                 f"FusionHeadConfig.heads ({heads}) must divide the width of the text tokens "
                 f"({width})."
             )

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.errors import InputError
+
 
 class StepFile:
     """Append-only file of one JSON object with a ``step`` in each line.
@@ -70,7 +72,7 @@ class StepFile:
         try:
             return int(json.loads(line)["step"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.path}, line {number}: expected a JSON object with an integer step; "
                 "repair or move the file, or give another path."
             ) from error

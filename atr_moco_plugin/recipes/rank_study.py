@@ -19,6 +19,7 @@ from fairseq2.utils.config import StandardConfigMerger
 from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.config import structure
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.study.page import write_study
 from atr_moco_plugin.study.plan import StudyConfig, plan, read_yaml, write_yaml
 from atr_moco_plugin.study.runner import result_file, train_missing
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_yaml(asdict(config), sys.stdout)
             return 0
         if args.output_dir is None:
-            raise ValueError("The output folder is missing: rank_study OUT --config ...")
+            raise InputError("The output folder is missing: rank_study OUT --config ...")
         return run_study(config, args.output_dir)
-    except ValueError as ex:
+    except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,7 +64,7 @@ def load_config(file: Path | None, overrides: Sequence[Mapping[str, Any]]) -> St
         try:
             tree = merger.merge(tree, read_yaml(file))
         except (OSError, YAMLError) as ex:
-            raise ValueError(f"{file} is not a readable YAML file: {ex}") from ex
+            raise InputError(f"{file} is not a readable YAML file: {ex}") from ex
     for override in overrides:
         tree = merger.merge(tree, override)
     return structure(StudyConfig, tree, "rank_study")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE, fit_length
 from atr_moco_plugin.data.dataset import Clip, Relevance
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.report.files import write_atomically
 from atr_moco_plugin.report.sound import sound_uri
 
@@ -140,10 +141,10 @@ class Examples:
         try:
             examples = dacite.from_dict(cls, values, dacite.Config(cast=[tuple, float]))
         except (dacite.DaciteError, TypeError) as ex:
-            raise ValueError(f"not the examples of a report: {ex}") from ex
+            raise InputError(f"not the examples of a report: {ex}") from ex
         for sound in examples.sounds:
             if sound.uri is not None and not sound.uri.startswith("data:audio/"):
-                raise ValueError(f"the sound of clip {sound.key!r} is no data: address of audio")
+                raise InputError(f"the sound of clip {sound.key!r} is no data: address of audio")
         return examples
 
     def save(self, run_folder: Path) -> Path:
@@ -193,12 +194,12 @@ def collect_examples(
     relevant = relevance.matrix.cpu()
     scores = similarity.detach().cpu().double()
     if scores.shape != relevant.shape:
-        raise ValueError(
+        raise InputError(
             f"similarity {list(scores.shape)} and relevance {list(relevant.shape)} must have the "
             "same shape [A, C], clips by captions."
         )
     if not bool(scores.isfinite().all()):
-        raise ValueError("similarity has values that are not finite; check the embeddings.")
+        raise InputError("similarity has values that are not finite; check the embeddings.")
     owner = relevance.caption_to_audio
     caption_groups: list[Hashable] = (relevance.caption_ids if owner is None else owner).tolist()
     clip_groups: list[Hashable] = [

@@ -15,6 +15,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from atr_moco_plugin.errors import InputError
+
 Record = dict[str, Any]
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -126,7 +128,7 @@ def parse_config(text: str) -> dict[str, str]:
     # The base loader makes text of everything: nothing is executed, `off` stays `off`.
     tree = yaml.load(text, Loader=yaml.BaseLoader)
     if not isinstance(tree, dict):
-        raise ValueError("a mapping of sections is expected")
+        raise InputError("a mapping of sections is expected")
     return {key: _harmless(key, value) for key, value in _flatten("", tree)}
 
 
@@ -170,7 +172,7 @@ def write_atomically(path: Path, text: str) -> None:
 def _parse_object(text: str) -> Record:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError("a JSON object is expected")
+        raise InputError("a JSON object is expected")
     return value
 
 

@@ -10,6 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
+from atr_moco_plugin.errors import InputError
 
 
 def sound_uri(waveform: NDArray[np.float32]) -> str:
@@ -27,7 +28,7 @@ def sound_uri(waveform: NDArray[np.float32]) -> str:
     """
     samples = np.asarray(waveform, dtype=np.float32)
     if samples.ndim != 1 or samples.size == 0 or not np.isfinite(samples).all():
-        raise ValueError(f"finite samples of one channel are expected, got {list(samples.shape)}")
+        raise InputError(f"finite samples of one channel are expected, got {list(samples.shape)}")
     format, kind = ("MP3", "mpeg") if "MP3" in soundfile.available_formats() else ("FLAC", "flac")
     buffer = io.BytesIO()
     soundfile.write(buffer, samples.clip(-1, 1), SAMPLE_RATE, format=format)

@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from atr_moco_plugin.distributed import rank, world_size
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
 
 NameClips = Callable[[Sequence[int]], Mapping[int, str]]
@@ -154,7 +155,7 @@ clipping, or look for a broken clip in the batch.
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Mapping[str, Any]) -> None:
         # The first argument is the optimizer itself.
         if any(x is not None for x in (*args[1:], kwargs.get("closure"))):
-            raise ValueError(
+            raise InputError(
                 "The optimizer's step has a closure, in which the gradients are computed only "
                 "after FiniteGuard has looked at them; leave the guard out or step without a closure."
             )

@@ -12,6 +12,7 @@ from typing import Any, Literal, TextIO, get_args
 from ruamel.yaml import YAML
 
 from atr_moco_plugin.criterion.positives import PositivesMode
+from atr_moco_plugin.errors import InputError
 
 OVERRIDES = "overrides.yaml"
 """What a study sets of a run's configuration, in the run's folder."""
@@ -49,30 +50,30 @@ class StudyConfig:
         for name in ("queue_sizes", "seeds", "momenta", "positives"):
             values = getattr(self, name)
             if not values and name in ("queue_sizes", "seeds"):
-                raise ValueError(f"`{name}` is empty, expected one value or more.")
+                raise InputError(f"`{name}` is empty, expected one value or more.")
             if len(set(values)) < len(values):
-                raise ValueError(f"`{name}` has a value twice: {values}.")
+                raise InputError(f"`{name}` has a value twice: {values}.")
         if min(self.queue_sizes) < 0:
-            raise ValueError(f"`queue_sizes` has {min(self.queue_sizes)}, expected 0 or more.")
+            raise InputError(f"`queue_sizes` has {min(self.queue_sizes)}, expected 0 or more.")
         unknown = set(self.positives) - set(get_args(PositivesMode))
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"`positives` has {', '.join(map(repr, sorted(unknown)))}, expected some of "
                 f"{', '.join(get_args(PositivesMode))}."
             )
         if self.jobs < 0 or self.threads < 1:
-            raise ValueError(
+            raise InputError(
                 f"`jobs` is {self.jobs} and `threads` is {self.threads}, "
                 "expected at least 0 and 1."
             )
         if not isinstance(self.config.get("criterion", {}), Mapping):
-            raise ValueError(
+            raise InputError(
                 "`config.criterion` is a name; write `config.criterion.name`, since the study "
                 "sets options of the criterion too."
             )
         for axis, key in self.axes().items():
             if key in dict(leaves(self.config)):
-                raise ValueError(f"`config.{key}` is set by the list `{axis}`; leave it out.")
+                raise InputError(f"`config.{key}` is set by the list `{axis}`; leave it out.")
 
     def axes(self) -> dict[str, str]:
         """The lists that are varied, with the keys of the recipe's configuration they set."""
@@ -136,7 +137,7 @@ def check_folder(run: Run, folder: Path) -> None:
     for key in compared:
         before, now = found.get(key, "not set"), wanted.get(key, "not set")
         if before != now:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds a run with another configuration: `{key}` was {before} and is "
                 f"{now}. Give another output folder, or change the configuration back."
             )
@@ -159,7 +160,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     if not isinstance(tree, dict):
-        raise ValueError(f"{path} is not a mapping of keys to values; repair or remove it.")
+        raise InputError(f"{path} is not a mapping of keys to values; repair or remove it.")
     return tree
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.study.plan import leaves, read_yaml
 
 MODALITIES = ("audio", "text")
@@ -90,14 +91,14 @@ def read_run(folder: Path) -> RunResult:
             history=tuple((record["step"], record["sources"]) for record in records),
         )
     except KeyError as ex:
-        raise ValueError(
+        raise InputError(
             f"{folder} is not a finished run with queues: {ex} is not in its files."
         ) from ex
     except (OSError, ValueError) as ex:
-        raise ValueError(f"{folder} is not a finished run: {' '.join(str(ex).split())}") from ex
+        raise InputError(f"{folder} is not a finished run: {' '.join(str(ex).split())}") from ex
 
 
 def _rows(size: object) -> int:
     if not isinstance(size, int):
-        raise ValueError(f"its queue_size is {size}, but the study compares fixed sizes.")
+        raise InputError(f"its queue_size is {size}, but the study compares fixed sizes.")
     return size

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.rank.growth import Growth, growth
 from atr_moco_plugin.study.results import MODALITIES, RunResult, read_run
 
@@ -185,12 +186,12 @@ def summarise(runs: Sequence[RunResult]) -> Study:
         ValueError: when there is no run, or two of one size, seed, momentum and positives mode.
     """
     if not runs:
-        raise ValueError("The study has no finished run yet.")
+        raise InputError("The study has no finished run yet.")
     seen: dict[tuple[object, ...], str] = {}
     for run in runs:
         key = (*run.variant, run.queue_size, run.seed)
         if key in seen:
-            raise ValueError(f"{seen[key]} and {run.name} are runs of one configuration and seed.")
+            raise InputError(f"{seen[key]} and {run.name} are runs of one configuration and seed.")
         seen[key] = run.name
     pairs = next((run.train_pairs for run in runs if run.train_pairs is not None), None)
     return Study(

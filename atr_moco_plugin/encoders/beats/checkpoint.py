@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 _MODEL = "model."
 _HUB = "hf://"
@@ -55,7 +56,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
     """
     path = _download(path) if str(path).startswith(_HUB) else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There is no BEATs checkpoint at {path}; download one of the official BEATs models "
             "and give its local path."
         )
@@ -64,7 +65,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except Exception as error:  # unpickling a truncated or foreign file raises nearly anything
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read as a BEATs checkpoint ({type(error).__name__}): it is "
             "truncated, of another format, or holds more than tensors; download it again."
         ) from error
@@ -111,7 +112,7 @@ def from_official(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not name.endswith(_LAYER_BIAS):
             state[_FROM_OFFICIAL.get(name, name)] = tensor
         elif not _equal(state.setdefault(_SHARED_BIAS, tensor), tensor):
-            raise ValueError(f"{one_line(name)} differs from other layers' tensor; BEATs' layers share one.")
+            raise InputError(f"{one_line(name)} differs from other layers' tensor; BEATs' layers share one.")
     return state
 
 
@@ -127,13 +128,13 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
     """
     missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or unexpected:
-        raise ValueError(
+        raise InputError(
             "the parameters do not match the cfg: "
             f"missing {_listed(missing)}, unexpected {_listed(unexpected)}."
         )
     for name, tensor in expected.items():
         if state[name].shape != tensor.shape:
-            raise ValueError(
+            raise InputError(
                 f"{_TO_OFFICIAL.get(name, name)} has shape {list(state[name].shape)}, "
                 f"but the cfg asks for {list(tensor.shape)}."
             )
@@ -142,11 +143,11 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
 def _download(name: str | Path) -> Path:
     parts = str(name).removeprefix(_HUB).split("/", 2)
     if len(parts) != 3 or not all(parts):
-        raise ValueError(f"{name} does not name a file on the hub: write {_HUB}OWNER/REPO/FILE.")
+        raise InputError(f"{name} does not name a file on the hub: write {_HUB}OWNER/REPO/FILE.")
     try:
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
     except (EntryNotFoundError, OSError, ValueError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The BEATs checkpoint {name} is not to be had from the Hugging Face Hub "
             f"({type(error).__name__}): download it where there is a network and give its local "
             "path."
@@ -159,7 +160,7 @@ def _verify(path: Path, sha256: str) -> None:
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != sha256.lower():
-        raise ValueError(
+        raise InputError(
             f"{path} has SHA-256 {digest.hexdigest()}, expected {sha256}; download it again or "
             "correct the expected digest."
         )
@@ -180,26 +181,26 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _checked(path: Path, content: Any) -> BeatsCheckpoint:
     held = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
     if not isinstance(content, dict) or not {"cfg", "model"} <= content.keys():
-        raise ValueError(
+        raise InputError(
             f"{path} is not a BEATs checkpoint: expected 'cfg' and 'model', found "
             f"{_listed(held) if isinstance(held, list) else held}; give an official BEATs file."
         )
     cfg, model = content["cfg"], content["model"]
     if not isinstance(cfg, dict) or not isinstance(model, dict):
-        raise ValueError(f"{path} is not a BEATs checkpoint: 'cfg' and 'model' must be mappings.")
+        raise InputError(f"{path} is not a BEATs checkpoint: 'cfg' and 'model' must be mappings.")
     if any(isinstance(x, Tensor) for x in cfg.values()):
-        raise ValueError(f"{path} is not a BEATs checkpoint: 'cfg' must hold no tensors.")
+        raise InputError(f"{path} is not a BEATs checkpoint: 'cfg' must hold no tensors.")
     if not all(isinstance(name, str) and is_weights(x) for name, x in model.items()):
-        raise ValueError(
+        raise InputError(
             f"{path} is not a BEATs checkpoint: 'model' must map names to tensors of numbers."
         )
     if any(name.startswith("quantize.") for name in model):
-        raise ValueError(
+        raise InputError(
             f"{path} is a BEATs tokenizer, not an encoder; give a file of the official list of "
             "pre-trained or fine-tuned models."
         )
     if "patch_embedding.weight" not in model:
-        raise ValueError(
+        raise InputError(
             f"{path} is not a BEATs checkpoint: 'model' has no 'patch_embedding.weight', but "
             f"{_listed(model)}; give an official BEATs file."
         )

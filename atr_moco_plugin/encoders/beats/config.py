@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS
+from atr_moco_plugin.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class BeatsConfig:
     def _require(self, name: str, condition: bool, expected: str) -> None:
         if not condition:
             value = getattr(self, name)
-            raise ValueError(f"BeatsConfig.{name} must {expected}, got {value!r}.")
+            raise InputError(f"BeatsConfig.{name} must {expected}, got {value!r}.")
 
     @classmethod
     def from_official(cls, cfg: Mapping[str, Any]) -> BeatsConfig:
@@ -186,11 +187,11 @@ class BeatsConfig:
                 or the layers normalise first (no released model does).
         """
         if "input_patch_size" not in cfg:
-            raise ValueError(
+            raise InputError(
                 "The BEATs cfg has no 'input_patch_size'; expected the cfg of an official encoder."
             )
         if cfg.get("layer_norm_first", False):
-            raise ValueError(
+            raise InputError(
                 "layer_norm_first must be False, as in every released BEATs checkpoint; "
                 "pre-norm layers are not supported."
             )

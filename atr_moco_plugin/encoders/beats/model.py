@@ -16,6 +16,7 @@ from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
 from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.errors import InputError
 
 
 class BeatsFeatures(NamedTuple):
@@ -130,8 +131,8 @@ class BeatsEncoder(nn.Module):
             files.check_fits(files.from_official(model), cls._expected(config, len(model)))
             encoder = cls(config)
             encoder.load_official_state_dict(model)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         return encoder
 
     @classmethod
@@ -142,7 +143,7 @@ class BeatsEncoder(nn.Module):
             ValueError: If there cannot be such a model, or not one of so few ``tensors``.
         """
         if config.encoder_layers > tensors:
-            raise ValueError(
+            raise InputError(
                 f"the cfg asks for {config.encoder_layers} layers, but the file has {tensors} "
                 "tensors."
             )
@@ -150,7 +151,7 @@ class BeatsEncoder(nn.Module):
             with torch.device("meta"):
                 return cls(config).state_dict()
         except (RuntimeError, OverflowError, TypeError) as error:
-            raise ValueError("the cfg asks for a model of an impossible size.") from error
+            raise InputError("the cfg asks for a model of an impossible size.") from error
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """Parameters under their official names, the relative attention bias for every layer."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atr_moco_plugin.errors import InputError
+
 
 @dataclass(kw_only=True)
 class BertConfig:
@@ -71,36 +73,36 @@ class BertConfig:
             "type_vocab_size",
         ):
             if getattr(self, name) < 1:
-                raise ValueError(
+                raise InputError(
                     f"BertConfig.{name} must be at least 1, but is {getattr(self, name)}."
                 )
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise InputError(
                 f"BertConfig.hidden_size ({self.hidden_size}) must be a multiple of "
                 f"num_attention_heads ({self.num_attention_heads})."
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(
+                raise InputError(
                     f"BertConfig.{name} must be at least 0 and below 1, "
                     f"but is {getattr(self, name)}."
                 )
         if not self.layer_norm_eps > 0.0:
-            raise ValueError(
+            raise InputError(
                 f"BertConfig.layer_norm_eps must be above 0, but is {self.layer_norm_eps}."
             )
         if not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
+            raise InputError(
                 f"BertConfig.pad_token_id must be an id below vocab_size ({self.vocab_size}), "
                 f"but is {self.pad_token_id}."
             )
         if self.sha256 is not None:
             if self.pretrained is None:
-                raise ValueError(
+                raise InputError(
                     "BertConfig.sha256 is the digest of a weights file: set pretrained as well, "
                     "or leave sha256 out."
                 )
             if len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef"):
-                raise ValueError(
+                raise InputError(
                     f"BertConfig.sha256 must be 64 hexadecimal digits, but is {self.sha256!r}."
                 )

@@ -29,6 +29,7 @@ from atr_moco_plugin.encoders.bert.pretrained import (
 )
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 
 
 class BertEncoder(nn.Module):
@@ -91,7 +92,7 @@ class BertEncoder(nn.Module):
         """The encoder of ``config`` with the weights of a file, every tensor or none."""
         state = read_weights(weights)
         if config.num_hidden_layers > len(state):
-            raise ValueError(
+            raise InputError(
                 f"{weights} has {len(state)} tensors, too few for the "
                 f"{config.num_hidden_layers} layers of its config.json."
             )
@@ -100,7 +101,7 @@ class BertEncoder(nn.Module):
             with torch.device("meta"):
                 expected = cls(config).state_dict()
         except (RuntimeError, OverflowError, TypeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{weights.with_name(CONFIG_FILE)} asks for a model of an impossible size."
             ) from error
         check_fits(state, expected, weights)

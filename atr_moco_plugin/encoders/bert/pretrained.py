@@ -14,6 +14,7 @@ from torch import Tensor
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
+from atr_moco_plugin.errors import InputError
 
 _REQUIRED = (
     "vocab_size",
@@ -67,23 +68,23 @@ def read_config(path: Path) -> BertConfig:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a JSON file: save the model's config again.") from error
+        raise InputError(f"{path} is not a JSON file: save the model's config again.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object with the sizes of a BERT model.")
+        raise InputError(f"{path} must hold a JSON object with the sizes of a BERT model.")
     for name, value in _FIXED.items():
         if content.get(name, value) != value:
-            raise ValueError(
+            raise InputError(
                 f"{path} has {name} '{content[name]}' where only '{value}' is supported: "
                 "give a BERT checkpoint."
             )
     missing = [name for name in _REQUIRED if name not in content]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: give the config.json of a BERT.")
+        raise InputError(f"{path} lacks {', '.join(missing)}: give the config.json of a BERT.")
     known = {name: content[name] for name in (*_REQUIRED, *_OPTIONAL) if name in content}
     try:
         return structure(BertConfig, known, "config")
-    except ValueError as error:
-        raise ValueError(f"{path} does not describe a BERT model: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path} does not describe a BERT model: {error}") from error
 
 
 def merge_config(user: BertConfig, checkpoint: BertConfig) -> BertConfig:
@@ -96,7 +97,7 @@ def merge_config(user: BertConfig, checkpoint: BertConfig) -> BertConfig:
     for field in fields(BertConfig):
         wish, fact = getattr(user, field.name), getattr(checkpoint, field.name)
         if field.name not in own and wish != fact and wish != field.default:
-            raise ValueError(
+            raise InputError(
                 f"BertConfig.{field.name} is {wish} but '{user.pretrained}' has {fact}: leave it "
                 "out, for the architecture comes from the pretrained model."
             )
@@ -120,13 +121,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             state = read_torch(path)
     except Exception as error:  # the restricted unpickler lets through whatever garbage causes
-        raise ValueError(
+        raise InputError(
             f"{path} is damaged or is no plain weights file: save the model's state dict again."
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items()
     ):
-        raise ValueError(f"{path} must hold a state dict, that is, tensors by name.")
+        raise InputError(f"{path} must hold a state dict, that is, tensors by name.")
     kept = {
         _translate(name): tensor
         for name, tensor in state.items()
@@ -134,7 +135,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
     strange = sorted(name for name, tensor in kept.items() if not is_weights(tensor))
     if strange:
-        raise ValueError(f"{path} has no plain numbers for {_list(strange)}.")
+        raise InputError(f"{path} has no plain numbers for {_list(strange)}.")
     return kept
 
 
@@ -155,13 +156,13 @@ def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Pat
     """
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
-        raise ValueError(
+        raise InputError(
             f"{path} does not fit the BERT of its config.json: missing {_list(missing)}, "
             f"unexpected {_list(unexpected)}; give the weights of a plain BERT."
         )
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
-            raise ValueError(
+            raise InputError(
                 f"{path} has {name} of shape {list(tensor.shape)} where its config.json says "
                 f"{list(own[name].shape)}: give weights and config.json of one model."
             )

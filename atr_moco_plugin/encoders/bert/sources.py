@@ -11,6 +11,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from atr_moco_plugin.errors import InputError, MissingFileError
+
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -32,13 +34,13 @@ def find_folder(name_or_path: str, wanted: Sequence[str]) -> Path | None:
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         if not any((folder / name).is_file() for name in wanted):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"The folder {name_or_path} holds none of {', '.join(wanted)}: "
                 "give the folder that a model was saved to."
             )
         return folder
     if folder.is_absolute() or name_or_path.startswith((".", "~")):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There is no folder {name_or_path}: correct the path, or give the name of a pip "
             "package or of a Hugging Face model."
         )
@@ -55,7 +57,7 @@ def _package_folder(name: str, wanted: Sequence[str]) -> Path | None:
     found = {Path(str(file.locate())) for file in files if file.name in wanted}
     folders = sorted({path.parent for path in found if path.is_file()})
     if len(folders) > 1:
-        raise ValueError(
+        raise InputError(
             f"The package {name} carries {len(folders)} model folders: give the path of one, "
             f"such as {folders[0]}."
         )
@@ -82,7 +84,7 @@ def find_weights(name_or_path: str, sha256: str | None = None) -> Path:
     else:
         weights = next(folder / name for name in WEIGHT_FILES if (folder / name).is_file())
     if not weights.with_name(CONFIG_FILE).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{weights.parent} holds {weights.name} but no {CONFIG_FILE}: save both into one "
             "folder."
         )
@@ -92,7 +94,7 @@ def find_weights(name_or_path: str, sha256: str | None = None) -> Path:
             while block := file.read(1 << 20):
                 digest.update(block)
         if digest.hexdigest() != sha256.lower():
-            raise ValueError(
+            raise InputError(
                 f"{weights} has SHA-256 {digest.hexdigest()} but {sha256.lower()} is expected: "
                 "fetch the file again or correct sha256."
             )
@@ -107,7 +109,7 @@ def _download(name: str) -> Path:
         except EntryNotFoundError:
             return Path(hf_hub_download(name, WEIGHT_FILES[1]))
     except (EntryNotFoundError, OSError, ValueError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The BERT weights '{name}' are neither a local folder, nor an installed pip package "
             "with model files, nor to be had from the Hugging Face Hub "
             f"({type(error).__name__}): download them where there is a network and give the local "

@@ -12,6 +12,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.config import structure
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.plugins import load_complete
 
 
@@ -41,7 +42,7 @@ class CriterionSection(SupportsStructure):
             return
         try:
             known = {x.name for x in fields(self.kind.config_class)}
-        except ValueError:
+        except InputError:
             return  # `structure` says what is wrong with the name
         merged = default.config.items()
         self.config = {k: v for k, v in self.config.items() if k in known or (k, v) not in merged}
@@ -56,7 +57,7 @@ class CriterionSection(SupportsStructure):
             )
         try:
             self.config = self._structured()
-        except ValueError as ex:
+        except InputError as ex:
             raise RecipeError(str(ex)) from None
 
     def _structured(self) -> object:
@@ -88,7 +89,7 @@ class CriterionSection(SupportsStructure):
         criterion = self.kind(model, self._structured())
         for name in ("model", "temperature"):
             if not hasattr(criterion, name):
-                raise ValueError(
+                raise InputError(
                     f"The criterion {self.name!r} has no `{name}` once it is built; "
                     "docs/plugins.md says what a criterion offers."
                 )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from fairseq2.error import OperationalError
 from fairseq2.recipe.error import RecipeConfigParseError, RecipeError
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.compat import ModelFileError
 
 
@@ -20,7 +21,7 @@ def one_line_errors() -> Iterator[None]:
     command line prints as one line with exit status 2."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as ex:
+    except InputError as ex:
         raise RecipeError(" ".join(str(ex).split())) from None
 
 

@@ -26,6 +26,7 @@ from atr_moco_plugin.data.batch import Tokenize
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loader import PairLoader
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.compat import (
     Task,
     TrainRecipe,
@@ -289,5 +290,5 @@ def make_hooks(
         try:
             hooks[name] = load("hooks", name)(criterion.queues, path, **(options or {}))
         except TypeError as ex:
-            raise ValueError(f"`hooks.{name}` is not valid: {ex}.") from ex
+            raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
     return hooks

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import (
     RetrievalModel,
     RetrievalModelConfig,
@@ -136,7 +137,7 @@ def read_model_config(run: Path) -> dict[str, Any]:
         raise RecipeError(f"{file} cannot be read; it may be half-written.") from None
     try:
         if not isinstance(values, dict):
-            raise ValueError("it is not an object.")
+            raise InputError("it is not an object.")
         model_config(values)
     except ValueError as ex:
         raise RecipeError(f"{file} does not describe a model: {ex}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.export import export_main
 from atr_moco_plugin.hosts.laion_clap.launch import prepare
 from atr_moco_plugin.hosts.laion_clap.options import help_text
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
             print(help_text(argv))
             return 0
         launch = prepare(argv)
-    except ValueError as ex:
+    except InputError as ex:
         print(f"error: {ex}", file=sys.stderr)
         return 1
     return launch.run()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import caption_id, clip_id, stable_digest
 
 _KEYS = ("__url__", "__key__", "raw_text")
@@ -33,7 +34,7 @@ def batch_ids(batch: Mapping[str, Any], device: torch.device | str) -> tuple[Ten
     """
     missing = [key for key in _KEYS if key not in batch]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"The batch has no {', '.join(missing)}, which tell positives from negatives; train on "
             "tars (--dataset-type webdataset)."
         )

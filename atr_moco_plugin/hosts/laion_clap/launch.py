@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap import decode
 from atr_moco_plugin.hosts.laion_clap.epoch import follow_epoch
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
@@ -81,7 +82,7 @@ def prepare(argv: Sequence[str]) -> Launch:
     check_theirs(args)
     check_hub_files(args.tmodel)
     if args.resume is not None and not (os.path.isfile(args.resume) and has_criterion(args.resume)):
-        raise ValueError(
+        raise InputError(
             f"--resume {args.resume} is not a checkpoint of a training with this launcher; start "
             "from other CLAP weights with --pretrained."
         )

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.towers import TEXT_MODELS
 from atr_moco_plugin.plugins import available, load
@@ -60,7 +61,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         if options[name] is not None
     }
     if values.rank_every < 1:
-        raise ValueError(f"--rank-every is {values.rank_every}, expected 1 or more.")
+        raise InputError(f"--rank-every is {values.rank_every}, expected 1 or more.")
     return (
         Options(
             criterion_class=criterion_class,
@@ -96,11 +97,11 @@ def check_theirs(args: argparse.Namespace) -> None:
         ("trace", "compiles the model without the criterion; leave it out"),
     ):
         if getattr(args, name):
-            raise ValueError(f"--{name.replace('_', '-')} {reason}.")
+            raise InputError(f"--{name.replace('_', '-')} {reason}.")
     if args.precision == "fp16":
-        raise ValueError("--precision fp16 leaves the weights in half precision; take amp or fp32.")
+        raise InputError("--precision fp16 leaves the weights in half precision; take amp or fp32.")
     if args.tmodel not in TEXT_MODELS:
-        raise ValueError(
+        raise InputError(
             f"--tmodel is {args.tmodel}, but the criterion needs token states of "
             f"{' or '.join(TEXT_MODELS)}."
         )

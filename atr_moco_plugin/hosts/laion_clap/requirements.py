@@ -13,6 +13,8 @@ from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
 
+from atr_moco_plugin.errors import InputError
+
 # Names of the Hub, and for each the sets of files of which one must be there.
 _TOKENIZERS = {
     "bert-base-uncased": (("vocab.txt",), ("tokenizer.json",)),
@@ -32,12 +34,12 @@ def find_laion_clap() -> Path:
     """
     spec = find_spec("laion_clap")
     if spec is None or spec.origin is None:
-        raise ValueError(
+        raise InputError(
             "laion_clap is not installed; run `pip install laion-clap torchvision` (it needs "
             "numpy below 2)."
         )
     if find_spec("torchvision") is None:
-        raise ValueError(
+        raise InputError(
             "torchvision is missing, which laion_clap imports and does not declare; install the "
             "release that belongs to your torch, such as torchvision 0.24 for torch 2.9."
         )
@@ -63,7 +65,7 @@ def check_hub_files(text_model: str | None = None) -> None:
         return
     files = ", ".join(f"{name} ({wanted[name]})" for name in missing)
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub does not answer"
-    raise ValueError(
+    raise InputError(
         f"laion_clap loads {files} from the Hugging Face Hub, but {why} and the cache "
         f"{constants.HF_HUB_CACHE} has not got them; download them once on a machine with a "
         f"network (`hf download {missing[0]}` and so on), copy that cache here, point HF_HOME to "

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.model import POSITION_IDS, is_own
 
 _EXPECTED = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
@@ -55,19 +56,19 @@ def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     state = _read(path)
     if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
-        raise ValueError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
+        raise InputError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
     return {name: value for name, value in state.items() if not is_own(name)}
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file; expected {_EXPECTED}.")
+        raise InputError(f"{path} is not a file; expected {_EXPECTED}.")
     try:
         with numpy_scalars():
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as ex:
         reason = str(ex).strip().splitlines()[0]
-        raise ValueError(f"{path} cannot be read as {_EXPECTED}: {reason}") from ex
+        raise InputError(f"{path} cannot be read as {_EXPECTED}: {reason}") from ex
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
     return {name.removeprefix("module."): value for name, value in state.items()}
 
@@ -81,7 +82,7 @@ def load_clap(clap: nn.Module, weights: dict[str, Tensor]) -> None:
     try:
         clap.load_state_dict({k: v for k, v in weights.items() if k != POSITION_IDS})
     except RuntimeError as ex:
-        raise ValueError(
+        raise InputError(
             "The weights of --pretrained do not fit the model; --amodel, --tmodel and "
             f"--enable-fusion must be those they were trained with. {ex}"
         ) from ex

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.metrics import TRAINING_ARGUMENTS
 from atr_moco_plugin.hosts.transformers.model import TrainerModel
 from atr_moco_plugin.hosts.transformers.safety import make_guard
@@ -57,17 +58,17 @@ class MocoCallback(TrainerCallback):
             )
         labels = TRAINING_ARGUMENTS["label_names"]
         if trainer.compute_metrics is not None and trainer.label_names != labels:
-            raise ValueError(
+            raise InputError(
                 f"TrainingArguments.label_names is {trainer.label_names}, but Trainer computes "
                 f"metrics only with {labels}: pass **TRAINING_ARGUMENTS."
             )
         if trainer.args.world_size > 1 and not trainer.args.accelerator_config.even_batches:
-            raise ValueError(
+            raise InputError(
                 "accelerator_config.even_batches is off, so that ranks would have different numbers "
                 "of batches, and one would wait for the others forever: leave it on."
             )
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError(
+            raise InputError(
                 "The momentum copies follow whole weights, which FSDP and DeepSpeed take apart: "
                 "leave `fsdp` and `deepspeed` out and train with DDP."
             )
@@ -91,7 +92,7 @@ class MocoCallback(TrainerCallback):
     ) -> None:
         """Check how the run was started, guard its optimizer, and open ``rank.jsonl``."""
         if args.n_gpu > 1:
-            raise ValueError(
+            raise InputError(
                 f"Trainer would spread one process over {args.n_gpu} GPUs (DataParallel), whose "
                 "replicas lose what they enqueue: start one process a GPU with torchrun or "
                 "accelerate launch, or show one GPU in CUDA_VISIBLE_DEVICES."

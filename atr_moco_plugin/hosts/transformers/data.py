@@ -14,6 +14,7 @@ from transformers import ClapFeatureExtractor, PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.safety.names import name_clips_of
 
 _FIELDS = ("audio", "caption", "clip_id", "caption_id")
@@ -101,7 +102,7 @@ class ClapCollator:
         """
         for name in _FIELDS:
             if any(name not in example for example in examples):
-                raise ValueError(
+                raise InputError(
                     f"An example has no {name!r}: ClapCollator needs {', '.join(_FIELDS)}. If the "
                     "data set has it, Trainer dropped the column: pass **TRAINING_ARGUMENTS."
                 )

@@ -19,6 +19,7 @@ from transformers import ClapModel
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc, contrastive_loss, positive_pairs
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.towers import ClapAudioTower, ClapTextTower, TowerPair
 from atr_moco_plugin.plugins import load
@@ -56,7 +57,7 @@ class TrainerModel(nn.Module):
         self._audio_inputs = _arguments(model.audio)
         self._text_inputs = _arguments(model.text)
         if shared := self._audio_inputs & self._text_inputs:
-            raise ValueError(
+            raise InputError(
                 f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
                 "`forward` differently, since the batch has one entry for each."
             )
@@ -113,7 +114,7 @@ class TrainerModel(nn.Module):
     def _split(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         for name in inputs:
             if name not in self._audio_inputs | self._text_inputs:
-                raise ValueError(
+                raise InputError(
                     f"The batch has {name!r}, but the audio tower takes "
                     f"{', '.join(sorted(self._audio_inputs))} and the text tower "
                     f"{', '.join(sorted(self._text_inputs))}: leave it out in the collator."

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from atr_moco_plugin.checkpoints import problem_in
+from atr_moco_plugin.errors import InputError
 
 _PARTS = ("*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
@@ -42,7 +43,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
         problem = problem or f"{folder} {found}"
         warnings.warn(f"{folder} {found}; it is passed over.", stacklevel=2)
     if problem:
-        raise ValueError(
+        raise InputError(
             f"{output_dir} has checkpoints, but training cannot go on from any of them "
             f"({problem}); move them away to begin anew."
         )

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch.optim import Optimizer
 from transformers import Trainer
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.resume import last_checkpoint, newest_first
 from atr_moco_plugin.safety.finite import FiniteGuard, by_number, not_finite
 
@@ -42,7 +43,7 @@ def last_good(output_dir: Path, sound: bool) -> str:
     """
     try:
         last = last_checkpoint(output_dir)
-    except ValueError as ex:
+    except InputError as ex:
         return str(ex)
     if last is None:
         return f"Nothing was saved in {output_dir} yet."

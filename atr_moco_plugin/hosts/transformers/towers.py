@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import ClapModel
 
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import unit_norm
 from atr_moco_plugin.model import RetrievalModel
 
@@ -44,7 +45,7 @@ class ClapAudioTower(nn.Module):
             ValueError: ``is_longer`` is missing where it is needed.
         """
         if self._fuses_crops and is_longer is None:
-            raise ValueError(
+            raise InputError(
                 "This ClapModel fuses several crops of a clip (`enable_fusion`) and needs "
                 "`is_longer`: take the feature extractor that belongs to it."
             )

@@ -1,0 +1,19 @@
+"""Errors that are a user's to mend, told apart from bugs."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A file, a configuration or an argument that cannot be used.
+
+    The message is one sentence for the user: it names the file, row or key, what was expected and
+    what to do. Command lines print it alone. Every other exception keeps its traceback, because it
+    is a bug, of this package or of a plugin. A plugin raises this class for a user's mistakes.
+    """
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that a user named and that is not there."""
+
+    # `OSError` would show an errno, and takes one argument for none.
+    __str__ = ValueError.__str__
