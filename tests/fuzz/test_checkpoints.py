@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from atr_moco_plugin.encoders.beats import BeatsEncoder
 from atr_moco_plugin.encoders.beats.checkpoint import read_checkpoint
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
+from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.tokenizer import load_tokenizer, train_wordpiece
 
 FUZZ = settings.get_profile("fuzz")
-ERRORS = (ValueError, FileNotFoundError)
+ERRORS = (InputError, MissingFileError)
 BEATS = Path(__file__).resolve().parents[1] / "fixtures" / "beats_tiny_ssl.safetensors"
 TINY_BERT = BertConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,

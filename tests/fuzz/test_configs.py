@@ -18,6 +18,7 @@ from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.data.registry import DATASETS
 from atr_moco_plugin.encoders.beats import BeatsConfig
 from atr_moco_plugin.encoders.bert import BertConfig
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import RetrievalModelConfig, model_config
 from atr_moco_plugin.spec_augment import SpecAugmentConfig
 
@@ -59,7 +60,7 @@ def options(draw: st.DrawFn) -> tuple[type, dict[str, Any]]:
 @given(options())
 def test_options_of_a_part(attempt: Any, case: tuple[type, dict[str, Any]]) -> None:
     config_class, values = case
-    attempt(lambda: structure(config_class, values, "part"), (ValueError,), "`part")
+    attempt(lambda: structure(config_class, values, "part"), (InputError,), "`part")
 
 
 MODEL_KEYS = ["audio", "text", "head", "embed_dim", "audio_pooling", "spec_augment"]
@@ -68,7 +69,7 @@ MODEL_KEYS = ["audio", "text", "head", "embed_dim", "audio_pooling", "spec_augme
 @FUZZ
 @given(st.dictionaries(st.one_of(st.sampled_from(MODEL_KEYS), odd_key), value, max_size=4))
 def test_a_model(attempt: Any, values: dict[str, Any]) -> None:
-    attempt(lambda: model_config(values), (ValueError,), "`", "Config.")
+    attempt(lambda: model_config(values), (InputError,), "`", "Config.")
 
 
 SECTIONS = {

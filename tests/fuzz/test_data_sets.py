@@ -22,6 +22,7 @@ from atr_moco_plugin.data.audio import read_audio
 from atr_moco_plugin.data.cache import read_entry
 from atr_moco_plugin.data.opening import read_headers
 from atr_moco_plugin.data.registry import DATASETS
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 FUZZ = settings.get_profile("fuzz")
 
@@ -166,7 +167,7 @@ def opens(attempt: Callable[..., Any], family: str, root: Path, **options: Any) 
                 dataset.clip_id(clip)
                 " ".join(clip.captions).encode()  # a tokenizer takes nothing else
 
-    attempt(use, (ValueError, FileNotFoundError), str(root), f"{family}: ")
+    attempt(use, (InputError, MissingFileError), str(root), f"{family}: ")
 
 
 NEEDED = ("file_name", "caption")
@@ -350,7 +351,7 @@ def test_sounds(folder: Path, attempt: Any, content: bytes, samples: int | None)
     path.write_bytes(content)
     ((seconds, problem),) = read_headers([str(path)])
     assert problem or 0.1 < seconds
-    waveform = attempt(lambda: read_audio(path, samples), (ValueError,), str(path))
+    waveform = attempt(lambda: read_audio(path, samples), (InputError,), str(path))
     if waveform is not None:
         assert np.isfinite(waveform).all() and waveform.dtype == np.float32
         assert samples is None or len(waveform) <= samples
