@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, relu
+from torch.nn.functional import conv1d, dropout, gelu, relu
 from torch.nn.utils.parametrizations import weight_norm
 
 from atr_moco_plugin.encoders.beats.attention import GatedSelfAttention
@@ -53,7 +53,7 @@ class BeatsTransformer(nn.Module):
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
             key_bias = _key_bias(mask, x.dtype)
         tokens = x.size(1)
-        positions = self.pos_conv(x.transpose(1, 2))[..., :tokens]  # an even kernel adds one
+        positions = self._convolve(x.transpose(1, 2))[..., :tokens]  # an even kernel adds one
         x = self.layer_norm(x + gelu(positions).transpose(1, 2))
         x = dropout(x, self.dropout, self.training)
         bias = self.relative_attention_bias
@@ -61,6 +61,18 @@ class BeatsTransformer(nn.Module):
         for layer in self.layers:
             x = layer(x, relative, key_bias)
         return x
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            positions: Tensor = self.pos_conv(x)
+            return positions
+        # In float32 on a CPU: with AMX, oneDNN 3.7 (torch 2.9) returns other numbers altogether in
+        # bfloat16 where a group has fewer than 16 channels.
+        conv = self.pos_conv[0]
+        with torch.autocast("cpu", enabled=False):
+            weight, bias = conv.weight.float(), conv.bias.float()
+            y = conv1d(x.float(), weight, bias, padding=conv.padding, groups=conv.groups)
+        return y.to(x.dtype)
 
 
 class BeatsLayer(nn.Module):
