@@ -32,6 +32,7 @@ from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.init import find_source, start_from
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY, leave_options_of_replaced_parts
 from atr_moco_plugin.hosts.fairseq2.optim import OPTIMIZER, RetrievalAdamWConfig
+from atr_moco_plugin.hosts.fairseq2.refused import refused
 
 
 @dataclass(kw_only=True)
@@ -259,6 +260,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     @override
     def validate(self) -> ValidationResult:
         result = ValidationResult()
+        for reason in refused(self.gang, self.trainer):
+            result.add_error(reason)
         schedule, steps = self.lr_scheduler.config, self.regime.num_steps
         if isinstance(schedule, CosineAnnealingLRConfig) and steps is not None:
             # fairseq2 would divide by zero in the last step; a run that ends within its warm-up is

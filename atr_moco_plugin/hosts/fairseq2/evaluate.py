@@ -28,6 +28,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import (
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog, one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.evaluate_task import Checkpoint, Evaluate
+from atr_moco_plugin.hosts.fairseq2.refused import check_attention
 from atr_moco_plugin.hosts.fairseq2.runs import (
     find_checkpoint,
     load_model,
@@ -82,6 +83,7 @@ class EvaluateRecipe(EvalRecipe):
         trained = read_config(run)
         model = build_model(model_config(read_model_config(run)))
         shards = read_state(checkpoint)
+        check_attention(model, config.common)
         load_model(model, shards, checkpoint)
         model.requires_grad_(False).eval()
         dataset = dataset_as(context, AudioTextDataset)

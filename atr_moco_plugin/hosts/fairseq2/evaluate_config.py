@@ -14,6 +14,7 @@ from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
+from atr_moco_plugin.hosts.fairseq2.refused import refused
 from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, read_config
 
 
@@ -84,6 +85,8 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     @override
     def validate(self) -> ValidationResult:
         result = ValidationResult()
+        for reason in refused(self.gang):
+            result.add_error(reason)
         if any(k < 1 for k in self.rerank_k):
             result.add_error(f"`rerank_k` is {self.rerank_k}, but holds numbers of 1 or more.")
         if self.batch_size < 1:

@@ -7,10 +7,12 @@ from dataclasses import asdict
 
 from fairseq2.nn.fsdp import FSDPWrapper
 from fairseq2.recipe.config import ModelSection
+from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import ConfigMerger
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import Module
 
+from atr_moco_plugin.hosts.fairseq2.layers import layer_stacks
 from atr_moco_plugin.model import PartConfig, RetrievalModelConfig
 
 FAMILY = "atr_retrieval"
@@ -111,7 +113,23 @@ def convert_state_dict(
 
 def apply_fsdp(criterion: Module, granularity: str, wrapper: FSDPWrapper) -> Module:
     """Shard each tower, online and momentum, as one unit; the small rest goes with the root. The
-    text encoder is one of its own, since the matching head of ``blip`` runs it again."""
+    text encoder is one of its own, since the matching head of ``blip`` runs it again.
+
+    Args:
+        criterion: a criterion around its model.
+        granularity: ``stack`` for these units, ``layer`` for each layer of BEATs and BERT as one
+            within them. An encoder with layers of another kind stays one unit.
+        wrapper: makes a module a unit, resharded after its forward pass as
+            ``trainer.fsdp.reshard_after_forward`` says; the root never is, since the backward pass
+            needs it first.
+
+    Raises:
+        RecipeError: for another granularity.
+    """
+    if granularity not in ("layer", "stack"):
+        raise RecipeError(
+            f"`trainer.fsdp.granularity` is {granularity}, but must be layer or stack."
+        )
     model = criterion.model
     for owner, name in (
         (model, "audio"),
@@ -121,8 +139,14 @@ def apply_fsdp(criterion: Module, granularity: str, wrapper: FSDPWrapper) -> Mod
         (criterion, "audio_m"),
         (criterion, "text_m"),
     ):
-        if hasattr(owner, name):
-            owner.register_module(name, wrapper(getattr(owner, name)))
+        if not hasattr(owner, name):
+            continue
+        part = getattr(owner, name)
+        if granularity == "layer" and part is not model.text:  # its encoder has them already
+            for stack in layer_stacks(part):
+                for number, layer in enumerate(stack):
+                    stack[number] = wrapper(layer)
+        owner.register_module(name, wrapper(part))
     sharded = wrapper(criterion, reshard_after_forward=False)
     if isinstance(sharded, FSDPModule) and not hasattr(sharded, "set_requires_grad_sync"):
         # fairseq2's `no_sync` calls it by this name, which no version of torch has.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.data.batch import Tokenize
-from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.dataset import AudioTextDataset, Relevance
 from atr_moco_plugin.data.loader import PairLoader
 from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.errors import InputError
@@ -47,6 +48,7 @@ from atr_moco_plugin.hosts.fairseq2.config import (
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
+from atr_moco_plugin.hosts.fairseq2.refused import check_attention
 from atr_moco_plugin.hosts.fairseq2.resume import Unchanged, settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.safety import make_guard
@@ -54,7 +56,11 @@ from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.skipped import SkippedClips
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.task import TrainAndEvaluate
-from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit, RetrievalTrainUnit
+from atr_moco_plugin.hosts.fairseq2.units import (
+    RetrievalEvalUnit,
+    RetrievalTrainUnit,
+    reported,
+)
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
@@ -85,6 +91,7 @@ class RetrievalRecipe(TrainRecipe):
         # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
         # thrown away again right after; this older hook is there in 0.7 too.
         config = self._config(context)
+        check_attention(model.module, config.common)
         settle(context.output_dir, checkpoint_dir(context), context.gangs)
         model.module.freeze()  # fairseq2 has made every parameter trainable
         if config.init == "pretrained":
@@ -142,9 +149,9 @@ class RetrievalRecipe(TrainRecipe):
             ),
             warn_after=(config.regime.num_steps or 1_000) // 2,
         )
-        valid_unit, valid_reader = eval_unit(
-            config.dataset.valid_split, rerank_k if config.evaluation.rerank_while_training else 0
-        )
+        valid_k = rerank_k if config.evaluation.rerank_while_training else 0
+        valid_unit, valid_reader = eval_unit(config.dataset.valid_split, valid_k)
+        check_score(config.regime.score_metric, valid_unit.relevance, reranks=valid_k > 0)
         trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
         stop = StopRequest(context.gangs)
         resolve = context.resolver.resolve
@@ -211,6 +218,28 @@ def make_tokenizer(
     if section.name is not None:
         return load_tokenizer(section.name)
     return train_wordpiece(list(captions), section.vocab_size)
+
+
+def check_score(metric: str | None, relevance: Relevance, *, reranks: bool) -> None:
+    """Refuse a score that no validation reports, over which the first one would fall.
+
+    Raises:
+        RecipeError: naming the key and what there is.
+    """
+    names = reported(relevance, reranks=reranks)
+    if metric is None or metric in names:
+        return
+    if metric in reported(relevance, reranks=True):
+        raise RecipeError(
+            f"`regime.score_metric` is {metric}, but validations do not re-rank; set "
+            "`evaluation.rerank_while_training=true`, with `evaluation.rerank_k` above 0 and a "
+            "criterion that trains the matching head."
+        )
+    near = get_close_matches(metric, sorted(names))
+    raise RecipeError(
+        f"`regime.score_metric` is {metric}, which no validation reports; choose a figure of "
+        f"metrics/valid.jsonl, such as {' or '.join(near or ['r_sum'])}."
+    )
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.registry import DATASETS
-from atr_moco_plugin.evaluation import retrieval_metrics
+from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.model import (
@@ -115,8 +115,16 @@ def _metrics() -> list[MetricDescriptor]:
     ]
     shown = {d.name for d in descriptors} | {"audio_rankme", "text_rankme"}
     return descriptors + [
-        # What has no descriptor would be written to the console too.
-        MetricDescriptor(name, name, 300, format_as_float, log=name in shown)
+        # What has no descriptor would be written to the console too. Any figure may be the score
+        # that the best checkpoint is chosen by, and of ranks alone a lower one is better.
+        MetricDescriptor(
+            name,
+            name,
+            300,
+            format_as_float,
+            log=name in shown,
+            higher_better="medr" not in name,
+        )
         for name in _all_figures()
         if name not in {d.name for d in descriptors}
     ]
@@ -125,7 +133,10 @@ def _metrics() -> list[MetricDescriptor]:
 def _all_figures() -> list[str]:
     """Names of everything that validation and the rank hook record."""
     ids, rows = torch.arange(2), torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-    retrieval = retrieval_metrics(torch.eye(2), ids, caption_ids=ids)
+    retrieval = {
+        **retrieval_metrics(torch.eye(2), ids, caption_ids=ids),
+        **relevance_metrics(torch.eye(2), torch.eye(2).bool()),
+    }
     rank = RankLogger.scalars(RankLogger({"audio": rows, "text": rows}).log(0))
     return [
         *retrieval,

@@ -19,6 +19,7 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
 from atr_moco_plugin.distributed import RanksDifferError
+from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.candidates import Cosines
 from atr_moco_plugin.evaluation.encode import CaptionBatches, Encoded, encode_text
 from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation, Relation
@@ -124,6 +125,22 @@ def relations(relevance: Relevance, device: Device) -> tuple[Relation, Relation 
     clips, ids = len(relevance.clips), relevance.caption_ids.to(device)
     strict = CaptionRelation(owner.to(device), clips)
     return strict, CaptionRelation(owner.to(device), clips, caption_ids=ids)
+
+
+def reported(relevance: Relevance, *, reranks: bool) -> set[str]:
+    """Names of the figures that a validation records, of which one may be the score.
+
+    Args:
+        relevance: of the validation split.
+        reranks: whether a validation re-ranks.
+    """
+    ids = torch.arange(2)
+    if relevance.caption_to_audio is None:
+        figures = relevance_metrics(torch.eye(2), torch.eye(2).bool())
+    else:
+        figures = retrieval_metrics(torch.eye(2), ids, caption_ids=ids)
+    again = {f"reranked_{name}" for name in figures} if reranks else set()
+    return {*figures, *again, *(f"{name}_rankme" for name in ("audio", "text"))}
 
 
 @final

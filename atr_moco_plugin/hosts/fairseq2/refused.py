@@ -1,0 +1,59 @@
+"""Keys of fairseq2's own sections that this package's models cannot honour.
+
+Each would be ignored, or would train something else than it says, so it is refused before data is
+opened. ``docs/fairseq2.md`` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fairseq2.models.transformer import SDPA
+from fairseq2.recipe.config import CommonSection, GangSection, TrainerSection
+from fairseq2.recipe.error import RecipeError
+from torch.nn import Module
+
+TORCH_ATTENTION = ("torch", "torch_math", "torch_mem_efficient", "torch_flash")
+"""Values of ``common.torch.default_sdpa`` that set what PyTorch's own attention, which the encoders
+of this package call, runs on."""
+
+
+def refused(gang: GangSection, trainer: TrainerSection | None = None) -> Iterator[str]:
+    """One sentence for each key that cannot be honoured.
+
+    Args:
+        gang: the section ``gang``.
+        trainer: the section ``trainer``, where the recipe has one.
+    """
+    if gang.tensor_parallel_size != 1:
+        yield (
+            f"`gang.tensor_parallel_size` is {gang.tensor_parallel_size}, but must be 1: the "
+            "encoders have no tensor parallelism, and processes would read the same clips twice."
+        )
+    if trainer is None:
+        return
+    if trainer.fsdp.version != "v2":
+        yield (
+            f"`trainer.fsdp.version` is {trainer.fsdp.version}, but must be v2: momentum copies "
+            "are sharded by parameter, as FSDP2 alone does."
+        )
+    if trainer.fsdp.granularity == "model":
+        yield (
+            "`trainer.fsdp.granularity` is model, but must be layer or stack: one unit of "
+            "everything would be whole on each process in every step; "
+            "`trainer.data_parallelism=ddp` does that with less traffic."
+        )
+
+
+def check_attention(model: Module, common: CommonSection) -> None:
+    """Refuse an attention of fairseq2's that no module of the model is made of.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    variant = common.torch.default_sdpa
+    if variant not in TORCH_ATTENTION and not any(isinstance(x, SDPA) for x in model.modules()):
+        raise RecipeError(
+            f"`common.torch.default_sdpa` is {variant}, but the encoders of this run call PyTorch's "
+            f"attention and would ignore it; set one of {', '.join(TORCH_ATTENTION)}."
+        )
