@@ -15,6 +15,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import unit_norm
 from atr_moco_plugin.plugins import load, load_complete
 from atr_moco_plugin.pooling import MeanPooling, PoolingKind, build_pooling
+from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.spec_augment import SpecAugmentConfig, spec_augment
 
 
@@ -72,7 +73,8 @@ class AudioTower(nn.Module):
     augmented image.
 
     Args:
-        encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width``. It may have
+        encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width`` and a
+            ``sample_rate``, the Hz of the waveforms that it takes. It may have
             ``features(waveforms, lengths)``, whose result it then takes for the waveforms.
         embed_dim: size d of the embedding.
         pooling: ``mean``, ``attention`` or ``cls``.
@@ -81,7 +83,8 @@ class AudioTower(nn.Module):
             ``counts`` (the valid ones of each row), as those of BEATs are.
 
     Raises:
-        ValueError: if ``spec_augment`` is given and the encoder has no ``features``.
+        ValueError: if the encoder publishes no ``sample_rate``, or ``spec_augment`` is given and it
+            has no ``features``.
     """
 
     def __init__(
@@ -92,6 +95,11 @@ class AudioTower(nn.Module):
         spec_augment: SpecAugmentConfig | None = None,
     ) -> None:
         super().__init__()
+        kind = type(encoder)
+        check_sample_rate(
+            getattr(encoder, "sample_rate", None),
+            f"the audio encoder {kind.__module__}.{kind.__qualname__}",
+        )
         if spec_augment is not None and not hasattr(encoder, "features"):
             raise InputError(
                 f"`model.spec_augment` masks features, but {type(encoder).__name__} has no "
@@ -165,6 +173,11 @@ class RetrievalModel(nn.Module):
         fine-tuned BEATs: a host that makes every parameter trainable calls it afterwards."""
         for name in self._frozen:
             self.get_parameter(name).requires_grad_(False)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that the audio encoder takes: data are read at this rate."""
+        return self.audio.encoder.sample_rate
 
     @property
     def embed_dim(self) -> int:

@@ -19,9 +19,10 @@ import soxr
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader
+from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.encoders.beats.fbank import SAMPLE_RATE
 from benchmarks import harness
 from benchmarks.harness import Machine, Row
 
@@ -60,8 +61,9 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
     for suffix in ("wav", "flac"):
         with tempfile.TemporaryDirectory() as folder:
             clips = write_clips(Path(folder), suffix, count, seconds)
+            data = AudioTextDataset("loading", {"train": clips})
             loader = PairLoader(
-                AudioTextDataset("loading", {"train": clips}), "train", tokenize,
+                data.read_with(AudioReader(SAMPLE_RATE)), "train", tokenize,
                 min(BATCH_SIZE, count // 2), max_seconds=seconds, shuffle=False, seed=0,
                 drop_last=True, num_workers=WORKERS,
             )  # fmt: skip

@@ -167,7 +167,7 @@ def measure_manifest(path: Path, workers: int) -> dict[str, float]:
     meter.memory("dataset")
     meter.seconds("summary", dataset.summary)
     meter.figures["pickled"] = len(meter.seconds("pickle", lambda: pickle.dumps(dataset)))
-    dataset.read_with(Silence())
+    dataset.read_with(Silence(16_000))
 
     def make_loader() -> PairLoader:
         return PairLoader(

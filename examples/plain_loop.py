@@ -13,7 +13,7 @@ import torch
 from torch.optim import AdamW
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.data import PairLoader, ToyConfig, iterate_audio, open_toy
+from atr_moco_plugin.data import AudioReader, PairLoader, ToyConfig, iterate_audio, open_toy
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.model import build_model, model_config
 from atr_moco_plugin.optim import parameter_groups
@@ -25,7 +25,6 @@ torch.manual_seed(0)
 data = open_toy(ToyConfig(num_train=200, num_valid=50, num_test=1, single_share=1, cache=True))
 tokenizer = train_wordpiece([text for clip in data.clips("train") for text in clip.captions])
 tokens = partial(tokenize, tokenizer, max_tokens=32)
-loader = PairLoader(data, "train", tokens, 32, max_seconds=4, shuffle=True, seed=0, drop_last=True)
 
 audio = dict(embed_dim=48, encoder_layers=2, encoder_embed_dim=48, encoder_ffn_embed_dim=96,
              encoder_attention_heads=2, conv_pos=16, conv_pos_groups=4)  # fmt: skip
@@ -33,6 +32,8 @@ text = dict(vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=2, num_
             intermediate_size=96, initializer_range=0.14)  # fmt: skip
 parts = {"audio": {"name": "beats", "config": audio}, "text": {"name": "bert", "config": text}}
 model = build_model(model_config({**parts, "embed_dim": 64}))
+data.read_with(AudioReader(model.sample_rate))
+loader = PairLoader(data, "train", tokens, 32, max_seconds=4, shuffle=True, seed=0, drop_last=True)
 criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=512, queue_warmup_steps=40, momentum=0.9))
 optimizer = AdamW(parameter_groups(criterion, weight_decay=0.05), lr=2e-3)
 rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=5)

@@ -157,7 +157,7 @@ def test_the_momentum_tower_sees_the_clip_whole(tiny_model: Any, tiny_batch: Any
 
 def test_it_needs_an_encoder_with_features() -> None:
     class Plain(torch.nn.Module):
-        width = 4
+        width, sample_rate = 4, 16_000
 
     AudioTower(Plain(), 8, "mean")
     with pytest.raises(ValueError, match=r"`model.spec_augment` masks features, but Plain has no"):

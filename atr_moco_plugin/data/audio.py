@@ -1,4 +1,8 @@
-"""Audio files to 16 kHz mono float32, whole or in part, and waveforms to a bounded length.
+"""Audio files to mono float32 at a model's sampling rate, whole or in part, and waveforms to a
+bounded length.
+
+The rate belongs to the audio encoder, which publishes it as ``sample_rate``. A file is resampled
+once, from its own rate straight to that one.
 
 Long files: evaluation keeps the first samples, training a random run of them; only that part is
 decoded. Short files are returned as they are, and padded and masked in a batch, never repeated.
@@ -24,19 +28,17 @@ from atr_moco_plugin.data.decode import (
 from atr_moco_plugin.data.source import Source
 from atr_moco_plugin.errors import InputError
 
-SAMPLE_RATE = 16_000
-"""Samples a second of every waveform in this package."""
+MIN_SECONDS = 0.175
+"""Shortest clip: one patch of BEATs, 16 frames of 25 ms, 10 ms apart."""
 
-MIN_SAMPLES = 2_800
-"""Shortest clip, one patch of BEATs: 16 frames of 25 ms, 10 ms apart (0.175 s)."""
-
-_MARGIN = SAMPLE_RATE // 20
-"""Output samples decoded on either side of a crop, so that the resampling filter sees what it would
-see in the whole file."""
+_MARGIN = 800
+"""Samples at the lower of the two rates that are decoded on either side of a crop, so that the
+resampling filter, whose length is a number of them, sees what it would see in the whole file."""
 
 
 def read_audio(
     source: Source,
+    sample_rate: int,
     samples: int | None = None,
     generator: torch.Generator | None = None,
     *,
@@ -44,11 +46,13 @@ def read_audio(
 ) -> NDArray[np.float32]:
     """Decode audio of any rate, channel count and subtype that the decoder reads.
 
-    Channels are averaged and the result is resampled (soxr, quality HQ). Samples of a file within
-    full scale are in about ``[-1, 1]``; a float file that exceeds it is returned as it is.
+    Channels are averaged and the result is resampled once (soxr, quality HQ), from the file's rate
+    to ``sample_rate``. Samples of a file within full scale are in about ``[-1, 1]``; a float file
+    that exceeds it is returned as it is.
 
     Args:
         source: a WAV, FLAC, Ogg, MP3, ... file, or the part of a file that is one.
+        sample_rate: of the result in Hz, the ``sample_rate`` of the audio encoder.
         samples: the most samples to return; ``None`` returns all. Of a longer file, soundfile
             decodes no more than these (in Ogg and MP3, all that comes before them as well). They
             differ from those of the whole file by rounding errors alone.
@@ -56,7 +60,7 @@ def read_audio(
         decoder: ``soundfile``, or ``torchcodec``.
 
     Returns:
-        ``[samples]`` float32 at 16 kHz; the file has at least :data:`MIN_SAMPLES`.
+        ``[samples]`` float32; the file lasts at least :data:`MIN_SECONDS`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -65,41 +69,48 @@ def read_audio(
     """
     name = str(source)
     if decoder == "torchcodec":
-        whole = check_length(to_16_khz(*read_with_torchcodec(source)), name)
+        whole, rate = read_with_torchcodec(source)
+        whole = resample(check_length(whole, rate, name), rate, sample_rate)
         return whole if samples is None else fit_length(whole, samples, generator)
     with opened(source) as file:
         check_complete(file, source)
         rate = file.samplerate
-        total = resampled_length(file.frames, rate)
-        if samples is None or total <= max(samples, MIN_SAMPLES):
-            whole = check_length(to_16_khz(read_frames(file, source), rate), name)
+        shortest = int(MIN_SECONDS * sample_rate)
+        total = resampled_length(file.frames, rate, sample_rate)
+        if samples is None or total <= max(samples, shortest):
+            whole = check_length(read_frames(file, source), rate, name)
+            whole = resample(whole, rate, sample_rate)
             return whole if samples is None else fit_length(whole, samples, generator)
         start, stop = window(total, samples, generator)
-        first, last, before = _span(start, stop, file.frames, rate)
-        part = to_16_khz(read_frames(file, source, first, last), rate)[before:][: stop - start]
-    if part.shape[0] < min(samples, MIN_SAMPLES):
+        first, last, before = _span(start, stop, file.frames, rate, sample_rate)
+        part = resample(read_frames(file, source, first, last), rate, sample_rate)
+        part = part[before:][: stop - start]
+    if part.shape[0] < min(samples, shortest):
         raise InputError(
-            f"{name}: ends before {start / SAMPLE_RATE:.3f} s, though its header says "
-            f"{total / SAMPLE_RATE:.3f} s; fetch it again or leave it out"
+            f"{name}: ends before {start / sample_rate:.3f} s, though its header says "
+            f"{total / sample_rate:.3f} s; fetch it again or leave it out"
         )
     return part
 
 
-def to_16_khz(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Resample ``[n]`` from ``rate`` Hz with soxr: linear phase, flat to 7.3 kHz, and what 16 kHz
-    cannot hold is below -100 dB."""
-    if rate == SAMPLE_RATE or not waveform.size:
+def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
+    """Resample ``[n]`` from ``rate`` to ``sample_rate`` Hz with soxr: linear phase, flat to 0.91 of
+    the lower rate's half, and what that rate cannot hold is below -100 dB."""
+    if rate == sample_rate or not waveform.size:
         return waveform
-    resampled: NDArray[np.float32] = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ")
+    resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
     return resampled
 
 
-def resampled_length(frames: int, rate: int) -> int:
-    """Samples at 16 kHz of ``frames`` samples at ``rate`` Hz: rounded, half up, as soxr does."""
-    return (2 * frames * SAMPLE_RATE + rate) // (2 * rate)
+def resampled_length(frames: int, rate: int, sample_rate: int) -> int:
+    """Samples at ``sample_rate`` Hz of ``frames`` samples at ``rate`` Hz: rounded, half up, as soxr
+    does."""
+    return (2 * frames * sample_rate + rate) // (2 * rate)
 
 
-def _span(start: int, stop: int, frames: int, rate: int) -> tuple[int, int, int]:
+def _span(
+    start: int, stop: int, frames: int, rate: int, sample_rate: int
+) -> tuple[int, int, int]:
     """What to decode for output samples ``[start, stop)``.
 
     It begins where a sample of the file and one of the output fall on the same time, so that the
@@ -108,26 +119,33 @@ def _span(start: int, stop: int, frames: int, rate: int) -> tuple[int, int, int]
     Returns:
         First sample of the file, one after the last, and output samples before ``start``.
     """
-    common = gcd(rate, SAMPLE_RATE)
-    ours, theirs = SAMPLE_RATE // common, rate // common
-    margin = 0 if rate == SAMPLE_RATE else -(-_MARGIN // ours)
+    common = gcd(rate, sample_rate)
+    ours, theirs = sample_rate // common, rate // common
+    # Both grids meet every `ours` samples of the output; the margin is a number of such meetings.
+    margin = 0 if rate == sample_rate else -(-_MARGIN // min(ours, theirs))
     begin = max(0, start // ours - margin)
     end = -(-stop // ours) + margin
     return begin * theirs, min(frames, end * theirs), start - begin * ours
 
 
-def check_length(waveform: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Return ``waveform`` ``[samples]`` if it is long enough to encode.
+def check_length(waveform: NDArray[np.float32], rate: int, name: str) -> NDArray[np.float32]:
+    """Return ``waveform`` ``[samples]``, at its own ``rate`` in Hz, if it is long enough to encode.
 
     Raises:
-        ValueError: if it is shorter than :data:`MIN_SAMPLES`; the message begins with ``name``.
+        ValueError: if it is shorter than :data:`MIN_SECONDS`; the message begins with ``name``.
     """
-    if waveform.shape[0] < MIN_SAMPLES:
+    if too_short(waveform.shape[0], rate):
         raise InputError(
-            f"{name}: lasts {waveform.shape[0] / SAMPLE_RATE:.3f} s, at least "
-            f"{MIN_SAMPLES / SAMPLE_RATE:.3f} s is needed; take it out of the data set"
+            f"{name}: lasts {waveform.shape[0] / rate:.3f} s, at least {MIN_SECONDS} s is needed; "
+            "take it out of the data set"
         )
     return waveform
+
+
+def too_short(frames: int, rate: int) -> bool:
+    """Whether ``frames`` samples at ``rate`` Hz last less than :data:`MIN_SECONDS`. What is not too
+    short before resampling is not after it, whatever the rates."""
+    return 1000 * frames < round(1000 * MIN_SECONDS) * rate
 
 
 def window(total: int, samples: int, generator: torch.Generator | None = None) -> tuple[int, int]:

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.errors import InputError
 
 
@@ -53,7 +52,10 @@ class AugmentConfig:
 
 
 def augment(
-    waveform: NDArray[np.float32], config: AugmentConfig, generator: torch.Generator
+    waveform: NDArray[np.float32],
+    config: AugmentConfig,
+    sample_rate: int,
+    generator: torch.Generator,
 ) -> NDArray[np.float32]:
     """Shift, add noise, invert and change the level, in this order.
 
@@ -63,6 +65,7 @@ def augment(
     Args:
         waveform: ``[n]`` float32, not written to.
         config: what to do.
+        sample_rate: of ``waveform``, in Hz.
         generator: a CPU generator. Equal states give equal results.
 
     Returns:
@@ -74,7 +77,7 @@ def augment(
     # Always as many draws, so that turning one change off does not alter the others.
     shift, chance, snr, sign, gain = torch.rand(5, generator=generator).tolist()
 
-    limit = min(round(config.shift_seconds * SAMPLE_RATE), wave.numel())
+    limit = min(round(config.shift_seconds * sample_rate), wave.numel())
     wave = wave.roll(round((2 * shift - 1) * limit))
     if chance < config.noise_probability:
         spread = config.noise_max_snr_db - config.noise_min_snr_db

@@ -20,7 +20,7 @@ class Example(NamedTuple):
     """One (clip, caption) pair, decoded and cropped.
 
     Attributes:
-        waveform: ``[samples]`` float32, 16 kHz mono.
+        waveform: ``[samples]`` float32 mono at the data set's rate.
         caption: the caption's text.
         clip_id: see :func:`atr_moco_plugin.ids.clip_id`.
         caption_id: see :func:`atr_moco_plugin.ids.caption_id`.
@@ -37,7 +37,7 @@ class PairBatch:
     """B pairs of a clip and a caption.
 
     Attributes:
-        waveforms: ``[B, samples]`` float32, 16 kHz mono, zeros after each clip's end.
+        waveforms: ``[B, samples]`` float32 mono, zeros after each clip's end.
         lengths: ``[B]`` int64, samples of each clip.
         input_ids: ``[B, L]`` int64 caption tokens.
         text_mask: ``[B, L]`` bool, ``True`` where a token is of the caption and not padding.

@@ -64,7 +64,7 @@ def entry_path(folder: Path, source: Source, *kind: str) -> Path:
     Args:
         folder: the cache's folder.
         source: a file or a part of one.
-        kind: what else decides about the samples, such as the decoder.
+        kind: what else decides about the samples, such as the decoder and the rate.
 
     Raises:
         FileNotFoundError: if there is no such file.

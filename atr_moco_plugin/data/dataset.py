@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import check_length, fit_length
+from atr_moco_plugin.data.audio import check_length, fit_length, resample
 from atr_moco_plugin.data.cache import Packed, pack, unpack
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
+from atr_moco_plugin.sample_rate import check_sample_rate
 
 RelevanceMode = Literal["clip", "label"]
 
@@ -86,21 +88,28 @@ _LEFT_OUT = {
 class AudioTextDataset:
     """Named splits of clips, and the way to their audio.
 
+    The sampling rate belongs to the model, so a data set has none before :meth:`read_with` says
+    one, and refuses to read: nothing is ever read at a rate that nobody asked for.
+
     Args:
         name: part of every clip id; give two different data sets two names.
         splits: split name to clips. A key may occur only once in the whole data set.
-        read: a clip to its waveform, ``[samples]`` float32 at 16 kHz mono. With worker processes
-            that are spawned it must be picklable. Where it has a method ``crop``, as
-            :class:`~atr_moco_plugin.data.reader.AudioReader` has, parts are asked of that.
+        read: a clip to its waveform, ``[samples]`` float32 mono, where clips are not files but
+            rendered; with worker processes that are spawned it must be picklable. ``None`` reads
+            ``clip.source`` as :class:`~atr_moco_plugin.data.reader.AudioReader` does.
+        read_rate: Hz of what ``read`` returns, required with it. It is resampled once to the rate
+            of :meth:`read_with`.
         relevance_mode: the default of :meth:`relevance`.
         seconds: total duration, where it is known.
         missing: clips that the data set lists and whose audio was not found.
         counts: the same and more by split, for the summary; of splits left without a clip too.
         cache: keep every waveform in memory after it was first loaded (16-bit where that is exact,
             else 32-bit). Worker processes have a cache each.
+        file_rates: how many files have which sampling rate, where headers were read; for a warning.
 
     Raises:
-        ValueError: if there is no clip, a key occurs twice, or a clip has no caption.
+        ValueError: if there is no clip, a key occurs twice, a clip has no caption, or ``read`` is
+            given without its rate.
     """
 
     def __init__(
@@ -109,11 +118,13 @@ class AudioTextDataset:
         splits: Mapping[str, Sequence[Clip]],
         *,
         read: Callable[[Clip], NDArray[np.float32]] | None = None,
+        read_rate: int | None = None,
         relevance_mode: RelevanceMode = "clip",
         seconds: float | None = None,
         missing: int = 0,
         counts: Mapping[str, Counts] | None = None,
         cache: bool = False,
+        file_rates: Mapping[int, int] | None = None,
     ) -> None:
         self.name = name
         self.splits: dict[str, ClipTable] = {
@@ -125,7 +136,12 @@ class AudioTextDataset:
         self.missing = missing
         self.counts: dict[str, Counts] = dict(counts or {})
         self.cache = cache
-        self._read = AudioReader() if read is None else read
+        self.file_rates: dict[int, int] = dict(file_rates or {})
+        self._read = read
+        self._read_rate = 0
+        if read is not None:
+            self._read_rate = check_sample_rate(read_rate, f"`read` of the data set {name!r}")
+        self._reader: AudioReader | None = None
         self._cached: dict[str, Packed] = {}
         self._check()
 
@@ -170,16 +186,69 @@ class AudioTextDataset:
         """The clip's 63-bit id."""
         return clip.clip_id(self.name)
 
-    def read_with(self, reader: AudioReader) -> None:
-        """Read files with another decoder or a cache; a data set that renders its clips keeps its
-        own way."""
-        if isinstance(self._read, AudioReader):
-            self._read = reader
+    def read_with(self, reader: AudioReader) -> AudioTextDataset:
+        """Say how audio is read, before any is: at which rate, and files with which decoder and
+        cache. Clips that are rendered are resampled to that rate.
+
+        Where most audio has a lower rate than the reader's, a warning says so: its upper bands are
+        empty.
+
+        Args:
+            reader: ``AudioReader(model.sample_rate)``, at least.
+
+        Returns:
+            This data set.
+
+        Raises:
+            ValueError: if audio is read at another rate already: two models do not share one open
+                data set.
+        """
+        if self._reader is None:
+            self._warn_of_lower_rates(reader.sample_rate)
+        elif self._reader.sample_rate != reader.sample_rate:
+            raise InputError(
+                f"{self.name} is read at {self._reader.sample_rate} Hz already, not at "
+                f"{reader.sample_rate} Hz; open the data set again for a model of another rate"
+            )
+        self._reader = reader
+        return self
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what :meth:`load` returns.
+
+        Raises:
+            ValueError: if :meth:`read_with` has not been called.
+        """
+        return self._said().sample_rate
+
+    def _said(self) -> AudioReader:
+        if self._reader is None:
+            raise InputError(
+                f"{self.name}: nobody has said at which sampling rate audio is read; call "
+                "`dataset.read_with(AudioReader(model.sample_rate))` first"
+            )
+        return self._reader
+
+    def _warn_of_lower_rates(self, sample_rate: int) -> None:
+        rates = self.file_rates
+        if self._read is not None:
+            rates = {self._read_rate: sum(len(clips) for clips in self.splits.values())}
+        total = sum(rates.values())
+        lower = {rate: number for rate, number in rates.items() if rate < sample_rate}
+        if 2 * sum(lower.values()) > total:
+            most = max(lower, key=lambda rate: lower[rate])
+            warnings.warn(
+                f"{self.name}: {sum(lower.values()):,} of {total:,} clips have a lower sampling "
+                f"rate than the model's {sample_rate} Hz (most {most} Hz): above half of theirs "
+                "the model hears nothing; take the original recordings, or an encoder of that rate",
+                stacklevel=3,
+            )
 
     def load(
         self, clip: Clip, samples: int | None = None, generator: torch.Generator | None = None
     ) -> NDArray[np.float32]:
-        """The clip's waveform, float32 at 16 kHz mono; do not write to it.
+        """The clip's waveform, float32 mono at :attr:`sample_rate`; do not write to it.
 
         Args:
             clip: a clip of this data set.
@@ -191,18 +260,28 @@ class AudioTextDataset:
             ``[n]``; a clip shorter than ``samples`` is returned as it is.
 
         Raises:
-            FileNotFoundError, ValueError: if the audio is missing, unreadable or too short.
+            FileNotFoundError, ValueError: if the audio is missing, unreadable or too short, or no
+                rate has been said.
         """
+        reader = self._said()
         cached = self._cached.get(clip.key)
         if cached is not None:
             waveform = unpack(cached)
-        elif samples is not None and not self.cache and hasattr(self._read, "crop"):
-            return self._read.crop(clip, samples, generator)
+        elif samples is not None and not self.cache and self._read is None:
+            return reader.crop(clip, samples, generator)
         else:
-            waveform = check_length(self._read(clip), f"{self.name} clip {clip.key!r}")
+            waveform = self._whole(clip, reader)
             if self.cache:
                 self._cached[clip.key] = pack(waveform, exact=True)
         return waveform if samples is None else fit_length(waveform, samples, generator)
+
+    def _whole(self, clip: Clip, reader: AudioReader) -> NDArray[np.float32]:
+        if self._read is None:
+            return reader(clip)
+        rendered = check_length(
+            self._read(clip), self._read_rate, f"{self.name} clip {clip.key!r}"
+        )
+        return resample(rendered, self._read_rate, reader.sample_rate)
 
     def summary(self) -> str:
         """One line: clips and captions a split, duration, shared captions, what was left out."""

@@ -19,12 +19,9 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.data.source import Source, open_source
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.sample_rate import RATES
 
 Decoder = Literal["soundfile", "torchcodec"]
-
-RATES = (1_000, 768_000)
-"""Lowest and highest sampling rate accepted, in Hz: a header that says otherwise is damaged, and
-resampling from 1 Hz would take 16,000 times the memory of the file."""
 
 MAX_HOURS = 3.0
 """Longest file that is decoded as a whole, at 48 kHz (at a higher rate accordingly less): 2 GB
@@ -79,7 +76,7 @@ def opened(source: Source) -> Iterator[soundfile.SoundFile]:
 
 
 def check_rate(rate: int, source: Source) -> None:
-    """Refuse a sampling rate outside of :data:`RATES`.
+    """Refuse a sampling rate outside of :data:`~atr_moco_plugin.sample_rate.RATES`.
 
     Raises:
         ValueError: naming the source.

@@ -53,7 +53,8 @@ class PairLoader(Iterator[PairBatch]):
     one; a new ``for`` loop over a finished epoch calls it itself.
 
     Args:
-        dataset: where clips come from.
+        dataset: where clips come from; it reads at the model's rate, see
+            :meth:`~atr_moco_plugin.data.dataset.AudioTextDataset.read_with`.
         split: the split to read.
         tokenize: ``list[str] -> (input_ids [B, L] int64, mask [B, L] bool)``.
         batch_size: pairs a batch on this rank.
@@ -80,8 +81,8 @@ class PairLoader(Iterator[PairBatch]):
         on_bad: called with the key of every unreadable clip and the reason, once for each.
 
     Raises:
-        ValueError: if the split does not exist or gives no batch, an argument is out of range, or
-            ``augment`` is given without ``shuffle``.
+        ValueError: if the split does not exist or gives no batch, an argument is out of range,
+            ``augment`` is given without ``shuffle``, or the data set has not been told a rate.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class PairLoader(Iterator[PairBatch]):
             split=split,
             tokenize=tokenize,
             batch_size=batch_size,
-            max_samples=max_samples(max_seconds),
+            max_samples=max_samples(max_seconds, dataset.sample_rate),
             shuffle=shuffle,
             seed=seed,
             rank=rank,
@@ -144,6 +145,7 @@ class PairLoader(Iterator[PairBatch]):
             "fingerprint": dataset.fingerprint(),
             "split": split,
             "batch_size": batch_size,
+            "sample_rate": dataset.sample_rate,
             "max_seconds": float(max_seconds),
             "shuffle": shuffle,
             "seed": seed,
@@ -267,7 +269,8 @@ class PairLoader(Iterator[PairBatch]):
         Raises:
             ValueError: if ``state`` is of other data or settings; the message names them.
         """
-        saved = state["settings"]
+        # Every run before there was a choice was at 16 kHz.
+        saved = {"sample_rate": 16_000, **state["settings"]}
         changed = [
             f"{name} was {saved.get(name)!r} and is {value!r}"
             for name, value in self._settings.items()
@@ -296,7 +299,7 @@ def iterate_audio(
     shorter one is followed by zeros that its length leaves out, never repeated.
 
     Args:
-        dataset: where clips come from.
+        dataset: where clips come from, at its ``sample_rate``.
         clips: those to decode.
         batch_size: clips a batch.
         max_seconds: longest waveform.
@@ -314,7 +317,7 @@ def iterate_audio(
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
     if num_workers < 0:
         raise InputError(f"num_workers must be at least 0, not {num_workers}")
-    samples = max_samples(max_seconds)
+    samples = max_samples(max_seconds, dataset.sample_rate)
     waveforms = _decode_ahead(dataset, clips, samples, batch_size, num_workers)
     while chosen := list(islice(waveforms, batch_size)):
         yield pad_waveforms(chosen)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
-from atr_moco_plugin.data.audio import MIN_SAMPLES, SAMPLE_RATE, resampled_length
+from atr_moco_plugin.data.audio import MIN_SECONDS, too_short
 from atr_moco_plugin.data.captions import CaptionTable, Recording
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
@@ -72,6 +74,7 @@ def assemble(
     splits: dict[str, ClipTable] = {}
     counts: dict[str, Counts] = {}
     broken: list[str] = []
+    rates: Counter[int] = Counter()
     for split, table in tables.items():
         found = [path for path in sources[split] if path is not None]
         headers = read_headers(found) if policy.check_audio else None
@@ -79,12 +82,14 @@ def assemble(
         for item, path in zip(table.recordings.values(), sources[split], strict=True):
             if path is None:
                 continue
-            seconds, problem = (0.0, "") if headers is None else next(headers)
-            if problem:
-                unreadable += 1
-                broken.append(f"{path}: {problem}")
-                continue
-            total += seconds
+            if headers is not None:
+                header = next(headers)
+                if header.problem:
+                    unreadable += 1
+                    broken.append(f"{path}: {header.problem}")
+                    continue
+                total += header.seconds
+                rates[header.rate] += 1
             clips.append(Clip(item.key, item.captions, path))
         if clips:
             splits[split] = clips
@@ -105,18 +110,32 @@ def assemble(
         missing=sum(c.missing for c in counts.values()),
         counts=counts,
         cache=policy.cache,
+        file_rates=rates,
     )
 
 
-def read_headers(paths: Sequence[str]) -> Iterator[tuple[float, str]]:
+class Header(NamedTuple):
+    """What the header of an audio file says.
+
+    Attributes:
+        seconds: its duration, ``nan`` where there is a problem.
+        rate: its sampling rate in Hz, 0 where there is a problem.
+        problem: what keeps the file from being decoded, or empty.
+    """
+
+    seconds: float
+    rate: int
+    problem: str
+
+
+def read_headers(paths: Sequence[str]) -> Iterator[Header]:
     """Read the headers of audio files, several at a time, and see whether the files are complete.
 
     Args:
         paths: the files.
 
     Yields:
-        For each file in order its duration in seconds and an empty string, or ``nan`` and what
-        keeps it from being decoded.
+        What each of the files has, in order.
     """
     jobs = [paths[start : start + _FILES_A_JOB] for start in range(0, len(paths), _FILES_A_JOB)]
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
@@ -124,16 +143,17 @@ def read_headers(paths: Sequence[str]) -> Iterator[tuple[float, str]]:
             yield from headers
 
 
-def _read_header(path: str) -> tuple[float, str]:
+def _read_header(path: str) -> Header:
     try:
         with opened(path) as file:
             check_complete(file, path)
             seconds = file.frames / file.samplerate
-            if resampled_length(file.frames, file.samplerate) >= MIN_SAMPLES:
-                return seconds, ""
-            return math.nan, f"lasts {seconds:.3f} s, less than {MIN_SAMPLES / SAMPLE_RATE:.3f} s"
+            if not too_short(file.frames, file.samplerate):
+                return Header(seconds, file.samplerate, "")
+            problem = f"lasts {seconds:.3f} s, less than {MIN_SECONDS} s"
     except (ValueError, OSError) as error:
-        return math.nan, str(error).removeprefix(f"{path}: ").split("; ")[0]
+        problem = str(error).removeprefix(f"{path}: ").split("; ")[0]
+    return Header(math.nan, 0, problem)
 
 
 def _check_disjoint(name: str, tables: Mapping[str, CaptionTable]) -> None:

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.augment import AugmentConfig, augment
 from atr_moco_plugin.data.batch import Example, PairBatch, Tokenize, UnfinishedBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
@@ -29,15 +28,15 @@ from atr_moco_plugin.ids import stable_digest
 CaptionMode = Literal["random", "all"]
 
 
-def max_samples(max_seconds: float) -> int:
-    """``max_seconds`` in samples at 16 kHz, rounded.
+def max_samples(max_seconds: float, sample_rate: int) -> int:
+    """``max_seconds`` in samples at ``sample_rate`` Hz, rounded.
 
     Raises:
         ValueError: if it is not positive.
     """
     if not max_seconds > 0:
         raise InputError(f"max_seconds must be positive, not {max_seconds}")
-    return max(1, round(max_seconds * SAMPLE_RATE))
+    return max(1, round(max_seconds * sample_rate))
 
 
 def epoch_order(size: int, *, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -183,7 +182,7 @@ class Batches(Dataset[Fetched]):
         waveform = self.dataset.load(clip, self.max_samples, generator)
         if self.augment is not None:
             changes = self._generator("augment", epoch, clip, column)
-            waveform = augment(waveform, self.augment, changes)
+            waveform = augment(waveform, self.augment, self.dataset.sample_rate, changes)
         return Example(
             waveform=waveform,
             caption=clip.captions[column],

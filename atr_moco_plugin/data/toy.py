@@ -17,10 +17,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.toy_captions import NUM_CAPTIONS, Event, Relation, Scene, describe, pick
-from atr_moco_plugin.data.toy_sounds import SOUNDS, synthesize
+from atr_moco_plugin.data.toy_sounds import SAMPLE_RATE, SOUNDS, synthesize
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
@@ -102,6 +101,7 @@ def open_toy(config: ToyConfig | None = None) -> AudioTextDataset:
         "toy" if config.seed == 0 else f"toy-{config.seed}",
         splits,
         read=ToyRenderer(config.seed),
+        read_rate=SAMPLE_RATE,
         seconds=CLIP_SECONDS * sum(sizes.values()),
         cache=config.cache,
     )
@@ -213,7 +213,7 @@ def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
     """Write every clip as a 16-bit WAV file, and a manifest, to listen to or to train from.
 
     Args:
-        dataset: any data set; the clips are written as its ``load`` gives them.
+        dataset: any data set; the clips are written as its ``load`` gives them, at its rate.
         folder: made if it is not there; audio goes to ``<folder>/<split>/<key>.wav``.
 
     Returns:
@@ -230,7 +230,7 @@ def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
             (folder / split).mkdir(exist_ok=True)
             for clip in clips:
                 name = f"{split}/{clip.key}.wav"
-                soundfile.write(folder / name, dataset.load(clip), SAMPLE_RATE, subtype="PCM_16")
+                soundfile.write(folder / name, dataset.load(clip), dataset.sample_rate, subtype="PCM_16")
                 padding = [""] * (most - len(clip.captions))
                 writer.writerow([name, *clip.captions, *padding, split])
     return manifest

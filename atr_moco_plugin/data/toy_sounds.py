@@ -12,7 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE
+SAMPLE_RATE = 16_000
+"""Hz at which the sounds are made, whatever rate they are then read at."""
 
 Wave = NDArray[np.float32]
 Synthesizer = Callable[[int, float, np.random.Generator], Wave]

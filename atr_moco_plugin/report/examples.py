@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE, fit_length
+from atr_moco_plugin.data.audio import fit_length
 from atr_moco_plugin.data.dataset import Clip, Relevance
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.report.files import write_atomically
@@ -159,6 +159,7 @@ def collect_examples(
     similarity: Tensor,
     relevance: Relevance,
     load: Load,
+    sample_rate: int,
     *,
     split: str = "valid",
     per_side: int = 4,
@@ -179,8 +180,9 @@ def collect_examples(
     Args:
         similarity: ``[A, C]``, clips by captions, larger is closer.
         relevance: of the same A clips and C captions.
-        load: a clip to its waveform, ``[samples]`` float32 at 16 kHz. A clip that it cannot read
+        load: a clip to its waveform, ``[samples]`` float32. A clip that it cannot read
             (``OSError``, ``ValueError``, ``RuntimeError``) is shown without sound.
+        sample_rate: of those waveforms, in Hz.
         split: the split's name.
         per_side: best retrievals of each direction, and worst ones.
         matrix_size: clips in the sample of similarities.
@@ -218,7 +220,7 @@ def collect_examples(
     return Examples(
         split=split,
         clips=len(relevance.clips),
-        sounds=tuple(_sound(relevance.clips[i], load, max_seconds) for i in sounds.items),
+        sounds=tuple(_sound(relevance.clips[i], load, sample_rate, max_seconds) for i in sounds.items),
         captions=tuple(relevance.captions[i] for i in captions.items),
         matrix=_matrix(scores, relevant, relevance, matrix_size, seed),
         **shown,
@@ -305,14 +307,14 @@ def _renumber(direction: Direction, queries: _Shown, items: _Shown) -> Direction
     return Direction(side(direction.best), side(direction.worst))
 
 
-def _sound(clip: Clip, load: Load, max_seconds: float) -> Sound:
+def _sound(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Sound:
     uri = note = None
     try:
         waveform = load(clip)
-        kept = fit_length(waveform, round(max_seconds * SAMPLE_RATE))
-        uri = sound_uri(kept)
+        kept = fit_length(waveform, round(max_seconds * sample_rate))
+        uri = sound_uri(kept, sample_rate)
         if len(kept) < len(waveform):
-            note = f"the first {max_seconds:g} s of {len(waveform) / SAMPLE_RATE:.1f} s"
+            note = f"the first {max_seconds:g} s of {len(waveform) / sample_rate:.1f} s"
     except (OSError, ValueError, RuntimeError) as ex:
         note = f"no sound: {' '.join(str(ex).split())}"
     return Sound(clip.key, clip.label, clip.captions, uri, note)

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 
 from atr_moco_plugin.data import decode
 from atr_moco_plugin.data.audio import (
-    MIN_SAMPLES,
-    SAMPLE_RATE,
+    MIN_SECONDS,
     fit_length,
     read_audio,
+    resample,
     resampled_length,
-    to_16_khz,
     window,
 )
 from atr_moco_plugin.data.source import FileSlice
+
+SAMPLE_RATE = 16_000
+MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
 
 
 def sine(frequency: float, rate: int, seconds: float) -> np.ndarray:
@@ -31,7 +33,7 @@ def sine(frequency: float, rate: int, seconds: float) -> np.ndarray:
 def test_a_16_khz_mono_file_is_returned_exactly(tmp_path: Path) -> None:
     wave = np.random.default_rng(0).uniform(-1, 1, 8000).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
-    read = read_audio(tmp_path / "a.wav")
+    read = read_audio(tmp_path / "a.wav", SAMPLE_RATE)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, wave)
 
@@ -53,7 +55,7 @@ def test_any_rate_channels_and_subtype(
     wave = sine(440, rate, 1.0)
     frames = np.stack([wave] * channels, axis=1)
     soundfile.write(tmp_path / name, frames, rate, subtype=subtype)
-    read = read_audio(tmp_path / name)
+    read = read_audio(tmp_path / name, SAMPLE_RATE)
     assert read.dtype == np.float32 and read.ndim == 1
     assert read.shape == (SAMPLE_RATE,)
     inner = slice(1600, 14400)
@@ -63,12 +65,13 @@ def test_any_rate_channels_and_subtype(
 def test_channels_are_averaged(tmp_path: Path) -> None:
     frames = np.stack([np.full(4000, 0.5), np.full(4000, -0.25)], axis=1)
     soundfile.write(tmp_path / "a.wav", frames, SAMPLE_RATE, subtype="FLOAT")
-    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), np.full(4000, 0.125, np.float32))
+    read = read_audio(tmp_path / "a.wav", SAMPLE_RATE)
+    np.testing.assert_array_equal(read, np.full(4000, 0.125, np.float32))
 
 
 def test_resampling_removes_what_16_khz_cannot_hold(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(12000, 48000, 1.0), 48000)
-    assert np.abs(read_audio(tmp_path / "a.wav")[1600:-1600]).max() < 0.01
+    assert np.abs(read_audio(tmp_path / "a.wav", SAMPLE_RATE)[1600:-1600]).max() < 0.01
 
 
 def bad_file(folder: Path, kind: str) -> Path:
@@ -131,19 +134,20 @@ def test_bad_files_are_named_in_one_sentence(
     # A crop of a damaged file is refused like the whole, wherever it lies.
     for samples in (None, MIN_SAMPLES):
         with pytest.raises(error, match=message) as caught:
-            read_audio(path, samples)
+            read_audio(path, SAMPLE_RATE, samples)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
 
 
 def test_the_shortest_clip_is_read(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(MIN_SAMPLES), SAMPLE_RATE)
-    assert read_audio(tmp_path / "a.wav").shape == (MIN_SAMPLES,)
+    assert read_audio(tmp_path / "a.wav", SAMPLE_RATE).shape == (MIN_SAMPLES,)
 
 
 def test_a_silent_clip_is_read(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", np.zeros((44_100, 2)), 44_100)
-    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac"), np.zeros(SAMPLE_RATE))
+    read = read_audio(tmp_path / "a.flac", SAMPLE_RATE)
+    np.testing.assert_array_equal(read, np.zeros(SAMPLE_RATE))
 
 
 def test_a_flac_that_is_damaged_in_the_middle_is_refused_or_read_to_its_end(tmp_path: Path) -> None:
@@ -153,14 +157,14 @@ def test_a_flac_that_is_damaged_in_the_middle_is_refused_or_read_to_its_end(tmp_
     data[100_000:150_000] = b"\0" * 50_000
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"a\.flac: is damaged after \d\.\d+ s"):
-        read_audio(path)
+        read_audio(path, SAMPLE_RATE)
 
 
 def test_a_few_samples_may_be_missing(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(16_000), SAMPLE_RATE)
     path.write_bytes(path.read_bytes()[:-2_000])
-    assert read_audio(path).shape == (15_000,)
+    assert read_audio(path, SAMPLE_RATE).shape == (15_000,)
 
 
 @pytest.mark.parametrize("size", [2**32 - 1, 2**31 - 1])
@@ -173,15 +177,15 @@ def test_a_wav_that_was_written_to_a_pipe_has_no_length_and_is_read(
     at = data.find(b"data") + 4
     data[at : at + 4] = size.to_bytes(4, "little")
     path.write_bytes(data)
-    assert read_audio(path).shape == (8_000,)
-    assert read_audio(path, 4_000).shape == (4_000,)
+    assert read_audio(path, SAMPLE_RATE).shape == (8_000,)
+    assert read_audio(path, SAMPLE_RATE, 4_000).shape == (4_000,)
 
 
 def test_of_a_truncated_ogg_what_is_there_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 96_000), 32_000)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    read = read_audio(path)
+    read = read_audio(path, SAMPLE_RATE)
     assert 10_000 < read.shape[0] < 40_000 and np.abs(read).max() > 0.1
 
 
@@ -192,10 +196,11 @@ def test_a_part_of_a_file_is_read_like_a_file(tmp_path: Path) -> None:
     data = file.getvalue()
     (tmp_path / "shard").write_bytes(b"before" + data + b"after")
     part = FileSlice(tmp_path / "shard", 6, len(data), "a.flac")
-    np.testing.assert_array_equal(read_audio(part), wave.astype(np.float32))
-    np.testing.assert_array_equal(read_audio(part, 3_000), wave[:3_000].astype(np.float32))
+    np.testing.assert_array_equal(read_audio(part, SAMPLE_RATE), wave.astype(np.float32))
+    crop = read_audio(part, SAMPLE_RATE, 3_000)
+    np.testing.assert_array_equal(crop, wave[:3_000].astype(np.float32))
     with pytest.raises(ValueError, match="shard, member a.flac: .* bytes, more than"):
-        read_audio(FileSlice(tmp_path / "shard", 0, 2**40, "a.flac"))
+        read_audio(FileSlice(tmp_path / "shard", 0, 2**40, "a.flac"), SAMPLE_RATE)
 
 
 CROPPED = [
@@ -219,14 +224,14 @@ def test_a_crop_equals_that_of_the_whole_file(
     path = tmp_path / name
     rng = np.random.default_rng(0)
     soundfile.write(path, rng.uniform(-0.5, 0.5, (int(rate * 4.0371), 2)), rate, subtype=subtype)
-    whole = read_audio(path)
-    np.testing.assert_array_equal(read_audio(path, whole.shape[0]), whole)
+    whole = read_audio(path, SAMPLE_RATE)
+    np.testing.assert_array_equal(read_audio(path, SAMPLE_RATE, whole.shape[0]), whole)
     for seed in range(6):
         samples = [3_000, 16_000, 40_001][seed % 3]
         for generator in (None, torch.Generator()):
             if generator is not None:
                 generator.manual_seed(seed)
-            crop = read_audio(path, samples, generator)
+            crop = read_audio(path, SAMPLE_RATE, samples, generator)
             if generator is not None:
                 generator.manual_seed(seed)
             expected = fit_length(whole, samples, generator)
@@ -240,9 +245,9 @@ RECORDING = Path(__file__).parents[3] / "shared/data/esc50-16k/audio/1-26806-A-1
 
 @pytest.mark.skipif(not RECORDING.is_file(), reason="the ESC-50 recordings are not here")
 def test_a_crop_of_a_vorbis_recording_is_exact() -> None:
-    whole = read_audio(RECORDING)
+    whole = read_audio(RECORDING, SAMPLE_RATE)
     for seed in range(40):
-        crop = read_audio(RECORDING, 16_000, torch.Generator().manual_seed(seed))
+        crop = read_audio(RECORDING, SAMPLE_RATE, 16_000, torch.Generator().manual_seed(seed))
         expected = fit_length(whole, 16_000, torch.Generator().manual_seed(seed))
         np.testing.assert_array_equal(crop, expected)
 
@@ -266,15 +271,16 @@ def test_a_crop_of_ten_minutes_decodes_seconds(
     monkeypatch.setattr(decode, "average", counted)
     start = time.perf_counter()
     crops = [
-        read_audio(tmp_path / name, 160_000, torch.Generator().manual_seed(k)) for k in range(3)
+        read_audio(tmp_path / name, SAMPLE_RATE, 160_000, torch.Generator().manual_seed(k))
+        for k in range(3)
     ]
     seconds = (time.perf_counter() - start) / 3
     assert 10 * rate <= sum(decoded) / 3 <= 10.2 * rate
     decoded.clear()
-    beginning = read_audio(tmp_path / name, 160_000)
+    beginning = read_audio(tmp_path / name, SAMPLE_RATE, 160_000)
     assert sum(decoded) <= 10.2 * rate
     start = time.perf_counter()
-    whole = read_audio(tmp_path / name)
+    whole = read_audio(tmp_path / name, SAMPLE_RATE)
     # A sixtieth is decoded; a tenth of the time allows for a busy machine.
     assert seconds < (time.perf_counter() - start) / 10
     for k, crop in enumerate(crops):
@@ -288,18 +294,18 @@ def test_a_file_of_hours_is_cropped_but_not_read_whole(
 ) -> None:
     monkeypatch.setattr(decode, "MAX_HOURS", 1 / 3600)
     soundfile.write(tmp_path / "a.wav", np.zeros(40_000), SAMPLE_RATE)
-    assert read_audio(tmp_path / "a.wav", 16_000).shape == (16_000,)
+    assert read_audio(tmp_path / "a.wav", SAMPLE_RATE, 16_000).shape == (16_000,)
     with pytest.raises(ValueError, match="a.wav: lasts more than"):
-        read_audio(tmp_path / "a.wav")
+        read_audio(tmp_path / "a.wav", SAMPLE_RATE)
     soundfile.write(tmp_path / "b.wav", np.zeros(16_000), SAMPLE_RATE)
-    assert read_audio(tmp_path / "b.wav").shape == (16_000,)
+    assert read_audio(tmp_path / "b.wav", SAMPLE_RATE).shape == (16_000,)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 3_000), st.sampled_from([8_000, 11_025, 22_051, 32_000, 44_100, 48_000]))
 def test_the_resampled_length_is_known_beforehand(frames: int, rate: int) -> None:
     wave = np.ones(frames, np.float32)
-    assert to_16_khz(wave, rate).shape == (resampled_length(frames, rate),)
+    assert resample(wave, rate, 16_000).shape == (resampled_length(frames, rate, 16_000),)
 
 
 def test_window() -> None:
@@ -379,16 +385,16 @@ def test_without_torchcodec_one_sentence_says_what_to_do(monkeypatch: pytest.Mon
 def test_torchcodec_agrees_with_soundfile(tmp_path: Path, name: str, atol: float) -> None:
     wave = np.stack([sine(440, 44_100, 2.0), 0.2 * sine(1000, 44_100, 2.0)], axis=1)
     soundfile.write(tmp_path / name, wave, 44_100)
-    ours = read_audio(tmp_path / name)
-    theirs = read_audio(tmp_path / name, decoder="torchcodec")
+    ours = read_audio(tmp_path / name, SAMPLE_RATE)
+    theirs = read_audio(tmp_path / name, SAMPLE_RATE, decoder="torchcodec")
     assert theirs.dtype == np.float32 and abs(len(ours) - len(theirs)) <= 1_024
     shared = min(len(ours), len(theirs))
     np.testing.assert_allclose(theirs[:shared], ours[:shared], atol=atol)
-    crop = read_audio(tmp_path / name, 8_000, decoder="torchcodec")
+    crop = read_audio(tmp_path / name, SAMPLE_RATE, 8_000, decoder="torchcodec")
     np.testing.assert_array_equal(crop, theirs[:8_000])
     data = (tmp_path / name).read_bytes()
     part = FileSlice(tmp_path / name, 0, len(data), name)
-    np.testing.assert_array_equal(read_audio(part, decoder="torchcodec"), theirs)
+    np.testing.assert_array_equal(read_audio(part, SAMPLE_RATE, decoder="torchcodec"), theirs)
 
 
 @pytest.mark.skipif(bool(TORCHCODEC), reason=TORCHCODEC)
@@ -398,6 +404,6 @@ def test_torchcodec_agrees_with_soundfile(tmp_path: Path, name: str, atol: float
 def test_torchcodec_names_bad_files_in_one_sentence(tmp_path: Path, kind: str) -> None:
     path = bad_file(tmp_path, kind)
     with pytest.raises((FileNotFoundError, ValueError)) as caught:
-        read_audio(path, decoder="torchcodec")
+        read_audio(path, SAMPLE_RATE, decoder="torchcodec")
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)

@@ -55,36 +55,36 @@ def test_it_is_finite_keeps_the_length_and_repeats(
     wave: np.ndarray, config: AugmentConfig, seed: int
 ) -> None:
     before = wave.copy()
-    result = augment(wave, config, seeded(seed))
+    result = augment(wave, config, 16_000, seeded(seed))
     assert result.dtype == np.float32 and result.shape == wave.shape
     assert np.isfinite(result).all()
     np.testing.assert_array_equal(wave, before)
-    np.testing.assert_array_equal(augment(wave, config, seeded(seed)), result)
+    np.testing.assert_array_equal(augment(wave, config, 16_000, seeded(seed)), result)
     if wave.size:
         peak = max(1.0, float(np.abs(wave).max()))
         assert float(np.abs(result).max()) <= peak * (1 + 1e-6)
 
 
 def test_nothing_is_done_by_default() -> None:
-    np.testing.assert_array_equal(augment(noise(), AugmentConfig(), seeded(0)), noise())
+    np.testing.assert_array_equal(augment(noise(), AugmentConfig(), 16_000, seeded(0)), noise())
 
 
 def test_seeds_differ() -> None:
-    results = {augment(noise(), FULL, seeded(seed)).tobytes() for seed in range(10)}
+    results = {augment(noise(), FULL, 16_000, seeded(seed)).tobytes() for seed in range(10)}
     assert len(results) == 10
 
 
 def test_silence_stays_silent() -> None:
     silent = np.zeros(100, np.float32)
     for seed in range(5):
-        np.testing.assert_array_equal(np.abs(augment(silent, FULL, seeded(seed))), silent)
+        np.testing.assert_array_equal(np.abs(augment(silent, FULL, 16_000, seeded(seed))), silent)
 
 
 def test_gain_is_uniform_in_decibels() -> None:
     wave = noise()
     gains = []
     for seed in range(300):
-        result = augment(wave, AugmentConfig(gain_db=6), seeded(seed))
+        result = augment(wave, AugmentConfig(gain_db=6), 16_000, seeded(seed))
         factor = float(result[0] / wave[0])
         np.testing.assert_allclose(result, factor * wave, rtol=1e-5)
         gains.append(20 * np.log10(factor))
@@ -94,7 +94,7 @@ def test_gain_is_uniform_in_decibels() -> None:
 def test_a_loud_clip_is_scaled_and_not_clipped() -> None:
     wave = np.sin(np.arange(1000, dtype=np.float32))
     for seed in range(20):
-        result = augment(wave, AugmentConfig(gain_db=12), seeded(seed))
+        result = augment(wave, AugmentConfig(gain_db=12), 16_000, seeded(seed))
         assert np.abs(result).max() <= 1 + 1e-6
         np.testing.assert_allclose(np.corrcoef(result, wave)[0, 1], 1, atol=1e-6)
 
@@ -102,11 +102,11 @@ def test_a_loud_clip_is_scaled_and_not_clipped() -> None:
 def test_noise_has_the_ratio_asked_for() -> None:
     wave = noise(level=0.05)
     config = AugmentConfig(noise_probability=1, noise_min_snr_db=10, noise_max_snr_db=10)
-    added = augment(wave, config, seeded(0)) - wave
+    added = augment(wave, config, 16_000, seeded(0)) - wave
     ratio = 10 * np.log10(np.mean(wave**2) / np.mean(added**2))
     assert abs(ratio - 10) < 0.2
     half = AugmentConfig(noise_probability=0.5)
-    changed = [not np.array_equal(augment(wave, half, seeded(s)), wave) for s in range(200)]
+    changed = [not np.array_equal(augment(wave, half, 16_000, seeded(s)), wave) for s in range(200)]
     assert 70 < sum(changed) < 130
 
 
@@ -115,7 +115,7 @@ def test_shift_rolls_both_ways_within_its_limit() -> None:
     config = AugmentConfig(shift_seconds=0.1)
     shifts = []
     for seed in range(100):
-        result = augment(wave, config, seeded(seed))
+        result = augment(wave, config, 16_000, seeded(seed))
         by = int(np.argmin(result))
         by = by - 16_000 if by > 8_000 else by
         np.testing.assert_array_equal(result, np.roll(wave, by))
@@ -126,7 +126,7 @@ def test_shift_rolls_both_ways_within_its_limit() -> None:
 def test_polarity_is_inverted_for_a_share() -> None:
     wave = noise()
     config = AugmentConfig(invert_probability=0.3)
-    signs = [float(np.sign(augment(wave, config, seeded(s))[0] / wave[0])) for s in range(300)]
+    signs = [float(np.sign(augment(wave, config, 16_000, seeded(s))[0] / wave[0])) for s in range(300)]
     assert set(signs) == {-1.0, 1.0} and 60 < signs.count(-1.0) < 120
 
 

@@ -60,8 +60,8 @@ def test_a_hit_gives_what_the_miss_gave_and_decodes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = clip(write(tmp_path / "a.wav"))
-    cached = AudioReader(cache_dir=tmp_path / "cache")
-    plain = AudioReader()
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
+    plain = AudioReader(16_000)
     miss = cached(one)
     assert miss.dtype == np.float32 and np.abs(miss - plain(one)).max() <= 2**-16
     (entry,) = entries(tmp_path / "cache")
@@ -84,7 +84,7 @@ def test_a_hit_gives_what_the_miss_gave_and_decodes_nothing(
 def test_beyond_full_scale_nothing_is_clipped(tmp_path: Path) -> None:
     wave = np.linspace(-3, 3, 4000, dtype=np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     for _ in range(2):
         np.testing.assert_array_equal(cached(clip(tmp_path / "a.wav")), wave)
 
@@ -103,7 +103,7 @@ DAMAGES = {
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_entry_is_made_anew(tmp_path: Path, kind: str) -> None:
     one = clip(write(tmp_path / "a.wav"))
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     wave = cached(one)
     (entry,) = entries(tmp_path / "cache")
     good = entry.read_bytes()
@@ -115,7 +115,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, kind: str) -> None:
 
 def test_a_file_that_changes_is_decoded_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 0)
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     first = cached(clip(path))
     write(path, 1)
     os.utime(path, ns=(1, 1))
@@ -135,7 +135,7 @@ def test_entries_tell_files_parts_and_decoders_apart(tmp_path: Path) -> None:
 
 def test_an_unreadable_clip_leaves_no_entry(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"no audio")
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     for _ in range(2):
         with pytest.raises(ValueError, match="not readable as audio"):
             cached(clip(tmp_path / "a.wav"))
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     one, two = clip(write(tmp_path / "a.wav")), clip(write(tmp_path / "b.wav", 1))
     cache._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
@@ -166,33 +166,33 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
     monkeypatch.setattr(cache.np, "save", full)
     cache._warn_once.cache_clear()
     one = clip(write(tmp_path / "a.wav"))
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(cached(one), cached(one))
     assert entries(tmp_path / "cache") == [] and len(caplog.records) == 1
     assert "(No space left on device); go on without" in caplog.text
 
 
 def test_entries_are_as_readable_as_other_files(tmp_path: Path) -> None:
-    AudioReader(cache_dir=tmp_path / "cache")(clip(write(tmp_path / "a.wav")))
+    AudioReader(16_000, cache_dir=tmp_path / "cache")(clip(write(tmp_path / "a.wav")))
     (entry,) = entries(tmp_path / "cache")
     assert entry.stat().st_mode == (tmp_path / "a.wav").stat().st_mode
 
 
 def test_read_with_changes_the_reader_of_files_and_leaves_renderers_alone(tmp_path: Path) -> None:
     one = clip(write(tmp_path / "a.wav"))
-    cached = AudioReader(cache_dir=tmp_path / "cache")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     files = AudioTextDataset("d", {"train": [one]})
     files.read_with(cached)
     np.testing.assert_array_equal(files.load(one, 100), cached(one)[:100])
     assert len(entries(tmp_path / "cache")) == 1
-    rendered = AudioTextDataset("d", {"train": [one]}, read=lambda _: np.ones(4000, np.float32))
+    rendered = AudioTextDataset("d", {"train": [one]}, read=lambda _: np.ones(4000, np.float32), read_rate=16_000)
     rendered.read_with(cached)
     np.testing.assert_array_equal(rendered.load(one, 100), np.ones(100))
 
 
 def _load_all(arguments: tuple[Path, list[Path]]) -> list[bytes]:
     folder, paths = arguments
-    cached = AudioReader(cache_dir=folder)
+    cached = AudioReader(16_000, cache_dir=folder)
     return [cached(clip(path)).tobytes() for path in paths]
 
 
@@ -214,7 +214,7 @@ def test_batches_are_the_same_cold_warm_and_with_workers(tmp_path: Path) -> None
     epochs = []
     for workers in (2, 0, 2):
         data = AudioTextDataset("d", {"train": rows})
-        data.read_with(AudioReader(cache_dir=tmp_path / "cache"))
+        data.read_with(AudioReader(16_000, cache_dir=tmp_path / "cache"))
         loader = PairLoader(
             data, "train", tokenize, 2, max_seconds=0.4, shuffle=True, seed=3, drop_last=True,
             num_workers=workers,

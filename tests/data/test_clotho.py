@@ -9,6 +9,9 @@ import pytest
 
 from atr_moco_plugin.data.clotho import ClothoConfig, open_clotho, read_clotho_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.reader import AudioReader
+
+READER = AudioReader(16_000)
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "captions" / "clotho"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the real captions are not beside the repo")
@@ -76,7 +79,7 @@ def assert_whole(data: AudioTextDataset) -> None:
         assert len(folders) == 1
         assert len({clip.source for clip in data.clips(split)}) == len(names)
     assert data.missing == 0
-    assert data.load(data.clips("test")[0]).shape == (4800,)
+    assert data.read_with(READER).load(data.clips("test")[0]).shape == (4800,)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

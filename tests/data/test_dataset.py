@@ -9,7 +9,10 @@ import soundfile
 import torch
 
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id
+
+READER = AudioReader(16_000)
 
 
 def clips() -> list[Clip]:
@@ -131,7 +134,7 @@ def test_load_reads_a_path(tmp_path: Path) -> None:
     wave = np.linspace(-0.5, 0.5, 4000, dtype=np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
     one = AudioTextDataset("d", {"s": [Clip("a", ("a",), tmp_path / "a.wav")]})
-    np.testing.assert_array_equal(one.load(one.clips("s")[0]), wave)
+    np.testing.assert_array_equal(one.read_with(READER).load(one.clips("s")[0]), wave)
 
 
 @pytest.mark.parametrize("kind", ["16-bit", "float", "beyond full scale"])
@@ -148,10 +151,12 @@ def test_the_cache_gives_back_exactly_what_was_read_once(kind: str) -> None:
         reads.append(clip.key)
         return wave
 
-    cached = AudioTextDataset("d", {"s": [Clip("a", ("a",), None)]}, read=read, cache=True)
+    cached = AudioTextDataset(
+        "d", {"s": [Clip("a", ("a",), None)]}, read=read, read_rate=16_000, cache=True
+    )
     clip = cached.clips("s")[0]
     for _ in range(3):
-        loaded = cached.load(clip)
+        loaded = cached.read_with(READER).load(clip)
         assert loaded.dtype == np.float32
         np.testing.assert_array_equal(loaded, wave)
     assert reads == ["a"]
@@ -164,15 +169,18 @@ def test_without_the_cache_every_load_reads() -> None:
         reads.append(clip.key)
         return np.zeros(4000, np.float32)
 
-    plain = AudioTextDataset("d", {"s": [Clip("a", ("a",), None)]}, read=read)
+    plain = AudioTextDataset("d", {"s": [Clip("a", ("a",), None)]}, read=read, read_rate=16_000)
     for _ in range(2):
-        plain.load(plain.clips("s")[0])
+        plain.read_with(READER).load(plain.clips("s")[0])
     assert reads == ["a", "a"]
 
 
 def test_load_refuses_a_clip_too_short_to_encode() -> None:
     short = AudioTextDataset(
-        "d", {"s": [Clip("a", ("a",), None)]}, read=lambda clip: np.zeros(100, np.float32)
+        "d",
+        {"s": [Clip("a", ("a",), None)]},
+        read=lambda clip: np.zeros(100, np.float32),
+        read_rate=16_000,
     )
     with pytest.raises(ValueError, match="d clip 'a': lasts 0.006 s"):
-        short.load(short.clips("s")[0])
+        short.read_with(READER).load(short.clips("s")[0])

@@ -12,7 +12,10 @@ import torch
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.esc50 import Esc50Config, choose_sources, open_esc50
 from atr_moco_plugin.data.esc50_phrases import CLASS_PHRASES
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.ids import normalize_caption
+
+READER = AudioReader(16_000)
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "esc50-16k"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the real ESC-50 clips are not beside the repo")
@@ -80,7 +83,7 @@ def test_the_official_layout_by_fold(tmp_path: Path) -> None:
     assert (
         clip.captions == CLASS_PHRASES[clip.label] and clip.caption_group == f"esc50/{clip.label}"
     )
-    assert data.load(clip).shape == (8000,)
+    assert data.read_with(READER).load(clip).shape == (8000,)
 
 
 def test_the_bench_layout(tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_the_real_clips() -> None:
     assert torch.equal(hits, torch.full_like(hits, 3))
     assert len(set(relevance.caption_ids.tolist())) == 49
     for clip in data.clips("test")[::60]:
-        assert abs(data.load(clip).shape[0] - 80_000) <= 400
+        assert abs(data.read_with(READER).load(clip).shape[0] - 80_000) <= 400
 
     fold = open_esc50(Esc50Config(REAL, split="fold", test_fold=4))
     assert len(fold.clips("test")) == 400

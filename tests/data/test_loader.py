@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.reader import AudioReader
+
+READER = AudioReader(16_000)
 
 SECONDS = 0.25
 SAMPLES = 4000
@@ -41,12 +45,18 @@ class Reader:
         return clip.source + np.arange(3500 + 100 * clip.source, dtype=np.float32) / 1e5
 
 
-def dataset(size: int = 10, bad: frozenset[int] = frozenset()) -> AudioTextDataset:
-    rows = [
+def dataset(
+    size: int = 10,
+    bad: frozenset[int] = frozenset(),
+    clips: list[Clip] | None = None,
+    read: Callable[[Clip], np.ndarray] | None = None,
+) -> AudioTextDataset:
+    rows = clips or [
         Clip(f"clip{k}", (f"one {k}", f"two {k}", f"three {k}")[: 1 + k % 3], k)
         for k in range(size)
     ]
-    return AudioTextDataset("d", {"train": rows}, read=Reader(bad))
+    data = AudioTextDataset("d", {"train": rows}, read=read or Reader(bad), read_rate=16_000)
+    return data.read_with(READER)
 
 
 def loader(
@@ -147,7 +157,7 @@ def test_all_captions_makes_every_pair_an_example() -> None:
 
 
 def test_crops_move_in_training_and_stay_within_the_clip() -> None:
-    data = AudioTextDataset("d", {"train": [Clip("k", ("a",), 40)]}, read=Reader())
+    data = dataset(clips=[Clip("k", ("a",), 40)])
     starts = [float(batch.waveforms[0, 0]) for batch in take(loader(data, batch_size=1), 20)]
     assert len(set(starts)) > 15
     assert 40 <= min(starts) and max(starts) <= 40 + 3500 / 1e5 + 1e-5
@@ -212,7 +222,7 @@ def test_workers_change_nothing_about_augmentation(options: dict[str, int]) -> N
 
 
 def test_augmentation_is_drawn_anew_each_epoch() -> None:
-    data = AudioTextDataset("d", {"train": [Clip("k", ("a",), 0)]}, read=Reader())
+    data = dataset(clips=[Clip("k", ("a",), 0)])
     config = AugmentConfig(noise_probability=1)
     batches = take(loader(data, batch_size=1, augment=config), 6)
     assert len({batch.waveforms.numpy().tobytes() for batch in batches}) == 6
@@ -224,7 +234,7 @@ def test_workers_change_nothing_where_audio_is_resampled(tmp_path: Path) -> None
     for k in range(4):
         soundfile.write(tmp_path / f"{k}.wav", rng.uniform(-0.5, 0.5, (44100, 2)), 44100)
         rows.append(Clip(str(k), ("a",), tmp_path / f"{k}.wav"))
-    data = AudioTextDataset("d", {"train": rows})
+    data = AudioTextDataset("d", {"train": rows}).read_with(READER)
     options = {"batch_size": 2, "max_seconds": 0.9}
     assert_same(list(loader(data, num_workers=2, **options)), list(loader(data, **options)))
 
@@ -413,7 +423,7 @@ def test_iterate_audio_holds_a_bounded_number_of_clips() -> None:
 
     read = Counting()
     rows = [Clip(f"{k}", ("a",), k) for k in range(40)]
-    data = AudioTextDataset("d", {"train": rows}, read=read)
+    data = dataset(clips=rows, read=read)
     threads = set(threading.enumerate())
     batches = iterate_audio(data, rows, 4, SECONDS, num_workers=2)
     for delivered in range(4, 24, 4):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from atr_moco_plugin.data.audio import MIN_SAMPLES, read_audio
+from atr_moco_plugin.data.audio import MIN_SECONDS, read_audio
 from atr_moco_plugin.data.captions import CaptionTable
 from atr_moco_plugin.data.opening import Policy, assemble, read_headers
 
@@ -28,12 +28,13 @@ def test_headers_in_order_of_all_kinds_of_files(
     good = [write_audio(tmp_path / f"{n}.wav", seconds=0.2 + n / 100) for n in range(150)]
     paths = [str(path) for path in good]
     found = list(read_headers(paths))
-    assert [seconds for seconds, _ in found] == pytest.approx([0.2 + n / 100 for n in range(150)])
-    assert not any(problem for _, problem in found)
+    expected = [0.2 + n / 100 for n in range(150)]
+    assert [header.seconds for header in found] == pytest.approx(expected)
+    assert not any(problem for _, _, problem in found)
     for suffix in ("flac", "ogg", "mp3", "aiff"):
         path = write_audio(tmp_path / f"a.{suffix}", seconds=1.0, rate=44_100)
-        ((seconds, problem),) = read_headers([str(path)])
-        assert (round(seconds, 1), problem) == (1.0, "")
+        ((seconds, rate, problem),) = read_headers([str(path)])
+        assert (round(seconds, 1), rate, problem) == (1.0, 44_100, "")
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
@@ -42,15 +43,15 @@ def test_what_is_too_short_is_what_the_decoder_refuses(
     tmp_path: Path, rate: int, extra: int
 ) -> None:
     path = tmp_path / "a.wav"
-    samples = MIN_SAMPLES * rate // 16_000 + extra
+    samples = int(MIN_SECONDS * rate) + extra
     soundfile.write(path, np.zeros(samples), rate)
-    ((_, problem),) = read_headers([str(path)])
+    ((_, _, problem),) = read_headers([str(path)])
     if problem:
         assert problem == f"lasts {samples / rate:.3f} s, less than 0.175 s"
         with pytest.raises(ValueError, match="at least 0.175 s is needed"):
-            read_audio(path)
+            read_audio(path, 16_000)
     else:
-        read_audio(path)
+        read_audio(path, 16_000)
 
 
 def test_broken_headers_are_described(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
@@ -61,9 +62,9 @@ def test_broken_headers_are_described(tmp_path: Path, write_audio: Callable[...,
     cut.write_bytes(cut.read_bytes()[:30])
     names = ("empty.wav", "text.wav", "folder.wav", "cut.flac", "gone.wav")
     found = list(read_headers([str(tmp_path / name) for name in names]))
-    assert all(np.isnan(seconds) and problem for seconds, problem in found)
-    assert found[0][1] == "not readable as audio (the file is empty)"
-    assert not any(str(tmp_path) in problem for _, problem in found)
+    assert all(np.isnan(seconds) and problem for seconds, _, problem in found)
+    assert found[0].problem == "not readable as audio (the file is empty)"
+    assert not any(str(tmp_path) in problem for _, _, problem in found)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
@@ -73,7 +74,7 @@ def test_a_file_that_ends_early_is_found_when_opening(
     cut = write_audio(tmp_path / f"cut.{suffix}", seconds=2.0)
     data = cut.read_bytes()
     cut.write_bytes(data[: len(data) // 2])
-    ((_, problem),) = read_headers([str(cut)])
+    ((_, _, problem),) = read_headers([str(cut)])
     assert problem.startswith("is truncated, ")
 
 

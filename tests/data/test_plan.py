@@ -37,6 +37,7 @@ def test_order_is_a_permutation_that_follows_seed_and_epoch() -> None:
 
 
 def test_max_samples() -> None:
-    assert max_samples(10) == 160_000 and max_samples(1e-9) == 1
+    assert max_samples(10, 16_000) == 160_000 and max_samples(1e-9, 16_000) == 1
+    assert max_samples(0.25, 44_100) == 11_025
     with pytest.raises(ValueError, match="max_seconds must be positive, not -1"):
-        max_samples(-1)
+        max_samples(-1, 16_000)

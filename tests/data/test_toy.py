@@ -8,6 +8,7 @@ import pytest
 
 from atr_moco_plugin.data.audio import read_audio
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.data.toy import (
     LOUDNESS_DB,
     PITCH_FACTORS,
@@ -18,6 +19,8 @@ from atr_moco_plugin.data.toy import (
     write_toy,
 )
 from atr_moco_plugin.data.toy_captions import Event, Scene
+
+READER = AudioReader(16_000)
 
 SMALL = ToyConfig(num_train=30, num_valid=10, num_test=10)
 
@@ -39,10 +42,10 @@ def test_a_clip_depends_on_seed_and_key_alone(full: AudioTextDataset) -> None:
     for split in full.splits:
         assert small.clips(split) == full.clips(split)[: len(small.clips(split))]
     clip = full.clips("train")[7]
-    first = full.load(clip)
-    full.load(full.clips("train")[8])
-    np.testing.assert_array_equal(first, full.load(clip))
-    np.testing.assert_array_equal(first, small.load(small.clips("train")[7]))
+    first = full.read_with(READER).load(clip)
+    full.read_with(READER).load(full.clips("train")[8])
+    np.testing.assert_array_equal(first, full.read_with(READER).load(clip))
+    np.testing.assert_array_equal(first, small.read_with(READER).load(small.clips("train")[7]))
 
 
 def test_another_seed_is_another_data_set() -> None:
@@ -58,7 +61,7 @@ def test_the_content_is_fixed(full: AudioTextDataset) -> None:
 
 def test_audio_is_16_bit_mono_of_four_seconds_and_never_clips(full: AudioTextDataset) -> None:
     for clip in full.clips("valid")[:60]:
-        wave = full.load(clip)
+        wave = full.read_with(READER).load(clip)
         assert wave.shape == (64000,) and wave.dtype == np.float32
         steps = wave * 32768
         np.testing.assert_array_equal(steps, np.rint(steps))
@@ -147,12 +150,12 @@ def test_a_description_cannot_be_rendered() -> None:
 
 def test_write_toy_gives_files_that_read_back_exactly(tmp_path: Path) -> None:
     data = open_toy(ToyConfig(num_train=3, num_valid=1, num_test=1))
-    manifest = write_toy(data, tmp_path / "out")
+    manifest = write_toy(data.read_with(READER), tmp_path / "out")
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["split"] for row in rows] == ["train"] * 3 + ["valid", "test"]
     for row, clip in zip(rows, (clip for clips in data.splits.values() for clip in clips)):
         assert tuple(row[f"caption_{k}"] for k in range(1, 6)) == clip.captions
         np.testing.assert_array_equal(
-            read_audio(manifest.parent / row["file_name"]), data.load(clip)
+            read_audio(manifest.parent / row["file_name"], 16_000), data.load(clip)
         )

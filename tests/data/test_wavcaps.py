@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.data.wavcaps import WavCapsConfig, open_wavcaps, read_wavcaps_captions
+
+READER = AudioReader(16_000)
 
 
 def write_json(path: Path, rows: object, number: int = 1, encoding: str = "utf-8") -> Path:
@@ -39,7 +42,7 @@ def test_where_the_audio_is(
         "_1234": ("Sound of _1234",),
     }
     assert data.seconds == pytest.approx(0.6)
-    assert data.load(data.clips("train")[0]).shape == (4800,)
+    assert data.read_with(READER).load(data.clips("train")[0]).shape == (4800,)
 
 
 def test_audio_by_id_numbers_as_ids_and_numbered_captions(

@@ -17,7 +17,10 @@ import torch
 from atr_moco_plugin.data import shards as shards_module
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loader import PairLoader
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.data.webdataset import WebdatasetConfig, open_webdataset
+
+READER = AudioReader(16_000)
 
 RATE = 16_000
 
@@ -96,9 +99,9 @@ def test_the_layout_of_laion(tmp_path: Path) -> None:
     assert keys(data, "test") == ["test/0.tar/n/b"]
     assert data.missing == 0
     for clip, k in zip(data.clips("train"), (0, 1, 5, 0), strict=True):
-        np.testing.assert_array_equal(data.load(clip), wave(k).astype(np.float32))
+        np.testing.assert_array_equal(data.read_with(READER).load(clip), wave(k).astype(np.float32))
     np.testing.assert_array_equal(data.load(data.clips("valid")[0]), wave(7).astype(np.float32))
-    assert data.load(data.clips("test")[0]).shape == (4000,)
+    assert data.read_with(READER).load(data.clips("test")[0]).shape == (4000,)
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
@@ -237,7 +240,8 @@ def test_of_two_members_of_one_name_the_first_counts(tmp_path: Path) -> None:
     write(tmp_path / "0.tar", [*clips(0), *again])
     data = open_with_warning(tmp_path, "2 members have the name of an earlier one")
     assert keys(data) == ["0.tar/0"] and data.clips("train")[0].captions == ("caption 0",)
-    np.testing.assert_array_equal(data.load(data.clips("train")[0]), wave(0).astype(np.float32))
+    read = data.read_with(READER).load(data.clips("train")[0])
+    np.testing.assert_array_equal(read, wave(0).astype(np.float32))
     assert data.counts["train"].repeated_rows == 2
 
 
@@ -263,7 +267,8 @@ def test_names_are_never_paths_and_links_are_passed_over(tmp_path: Path) -> None
             tar.addfile(info)
     data = open_with_warning(root, "no audio for 'l' and 2 more")
     assert keys(data) == ["0.tar/../../e", "0.tar//etc/f"]
-    np.testing.assert_array_equal(data.load(data.clips("train")[0]), wave(0).astype(np.float32))
+    read = data.read_with(READER).load(data.clips("train")[0])
+    np.testing.assert_array_equal(read, wave(0).astype(np.float32))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "outside.flac", "root"]
 
 
@@ -339,21 +344,21 @@ def test_damaged_audio_in_a_shard_is_named(tmp_path: Path) -> None:
     data = open_quietly(tmp_path)
     for clip, message in zip(data.clips("train"), ("not readable as audio", "the file is empty")):
         with pytest.raises(ValueError, match=message) as error:
-            data.load(clip)
+            data.read_with(READER).load(clip)
         assert str(error.value).startswith(f"{tmp_path / '0.tar'}, member {clip.key[-1]}.flac: ")
     # A shard that is cut short while it is in use.
     (tmp_path / "0.tar").write_bytes(b"")
     with pytest.raises(ValueError, match="ends 9 bytes too early"):
-        data.load(data.clips("train")[0])
+        data.read_with(READER).load(data.clips("train")[0])
     (tmp_path / "0.tar").unlink()
     with pytest.raises(FileNotFoundError, match="no such file"):
-        data.load(data.clips("train")[0])
+        data.read_with(READER).load(data.clips("train")[0])
 
 
 def test_the_index_goes_to_workers(tmp_path: Path) -> None:
     write(tmp_path / "train/0.tar", clips(0, 1, 2))
     write(tmp_path / "train/1.tar", clips(0, 1, 2))
-    data = open_quietly(tmp_path)
+    data = open_quietly(tmp_path).read_with(READER)
     copy = pickle.loads(pickle.dumps(data))
     assert copy.fingerprint() == data.fingerprint()
     options: dict[str, Any] = {"max_seconds": 0.2, "shuffle": True, "seed": 1, "drop_last": True}

@@ -68,7 +68,7 @@ def flat(side) -> list[tuple]:
 
 
 def check(scores: torch.Tensor, relevance: Relevance, per_side: int) -> None:
-    examples = collect_examples(scores, relevance, load, per_side=per_side, top=2)
+    examples = collect_examples(scores, relevance, load, 16_000, per_side=per_side, top=2)
     keys = [clip.key for clip in relevance.clips]
     shown_clip = [keys.index(sound.key) for sound in examples.sounds]
     # Captions may have equal texts, so they are told apart by the order of their scores only.
@@ -135,7 +135,7 @@ def test_label_relevance_agrees_with_brute_force(labels, seed, levels, per_side)
 def test_ranks_are_those_of_the_metrics() -> None:
     relevance = clip_relevance([1] * 18)
     scores = torch.randn(18, 18, generator=torch.Generator().manual_seed(1))
-    way = collect_examples(scores, relevance, load, per_side=9).text_to_audio
+    way = collect_examples(scores, relevance, load, 16_000, per_side=9).text_to_audio
     ranks = [r.rank for r in (*way.best, *way.worst)]
     metrics = metrics_from(scores, scores, relevance.matrix)
     assert len(ranks) == 18
@@ -146,7 +146,7 @@ def test_ranks_are_those_of_the_metrics() -> None:
 def test_the_matrix_has_one_caption_of_each_clip_in_order() -> None:
     relevance = label_relevance(list("cabbcaab"))
     scores = torch.arange(8 * 6, dtype=torch.float32).reshape(8, 6) / 100
-    matrix = collect_examples(scores, relevance, load).matrix
+    matrix = collect_examples(scores, relevance, load, 16_000).matrix
     # By label, then in the order of the split; one caption a label.
     assert matrix.rows == ("clip1", "clip5", "clip6", "clip2", "clip3", "clip7", "clip0", "clip4")
     assert matrix.columns == ("a a", "a b", "a c")
@@ -159,7 +159,7 @@ def test_the_sample_is_seeded_and_bounded() -> None:
     relevance = clip_relevance([1] * 30)
     scores = torch.randn(30, 30, generator=torch.Generator().manual_seed(0))
     samples = [
-        collect_examples(scores, relevance, load, matrix_size=7, seed=seed).matrix
+        collect_examples(scores, relevance, load, 16_000, matrix_size=7, seed=seed).matrix
         for seed in (0, 0, 1)
     ]
     assert samples[0] == samples[1] != samples[2]
@@ -171,7 +171,7 @@ def test_the_sample_is_seeded_and_bounded() -> None:
 def test_an_unreadable_clip_is_said_and_the_others_stay() -> None:
     clips = [Clip(f"{'broken' if i == 1 else 'good'}{i}", (f"text {i}",), None) for i in range(3)]
     relevance = AudioTextDataset("d", {"valid": clips}).relevance("valid")
-    sounds = {s.key: s for s in collect_examples(torch.eye(3), relevance, load).sounds}
+    sounds = {s.key: s for s in collect_examples(torch.eye(3), relevance, load, 16_000).sounds}
     assert sounds["broken1"].uri is None
     assert sounds["broken1"].note == "no sound: broken1: not readable as audio"
     assert sounds["good0"].uri.startswith("data:audio/") and sounds["good0"].note is None
@@ -183,8 +183,8 @@ def test_long_clips_are_cut() -> None:
     def noise(clip: Clip) -> np.ndarray:
         return np.random.default_rng(0).uniform(-1, 1, 64_000).astype("f4")
 
-    whole = collect_examples(torch.eye(2), relevance, noise, max_seconds=4).sounds[0]
-    cut = collect_examples(torch.eye(2), relevance, noise, max_seconds=1).sounds[0]
+    whole = collect_examples(torch.eye(2), relevance, noise, 16_000, max_seconds=4).sounds[0]
+    cut = collect_examples(torch.eye(2), relevance, noise, 16_000, max_seconds=1).sounds[0]
     assert whole.note is None and cut.note == "the first 1 s of 4.0 s"
     assert len(cut.uri) < 0.5 * len(whole.uri)
 
@@ -192,7 +192,7 @@ def test_long_clips_are_cut() -> None:
 def test_examples_come_back_from_their_file(tmp_path: Path) -> None:
     relevance = label_relevance(list("abcab"))
     scores = torch.randn(*relevance.matrix.shape, generator=torch.Generator().manual_seed(0))
-    examples = collect_examples(scores, relevance, load, split="test")
+    examples = collect_examples(scores, relevance, load, 16_000, split="test")
     path = examples.save(tmp_path)
     assert path == tmp_path / "report" / "examples.json"
     values = json.loads(path.read_text())
@@ -205,6 +205,6 @@ def test_examples_come_back_from_their_file(tmp_path: Path) -> None:
 def test_wrong_scores_are_refused() -> None:
     relevance = clip_relevance([2, 1])
     with pytest.raises(ValueError, match=r"similarity \[2, 2\] and relevance \[2, 3\]"):
-        collect_examples(torch.zeros(2, 2), relevance, load)
+        collect_examples(torch.zeros(2, 2), relevance, load, 16_000)
     with pytest.raises(ValueError, match="not finite"):
-        collect_examples(torch.full((2, 3), math.nan), relevance, load)
+        collect_examples(torch.full((2, 3), math.nan), relevance, load, 16_000)

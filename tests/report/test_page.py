@@ -80,7 +80,7 @@ def make_run(folder: Path, word: str = "text", criterion: str = "moco_atc_atm") 
     summary |= {"valid_score": 330.5, "splits": {"valid": result, "test": result}}
     (folder / "retrieval.json").write_text(json.dumps(summary))
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 8_000).astype("f4")
-    collect_examples(scores, relevance, lambda clip: noise).save(folder)
+    collect_examples(scores, relevance, lambda clip: noise, 16_000).save(folder)
     return folder
 
 

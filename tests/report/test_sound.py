@@ -23,18 +23,18 @@ def tone(seconds: float) -> np.ndarray:
 
 
 def test_what_comes_out_sounds_like_what_went_in() -> None:
-    uri = sound_uri(tone(2.0))
+    uri = sound_uri(tone(2.0), 16_000)
     samples, rate = decode(uri)
     assert rate == 16_000 and abs(len(samples) - 32_000) < 3_000
     spectrum = np.abs(np.fft.rfft(samples))
     assert abs(spectrum.argmax() * rate / len(samples) - 440) < 2
     assert np.sqrt((samples**2).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
-    assert len(uri) < 2 * 64_000 and sound_uri(tone(2.0)) == uri
+    assert len(uri) < 2 * 64_000 and sound_uri(tone(2.0), 16_000) == uri
 
 
 def test_too_loud_samples_are_clipped_and_silence_is_fine() -> None:
-    assert np.abs(decode(sound_uri(20 * tone(0.5)))[0]).max() < 1.5
-    assert np.abs(decode(sound_uri(np.zeros(8_000, "f4")))[0]).max() < 1e-3
+    assert np.abs(decode(sound_uri(20 * tone(0.5), 16_000))[0]).max() < 1.5
+    assert np.abs(decode(sound_uri(np.zeros(8_000, "f4"), 16_000))[0]).max() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_too_loud_samples_are_clipped_and_silence_is_fine() -> None:
 )
 def test_what_is_no_sound_is_refused(samples: np.ndarray) -> None:
     with pytest.raises(ValueError, match="finite samples of one channel"):
-        sound_uri(samples)
+        sound_uri(samples, 16_000)
 
 
 def test_flac_where_mp3_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfile, "available_formats", lambda: {"FLAC": "FLAC"})
-    samples, rate = decode(sound_uri(tone(0.5)))
+    samples, rate = decode(sound_uri(tone(0.5), 16_000))
     assert rate == 16_000 and np.allclose(samples, tone(0.5), atol=1e-4)

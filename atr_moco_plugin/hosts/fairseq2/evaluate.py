@@ -87,7 +87,7 @@ class EvaluateRecipe(EvalRecipe):
         load_model(model, shards, checkpoint)
         model.requires_grad_(False).eval()
         dataset = dataset_as(context, AudioTextDataset)
-        dataset.read_with(AudioReader(config.dataset.decoder or "soundfile"))
+        dataset.read_with(AudioReader(model.sample_rate, config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once
         log.info("{}", dataset.summary())
         device = context.gangs.root.device

@@ -117,7 +117,11 @@ class RetrievalRecipe(TrainRecipe):
         config = self._config(context)
         criterion = trained_module(context)
         dataset = dataset_as(context, AudioTextDataset)
-        dataset.read_with(AudioReader(config.dataset.decoder, config.dataset.cache_dir))
+        dataset.read_with(
+            AudioReader(
+                criterion.model.sample_rate, config.dataset.decoder, config.dataset.cache_dir
+            )
+        )
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(
             config.tokenizer,

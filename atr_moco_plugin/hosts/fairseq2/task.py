@@ -182,7 +182,11 @@ class TrainAndEvaluate(Task):
         unit = units[split]
         try:
             examples = collect_examples(
-                unit.similarity, unit.relevance, self._dataset.load, split=split
+                unit.similarity,
+                unit.relevance,
+                self._dataset.load,
+                self._dataset.sample_rate,
+                split=split,
             )
             examples.save(self._output_dir)
             page = write_report(self._output_dir)

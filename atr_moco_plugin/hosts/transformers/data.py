@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import ClapFeatureExtractor, PreTrainedTokenizerBase
 
-from atr_moco_plugin.data.audio import SAMPLE_RATE
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.safety.names import name_clips_of
 
@@ -25,18 +24,17 @@ class PairDataset(Dataset[dict[str, Any]]):
     takes them.
 
     Args:
-        dataset: an open data set, from :mod:`atr_moco_plugin.data`. It reads audio at 16 kHz.
+        dataset: an open data set, from :mod:`atr_moco_plugin.data`.
         split: name of the split.
-        sample_rate: what the feature extractor works at; the audio is resampled to it.
+        sample_rate: what the feature extractor works at; files are read at it.
 
     Raises:
-        ValueError: there is no such split.
+        ValueError: there is no such split, or the data set is read at another rate already.
     """
 
     def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
-        self._dataset = dataset
+        self._dataset = dataset.read_with(AudioReader(sample_rate))
         self._split = split
-        self._sample_rate = sample_rate
         self._pairs = [
             (clip, caption, caption_id)
             for clip in dataset.clips(split)
@@ -59,7 +57,7 @@ class PairDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``audio`` (``[samples]`` float32), ``caption``, ``clip_id`` and ``caption_id``."""
         clip, caption, caption_id = self._pairs[index]
-        audio = soxr.resample(self._dataset.load(clip), SAMPLE_RATE, self._sample_rate)
+        audio = self._dataset.load(clip)
         clip_id = self._dataset.clip_id(clip)
         return {"audio": audio, "caption": caption, "clip_id": clip_id, "caption_id": caption_id}
 
