@@ -345,13 +345,19 @@ def damaged_sound(draw: st.DrawFn) -> bytes:
 
 
 @FUZZ
-@given(damaged_sound(), st.sampled_from([None, 2_800, 16_000]))
-def test_sounds(folder: Path, attempt: Any, content: bytes, samples: int | None) -> None:
+@given(
+    damaged_sound(),
+    st.sampled_from([None, 2_800, 16_000]),
+    st.sampled_from([8_000, 16_000, 22_051, 32_000, 44_100, 48_000]),
+)
+def test_sounds(
+    folder: Path, attempt: Any, content: bytes, samples: int | None, sample_rate: int
+) -> None:
     path = folder / "sound.wav"
     path.write_bytes(content)
-    ((seconds, problem),) = read_headers([str(path)])
-    assert problem or 0.1 < seconds
-    waveform = attempt(lambda: read_audio(path, 16_000, samples), (InputError,), str(path))
+    ((seconds, rate, problem),) = read_headers([str(path)])
+    assert problem or (0.1 < seconds and rate >= 1_000)
+    waveform = attempt(lambda: read_audio(path, sample_rate, samples), (InputError,), str(path))
     if waveform is not None:
         assert np.isfinite(waveform).all() and waveform.dtype == np.float32
         assert samples is None or len(waveform) <= samples

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.errors import InputError
 
 BINS = 64
 STRIDE = 4  # of each of the two convolutions
@@ -18,9 +19,9 @@ class CnnConfig:
 
     def __post_init__(self) -> None:
         if self.width < 1:
-            raise ValueError(f"`width` is {self.width}, expected 1 or more.")
+            raise InputError(f"`width` is {self.width}, expected 1 or more.")
         if self.sample_rate % 200:
-            raise ValueError(f"`sample_rate` is {self.sample_rate}, expected a multiple of 200.")
+            raise InputError(f"`sample_rate` is {self.sample_rate}, expected a multiple of 200.")
 
 
 class Cnn(nn.Module):
