@@ -214,8 +214,7 @@ def _load(file: Path) -> Any:
     from atr_moco_plugin.checkpoints import problem_with
 
     assert problem_with(file) is None, file
-    # fairseq2 writes all but the model in a pickle protocol that `weights_only` cannot read.
-    return torch.load(file, weights_only="model" in file.parts)
+    return torch.load(file, weights_only=True)
 
 
 def _text(file: Path, run: Path) -> str:

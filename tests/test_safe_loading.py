@@ -20,11 +20,11 @@ import pytest
 import torch
 
 import atr_moco_plugin
-from atr_moco_plugin.checkpoints import problem_with
+from atr_moco_plugin.checkpoints import problem_with, read_torch
 from atr_moco_plugin.data.cache import read_entry
 from atr_moco_plugin.encoders.beats import BeatsEncoder
 from atr_moco_plugin.encoders.bert import BertEncoder
-from atr_moco_plugin.encoders.weights import read_torch
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokenizer import load_tokenizer, train_wordpiece
 
 PACKAGE = Path(atr_moco_plugin.__file__).parent
@@ -105,7 +105,11 @@ def test_a_planted_payload_never_runs(tmp_path: Path, form: str) -> None:
     np.save(entry, np.array([Payload(planted)], dtype=object), allow_pickle=True)
     assert read_entry(entry) is None
 
-    assert problem_with(beats) is not None
+    if form == "pickle":
+        assert problem_with(beats) is not None
+    else:
+        with pytest.raises(InputError, match="io.open"):
+            problem_with(beats)
     assert not planted.exists()
 
 
@@ -155,7 +159,8 @@ def test_an_archive_does_not_inflate(tmp_path: Path) -> None:
     assert file.stat().st_size < 2**18
     with pytest.raises(ValueError, match="more bytes than it has"):
         read_torch(file)
-    assert problem_with(file) is not None
+    with pytest.raises(InputError, match="more bytes than it has"):
+        problem_with(file)
 
 
 def test_no_secret_of_the_environment_is_written(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from argparse import Namespace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +144,19 @@ def test_truncated_file(suffix: str, share: float, tmp_path: Path) -> None:
 
 def test_file_with_more_than_tensors(tmp_path: Path) -> None:
     path = saved({"cfg": {}, "model": {}, "hook": print}, tmp_path / "unsafe.pt")
-    with pytest.raises(ValueError, match="holds more than tensors"):
+    with pytest.raises(ValueError, match="unsafe.pt cannot be read .*names `builtins.print`"):
         BeatsEncoder.from_checkpoint(path)
+
+
+def test_a_configuration_that_is_a_namespace(tmp_path: Path) -> None:
+    content = official_content(FINETUNED)
+    plain = BeatsEncoder.from_checkpoint(saved(content, tmp_path / "plain.pt"))
+    content["cfg"] = Namespace(**content["cfg"])
+    loaded = BeatsEncoder.from_checkpoint(saved(content, tmp_path / "namespace.pt"))
+    assert loaded.config == plain.config
+    content["cfg"] = datetime(2024, 5, 1)
+    with pytest.raises(ValueError, match="names `datetime.datetime`"):
+        BeatsEncoder.from_checkpoint(saved(content, tmp_path / "date.pt"))
 
 
 @pytest.mark.parametrize(

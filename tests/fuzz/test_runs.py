@@ -17,6 +17,7 @@ pytest.importorskip("fairseq2")
 from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.checkpoints import problem_with
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.resume import drop_after, newest, problem_with_checkpoint
 from atr_moco_plugin.hosts.fairseq2.runs import (
     find_checkpoint,
@@ -154,7 +155,7 @@ def loads(attempt: Any, folder: Path, module: torch.nn.Module, *shards: bytes) -
     attempt(
         lambda: load_model(module, read_state(folder), folder), (RecipeError,), str(folder)
     )
-    problem_with(path)
+    attempt(lambda: problem_with(path), (InputError,), str(path))
 
 
 @st.composite

@@ -11,6 +11,7 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,48 @@ def test_code_in_a_checkpoint_is_never_run(copy: Path, tmp_path: Path, part: str
     for step in ("step_10", "step_12"):
         torch.save({"x": Payload(trap)}, file_of(copy / "checkpoints" / step, part))
     error = refused(copy)
-    assert "cannot go on from any of them" in error and "io.open" in error
+    assert "cannot go on from its newest checkpoint" in error and "io.open" in error
     assert not trap.exists()
+    assert sorted(x.name for x in (copy / "checkpoints").glob("step_*")) == ["step_10", "step_12"]
     # It would have: the trap is one.
     pickle.loads(pickle.dumps(Payload(trap))).close()
     assert trap.exists()
+
+
+def test_a_state_that_torch_refuses_stops_the_run_until_its_plugin_allows_it(
+    copy: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = file_of(copy / "checkpoints" / "step_10", "optimizer")
+    shutil.rmtree(copy / "checkpoints" / "step_12")
+    state = torch.load(file, weights_only=True)
+    # What an optimizer of another package might keep.
+    state["state"][0]["since"] = datetime(2024, 5, 1)
+    torch.save(state, file)
+    before = sorted(copy.rglob("checkpoints/**/*"))
+    options = [*OPTIONS, "regime.num_steps=12"]
+    assert run(copy, *options) == 2
+    said = capsys.readouterr().err
+    assert f"{file} names `datetime.datetime`" in said and "add_safe_globals" in said
+    assert sorted(copy.rglob("checkpoints/**/*")) == before and "damaged" not in said
+
+    with torch.serialization.safe_globals([datetime]):
+        assert run(copy, *options) == 0
+        after = torch.load(file_of(copy / "checkpoints" / "step_12", "optimizer"))
+    assert after["state"][0]["since"] == datetime(2024, 5, 1)
+    assert "cannot go on" not in capsys.readouterr().err
+
+
+def test_a_run_says_at_its_first_checkpoint_that_it_cannot_go_on_from_it(
+    copy: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = torch.optim.AdamW.state_dict
+    monkeypatch.setattr(
+        torch.optim.AdamW, "state_dict", lambda self: {**plain(self), "since": datetime(2024, 5, 1)}
+    )
+    out = copy / "new"
+    assert run(out) == 0
+    (warning,) = [x for x in capsys.readouterr().err.splitlines() if "add_safe_globals" in x]
+    assert "`datetime.datetime`" in warning and "cannot go on" in warning
 
 
 def test_a_run_never_begins_anew_in_place_of_one_that_cannot_go_on(copy: Path) -> None:

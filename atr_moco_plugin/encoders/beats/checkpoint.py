@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
+from atr_moco_plugin.checkpoints import DamagedFileError, read_torch
+from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 _MODEL = "model."
@@ -45,9 +47,10 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
     """Read an official checkpoint without running code from it.
 
     Args:
-        path: A PyTorch file ``{"cfg": ..., "model": ...}`` as released, or a ``.safetensors`` file
-            with the cfg as JSON in its metadata under ``cfg`` and names under ``model.``. A string
-            ``hf://OWNER/REPO/FILE`` is fetched from the Hugging Face Hub or its cache.
+        path: A PyTorch file ``{"cfg": ..., "model": ...}`` as released, the cfg a dict or an
+            ``argparse.Namespace``, or a ``.safetensors`` file with the cfg as JSON in its metadata
+            under ``cfg`` and names under ``model.``. A string ``hf://OWNER/REPO/FILE`` is fetched
+            from the Hugging Face Hub or its cache.
         sha256: Expected SHA-256 of the file in hexadecimal, or ``None`` to accept any.
 
     Raises:
@@ -63,12 +66,17 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
     if sha256 is not None:
         _verify(path, sha256)
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
-    except Exception as error:  # unpickling a truncated or foreign file raises nearly anything
-        raise InputError(
-            f"{path} cannot be read as a BEATs checkpoint ({type(error).__name__}): it is "
-            "truncated, of another format, or holds more than tensors; download it again."
-        ) from error
+        if path.suffix == ".safetensors":
+            content = _read_safetensors(path)
+        else:
+            # Files that were saved with the configuration of the training script hold a Namespace.
+            content = read_torch(path, safe_globals=[Namespace])
+    except Exception as error:  # a truncated or foreign safetensors file raises nearly anything
+        whole = isinstance(error, InputError) and not isinstance(error, DamagedFileError)
+        reason = str(error).removeprefix(f"{path} ") if whole else (
+            "is truncated, damaged or of another format; download it again."
+        )  # fmt: skip
+        raise InputError(f"{path} cannot be read as a BEATs checkpoint: it {reason}") from error
     return _checked(path, content)
 
 
@@ -186,6 +194,8 @@ def _checked(path: Path, content: Any) -> BeatsCheckpoint:
             f"{_listed(held) if isinstance(held, list) else held}; give an official BEATs file."
         )
     cfg, model = content["cfg"], content["model"]
+    if isinstance(cfg, Namespace):
+        cfg = vars(cfg)
     if not isinstance(cfg, dict) or not isinstance(model, dict):
         raise InputError(f"{path} is not a BEATs checkpoint: 'cfg' and 'model' must be mappings.")
     if any(isinstance(x, Tensor) for x in cfg.values()):

@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import fairseq2
 from fairseq2.checkpoint import CheckpointManager
 from fairseq2.gang import Gangs, broadcast_flag
+from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.model import RecipeModel
 from torch.nn import Module
+
+from atr_moco_plugin.checkpoints import read_torch, unsafe_globals
 
 BatchT = TypeVar("BatchT", contravariant=True)
 ConfigT = TypeVar("ConfigT")
@@ -170,6 +174,7 @@ def create_trainer(
     if not V08:
         unit.model = valid_unit.model = context.model
     trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+    _weights_only(trainer._checkpoint_manager)
     # A validator would put a checkpoint in its place before the score that it is chosen by is
     # known; a run that is killed then would go on from there without ever validating it.
     trainer._validator._checkpoint_manager = _ScoresOnly(trainer._checkpoint_manager)
@@ -191,6 +196,42 @@ def save_and_stop(trainer: Trainer, checkpoints: CheckpointManager, gangs: Gangs
         trainer._save_checkpoint(blocking=True)
     gangs.close()
     raise TaskStopException()
+
+
+def _weights_only(checkpoints: Any) -> None:
+    """Have every part of a checkpoint loaded with ``torch.load(weights_only=True)``. fairseq2 does
+    so for the model alone, and writes the others in a pickle protocol that cannot be read so."""
+    prefix = "_tensor_file" if V08 else "_tensor"
+    files = _WeightsOnlyFiles(getattr(checkpoints, f"{prefix}_dumper"))
+    setattr(checkpoints, f"{prefix}_dumper", files)
+    setattr(checkpoints, f"{prefix}_loader", files)
+
+
+class _WeightsOnlyFiles:
+    """Takes the place of fairseq2's loader and dumper of tensor files.
+
+    Args:
+        dumper: fairseq2's.
+    """
+
+    def __init__(self, dumper: Any) -> None:
+        self._dumper = dumper
+        self._told = False
+
+    def load(self, file: Path, *args: Any, **options: Any) -> Any:
+        return read_torch(file)
+
+    def dump(self, data: Mapping[str, object], file: Path, *args: Any, **options: Any) -> None:
+        self._dumper.dump(data, file)  # in protocol 2
+        names = unsafe_globals(file)
+        if names and not self._told:
+            self._told = True
+            log.warning(
+                "{} holds `{}`, which `torch.load(weights_only=True)` refuses, so that this run "
+                "cannot go on from its checkpoints. If it is harmless, let the plugin's module "
+                "call `torch.serialization.add_safe_globals`.",
+                file, ", ".join(names),
+            )  # fmt: skip
 
 
 class _ScoresOnly:

@@ -17,6 +17,7 @@ from fairseq2.recipe.error import RecipeError
 from torch.optim import Optimizer
 
 from atr_moco_plugin.checkpoints import problem_in
+from atr_moco_plugin.errors import InputError
 
 # What moves in a schedule; the rest of its state is its options.
 _POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
@@ -29,7 +30,8 @@ def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
     Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, with a warning,
     and what the interrupted run recorded after that step in ``metrics`` is dropped, since it is
-    recorded again. Every process calls it; the first one does it.
+    recorded again. A whole one that torch refuses stops the run and stays as it is: going on from
+    an older one would lose what was trained since. Every process calls it; the first one does it.
 
     Args:
         output_dir: the run's folder.
@@ -38,7 +40,8 @@ def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
     Raises:
         RecipeError: on every process, where there are checkpoints and none can be gone on from (a
-            run never begins anew in their place), or where other processes than these saved it.
+            run never begins anew in their place), where torch refuses the newest whole one, or
+            where other processes than these saved it.
     """
     said: list[object] = [None]
     if gangs.root.rank == 0:
@@ -46,7 +49,7 @@ def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
             step = _settle(checkpoints, gangs.root.size, gangs.sdp.size)
             for file in sorted((output_dir / "metrics").glob("*.jsonl")):
                 drop_after(file, step)
-        except (RecipeError, OSError) as ex:
+        except (RecipeError, InputError, OSError) as ex:
             said = [str(ex)]
     gangs.root.broadcast_objects(said)
     if said[0] is not None:
@@ -74,7 +77,13 @@ def _settle(checkpoints: Path, processes: int, shards: int) -> int:
     damaged: list[tuple[Path, str]] = []
     while steps:
         step, folder = steps.pop()
-        problem = problem_with_checkpoint(folder)
+        try:
+            problem = problem_with_checkpoint(folder)
+        except InputError as ex:
+            raise RecipeError(
+                f"The run cannot go on from its newest checkpoint, {folder.name}: {ex} To train "
+                "from its weights alone, give another output folder and `init=RUN` there."
+            ) from None
         if problem is None:
             _check_processes(folder, processes, shards)
             _set_aside(damaged, folder.name)
@@ -99,6 +108,9 @@ def problem_with_checkpoint(folder: Path) -> str | None:
 
     Returns:
         What follows its name in a sentence; None where it is sound.
+
+    Raises:
+        InputError: for a file in it that is whole and that torch refuses.
     """
     return problem_in(folder, {f"{part} state": f"{part}/**/*.pt" for part in PARTS})
 

@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.encoders.weights import is_weights, one_line, read_torch
+from atr_moco_plugin.checkpoints import read_torch
+from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import (
     RetrievalModel,
@@ -163,11 +164,11 @@ def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:
         try:
             # Mapped into memory: queues and momentum copies are not wanted and not read.
             state = read_torch(file, mmap=True)
-        # A damaged file raises nearly anything.
-        except Exception:
+        except (InputError, OSError) as ex:
+            reason = str(ex).removeprefix(f"{file} ")
             raise RecipeError(
-                f"{file} cannot be read as a checkpoint; it is half-written or damaged. Choose "
-                "another with `checkpoint=step_N`."
+                f"{file} cannot be read as a checkpoint: it {reason} Choose another with "
+                "`checkpoint=step_N`."
             ) from None
         if not isinstance(state, dict) or not all(
             isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items()

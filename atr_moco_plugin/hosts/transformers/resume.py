@@ -28,7 +28,8 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
         checkpoint, which begins a new training.
 
     Raises:
-        ValueError: where there are checkpoints and none is whole.
+        InputError: where there are checkpoints and none is whole, or where torch refuses one that
+            is: going on from an older one would lose what was trained since.
 
     Example:
         >>> trainer.train(  # doctest: +SKIP
