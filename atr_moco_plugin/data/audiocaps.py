@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import stem_of
 from atr_moco_plugin.data.layouts import (
@@ -27,7 +28,7 @@ from atr_moco_plugin.data.layouts import (
     read_folder,
 )
 from atr_moco_plugin.data.opening import assemble
-from atr_moco_plugin.data.tables import audio_column, caption_columns, read_rows, row_captions
+from atr_moco_plugin.data.tables import read_rows
 from atr_moco_plugin.errors import InputError
 
 _SECONDS = 10

@@ -17,7 +17,8 @@ from atr_moco_plugin.data.captions import has_words
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.esc50_phrases import CLASS_PHRASES
 from atr_moco_plugin.data.layouts import filled
-from atr_moco_plugin.data.tables import parse_json, read_rows, read_text
+from atr_moco_plugin.data.tables import read_rows
+from atr_moco_plugin.data.text_files import parse_json, read_text
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
 

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.captions import SPLIT_NAMES, SPLITS, CaptionTable
+from atr_moco_plugin.data.columns import (
+    AUDIO_COLUMNS,
+    audio_column,
+    caption_columns,
+    row_captions,
+)
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import Listings, describe
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
-from atr_moco_plugin.data.tables import (
-    AUDIO_COLUMNS,
-    TABLE_SUFFIXES,
-    audio_column,
-    caption_columns,
-    read_rows,
-    row_captions,
-)
+from atr_moco_plugin.data.tables import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 _KEY_COLUMNS = ("clip_id", "id", "key")
@@ -31,7 +30,7 @@ class ManifestConfig(Policy):
     """How to open a manifest.
 
     Attributes:
-        root: the manifest, or a folder with ``manifest.csv``, ``.tsv`` or ``.jsonl`` or with no
+        root: the manifest, or a folder with ``manifest.csv``, ``.tsv``, ``.jsonl`` or ``.json`` or with no
             other table than the manifest.
         audio: the folder that audio paths are relative to, if it is not the manifest's.
         name: the data set's, part of every clip id; give two different data sets two names.
@@ -45,11 +44,11 @@ class ManifestConfig(Policy):
 
 
 def open_manifest(config: ManifestConfig) -> AudioTextDataset:
-    """Open a manifest: CSV, TSV or JSON lines with an audio path and captions in every row.
+    """Open a manifest: CSV, TSV or JSON with an audio path and captions in every row.
 
-    Columns: the audio in ``file_name`` or another of :data:`~.tables.AUDIO_COLUMNS`, or as
+    Columns: the audio in ``file_name`` or another of :data:`~.columns.AUDIO_COLUMNS`, or as
     ``youtube_id`` (the file is ``<id>`` or ``Y<id>`` with an audio suffix); captions as
-    :func:`~.tables.row_captions` reads them; optionally the clip's key in ``clip_id``, ``id`` or
+    :func:`~.columns.row_captions` reads them; optionally the clip's key in ``clip_id``, ``id`` or
     ``key`` (else it is the path, relative to the audio folder) and its split in ``split``. Rows of
     one key are one clip. ``val``, ``development`` and the like become ``valid``, ``train``, ...;
     other splits keep their names.
@@ -114,9 +113,11 @@ def _find_manifest(root: Path) -> Path:
     found = [path for path in named if path.is_file()]
     if not found and root.is_dir():
         found = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+        # JSON beside a table is rarely another one.
+        found = [path for path in found if path.suffix.lower() != ".json"] or found
     if len(found) != 1:
         raise MissingFileError(
-            f"{root}: no single manifest there: looked for manifest.csv, .tsv or .jsonl or the "
+            f"{root}: no single manifest there: looked for manifest.csv, .tsv, .jsonl or .json or the "
             f"only such file, {describe(root)}; set root to the manifest itself"
         )
     return found[0]

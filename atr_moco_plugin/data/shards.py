@@ -17,7 +17,7 @@ from typing import IO, Any
 from atr_moco_plugin.data.captions import has_words
 from atr_moco_plugin.data.files import AUDIO_SUFFIXES
 from atr_moco_plugin.data.source import MAX_SLICE_BYTES, FileSlice
-from atr_moco_plugin.data.tables import parse_json
+from atr_moco_plugin.data.text_files import parse_json
 
 _HEADER_BYTES = 2**20
 _JSON_BYTES = 2**20

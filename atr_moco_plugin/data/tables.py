@@ -1,43 +1,41 @@
-"""Rows of CSV, TSV and JSON-lines files, read as a stream, and the columns that captions are in."""
+"""Rows of CSV, TSV and JSON files, read as a stream: the tables of all data sets."""
 
 from __future__ import annotations
 
-import ast
-import codecs
 import csv
-import io
-import json
 import os
 import re
-import tokenize
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from atr_moco_plugin.data.columns import audio_column, known, left_captions
+from atr_moco_plugin.data.dialect import find_dialect
+from atr_moco_plugin.data.files import AUDIO_SUFFIXES
+from atr_moco_plugin.data.text_files import parse_json, read_text, text_encoding
 from atr_moco_plugin.errors import InputError, MissingFileError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
-"""Files that :func:`read_rows` reads; the last two hold one JSON object a line."""
+Row = dict[str, object]
 
-AUDIO_COLUMNS = ("file_name", "fname", "filename", "audio", "wav", "path", "audio_path")
-"""Names of the column with the audio file, the first that is there counts."""
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+"""Files that :func:`read_rows` reads: the third and fourth hold one JSON object a line, the last
+one JSON value."""
 
-_CAPTION_COLUMNS = ("caption", "captions", "text", "raw_text", "full_text")
-_NUMBERED = re.compile(r"captions?_?(\d+)")
-_CHUNK = 2**20
-_MAX_DEPTH = 50
-_HALF_PAIR = re.compile(r"\\u[dD]")
+_AUDIO_FILE = re.compile(rf".*({'|'.join(map(re.escape, AUDIO_SUFFIXES))})", re.IGNORECASE)
+_YOUTUBE_ID = re.compile(r"[\w-]{11}", re.ASCII)
 
 
-def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, object]]:
-    """Read a table row by row, without holding it in memory.
+def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
+    """Read a table row by row, without holding it in memory but for JSON that is one value.
 
-    The text is UTF-8 (with or without a byte order mark) or, where it is not valid UTF-8, Latin-1.
-    Tabs separate the columns of a ``.tsv`` file and of one whose first line has tabs and no comma.
+    The text is in one of the encodings of :func:`~.text_files.text_encoding`, the columns of CSV
+    and TSV are separated and quoted as :func:`~.dialect.find_dialect` finds. JSON is one object a
+    line, or a list of objects, which may be under ``"data"``. Columns that look as if they had
+    captions and are not taken are named in a warning.
 
     Args:
-        path: a file with one of :data:`TABLE_SUFFIXES`.
+        path: a file, of CSV or TSV but for the suffixes of JSON in :data:`TABLE_SUFFIXES`.
 
     Yields:
         One dictionary a row, by column name in lower case. Values of CSV and TSV files are strings,
@@ -45,140 +43,109 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, object]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not text, a row does not fit its columns, or a line is not an object.
+        ValueError: if it is not text, a quote is not closed, a row does not fit its columns, or a
+            row is not an object.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file; a CSV, TSV or JSON-lines file is needed")
-    with path.open(encoding=text_encoding(path), newline="") as file:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            yield from _json_rows(path, file)
-        else:
-            yield from _csv_rows(path, file)
+    rows = _rows(Path(path), warn=True)
+    columns = next(rows, ())
+    if isinstance(columns, dict):
+        yield columns
+    yield from rows
 
 
 def columns_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Column names of a table, in lower case; none for a table without rows.
+    """Column names of a table, in lower case; of JSON those of its first row, none where it has no
+    rows.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`read_rows`.
     """
-    for row in read_rows(path):
-        return tuple(row)
-    return ()
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """A whole text file, UTF-8 or else Latin-1.
-
-    Raises:
-        FileNotFoundError, ValueError: if it is not there, or not text.
-    """
     path = Path(path)
+    if path.suffix.lower() == ".json" and path.is_file() and json_entries(path, warn=False) is None:
+        return ()
+    return tuple(next(_rows(path, warn=False), ()))
+
+
+def _rows(path: Path, *, warn: bool) -> Iterator[Any]:
+    """The rows, and before them the column names of CSV and TSV."""
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such file; set the path of the captions")
-    return path.read_text(encoding=text_encoding(path))
+        raise MissingFileError(f"{path}: no such file; a CSV, TSV or JSON file is needed")
+    suffix = path.suffix.lower()
+    encoding = text_encoding(path, warn=warn and suffix != ".json")
+    with path.open(encoding=encoding, newline="") as file:
+        if suffix not in (".json", ".jsonl", ".ndjson"):
+            yield from _csv_rows(path, file, warn)
+        elif suffix == ".json" or file.read(20).lstrip().startswith("["):
+            yield from _json_rows(path, warn)
+        else:
+            file.seek(0)
+            yield from _json_lines(path, file, warn)
 
 
-def parse_json(content: str | bytes) -> Any:
-    """Parse JSON that anyone may have written.
-
-    Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
-
-    Raises:
-        ValueError: if it is no JSON, or lists and objects are nested more than 50 deep.
-    """
-    text = content
-    if isinstance(text, bytes):
-        text = text.decode(json.detect_encoding(text))
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise InputError("its lists are nested too deeply") from None
-    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper(value, _MAX_DEPTH):
-        raise InputError("its lists are nested too deeply")
-    if _HALF_PAIR.search(text):
-        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-    return value
-
-
-def _deeper(value: object, levels: int) -> bool:
-    containers = [value]
-    for _ in range(levels + 1):
-        inner = (x.values() if isinstance(x, dict) else x for x in containers)
-        containers = [x for items in inner for x in items if isinstance(x, (dict, list))]
-        if not containers:
-            return False
-    return True
-
-
-def text_encoding(path: Path) -> str:
-    """``"utf-8-sig"`` where all of the file is valid UTF-8, else ``"latin-1"``.
-
-    Raises:
-        ValueError: if the file has zero bytes, as archives, spreadsheets and UTF-16 have.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    encoding = "utf-8-sig"
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            if b"\0" in chunk:
-                raise InputError(
-                    f"{path}: is not a text file (it has zero bytes); give a CSV, TSV or JSON file "
-                    "in UTF-8 or Latin-1"
-                )
-            if encoding == "latin-1":
-                continue
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError:
-                encoding = "latin-1"
-    if encoding != "latin-1" and decoder.getstate()[0]:
-        return "latin-1"  # it ends within a character
-    return encoding
-
-
-def _csv_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
-    tabs = path.suffix.lower() == ".tsv"
-    if not tabs:
-        first = file.readline()
-        tabs = "\t" in first and "," not in first
-        file.seek(0)
-    reader = csv.reader(file, delimiter="\t" if tabs else ",")
-    columns: list[str] = []
+def _csv_rows(path: Path, file: TextIO, warn: bool) -> Iterator[tuple[str, ...] | Row]:
+    dialect = find_dialect(path, file, warn=warn)
+    reader = csv.reader(file, **dialect.options())
+    columns: tuple[str, ...] = ()
+    before = dialect.before
+    start = before + 1  # the line that a row begins in
     try:
         for values in reader:
+            line = before + reader.line_num
             if not columns:
-                columns = [value.strip().lower() for value in values]
+                columns = tuple(value.strip().lower() for value in values)
                 _check_columns(path, columns)
-                continue
-            if len(values) > len(columns) and any(values[len(columns) :]):
+                if warn:
+                    _warn_of_left_captions(path, columns)
+                yield columns
+            elif len(values) > len(columns) and any(values[len(columns) :]):
                 raise InputError(
-                    f"{path}: line {reader.line_num} has {len(values)} columns, the first line has "
+                    f"{path}: line {line} has {len(values)} columns, the first line has "
                     f"{len(columns)}; put captions with the separator in them into quotes"
                 )
-            if values:
+            elif values:
+                if line > start and (taken := _row_within(columns, values, dialect.separator)):
+                    raise InputError(
+                        f"{path}: a quote in line {start} is not closed, so that the row "
+                        f"{taken!r} would be part of a caption; close it"
+                    )
                 values += [""] * (len(columns) - len(values))
                 yield dict(zip(columns, values, strict=False))
+            start = line + 1
     except csv.Error as error:
+        end = before + reader.line_num
         raise InputError(
-            f"{path}: line {reader.line_num} is not readable as CSV ({error}); look for a quote "
-            "that is not closed"
+            f"{path}: line {start}{f' to {end}' if end > start else ''} is not readable as CSV "
+            f"({error}); look for a quote that is not closed, and write quotes within a caption "
+            "twice"
         ) from error
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _row_within(columns: tuple[str, ...], values: list[str], separator: str) -> str | None:
+    """A line of a value with line breaks that is a row of its own, by the audio it names."""
+    column = audio_column(columns) or "youtube_id"
+    if column not in columns:
+        return None
+    at = columns.index(column)
+    audio = _YOUTUBE_ID if column == "youtube_id" else _AUDIO_FILE
+    for value in values:
+        for line in value.splitlines()[1:]:
+            cells = line.split(separator)
+            if len(cells) > max(at, 1) and audio.fullmatch(cells[at].strip(' "')):
+                return line[:60]
+    return None
+
+
+def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
     """Of two columns of one name, one would be lost without a word."""
-    used = {*AUDIO_COLUMNS, *_CAPTION_COLUMNS, "youtube_id"}
     for name in columns:
-        if columns.count(name) > 1 and (name in used or _NUMBERED.fullmatch(name)):
+        if columns.count(name) > 1 and known(name):
             raise InputError(
                 f"{path}: has {columns.count(name)} columns {name!r}; name several captions "
                 "caption_1, caption_2, ..."
             )
 
 
-def _json_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
+def _json_lines(path: Path, file: TextIO, warn: bool) -> Iterator[Row]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -193,67 +160,62 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[dict[str, object]]:
                 f"{path}: line {number} is not a JSON object; write one object a line, such as "
                 '{"audio": "a.wav", "captions": ["a dog barks"]}'
             )
-        yield {str(name).strip().lower(): value for name, value in row.items()}
+        row = _lower(row)
+        if warn:
+            _warn_of_left_captions(path, tuple(row))
+            warn = False
+        yield row
 
 
-@lru_cache(maxsize=1024)
-def caption_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns with captions: ``caption_1, caption_2, ...`` in order, or else the first there is
-    of ``caption``, ``captions``, ``text``, ``raw_text`` and ``full_text``."""
-    numbers = {name: int(match[1]) for name in columns if (match := _NUMBERED.fullmatch(name))}
-    if numbers:
-        return tuple(sorted(numbers, key=numbers.__getitem__))
-    return tuple(name for name in _CAPTION_COLUMNS if name in columns)[:1]
+def json_entries(path: str | os.PathLike[str], *, warn: bool = True) -> list[object] | None:
+    """The rows of a JSON file: a list of objects, or one under ``"data"``.
 
+    Returns:
+        What the list has, objects with their names in lower case; ``None`` for other JSON, also a
+        list without any object.
 
-@lru_cache(maxsize=1024)
-def audio_column(columns: tuple[str, ...]) -> str | None:
-    """The column with the audio file, ``None`` if there is none."""
-    return next((name for name in AUDIO_COLUMNS if name in columns), None)
-
-
-def row_captions(row: Mapping[str, object]) -> list[str]:
-    """The captions of a row, stripped; an empty one is an empty string.
-
-    A JSON list gives its texts, and so does a list that was written into a CSV cell, in JSON's or
-    Python's notation (``['a dog barks', 'a bark']``, numpy's without commas as well).
+    Raises:
+        FileNotFoundError, ValueError: if it is not there, or no JSON.
     """
-    texts: list[str] = []
-    for column in caption_columns(tuple(row)):
-        texts.extend(_texts(row[column]))
-    return texts
-
-
-def _texts(value: object) -> list[str]:
-    if isinstance(value, (list, tuple)):
-        return [text for item in value for text in _texts(item)]
-    text = value.strip() if isinstance(value, str) else ""
-    if text.startswith("[") and text.endswith("]"):
-        listed = _listed(text)
-        if listed is not None:
-            return [item.strip() for item in listed]
-    return [text]
-
-
-def _listed(text: str) -> list[str] | None:
-    """The strings of a list in JSON's, Python's or numpy's notation; None for any other text."""
+    text = read_text(path, warn=warn)
     try:
-        items = parse_json(text)
-    except ValueError:
-        pass
-    else:
-        return items if all(isinstance(item, str) for item in items) else None
-    # By tokens, because Python would join the neighbours in numpy's ['a' 'b'].
-    strings = []
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.STRING:
-                item = ast.literal_eval(token.string)
-                if not isinstance(item, str):
-                    return None
-                strings.append(item)
-            elif token.string.strip() not in ("[", "]", ",", ""):
-                return None
-    except (tokenize.TokenError, SyntaxError, ValueError):
+        content = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}); fetch it again") from error
+    rows = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(rows, list):
         return None
-    return strings or None
+    entries = [_lower(row) if isinstance(row, dict) else row for row in rows]
+    first = next((row for row in entries if isinstance(row, dict)), None)
+    if first is None and entries and rows is content:
+        return None
+    if warn and first is not None:
+        _warn_of_left_captions(Path(path), tuple(first))
+    return entries
+
+
+def _json_rows(path: Path, warn: bool) -> Iterator[Row]:
+    rows = json_entries(path, warn=warn)
+    if rows is None:
+        raise InputError(
+            f'{path}: has no list of rows; write [{{"audio": "a.wav", "captions": ["a dog '
+            'barks"]}}, ...], or that list under "data"'
+        )
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}: entry {number} is not a JSON object; write one for each clip")
+        yield row
+
+
+def _warn_of_left_captions(path: Path, columns: tuple[str, ...]) -> None:
+    left = left_captions(columns)
+    if left:
+        warnings.warn(
+            f"{path}: has {', '.join(map(repr, left))[:200]}, which no caption is taken from; call "
+            "columns with captions caption_1, caption_2, ...",
+            stacklevel=3,
+        )
+
+
+def _lower(row: dict[str, object]) -> Row:
+    return {str(name).strip().lower(): value for name, value in row.items()}

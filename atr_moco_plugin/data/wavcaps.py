@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import AudioFiles, describe, list_files
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
-from atr_moco_plugin.data.tables import (
-    audio_column,
-    caption_columns,
-    parse_json,
-    read_text,
-    row_captions,
-)
+from atr_moco_plugin.data.tables import json_entries
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
 
@@ -96,10 +91,10 @@ def read_wavcaps_captions(place: str | os.PathLike[str]) -> CaptionTable:
 def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
     """The table, and the JSON file each clip comes from."""
     if place.is_file():
-        loaded = [(place, _entries(place))]
+        loaded = [(place, json_entries(place))]
     else:
         paths = [place / name for name in list_files(place) if name.lower().endswith(".json")]
-        loaded = [(path, _entries(path)) for path in paths]
+        loaded = [(path, json_entries(path)) for path in paths]
     entries = [(path, rows) for path, rows in loaded if rows is not None]
     if not entries:
         raise MissingFileError(
@@ -124,17 +119,6 @@ def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
             table.add(key, row_captions(row), (audio, name) if audio else (name,), row)
             origins[key] = path
     return table.finish(), origins
-
-
-def _entries(path: Path) -> list[object] | None:
-    """The list under ``"data"``, ``None`` in other JSON files."""
-    text = read_text(path)
-    try:
-        content = parse_json(text)
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error}); fetch it again") from error
-    data = content.get("data") if isinstance(content, dict) else None
-    return data if isinstance(data, list) else None
 
 
 def _text(value: object) -> str:

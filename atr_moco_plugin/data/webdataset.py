@@ -20,7 +20,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
 from atr_moco_plugin.data.files import describe
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.shards import Shard, read_shard
-from atr_moco_plugin.data.tables import parse_json
+from atr_moco_plugin.data.text_files import parse_json
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 _NAMED = 3

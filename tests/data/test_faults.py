@@ -29,7 +29,7 @@ from atr_moco_plugin.data.loader import PairLoader, iterate_audio, tolerated_cli
 from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.opening import read_headers
 from atr_moco_plugin.data.reader import AudioReader
-from atr_moco_plugin.data.tables import parse_json
+from atr_moco_plugin.data.text_files import parse_json
 from atr_moco_plugin.data.webdataset import WebdatasetConfig, open_webdataset
 
 READER = AudioReader(16_000)

@@ -1,0 +1,156 @@
+"""Text files of any origin: their encoding, and JSON that anyone may have written."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from atr_moco_plugin.errors import InputError, MissingFileError
+
+_CHUNK = 2**20
+_MAX_DEPTH = 50
+_HALF_PAIR = re.compile(r"\\u[dD]")
+_NOT_IN_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+_SAVE_ANEW = "save it as UTF-8 (in Excel: CSV UTF-8)"
+
+
+def read_text(path: str | os.PathLike[str], *, warn: bool = True) -> str:
+    """A whole text file, in the encoding that :func:`text_encoding` finds; ``warn`` as there.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is not there, or not text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; set the path of the captions")
+    return path.read_text(encoding=text_encoding(path, warn=warn))
+
+
+def text_encoding(path: Path, *, warn: bool = True) -> str:
+    """The encoding of a text file: UTF-8, UTF-16 with its byte order mark, or Windows-1252.
+
+    Excel writes the last two as "CSV" and as "Unicode text". No file is ever read as Latin-1, in
+    which the quotes and dashes of Windows-1252 are control characters.
+
+    Args:
+        path: the file.
+        warn: name a file in Windows-1252 in a warning, since it may be of a third encoding.
+
+    Raises:
+        ValueError: if the file has zero bytes, as archives and spreadsheets have, is UTF-8 in one
+            line and not in another, or has a byte that Windows-1252 has not.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    encoding = "utf-8-sig"
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            if file.tell() == len(chunk) and chunk.startswith(
+                (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            ):
+                return _utf_16(path)
+            if b"\0" in chunk:
+                raise _no_text(path)
+            if encoding == "cp1252":
+                continue
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
+                encoding = "cp1252"
+    if decoder.getstate()[0]:
+        encoding = "cp1252"  # it ends within a character
+    if encoding == "cp1252":
+        line, example = _first_in_cp1252(path)
+        if warn:
+            warnings.warn(
+                f"{path}: is not UTF-8 (line {line}) and is read as Windows-1252, which gives "
+                f"{example!r}; if that is not what it says, {_SAVE_ANEW}",
+                stacklevel=2,
+            )
+    return encoding
+
+
+def _utf_16(path: Path) -> str:
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    with path.open("rb") as file:
+        try:
+            while chunk := file.read(_CHUNK):
+                if "\0" in decoder.decode(chunk):
+                    raise _no_text(path)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            raise _no_text(path) from None
+    return "utf-16"
+
+
+def _first_in_cp1252(path: Path) -> tuple[int, str]:
+    """The number of the first line that is not UTF-8, and the text around the place."""
+    first = (0, "")
+    in_utf_8 = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.isascii():
+                continue
+            try:
+                line.decode("utf-8-sig" if number == 1 else "utf-8")
+                in_utf_8 = in_utf_8 or number
+                continue
+            except UnicodeDecodeError as error:
+                around = line[max(0, error.start - 30) : error.start + 30]
+            unknown = _NOT_IN_CP1252.search(line)
+            if unknown:
+                raise InputError(
+                    f"{path}: line {number} has the byte 0x{unknown[0].hex()}, which is neither "
+                    f"UTF-8 nor Windows-1252; {_SAVE_ANEW}"
+                )
+            if not first[0]:
+                first = number, around.decode("cp1252", "replace").strip()
+            if in_utf_8:
+                break
+    if in_utf_8:
+        raise InputError(
+            f"{path}: line {in_utf_8} is UTF-8 and line {first[0]} is not; {_SAVE_ANEW}"
+        )
+    return first
+
+
+def _no_text(path: Path) -> InputError:
+    return InputError(
+        f"{path}: is not a text file (it has zero bytes); give a CSV, TSV or JSON file in UTF-8"
+    )
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON that anyone may have written.
+
+    Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
+
+    Raises:
+        ValueError: if it is no JSON, or lists and objects are nested more than 50 deep.
+    """
+    text = content
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise InputError("its lists are nested too deeply") from None
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper(value, _MAX_DEPTH):
+        raise InputError("its lists are nested too deeply")
+    if _HALF_PAIR.search(text):
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
+def _deeper(value: object, levels: int) -> bool:
+    containers = [value]
+    for _ in range(levels + 1):
+        inner = (x.values() if isinstance(x, dict) else x for x in containers)
+        containers = [x for items in inner for x in items if isinstance(x, (dict, list))]
+        if not containers:
+            return False
+    return True
