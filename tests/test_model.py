@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.model import (
+    AudioTower,
     PartConfig,
     RetrievalModel,
     RetrievalModelConfig,
@@ -296,6 +297,22 @@ def test_a_config_made_in_python_is_checked_too() -> None:
         RetrievalModelConfig(audio_pooling="max")
     with pytest.raises(ValueError, match="`text_pooling` is 'max', expected cls or mean"):
         RetrievalModelConfig(text_pooling="max")
+
+
+@pytest.mark.parametrize("published", [None, 16_000.0, 0])
+def test_an_audio_encoder_publishes_its_rate(published: object) -> None:
+    class Deaf(torch.nn.Module):
+        width = 4
+
+    encoder = Deaf()
+    if published is not None:
+        encoder.sample_rate = published
+    with pytest.raises(ValueError, match="`sample_rate` of the audio encoder .*Deaf is .* expected a"):
+        AudioTower(encoder, 8, "mean")
+    encoder.sample_rate = 32_000
+    tower = AudioTower(encoder, 8, "mean")
+    assert RetrievalModel(tower, torch.nn.Module(), torch.nn.Module()).sample_rate == 32_000
+    assert model_of("blip", "mean", "cls").sample_rate == 16_000
 
 
 def test_what_was_frozen_can_be_frozen_again() -> None:

@@ -123,6 +123,15 @@ def test_shift_rolls_both_ways_within_its_limit() -> None:
     assert -1600 <= min(shifts) < -1200 and 1200 < max(shifts) <= 1600
 
 
+@pytest.mark.parametrize("sample_rate", [16_000, 48_000])
+def test_a_shift_is_in_seconds_at_any_rate(sample_rate: int) -> None:
+    wave = np.arange(sample_rate, dtype=np.float32) / sample_rate
+    config = AugmentConfig(shift_seconds=0.1)
+    first = [int(np.argmin(augment(wave, config, sample_rate, seeded(s)))) for s in range(100)]
+    seconds = [by / sample_rate if 2 * by < sample_rate else by / sample_rate - 1 for by in first]
+    assert -0.1 <= min(seconds) < -0.075 and 0.075 < max(seconds) <= 0.1
+
+
 def test_polarity_is_inverted_for_a_share() -> None:
     wave = noise()
     config = AugmentConfig(invert_probability=0.3)

@@ -94,12 +94,43 @@ def test_its_encoders_with_the_full_criterion(run: Run, tmp_path: Path) -> None:
     assert "reranked" in result["splits"]["test"]
 
 
+@pytest.mark.parametrize("sample_rate", [32_000, 48_000])
+def test_an_encoder_of_another_rate_trains_and_is_evaluated(
+    run: Run, tmp_path: Path, monkeypatch, sample_rate: int
+) -> None:
+    out = tmp_path / "out"
+    text = ACME_MODEL.replace("width: 24", f"width: 24, sample_rate: {sample_rate}")
+    augment = "dataset.augment={shift_seconds: 0.1, gain_db: 3}"
+    with pytest.warns(UserWarning, match=f"lower sampling rate than the model's {sample_rate} Hz"):
+        assert run(out, text, augment) == 0
+    model = json.loads((out / "model.json").read_text())
+    assert model["audio"]["config"]["sample_rate"] == sample_rate
+
+    from atr_moco_plugin.hosts.fairseq2.evaluate import run_evaluation
+
+    command = ["evaluate", str(tmp_path / "ev"), "--no-rich", "--config", f"run={out}"]
+    monkeypatch.setattr(sys, "argv", command)
+    run_evaluation()
+    trained, evaluated = (
+        json.loads((folder / "retrieval.json").read_text()) for folder in (out, tmp_path / "ev")
+    )
+    assert evaluated["splits"]["valid"]["dual"] == trained["splits"]["valid"]["dual"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (ACME_MODEL.replace("acme_mlp", "atm"), "needs the text encoder bert, but got Gru"),
         (ACME_MODEL.replace("width: 24", "widht: 24"), "Did you mean `width`?"),
         (ACME_MODEL.replace("width: 24", "width: 0"), "`width` is 0, expected 1 or more"),
+        (
+            ACME_MODEL.replace("width: 24", "sample_rate: 10"),
+            "`sample_rate` is 10, expected a multiple of 200",
+        ),
+        (
+            ACME_MODEL.replace("width: 24", "sample_rate: 800"),
+            "`sample_rate` of the audio encoder acme_atr.audio.Cnn is 800, expected a whole number",
+        ),
         (ACME_MODEL.replace("acme_gru", "acme_gur"), "Did you mean acme_gru?"),
         (ACME_MODEL.replace("512", "100"), "`model.config_overrides.text.config.vocab_size="),
         ("criterion: {name: acme_siglip, config: {queue: 3}}\n", "`criterion.config.queue`"),

@@ -45,6 +45,17 @@ def test_what_is_no_sound_is_refused(samples: np.ndarray) -> None:
         sound_uri(samples, 16_000)
 
 
+@pytest.mark.parametrize(
+    ("rate", "kind"), [(32_000, "mpeg"), (48_000, "mpeg"), (22_051, "flac"), (96_000, "flac")]
+)
+def test_it_plays_at_the_rate_of_the_model(rate: int, kind: str) -> None:
+    wave = (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype("f4")
+    uri = sound_uri(wave, rate)
+    samples, found = decode(uri)
+    assert uri.startswith(f"data:audio/{kind};") and found == rate
+    assert abs(len(samples) / rate - 1) < 0.1
+
+
 def test_flac_where_mp3_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfile, "available_formats", lambda: {"FLAC": "FLAC"})
     samples, rate = decode(sound_uri(tone(0.5), 16_000))
