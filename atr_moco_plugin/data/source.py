@@ -56,8 +56,24 @@ class FileSlice:
         return data
 
 
-Source = str | os.PathLike[str] | FileSlice
-"""A path, or a part of a file."""
+@dataclass(frozen=True, slots=True)
+class MemoryFile:
+    """The content of a file that is in memory.
+
+    Attributes:
+        content: its bytes.
+        name: what it is called; for messages, never used as a path.
+    """
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = str | os.PathLike[str] | FileSlice | MemoryFile
+"""A path, a part of a file, or the content of one."""
 
 
 def open_source(source: Source) -> Path | io.BytesIO:
@@ -69,6 +85,8 @@ def open_source(source: Source) -> Path | io.BytesIO:
     """
     if isinstance(source, FileSlice):
         size, opened = source.size, io.BytesIO(source.read())
+    elif isinstance(source, MemoryFile):
+        size, opened = len(source.content), io.BytesIO(source.content)
     else:
         opened = Path(source)
         if not opened.is_file():

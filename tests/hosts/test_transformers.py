@@ -16,19 +16,27 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import AdamW
 from transformers import (
     ASTConfig,
     ASTModel,
     BertConfig,
     BertModel,
-    ClapConfig,
-    ClapFeatureExtractor,
     ClapModel,
     EvalPrediction,
     Trainer,
     TrainerCallback,
     TrainingArguments,
+)
+
+sys.path.append(str(Path(__file__).parents[1]))  # where this file is run as a script
+from trainer_world import (
+    HEAD,
+    RATE,
+    Broken,
+    make_batch,
+    make_clap,
+    make_extractor,
+    make_trainer,
 )
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
@@ -50,101 +58,7 @@ from atr_moco_plugin.hosts.transformers import (
     last_checkpoint,
 )
 from atr_moco_plugin.hosts.transformers.safety import last_good
-from atr_moco_plugin.optim import parameter_groups
 from atr_moco_plugin.tokenizer import train_wordpiece
-
-RATE = 8_000
-HEAD = FusionHeadConfig(layers=1, heads=2)
-
-
-def make_clap(vocab_size: int = 60, **audio: object) -> ClapModel:
-    """A ClapModel of 20,000 weights, with dropout and batch norm as in the real one."""
-    torch.manual_seed(0)
-    return ClapModel(
-        ClapConfig(
-            text_config={
-                "vocab_size": vocab_size,
-                "hidden_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "intermediate_size": 24,
-                "max_position_embeddings": 40,
-                "pad_token_id": 0,
-            },
-            audio_config={
-                "num_mel_bins": 8,
-                "spec_size": 16,
-                "window_size": 2,
-                "patch_embeds_hidden_size": 8,
-                "hidden_size": 16,
-                "depths": [1, 1],
-                "num_attention_heads": [2, 2],
-                **audio,
-            },
-            projection_dim=12,
-        )
-    )
-
-
-def make_extractor() -> ClapFeatureExtractor:
-    return ClapFeatureExtractor(
-        feature_size=8,
-        sampling_rate=RATE,
-        hop_length=1024,
-        max_length_s=4,
-        fft_window_size=256,
-        frequency_max=4000,
-        truncation="rand_trunc",
-    )
-
-
-def make_batch(b: int = 4, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(5, 60, (b, 6), generator=generator)
-    mask = torch.ones(b, 6, dtype=torch.int64)
-    ids[1, 4:], mask[1, 4:] = 0, 0
-    return {
-        "input_features": 20 * torch.randn(b, 1, 30, 8, generator=generator) - 40,
-        "is_longer": torch.zeros(b, 1, dtype=torch.bool),
-        "input_ids": ids,
-        "attention_mask": mask,
-        "clip_id": torch.arange(b) + 100 * seed,
-        "caption_id": torch.arange(b) + 100 * seed,
-    }
-
-
-def make_trainer(
-    out: Path, *, criterion: str = "moco_atc_atm", queue_size: int = 30, **arguments: Any
-) -> Trainer:
-    """A Trainer over the toy data set, from equal weights each time."""
-    data = open_toy(ToyConfig(num_train=6, num_valid=4, num_test=1, cache=True))
-    captions = [text for clip in data.clips("train") for text in clip.captions]
-    tokenizer = train_wordpiece(captions, vocab_size=120)
-    model = ClapTrainerModel(
-        make_clap(len(tokenizer)), criterion, head=HEAD, queue_size=queue_size, momentum=0.9
-    )
-    defaults = {
-        "per_device_train_batch_size": 4,
-        "max_steps": 4,
-        "logging_steps": 2,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "data_seed": 3,
-    }
-    trainer = Trainer(
-        model,
-        TrainingArguments(str(out), **TRAINING_ARGUMENTS, **{**defaults, **arguments}),
-        ClapCollator(tokenizer, make_extractor()),
-        PairDataset(data, "train", RATE),
-        PairDataset(data, "valid", RATE),
-        compute_metrics=compute_metrics,
-        optimizers=(AdamW(parameter_groups(model.criterion, 0.05), lr=1e-2), None),
-    )
-    trainer.add_callback(MocoCallback(trainer, rank_every=2))
-    return trainer
 
 
 def assert_equal_states(a: nn.Module, b: nn.Module) -> None:
@@ -300,7 +214,7 @@ def test_training_evaluates_logs_and_exports_a_plain_model(tmp_path: Path) -> No
 
     trainer.model.save_pretrained(tmp_path / "clap")
     plain = ClapModel.from_pretrained(tmp_path / "clap").eval()
-    batch = next(iter(trainer.get_eval_dataloader()))
+    batch = trainer.data_collator([trainer.eval_dataset[i] for i in range(0, 20, 5)])
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "input_features")}
     with torch.no_grad():
         expected, output = trainer.model.eval()(**batch), plain(**inputs)
@@ -585,11 +499,25 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
         trainer.train()
 
 
+def uneven_clips() -> list[dict[str, Any]]:
+    """Seven clips of one to three captions, the fourth of them broken: two processes have not
+    equally many."""
+    generator = torch.Generator().manual_seed(0)
+    clips = []
+    for row, number in enumerate((1, 3, 2, 1, 1, 2, 3)):
+        audio = torch.rand(RATE, generator=generator) * (math.nan if row == 3 else 1)
+        ids = list(range(10 * row, 10 * row + number))
+        clip = {"audio": audio, "caption": ["rain"] * number, "caption_id": ids, "clip_id": row}
+        clips.append(clip)
+    return clips
+
+
 def ddp_run(out: Path) -> None:
     """One of two processes: train, evaluate, and leave the state of this rank."""
     trainer = make_trainer(out, ddp_backend="gloo", save_strategy="steps", save_steps=2)
     # With several processes on a CPU, Trainer loads optimizers to "cpu:0", which torch refuses.
     trainer.args.__dict__["_setup_devices"] = torch.device("cpu")
+    trainer.train_dataset = Broken(trainer.train_dataset, {2})  # ranks' batches differ in size
     ddp: list[nn.Module] = []
     trainer.model.register_forward_pre_hook(lambda *_: ddp.append(trainer.model_wrapped))
     checkpoint = out / "checkpoint-2"
@@ -598,7 +526,14 @@ def ddp_run(out: Path) -> None:
     queues = trainer.model.criterion.queues.values()
     assert buffers and not any(id(b) in buffers for queue in queues for b in queue.buffers())
     metrics = trainer.evaluate()
-    result = {"state": trainer.model.state_dict(), "r_sum": metrics["eval_r_sum"]}
+    trainer.args.per_device_eval_batch_size = 2
+    uneven = trainer.evaluate(uneven_clips())
+    result = {
+        "state": trainer.model.state_dict(),
+        "r_sum": metrics["eval_r_sum"],
+        "skipped": sorted(trainer.model.skipped[True]),
+        "uneven": {name: uneven[f"eval_{name}"] for name in ("r_sum", "clips", "captions")},
+    }
     torch.save(result, out / f"{trainer.args.process_index}.pt")
 
 
@@ -657,6 +592,9 @@ def test_two_processes_agree_and_resume(tmp_path: Path) -> None:
         # next one.
         assert ".running_" in name or torch.equal(value, second["state"][name]), name
     assert first["r_sum"] == second["r_sum"] == resumed["r_sum"]
+    assert first["uneven"] == second["uneven"]
+    assert first["uneven"]["clips"] == 6 and first["uneven"]["captions"] == 12
+    assert set(first["skipped"]) | set(second["skipped"])
     assert first["state"]["criterion.audio_queue.clip_ids"].unique().numel() > 4
 
 

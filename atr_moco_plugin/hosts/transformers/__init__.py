@@ -9,7 +9,8 @@ optimizer steps and logs; :class:`ClapCollator` makes batches, :func:`compute_me
 from __future__ import annotations
 
 from atr_moco_plugin.hosts.transformers.callback import MocoCallback
-from atr_moco_plugin.hosts.transformers.data import ClapCollator, PairDataset
+from atr_moco_plugin.hosts.transformers.collator import ClapCollator
+from atr_moco_plugin.hosts.transformers.data import PairDataset
 from atr_moco_plugin.hosts.transformers.metrics import TRAINING_ARGUMENTS, compute_metrics
 from atr_moco_plugin.hosts.transformers.model import ClapTrainerModel, TrainerModel
 from atr_moco_plugin.hosts.transformers.resume import last_checkpoint

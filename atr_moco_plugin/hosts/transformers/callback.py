@@ -10,12 +10,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from atr_moco_plugin.data.loader import tolerated_clips
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.transformers.metrics import TRAINING_ARGUMENTS
+from atr_moco_plugin.hosts.transformers.arguments import check_trainer
+from atr_moco_plugin.hosts.transformers.collator import ClapCollator
+from atr_moco_plugin.hosts.transformers.loaders import tell_loaders
 from atr_moco_plugin.hosts.transformers.model import TrainerModel
 from atr_moco_plugin.hosts.transformers.safety import make_guard
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
+from atr_moco_plugin.safety.finite import by_number
 
 
 class MocoCallback(TrainerCallback):
@@ -26,6 +30,10 @@ class MocoCallback(TrainerCallback):
     ``temperature``, ``queue_fill``...) go to ``Trainer``'s logs. Every ``rank_every`` steps the
     first process writes the rank of the queues to ``rank.jsonl`` in the output folder, and its
     scalars to the logs with ``rank/`` before their names.
+
+    It tells a :class:`~atr_moco_plugin.hosts.transformers.collator.ClapCollator` which batches are
+    for training, so that these alone are cropped at random, and in which epoch. Clips that the
+    collator leaves out are counted in each process; the end of the training names them.
 
     A loss or a gradient that is NaN or infinite stops the training before the optimizer makes its
     step, on all processes alike, with a
@@ -38,17 +46,26 @@ class MocoCallback(TrainerCallback):
         rank_every: steps between two rank reports.
         max_skipped_steps: steps that are not finite that are left out, with a warning each, before
             one stops the training.
+        max_bad_clips: clips that cannot be used that a process leaves out before one more stops the
+            training; None for one in a thousand examples, at least 10. The same number holds for an
+            evaluation.
 
     Raises:
         TypeError: the trainer has another model.
-        ValueError: ``Trainer`` would not hand the ids to ``compute_metrics``, or shards the model.
+        ValueError: an option of the trainer does not go with such a model, see
+            :mod:`atr_moco_plugin.hosts.transformers.arguments`.
 
     Example:
         >>> trainer.add_callback(MocoCallback(trainer, rank_every=100))  # doctest: +SKIP
     """
 
     def __init__(
-        self, trainer: Trainer, *, rank_every: int = 100, max_skipped_steps: int = 0
+        self,
+        trainer: Trainer,
+        *,
+        rank_every: int = 100,
+        max_skipped_steps: int = 0,
+        max_bad_clips: int | None = None,
     ) -> None:
         model = trainer.model
         if not isinstance(model, TrainerModel):
@@ -56,30 +73,18 @@ class MocoCallback(TrainerCallback):
                 f"MocoCallback needs a Trainer whose model is a TrainerModel, but it is a "
                 f"{type(model).__name__}: wrap it, for example in ClapTrainerModel."
             )
-        labels = TRAINING_ARGUMENTS["label_names"]
-        if trainer.compute_metrics is not None and trainer.label_names != labels:
-            raise InputError(
-                f"TrainingArguments.label_names is {trainer.label_names}, but Trainer computes "
-                f"metrics only with {labels}: pass **TRAINING_ARGUMENTS."
-            )
-        if trainer.args.world_size > 1 and not trainer.args.accelerator_config.even_batches:
-            raise InputError(
-                "accelerator_config.even_batches is off, so that ranks would have different numbers "
-                "of batches, and one would wait for the others forever: leave it on."
-            )
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise InputError(
-                "The momentum copies follow whole weights, which FSDP and DeepSpeed take apart: "
-                "leave `fsdp` and `deepspeed` out and train with DDP."
-            )
+        check_trainer(trainer)
         self._trainer = trainer
         self._model = model
         self._rank_every = rank_every
         self._rank: RankLogger | None = None
         self._max_skipped_steps = max_skipped_steps
+        self.max_bad_clips = max_bad_clips
+        self._collator: ClapCollator | None = None
         self._guard: FiniteGuard | None = None
         self._collapse: CollapseWatch | None = None
         model.register_forward_hook(self._show_loss, with_kwargs=True)
+        tell_loaders(trainer, self._for_training)
 
     def on_train_begin(
         self,
@@ -91,11 +96,11 @@ class MocoCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Check how the run was started, guard its optimizer, and open ``rank.jsonl``."""
-        if args.n_gpu > 1:
+        check_trainer(self._trainer)
+        if self._trainer.model is not self._model:
             raise InputError(
-                f"Trainer would spread one process over {args.n_gpu} GPUs (DataParallel), whose "
-                "replicas lose what they enqueue: start one process a GPU with torchrun or "
-                "accelerate launch, or show one GPU in CUDA_VISIBLE_DEVICES."
+                "Trainer has another model than when MocoCallback was made, and its momentum copies "
+                "would not move: make a new MocoCallback after the model."
             )
         if self._guard is not None:
             self._guard.close()
@@ -107,6 +112,14 @@ class MocoCallback(TrainerCallback):
         if queues and state.is_world_process_zero:
             path = Path(args.output_dir) / "rank.jsonl"
             self._rank = RankLogger(queues, path, every=self._rank_every)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Tell the collator which epoch it is."""
+        if self._collator is not None:
+            # A fraction in a run that goes on within an epoch; its end may be rounded.
+            self._collator.set_epoch(int(state.epoch + 1e-6))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -140,6 +153,55 @@ class MocoCallback(TrainerCallback):
             self._trainer.log({f"rank/{name}": value for name, value in scalars.items()})
         # Trainer.log marks the step as logged, but Trainer's own loss is still to come.
         control.should_log = due
+
+        self._check_skipped(self._trainer.train_dataset, training=True)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stop where too many clips were left out of the figures."""
+        self._check_skipped(self._trainer.eval_dataset, training=False)
+        self._model.skipped[False].clear()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Name the clips that this process left out."""
+        skipped = self._model.skipped[True]
+        if skipped:
+            warnings.warn(
+                f"{len(skipped):,} clips could not be used and were left out of the training: "
+                f"{self._names(skipped)}.",
+                stacklevel=2,
+            )
+
+    def _for_training(self, collator: ClapCollator) -> ClapCollator:
+        args = self._trainer.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self._collator = collator.for_training(seed)
+        return self._collator
+
+    def _check_skipped(self, data: Any, training: bool) -> None:
+        skipped = self._model.skipped[training]
+        if not skipped:
+            return
+        limit = self.max_bad_clips
+        if limit is None:
+            limit = tolerated_clips(len(data) if hasattr(data, "__len__") else 0)
+        if len(skipped) > limit:
+            where = "the training" if training else "an evaluation"
+            raise InputError(
+                f"More than {limit} clips could not be used and were left out of {where}, among "
+                f"them {self._names(skipped)}: mend them or raise `max_bad_clips`."
+            )
+
+    def _names(self, ids: set[int]) -> str:
+        """The first ten of these clips, as the training set calls them."""
+        name_clips = getattr(self._trainer.train_dataset, "name_clips", by_number)
+        first = sorted(ids)[:10]
+        names = name_clips(first)
+        more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
+        return ", ".join(str(names.get(number, number)) for number in first) + more
 
     def _show_loss(
         self, model: TrainerModel, _: Any, batch: dict[str, Any], losses: dict[str, Tensor]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import EvalPrediction
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import retrieval_metrics
+from atr_moco_plugin.hosts.transformers.evaluation import NO_ITEM, first_rows, pairs_of
 
 TRAINING_ARGUMENTS: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -21,21 +25,38 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Retrieval figures in both directions over the whole evaluation set.
 
     Args:
-        prediction: ``predictions`` are the audio and text embeddings ``[N, d]`` of N (clip,
-            caption) pairs, ``label_ids`` their clip ids and caption ids ``[N]``. The embedding of
-            a clip with several pairs is taken from its first one.
+        prediction: ``predictions`` are audio embeddings ``[N, d]`` and text embeddings ``[N, d]``
+            or ``[N, K, d]``, ``label_ids`` clip ids ``[N]`` and caption ids ``[N]`` or ``[N, K]``;
+            or lists with such pairs of arrays, one of each batch, as ``Trainer`` makes them with
+            ``eval_do_concat_batches=False``. A clip in several rows is taken from the first one.
 
     Returns:
         What :func:`~atr_moco_plugin.evaluation.retrieval_metrics` returns, duplicate-aware figures
         included; ``Trainer`` puts ``eval_`` before the names, so ``eval_r_sum`` chooses the best
-        checkpoint.
+        checkpoint. Where clips could not be used, ``skipped_rows`` says in how many rows.
+
+    Raises:
+        ValueError: no clip could be used.
     """
-    audio, text = (torch.from_numpy(x) for x in prediction.predictions)
-    clip_ids, caption_ids = (torch.from_numpy(x) for x in prediction.label_ids)
-    clips, caption_to_audio = clip_ids.unique(return_inverse=True)
-    rows = torch.arange(len(clip_ids)).flip(0)
-    # Written from the last row to the first, so that the first row of a clip stays.
-    first = torch.zeros(len(clips), dtype=torch.int64)
-    first[caption_to_audio[rows]] = rows
-    similarity = audio[first] @ text.T
-    return retrieval_metrics(similarity, caption_to_audio, caption_ids=caption_ids)
+    batches = zip(_batches(prediction.predictions), _batches(prediction.label_ids), strict=True)
+    audio, text, clips, captions = [], [], [], []
+    skipped = 0
+    for (a, u), (clip_id, caption_id) in batches:
+        rows, column, clip_ids, caption_ids = pairs_of(clip_id, caption_id)
+        audio.append(a[rows])
+        text.append(u[rows] if u.ndim == 2 else u[rows, column])
+        clips.append(clip_ids)
+        captions.append(caption_ids)
+        skipped += int((clip_id == NO_ITEM).sum())
+    first, caption_to_audio = first_rows(torch.cat(clips))
+    if not len(first):
+        raise InputError("No clip of the evaluation set could be used; see the warnings above.")
+    similarity = torch.cat(audio).float()[first] @ torch.cat(text).float().T
+    metrics = retrieval_metrics(similarity, caption_to_audio, caption_ids=torch.cat(captions))
+    return {**metrics, "skipped_rows": skipped} if skipped else metrics
+
+
+def _batches(arrays: Any) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of tensors, one of each batch; all batches may be one."""
+    batches: Sequence[Any] = arrays if isinstance(arrays, list) else [arrays]
+    return [tuple(torch.from_numpy(x) for x in batch) for batch in batches]

@@ -18,9 +18,16 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import ClapModel
 
 from atr_moco_plugin.config import structure
-from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc, contrastive_loss, positive_pairs
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.hosts.transformers.arguments import NotOfferedError, why_not_offered
+from atr_moco_plugin.hosts.transformers.checkpointing import checkpoint_layers
+from atr_moco_plugin.hosts.transformers.evaluation import (
+    embed_captions,
+    embed_clips,
+    evaluation_loss,
+)
 from atr_moco_plugin.hosts.transformers.towers import ClapAudioTower, ClapTextTower, TowerPair
 from atr_moco_plugin.plugins import load
 
@@ -66,31 +73,62 @@ class TrainerModel(nn.Module):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             self, [name for name, _ in self.named_buffers() if "_queue." in name]
         )
+        self.skipped: dict[bool, set[int]] = {True: set(), False: set()}
+        """Ids of the clips that the collator left out in this process, in training (True) and in
+        evaluation (False)."""
         self._sums: dict[str, Tensor] = {}
         self._passes: Tensor | int = 0
         self.register_state_dict_post_hook(_drop_shared)
         self.register_load_state_dict_pre_hook(_restore_shared)
 
-    def forward(self, clip_id: Tensor, caption_id: Tensor, **inputs: Any) -> dict[str, Tensor]:
+    def forward(
+        self,
+        clip_id: Tensor,
+        caption_id: Tensor,
+        *,
+        windows: Tensor | None = None,
+        random_crop: Tensor | None = None,
+        skipped_clip_id: Tensor | None = None,
+        **inputs: Any,
+    ) -> dict[str, Tensor]:
         """The loss of one batch.
 
         Args:
             clip_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.clip_id`.
-            caption_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.caption_id`.
+            caption_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.caption_id`; in evaluation
+                also ``[B, K]``, the captions of a clip.
+            windows: ``[B]`` int64, in evaluation, where a clip is given in several windows.
+            random_crop: ``[B]`` bool, which clips were cropped at random.
+            skipped_clip_id: clips that the collator left out, see :attr:`skipped`.
             inputs: arguments of the two towers.
 
         Returns:
             In training mode what the criterion returns. In evaluation mode ``loss``, the
-            contrastive loss within the batch without queues, and ``audio_embeds`` and
-            ``text_embeds`` (``[B, d]`` unit-norm float32); nothing of the criterion's state
-            changes.
+            contrastive loss within the batch without queues, and ``audio_embeds`` (``[B, d]``) and
+            ``text_embeds`` (``[B, d]``, or ``[B, K, d]``, zero where there is no caption),
+            unit-norm float32; nothing of the criterion's state changes. A clip that is in several
+            rows is encoded once.
 
         Raises:
-            ValueError: the batch has an entry that neither tower takes.
+            ValueError: the batch has an entry that neither tower takes, was made for training and
+                the model evaluates, or the other way round.
         """
         audio, text = self._split(inputs)
+        if skipped_clip_id is not None:
+            self.skipped[self.training] |= set(skipped_clip_id.tolist())
         if not self.training:
-            return self._evaluate(audio, text, clip_id, caption_id)
+            if random_crop is not None and random_crop.any():
+                raise InputError(
+                    "The batch has clips that were cropped at random, and figures of them would be "
+                    "others each time: collate with `collator.for_evaluation()`, or give Trainer "
+                    "the collator itself and add MocoCallback."
+                )
+            return self._evaluate(audio, text, clip_id, caption_id, windows)
+        if caption_id.ndim > 1 or windows is not None:
+            raise InputError(
+                "The batch has all captions or several windows of a clip, as an evaluation takes "
+                "them: collate with `collator.for_training()`, or add MocoCallback to Trainer."
+            )
         losses = self.criterion(audio, text, clip_id, caption_id)
         # A batch that is not finite stops the run or is left out, of the averages too.
         finite = losses["loss"].detach().isfinite()
@@ -98,6 +136,32 @@ class TrainerModel(nn.Module):
             self._sums[name] = self._sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
         self._passes = self._passes + finite
         return losses
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Compute the layers of both encoders again in the backward pass, as ``Trainer`` asks for
+        with ``gradient_checkpointing=True``.
+
+        Args:
+            gradient_checkpointing_kwargs: of :func:`torch.utils.checkpoint.checkpoint`;
+                ``use_reentrant`` is False where it is not given.
+
+        Raises:
+            ValueError: a tower has no layer that can be computed again.
+        """
+        for name in ("audio", "text"):
+            tower = getattr(self.criterion.model, name)
+            checkpoint_layers(tower, name, gradient_checkpointing_kwargs or {})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            reason = why_not_offered(name)
+            if reason is None:
+                raise
+        raise NotOfferedError(reason)
 
     def pop_measures(self) -> dict[str, float]:
         """Means of what the criterion returned besides ``loss`` since this was last called, over
@@ -130,12 +194,12 @@ class TrainerModel(nn.Module):
         text: dict[str, Any],
         clip_id: Tensor,
         caption_id: Tensor,
+        windows: Tensor | None,
     ) -> dict[str, Tensor]:
-        a, _ = self.criterion.model.audio(**audio)
-        u, _ = self.criterion.model.text(**text)
-        mode = self.criterion.config.positives
-        positives = positive_pairs(clip_id, caption_id, clip_id, caption_id, mode)
-        loss = contrastive_loss(a, u, a, u, positives, self.criterion.temperature)
+        a = embed_clips(self.criterion.model.audio, audio, clip_id, windows)
+        u = embed_captions(self.criterion.model.text, text, caption_id)
+        mode, temperature = self.criterion.config.positives, self.criterion.temperature
+        loss = evaluation_loss(a, u, clip_id, caption_id, mode, temperature)
         return {"loss": loss, "audio_embeds": a, "text_embeds": u}
 
 

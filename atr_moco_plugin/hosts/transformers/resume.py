@@ -10,7 +10,8 @@ from pathlib import Path
 from atr_moco_plugin.checkpoints import problem_in
 from atr_moco_plugin.errors import InputError
 
-_PARTS = ("*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
@@ -61,9 +62,19 @@ def newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
     return [folders[step] for step in sorted(folders, reverse=True)]
 
 
+def weights_in(folder: Path) -> list[Path]:
+    """The files of a checkpoint that have the model's weights: safetensors, or those of
+    ``torch.save`` where it was written with ``save_safetensors=False``."""
+    return [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
+
+
 def _problem_with_folder(folder: Path) -> str | None:
     try:
         json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return "has no readable trainer_state.json"
-    return problem_in(folder, {pattern: pattern for pattern in _PARTS})
+    weights = weights_in(folder)
+    if not weights:
+        return f"has no weights ({' or '.join(_WEIGHTS)})"
+    parts = (*_PARTS, *(file.name for file in weights))
+    return problem_in(folder, {pattern: pattern for pattern in parts})

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.transformers.resume import last_checkpoint, newest_first
+from atr_moco_plugin.hosts.transformers.resume import last_checkpoint, newest_first, weights_in
 from atr_moco_plugin.safety.finite import FiniteGuard, by_number, not_finite
 
 
@@ -50,6 +52,13 @@ def last_good(output_dir: Path, sound: bool) -> str:
     if sound:
         return f"The last good checkpoint is {last}."
     for folder in newest_first(output_dir):
-        if not any(not_finite(load_file(file)) for file in folder.glob("*.safetensors")):
+        weights = weights_in(folder)
+        if weights and not any(not_finite(_load(file)) for file in weights):
             return f"The last good checkpoint is {folder}: give it to `resume_from_checkpoint`."
     return f"No checkpoint in {output_dir} is without NaN or infinity: begin a new training."
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
