@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
+from atr_moco_plugin.checkpoints import read_torch
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.resume import last_checkpoint, newest_first, weights_in
 from atr_moco_plugin.safety.finite import FiniteGuard, by_number, not_finite
@@ -61,4 +61,4 @@ def last_good(output_dir: Path, sound: bool) -> str:
 def _load(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return read_torch(file)
