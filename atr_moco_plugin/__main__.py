@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from importlib_metadata import EntryPoint
 
+from atr_moco_plugin.output import say
 from atr_moco_plugin.plugins import GROUPS, import_part, missing, owner, published
 
 HOST_GROUPS = ("fairseq2.extension",)
@@ -69,12 +70,12 @@ def list_plugins(*, strict: bool) -> int:
     """
     broken = False
     for group in (*GROUPS.values(), *HOST_GROUPS):
-        print(group)
+        say(group)
         table = list(rows(group))
         widths = [max((len(row[i]) for row in table), default=0) for i in range(3)]
         for row in table:
             cells = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True))
-            print(f"  {'  '.join((*cells, row.problem))}".rstrip())
+            say(f"  {'  '.join((*cells, row.problem))}".rstrip())
         broken = broken or any(row.broken for row in table)
     return int(strict and broken)
 
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plugins.add_argument("--strict", action="store_true", help="fail when a part is broken")
     options = parser.parse_args(arguments)
     if options.command is None:
-        parser.print_help()
+        say(parser.format_help().rstrip())
         return 0
     return list_plugins(strict=options.strict)
 

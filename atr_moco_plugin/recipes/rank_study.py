@@ -7,6 +7,7 @@ ordinary run of the recipe in ``OUT/runs``.
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,12 @@ from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.arguments import check_name
+from atr_moco_plugin.lock import claim
+from atr_moco_plugin.output import say
 from atr_moco_plugin.study.page import write_study
 from atr_moco_plugin.study.plan import StudyConfig, plan, read_yaml, write_yaml
-from atr_moco_plugin.study.runner import result_file, train_missing
+from atr_moco_plugin.study.runner import Ended, result_file, train_missing
 from atr_moco_plugin.study.summary import aggregate
 from atr_moco_plugin.study.verdict import verdict
 
@@ -34,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None takes those of the process.
 
     Returns:
-        0, 1 when a run failed, 2 for a mistake in the configuration.
+        0, 1 when a run failed, 2 for a mistake in the configuration, 128 and the signal's number
+        when a signal ended it.
     """
     args = _parser().parse_args(arguments)
     try:
@@ -48,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from the last checkpoints.", file=sys.stderr)
-        return 130
+    except Ended as ex:
+        name = signal.Signals(ex.number).name
+        print(f"Ended by {name}; the same command goes on from the last checkpoints.",
+              file=sys.stderr)  # fmt: skip
+        return 128 + ex.number
 
 
 def load_config(file: Path | None, overrides: Sequence[Mapping[str, Any]]) -> StudyConfig:
@@ -77,14 +84,19 @@ def run_study(config: StudyConfig, out: Path) -> int:
         0, or 1 when a run failed.
 
     Raises:
-        ValueError: when a run folder holds another configuration, or no run is finished.
+        InputError: when a run folder holds another configuration, no run is finished, or the
+            folder cannot be used or is in use. Without ``jobs`` a study in use is shown.
+        Ended: when a signal ends it.
     """
+    check_name(out)
+    if config.jobs:
+        claim(out)
     runs, folder = plan(config), out / "runs"
     failures = train_missing(config, runs, folder, say)
     for failure in failures:
         say(f"{failure.name} failed with exit status {failure.status}; {failure.log} ends with:")
         for line in failure.last_lines:
-            print(f"    {line}", flush=True)
+            say(f"    {line}")
     finished = [folder / run.name for run in runs if result_file(folder / run.name).is_file()]
     if not finished and failures:
         return 1
@@ -102,11 +114,6 @@ def run_study(config: StudyConfig, out: Path) -> int:
                 )
     say(f"Table: {out / 'rank_study.md'}, page: {out / 'index.html'}")
     return 1 if failures else 0
-
-
-def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    print(text, flush=True)
 
 
 def _parser() -> ArgumentParser:

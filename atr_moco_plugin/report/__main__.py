@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from atr_moco_plugin.output import say
 from atr_moco_plugin.report import ReportError, write_report
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", nargs="+", type=Path, help="output folder of a run")
     for run in parser.parse_args(arguments).run:
         try:
-            print(write_report(run))
+            say(str(write_report(run)))
         except ReportError as ex:
             print(f"error: {ex}", file=sys.stderr)
             return 1

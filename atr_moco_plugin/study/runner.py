@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,23 @@ from atr_moco_plugin.study.plan import OVERRIDES, Run, StudyConfig, check_folder
 
 _POLL_SECONDS = 0.2
 _LAST_LINES = 5
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PATIENCE = 10
+"""Seconds that runs have to end when they are asked to."""
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+class Ended(BaseException):
+    """A signal ends the study.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -60,7 +80,9 @@ def train_missing(
         The runs that failed; the others were trained nevertheless.
 
     Raises:
-        ValueError: when a folder holds a run with another configuration. Nothing is trained then.
+        InputError: when a folder holds a run with another configuration. Nothing is trained then.
+        Ended: on SIGTERM, SIGINT and SIGHUP, when the runs are ended. They also end with a study
+            that is killed.
     """
     for run in runs:
         check_folder(run, folder / run.name)
@@ -73,31 +95,29 @@ def train_missing(
     failures: list[Failure] = []
     active: list[_Job] = []
     ended, total, begin = 0, len(waiting), time.monotonic()
-    try:
-        while waiting or active:
-            while waiting and len(active) < config.jobs:
-                run = waiting.pop(0)
-                active.append(_Job(run, _start(config, run, folder), time.monotonic()))
-                say(f"{run.name} starts.")
-            time.sleep(_POLL_SECONDS)
-            for job in [job for job in active if job.process.poll() is not None]:
-                active.remove(job)
-                ended += 1
-                failure = _failure(job, folder)
-                if failure is not None:
-                    failures.append(failure)
-                took = duration(time.monotonic() - job.start)
-                left = (time.monotonic() - begin) / ended * (total - ended)
-                say(
-                    f"{job.run.name} {'failed' if failure else 'is finished'} after {took}; "
-                    f"{ended} of {total} runs done"
-                    + (f", about {duration(left)} left." if ended < total else ".")
-                )
-    finally:
-        for job in active:
-            job.process.terminate()
-        for job in active:
-            job.process.wait()
+    with _raised():
+        try:
+            while waiting or active:
+                while waiting and len(active) < config.jobs:
+                    run = waiting.pop(0)
+                    active.append(_Job(run, _start(config, run, folder), time.monotonic()))
+                    say(f"{run.name} starts.")
+                time.sleep(_POLL_SECONDS)
+                for job in [job for job in active if job.process.poll() is not None]:
+                    active.remove(job)
+                    ended += 1
+                    failure = _failure(job, folder)
+                    if failure is not None:
+                        failures.append(failure)
+                    took = duration(time.monotonic() - job.start)
+                    left = (time.monotonic() - begin) / ended * (total - ended)
+                    say(
+                        f"{job.run.name} {'failed' if failure else 'is finished'} after {took}; "
+                        f"{ended} of {total} runs done"
+                        + (f", about {duration(left)} left." if ended < total else ".")
+                    )
+        finally:
+            _end(active)
     return failures
 
 
@@ -109,12 +129,49 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+@contextmanager
+def _raised() -> Iterator[None]:
+    """Raise :class:`Ended` at the first signal that asks for an end, and ignore those after it."""
+
+    def end(number: int, _: object) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Ended(number)
+
+    before = {each: signal.signal(each, end) for each in _SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _end(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.process.terminate()
+    until = time.monotonic() + _PATIENCE
+    for job in jobs:
+        try:
+            job.process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            job.process.kill()
+            job.process.wait()
+
+
 def _start(config: StudyConfig, run: Run, folder: Path) -> subprocess.Popen[bytes]:
     out = folder / run.name
     out.mkdir(parents=True, exist_ok=True)
     with (out / OVERRIDES).open("w", encoding="utf-8") as file:
         write_yaml(run.overrides, file)
     command = [sys.executable, "-m", f"atr_moco_plugin.recipes.{config.recipe}", str(out)]
+    study = os.getpid()
+
+    def end_with_the_study() -> None:
+        # Also where it is killed and can end nothing itself.
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != study:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with _log(folder, run).open("wb") as stream:
         return subprocess.Popen(
             [*command, "--no-rich", "--config-file", str(out / OVERRIDES)],
@@ -122,6 +179,7 @@ def _start(config: StudyConfig, run: Run, folder: Path) -> subprocess.Popen[byte
             stdout=stream,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(config.threads)},
+            preexec_fn=end_with_the_study,
         )
 
 

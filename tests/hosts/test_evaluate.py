@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -318,6 +319,11 @@ def no_file(run: Path) -> None:
         file.unlink()
 
 
+def refused_by_torch(run: Path) -> None:
+    for file in model_files(run):
+        torch.save({"when": datetime(2024, 5, 1)}, file)
+
+
 def other_shape(run: Path) -> None:
     config = json.loads((run / "model.json").read_text())
     config["embed_dim"] = 16
@@ -367,6 +373,7 @@ def no_tokenizer(run: Path) -> None:
         (other_names, [], "1 missing: text.projection.weight; 1 unknown: extra.weight"),
         (no_tokenizer, [], "There is no folder"),
         (None, ["checkpoint=step_3"], "no checkpoint 'step_3'; choose best, last or one of step_2"),
+        (refused_by_torch, [], "names `datetime.datetime`, which `torch.load(weights_only=True)`"),
         (None, ["split=tset"], "no split 'tset'; choose one of 'train', 'valid', 'test'"),
         (None, ["rerank_k=[0]"], "`rerank_k` is [0]"),
         (None, ["batch_size=0"], "`batch_size` is 0"),
@@ -411,12 +418,75 @@ def test_a_clip_that_cannot_be_read_is_named(
     assert len(errors) == 1 and broken.name in errors[0] and "Traceback" not in written
 
 
-def test_the_folder_of_a_run_is_not_overwritten(trained: Path, monkeypatch) -> None:
+def test_the_folder_of_a_run_is_not_overwritten(
+    evaluation: Evaluation, trained: Path, capsys
+) -> None:
     before = (trained / "config.yaml").read_bytes()
-    arguments(monkeypatch, str(trained), "--no-rich", "--config", f"run={trained}")
-    with pytest.raises(SystemExit, match="is the output folder of a training run"):
-        run_evaluation()
+    for more in ([], ["overwrite=true"]):
+        assert evaluation(trained, f"run={trained}", *more) == 2
+        assert "is the output folder of a training run" in capsys.readouterr().err
     assert (trained / "config.yaml").read_bytes() == before
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder but logs."""
+    files = [x for x in folder.rglob("*") if x.is_file() and "logs" not in x.parts]
+    return {str(x.relative_to(folder)): x.read_bytes() for x in files}
+
+
+def test_two_evaluations_never_mix(
+    evaluation: Evaluation, trained: Path, tmp_path: Path, capsys
+) -> None:
+    """Rankings of a re-ranked run stood beside those of one without, and qrels of both splits."""
+    out = tmp_path / "out"
+    first = [f"run={trained}", "rerank_k=[2]", "save_embeddings=true"]
+    assert evaluation(out, *first) == 0
+    (out / "mine.txt").touch()
+    before = content(out)
+    capsys.readouterr()
+    # Another split, another checkpoint and the very same: the folder says too little to tell.
+    for other in (["split=test"], ["checkpoint=step_2"], []):
+        assert evaluation(out, *first, *other) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert "holds another evaluation" in error and "overwrite=true" in error
+        assert content(out) == before
+    # A mistake in the new one leaves the old one.
+    assert evaluation(out, *first, "split=tset", "overwrite=true") == 2
+    assert (out / "retrieval.json").read_bytes() == before["retrieval.json"]
+
+    second = [f"run={trained}", "rerank_k=[]", "split=test"]
+    assert evaluation(out, *second, "overwrite=true") == 0
+    assert evaluation(tmp_path / "fresh", *second) == 0
+    there, fresh = content(out), content(tmp_path / "fresh")
+    assert there.keys() == fresh.keys() | {"mine.txt"}
+    assert all(there[name] == fresh[name] for name in fresh if name.startswith("trec/"))
+    assert figures(out, "test") == figures(tmp_path / "fresh", "test")
+
+
+@pytest.mark.parametrize("which", ["step_2", "last", "best"])
+def test_a_checkpoint_that_is_said_twice_and_differently_is_refused(
+    evaluation: Evaluation, trained: Path, tmp_path: Path, capsys, which: str
+) -> None:
+    step = trained / "checkpoints" / "step_4"
+    assert evaluation(tmp_path, f"run={step}", f"checkpoint={which}") == 2
+    said = capsys.readouterr().err
+    assert f"`run` is the checkpoint {step}, but `checkpoint` is '{which}'" in said
+    assert not (tmp_path / "retrieval.json").exists()
+    assert find_checkpoint(step, "step_4") == (trained, step)
+
+
+def test_a_run_may_lie_under_a_name_that_is_a_pattern(
+    evaluation: Evaluation, trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs [a*b]?"
+    shutil.copytree(trained, run)
+    config = [f"run={run}", "rerank_k=[]"]
+    assert evaluation(tmp_path / "plain", *config) == 0
+    assert evaluation(tmp_path / "[out]", *config) == 0
+    assert figures(tmp_path / "plain") == figures(tmp_path / "[out]")
+    best = json.loads((trained / "retrieval.json").read_text())["checkpoint"]
+    assert json.loads((tmp_path / "plain" / "retrieval.json").read_text())["checkpoint"] == best
+    assert find_checkpoint(run, "last")[1] == run / "checkpoints" / "step_4"
 
 
 def test_the_configuration_can_be_dumped_and_read_back(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,6 +152,66 @@ def test_a_mistake_ends_in_one_line(arguments: list[str], message: str, capsys) 
     assert main(arguments) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("ERROR: ") and message in error
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """A study whose only run sleeps, in a process of its own; the ids of both."""
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\necho $$ > \"$3.pid\"\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        # As a shell leaves it for what it starts in the background.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.executable = str(sleeper)
+        os._exit(main([str(tmp_path / "out"), "--config", "queue_sizes=[8]", "seeds=[0]"]))
+    written = tmp_path / "out" / "runs" / "q8_s0.pid"
+    while not (written.is_file() and written.read_text().endswith("\n")):
+        time.sleep(0.01)
+    run = int(written.read_text())
+    yield child, run
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(run, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_the_runs_of_a_study_end_with_it(ended: tuple[int, int], number: int) -> None:
+    study, run = ended
+    os.kill(study, number)
+    status = os.waitpid(study, 0)[1]
+    if number == signal.SIGKILL:
+        assert os.WTERMSIG(status) == number
+    else:
+        assert os.WEXITSTATUS(status) == 128 + number
+    until = time.monotonic() + 5
+    while alive(run):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_two_studies_in_one_folder_are_refused_and_its_state_is_shown(
+    ended: tuple[int, int], tmp_path: Path, capsys
+) -> None:
+    out = str(tmp_path / "out")
+    assert main([out, "--config", "queue_sizes=[8]", "seeds=[0]"]) == 2
+    assert f"{out} is in use by process {ended[0]} on " in capsys.readouterr().err
+    assert main([out, "--config", "queue_sizes=[8]", "seeds=[0]", "jobs=0"]) == 2
+    assert "no finished run yet" in capsys.readouterr().err
+    os.kill(ended[0], signal.SIGTERM)
+    os.waitpid(ended[0], 0)
+
+
+def test_a_name_that_is_a_pattern_is_refused(tmp_path: Path, capsys) -> None:
+    assert main([str(tmp_path / "a[1]")]) == 2
+    assert "takes for a pattern" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_it_is_a_module_to_run() -> None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import logging
+from argparse import Namespace
+from pathlib import Path
 
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.arguments import (
+    check_name,
+    is_evaluation,
+    prepare_output,
+)
 from atr_moco_plugin.hosts.fairseq2.compat import training_main
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog
@@ -15,6 +23,19 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
 
     Args:
         config_class: its defaults are the recipe's.
+
+    Raises:
+        SystemExit: with status 2, where the output folder cannot be used or is in use.
     """
+    prepare_output(_check)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
     training_main(RetrievalRecipe(config_class))
+
+
+def _check(out: Path, arguments: Namespace) -> None:
+    check_name(arguments.checkpoint_dir or out)
+    if is_evaluation(out):
+        raise InputError(
+            f"{out} holds an evaluation, whose config.yaml and retrieval.json a training run would "
+            "overwrite: give another output folder."
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.arguments import option, prepare_output
 from atr_moco_plugin.hosts.fairseq2.compat import (
     EvalRecipe,
     Task,
@@ -37,23 +38,60 @@ from atr_moco_plugin.hosts.fairseq2.runs import (
     read_state,
 )
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
+from atr_moco_plugin.lock import claim
 from atr_moco_plugin.model import build_model, model_config
+
+FILES = ("retrieval.json", "embeddings.safetensors")
+TREC = "trec"
+"""What an evaluation writes: files, and a folder of ``*.qrels`` and ``*.run``."""
 
 
 def run_evaluation() -> None:
     """Evaluate with the arguments of the command line.
 
     Raises:
-        SystemExit: when the output folder is a training run's, whose files would be overwritten.
+        SystemExit: with status 2, where the output folder is in use, a training run's, or holds
+            another evaluation.
     """
-    for argument in sys.argv[1:]:
-        if "=" not in argument and (Path(argument) / "checkpoints").is_dir():
-            raise SystemExit(
-                f"{argument} is the output folder of a training run; give the evaluation a folder "
-                "of its own, since it would overwrite config.yaml and retrieval.json there."
-            )
+    prepare_output(
+        lambda out, arguments: check_free(out, overwrite=bool(option(arguments, "overwrite", False)))
+    )
     logging.getLogger("fairseq2").addFilter(ReadableLog())
     evaluation_main(EvaluateRecipe())
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder whose files would mix with those of a new evaluation.
+
+    Args:
+        out: the folder.
+        overwrite: whether an earlier evaluation there is to make room, see :func:`clear`.
+
+    Raises:
+        InputError: for the folder of a training run, and for one of another evaluation.
+    """
+    if (out / "checkpoints").is_dir():
+        raise InputError(
+            f"{out} is the output folder of a training run; give the evaluation a folder of its "
+            "own, since it would overwrite config.yaml and retrieval.json there."
+        )
+    there = [name for name in (*FILES, TREC) if (out / name).exists()]
+    if there and not overwrite:
+        raise InputError(
+            f"{out} holds another evaluation ({', '.join(there)}), whose files would mix with the "
+            "new ones: give another output folder, or `overwrite=true` to remove them."
+        )
+
+
+def clear(out: Path) -> None:
+    """Remove what an evaluation writes, and nothing else."""
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    folder = out / TREC
+    for file in (*folder.glob("*.qrels"), *folder.glob("*.run")):
+        file.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 class EvaluateRecipe(EvalRecipe):
@@ -75,6 +113,8 @@ class EvaluateRecipe(EvalRecipe):
 
     def _create_task(self, context: RecipeContext) -> Task:
         config = config_as(context, EvaluateRecipeConfig)
+        check_free(context.output_dir, overwrite=config.overwrite)
+        claim(context.output_dir)
         if config.run is None:
             raise RecipeError(
                 "`run` is missing; give the output folder of a training run: --config run=FOLDER."
@@ -91,7 +131,7 @@ class EvaluateRecipe(EvalRecipe):
         dataset.cache = False  # every clip is read once
         log.info("{}", dataset.summary())
         device = context.gangs.root.device
-        return Evaluate(
+        task = Evaluate(
             config,
             Checkpoint(run, checkpoint, trained, model.to(device), temperature_of(shards)),
             dataset,
@@ -99,6 +139,9 @@ class EvaluateRecipe(EvalRecipe):
             context.output_dir,
             context.resolver.resolve(ProgressReporter),
         )
+        if context.gangs.root.rank == 0:
+            clear(context.output_dir)
+        return task
 
 
 def temperature_of(shards: Sequence[Mapping[str, Tensor]]) -> float:

@@ -50,8 +50,9 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     run: str | None = None
     """Output folder of a training run, or one of its ``checkpoints/step_N``."""
 
-    checkpoint: str = "best"
-    """Of a run's folder: ``best`` by its validation score, ``last`` or ``step_N``."""
+    checkpoint: str | None = None
+    """Of a run's folder: ``best`` by its validation score, which is the default, ``last`` or
+    ``step_N``. A ``run`` that is a checkpoint says it already."""
 
     split: str = "valid"
     """Split to evaluate on. The test split is evaluated only when it is named here."""
@@ -72,6 +73,9 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
 
     save_embeddings: bool = False
     """Write the embeddings to ``embeddings.safetensors``."""
+
+    overwrite: bool = False
+    """Remove an earlier evaluation from the output folder, which otherwise is refused."""
 
     gang: GangSection = field(default_factory=GangSection)
     common: CommonSection = field(default_factory=lambda: CommonSection(no_sweep_dir=True))

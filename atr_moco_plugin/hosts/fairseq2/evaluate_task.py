@@ -39,6 +39,7 @@ from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs import score_of
 from atr_moco_plugin.hosts.fairseq2.units import relations
+from atr_moco_plugin.output import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize
@@ -229,7 +230,7 @@ class Evaluate(Task):
             self._save(embeddings)
         file = self._output_dir / "retrieval.json"
         file.write_text(json.dumps(self._summary(result), indent=2) + "\n")
-        print(f"\n{split_report(result)}\n\nFigures: {file}")
+        say(f"\n{split_report(result)}\n\nFigures: {file}")
 
     def _summary(self, result: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint, section = self._checkpoint, self._config.dataset

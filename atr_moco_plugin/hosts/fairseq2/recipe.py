@@ -28,6 +28,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, Relevance
 from atr_moco_plugin.data.loader import PairLoader
 from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.arguments import check_name
 from atr_moco_plugin.hosts.fairseq2.compat import (
     Task,
     TrainRecipe,
@@ -61,6 +62,7 @@ from atr_moco_plugin.hosts.fairseq2.units import (
     RetrievalTrainUnit,
     reported,
 )
+from atr_moco_plugin.lock import claim
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
@@ -92,14 +94,20 @@ class RetrievalRecipe(TrainRecipe):
         # thrown away again right after; this older hook is there in 0.7 too.
         config = self._config(context)
         check_attention(model.module, config.common)
-        settle(context.output_dir, checkpoint_dir(context), context.gangs)
+        with one_line_errors():
+            # The command line did both, but for sweep folders and for runs from Python.
+            check_name(checkpoint_dir(context))
+            claim(context.output_dir)
         model.module.freeze()  # fairseq2 has made every parameter trainable
         if config.init == "pretrained":
             check_pretrained(model.module)
+        with one_line_errors():
+            criterion = config.criterion_section.build(model.module)
+        # After all plugins are imported, which say what of theirs may be in a checkpoint.
+        settle(context.output_dir, checkpoint_dir(context), context.gangs)
         if context.gangs.root.rank == 0:
             save_model_config(context.output_dir, model.config, model.module)
-        with one_line_errors():
-            return replaced(model, config.criterion_section.build(model.module))
+        return replaced(model, criterion)
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
@@ -304,7 +312,15 @@ def train_reader(
         augment=section.augment,
         on_bad=skipped,
     )
-    return PairReader(loader, config.trainer.grad_accumulation.num_batches, gangs.root.rank)
+    accumulate = config.trainer.grad_accumulation.num_batches
+    if accumulate > len(loader):
+        raise RecipeError(
+            f"`trainer.grad_accumulation.num_batches` is {accumulate}, but an epoch of "
+            f"`{section.train_split}` has {len(loader)} batches ({loader.num_examples:,} pairs in "
+            f"batches of {section.batch_size} on {gangs.dp.size} process(es)), which fill no step: "
+            "lower it or `dataset.batch_size`."
+        )
+    return PairReader(loader, accumulate, gangs.root.rank)
 
 
 def make_hooks(

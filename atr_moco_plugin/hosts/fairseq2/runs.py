@@ -36,22 +36,29 @@ _NAMED = 3
 MODEL_FILE = "model.json"
 
 
-def find_checkpoint(path: Path, which: str = "best") -> tuple[Path, Path]:
+def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
     """The run and the checkpoint that a path names.
 
     Args:
         path: a run's output folder, or one of its ``checkpoints/step_N``, which then is the one.
         which: of a run's folder, ``best`` (the highest validation score; the last one where there
-            are no scores), ``last`` or ``step_N``.
+            are no scores), ``last`` or ``step_N``; None takes the best.
 
     Returns:
         The run's folder and the checkpoint's.
 
     Raises:
-        RecipeError: when there is no complete checkpoint, or not that one.
+        RecipeError: when there is no complete checkpoint, or not that one, or when ``path`` is
+            another one than ``which``.
     """
     if (path / "model").is_dir():
+        if which not in (None, path.resolve().name):
+            raise RecipeError(
+                f"`run` is the checkpoint {path}, but `checkpoint` is {which!r}: leave `checkpoint` "
+                f"out, or give the run's folder, {path.resolve().parent.parent}."
+            )
         return path.resolve().parent.parent, path
+    which = which or "best"
     steps = {
         int(folder.name.removeprefix("step_")): folder
         for folder in (path / "checkpoints").glob("step_*")
@@ -167,7 +174,7 @@ def read_state(checkpoint: Path) -> list[dict[str, Tensor]]:
         except (InputError, OSError) as ex:
             reason = str(ex).removeprefix(f"{file} ")
             raise RecipeError(
-                f"{file} cannot be read as a checkpoint: it {reason} Choose another with "
+                f"{file} cannot be read as a checkpoint; it {reason} Choose another with "
                 "`checkpoint=step_N`."
             ) from None
         if not isinstance(state, dict) or not all(
