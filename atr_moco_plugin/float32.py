@@ -17,6 +17,16 @@ def unit_norm(x: Tensor) -> Tensor:
         return F.normalize(x.float(), dim=-1)
 
 
+def in_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function that moves tensors, as ``Module.to`` makes one, without what it does to dtypes."""
+
+    def moved(x: Tensor) -> Tensor:
+        y = fn(x)
+        return y if y.dtype == x.dtype else x.to(y.device)
+
+    return moved
+
+
 class StaysFloat32(Module):
     """A module that moves between devices but ignores ``.half()``, ``.bfloat16()`` and the like.
 
@@ -25,9 +35,5 @@ class StaysFloat32(Module):
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> StaysFloat32:
-        def moved(x: Tensor) -> Tensor:
-            y = fn(x)
-            return y if y.dtype == x.dtype else x.to(y.device)
-
-        super()._apply(moved, *args, **kwargs)
+        super()._apply(in_float32(fn), *args, **kwargs)
         return self

@@ -164,6 +164,7 @@ class MocoAtc(Atc):
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
     ) -> dict[str, Tensor]:
         """See :meth:`Atc.forward`. In training mode the momentum embeddings are enqueued."""
+        self._start_pass()
         audio = self._prepare(audio)
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)

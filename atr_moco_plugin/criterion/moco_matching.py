@@ -32,12 +32,12 @@ class MocoAtcAtm(MocoAtc):
 
     Example:
         >>> criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=16_384))  # doctest: +SKIP
+        >>> criterion.attach(optimizer)  # doctest: +SKIP
         >>> for batch in loader:  # doctest: +SKIP
         ...     losses = criterion(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
         ...     losses["loss"].backward()
         ...     optimizer.step()
         ...     optimizer.zero_grad()
-        ...     criterion.on_optimizer_step()
 
     Args:
         model: a model with ``audio``, ``text`` and ``match``.
@@ -60,10 +60,16 @@ class MocoAtcAtm(MocoAtc):
         super().on_optimizer_step()
         self._draws = 0
 
+    def on_step_left_out(self) -> None:
+        """Begin the draws of this step anew, as a run does that resumes here."""
+        super().on_step_left_out()
+        self._draws = 0
+
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
     ) -> dict[str, Tensor]:
         """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
+        self._start_pass()
         audio = self._prepare(audio)
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.distributed import rank, world_size
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
+from atr_moco_plugin.step_hook import leave_out
 
 NameClips = Callable[[Sequence[int]], Mapping[int, str]]
 """Clip ids to what a user knows the clips by; ids that are left out are named by their number."""
@@ -50,8 +51,9 @@ class FiniteGuard:
     and one wait for the device. All ranks come to the same decision, also where one alone has the
     broken batch: either all raise, or the gradients of all are dropped, so that the step changes no
     weight and no state of the optimizer. Running statistics of batch norms, which the forward pass
-    has moved, go back to those of the step before. A step left out counts as a step for whatever
-    counts them: learning rate, warm-ups, momentum copies.
+    has moved, go back to those of the step before. A step left out counts as a step for whoever
+    calls the optimizer, such as the learning rate's schedule, and as none for what is attached to
+    it (:func:`~atr_moco_plugin.step_hook.attach`): momentum copies and the criterion's warm-ups.
 
     Scaled float16 training: a step that the gradient scaler leaves out because of infinite
     gradients is its own business, unless the loss was not finite either: see
@@ -159,6 +161,7 @@ clipping, or look for a broken clip in the batch.
                 "The optimizer's step has a closure, in which the gradients are computed only "
                 "after FiniteGuard has looked at them; leave the guard out or step without a closure."
             )
+        leave_out(self._optimizers, False)
         # A fused optimizer is called by the gradient scaler also where its gradients overflowed.
         scaled = getattr(optimizer, "found_inf", None) is not None
         self._check([] if scaled else self._gradients())
@@ -198,6 +201,7 @@ clipping, or look for a broken clip in the batch.
             raise self._error(f"{text} {advised(findings)}")
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
+        leave_out(self._optimizers, True)
         self.skipped += 1
         if rank() == 0:
             self._warn(
