@@ -32,7 +32,8 @@ def process_group(rank: int, world: int, folder: Path) -> Iterator[None]:
 def run_on_ranks(script: str, world: int, folder: Path) -> None:
     """Run ``script RANK FOLDER`` in as many processes at once, all of which have to succeed. They
     import what is beside this file by its name, as pytest does."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     processes = [
         subprocess.Popen(
             [sys.executable, script, str(rank), str(folder)],

@@ -174,6 +174,7 @@ def train(
     # The gradient of the temperature is large enough to throw it to an end of its range.
     groups = [{"params": weights}, {"params": [criterion.temperature], "lr": 1e-4}]
     optimizer = SGD(groups, lr=0.02)
+    handle = criterion.attach(optimizer)
     losses, shapes, gradients = [], [], {}
     for at, step in enumerate(program(steps)):
         optimizer.zero_grad()
@@ -188,7 +189,7 @@ def train(
             named = {k: p.grad for k, p in criterion.named_parameters() if p.grad is not None}
             gradients |= {f"{at}.{name}": local(x) for name, x in named.items()}
         optimizer.step()
-        criterion.on_optimizer_step()
+    handle.remove()
     return {
         "losses": torch.stack(losses),
         "shapes": torch.tensor(shapes),

@@ -24,6 +24,7 @@ from atr_moco_plugin.hosts.fairseq2.model import convert_state_dict, toy
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalTrainUnit
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import FiniteGuard
+from atr_moco_plugin.step_hook import attach
 
 Run = Callable[..., int]
 
@@ -241,7 +242,8 @@ def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
 def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
     config = MocoAtcAtmConfig(queue_size=6)
     bare, hosted = (MocoAtcAtm(tiny_model(), config).train() for _ in range(2))
-    unit, _ = make_unit(hosted)
+    unit, optimizer = make_unit(hosted)
+    attach(hosted, optimizer)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
     for step in (1, 2, 3):  # the queue wraps
@@ -256,6 +258,7 @@ def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
         unit.set_step_nr(step)
         loss, _ = unit.process_batch(batch, bag)
         torch.testing.assert_close(loss, bare(**raw)["loss"], atol=1e-5, rtol=0)
+        optimizer.step()
         bare.on_optimizer_step()
 
 
@@ -281,11 +284,41 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None
         optimizer.step()
 
 
-def test_momentum_moves_between_steps_and_not_when_a_step_is_repeated(tiny_model) -> None:
+def test_momentum_moves_in_the_optimizers_step_alone(tiny_model) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
-    unit, _ = make_unit(criterion)
+    unit, optimizer = make_unit(criterion)
+    attach(criterion, optimizer)
     counts = []
-    for step in (1, 2, 2, 3):
+    for step in (1, 2, 2, 3):  # an fp16 overflow repeats a number
         unit.set_step_nr(step)
         counts.append(int(criterion.num_steps))
+        if counts != [0, 1]:
+            optimizer.step()
     assert counts == [0, 1, 1, 2]
+
+
+def test_a_checkpoint_holds_the_averages_of_its_own_step(run: Run, tmp_path: Path) -> None:
+    # Without inertia the average of a step is the weights of that step.
+    options = ("criterion.config.momentum=0.0", "trainer.grad_accumulation.num_batches=2")
+    assert run(tmp_path, *options) == 0
+    for step in (2, 4):
+        state = checkpoint(tmp_path, step)
+        assert int(state["num_steps"]) == step
+        copies = [name for name in state if name.startswith(("audio_m.", "text_m."))]
+        assert len(copies) > 40
+        for name in copies:
+            online = "model." + name.replace("_m.module.", ".")
+            assert torch.equal(state[name], state[online]), name
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(run: Run, tmp_path: Path) -> None:
+    assert run(tmp_path) == 0
+    shutil.rmtree(tmp_path / "checkpoints" / "step_4")
+    (tmp_path / "checkpoints" / "scores" / "step_4.txt").unlink()
+    (file,) = (tmp_path / "checkpoints" / "step_2" / "model").rglob("*.pt")
+    state = torch.load(file, weights_only=True)
+    # It held the averages and the number of the step before.
+    state["num_steps"] -= 1
+    torch.save(state, file)
+    assert run(tmp_path) == 0
+    assert int(checkpoint(tmp_path, 4)["num_steps"]) == 3

@@ -78,7 +78,8 @@ def test_steps_are_left_out_when_asked(run: Run, tmp_path: Path, monkeypatch, ca
         assert " WARNING: " in line and f"left out, number {number} of the 2" in line
     state = state_of(tmp_path / "checkpoints" / "step_4")[1]
     assert all(bool(x.isfinite().all()) for x in state.values())
-    assert int(state["num_steps"]) == 3 and (state["audio_queue.clip_ids"][:32] == -1).sum() == 2
+    # Two of the four steps were made.
+    assert int(state["num_steps"]) == 2 and (state["audio_queue.clip_ids"][:32] == -1).sum() == 2
     records = (tmp_path / "metrics" / "train.jsonl").read_text().splitlines()
     losses = [json.loads(line)["Loss"] for line in records]
     assert [loss > 0 for loss in losses] == [True, False, False, True], losses
@@ -116,9 +117,8 @@ def test_a_broken_checkpoint_is_told_from_a_sound_one(run: Run, tmp_path: Path, 
     capsys.readouterr()
     assert run(tmp_path, *SHORT, *schedule, "regime.num_steps=6", "safety.max_skipped_steps=5") != 0
     line = errors(capsys)
-    assert "The loss of step 5 is nan" in line and "All text embeddings are NaN" in line
-    # The momentum copy has moved towards it before the step.
-    assert "before the step was made: model.text.projection.weight, text_m." in line
+    assert "The loss of step 5 is nan" in line
+    assert "before the step was made: model.text.projection.weight." in line
     assert f"The last good checkpoint is {folder / 'step_2'}: move later ones away" in line
 
     state["model.text.projection.weight"] = weight

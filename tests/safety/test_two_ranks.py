@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
     criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=12, momentum=0.5)).train()
     module = wrap(criterion)
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-3)
-    warnings: list[str] = []
+    criterion.attach(optimizer)
+    warned: list[str] = []
     guard = FiniteGuard(
-        optimizer, criterion, max_skipped=1, warn=warnings.append, last_good=lambda x: f"From {x}."
+        optimizer, criterion, max_skipped=1, warn=warned.append, last_good=lambda x: f"From {x}."
     )
     planted: list[bool] = [False]
     if fault == "gradient":
@@ -70,7 +72,7 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
         match = criterion.model.match
         criterion.model.match = lambda *tokens: plant(match(*tokens))
 
-    result: Result = {"unchanged": [], "finite": []}
+    result: Result = {"unchanged": [], "finite": [], "average": []}
     for step in range(1, 5):
         batch = make_batch(seed=10 * step + rank)
         planted[0] = step >= 3 and rank == SECOND
@@ -78,7 +80,8 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
             batch["audio"]["waveforms"][1, 5] = math.nan
             result["clip"] = str(int(batch["clip_ids"][1]))
         weight = criterion.model.text.projection.weight
-        before = whole(weight.detach()).clone()
+        average = criterion.text_m.module.projection.weight
+        before, average_before = whole(weight.detach()).clone(), whole(average).clone()
         loss = module(**batch)["loss"]
         guard.watch(loss, batch["clip_ids"])
         loss.backward()
@@ -87,8 +90,10 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
         except NonFiniteError as ex:
             result["message"] = str(ex)
         optimizer.zero_grad()
-        criterion.on_optimizer_step()
-        result["unchanged"].append(torch.equal(whole(weight.detach()), before))
+        now = whole(weight.detach())
+        result["unchanged"].append(torch.equal(now, before))
+        expected = average_before if step >= 3 else average_before.lerp(now, 0.5)
+        result["average"].append(torch.allclose(whole(average), expected, atol=1e-7))
         state = {name: whole(x) for name, x in criterion.state_dict().items()}
         result["finite"].append(all(bool(x.isfinite().all()) for x in state.values()))
     result["weights"] = float(sum(x.double().abs().sum() for x in state.values()))
@@ -104,8 +109,25 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
         optimizer.step()
     except NonFiniteError as ex:
         result["weight"] = str(ex)
-    result["warnings"] = warnings
+    result["warnings"] = warned
+    result["steps"] = int(criterion.num_steps)
     return result
+
+
+def forget(make_model: Any, make_batch: Any, wrap: Any) -> int:
+    """How often a loop is warned that neither attaches nor calls."""
+    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=12)).train()
+    module = wrap(criterion)
+    optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-3, foreach=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(6):
+            module(**make_batch(seed=10 * step + dist.get_rank()))["loss"].backward()
+            if step >= 2:  # two batches are accumulated first
+                optimizer.step()
+                optimizer.zero_grad()
+            assert step > 2 or not any("attach" in str(x.message) for x in caught)
+    return sum("attach" in str(x.message) for x in caught)
 
 
 def main(own_rank: int, folder: Path) -> None:
@@ -117,6 +139,8 @@ def main(own_rank: int, folder: Path) -> None:
             for name, wrap in (("ddp", with_ddp), ("fsdp", sharded))
             for fault in ("clip", "gradient")
         }
+        for name, wrap in (("ddp", with_ddp), ("fsdp", sharded)):
+            results[f"{name} forgets"] = forget(make_tiny_model, make_tiny_batch, wrap)
         (folder / f"{own_rank}.json").write_text(json.dumps(results))
 
 
@@ -134,6 +158,9 @@ def test_both_ranks_decide_alike(ranks: list[dict[str, Result]], name: str, faul
     first, second = (results[f"{name} {fault}"] for results in ranks)
     # The step left out and the one that stops the run change no weight.
     assert first["unchanged"] == second["unchanged"] == [False, False, True, True]
+    # The averages follow the two steps that were made.
+    assert first["average"] == second["average"] == [True] * 4
+    assert first["steps"] == second["steps"] == 2
     assert first["finite"] == second["finite"] == [True] * 4
     assert first["weights"] == second["weights"]
     assert first["weight"] == second["weight"]
@@ -152,6 +179,11 @@ def test_both_ranks_decide_alike(ranks: list[dict[str, Result]], name: str, faul
         assert "From True." in first["message"]
     else:
         assert "The loss of step 4 is finite, but the gradient of model." in first["message"]
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_a_loop_that_forgets_the_averages_is_warned(ranks: list[dict], name: str) -> None:
+    assert [results[f"{name} forgets"] for results in ranks] == [1, 1]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.distributed import RanksDifferError
 from atr_moco_plugin.evaluation.tables import split_report
 from atr_moco_plugin.evaluation.testsets import test_set_name
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
@@ -95,6 +96,8 @@ class TrainAndEvaluate(Task):
                 f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A configuration "
                 f"that was changed needs another folder than {self._output_dir}."
             ) from None
+        except RanksDifferError as ex:
+            raise RecipeError(str(ex)) from None
         except (CheckpointStateNotValidError, OperationalError, OSError) as ex:
             raise RecipeError(self._not_written(ex)) from None
         except TaskStopException:

@@ -10,7 +10,6 @@ import torch
 from fairseq2.device import Device
 from fairseq2.metrics import Mean, MetricBag, Sum
 from fairseq2.metrics.recorders import MetricRecorder
-from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
@@ -18,7 +17,6 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
-from atr_moco_plugin.distributed import RanksDifferError
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.candidates import Cosines
 from atr_moco_plugin.evaluation.encode import CaptionBatches, Encoded, encode_text
@@ -72,16 +70,9 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
 
     @override
     def set_step_nr(self, step_nr: int) -> None:
-        # The one place between two optimizer steps that is outside of forward, which FSDP2 needs.
         # An fp16 overflow repeats a step number; the optimizer has made no step then.
         self._guard.check_left_out()
-        self._guard.step = step_nr
-        if step_nr > 1 and step_nr != self._step_nr:
-            try:
-                self._criterion.on_optimizer_step()
-            except RanksDifferError as ex:
-                raise RecipeError(str(ex)) from None
-        self._step_nr = step_nr
+        self._guard.step = self._step_nr = step_nr
 
     @override
     def process_batch(

@@ -16,6 +16,7 @@ from torch import nn
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.collapse import AFTER
+from atr_moco_plugin.step_hook import attach
 
 _LOG_EVERY = 100  # as LAION-CLAP logs
 
@@ -23,11 +24,12 @@ _LOG_EVERY = 100  # as LAION-CLAP logs
 def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Callable[..., None]:
     """Wrap LAION-CLAP's ``train_one_epoch``.
 
-    After every optimizer step the momentum copies move; a step that the gradient scaler leaves out
-    is none. Random numbers start anew in every epoch from the seed and the epoch, so that a resumed
-    training drops out and crops like one that was never stopped. Gradients that are NaN or infinite
-    stop the training before the optimizer makes its step; with a gradient scaler that leaves such a
-    step out itself. Embeddings that collapse are warned of once.
+    The criterion is attached to the optimizer: after every step the momentum copies move; a step
+    that the gradient scaler leaves out is none. Random numbers start anew in every epoch from the seed and the epoch, so that a resumed
+    training drops out and crops like one that was never stopped. A loss or gradients that are NaN or
+    infinite stop the training on all processes alike before the optimizer makes its step; a gradient
+    scaler leaves out steps whose gradients are infinite, so with one only the loss counts.
+    Embeddings that collapse are warned of once.
 
     Args:
         train_one_epoch: theirs.
@@ -56,22 +58,25 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         def stepped(*_: Any) -> None:
             nonlocal step
             step += 1
-            clap.on_optimizer_step()
             log.log(step)
 
         _seed(args.seed, epoch, args.rank)
         # With --split-opt there are two; the later one ends the step.
         every = list(optimizer.values()) if isinstance(optimizer, dict) else [optimizer]
-        guard = FiniteGuard(every, clap) if scaler is None else None
-        handle = every[-1].register_step_post_hook(stepped)
-        if guard is not None:
-            guard.step = step + 1
+        # A scaler unscales the gradients of one right before its step, and looks at them itself.
+        guarded = every if scaler is None else every[-1:]
+        guard = FiniteGuard(guarded, clap, last_good=_go_on)
+        guard.step = step + 1
+        handles = [attach(clap, every), every[-1].register_step_post_hook(stepped)]
+        clap.guard = guard
         try:
             train_one_epoch(model, data, epoch, optimizer, scaler, scheduler, args, tb_writer)
+            guard.check_left_out()
         finally:
-            handle.remove()
-            if guard is not None:
-                guard.close()
+            clap.guard = None
+            guard.close()
+            for handle in handles:
+                handle.remove()
 
     return followed
 
@@ -140,6 +145,12 @@ class StepLog:
             import wandb
 
             wandb.log({**named, "step": step})
+
+
+def _go_on(sound: bool) -> str:
+    if sound:
+        return "The last checkpoint is sound: --resume it, with --precision fp32 where it was amp."
+    return "Go on with --resume from a checkpoint that was saved before they were."
 
 
 def _seed(seed: int, epoch: int, rank: int) -> None:

@@ -18,6 +18,8 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.towers import ClapPair, audio_inputs, audio_width
+from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.safety import FiniteGuard
 
 OWN = ("moco", "matching_head")
 """Submodules that are not CLAP's."""
@@ -36,27 +38,35 @@ class CriterionForward:
     measures: dict[str, Tensor]
     """What the criterion measured in the last training pass."""
 
+    guard: FiniteGuard | None = None
+    """Is shown every loss, so that all processes decide together where one is not finite."""
+
     def forward(self, audio: Any, text: Any, device: Any = None) -> Any:
         """In training CLAP's six outputs, of which the first is the loss: DDP finds what was used
         from the outputs, so the loss must be among them. Otherwise what CLAP returns."""
         if not self.training or audio is None or text is None:
             return super().forward(audio, text, device)
+        if self.guard is not None:
+            self.guard.check_left_out()
         # Captions come filled up to 77 tokens, of which most have a fifth.
         length = int(text["attention_mask"].sum(dim=1).max())
+        clips, captions = batch_ids(audio, device)
         measures = self.moco(
             {"batch": audio_inputs(audio), "device": device},
             {k: v[:, :length].to(device, non_blocking=True) for k, v in text.items()},
-            *batch_ids(audio, device),
+            clips,
+            captions,
         )
-        if not torch.isfinite(measures["loss"]):
-            # Before the backward pass and before a checkpoint: what is saved is still sound.
-            raise FloatingPointError(
-                f"The loss is {measures['loss'].item()}; the run stops. Resume it from its last "
-                "checkpoint with a lower --lr or with --precision fp32, or look for a broken clip."
-            )
+        if self.guard is not None:
+            self.guard.watch(measures["loss"], clips)
         self.measures = {name: value.detach() for name, value in measures.items()}
         scales = (scale.detach() for scale in self.get_logit_scale())
         return (measures["loss"], None, None, None, *scales)
+
+    @property
+    def queues(self) -> dict[str, EmbeddingQueue]:
+        """The criterion's, in which the guard sees the clips that were left out."""
+        return self.moco.queues
 
     def on_optimizer_step(self) -> None:
         """Move the momentum copies, and give CLAP's own scale the temperature's new value."""

@@ -1,4 +1,4 @@
-"""What happens between ``Trainer``'s optimizer steps: momentum update, logs, rank analysis."""
+"""What happens around ``Trainer``'s optimizer steps: momentum update, logs, rank analysis."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from atr_moco_plugin.hosts.transformers.safety import make_guard
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.finite import by_number
+from atr_moco_plugin.step_hook import Attachment, attach
 
 
 class MocoCallback(TrainerCallback):
     """Moves the momentum copies once an optimizer step, and logs.
 
-    However many batches are accumulated, the copies move and the temperature is clipped once. At
+    The criterion is attached to ``Trainer``'s optimizer: however many batches are accumulated, the
+    copies move and the temperature is clipped once, and not in a step that is left out. At
     ``Trainer``'s logging steps the criterion's measures (``loss_atc``, ``loss_atm``,
     ``temperature``, ``queue_fill``...) go to ``Trainer``'s logs. Every ``rank_every`` steps the
     first process writes the rank of the queues to ``rank.jsonl`` in the output folder, and its
@@ -82,6 +84,7 @@ class MocoCallback(TrainerCallback):
         self.max_bad_clips = max_bad_clips
         self._collator: ClapCollator | None = None
         self._guard: FiniteGuard | None = None
+        self._attachment: Attachment | None = None
         self._collapse: CollapseWatch | None = None
         model.register_forward_hook(self._show_loss, with_kwargs=True)
         tell_loaders(trainer, self._for_training)
@@ -95,7 +98,7 @@ class MocoCallback(TrainerCallback):
         optimizer: Optimizer,
         **_: Any,
     ) -> None:
-        """Check how the run was started, guard its optimizer, and open ``rank.jsonl``."""
+        """Check how the run was started, attach to its optimizer, and open ``rank.jsonl``."""
         check_trainer(self._trainer)
         if self._trainer.model is not self._model:
             raise InputError(
@@ -105,6 +108,9 @@ class MocoCallback(TrainerCallback):
         if self._guard is not None:
             self._guard.close()
         self._guard = make_guard(self._trainer, optimizer, self._max_skipped_steps)
+        if self._attachment is not None:
+            self._attachment.remove()  # `train` may be called again with another optimizer
+        self._attachment = attach(self._model.criterion, optimizer)
         if state.is_world_process_zero:
             self._collapse = CollapseWatch(state.max_steps // 2)
         queues = self._model.criterion.queues
@@ -131,10 +137,9 @@ class MocoCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the momentum copies and clip the temperature."""
+        """Look at what a gradient scaler has left out; the optimizer's own hook does the rest."""
         if self._guard is not None:
             self._guard.check_left_out()
-        self._model.criterion.on_optimizer_step()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -1,7 +1,8 @@
 """A criterion around a model, in the form that transformers' ``Trainer`` trains.
 
-``Trainer`` calls ``model(**batch)`` and takes ``["loss"]`` of the result. What has to happen once
-an optimizer step is in :class:`~atr_moco_plugin.hosts.transformers.callback.MocoCallback`.
+``Trainer`` calls ``model(**batch)`` and takes ``["loss"]`` of the result.
+:class:`~atr_moco_plugin.hosts.transformers.callback.MocoCallback` attaches the criterion to its
+optimizer.
 """
 
 from __future__ import annotations
