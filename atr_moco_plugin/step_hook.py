@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from atr_moco_plugin.errors import InputError
@@ -138,19 +140,19 @@ def leave_out(optimizers: Iterable[Optimizer], left_out: bool) -> None:
 class StepWatch:
     """Warns once of weights that move between training passes without a word to the criterion.
 
-    It compares the version counters of a few parameters, which every write in place raises, and
-    does not look at the device. Two writes are not counted by torch 2.9, and so not seen: those of
-    optimizers with ``fused=True``, and those into shards while FSDP has the whole weights together.
+    Two things tell, and neither looks at the device: the version counters of a few parameters, which
+    writes in place raise, and a hook on all of torch's optimizers, since fused ones and those of
+    sharded weights do not raise them.
     """
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, int]] = []
-        self._warned = False
+        self._seen: dict[int, int] = {}
+        self._stepped = self._warned = False
 
     def told(self) -> None:
         """Take the weights as they will be in the next pass: a step was made known, or a state was
         loaded."""
-        self._seen = []
+        self._seen, self._stepped = {}, False
 
     # Version counters are not for graphs.
     @torch.compiler.disable
@@ -164,8 +166,11 @@ class StepWatch:
         attachment = _ATTACHED.get(criterion)
         if self._warned or (attachment is not None and attachment.active):
             return
-        seen, self._seen = self._seen, [(id(x), _version(x)) for x in parameters]
-        if any(x[0] == y[0] and x[1] != y[1] for x, y in zip(seen, self._seen)):
+        _look_at_all_optimizers()
+        _WATCHES.add(self)
+        seen, self._seen = self._seen, {id(x): x._version for x in parameters}
+        moved = any(seen.get(key, version) != version for key, version in self._seen.items())
+        if moved or self._stepped:
             self._warned = True
             warnings.warn(
                 "The weights have moved since the last training pass, but the criterion was not "
@@ -174,6 +179,24 @@ class StepWatch:
                 "the loop, or call `criterion.on_optimizer_step()` after every `optimizer.step()`.",
                 stacklevel=2,
             )
+
+    def note(self, optimizer: Optimizer) -> None:
+        """Take notice of a step, which may be of another model's optimizer."""
+        if not self._warned and self._seen:
+            held = (id(x) for group in optimizer.param_groups for x in group["params"])
+            self._stepped = self._stepped or any(x in self._seen for x in held)
+
+
+_WATCHES: WeakSet[StepWatch] = WeakSet()
+
+
+@cache
+def _look_at_all_optimizers() -> None:
+    def stepped(optimizer: Optimizer, *_: Any) -> None:
+        for watch in list(_WATCHES):
+            watch.note(optimizer)
+
+    register_optimizer_step_post_hook(stepped)
 
 
 def _unwrapped(optimizer: Any) -> Optimizer:
@@ -186,10 +209,3 @@ def _unwrapped(optimizer: Any) -> Optimizer:
             "one that is none."
         )
     return optimizer
-
-
-@torch.no_grad()
-def _version(x: Tensor) -> int:
-    """Writes in place so far; of a sharded tensor, those into this rank's shard."""
-    to_local = getattr(x, "to_local", None)
-    return (x if to_local is None else to_local())._version

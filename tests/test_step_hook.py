@@ -63,10 +63,11 @@ def test_the_averages_follow_the_optimizer_and_accumulated_batches_count_once(cr
     assert int(criterion.num_steps) == 3
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", CRITERIA)
-def test_a_loop_that_tells_the_criterion_nothing_is_warned_once(name: str) -> None:
+def test_a_loop_that_tells_the_criterion_nothing_is_warned_once(name: str, fused: bool) -> None:
     criterion = CRITERIA[name]()
-    optimizer = optimizer_of(criterion)
+    optimizer = optimizer_of(criterion, fused=fused)
     step(criterion, optimizer)
     with pytest.warns(UserWarning, match=TOLD) as caught:
         for seed in range(1, 5):
@@ -99,6 +100,24 @@ def test_nobody_else_is_warned(name: str, way: str) -> None:
                 criterion.load_state_dict(CRITERIA[name]().state_dict())
             elif way == "cast":
                 criterion.double().float()
+
+
+def test_writes_without_an_optimizer_of_torch_are_seen(criterion) -> None:
+    criterion(**linear_batch())["loss"].backward()
+    with torch.no_grad():
+        for p in criterion.model.parameters():
+            p.sub_(p.grad)
+    with pytest.warns(UserWarning, match=TOLD):
+        criterion(**linear_batch(1))
+
+
+def test_the_optimizer_of_another_model_is_none_of_ours(criterion) -> None:
+    other = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(3):
+            criterion(**linear_batch(seed))["loss"].backward()
+            other.step()
 
 
 def test_the_warning_comes_back_where_the_handle_was_removed(criterion) -> None:
