@@ -36,6 +36,7 @@ data.read_with(AudioReader(model.sample_rate))
 loader = PairLoader(data, "train", tokens, 32, max_seconds=4, shuffle=True, seed=0, drop_last=True)
 criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=512, queue_warmup_steps=40, momentum=0.9))
 optimizer = AdamW(parameter_groups(criterion, weight_decay=0.05), lr=2e-3)
+criterion.attach(optimizer)
 rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=5)
 
 
@@ -55,7 +56,6 @@ for epoch in range(1, epochs + 1):
         losses["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-        criterion.on_optimizer_step()
         rank.log(step)
     print(f"epoch {epoch}:", *(f"{name} {value.item():.3f}" for name, value in losses.items()))
 print(f"after: r_sum {r_sum():.1f} of 600")

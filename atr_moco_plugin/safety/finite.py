@@ -73,6 +73,7 @@ class FiniteGuard:
         warn: is told of each step that is left out, on the first rank.
 
     Attributes:
+        optimizers: as given, in a list.
         step: number of the optimizer step that is being made, for messages. Starts with 1 and goes
             up by itself; set it where a run resumes.
         skipped: steps left out so far.
@@ -102,7 +103,7 @@ clipping, or look for a broken clip in the batch.
         error: Callable[[str], Exception] = NonFiniteError,
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
-        self._optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+        self.optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
         self._criterion = criterion
         self._max_skipped = max_skipped
         self._name_clips = name_clips
@@ -120,7 +121,7 @@ clipping, or look for a broken clip in the batch.
         self._good_statistics: list[Tensor] = []
         self.step = 1
         self.skipped = 0
-        first, last = self._optimizers[0], self._optimizers[-1]
+        first, last = self.optimizers[0], self.optimizers[-1]
         self._handles = [
             first.register_step_pre_hook(self._before_step),
             last.register_step_post_hook(self._after_step),
@@ -161,7 +162,7 @@ clipping, or look for a broken clip in the batch.
                 "The optimizer's step has a closure, in which the gradients are computed only "
                 "after FiniteGuard has looked at them; leave the guard out or step without a closure."
             )
-        leave_out(self._optimizers, False)
+        leave_out(self.optimizers, False)
         # A fused optimizer is called by the gradient scaler also where its gradients overflowed.
         scaled = getattr(optimizer, "found_inf", None) is not None
         self._check([] if scaled else self._gradients())
@@ -172,7 +173,7 @@ clipping, or look for a broken clip in the batch.
     def _gradients(self) -> list[Tensor]:
         return [
             shard
-            for optimizer in self._optimizers
+            for optimizer in self.optimizers
             for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter.grad is not None and (shard := _local(parameter.grad)).numel() > 0
@@ -185,7 +186,7 @@ clipping, or look for a broken clip in the batch.
         if gradients:
             values.append(get_total_norm(gradients, torch.inf).float())
         if not values:  # a rank whose shards are empty still takes part in the exchange
-            values.append(self._optimizers[0].param_groups[0]["params"][0].new_zeros(()))
+            values.append(self.optimizers[0].param_groups[0]["params"][0].new_zeros(()))
         bad = (~torch.stack(values).isfinite()).any()
         if not _on_any_rank(bad):
             self._good_statistics = [x.clone() for x in self._statistics]
@@ -199,9 +200,9 @@ clipping, or look for a broken clip in the batch.
         sound = not any(x.state for x in findings)
         if not sound or self.skipped >= self._max_skipped:
             raise self._error(f"{text} {advised(findings)}")
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        leave_out(self._optimizers, True)
+        leave_out(self.optimizers, True)
         self.skipped += 1
         if rank() == 0:
             self._warn(

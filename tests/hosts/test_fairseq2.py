@@ -24,7 +24,6 @@ from atr_moco_plugin.hosts.fairseq2.model import convert_state_dict, toy
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalTrainUnit
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import FiniteGuard
-from atr_moco_plugin.step_hook import attach
 
 Run = Callable[..., int]
 
@@ -243,7 +242,6 @@ def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
     config = MocoAtcAtmConfig(queue_size=6)
     bare, hosted = (MocoAtcAtm(tiny_model(), config).train() for _ in range(2))
     unit, optimizer = make_unit(hosted)
-    attach(hosted, optimizer)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
     for step in (1, 2, 3):  # the queue wraps
@@ -287,7 +285,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None
 def test_momentum_moves_in_the_optimizers_step_alone(tiny_model) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
     unit, optimizer = make_unit(criterion)
-    attach(criterion, optimizer)
     counts = []
     for step in (1, 2, 2, 3):  # an fp16 overflow repeats a number
         unit.set_step_nr(step)

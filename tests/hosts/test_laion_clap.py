@@ -29,6 +29,7 @@ from atr_moco_plugin.hosts.laion_clap.model import CriterionForward, add_criteri
 from atr_moco_plugin.hosts.laion_clap.requirements import find_laion_clap, put_on_path
 from atr_moco_plugin.hosts.laion_clap.towers import ClapAudio
 from atr_moco_plugin.hosts.laion_clap.weights import numpy_scalars, read_clap
+from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
 
 pytestmark = pytest.mark.skipif(
     find_spec("laion_clap") is None or find_spec("torchvision") is None,
@@ -317,8 +318,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(home: Path) -> None:
     clap = add_criterion(make_clap(), MocoAtcAtm, MocoAtcAtmConfig(queue_size=8)).train()
     batch = make_batch()
     batch["waveform"][1] = math.nan
-    with pytest.raises(FloatingPointError, match="--precision fp32"):
-        clap(batch, batch["text"], torch.device("cpu"))
+    optimizer = torch.optim.AdamW(clap.parameters(), lr=1e-4)
+    clap.guard = FiniteGuard(optimizer, clap)
+    clap(batch, batch["text"], torch.device("cpu"))[0].backward()
+    with pytest.raises(NonFiniteError, match="The loss of step 1 is nan"):
+        optimizer.step()
 
 
 class OneWeight(nn.Module):

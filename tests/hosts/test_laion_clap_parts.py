@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +15,16 @@ import pytest
 import soundfile
 import torch
 
-from atr_moco_plugin.criterion import Atc, MocoAtc
+from gloo import process_group, run_on_ranks
+from torch import Tensor, nn
+
+from atr_moco_plugin.criterion import Atc, MocoAtc, MocoAtcConfig
 from atr_moco_plugin.hosts.laion_clap import requirements
 from atr_moco_plugin.hosts.laion_clap.__main__ import main
 from atr_moco_plugin.hosts.laion_clap.decode import soundfile_audio
 from atr_moco_plugin.hosts.laion_clap.epoch import StepLog, follow_epoch
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
+from atr_moco_plugin.hosts.laion_clap.model import add_criterion
 from atr_moco_plugin.hosts.laion_clap.options import parse
 from atr_moco_plugin.hosts.laion_clap.weights import export, numpy_scalars, read_clap
 from atr_moco_plugin.queue import EmbeddingQueue
@@ -192,12 +198,12 @@ def test_other_ranks_log_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class OneWeight(torch.nn.Module):
+class OneWeight(nn.Module):
     """A model of which the loop sees a weight."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.weight = nn.Parameter(torch.ones(1))
         self.moco, self.measures = SimpleNamespace(queues={}), {}
 
     def on_optimizer_step(self) -> None:
@@ -222,3 +228,135 @@ def test_a_gradient_that_is_not_finite_stops_the_training(split: bool) -> None:
     with pytest.raises(NonFiniteError, match="step 5 is finite, but the gradient of weight is not"):
         follow_epoch(loop, rank_every=1)(model, data, 1, optimizer, None, None, args)
     assert bool(model.weight.isfinite())
+
+
+class Branch(nn.Module):
+    """Stands for an audio or a text branch: one layer, one token."""
+
+    config = SimpleNamespace(hidden_size=5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, batch: Any = None, **inputs: Any) -> dict[str, Tensor]:
+        source = inputs["input_ids"].float() if batch is None else batch["waveform"]
+        states = self.layer(source)
+        audio = {"embedding": states, "fine_grained_embedding": states[:, None]}
+        return {**audio, "last_hidden_state": states[:, None], "pooler_output": states}
+
+
+class Clap(nn.Module):
+    """What the host asks of LAION's model."""
+
+    joint_embed_shape = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.audio_branch, self.text_branch = Branch(), Branch()
+        self.audio_projection, self.text_projection = (
+            nn.Sequential(nn.Linear(5, 4)) for _ in range(2)
+        )
+        self.logit_scale_a = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def get_logit_scale(self) -> tuple[Tensor, Tensor]:
+        return self.logit_scale_a.exp(), self.logit_scale_a.exp()
+
+
+def clap_batch(seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "waveform": torch.randn(4, 6, generator=generator),
+        "text": {
+            "input_ids": torch.randint(1, 9, (4, 6), generator=generator),
+            "attention_mask": torch.ones(4, 6, dtype=torch.int64),
+        },
+        "raw_text": [f"sound {i}" for i in range(4)],
+        "__url__": ["/data/toy/train/0.tar"] * 4,
+        "__key__": [f"{seed}.{i}" for i in range(4)],
+    }
+
+
+def follow(clap: nn.Module, broken: dict[int, float], scaler: Any = None) -> list[int]:
+    """Three steps of a loop like theirs; steps with a broken clip, or a broken gradient where the
+    value is infinite. Returns the steps counted after each."""
+    counts = []
+
+    def loop(model: Any, data: Any, epoch: int, optimizer: Any, scaler: Any, *_: Any) -> None:
+        for step in range(3):
+            batch = clap_batch(step)
+            if math.isnan(broken.get(step, 0.0)):
+                batch["waveform"][1] = math.nan
+            loss = model(batch, batch["text"], torch.device("cpu"))[0] * broken.get(step, 1.0)
+            if scaler is None:
+                loss.backward()
+                optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            optimizer.zero_grad()
+            counts.append(int(model.moco.num_steps))
+
+    optimizer = torch.optim.AdamW([p for p in clap.parameters() if p.requires_grad], lr=1e-3)
+    data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
+    args = SimpleNamespace(seed=1, rank=0, logs="none", name="x", wandb=False)
+    follow_epoch(loop, rank_every=1)(clap, data, 0, optimizer, scaler, None, args)
+    return counts
+
+
+def criterion_clap() -> nn.Module:
+    return add_criterion(Clap(), MocoAtc, MocoAtcConfig(queue_size=8, momentum=0.5)).train()
+
+
+def test_the_criterion_follows_their_optimizer() -> None:
+    clap = criterion_clap()
+    before = clap.moco.text_m.module.projection[0].weight.clone()
+    assert follow(clap, {}) == [1, 2, 3]
+    assert not torch.equal(clap.moco.text_m.module.projection[0].weight, before)
+    torch.testing.assert_close(clap.logit_scale_a, -clap.moco.temperature.log().squeeze())
+    assert clap.guard is None
+    assert follow(clap, {}) == [4, 5, 6]  # the next epoch
+
+
+def test_an_overflow_that_their_scaler_leaves_out_is_no_step() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    clap = criterion_clap()
+    assert follow(clap, {1: math.inf}, scaler) == [1, 1, 2]
+    assert all(bool(x.isfinite().all()) for x in clap.state_dict().values())
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_loss_that_is_not_finite_stops_a_training_with_a_scaler(step: int) -> None:
+    clap = criterion_clap()
+    with pytest.raises(NonFiniteError, match=rf"The loss of step {step + 1} is nan.*--precision fp32"):
+        follow(clap, {step: math.nan}, torch.amp.GradScaler("cpu"))
+    assert all(bool(x.isfinite().all()) for x in clap.state_dict().values())
+
+
+def rank_main(rank: int, folder: Path) -> None:
+    """In one of two processes: the second alone has a NaN for the loss of its second step."""
+
+    def broken(moco: Any, _: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        factor = math.nan if rank == 1 and int(moco.num_steps) == 1 else 1.0
+        return {**losses, "loss": losses["loss"] * factor}
+
+    clap = criterion_clap()
+    clap.moco.register_forward_hook(broken)
+    with process_group(rank, 2, folder):
+        try:
+            follow(clap, {})
+        except NonFiniteError as ex:
+            (folder / f"{rank}.txt").write_text(str(ex))
+
+
+def test_all_processes_stop_where_one_has_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    run_on_ranks(__file__, 2, tmp_path)
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    assert first == second
+    assert "The loss of step 2 is nan on rank(s) 1, in a batch" in first and "--resume it" in first
+
+
+if __name__ == "__main__":
+    rank_main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -65,7 +65,6 @@ from atr_moco_plugin.hosts.fairseq2.units import (
 from atr_moco_plugin.lock import claim
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.safety.names import name_clips_of
-from atr_moco_plugin.step_hook import attach
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
 
 
@@ -149,7 +148,6 @@ class RetrievalRecipe(TrainRecipe):
         if isinstance(criterion, MocoAtc):
             criterion.of_data(dataset.fingerprint())
         fit_queue(criterion, reader.num_examples)
-        attach(criterion, context.resolver.resolve(Optimizer))
         unit = RetrievalTrainUnit(
             criterion,
             data_parallel_model(context),

@@ -27,6 +27,7 @@ from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
 from atr_moco_plugin.hosts.fairseq2.safety import warn
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
+from atr_moco_plugin.step_hook import attach
 
 FINITE = "finite_batches"
 """Batches since the last report that were finite; it is not reported itself."""
@@ -35,6 +36,9 @@ FINITE = "finite_batches"
 @final
 class RetrievalTrainUnit(TrainUnit[PairBatch]):
     """One call of the criterion a batch; hooks and the watch for a collapse at each report.
+
+    It attaches the criterion to the optimizer, so that the momentum copies have moved when a checkpoint
+    of the step is saved.
 
     Args:
         criterion: the bare criterion module, as ``docs/plugins.md`` describes one.
@@ -61,6 +65,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
         self._guard = guard
         self._collapse = CollapseWatch(warn_after, warn)
         self._step_nr: int | None = None
+        attach(criterion, guard.optimizers)
 
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
