@@ -10,7 +10,6 @@ import sys
 from functools import partial
 
 import torch
-from torch.optim import AdamW
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data import AudioReader, PairLoader, ToyConfig, iterate_audio, open_toy
@@ -35,7 +34,7 @@ model = build_model(model_config({**parts, "embed_dim": 64}))
 data.read_with(AudioReader(model.sample_rate))
 loader = PairLoader(data, "train", tokens, 32, max_seconds=4, shuffle=True, seed=0, drop_last=True)
 criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=512, queue_warmup_steps=40, momentum=0.9))
-optimizer = AdamW(parameter_groups(criterion, weight_decay=0.05), lr=2e-3)
+optimizer = torch.optim.AdamW(parameter_groups(criterion, weight_decay=0.05), lr=2e-3)
 criterion.attach(optimizer)
 rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=5)
 
