@@ -78,8 +78,10 @@ def row_captions(row: Mapping[str, object]) -> list[str]:
     without a number repeats of the numbered ones beside it counts once.
     """
     columns = caption_columns(tuple(row))
+    if len(columns) == 1:
+        return _texts(row[columns[0]])
     texts = [text for column in columns for text in _texts(row[column])]
-    if len(columns) > 1 and columns[0] in _CAPTION_COLUMNS:
+    if columns and columns[0] in _CAPTION_COLUMNS:
         alone = len(_texts(row[columns[0]]))
         texts = [text for text in texts[:alone] if text not in texts[alone:]] + texts[alone:]
     return texts
@@ -92,13 +94,12 @@ def _texts(value: object) -> list[str]:
     if text.startswith("[") and text.endswith("]"):
         listed = _listed(text)
         if listed is not None:
-            return [_one_line(item) for item in listed]
+            return [_one_line(item.strip()) for item in listed]
     return [_one_line(text)]
 
 
 def _one_line(text: str) -> str:
-    text = text.strip()
-    return " ".join(_LINE_BREAKS.split(text)) if "\n" in text or "\r" in text else text
+    return _LINE_BREAKS.sub(" ", text) if "\n" in text or "\r" in text else text
 
 
 def _listed(text: str) -> list[str] | None:

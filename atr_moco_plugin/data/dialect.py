@@ -98,6 +98,11 @@ def _separator(path: Path, header: str, usual: str) -> str:
 def _tabs_are_quoted(path: Path, file: TextIO, header: str, line: int) -> bool:
     """Whether quotes around the cells of a file with tabs were written by a program."""
     names = header.rstrip("\r\n").split("\t")
+    if '"' not in header and not any('"' in block for block in iter(lambda: file.read(2**16), "")):
+        return False
+    file.seek(0)
+    for _ in range(line):
+        file.readline()
     if all(map(_CLOSED.fullmatch, names)):
         return True
     opened = needed = bare = 0  # the lines where such cells were seen first
