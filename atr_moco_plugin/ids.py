@@ -8,6 +8,7 @@ own ``hash`` of a string is salted per process), fit int64, and leave the negati
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 
 from atr_moco_plugin.errors import InputError
@@ -16,6 +17,14 @@ _ASCII = {
     code: None if chr(code) in "'`" else chr(code).lower() if chr(code).isalnum() else " "
     for code in range(128)
 }
+# Unicode's Default_Ignorable_Code_Point: zero-width characters, variation selectors, fillers.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+# Symbols that say something: emoji with their skin tones, \u266a, \u2602, and not \u00b0, bullets and boxes.
+_PICTOGRAPH = re.compile("[\u2300-\u23ff\u2600-\u27bf\u2b50-\u2b55\U0001f000-\U0001faff]")
 _APOSTROPHES = frozenset("'\u2019\u2018\u02bc`\u00b4\uff07")
 
 
@@ -42,10 +51,12 @@ def stable_digest(domain: str, *parts: str | int) -> int:
 def normalize_caption(text: str) -> str:
     """Reduce a caption to the form under which two captions count as the same text.
 
-    Unicode NFKC and case folding; apostrophes and invisible format characters are removed
-    (``don't`` = ``dont``), every other punctuation mark, symbol, control and space character
-    separates words (``low-pitched`` = ``low pitched``), and words are joined by single spaces.
-    Accents and every script's letters and digits are kept. Normalising twice changes nothing.
+    Unicode NFKC and case folding; apostrophes and invisible characters are removed (``don't`` =
+    ``dont``), variation selectors among them. Every other punctuation mark, symbol, control and
+    space character separates words (``low-pitched`` = ``low pitched``), but for pictographs such as
+    emoji, which are words. Words are joined by single spaces. Accents and every script's letters
+    and digits are kept; of accents without a letter, digit or pictograph nothing is left.
+    Normalising twice changes nothing.
     """
     if text.isascii():  # the same in a sixteenth of the time
         return " ".join(text.translate(_ASCII).split())
@@ -59,14 +70,23 @@ def normalize_caption(text: str) -> str:
 def _normalize_once(text: str) -> str:
     # Apostrophes go before NFKC as well: it turns an acute accent on its own into space + accent.
     text = "".join(character for character in text if character not in _APOSTROPHES)
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
     kept: list[str] = []
+    words = False
     for character in unicodedata.normalize("NFKC", folded):
         category = unicodedata.category(character)
         if character in _APOSTROPHES or category == "Cf":
             continue
-        kept.append(" " if category[0] in "PSZC" else character)
-    return " ".join("".join(kept).split())
+        if category[0] in "PSZC":
+            if _PICTOGRAPH.match(character):
+                words = True
+                kept.append(f" {character} ")
+            else:
+                kept.append(" ")
+        else:
+            words = words or category[0] in "LN"
+            kept.append(character)
+    return " ".join(_INVISIBLE.sub("", "".join(kept)).split()) if words else ""
 
 
 def clip_id(dataset: str, key: str) -> int:

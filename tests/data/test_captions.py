@@ -30,7 +30,8 @@ def test_captions_without_words_are_dropped_and_counted() -> None:
     table.add("b", ["?", ""], ["b"], {"n": 2})
     table.add("c", [""], ["c"], {"n": 3})
     table.add("c", ["rain"], ["c"], {"n": 4})
-    assert table.finish().empty == 5
+    table.add("c", ["\ufe0f", "\u200b\ufe0e", "\u0301"], ["c"], {"n": 5})
+    assert table.finish().empty == 8
     assert table.bare == ("b",)
     assert {key: item.captions for key, item in table.recordings.items()} == {
         "a": ("a dog",),
@@ -45,7 +46,8 @@ def test_a_caption_of_5000_words_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "7", "\u96e8", "caf\u00e9", "\u00e9", "'", "\u02bc", "...", "", " \t"]
+    "text",
+    ["\ufe0f", "\u200b", "\u0301", "\u3164", "\U0001f415", "\u2602\ufe0f", "a", "7", "\u96e8", "caf\u00e9", "\u00e9", "'", "\u02bc", "...", "", " \t"]
 )
 def test_words_are_what_has_a_caption_id(text: str) -> None:
     if has_words(text):
