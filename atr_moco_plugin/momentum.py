@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_PREFIX
 from torch.nn import Module
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import StaysFloat32
 
 
@@ -26,6 +30,8 @@ class MomentumCopy(StaysFloat32):
     def __init__(self, online: Module) -> None:
         super().__init__()
         self.module = deepcopy(online).float().requires_grad_(False).eval()
+        self._anew = False
+        self.register_load_state_dict_post_hook(_keep_what_was_loaded)
 
     def train(self, mode: bool = True) -> MomentumCopy:
         """Stay in eval mode: dropout in the copy would put noise into the queue."""
@@ -43,11 +49,85 @@ class MomentumCopy(StaysFloat32):
         Args:
             online: the module this is a copy of.
             momentum: m in ``[0, 1]``; 1 leaves the copy as it is, 0 copies.
+
+        Raises:
+            InputError: the online module has other weights or buffers than when it was copied, or
+                some of another shape.
         """
-        average = list(self.module.parameters())
-        current = [p.detach().to(a.dtype) for p, a in zip(online.parameters(), average)]
+        if self._anew:
+            self._anew, momentum = False, 0.0
+        weights, buffers = _pairs(self.module, online)
         # In place and grouped: the storage stays the same for sharded and fused views, and the
         # cost is the memory traffic rather than one kernel a parameter.
+        average = [copy for copy, _ in weights]
+        current = [p.detach().to(copy.dtype) for copy, p in weights]
         torch._foreach_lerp_(average, current, 1.0 - momentum)
-        for copy, buffer in zip(self.module.buffers(), online.buffers()):
+        for copy, buffer in buffers:
             copy.copy_(buffer)
+
+    def reset_parameters(self) -> None:
+        """Become the copy of the online module at the next :meth:`update`, whatever its momentum, or
+        at :meth:`start`: for a copy that was made on the device ``meta`` and moved with
+        ``to_empty``."""
+        self._anew = True
+
+    def start(self, online: Module) -> None:
+        """Copy the online module where :meth:`reset_parameters` asked for it and no state was loaded
+        since.
+
+        Args:
+            online: the module this is a copy of.
+        """
+        if self._anew:
+            self.update(online, momentum=0.0)
+
+
+Pairs = list[tuple[Tensor, Tensor]]
+_WRAPPERS = (_CHECKPOINT_PREFIX, "_orig_mod.")
+"""What activation checkpointing and ``torch.compile`` put into names."""
+
+
+def _pairs(copy: Module, online: Module) -> tuple[Pairs, Pairs]:
+    """Parameters and buffers of a copy, each with the online one of the same name."""
+    found = []
+    for named in ("named_parameters", "named_buffers"):
+        own, other = _named(copy, named), _named(online, named)
+        if own.keys() != other.keys() or any(own[x].shape != other[x].shape for x in own):
+            raise InputError(_difference(own, other))
+        found.append([(x, other[name]) for name, x in own.items()])
+    return found[0], found[1]
+
+
+def _named(module: Module, kind: str) -> dict[str, Tensor]:
+    named = {}
+    for name, x in getattr(module, kind)():
+        for wrapper in _WRAPPERS:
+            name = name.replace(wrapper, "")
+        named[name] = x
+    return named
+
+
+def _difference(copy: dict[str, Tensor], online: dict[str, Tensor]) -> str:
+    parts = [
+        f"{_listed(names)} {verb}"
+        for names, verb in (
+            ([x for x in online if x not in copy], "came to it"),
+            ([x for x in copy if x not in online], "went"),
+            ([f"{x} {list(online[x].shape)} (was {list(copy[x].shape)})"
+              for x in copy if x in online and copy[x].shape != online[x].shape],
+             "changed shape"),
+        )
+        if names
+    ]  # fmt: skip
+    return (
+        "The momentum copy no longer fits the tower it is a copy of, since which "
+        f"{', '.join(parts)}: change the model before the criterion is made around it."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(chain(names[:3], [f"{len(names) - 3} more"] if len(names) > 3 else []))
+
+
+def _keep_what_was_loaded(copy: MomentumCopy, _: Any) -> None:
+    copy._anew = False

@@ -43,7 +43,10 @@ class AttentionPooling(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1)
-        # Zero scores: training starts from the plain mean.
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero scores, in place: training starts from the plain mean."""
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
@@ -69,6 +72,10 @@ class ClsPooling(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
         self.final_norm = nn.LayerNorm(width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the token anew, in place; the layers have a ``reset_parameters`` of their own."""
         nn.init.normal_(self.token, std=0.02)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:

@@ -231,6 +231,14 @@ class EmbeddingQueue(StaysFloat32):
         self._set_position(0, 0, self.size, 0)
         self._tell_of_other_rows()
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Back to the initial state, in place: no row, and the size it was made with. For a queue that
+        was made on the device ``meta`` and moved with ``to_empty``."""
+        self.size = self._initial_size
+        self.left_out = torch.empty(0, dtype=torch.int64, device=self.position.device)
+        self.clear()
+
     def _tell_of_other_rows(self) -> None:
         for follower in self._followers:
             follower.start_anew()

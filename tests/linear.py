@@ -20,7 +20,8 @@ class LinearTower(nn.Module):
         self.encoder, self.projection = nn.Linear(6, 5), nn.Linear(5, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        states = self.encoder(x)
+        # A momentum copy is float32 where the tower is not.
+        states = self.encoder(x.to(self.encoder.weight.dtype))
         mask = torch.ones(len(x), 1, dtype=torch.bool)
         tokens: Any = AudioTokens(states[:, None], mask)
         if self.of_text:
@@ -43,9 +44,9 @@ class LinearModel(nn.Module):
         return self.head(torch.cat([text.states[:, 0], audio.states[:, 0]], dim=1))
 
 
-def linear_batch(seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def linear_batch(seed: int = 0) -> dict[str, Any]:
     """Four pairs, in the arguments of a criterion."""
     generator = torch.Generator().manual_seed(seed)
-    audio, text = torch.randn(2, 4, 6, generator=generator).to(dtype)
+    audio, text = torch.randn(2, 4, 6, generator=generator)
     ids = torch.arange(4) + 4 * seed
     return {"audio": {"x": audio}, "text": {"x": text}, "clip_ids": ids, "caption_ids": ids}

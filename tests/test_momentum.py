@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from atr_moco_plugin.momentum import MomentumCopy
 
@@ -66,3 +67,59 @@ def test_is_a_copy_with_its_own_weights() -> None:
     with torch.no_grad():
         module[0].weight.add_(1.0)
     assert not torch.equal(copy.module[0].weight, module[0].weight)
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("scale", torch.ones(1))
+
+
+def renamed(tower: Tower) -> None:
+    tower.third = tower.second
+    del tower.second
+
+
+def appended(tower: Tower) -> None:
+    tower.third = nn.Linear(4, 4)
+
+
+def resized(tower: Tower) -> None:
+    tower.second = nn.Linear(4, 5)
+
+
+def buffered(tower: Tower) -> None:
+    tower.register_buffer("offset", torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (renamed, "third.weight, third.bias came to it, second.weight, second.bias went"),
+        (appended, "third.weight, third.bias came to it"),
+        (resized, r"second.weight \[5, 4\] \(was \[4, 4\]\), second.bias .* changed shape"),
+        (buffered, "offset came to it"),
+    ],
+)
+def test_a_tower_that_was_changed_is_named(change, message: str) -> None:
+    tower = Tower()
+    copy = MomentumCopy(tower)
+    change(tower)
+    before = [x.clone() for x in copy.state_dict().values()]
+    with pytest.raises(ValueError, match=message):
+        copy.update(tower, 0.5)
+    assert all(torch.equal(x, y) for x, y in zip(copy.state_dict().values(), before, strict=True))
+
+
+def test_wrappers_around_online_layers_are_no_difference() -> None:
+    tower = Tower()
+    copy = MomentumCopy(tower)
+    tower.first = checkpoint_wrapper(tower.first)
+    tower.second = torch.compile(tower.second, backend="eager")
+    with torch.no_grad():
+        for p in tower.parameters():
+            p.add_(1.0)
+    copy.update(tower, 0.0)
+    assert torch.equal(copy.module.first.weight, tower.first.weight)
+    assert torch.equal(copy.module.second.weight, tower.second.weight)

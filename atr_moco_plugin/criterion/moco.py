@@ -6,10 +6,12 @@ One training step, top to bottom, is :meth:`MocoAtc.forward`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.baseline import Atc, Inputs
@@ -28,6 +30,7 @@ from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue, finite_rows
 from atr_moco_plugin.rank.growth import growth_of_last_half
+from atr_moco_plugin.step_hook import Attachment
 
 QUEUE_CHECK_EVERY = 100
 """Optimizer steps between two comparisons of the queues over ranks; each reads them once."""
@@ -75,6 +78,30 @@ class MocoAtc(Atc):
         warmup = self.config.alpha_warmup_steps
         progress = min(1.0, self._num_steps / warmup) if warmup else 1.0
         return self.config.alpha * progress
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """See :meth:`Atc.reset_parameters`; the momentum copies become those of the towers as they
+        are when the first pass begins, or at :meth:`attach`."""
+        super().reset_parameters()
+        self.num_steps.zero_()
+        self.data_fingerprint.zero_()
+        self._num_steps = self._steps_here = self._loaded_fingerprint = 0
+        for part in (self.audio_m, self.text_m, self.audio_queue, self.text_queue):
+            part.reset_parameters()
+
+    def attach(self, optimizers: Optimizer | Sequence[Optimizer]) -> Attachment:
+        """See :meth:`Atc.attach`."""
+        self._start_copies()
+        return super().attach(optimizers)
+
+    def _start_pass(self) -> None:
+        super()._start_pass()
+        self._start_copies()
+
+    def _start_copies(self) -> None:
+        self.audio_m.start(self.model.audio)
+        self.text_m.start(self.model.text)
 
     def on_optimizer_step(self) -> None:
         """See :meth:`Atc.on_optimizer_step`; moves the momentum copies, counts the step, and lets

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from linear import LinearModel, linear_batch
 from torch import Tensor
+from torch.optim import AdamW
 
 import atr_moco_plugin.criterion.baseline as baseline
 import atr_moco_plugin.criterion.moco as moco
@@ -19,6 +21,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
+from atr_moco_plugin.safety import FiniteGuard
 
 HALF = (torch.bfloat16, torch.float16)
 CRITERIA: dict[str, Any] = {
@@ -84,6 +87,37 @@ def test_under_autocast(
         # Half precision of the towers moves the loss by what a similarity does over temperature.
         assert losses["loss_atc"].item() == pytest.approx(expected["loss_atc"].item(), rel=0.05)
     assert all(bool(p.grad.isfinite().all()) for p in criterion.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "double", "to", "model alone"])
+@pytest.mark.parametrize("foreach", [False, True])
+def test_the_temperature_learns_in_float32(cast: str, foreach: bool) -> None:
+    criterion, exact = (MocoAtc(LinearModel(), MocoAtcConfig(queue_size=8)) for _ in range(2))
+    dtype = {"half": torch.float16, "double": torch.float64}.get(cast, torch.bfloat16)
+    if cast == "model alone":
+        criterion.model.to(dtype)
+    else:
+        assert (criterion.to(dtype) if cast == "to" else getattr(criterion, cast)()) is criterion
+    assert criterion.temperature.dtype == torch.float32
+    assert criterion.model.audio.encoder.weight.dtype == dtype
+    for each in (criterion, exact):
+        # An epsilon that float16 has.
+        optimizer = AdamW(each.parameters(), lr=1e-5, eps=1e-5, foreach=foreach)
+        FiniteGuard(optimizer, each)
+        each.attach(optimizer)
+        for _ in range(30):
+            each(**linear_batch())["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    # Thirty steps of AdamW in one direction.
+    assert abs(criterion.temperature.item() - 0.07) == pytest.approx(30e-5, rel=0.05)
+    assert criterion.temperature.item() == pytest.approx(exact.temperature.item(), abs=2e-5)
+
+
+def test_the_temperature_moves_between_devices() -> None:
+    criterion = Atc(LinearModel(), AtcConfig()).to("meta", torch.bfloat16)
+    assert criterion.temperature.is_meta and criterion.temperature.dtype == torch.float32
+    assert criterion.model.head.weight.is_meta
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -29,6 +29,12 @@ class GatedSelfAttention(nn.Module):
             self.grep_linear = nn.Linear(width // self.heads, 8)
             self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
 
+    def reset_parameters(self) -> None:
+        """Set the scale of the gate in place; the projections have a ``reset_parameters`` of their
+        own."""
+        if self.gated:
+            nn.init.ones_(self.grep_a)
+
     def forward(self, x: Tensor, bias: Tensor | None, key_bias: Tensor | None) -> Tensor:
         """Attend over all keys.
 

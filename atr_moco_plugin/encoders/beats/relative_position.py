@@ -21,6 +21,10 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.max_distance = max_distance
         self.weight = nn.Parameter(torch.empty(num_buckets, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the biases anew, in place."""
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, tokens: int) -> Tensor:

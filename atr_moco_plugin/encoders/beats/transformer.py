@@ -39,6 +39,14 @@ class BeatsTransformer(nn.Module):
         self.layers = nn.ModuleList(BeatsLayer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(width)
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the convolution's direction and gain anew, in place: its own ``reset_parameters`` does
+        not reach through the weight norm."""
+        gain, direction = self.pos_conv[0].parametrizations.weight.parameters()
+        nn.init.normal_(direction, std=_position_std(*direction.shape))
+        gain.copy_(direction.norm(dim=(0, 1), keepdim=True))
+
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return token states ``[B, T, width]``.
 
@@ -123,9 +131,13 @@ def _position_convolution(config: BeatsConfig) -> nn.Conv1d:
     convolution = nn.Conv1d(
         width, width, kernel, padding=kernel // 2, groups=config.conv_pos_groups
     )
-    nn.init.normal_(convolution.weight, std=math.sqrt(4 / (kernel * width)))
+    nn.init.normal_(convolution.weight, std=_position_std(*convolution.weight.shape))
     nn.init.zeros_(convolution.get_parameter("bias"))
     return weight_norm(convolution, dim=2)
+
+
+def _position_std(width: int, _: int, kernel: int) -> float:
+    return math.sqrt(4 / (kernel * width))
 
 
 def _key_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
