@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from itertools import chain
 from typing import Any
 
 import torch
@@ -61,9 +60,12 @@ class MomentumCopy(StaysFloat32):
         # cost is the memory traffic rather than one kernel a parameter.
         average = [copy for copy, _ in weights]
         current = [p.detach().to(copy.dtype) for copy, p in weights]
-        torch._foreach_lerp_(average, current, 1.0 - momentum)
-        for copy, buffer in buffers:
-            copy.copy_(buffer)
+        if momentum > 0:
+            torch._foreach_lerp_(average, current, 1.0 - momentum)
+        # An interpolation would keep a NaN.
+        copied = buffers if momentum > 0 else [*zip(average, current), *buffers]
+        for copy, source in copied:
+            copy.copy_(source)
 
     def reset_parameters(self) -> None:
         """Become the copy of the online module at the next :meth:`update`, whatever its momentum, or
@@ -108,25 +110,24 @@ def _named(module: Module, kind: str) -> dict[str, Tensor]:
 
 
 def _difference(copy: dict[str, Tensor], online: dict[str, Tensor]) -> str:
-    parts = [
-        f"{_listed(names)} {verb}"
-        for names, verb in (
-            ([x for x in online if x not in copy], "came to it"),
-            ([x for x in copy if x not in online], "went"),
-            ([f"{x} {list(online[x].shape)} (was {list(copy[x].shape)})"
-              for x in copy if x in online and copy[x].shape != online[x].shape],
-             "changed shape"),
-        )
-        if names
-    ]  # fmt: skip
+    both = [x for x in copy if x in online and copy[x].shape != online[x].shape]
+    kinds = {
+        "new are": [x for x in online if x not in copy],
+        "missing are": [x for x in copy if x not in online],
+        "of another shape are": [
+            f"{x} {list(online[x].shape)} (was {list(copy[x].shape)})" for x in both
+        ],
+    }
+    parts = (f"{kind} {_listed(names)}" for kind, names in kinds.items() if names)
     return (
-        "The momentum copy no longer fits the tower it is a copy of, since which "
-        f"{', '.join(parts)}: change the model before the criterion is made around it."
+        f"The tower is not the one that its momentum copy was made of: {'; '.join(parts)}. Change the "
+        "model before the criterion is made around it."
     )
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(chain(names[:3], [f"{len(names) - 3} more"] if len(names) > 3 else []))
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _keep_what_was_loaded(copy: MomentumCopy, _: Any) -> None:

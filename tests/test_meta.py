@@ -154,7 +154,7 @@ def test_a_copy_that_was_reset_follows_at_once() -> None:
     online = nn.Linear(2, 2)
     average = MomentumCopy(online)
     with torch.no_grad():
-        online.weight.add_(1.0)
+        average.module.weight.fill_(torch.nan)
     average.reset_parameters()
     average.update(online, momentum=0.9)
     assert torch.equal(average.module.weight, online.weight)

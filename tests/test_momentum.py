@@ -96,10 +96,10 @@ def buffered(tower: Tower) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (renamed, "third.weight, third.bias came to it, second.weight, second.bias went"),
-        (appended, "third.weight, third.bias came to it"),
-        (resized, r"second.weight \[5, 4\] \(was \[4, 4\]\), second.bias .* changed shape"),
-        (buffered, "offset came to it"),
+        (renamed, "new are third.weight, third.bias; missing are second.weight, second.bias. Ch"),
+        (appended, "new are third.weight, third.bias. Change the model before"),
+        (resized, r"of another shape are second.weight \[5, 4\] \(was \[4, 4\]\), second.bias"),
+        (buffered, "new are offset"),
     ],
 )
 def test_a_tower_that_was_changed_is_named(change, message: str) -> None:
