@@ -63,6 +63,7 @@ def decoder(samples: np.ndarray, rate: int) -> Any:
         ({"bytes": wav(SECOND, RATE), "path": None}, 0),
         ({"bytes": wav(np.stack([SECOND, SECOND], axis=1), RATE), "path": "a.wav"}, 0),
         (wav(SECOND, RATE), 0),
+        (memoryview(wav(SECOND, RATE)), 0),
         (decoder(SECOND[None], RATE), 0),
         (decoder(np.stack([SECOND, SECOND]), RATE), 0),
     ],
@@ -147,11 +148,12 @@ def test_a_clip_that_cannot_be_used(audio: Any, words: str) -> None:
         (np.zeros(9, complex), "complex"),
         ([[0.1, 0.2], [0.3]], "unequal lists"),
         (["a", "b"], "type list"),
+        (torch.eye(3).to_sparse(), "no plain tensor"),
         ({"array": SECOND}, "sampling rate is None"),
         ({"array": SECOND, "sampling_rate": 0}, "sampling rate is 0"),
         ({"array": SECOND, "sampling_rate": "16k"}, "sampling rate is '16k'"),
         ({"array": SECOND, "sampling_rate": [RATE, RATE]}, "sampling rate is"),
-        ({"waveform": SECOND}, "a mapping of 'waveform'"),
+        ({"waveform": SECOND}, "a mapping of \\['waveform'\\]"),
         (object(), "type object"),
     ],
 )
@@ -195,6 +197,11 @@ def test_an_example_of_another_form_is_refused(fields: Example, words: str) -> N
         assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_example_is_refused() -> None:
+    with pytest.raises(InputError, match="of the type tuple, expected a mapping"):
+        make_collator()([(SECOND, "a dog", 1, 2)])
+
+
 def test_examples_of_any_form_give_one_batch() -> None:
     collator = make_collator()
     expected = collator([make_example()])["input_features"]
@@ -214,7 +221,7 @@ def test_a_bad_clip_is_left_out_counted_and_named_once(training: bool) -> None:
         assert batch["skipped_clip_id"].tolist() == [9]
         assert batch["clip_id"].tolist() == ([1, 3] if training else [1, -100, 3])
         assert batch["input_features"].isfinite().all()
-    with pytest.raises(InputError, match="No clip of a batch of 1 can be used.*'broken.wav'.*NaN"):
+    with pytest.raises(InputError, match="No clip of a batch of 1 can be used, the first, 'broken.wav', bec.*NaN"):
         collator([bad])
     whole = collator([make_example(), make_example(clip_id=3)])
     assert "skipped_clip_id" not in whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from atr_moco_plugin.data.captions import has_words
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.transformers.waveform import BadClipError, as_waveform
+from atr_moco_plugin.hosts.transformers.waveform import BadClipError, as_waveform, shown
 
 FIELDS = ("audio", "caption", "clip_id", "caption_id")
 
@@ -52,6 +53,11 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
         InputError: the example has another form than it should, so that the others have as well.
             What is wrong with one clip alone is in the result.
     """
+    if not isinstance(example, Mapping):
+        raise InputError(
+            f"An example is {shown(example)}, of the type {type(example).__name__}, expected a "
+            f"mapping with {', '.join(FIELDS)}."
+        )
     for field in FIELDS:
         if field not in example:
             raise InputError(
@@ -63,9 +69,9 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
     every, listed = _captions(example["caption"], example["caption_id"], name)
     captions = tuple((text, number) for text, number in every if has_words(text))
     stated = example.get("sampling_rate", sample_rate)
-    if stated != sample_rate:
+    if not isinstance(stated, Real) or stated != sample_rate:
         raise InputError(
-            f"The clip {name} was read at {stated} Hz, but the feature extractor takes "
+            f"The clip {name} was read at {shown(stated)} Hz, but the feature extractor takes "
             f"{sample_rate} Hz: read it at that rate, or give its audio as "
             "{'array', 'sampling_rate'}, which is resampled."
         )
@@ -92,7 +98,7 @@ def _captions(
     for text in texts:
         if not isinstance(text, str):
             raise InputError(
-                f"A caption of the clip {name} is {text!r}, of the type {type(text).__name__}, "
+                f"A caption of the clip {name} is {shown(text)}, of the type {type(text).__name__}, "
                 "expected a string or a list of strings: give the text and not its token ids."
             )
     if _is_list(caption_id) != listed or (listed and len(caption_id) != len(texts)):
@@ -113,7 +119,7 @@ def _id(value: Any, field: str) -> int:
     # Negative numbers mean "no item" in queues and results.
     if isinstance(value, bool | np.bool_) or not 0 <= number < 2**63:
         raise InputError(
-            f"{field} is {value!r}, expected an integer from 0 to 2**63 - 1: make one from a text "
+            f"{field} is {shown(value)}, expected an integer from 0 to 2**63 - 1: make one from a text "
             f"with `atr_moco_plugin.ids.{field}`."
         )
     return number
@@ -123,7 +129,7 @@ def _name(example: Mapping[str, Any], clip_id: int) -> str:
     audio = example["audio"]
     path = audio.get("path") if isinstance(audio, Mapping) else None
     name = example.get("name") or path
-    return str(clip_id) if name is None else repr(str(name))
+    return str(clip_id) if name is None else shown(str(name))
 
 
 def _is_list(value: Any) -> bool:

@@ -63,7 +63,7 @@ def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
     """
     if isinstance(audio, Mapping):
         return _of_mapping(audio, sample_rate)
-    if isinstance(audio, bytes | bytearray):
+    if isinstance(audio, bytes | bytearray | memoryview):
         audio = MemoryFile(bytes(audio), "audio given as bytes")
     if audio is None:
         raise BadClipError("there is no audio")
@@ -81,10 +81,10 @@ def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
 
 def _of_mapping(audio: Mapping[str, Any], sample_rate: int) -> NDArray[np.float32]:
     if audio.get("array") is not None:
-        mono = _checked(_mono(_floats(audio["array"])))
-        return resample(mono, _rate(audio.get("sampling_rate")), sample_rate)
+        rate = _rate(audio.get("sampling_rate"))
+        return resample(_checked(_mono(_floats(audio["array"]))), rate, sample_rate)
     if not {"array", "bytes", "path"} & set(audio):
-        raise InputError(f"it is a mapping of {', '.join(map(repr, audio))}: {_FORMS}")
+        raise InputError(f"it is a mapping of {shown(list(audio))}: {_FORMS}")
     content, path = audio.get("bytes"), audio.get("path")
     if content is None:
         return as_waveform(path, sample_rate)
@@ -102,14 +102,14 @@ def _decoding() -> Iterator[None]:
 
 def _floats(samples: Any) -> NDArray[np.float32]:
     """Samples of any shape as float32, integers scaled to within [-1, 1]."""
-    if isinstance(samples, Tensor):
-        samples = samples.detach().cpu()
-        # NumPy has no bfloat16.
-        samples = (samples.float() if samples.is_floating_point() else samples).numpy()
     try:
+        if isinstance(samples, Tensor):
+            samples = samples.detach().cpu()
+            # NumPy has no bfloat16.
+            samples = (samples.float() if samples.is_floating_point() else samples).numpy()
         array = np.asarray(samples)
-    except ValueError:
-        raise InputError(f"it is a list of unequal lists: {_FORMS}") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"it is a list of unequal lists, or no plain tensor: {_FORMS}") from None
     if array.size == 0:
         raise BadClipError("it has no samples")
     with np.errstate(over="ignore"):
@@ -156,6 +156,12 @@ def _checked(mono: NDArray[np.float32]) -> NDArray[np.float32]:
     return mono
 
 
+def shown(value: Any) -> str:
+    """A value in a message: one line, not long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _rate(rate: Any) -> int:
     try:
         hertz = operator.index(rate)
@@ -163,7 +169,7 @@ def _rate(rate: Any) -> int:
         hertz = 0
     if not RATES[0] <= hertz <= RATES[1]:
         raise InputError(
-            f"its sampling rate is {rate!r}, expected a whole number of Hz from {RATES[0]} to "
+            f"its sampling rate is {shown(rate)}, expected a whole number of Hz from {RATES[0]} to "
             f"{RATES[1]}"
         )
     return hertz
