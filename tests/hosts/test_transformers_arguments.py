@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from atr_moco_plugin.hosts.transformers import (
 from atr_moco_plugin.hosts.transformers.safety import last_good
 
 
+def skip_unless_there(*options: str) -> None:
+    """Skip a test of options that this version of transformers has not."""
+    if missing := set(options) - {field.name for field in fields(TrainingArguments)}:
+        pytest.skip(f"TrainingArguments have no {', '.join(missing)} in this version")
+
+
 def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
     states = []
     for on in (False, True):
@@ -38,7 +45,8 @@ def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
             def count(*_: Any, name: str = name) -> None:
                 passes[name] += 1
 
-            layer.register_forward_pre_hook(count)
+            # Within the layer: transformers 5 keeps a layer's own hooks out of the checkpoint.
+            next(layer.children()).register_forward_pre_hook(count)
         trainer.train()
         # Four steps; once more in each backward pass.
         assert passes == dict.fromkeys(passes, 8 if on else 4)
@@ -77,6 +85,7 @@ def test_gradient_checkpointing_of_a_tower_without_layers_is_refused(tmp_path: P
 def test_options_without_a_meaning_are_refused_when_a_trainer_is_made(
     tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
+    skip_unless_there(*options)
     with pytest.raises(InputError, match=words) as caught:
         make_trainer(tmp_path, **options)
     assert "\n" not in str(caught.value)
@@ -84,8 +93,8 @@ def test_options_without_a_meaning_are_refused_when_a_trainer_is_made(
 
 def test_options_that_are_set_later_are_refused_when_training_starts(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    trainer.args.past_index = 0
-    with pytest.raises(InputError, match="past_index"):
+    trainer.args.prediction_loss_only = True
+    with pytest.raises(InputError, match="prediction_loss_only"):
         trainer.train()
 
 
@@ -120,6 +129,7 @@ def test_a_model_made_after_the_callback_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_safetensors_is_taken_and_checked(tmp_path: Path) -> None:
+    skip_unless_there("save_safetensors")
     options = {"save_strategy": "steps", "save_steps": 2, "save_safetensors": False}
     whole = make_trainer(tmp_path, **options)
     whole.train()

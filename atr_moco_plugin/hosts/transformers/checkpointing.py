@@ -13,7 +13,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from atr_moco_plugin.errors import InputError
 
 
-def checkpoint_layers(tower: nn.Module, name: str, options: Mapping[str, Any]) -> None:
+def checkpoint_layers(
+    tower: nn.Module, name: str, options: Mapping[str, Any], every: int = 1
+) -> None:
     """Have the layers of a tower computed again in the backward pass.
 
     ``PreTrainedModel.gradient_checkpointing_enable`` is not asked: ``ClapModel`` refuses there,
@@ -23,6 +25,7 @@ def checkpoint_layers(tower: nn.Module, name: str, options: Mapping[str, Any]) -
         tower: its layers are :class:`~transformers.modeling_layers.GradientCheckpointingLayer`.
         name: of the tower, for the message.
         options: of :func:`torch.utils.checkpoint.checkpoint`.
+        every: which layers, counted from the first.
 
     Raises:
         ValueError: the tower has no such layer.
@@ -35,6 +38,6 @@ def checkpoint_layers(tower: nn.Module, name: str, options: Mapping[str, Any]) -
         )
     # Reentrant checkpoints and DDP, which looks for unused parameters, do not go together.
     compute = partial(checkpoint, **{"use_reentrant": False, **options})
-    for layer in layers:
+    for layer in layers[::every]:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = compute

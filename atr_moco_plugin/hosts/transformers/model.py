@@ -138,22 +138,37 @@ class TrainerModel(nn.Module):
         self._passes = self._passes + finite
         return losses
 
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Compute the layers of both encoders again in the backward pass, as ``Trainer`` asks for
+        with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on).
+
+        Args:
+            activation_checkpointing_kwargs: of :func:`torch.utils.checkpoint.checkpoint`;
+                ``use_reentrant`` is False where it is not given.
+            every_n_layers: which layers of an encoder, counted from the first.
+            offload: must be False.
+
+        Raises:
+            ValueError: a tower has no layer that can be computed again, or ``offload`` is True.
+        """
+        if offload:
+            raise InputError(
+                "`offload` of activation checkpoints is not offered for two towers: leave it out."
+            )
+        for name in ("audio", "text"):
+            tower = getattr(self.criterion.model, name)
+            checkpoint_layers(tower, name, activation_checkpointing_kwargs or {}, every_n_layers)
+
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        """Compute the layers of both encoders again in the backward pass, as ``Trainer`` asks for
-        with ``gradient_checkpointing=True``.
-
-        Args:
-            gradient_checkpointing_kwargs: of :func:`torch.utils.checkpoint.checkpoint`;
-                ``use_reentrant`` is False where it is not given.
-
-        Raises:
-            ValueError: a tower has no layer that can be computed again.
-        """
-        for name in ("audio", "text"):
-            tower = getattr(self.criterion.model, name)
-            checkpoint_layers(tower, name, gradient_checkpointing_kwargs or {})
+        """What ``Trainer`` calls up to version 4, see :meth:`activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
