@@ -113,6 +113,7 @@ def test_audio_of_another_rate_is_resampled_once(tmp_path: Path) -> None:
         ([], "no samples"),
         (np.zeros((2, 0)), "no samples"),
         ({"array": [], "sampling_rate": RATE}, "no samples"),
+        ({"array": [0.5], "sampling_rate": 3 * RATE}, "1 samples at 24000 Hz, not one at 8000 Hz"),
         (np.float32([0, math.nan, 0]), "NaN or infinite"),
         ({"array": [0.0, math.inf], "sampling_rate": 48_000}, "NaN or infinite"),
         (np.float64([0, 1e300]), "NaN or infinite"),

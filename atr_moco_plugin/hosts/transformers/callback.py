@@ -105,6 +105,7 @@ class MocoCallback(TrainerCallback):
                 "Trainer has another model than when MocoCallback was made, and its momentum copies "
                 "would not move: make a new MocoCallback after the model."
             )
+        self._model.skipped[True].clear()
         if self._guard is not None:
             self._guard.close()
         self._guard = make_guard(self._trainer, optimizer, self._max_skipped_steps)
@@ -125,7 +126,7 @@ class MocoCallback(TrainerCallback):
         """Tell the collator which epoch it is."""
         if self._collator is not None:
             # A fraction in a run that goes on within an epoch; its end may be rounded.
-            self._collator.set_epoch(int(state.epoch + 1e-6))
+            self._collator.set_epoch(int((state.epoch or 0) + 1e-6))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -158,7 +159,6 @@ class MocoCallback(TrainerCallback):
             self._trainer.log({f"rank/{name}": value for name, value in scalars.items()})
         # Trainer.log marks the step as logged, but Trainer's own loss is still to come.
         control.should_log = due
-
         self._check_skipped(self._trainer.train_dataset, training=True)
 
     def on_evaluate(
@@ -166,6 +166,13 @@ class MocoCallback(TrainerCallback):
     ) -> None:
         """Stop where too many clips were left out of the figures."""
         self._check_skipped(self._trainer.eval_dataset, training=False)
+        self._model.skipped[False].clear()
+
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """As after an evaluation; whose data set it was is not known."""
+        self._check_skipped(None, training=False)
         self._model.skipped[False].clear()
 
     def on_train_end(
@@ -176,7 +183,7 @@ class MocoCallback(TrainerCallback):
         if skipped:
             warnings.warn(
                 f"{len(skipped):,} clips could not be used and were left out of the training: "
-                f"{self._names(skipped)}.",
+                f"{_names(skipped, self._trainer.train_dataset)}.",
                 stacklevel=2,
             )
 
@@ -197,16 +204,8 @@ class MocoCallback(TrainerCallback):
             where = "the training" if training else "an evaluation"
             raise InputError(
                 f"More than {limit} clips could not be used and were left out of {where}, among "
-                f"them {self._names(skipped)}: mend them or raise `max_bad_clips`."
+                f"them {_names(skipped, data)}: mend them or raise `max_bad_clips`."
             )
-
-    def _names(self, ids: set[int]) -> str:
-        """The first ten of these clips, as the training set calls them."""
-        name_clips = getattr(self._trainer.train_dataset, "name_clips", by_number)
-        first = sorted(ids)[:10]
-        names = name_clips(first)
-        more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
-        return ", ".join(str(names.get(number, number)) for number in first) + more
 
     def _show_loss(
         self, model: TrainerModel, _: Any, batch: dict[str, Any], losses: dict[str, Tensor]
@@ -232,3 +231,11 @@ class MocoCallback(TrainerCallback):
                 "stale copies of every item. Set `queue_size` to at most an epoch.",
                 stacklevel=2,
             )
+
+
+def _names(ids: set[int], data: Any) -> str:
+    """The first ten of these clips, as their data set calls them."""
+    first = sorted(ids)[:10]
+    names = getattr(data, "name_clips", by_number)(first)
+    more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
+    return ", ".join(str(names.get(number, number)) for number in first) + more

@@ -68,7 +68,7 @@ class ClapCollator:
         self._seed = 0
         # Shared memory, so that worker processes that are running see it change.
         self._epoch: Tensor | None = None
-        self._named: set[int] = set()
+        self._named: set[int] = set()  # of all forms of this collator in a process
 
     def for_training(self, seed: int = 0) -> ClapCollator:
         """This collator, cropping longer clips at random and drawing one of several captions.
@@ -82,14 +82,14 @@ class ClapCollator:
         if self._epoch is not None:
             return self
         other = copy.copy(self)
-        other._seed, other._named = seed, set()
+        other._seed = seed
         other._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         return other
 
     def for_evaluation(self) -> ClapCollator:
         """This collator without anything random."""
         other = copy.copy(self)
-        other._epoch, other._named = None, set()
+        other._epoch = None
         return other
 
     def set_epoch(self, epoch: int) -> None:

@@ -75,14 +75,14 @@ def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
         with _decoding():
             decoded = audio.get_all_samples()
         mono = _checked(_floats(decoded.data).mean(axis=0))
-        return resample(mono, _rate(decoded.sample_rate), sample_rate)
+        return _resampled(mono, _rate(decoded.sample_rate), sample_rate)
     return _checked(_mono(_floats(audio)))
 
 
 def _of_mapping(audio: Mapping[str, Any], sample_rate: int) -> NDArray[np.float32]:
     if audio.get("array") is not None:
         rate = _rate(audio.get("sampling_rate"))
-        return resample(_checked(_mono(_floats(audio["array"]))), rate, sample_rate)
+        return _resampled(_checked(_mono(_floats(audio["array"]))), rate, sample_rate)
     if not {"array", "bytes", "path"} & set(audio):
         raise InputError(f"it is a mapping of {shown(list(audio))}: {_FORMS}")
     content, path = audio.get("bytes"), audio.get("path")
@@ -154,6 +154,13 @@ def _checked(mono: NDArray[np.float32]) -> NDArray[np.float32]:
             "by 32768, or give them as int16"
         )
     return mono
+
+
+def _resampled(mono: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
+    waveform = resample(mono, rate, sample_rate)
+    if not waveform.size:
+        raise BadClipError(f"it has {mono.size} samples at {rate} Hz, not one at {sample_rate} Hz")
+    return waveform
 
 
 def shown(value: Any) -> str:
