@@ -2,11 +2,30 @@
 ``fairseq2``."""
 
 import importlib.util
+import os
+import sys
 
 if importlib.util.find_spec("fairseq2") is None:
     raise SystemExit("The recipes need fairseq2: pip install atr-moco-plugin[fairseq2]")
 
 # Before any recipe imports fairseq2: this makes it importable without a system libsndfile.
 import atr_moco_plugin.hosts.fairseq2
+from atr_moco_plugin.hosts.fairseq2.keys import RECIPES, unknown_key
 
 __all__: list[str] = []
+
+
+def _check_keys() -> None:
+    """End with a mistyped key of the command line at once, where it is a recipe's: the imports of
+    one take ten seconds and more."""
+    if sys.argv[:1] != ["-m"]:  # what Python puts there until the module itself is found
+        return
+    names = [x.rpartition(".")[2] for x in sys.orig_argv if f"{__name__}." in x]
+    problem = unknown_key(names[0], sys.argv[1:]) if names and names[0] in RECIPES else None
+    if problem is not None:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"ERROR: {' '.join(problem.split())}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+_check_keys()

@@ -142,7 +142,13 @@ def dump(
 @example(b'{"regime": {"num_steps": .inf}}')
 @example(b'{"criterion": {"name": []}}')
 @example(b'{"dataset": {"max_seconds": .nan}}')
+@example(b'{"\\ud800\\udc00": null}')
+@example(b'{"regime": {"nm_steps": 3}}')
 def test_a_recipe(dump: Any, content: bytes) -> None:
+    from atr_moco_plugin.hosts.fairseq2.keys import unknown_key
+
     status, said = dump(content)
     assert "Traceback" not in said and "unexpected error" not in said
     assert status == 0 or "ERROR" in said
+    # What is refused before anything is imported, fairseq2 refuses too.
+    assert status != 0 or unknown_key("toy", sys.argv[1:]) is None

@@ -83,7 +83,9 @@ def _folded(error: BaseException | None) -> str:
         # fairseq2 puts whole traces into some of its messages.
         messages.append(" ".join(_TRACE.sub("", str(error)).split()))
         error = error.__cause__
-    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(messages))
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(messages))
+    # Half of a surrogate pair, as a key may have it, cannot be written.
+    return message.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_short(record: logging.LogRecord) -> bool:
