@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -156,6 +157,21 @@ def gather_tokens(tokens: TokensT, *, counts: Sequence[int] | None = None) -> To
     longest = max(sizes(length, tokens.mask.device))  # of states, mask and ids alike
     padded = (_pad(x, 1, longest) for x in tokens)
     return type(tokens)(*(gather(x, grad=x.is_floating_point(), counts=counts) for x in padded))
+
+
+def gather_values(value: object, device: torch.device) -> list[Any]:
+    """A value of every rank, in rank order.
+
+    Args:
+        value: what JSON has: numbers, texts, lists and mappings with texts for keys.
+        device: where the process group exchanges tensors.
+    """
+    if world_size() == 1:
+        return [value]
+    own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    counts = sizes(len(own), device)
+    every = gather(own, counts=counts).cpu().split(counts)
+    return [json.loads(bytes(part.tolist())) for part in every]
 
 
 def _pad(x: Tensor, dim: int, length: int) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -341,7 +341,9 @@ class AudioTextDataset:
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
-    def relevance(self, split: str, mode: RelevanceMode | None = None) -> Relevance:
+    def relevance(
+        self, split: str, mode: RelevanceMode | None = None, without: Container[str] = ()
+    ) -> Relevance:
         """Clips, captions and hits for evaluating retrieval on a split.
 
         Args:
@@ -349,11 +351,14 @@ class AudioTextDataset:
             mode: ``"clip"``: every caption row is a column and belongs to its clip alone.
                 ``"label"``: every distinct caption text (after normalisation) is a column and
                 belongs to all clips of its label. ``None`` takes the data set's own mode.
+            without: keys of clips that are left out, with their captions.
 
         Raises:
             ValueError: if there is no such split or mode, or a clip lacks the label it takes.
         """
         clips = self.clips(split)
+        if without:
+            clips = [clip for clip in clips if clip.key not in without]
         mode = self.relevance_mode if mode is None else mode
         if mode == "clip":
             return _clip_relevance(clips)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils.rnn import pad_sequence
 
-from atr_moco_plugin.distributed import gather, gather_tokens, rank, sizes, world_size
+from atr_moco_plugin.distributed import (
+    gather,
+    gather_tokens,
+    gather_values,
+    rank,
+    sizes,
+    world_size,
+)
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
+
+ItemT = TypeVar("ItemT")
 
 Advance = Callable[[int], object]
 """Called with the number of items that were just done."""
@@ -194,7 +204,88 @@ def share(batches: int) -> list[int]:
     return [min(turn * world_size() + rank(), batches - 1) for turn in range(turns)]
 
 
-@torch.no_grad()
+def own_share(items: Sequence[ItemT], batch_size: int) -> tuple[list[ItemT], int]:
+    """The items of the batches that :func:`share` gives this process, in their order.
+
+    Returns:
+        The items, and the number of batches of all processes together.
+    """
+    total = -(-len(items) // batch_size)
+    own: list[ItemT] = []
+    for i in share(total):
+        own += items[i * batch_size : (i + 1) * batch_size]
+    return own, total
+
+
+class SharedEncoder:
+    """Embeds items with all processes, a batch of each at a time; the embeddings are those of one
+    process.
+
+    Args:
+        tower: the audio or text tower, in eval mode.
+        total: batches of all processes together, each counted once.
+        rows: see :class:`Encoded`.
+        keep_tokens: keep the token states for re-ranking.
+        gather_states: keep those of all items on every process, and not only this one's own.
+
+    Attributes:
+        encoded: all embeddings so far, the same on every process.
+    """
+
+    def __init__(
+        self,
+        tower: Module,
+        total: int,
+        *,
+        rows: Tensor | None = None,
+        keep_tokens: bool,
+        gather_states: bool,
+    ) -> None:
+        self._tower = tower
+        self._total = total
+        self._keep_tokens = keep_tokens
+        self._gather_states = gather_states
+        self._turn = 0
+        self.encoded = Encoded(rows, sharded=not gather_states and world_size() > 1)
+
+    @torch.no_grad()
+    def take(self, *batch: Tensor) -> int:
+        """This process's batch of the next turn, on the tower's device.
+
+        Returns:
+            Items that all processes had in this turn.
+
+        Raises:
+            InputError: when another process gave up.
+        """
+        embeddings, tokens = self._tower(*batch)
+        mine = len(embeddings) if self._turn * world_size() + rank() < self._total else 0
+        self._turn += 1
+        counts = sizes(mine, embeddings.device)
+        if min(counts) < 0:
+            self._stop(None, embeddings.device)
+        first = 0 if self._gather_states else sum(counts[: rank()])
+        kept = None
+        if self._keep_tokens:
+            kept = type(tokens)(*(x[:mine] for x in tokens))
+            kept = gather_tokens(kept) if self._gather_states else kept
+        self.encoded.add(gather(embeddings[:mine]), kept, first)
+        return sum(counts)
+
+    def give_up(self, reason: str) -> NoReturn:
+        """In place of :meth:`take`, where this process has no batch: no process waits for it.
+
+        Raises:
+            InputError: always, on every process alike, with the first reason there is.
+        """
+        device = next(self._tower.parameters()).device
+        sizes(-1, device)
+        self._stop(reason, device)
+
+    def _stop(self, reason: str | None, device: torch.device) -> NoReturn:
+        raise InputError(next(x for x in gather_values(reason, device) if x is not None))
+
+
 def encode_shared(
     tower: Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -220,17 +311,48 @@ def encode_shared(
 
     Returns:
         All embeddings, the same on every process.
+
+    Raises:
+        InputError: on every process, when one of them cannot read a batch.
     """
-    encoded = Encoded(rows, sharded=not gather_states and world_size() > 1)
-    for turn, batch in enumerate(batches):
-        embeddings, tokens = tower(*batch)
-        mine = len(embeddings) if turn * world_size() + rank() < total else 0
-        counts = sizes(mine, embeddings.device)
-        first = 0 if gather_states else sum(counts[: rank()])
-        kept = None
-        if keep_tokens:
-            kept = type(tokens)(*(x[:mine] for x in tokens))
-            kept = gather_tokens(kept) if gather_states else kept
-        encoded.add(gather(embeddings[:mine]), kept, first)
-        advance(sum(counts))
-    return encoded
+    encoder = SharedEncoder(
+        tower, total, rows=rows, keep_tokens=keep_tokens, gather_states=gather_states
+    )
+    remaining = iter(batches)
+    while True:
+        try:
+            batch = next(remaining)
+        except StopIteration:
+            return encoder.encoded
+        except (InputError, OSError) as ex:
+            encoder.give_up(str(ex))
+        advance(encoder.take(*batch))
+
+
+def encode_captions(
+    tower: Module,
+    captions: CaptionBatches,
+    device: torch.device,
+    *,
+    keep_tokens: bool,
+    advance: Advance = no_progress,
+) -> Encoded:
+    """Embed captions with all processes, as :func:`encode_text` does on one.
+
+    Args:
+        tower: the text tower, in eval mode.
+        captions: the same on every process.
+        device: where the tower is.
+        keep_tokens: keep the token states of all captions on every process, for re-ranking.
+        advance: told after every turn how many captions it had.
+    """
+    batches = captions.batches
+    return encode_shared(
+        tower,
+        ([x.to(device) for x in batches[i]] for i in share(len(batches))),
+        len(batches),
+        rows=captions.rows,
+        keep_tokens=keep_tokens,
+        gather_states=True,
+        advance=advance,
+    )

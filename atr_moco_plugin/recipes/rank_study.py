@@ -26,7 +26,7 @@ from atr_moco_plugin.lock import claim
 from atr_moco_plugin.output import say
 from atr_moco_plugin.study.page import write_study
 from atr_moco_plugin.study.plan import StudyConfig, plan, read_yaml, write_yaml
-from atr_moco_plugin.study.runner import Ended, result_file, train_missing
+from atr_moco_plugin.study.runner import Ended, is_finished, train_missing
 from atr_moco_plugin.study.summary import aggregate
 from atr_moco_plugin.study.verdict import verdict
 
@@ -97,7 +97,7 @@ def run_study(config: StudyConfig, out: Path) -> int:
         say(f"{failure.name} failed with exit status {failure.status}; {failure.log} ends with:")
         for line in failure.last_lines:
             say(f"    {line}")
-    finished = [folder / run.name for run in runs if result_file(folder / run.name).is_file()]
+    finished = [folder / run.name for run in runs if is_finished(folder / run.name)]
     if not finished and failures:
         return 1
     study = aggregate(finished)

@@ -107,7 +107,10 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     for split, result in _splits(run).items():
         clips, captions = number(result.get("clips")), number(result.get("captions"))
         if clips == clips and captions == captions:
-            facts.append((f"Split {split}", f"{clips:,.0f} clips, {captions:,.0f} captions"))
+            bad = number(result.get("unreadable"))
+            less = f"; {bad:,.0f} clips that cannot be decoded are left out" if bad > 0 else ""
+            size = f"{clips:,.0f} clips, {captions:,.0f} captions{less}"
+            facts.append((f"Split {split}", size))
     return facts
 
 
@@ -132,6 +135,9 @@ def _splits(run: RunFiles) -> dict[str, dict[str, Any]]:
 
 def _results(run: RunFiles) -> Section:
     section = Section("Retrieval")
+    failed = run.retrieval.get("failed")
+    for split, reason in failed.items() if isinstance(failed, dict) else ():
+        section.notes.append(f"No figures on {split}: {reason}")
     for split, result in _splits(run).items():
         section.tables.append(retrieval_table(split, result))
         if isinstance(result.get("rank"), dict):

@@ -69,6 +69,8 @@ def read_run(folder: Path) -> RunResult:
         path = folder / "rank.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         records = [json.loads(line) for line in lines]
+        for split, reason in result.get("failed", {}).items():
+            raise InputError(f"it has no figures on {split}: {reason}")
         splits = result["splits"]
         valid = config["dataset.valid_split"]
         splits = {valid: splits[valid], **splits}

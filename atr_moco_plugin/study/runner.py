@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -60,9 +61,14 @@ class _Job:
     start: float
 
 
-def result_file(folder: Path) -> Path:
-    """The file that a finished run has."""
-    return folder / "retrieval.json"
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its figures on every split; one that lacks some evaluates them when it is
+    started again."""
+    try:
+        result = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(result, dict) and not result.get("failed")
 
 
 def train_missing(
@@ -86,7 +92,7 @@ def train_missing(
     """
     for run in runs:
         check_folder(run, folder / run.name)
-    waiting = [run for run in runs if not result_file(folder / run.name).is_file()]
+    waiting = [run for run in runs if not is_finished(folder / run.name)]
     if len(waiting) < len(runs):
         say(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished.")
     if config.jobs == 0:
@@ -189,7 +195,7 @@ def _log(folder: Path, run: Run) -> Path:
 
 def _failure(job: _Job, folder: Path) -> Failure | None:
     status, log = job.process.returncode, _log(folder, job.run)
-    if status == 0 and result_file(folder / job.run.name).is_file():
+    if status == 0 and is_finished(folder / job.run.name):
         return None
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     return Failure(job.run.name, status, log, tuple(lines[-_LAST_LINES:]))

@@ -6,7 +6,7 @@ The two gloo processes run this file as a script, once for all tests; pytest run
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from gloo import process_group, run_on_ranks
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
 from atr_moco_plugin.evaluation.relation import CaptionRelation
@@ -71,11 +72,32 @@ def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> 
     return found
 
 
+def broken_off(own_rank: int, make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> str:
+    """What a process is told when the last one cannot read its second batch."""
+    audio = make_batch(b=2, seed=1)["audio"]
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for turn in range(3):
+            if turn == 1 and own_rank == WORLD - 1:
+                raise FileNotFoundError("a.wav is gone")
+            yield audio["waveforms"], audio["lengths"]
+
+    try:
+        encode_shared(
+            make_model().audio, batches(), 3 * WORLD, keep_tokens=False, gather_states=False
+        )
+    except InputError as error:
+        return str(error)
+    return "nothing"
+
+
 def main(own_rank: int, folder: Path) -> None:
     from conftest import make_tiny_batch, make_tiny_model
 
     with process_group(own_rank, WORLD, folder):
-        torch.save(evaluate(make_tiny_model, make_tiny_batch), folder / f"{own_rank}.pt")
+        found = evaluate(make_tiny_model, make_tiny_batch)
+        found["error"] = broken_off(own_rank, make_tiny_model, make_tiny_batch)
+        torch.save(found, folder / f"{own_rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +117,11 @@ def test_every_process_finds_what_one_does(ranks, tiny_model, tiny_batch) -> Non
                     assert torch.equal(value, other), (name, key)
             assert found["figures"] == expected["figures"], name
             assert found["encoded"] == CLIPS
+
+
+def test_all_processes_end_where_one_cannot_read_its_batch(ranks, tiny_model, tiny_batch) -> None:
+    assert [rank["error"] for rank in ranks] == ["a.wav is gone"] * WORLD
+    assert broken_off(WORLD - 1, tiny_model, tiny_batch) == "a.wav is gone"
 
 
 def test_clips_and_pairs_are_shared_out(ranks) -> None:

@@ -23,11 +23,23 @@ OWNER = torch.arange(CAPTIONS) % CLIPS
 MATRIX = torch.arange(CLIPS)[:, None] == OWNER
 
 
+def make_unit(criterion, relevance, captions, rerank_k: int = 0) -> RetrievalEvalUnit:
+    return RetrievalEvalUnit(
+        criterion,
+        relevance,
+        captions,
+        3,  # batches of two clips
+        rerank_k=rerank_k,
+        batch_size=8,
+        device=torch.device("cpu"),
+    )
+
+
 def evaluated(make_model, make_batch, relevance: Relevance, rerank_k: int) -> RetrievalEvalUnit:
     audio, text = make_batch(b=CLIPS, seed=1)["audio"], make_batch(b=CAPTIONS, seed=2)["text"]
     criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=4)).eval()
     captions = distinct_captions(text["input_ids"], text["mask"], 4)
-    unit = RetrievalEvalUnit(criterion, relevance, captions, rerank_k=rerank_k, batch_size=8)
+    unit = make_unit(criterion, relevance, captions, rerank_k)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
     with torch.no_grad():
@@ -68,6 +80,6 @@ def test_labels_as_relevance(tiny_model, tiny_batch) -> None:
 def test_there_is_no_similarity_before_an_evaluation(tiny_model) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
     captions = distinct_captions(torch.ones(2, 3).long(), torch.ones(2, 3).bool(), 2)
-    unit = RetrievalEvalUnit(criterion, relevance_of(OWNER), captions, rerank_k=0, batch_size=8)
+    unit = make_unit(criterion, relevance_of(OWNER), captions)
     with pytest.raises(RuntimeError, match="before the first evaluation"):
         unit.similarity

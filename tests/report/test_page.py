@@ -251,6 +251,18 @@ def test_what_is_missing_is_said(run: Path, kept: str) -> None:
         assert (said in text) == (name != kept), name
 
 
+def test_a_split_that_failed_and_clips_that_were_left_out(run: Path) -> None:
+    summary = json.loads((run / "retrieval.json").read_text())
+    del summary["splits"]["test"]
+    summary["splits"]["valid"]["unreadable"] = 2
+    summary["failed"] = {"test": "clip 'a.wav' is <b>damaged</b>"}
+    (run / "retrieval.json").write_text(json.dumps(summary))
+    text = read(run).text
+    assert "No figures on test: clip 'a.wav' is <b>damaged</b>" in text
+    assert "9 clips, 18 captions; 2 clips that cannot be decoded are left out" in text
+    assert "re-ranked" in text
+
+
 def test_a_criterion_without_queues(tmp_path: Path) -> None:
     page = read(make_run(tmp_path / "run", criterion="atc"))
     assert "The criterion atc has no matching loss and no soft targets of a momentum model and " \

@@ -8,6 +8,7 @@ import pytest
 from atr_moco_plugin.rank.baseline import random_baseline
 from atr_moco_plugin.rank.growth import Growth
 from atr_moco_plugin.study.results import read_run
+from atr_moco_plugin.study.runner import is_finished
 from atr_moco_plugin.study.summary import Step, aggregate
 from atr_moco_plugin.study.verdict import verdict
 
@@ -135,6 +136,12 @@ def test_what_cannot_be_read_is_named(make_run, tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(config.replace("queue_size: 8", ""))
     with pytest.raises(ValueError, match="'criterion.config.queue_size' is not in its files"):
         read_run(folder)
+    result = json.loads((folder / "retrieval.json").read_text())
+    result["failed"] = {"test": "clip 'a.wav' is damaged"}
+    (folder / "retrieval.json").write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="q8_s0.*no figures on test: clip 'a.wav' is damaged"):
+        read_run(folder)
+    assert not is_finished(folder)
     (folder / "retrieval.json").write_text("{")
     with pytest.raises(ValueError, match="q8_s0 is not a finished run"):
         read_run(folder)

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -36,6 +37,7 @@ from fairseq2.recipe.trainer import TrainUnit as _TrainUnit
 if V08:
     from fairseq2.checkpoint import CheckpointDir
     from fairseq2.model_checkpoint import CorruptModelCheckpointError as ModelFileError
+    from fairseq2.nn.data_parallel import get_data_parallel_facade
     from fairseq2.recipe.base import Recipe as EvalRecipe
     from fairseq2.recipe.base import Recipe as TrainRecipe
     from fairseq2.recipe.cli import main as evaluation_main
@@ -121,6 +123,7 @@ __all__ = [
     "data_parallel_model",
     "dataset_as",
     "evaluation_main",
+    "parallel_facade",
     "replaced",
     "save_and_stop",
     "trained_module",
@@ -146,6 +149,12 @@ def trained_module(context: RecipeContext) -> Module:
 def data_parallel_model(context: RecipeContext) -> Module:
     """What is trained, in the wrapper for data parallelism where there is one."""
     return context.get_data_parallel_model() if V08 else context.model.module
+
+
+def parallel_facade(context: RecipeContext) -> Any:
+    """Loads this process's part of a checkpoint (``load_state_dict``) and makes the model whole on
+    every process for an evaluation (``summon_full_parameters``)."""
+    return get_data_parallel_facade(data_parallel_model(context)) if V08 else context.model
 
 
 def checkpoint_dir(context: RecipeContext) -> Path:
@@ -178,6 +187,9 @@ def create_trainer(
     # A validator would put a checkpoint in its place before the score that it is chosen by is
     # known; a run that is killed then would go on from there without ever validating it.
     trainer._validator._checkpoint_manager = _ScoresOnly(trainer._checkpoint_manager)
+    # It would close the process groups when it is done, and the evaluation after it needs them.
+    gangs = trainer._gangs
+    trainer._gangs = _StayOpen(**{x.name: getattr(gangs, x.name) for x in fields(gangs)})
     return trainer
 
 
@@ -232,6 +244,13 @@ class _WeightsOnlyFiles:
                 "call `torch.serialization.add_safe_globals`.",
                 file, ", ".join(names),
             )  # fmt: skip
+
+
+class _StayOpen(Gangs):
+    """Process groups that whoever was given them does not close."""
+
+    def close(self) -> None:
+        pass
 
 
 class _ScoresOnly:

@@ -12,10 +12,11 @@ from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 from typing_extensions import Self, override
 
-from atr_moco_plugin.data.batch import PairBatch, Tokenize
+from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
-from atr_moco_plugin.evaluation.encode import CaptionBatches, distinct_captions
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.encode import own_share
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 
 
@@ -95,10 +96,29 @@ class ClipBatch(SupportsDeviceTransfer):
         self.lengths = self.lengths.to(device, non_blocking=non_blocking)
 
 
-class ClipReader(DataReader[ClipBatch]):
-    """The beginning of every clip of a split, in order; each rank reads all of them.
+@dataclass
+class UnreadableBatch(SupportsDeviceTransfer):
+    """In place of a batch that this process cannot read, so that it can tell the others."""
 
-    Args: those of :func:`~atr_moco_plugin.data.loader.iterate_audio`.
+    reason: str
+
+    @override
+    def to(self, device: Device, *, non_blocking: bool = False) -> None:
+        pass
+
+
+class ClipReader(DataReader[ClipBatch | UnreadableBatch]):
+    """The beginning of every clip that this process encodes, in the split's order.
+
+    Args:
+        dataset: where clips come from.
+        clips: those of the whole split.
+        batch_size: as of :func:`~atr_moco_plugin.data.loader.iterate_audio`, like the rest.
+        max_seconds: longest waveform.
+        num_workers: threads that decode.
+
+    Attributes:
+        num_batches: batches of all processes together, each counted once.
     """
 
     def __init__(
@@ -109,7 +129,8 @@ class ClipReader(DataReader[ClipBatch]):
         max_seconds: float,
         num_workers: int = 0,
     ) -> None:
-        self._arguments = (dataset, clips, batch_size, max_seconds, num_workers)
+        own, self.num_batches = own_share(clips, batch_size)
+        self._arguments = (dataset, own, batch_size, max_seconds, num_workers)
         self.reset()
 
     @override
@@ -117,9 +138,11 @@ class ClipReader(DataReader[ClipBatch]):
         return self
 
     @override
-    def __next__(self) -> list[ClipBatch]:
-        with one_line_errors():
+    def __next__(self) -> list[ClipBatch | UnreadableBatch]:
+        try:
             return [ClipBatch(*next(self._batches))]
+        except (InputError, OSError) as ex:
+            return [UnreadableBatch(str(ex))]
 
     @override
     def reset(self) -> None:
@@ -137,10 +160,3 @@ class ClipReader(DataReader[ClipBatch]):
     @override
     def num_accumulate(self) -> int:
         return 1
-
-
-def caption_batches(
-    captions: Sequence[str], tokenize: Tokenize, batch_size: int, device: Device
-) -> CaptionBatches:
-    """Tokenised captions on ``device``, equal ones once."""
-    return distinct_captions(*tokenize(list(captions)), batch_size, device)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loader import iterate_audio
 from atr_moco_plugin.distributed import rank
 from atr_moco_plugin.evaluation import split_report, test_set_name
@@ -28,14 +28,16 @@ from atr_moco_plugin.evaluation.encode import (
     CaptionBatches,
     Encoded,
     distinct_captions,
+    encode_captions,
     encode_shared,
-    share,
+    own_share,
 )
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
 from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.evaluation_clips import check_all_readable
 from atr_moco_plugin.hosts.fairseq2.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs import score_of
 from atr_moco_plugin.hosts.fairseq2.units import relations
@@ -108,6 +110,7 @@ class Evaluate(Task):
         self._output_dir = output_dir
         self._reporter = reporter
         self._relevance = dataset.relevance(config.split)
+        self._captions = self._tokenized()
 
     @override
     def run(self) -> None:
@@ -119,6 +122,14 @@ class Evaluate(Task):
                     self._checkpoint.criterion,
                 )
                 rerank_k = []
+            section = self._config.dataset
+            check_all_readable(
+                self._dataset,
+                self._config.split,
+                float(section.max_seconds or 0),
+                section.num_workers,
+                self._device,
+            )
             # What is printed while bars are drawn would go to standard error.
             with self._reporter:
                 scored = self._score(rerank_k)
@@ -138,20 +149,17 @@ class Evaluate(Task):
         return audio, text, cosines, candidates
 
     def _encode_captions(self, *, keep_tokens: bool) -> Encoded:
-        captions = self._captions()
-        batches = captions.batches
+        captions = self._captions
         with self._progress("Encoding captions", len(captions.rows.unique())) as advance:
-            return encode_shared(
+            return encode_captions(
                 self._checkpoint.model.text,
-                ([x.to(self._device) for x in batches[i]] for i in share(len(batches))),
-                len(batches),
-                rows=captions.rows,
+                captions,
+                self._device,
                 keep_tokens=keep_tokens,
-                gather_states=True,
                 advance=advance,
             )
 
-    def _captions(self) -> CaptionBatches:
+    def _tokenized(self) -> CaptionBatches:
         run = self._checkpoint.run
         tokenizer = load_tokenizer(str(run / "tokenizer"))
         max_tokens = self._checkpoint.trained["tokenizer"]["max_tokens"]
@@ -160,10 +168,7 @@ class Evaluate(Task):
 
     def _encode_clips(self, *, keep_tokens: bool) -> Encoded:
         clips, size = self._relevance.clips, self._config.batch_size
-        total = -(-len(clips) // size)
-        own: list[Clip] = []
-        for i in share(total):
-            own += clips[i * size : (i + 1) * size]
+        own, total = own_share(clips, size)
         section = self._config.dataset
         decoded = iterate_audio(
             self._dataset, own, size, float(section.max_seconds or 0), section.num_workers

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairseq2.checkpoint import CheckpointManager
 from fairseq2.gang import Gangs
@@ -28,6 +28,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, Relevance
 from atr_moco_plugin.data.loader import PairLoader
 from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.encode import CaptionBatches, distinct_captions
 from atr_moco_plugin.hosts.fairseq2.arguments import check_name
 from atr_moco_plugin.hosts.fairseq2.compat import (
     Task,
@@ -37,6 +38,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import (
     create_trainer,
     data_parallel_model,
     dataset_as,
+    parallel_facade,
     replaced,
     save_and_stop,
     trained_module,
@@ -46,8 +48,9 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     RetrievalDatasetSection,
     RetrievalRecipeConfig,
 )
-from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader, caption_batches
+from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.evaluation_clips import left_out
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.refused import check_attention
 from atr_moco_plugin.hosts.fairseq2.resume import Unchanged, settle
@@ -142,7 +145,11 @@ class RetrievalRecipe(TrainRecipe):
 
         # An untrained head would only shuffle the candidates.
         rerank_k = config.evaluation.rerank_k if config.criterion_section.matches else 0
-        eval_unit = partial(self._eval_unit, context, dataset, to_tokens)
+        # Everything about the evaluations that can be known is found out before the first step.
+        valid_split, test_split = config.dataset.valid_split, config.evaluation.test_split
+        splits = list(dict.fromkeys(x for x in (valid_split, test_split) if x is not None))
+        evaluated = prepare_splits(config, dataset, splits, to_tokens, context)
+        eval_unit = partial(self._eval_unit, context, dataset)
         skipped = SkippedClips(context.output_dir, context.gangs.dp.rank)
         reader = train_reader(config, dataset, to_tokens, context.gangs, skipped)
         if isinstance(criterion, MocoAtc):
@@ -162,7 +169,7 @@ class RetrievalRecipe(TrainRecipe):
             warn_after=(config.regime.num_steps or 1_000) // 2,
         )
         valid_k = rerank_k if config.evaluation.rerank_while_training else 0
-        valid_unit, valid_reader = eval_unit(config.dataset.valid_split, valid_k)
+        valid_unit, valid_reader = eval_unit(evaluated[valid_split], valid_k)
         check_score(config.regime.score_metric, valid_unit.relevance, reranks=valid_k > 0)
         trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
         stop = StopRequest(context.gangs)
@@ -176,16 +183,14 @@ class RetrievalRecipe(TrainRecipe):
                 save_and_stop(trainer, checkpoints, context.gangs)
 
         reader.before_step = before_step
-        splits = [config.dataset.valid_split]
-        if config.evaluation.test_split is not None:
-            splits.append(config.evaluation.test_split)
         return TrainAndEvaluate(
             trainer,
             stop,
             criterion,
+            parallel_facade(context),
             checkpoints,
             checkpoint_dir(context),
-            {split: partial(eval_unit, split, rerank_k) for split in splits},
+            {split: eval_unit(evaluated[split], rerank_k) for split in splits},
             dataset,
             reader.num_examples,
             context.output_dir,
@@ -194,33 +199,70 @@ class RetrievalRecipe(TrainRecipe):
         )
 
     def _eval_unit(
-        self,
-        context: RecipeContext,
-        dataset: AudioTextDataset,
-        to_tokens: Tokenize,
-        split: str,
-        rerank_k: int,
+        self, context: RecipeContext, dataset: AudioTextDataset, split: PreparedSplit, rerank_k: int
     ) -> tuple[RetrievalEvalUnit, ClipReader]:
         config = self._config(context)
         options = config.evaluation
-        relevance = dataset.relevance(split)
-        captions = caption_batches(
-            relevance.captions, to_tokens, options.batch_size, context.gangs.root.device
+        seconds = options.max_seconds or config.dataset.max_seconds
+        reader = ClipReader(
+            dataset, split.relevance.clips, options.batch_size, seconds, config.dataset.num_workers
         )
         unit = RetrievalEvalUnit(
             trained_module(context),
-            relevance,
-            captions,
+            split.relevance,
+            split.captions,
+            reader.num_batches,
             rerank_k=rerank_k,
             batch_size=options.batch_size,
+            device=context.gangs.root.device,
+            unreadable=split.unreadable,
         )
-        seconds = options.max_seconds or config.dataset.max_seconds
-        return unit, ClipReader(
-            dataset, relevance.clips, options.batch_size, seconds, config.dataset.num_workers
-        )
+        return unit, reader
 
     def _config(self, context: RecipeContext) -> RetrievalRecipeConfig:
         return config_as(context, RetrievalRecipeConfig)
+
+
+class PreparedSplit(NamedTuple):
+    """A split that a run evaluates.
+
+    Attributes:
+        relevance: its clips that can be decoded, with their captions.
+        captions: the captions, tokenised.
+        unreadable: how many clips were left out.
+    """
+
+    relevance: Relevance
+    captions: CaptionBatches
+    unreadable: int
+
+
+def prepare_splits(
+    config: RetrievalRecipeConfig,
+    dataset: AudioTextDataset,
+    splits: Sequence[str],
+    to_tokens: Tokenize,
+    context: RecipeContext,
+) -> dict[str, PreparedSplit]:
+    """Look at everything of a run's evaluations that may be wrong.
+
+    Raises:
+        InputError: for a split that is not there, a caption without a word, or too many clips that
+            cannot be decoded.
+    """
+    prepared = {}
+    size = config.evaluation.batch_size
+    for split in splits:
+        dataset.clips(split)  # a wrong name is told before clips are decoded
+    bad = left_out(dataset, splits, config, context.output_dir, context.gangs.root.device)
+    for split in splits:
+        relevance = dataset.relevance(split, without=bad[split])
+        try:
+            captions = distinct_captions(*to_tokens(relevance.captions), size)
+        except InputError as ex:
+            raise InputError(f"{dataset.name} split {split!r}: {ex}") from ex
+        prepared[split] = PreparedSplit(relevance, captions, len(bad[split]))
+    return prepared
 
 
 def make_tokenizer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -20,7 +20,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.distributed import RanksDifferError
+from atr_moco_plugin.distributed import RanksDifferError, gather_values
 from atr_moco_plugin.evaluation.tables import split_report
 from atr_moco_plugin.evaluation.testsets import test_set_name
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
@@ -33,29 +33,32 @@ from atr_moco_plugin.hosts.fairseq2.skipped import name_skipped
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
+from atr_moco_plugin.report.files import write_atomically
 
 
 @final
 class TrainAndEvaluate(Task):
     """Run a trainer, load its best checkpoint and evaluate it on the named splits.
 
-    The figures go to ``retrieval.json`` in the output folder and as tables to standard output, and
-    with the curves of the run and retrievals of the validation split to ``report/index.html``.
-    The best checkpoint is the one with the highest validation score; the test split takes no part
-    in choosing it.
+    The figures of a split go to ``retrieval.json`` in the output folder and as tables to standard
+    output as soon as they are there, and with the curves of the run and retrievals of the
+    validation split to ``report/index.html``. A split that cannot be evaluated is named beside the
+    others, and the run ends with its reason. The best checkpoint is the one with the highest
+    validation score; the test split takes no part in choosing it.
 
     Args:
-        trainer: fairseq2's trainer.
+        trainer: fairseq2's trainer, which leaves the process groups open.
         stop: what a request to stop goes to; the trainer asks it.
         criterion: the bare criterion module that the trainer trains.
+        model: :func:`~.compat.parallel_facade` of what is trained.
         checkpoints: knows the validation scores of what the trainer saved.
         checkpoint_dir: where the trainer saves.
-        units: split name to a function that makes its evaluation unit and reader.
+        units: split name to its evaluation unit and reader.
         dataset: what the splits are of; the report plays some of its clips.
         train_pairs: pairs in an epoch.
         output_dir: where ``retrieval.json`` and ``report/`` are written.
         config: the recipe's configuration.
-        gangs: the processes; rank 0 evaluates.
+        gangs: the processes; all of them evaluate, rank 0 writes.
     """
 
     def __init__(
@@ -63,9 +66,10 @@ class TrainAndEvaluate(Task):
         trainer: Trainer,
         stop: StopRequest,
         criterion: Module,
+        model: Any,
         checkpoints: CheckpointManager,
         checkpoint_dir: Path,
-        units: Mapping[str, Callable[[], tuple[RetrievalEvalUnit, ClipReader]]],
+        units: Mapping[str, tuple[RetrievalEvalUnit, ClipReader]],
         dataset: AudioTextDataset,
         train_pairs: int,
         output_dir: Path,
@@ -75,6 +79,7 @@ class TrainAndEvaluate(Task):
         self._trainer = trainer
         self._stop = stop
         self._criterion = criterion
+        self._model = model
         self._checkpoints = checkpoints
         self._checkpoint_dir = checkpoint_dir
         self._units = units
@@ -82,9 +87,9 @@ class TrainAndEvaluate(Task):
         self._train_pairs = train_pairs
         self._output_dir = output_dir
         self._config = config
-        # Read now: the trainer closes the process groups when it is done.
-        self._rank, self._world_size = gangs.root.rank, gangs.root.size
-        self._device = gangs.root.device
+        self._gangs = gangs
+        # Read now: they are asked for after the process groups are closed too.
+        self._rank, self._device = gangs.root.rank, gangs.root.device
 
     @override
     def run(self) -> None:
@@ -104,16 +109,14 @@ class TrainAndEvaluate(Task):
             log.info("Stopped on request at step {}; the same command goes on from its checkpoint.",
                      self._trainer.step_nr)  # fmt: skip
             raise
-        if self._rank != 0:
-            return
-        name_skipped(self._output_dir)
-        if self._world_size > 1 and self._config.trainer.data_parallelism == "fsdp":
-            log.warning("The final evaluation is left out: this process holds one shard of the "
-                        "model. Evaluate the best checkpoint in a run of its own, with `python -m "
-                        "atr_moco_plugin.recipes.evaluate OUT --config run={}`.",
-                        self._output_dir)  # fmt: skip
-            return
-        self._evaluate()
+        if self._rank == 0:
+            name_skipped(self._output_dir)
+        failed = self._evaluate()
+        self._gangs.close()
+        if self._rank == 0 and self._config.report and self._file.exists():
+            self._write_report()
+        if failed is not None:
+            raise failed
 
     def _not_written(self, error: Exception) -> str:
         """One sentence for a file that could not be written, where `error` is that.
@@ -134,43 +137,81 @@ class TrainAndEvaluate(Task):
             "on from it once there is space or access."
         )
 
-    def _evaluate(self) -> None:
-        scores = self._checkpoints.load_scores()
-        if not scores:
+    @property
+    def _file(self) -> Path:
+        return self._output_dir / "retrieval.json"
+
+    def _evaluate(self) -> Exception | None:
+        """Evaluate the best checkpoint on every split, with all processes.
+
+        Returns:
+            What to end the run with, where a split failed.
+        """
+        # Read by one process: another might not see the last score yet.
+        scores = self._checkpoints.load_scores() if self._rank == 0 else []
+        best = gather_values(scores[:1], self._device)[0]
+        if not best:
             log.warning("No checkpoint has a validation score, so none is evaluated; set "
                         "`regime.score_metric` and the validation interval.")  # fmt: skip
-            return
-        score, step = scores[0]
-        # Not through the manager, which needs the process groups.
-        (state,) = read_state(self._checkpoint_dir / f"step_{step}")
-        self._criterion.load_state_dict(state)
+            return None
+        ((score, step),) = best
+        # Not through the manager: a file that cannot be read is one sentence here.
+        shards = read_state(self._checkpoint_dir / f"step_{step}")
+        self._model.load_state_dict(shards[self._gangs.sdp.rank])
         self._criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
-
-        units = {split: self._evaluate_split(split) for split in self._units}
-        results = {split: self._named(split, unit.result) for split, unit in units.items()}
-        summary = {
+        summary: dict[str, Any] = {
             "criterion": self._config.criterion_section.name,
             "dataset": self._dataset.name,
             "train_pairs": self._train_pairs,
             "seed": self._config.common.seed,
             "checkpoint": f"{self._checkpoint_dir.name}/step_{step}",
             "valid_score": score,
-            "splits": results,
+            "splits": {},
+            # Each until it is done: the file tells the truth of a run that is killed in between.
+            "failed": dict.fromkeys(self._units, "The run ended before it was evaluated."),
         }
-        file = self._output_dir / "retrieval.json"
-        file.write_text(json.dumps(summary, indent=2) + "\n")
-        self._print(results, file)
-        if self._config.report:
-            self._write_report(units)
+        failed: Exception | None = None
+        with self._model.summon_full_parameters():
+            for split in self._units:
+                error = self._evaluate_split(split, summary)
+                if error is None:
+                    continue
+                failed = failed or error
+                if not isinstance(error, RecipeError):
+                    break  # a bug, which the other processes may not have met
+        if self._rank == 0:
+            print(f"\nFigures: {self._file}\nMetrics, checkpoints and logs: {self._output_dir}")
+        if isinstance(failed, RecipeError):
+            names = " and ".join(summary["failed"])
+            return RecipeError(
+                f"No figures on {names}: {failed} {self._file} has those of the other splits."
+            )
+        return failed
 
-    def _named(self, split: str, result: dict[str, Any]) -> dict[str, Any]:
-        name = test_set_name(self._dataset.name, split, result["clips"])
-        return {"test_set": name, **result}
+    def _evaluate_split(self, split: str, summary: dict[str, Any]) -> Exception | None:
+        """Evaluate one split, and put its figures, or why there are none, into the summary and
+        into the file."""
+        unit, reader = self._units[split]
+        try:
+            self._run_unit(unit, reader)
+        except Exception as ex:
+            reason = " ".join(str(ex).split())
+            if not isinstance(ex, RecipeError):
+                reason = f"{type(ex).__name__}: {reason}"
+            summary["failed"][split] = reason
+            self._write(summary)
+            return ex
+        del summary["failed"][split]
+        if self._rank == 0:
+            name = test_set_name(self._dataset.name, split, unit.result["clips"])
+            summary["splits"][split] = {"test_set": name, **unit.result}
+            self._write(summary)
+            print(f"\n{split_report(summary['splits'][split])}")
+        return None
 
     @torch.inference_mode()
-    def _evaluate_split(self, split: str) -> RetrievalEvalUnit:
-        unit, reader = self._units[split]()
+    def _run_unit(self, unit: RetrievalEvalUnit, reader: ClipReader) -> None:
         bag = MetricBag(device=self._device)
         unit.prepare_metric_bag(bag)
         for batches in reader:
@@ -178,31 +219,32 @@ class TrainAndEvaluate(Task):
                 batch.to(self._device)
                 unit.process_batch(batch, bag)
         unit.finalize(bag)
-        return unit
 
-    def _write_report(self, units: Mapping[str, RetrievalEvalUnit]) -> None:
+    def _write(self, summary: Mapping[str, Any]) -> None:
+        if self._rank != 0:
+            return
+        content = {key: value for key, value in summary.items() if key != "failed" or value}
+        write_atomically(self._file, json.dumps(content, indent=2) + "\n")
+
+    def _write_report(self) -> None:
         split = self._config.dataset.valid_split
-        unit = units[split]
+        unit, _ = self._units[split]
         try:
-            examples = collect_examples(
-                unit.similarity,
-                unit.relevance,
-                self._dataset.load,
-                self._dataset.sample_rate,
-                split=split,
-            )
-            examples.save(self._output_dir)
+            if unit.result:
+                examples = collect_examples(
+                    unit.similarity,
+                    unit.relevance,
+                    self._dataset.load,
+                    self._dataset.sample_rate,
+                    split=split,
+                )
+                examples.save(self._output_dir)
             page = write_report(self._output_dir)
         except (ReportError, OSError) as ex:
             # The run itself is done and its figures are written.
             log.warning("There is no report: {}", ex)
         else:
             print(f"Report: {page}")
-
-    def _print(self, results: Mapping[str, dict[str, Any]], file: Path) -> None:
-        for result in results.values():
-            print(f"\n{split_report(result)}")
-        print(f"\nFigures: {file}\nMetrics, checkpoints and logs: {self._output_dir}")
 
     @override
     def request_stop(self) -> None:

@@ -17,13 +17,15 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import Relevance
+from atr_moco_plugin.distributed import rank
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
-from atr_moco_plugin.evaluation.candidates import Cosines
-from atr_moco_plugin.evaluation.encode import CaptionBatches, Encoded, encode_text
+from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.encode import CaptionBatches, SharedEncoder, encode_captions
 from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation, Relation
-from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
+from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit, TrainUnit
-from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch
+from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch, UnreadableBatch
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.safety import warn
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
@@ -140,21 +142,25 @@ def reported(relevance: Relevance, *, reranks: bool) -> set[str]:
 
 
 @final
-class RetrievalEvalUnit(EvalUnit[ClipBatch]):
-    """Collects the clips of a split and evaluates retrieval at the end.
+class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
+    """Encodes the clips of a split and evaluates retrieval at the end.
 
-    Every process evaluates the whole split.
+    The processes share clips, captions and pairs; rank 0 makes the figures, which are those of one
+    process.
 
     Attributes:
         relevance: clips, captions and what counts as a hit.
-        result: what the last evaluation found.
+        result: what the last evaluation found; empty on other ranks than 0.
 
     Args:
         criterion: the criterion, for its model and its temperature.
         relevance: clips, captions and what counts as a hit.
-        captions: tokenised captions, on the model's device.
+        captions: tokenised captions.
+        num_batches: batches of clips of all processes together.
         rerank_k: candidates of each query that are re-ranked; 0 for none.
         batch_size: pairs a forward pass of the matching head.
+        device: where the model is.
+        unreadable: clips of the split that were left out, to be told with the figures.
     """
 
     def __init__(
@@ -162,16 +168,22 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
         criterion: Any,
         relevance: Relevance,
         captions: CaptionBatches,
+        num_batches: int,
         *,
         rerank_k: int,
         batch_size: int,
+        device: Device,
+        unreadable: int = 0,
     ) -> None:
         self._criterion = criterion
         self.relevance = relevance
         self._captions = captions
-        self._rerank_k = [rerank_k] if rerank_k else []
+        self._num_batches = num_batches
+        self._rerank_k = rerank_k
         self._batch_size = batch_size
-        self._audio = Encoded()
+        self._device = device
+        self._unreadable = unreadable
+        self._audio: SharedEncoder | None = None
         self._cosines: Cosines | None = None
         self.result: dict[str, Any] = {}
 
@@ -188,33 +200,51 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch]):
 
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
-        self._audio = Encoded()
+        self._audio = SharedEncoder(
+            self._criterion.model.audio,
+            self._num_batches,
+            keep_tokens=self._rerank_k > 0,
+            gather_states=False,
+        )
 
     @override
-    def process_batch(self, batch: ClipBatch, metric_bag: MetricBag) -> None:
-        embeddings, tokens = self._criterion.model.audio(batch.waveforms, batch.lengths)
-        self._audio.add(embeddings, tokens if self._rerank_k else None)
+    def process_batch(self, batch: ClipBatch | UnreadableBatch, metric_bag: MetricBag) -> None:
+        with one_line_errors():
+            if isinstance(batch, UnreadableBatch):
+                self._audio.give_up(batch.reason)
+            self._audio.take(batch.waveforms, batch.lengths)
 
     @override
     def finalize(self, metric_bag: MetricBag) -> None:
-        model = self._criterion.model
-        text = encode_text(model, self._captions, keep_tokens=bool(self._rerank_k))
+        with one_line_errors():
+            self._finalize()
+
+    def _finalize(self) -> None:
+        model, audio = self._criterion.model, self._audio.encoded
+        text = encode_captions(
+            model.text, self._captions, self._device, keep_tokens=self._rerank_k > 0
+        )
+        self._audio = None
+        self._cosines = cosines = Cosines(audio, text)
+        candidates = None
+        if self._rerank_k:
+            pairs = find_pairs(cosines, text, self._rerank_k)
+            candidates = match_pairs(model, audio, text, pairs, batch_size=self._batch_size)
+        if rank() != 0:
+            return
         strict, duplicates = relations(self.relevance, text.distinct.device)
-        self.result = evaluate_retrieval(
-            model,
-            self._audio,
-            text,
+        self.result = retrieval_figures(
+            cosines,
             strict,
             duplicates=duplicates,
-            rerank_k=self._rerank_k,
+            candidates=candidates,
+            rerank_k=[self._rerank_k] if self._rerank_k else [],
             temperature=self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item(),
-            batch_size=self._batch_size,
         )
-        self.result["rank"] = RankLogger(
-            {"audio": self._audio.embeddings, "text": text.embeddings}
-        ).log(step=0)
-        self._cosines = Cosines(self._audio, text)
-        self._audio = Encoded()
+        embeddings = {"audio": audio.embeddings, "text": text.embeddings}
+        self.result["rank"] = RankLogger(embeddings).log(step=0)
+        if self._unreadable:
+            self.result["unreadable"] = self._unreadable
 
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
