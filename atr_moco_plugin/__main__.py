@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from importlib_metadata import EntryPoint
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.output import say
 from atr_moco_plugin.plugins import GROUPS, import_part, missing, owner, published
 
@@ -54,7 +55,7 @@ def _problem(group: str, point: EntryPoint) -> tuple[str, bool]:
         warnings.simplefilter("ignore")
         try:
             absent = missing(group, import_part(point))
-        except ValueError as ex:
+        except InputError as ex:
             return "BROKEN: " + str(ex).partition(f"{point.value}: ")[2], True
     return f"incomplete: no {', '.join(absent)} (docs/plugins.md)" if absent else "", False
 

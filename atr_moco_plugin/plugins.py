@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -121,7 +122,7 @@ def import_part(point: EntryPoint) -> Any:
     except (Exception, SystemExit) as ex:
         raise InputError(
             f"{point.name!r} of {owner(point)} cannot be imported from {point.value}: "
-            f"{_reason(ex)}"
+            f"{_reason(ex)}{_place(ex)}"
         ) from ex
 
 
@@ -211,6 +212,12 @@ def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
 def _reason(error: BaseException) -> str:
     """An error in one line, with its kind: the text of a KeyError alone says little."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _place(error: BaseException) -> str:
+    """Where an error of a module's own code was raised, in brackets: its author looks there."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return "" if frame.filename.startswith("<") else f" ({frame.filename}, line {frame.lineno})"
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import StaysFloat32
 
 
@@ -277,7 +278,7 @@ class EmbeddingQueue(StaysFloat32):
             if saved.dim() == 2 and saved.size(1) > 0:
                 broken = int((~finite_rows(saved[: int(position[0])])).sum())
             if broken:
-                raise ValueError(
+                raise InputError(
                     f"{broken} of the {int(position[0]):,} rows of `{prefix}embeddings` in this "
                     "state are NaN or infinite, so the checkpoint is damaged: go on from an "
                     "earlier one."

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
+
 PositivesMode = Literal["pair", "clip", "clip_or_caption"]
 MODES: tuple[str, ...] = get_args(PositivesMode)
 
@@ -46,4 +48,4 @@ def positive_pairs(
         return same_clip | same_caption
     if mode == "pair":
         return same_clip & same_caption
-    raise ValueError(f"`positives` is {mode!r}, but must be one of {', '.join(MODES)}.")
+    raise InputError(f"`positives` is {mode!r}, but must be one of {', '.join(MODES)}.")

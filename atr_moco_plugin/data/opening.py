@@ -151,7 +151,7 @@ def _read_header(path: str) -> Header:
             if not too_short(file.frames, file.samplerate):
                 return Header(seconds, file.samplerate, "")
             problem = f"lasts {seconds:.3f} s, less than {MIN_SECONDS} s"
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         problem = str(error).removeprefix(f"{path}: ").split("; ")[0]
     return Header(math.nan, 0, problem)
 

@@ -165,7 +165,9 @@ class Batches(Dataset[Fetched]):
                 continue
             try:
                 return self._example(clip, column, epoch)
-            except (OSError, ValueError) as error:
+            # What a file is to blame for. Anything else is a bug, of a reader or a decoder, that would
+            # go unseen if each clip it meets were skipped.
+            except (OSError, InputError) as error:
                 bad[clip.key] = str(error)
                 if len(bad) > self.tolerated:
                     return None

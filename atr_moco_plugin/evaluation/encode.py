@@ -84,7 +84,7 @@ class Encoded:
             ValueError: when no batch was added.
         """
         if not self._embeddings:
-            raise ValueError("Nothing was encoded; the split has no clips or no captions.")
+            raise InputError("Nothing was encoded; the split has no clips or no captions.")
         return torch.cat(self._embeddings)
 
     @property

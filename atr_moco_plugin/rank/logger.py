@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.jsonl import StepFile
 from atr_moco_plugin.rank.measures import alignment, modality_gap, uniformity
@@ -104,9 +105,9 @@ class RankLogger:
         if not sources:
             raise ValueError("RankLogger needs at least one source, such as {'audio': queue}.")
         if every < 1:
-            raise ValueError(f"RankLogger needs every >= 1, got {every}.")
+            raise InputError(f"RankLogger needs every >= 1, got {every}.")
         if normalizer not in NORMALIZERS:
-            raise ValueError(
+            raise InputError(
                 f"Unknown normalizer {normalizer!r}; expected one of {', '.join(NORMALIZERS)}."
             )
         self.sources = dict(sources)

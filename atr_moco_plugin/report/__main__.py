@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.output import say
 from atr_moco_plugin.report import ReportError, write_report
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for run in parser.parse_args(arguments).run:
         try:
             say(str(write_report(run)))
-        except ReportError as ex:
+        except (ReportError, InputError) as ex:
             print(f"error: {ex}", file=sys.stderr)
             return 1
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import dacite
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -315,7 +316,7 @@ def _sound(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Soun
         uri = sound_uri(kept, sample_rate)
         if len(kept) < len(waveform):
             note = f"the first {max_seconds:g} s of {len(waveform) / sample_rate:.1f} s"
-    except (OSError, ValueError, RuntimeError) as ex:
+    except (OSError, InputError, soundfile.SoundFileError) as ex:
         note = f"no sound: {' '.join(str(ex).split())}"
     return Sound(clip.key, clip.label, clip.captions, uri, note)
 

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from atr_moco_plugin.data.batch import PairBatch
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.errors import InputError
 
 READER = AudioReader(16_000)
 
@@ -41,7 +43,7 @@ class Reader:
 
     def __call__(self, clip: Clip) -> np.ndarray:
         if clip.source in self.bad:
-            raise ValueError(f"clip file {clip.source} is broken")
+            raise InputError(f"clip file {clip.source} is broken")
         return clip.source + np.arange(3500 + 100 * clip.source, dtype=np.float32) / 1e5
 
 
@@ -403,6 +405,22 @@ def test_iterate_audio_skips_nothing(workers: int) -> None:
     assert len(next(batches)[0]) == 2
     with pytest.raises(ValueError, match="clip file 3 is broken"):
         list(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bug_of_a_reader_is_no_bad_clip(workers: int) -> None:
+    def read(clip: Clip) -> np.ndarray:
+        return np.zeros(int("not a number"), np.float32)
+
+    batches = PairLoader(
+        dataset(read=read), "train", tokenize, 2, max_seconds=SECONDS, shuffle=True, seed=0,
+        drop_last=True, num_workers=workers,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="invalid literal for int") as caught:
+        next(batches)
+    assert not isinstance(caught.value, InputError) and batches.bad_clips == []
+    # A worker process puts the trace into the message.
+    assert "in read" in "".join(traceback.format_exception(caught.value))
 
 
 def test_iterate_audio_checks_its_arguments() -> None:

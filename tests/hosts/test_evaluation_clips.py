@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 pytest.importorskip("fairseq2")
 
+from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.data.toy import ToyConfig, open_toy
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.evaluation_clips import FILE
+from atr_moco_plugin.hosts.fairseq2.recipe import prepare_splits
+from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 
 Run = Callable[..., int]
 
@@ -102,6 +109,20 @@ def test_what_can_be_known_is_told_before_the_first_step(
     assert run(out, *of(manifest), *options) == 2
     assert message in the_error(capfd)
     assert not (out / "metrics" / "train.jsonl").exists()
+
+
+def test_a_caption_without_a_word_is_told_with_its_split(tmp_path: Path) -> None:
+    data = open_toy(ToyConfig(num_train=4, num_valid=2, num_test=2))
+    data.read_with(AudioReader(16_000))
+    config = ToyRecipeConfig()
+    gangs = SimpleNamespace(root=SimpleNamespace(device=torch.device("cpu")))
+    context = SimpleNamespace(output_dir=tmp_path, gangs=gangs)
+
+    def no_word(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        raise InputError(f"Caption 0 ({captions[0]!r}) holds no word: drop it or correct it.")
+
+    with pytest.raises(InputError, match="toy split 'test': Caption 0 .* holds no word"):
+        prepare_splits(config, data, ["test"], no_word, context)
 
 
 def test_a_split_without_a_clip_that_can_be_decoded_is_refused(

@@ -66,8 +66,9 @@ class RetrievalDatasetSection(DatasetSection):
     """Random changes of training waveforms."""
 
     max_bad_clips: int | None = None
-    """Unreadable training clips that each process skips, naming each once in a warning; one more
-    stops the run. None takes one in a thousand clips of the split, at least 10."""
+    """Unreadable training clips that each process skips, naming each once in a warning, and clips
+    of a split that its evaluations leave out; one more stops the run. None takes one in a thousand
+    clips of the split, at least 10."""
 
     train_split: str = "train"
     """Split to train on."""

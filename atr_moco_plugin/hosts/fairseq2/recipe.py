@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -371,15 +372,18 @@ def make_hooks(
     """Hooks on the queues, on rank 0 alone, since the queues are the same on every rank.
 
     Raises:
-        ValueError: for an unknown hook or option.
+        InputError: for an unknown hook or option.
     """
     if context.gangs.root.rank != 0 or not criterion.queues:
         return {}
     hooks = {}
     for name, options in sections.items():
         path: Path = context.output_dir / f"{name}.jsonl"
+        hook = load("hooks", name)
         try:
-            hooks[name] = load("hooks", name)(criterion.queues, path, **(options or {}))
+            # Not the call itself, whose own errors are bugs of the hook.
+            inspect.signature(hook).bind(criterion.queues, path, **(options or {}))
         except TypeError as ex:
             raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
+        hooks[name] = hook(criterion.queues, path, **(options or {}))
     return hooks

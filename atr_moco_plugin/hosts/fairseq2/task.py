@@ -21,12 +21,13 @@ from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import RanksDifferError, gather_values
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.tables import split_report
 from atr_moco_plugin.evaluation.testsets import test_set_name
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader
-from atr_moco_plugin.hosts.fairseq2.errors import system_error
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors, system_error
 from atr_moco_plugin.hosts.fairseq2.resume import newest
 from atr_moco_plugin.hosts.fairseq2.runs import read_state
 from atr_moco_plugin.hosts.fairseq2.skipped import name_skipped
@@ -93,10 +94,18 @@ class TrainAndEvaluate(Task):
 
     @override
     def run(self) -> None:
+        # Whatever part a mistake shows in: data, criterion, hook or evaluation, of a plugin or not.
+        with one_line_errors():
+            self._run()
+
+    def _run(self) -> None:
         try:
             self._trainer.run()
         except CheckpointError as ex:
-            reason = " ".join(str(ex.__cause__ or ex).split())
+            cause = ex.__cause__ or ex
+            if isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
+                raise  # a bug of what loads its state
+            reason = " ".join(str(cause).split())
             raise RecipeError(
                 f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A configuration "
                 f"that was changed needs another folder than {self._output_dir}."
@@ -178,13 +187,13 @@ class TrainAndEvaluate(Task):
                 if error is None:
                     continue
                 failed = failed or error
-                if not isinstance(error, RecipeError):
+                if not isinstance(error, (InputError, OSError)):
                     break  # a bug, which the other processes may not have met
         if self._rank == 0:
             print(f"\nFigures: {self._file}\nMetrics, checkpoints and logs: {self._output_dir}")
-        if isinstance(failed, RecipeError):
+        if isinstance(failed, (InputError, OSError)):
             names = " and ".join(summary["failed"])
-            return RecipeError(
+            return InputError(
                 f"No figures on {names}: {failed} {self._file} has those of the other splits."
             )
         return failed
@@ -197,7 +206,7 @@ class TrainAndEvaluate(Task):
             self._run_unit(unit, reader)
         except Exception as ex:
             reason = " ".join(str(ex).split())
-            if not isinstance(ex, RecipeError):
+            if not isinstance(ex, (InputError, OSError)):
                 reason = f"{type(ex).__name__}: {reason}"
             summary["failed"][split] = reason
             self._write(summary)

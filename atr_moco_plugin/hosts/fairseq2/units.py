@@ -25,7 +25,6 @@ from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation,
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit, TrainUnit
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipBatch, UnreadableBatch
-from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.safety import warn
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
@@ -209,17 +208,12 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
 
     @override
     def process_batch(self, batch: ClipBatch | UnreadableBatch, metric_bag: MetricBag) -> None:
-        with one_line_errors():
-            if isinstance(batch, UnreadableBatch):
-                self._audio.give_up(batch.reason)
-            self._audio.take(batch.waveforms, batch.lengths)
+        if isinstance(batch, UnreadableBatch):
+            self._audio.give_up(batch.reason)
+        self._audio.take(batch.waveforms, batch.lengths)
 
     @override
     def finalize(self, metric_bag: MetricBag) -> None:
-        with one_line_errors():
-            self._finalize()
-
-    def _finalize(self) -> None:
         model, audio = self._criterion.model, self._audio.encoded
         text = encode_captions(
             model.text, self._captions, self._device, keep_tokens=self._rerank_k > 0
