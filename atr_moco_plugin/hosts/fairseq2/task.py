@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -33,8 +34,18 @@ from atr_moco_plugin.hosts.fairseq2.runs import read_state
 from atr_moco_plugin.hosts.fairseq2.skipped import name_skipped
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.units import RetrievalEvalUnit
+from atr_moco_plugin.output import say
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
 from atr_moco_plugin.report.files import write_atomically
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether what loads its state fell over its own code, and not over another state than its own:
+    PyTorch says the latter with a ValueError too."""
+    if isinstance(error, InputError) or not isinstance(error, (TypeError, ValueError)):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return not frames or "torch" not in Path(frames[-1].filename).parts
 
 
 @final
@@ -103,8 +114,8 @@ class TrainAndEvaluate(Task):
             self._trainer.run()
         except CheckpointError as ex:
             cause = ex.__cause__ or ex
-            if isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
-                raise  # a bug of what loads its state
+            if _is_bug(cause):
+                raise
             reason = " ".join(str(cause).split())
             raise RecipeError(
                 f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A configuration "
@@ -190,7 +201,7 @@ class TrainAndEvaluate(Task):
                 if not isinstance(error, (InputError, OSError)):
                     break  # a bug, which the other processes may not have met
         if self._rank == 0:
-            print(f"\nFigures: {self._file}\nMetrics, checkpoints and logs: {self._output_dir}")
+            say(f"\nFigures: {self._file}\nMetrics, checkpoints and logs: {self._output_dir}")
         if isinstance(failed, (InputError, OSError)):
             names = " and ".join(summary["failed"])
             return InputError(
@@ -216,7 +227,7 @@ class TrainAndEvaluate(Task):
             name = test_set_name(self._dataset.name, split, unit.result["clips"])
             summary["splits"][split] = {"test_set": name, **unit.result}
             self._write(summary)
-            print(f"\n{split_report(summary['splits'][split])}")
+            say(f"\n{split_report(summary['splits'][split])}")
         return None
 
     @torch.inference_mode()
@@ -253,7 +264,7 @@ class TrainAndEvaluate(Task):
             # The run itself is done and its figures are written.
             log.warning("There is no report: {}", ex)
         else:
-            print(f"Report: {page}")
+            say(f"Report: {page}")
 
     @override
     def request_stop(self) -> None:
