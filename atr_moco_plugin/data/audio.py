@@ -25,7 +25,7 @@ from atr_moco_plugin.data.decode import (
     read_frames,
     read_with_torchcodec,
 )
-from atr_moco_plugin.data.source import Source
+from atr_moco_plugin.data.source import Segment, Source
 from atr_moco_plugin.errors import InputError
 
 MIN_SECONDS = 0.175
@@ -51,7 +51,8 @@ def read_audio(
     that exceeds it is returned as it is.
 
     Args:
-        source: a WAV, FLAC, Ogg, MP3, ... file, or the part of a file that is one.
+        source: a WAV, FLAC, Ogg, MP3, ... file, the part of a file that is one, or a segment, which
+            is read as a file of its own.
         sample_rate: of the result in Hz, the ``sample_rate`` of the audio encoder.
         samples: the most samples to return; ``None`` returns all. Of a longer file, soundfile
             decodes no more than these (in Ogg and MP3, all that comes before them as well). They
@@ -65,25 +66,30 @@ def read_audio(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be decoded, is truncated (WAV and FLAC), has NaN or infinite
-            samples in what is decoded of it, or is too short.
+            samples in what is decoded of it, is too short, or a segment is not in it.
     """
     name = str(source)
     if decoder == "torchcodec":
         whole, rate = read_with_torchcodec(source)
+        first, last = _bounds(source, whole.shape[0], rate)
+        whole = whole[first:last]
         whole = resample(check_length(whole, rate, name), rate, sample_rate)
         return whole if samples is None else fit_length(whole, samples, generator)
     with opened(source) as file:
         check_complete(file, source)
         rate = file.samplerate
         shortest = int(MIN_SECONDS * sample_rate)
-        total = resampled_length(file.frames, rate, sample_rate)
+        begin, end = _bounds(source, file.frames, rate)
+        total = resampled_length(end - begin, rate, sample_rate)
         if samples is None or total <= max(samples, shortest):
-            whole = check_length(read_frames(file, source), rate, name)
+            stop = end if isinstance(source, Segment) else None
+            whole = check_length(read_frames(file, source, begin, stop), rate, name)
             whole = resample(whole, rate, sample_rate)
             return whole if samples is None else fit_length(whole, samples, generator)
         start, stop = window(total, samples, generator)
-        first, last, before = _span(start, stop, file.frames, rate, sample_rate)
-        part = resample(read_frames(file, source, first, last), rate, sample_rate)
+        first, last, before = _span(start, stop, end - begin, rate, sample_rate)
+        frames = read_frames(file, source, begin + first, begin + last)
+        part = resample(frames, rate, sample_rate)
         part = part[before:][: stop - start]
     if part.shape[0] < min(samples, shortest):
         raise InputError(
@@ -91,6 +97,12 @@ def read_audio(
             f"{total / sample_rate:.3f} s; fetch it again or leave it out"
         )
     return part
+
+
+def _bounds(source: Source, frames: int, rate: int) -> tuple[int, int]:
+    """First sample and one after the last of a source in its file: a segment is decoded as if it
+    were a file of its own."""
+    return source.frames(frames, rate) if isinstance(source, Segment) else (0, frames)
 
 
 def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data import youtube
+from atr_moco_plugin.data.captions import CaptionTable, Recording
 from atr_moco_plugin.data.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import stem_of
@@ -28,11 +28,11 @@ from atr_moco_plugin.data.layouts import (
     read_folder,
 )
 from atr_moco_plugin.data.opening import assemble
+from atr_moco_plugin.data.segments import plain_number
 from atr_moco_plugin.data.tables import read_rows
 from atr_moco_plugin.errors import InputError
 
-_SECONDS = 10
-_VIDEO = re.compile(r"Y?([\w-]{11})(?:_\d+(?:\.\d+)?){0,2}", re.ASCII)
+_VIDEO = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:_\d+(?:\.\d+)?)?)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,19 @@ class AudioCapsConfig(FolderConfig):
 def open_audiocaps(config: AudioCapsConfig) -> AudioTextDataset:
     """Open AudioCaps with those of the splits ``train``, ``valid`` and ``test`` that are there.
 
-    A clip's key is its YouTube id, whatever the layout. Its audio is the file named ``Y<id>``,
-    ``<id>``, ``<id>_<start>`` (in seconds, with or without decimals, or milliseconds, the end may
-    follow) or ``<audiocap_id>``, with any suffix that soundfile reads: first in a folder named
-    after the split (``train/``, ``waveforms/train/``), then in any other. Of one file a caption
-    row the first that is there is taken.
+    A clip is a (``youtube_id``, ``start_time``), and its key its YouTube id, whatever the layout;
+    of several starts in one video ``<id>_<start>``. Its audio is the file named ``Y<id>`` or
+    ``<id>`` (where the video has one start), ``<id>_<start>`` (in seconds, with or without
+    decimals, or milliseconds, the end may follow) or ``<audiocap_id>``, with any suffix that
+    soundfile reads: first in a folder named after the split (``train/``, ``waveforms/train/``),
+    then in any other. Of one file a caption row the first that is there is taken. Captions files
+    without ``youtube_id`` name the audio by its path: equal names in two folders are two clips.
 
     Raises:
         FileNotFoundError: if there are no captions or no audio; under ``strict``, if some audio is
             missing.
-        ValueError: if a file cannot be read, a split has two captions files, or a YouTube id is in
-            two splits.
+        ValueError: if a file cannot be read, a split has two captions files, a name fits files in
+            two folders, or a recording is in two splits.
     """
     root = need_root(config.root, "AudioCaps")
     tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
@@ -78,45 +80,42 @@ def read_audiocaps_captions(place: str | os.PathLike[str]) -> dict[str, CaptionT
 
 def _read_table(path: Path, split: str) -> CaptionTable:
     table = CaptionTable()
-    starts: dict[str, float | None] = {}
+    starts: dict[str, tuple[str, int]] = {}
     for number, row in enumerate(read_rows(path), start=1):
+        captions, place = tuple(row_captions(row)), os.fspath(path)
+        column = audio_column(tuple(row))
         if "youtube_id" in row:
-            key = filled(row, "youtube_id", path, number).strip()
-            start = _start(row)
-            if starts.setdefault(key, start) != start:
+            video = filled(row, "youtube_id", path, number).strip()
+            start = youtube.start_of(row)
+            known, first = starts.setdefault(video, (start, number))
+            if bool(known) != bool(start):
                 raise InputError(
-                    f"{path}: video {key!r} has segments from {starts[key]} s and from {start} s; "
-                    "AudioCaps has one of each video, open others as a manifest"
+                    f"{path}: rows {first} and {number} are of video {video!r}, and only one has a "
+                    "start_time; give it in both"
                 )
-            names = _names(key, start, str(row.get("audiocap_id", "")))
+            names = youtube.names_of(video, start, str(row.get("audiocap_id", "")))
+            item = Recording(video, captions, names, place=place, row=number, copies=True)
+            item.identity, item.shared_names = youtube.clip_name(video, start), names[:2]
+            named = str(row[column]) if column is not None else ""
+            item.names = (named, *names) if named else names
         else:
-            name = filled(row, audio_column(tuple(row)), path, number)
-            stem = stem_of(name)
-            video = _VIDEO.fullmatch(stem)
-            key = video[1] if video else stem
-            names = (name, f"Y{key}", key)
-        table.add(key, row_captions(row), names, row)
+            name = filled(row, column, path, number)
+            item = _named(name, captions)
+            item.place, item.row = place, number
+        table.add(item, row)
     return table
 
 
-def _start(row: Mapping[str, object]) -> float | None:
-    try:
-        return float(str(row["start_time"]))
-    except (KeyError, ValueError):
-        return None
-
-
-def _names(video: str, start: float | None, row_id: str) -> tuple[str, ...]:
-    """Stems the audio of a row may have, best first."""
-    stems = [f"Y{video}", video]
-    if start is not None:
-        end = start + _SECONDS
-        for form in ("{:.0f}", "{:.1f}", "{:.3f}"):
-            begin = form.format(start)
-            stems += [f"{video}_{begin}", f"{video}_{begin}_{form.format(end)}"]
-        stems += [f"{video}_{1000 * start:.0f}", f"{video}_{1000 * start:.0f}_{1000 * end:.0f}"]
-        stems += [f"Y{stem}" for stem in stems[2:]]
-    return (*stems, row_id) if row_id else tuple(stems)
+def _named(name: str, captions: tuple[str, ...]) -> Recording:
+    """A recording by the name of its file, with the folders in it."""
+    folder, base = os.path.split(os.path.normpath(name.replace("\\", "/")))
+    stem = stem_of(base)
+    video = _VIDEO.fullmatch(stem)
+    key, start = (video[1], video[2] or "") if video else (stem, "")
+    names = (name, os.path.join(folder, f"Y{key}"), os.path.join(folder, key))
+    item = Recording(key, captions, names, shared_names=names[1:])
+    item.identity = os.path.join(folder, youtube.clip_name(key, plain_number(start)))
+    return item
 
 
 def _accepts(columns: tuple[str, ...]) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.source import FileSlice, Source
+from atr_moco_plugin.data.source import FileSlice, Segment, Source
 from atr_moco_plugin.errors import MissingFileError
 
 Packed = NDArray[np.int16] | NDArray[np.float32]
@@ -69,14 +69,18 @@ def entry_path(folder: Path, source: Source, *kind: str) -> Path:
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    path = source.path if isinstance(source, FileSlice) else Path(source)
+    path = Path(source.path if isinstance(source, FileSlice | Segment) else source)
     try:
         state = path.stat()
     except OSError as error:
         raise MissingFileError(
             f"{source}: no such audio file; check the data set's root folder"
         ) from error
-    part = (source.offset, source.size) if isinstance(source, FileSlice) else ()
+    part: tuple[object, ...] = ()
+    if isinstance(source, FileSlice):
+        part = (source.offset, source.size)
+    elif isinstance(source, Segment):
+        part = ("segment", source.start, source.end)
     key = [_FORMAT, os.path.abspath(path), state.st_mtime_ns, state.st_size, *part, *kind]
     digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return folder / digest[:2] / f"{digest}.npy"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
 
 SPLITS = ("train", "valid", "test")
@@ -30,17 +31,46 @@ _LATIN_WORD = re.compile(r"[0-9A-Za-z]")
 
 @dataclass(slots=True)
 class Recording:
-    """One clip as a captions file has it.
+    """One clip as a captions file has it: a piece of audio, with its captions.
 
     Attributes:
         key: the clip's key.
         captions: at least one, none of them empty.
         names: names its audio may have, best first: file names, or stems without a suffix.
+        identity: what tells it from the other recordings. It is the key as well where another
+            recording has the same ``key``.
+        shared_names: those of ``names`` that do not tell it from others, such as those of another
+            start in its video. :func:`finish` takes them out of ``names`` where there are others,
+            and else empties this.
+        copies: whether files of its name in several folders are copies of it, as of a video.
+        segment: start and end in seconds where the clip is a part of its file.
+        given: whether ``key`` is a ``clip_id`` of the captions file.
+        source: the collection it comes from, where ids are numbers within one.
+        place: the captions file.
+        row: the recording's first row there, counted from 1.
+        starts: values of columns that name a start without an end, for :meth:`CaptionTable.add`.
     """
 
     key: str
     captions: tuple[str, ...]
     names: tuple[str, ...]
+    identity: str = ""
+    shared_names: tuple[str, ...] = ()
+    copies: bool = False
+    segment: tuple[float, float] | None = None
+    given: bool = False
+    source: str = ""
+    place: str = ""
+    row: int = 0
+    starts: str = ""
+
+    def __post_init__(self) -> None:
+        self.identity = self.identity or self.key
+
+    @property
+    def where(self) -> str:
+        """The captions file and the row, for messages."""
+        return f"{self.place}: row {self.row}"
 
 
 @dataclass
@@ -48,7 +78,7 @@ class CaptionTable:
     """The recordings of one split; rows are added one by one.
 
     Attributes:
-        recordings: by key, in the order of their first rows. After :meth:`finish` each has a
+        recordings: by identity, in the order of their first rows. After :func:`finish` each has a
             caption.
         empty: captions without words, dropped.
         repeated: rows equal to an earlier one, dropped.
@@ -62,36 +92,104 @@ class CaptionTable:
     # Of whole rows, as numbers: the rows of a million clips would not be small.
     _seen: set[int] = field(default_factory=set, repr=False)
 
-    def add(
-        self, key: str, captions: Sequence[str], names: Sequence[str], row: Mapping[str, object]
-    ) -> None:
+    def add(self, item: Recording, row: Mapping[str, object]) -> None:
         """Add a row's captions to its recording, which may have rows already, unless an equal row
         was added before.
 
         Two rows of a clip with the same text and different row ids (``audiocap_id``) are two
         captions: AudioCaps has them, where two people wrote the same.
+
+        Args:
+            item: the recording as this row has it, with all of the row's captions.
+            row: the row's columns.
+
+        Raises:
+            ValueError: if an earlier row of the recording gives it another ``clip_id``, or names
+                another start.
         """
-        mark = hash((key, *map(str, row.values())))
+        mark = hash((item.identity, *map(str, row.values())))
         if mark in self._seen:
             self.repeated += 1
             return
         self._seen.add(mark)
-        kept = tuple(text for text in captions if has_words(text))
-        self.empty += len(captions) - len(kept)
-        known = self.recordings.get(key)
-        if known is None:
-            self.recordings[key] = Recording(key, kept, tuple(names))
+        kept = tuple(text for text in item.captions if has_words(text))
+        self.empty += len(item.captions) - len(kept)
+        item.captions = kept
+        known = self.recordings.setdefault(item.identity, item)
+        if known is item:
             return
-        known.captions += kept
-        known.names += tuple(name for name in names if name not in known.names)
+        if known.starts != item.starts:
+            raise InputError(
+                f"{item.where} and row {known.row} are of one file, {item.identity!r}, and name "
+                f"two places in it ({item.starts or 'none'} and {known.starts or 'none'}) without "
+                "start and end; give each row start and end, or start and duration, in seconds"
+            )
+        join(known, item)
 
     def finish(self) -> CaptionTable:
         """Leave out the recordings without a caption, and return the table."""
-        self.bare = tuple(key for key, item in self.recordings.items() if not item.captions)
-        for key in self.bare:
-            del self.recordings[key]
+        self.bare = tuple(item.key for item in self.recordings.values() if not item.captions)
+        if self.bare:
+            self.recordings = {k: item for k, item in self.recordings.items() if item.captions}
         self._seen.clear()
         return self
+
+
+def join(known: Recording, item: Recording) -> None:
+    """Add the captions and names of ``item`` to ``known``, which is the same audio.
+
+    Raises:
+        ValueError: if the two have different ``clip_id``.
+    """
+    if known.key != item.key:
+        if known.given and item.given:
+            raise InputError(
+                f"{known.where} and {item.where} are of one file, {known.names[0]!r}, and have "
+                f"the clip_id {known.key!r} and {item.key!r}; one file has one clip_id"
+            )
+        if item.given:
+            known.key, known.given = item.key, True
+        elif not known.given:
+            # The same whichever row comes first.
+            known.key = min(known.identity, item.identity, key=lambda text: (len(text), text))
+    known.captions += item.captions
+    known.names += tuple(name for name in item.names if name not in known.names)
+    known.shared_names += item.shared_names
+
+
+def finish(tables: Mapping[str, CaptionTable]) -> dict[str, CaptionTable]:
+    """Settle the keys of a whole data set's recordings, and leave out those without a caption.
+
+    Two recordings with the same ``key``, such as two starts in one video, get their identities as
+    keys, and lose the names that fit both.
+    """
+    items = [item for table in tables.values() for item in table.recordings.values()]
+    keys = _repeated((item.key, item.identity) for item in items)
+    names = _repeated((n, item.identity) for item in items for n in item.shared_names[:1])
+    for item in items:
+        if item.key in keys and not item.given:
+            item.key = item.identity
+        if item.shared_names and item.shared_names[0] in names:
+            item.names = tuple(n for n in item.names if n not in item.shared_names)
+        else:
+            item.shared_names = ()
+    for table in tables.values():
+        table.finish()
+    return dict(tables)
+
+
+def indistinct(item: Recording, name: str) -> InputError:
+    """The error for a recording with others of its name, where only that name is there."""
+    return InputError(
+        f"{item.where}: a file {name!r} is there, which may be that of {item.key!r} or of another "
+        f"of its name; name the files apart, such as {item.identity.rpartition('/')[2]!r}"
+    )
+
+
+def _repeated(pairs: Iterable[tuple[str, str]]) -> set[str]:
+    """First halves that come with two second halves."""
+    owners: dict[str, str] = {}
+    return {first for first, second in pairs if owners.setdefault(first, second) != second}
 
 
 def has_words(text: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from atr_moco_plugin.data.source import Segment
 from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -58,14 +59,16 @@ class ClipTable(Sequence[Clip]):
     def __init__(self, clips: Iterable[Clip] = ()) -> None:
         self._rows = bytearray()
         self._starts = array("Q", [0])
-        self._sources: dict[int, Any] = {}  # those that are no path as a string
+        self._sources: dict[int, Any] = {}  # neither a path as a string nor a segment
         for clip in clips:
             self.append(clip)
 
     def append(self, clip: Clip) -> None:
         """Add a clip behind the last."""
         source = clip.source
-        if type(source) is not str:
+        if type(source) is Segment:
+            source = [source.path, source.start, source.end]
+        elif type(source) is not str:
             self._sources[len(self)] = source
             source = None
         row = _to_json([clip.key, clip.captions, source, clip.label, clip.caption_group])
@@ -88,7 +91,11 @@ class ClipTable(Sequence[Clip]):
         at = range(len(self))[index]
         row = self._rows[self._starts[at] : self._starts[at + 1]].decode("utf-8", "surrogatepass")
         key, captions, source, *rest = json.loads(row)
-        return Clip(key, tuple(captions), self._sources.get(at, source), *rest)
+        if source is None:
+            source = self._sources.get(at)
+        elif type(source) is list:
+            source = Segment(*source)
+        return Clip(key, tuple(captions), source, *rest)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data.captions import CaptionTable, Recording
 from atr_moco_plugin.data.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import AudioFiles, match_renamed, stem_of
@@ -28,6 +28,7 @@ from atr_moco_plugin.data.layouts import (
     read_folder,
 )
 from atr_moco_plugin.data.opening import assemble
+from atr_moco_plugin.data.segments import fragment, segment_of, starts_of
 from atr_moco_plugin.data.tables import read_rows
 
 
@@ -40,14 +41,16 @@ def open_clotho(config: ClothoConfig) -> AudioTextDataset:
     """Open Clotho with those of the splits ``train``, ``valid`` and ``test`` that are there.
 
     ``development`` is ``train``, ``validation`` is ``valid``, ``evaluation`` is ``test``. A clip's
-    key is ``<split>/<file name without suffix>``, HTML entities resolved. Audio is taken by its
+    key is ``<split>/<file name without suffix>``, HTML entities resolved, with the folders in front
+    of the name where two clips have the same. Audio is taken by its
     exact name from a folder of the split or of no split, else by a name that
-    :func:`~.files.match_renamed` pairs without ambiguity. One file for two names is nobody's.
+    :func:`~.files.match_renamed` pairs without ambiguity. One file for two splits is nobody's.
 
     Raises:
         FileNotFoundError: if there are no captions or no audio; under ``strict``, if some audio is
             missing.
-        ValueError: if a file cannot be read, or a split has two captions files.
+        ValueError: if a file cannot be read, a split has two captions files, a name fits files in
+            two folders, or a recording is in two splits.
     """
     root = need_root(config.root, "Clotho")
     tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
@@ -79,7 +82,7 @@ def _find(tables: dict[str, CaptionTable], files: AudioFiles) -> dict[str, list[
         pairs = match_renamed([items[i].names[0] for i in left], free)
         for i in left:
             sources[split][i] = pairs.get(items[i].names[0])
-    claims = Counter(path for paths in sources.values() for path in paths)
+    claims = Counter(path for paths in sources.values() for path in set(paths))
     return {
         split: [path if claims[path] == 1 else None for path in paths]
         for split, paths in sources.items()
@@ -90,8 +93,14 @@ def _read_table(path: Path, split: str) -> CaptionTable:
     table = CaptionTable()
     for number, row in enumerate(read_rows(path), start=1):
         name = filled(row, audio_column(tuple(row)), path, number)
-        stem = html.unescape(stem_of(name))
-        table.add(f"{split}/{stem}", row_captions(row), (name,), row)
+        item = Recording("", tuple(row_captions(row)), (name,), place=os.fspath(path), row=number)
+        item.segment = segment_of(row, item.where)
+        item.starts = "" if item.segment else starts_of(row)
+        item.key = f"{split}/{html.unescape(stem_of(name))}"
+        folder = os.path.dirname(os.path.normpath(name.replace("\\", "/")))
+        stem = os.path.join(folder, html.unescape(stem_of(name)))
+        item.identity = f"{split}/{stem}{fragment(item.segment)}"
+        table.add(item, row)
     return table
 
 

@@ -67,6 +67,8 @@ class Counts:
         no_caption: clips left out because none of their captions has words in it.
         empty_captions: captions without words, of clips that are kept or not.
         repeated_rows: rows equal to an earlier one, dropped.
+        shared_audio: clips whose recording is in another split as well.
+        same_audio: clips whose recording is an earlier clip of the split as well.
     """
 
     seconds: float | None = None
@@ -75,13 +77,17 @@ class Counts:
     no_caption: int = 0
     empty_captions: int = 0
     repeated_rows: int = 0
+    shared_audio: int = 0
+    same_audio: int = 0
 
 
-_LEFT_OUT = {
+_NOTES = {
     "unreadable": "unreadable clips left out",
     "no_caption": "clips without a caption left out",
     "empty_captions": "empty captions dropped",
     "repeated_rows": "repeated rows dropped",
+    "shared_audio": "clips with audio that another split has",
+    "same_audio": "clips with audio that another clip of the split has",
 }
 
 
@@ -291,7 +297,7 @@ class AudioTextDataset:
         shared, total = self.shared_captions()
         parts.append(f"{shared:,} of {total:,} captions ({shared / total:.1%}) shared by 2+ clips")
         parts.append(f"{self.missing:,} clips without audio left out")
-        for field, words in _LEFT_OUT.items():
+        for field, words in _NOTES.items():
             number = sum(getattr(counts, field) for counts in self.counts.values())
             if number:
                 parts.append(f"{number:,} {words}")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from atr_moco_plugin.data.captions import has_words
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
 from atr_moco_plugin.data.esc50_phrases import CLASS_PHRASES
+from atr_moco_plugin.data.joining import Found, check_shared, with_marks
 from atr_moco_plugin.data.layouts import filled
 from atr_moco_plugin.data.tables import read_rows
 from atr_moco_plugin.data.text_files import parse_json, read_text
@@ -40,6 +41,7 @@ class Esc50Config:
         valid_fraction: share of the training clips kept for validation, by class and source.
         seed: of the choice of validation sources.
         strict: make missing audio an error; otherwise such clips are left out and counted.
+        allow_shared_audio: let a recording be in two splits, and count such clips.
         cache: keep decoded audio in memory.
     """
 
@@ -49,6 +51,7 @@ class Esc50Config:
     valid_fraction: float = 0.1
     seed: int = 0
     strict: bool = False
+    allow_shared_audio: bool = False
     cache: bool = False
 
 
@@ -62,7 +65,8 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
 
     Raises:
         FileNotFoundError: if ``root`` has neither layout, or audio is missing under ``strict``.
-        ValueError: if the index lacks a column, class or fold that is needed.
+        ValueError: if the index lacks a column, class or fold that is needed, a file is in it
+            twice with different folds or classes, or a recording is in two splits.
     """
     if not 0 <= config.valid_fraction < 1:
         raise InputError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
@@ -109,10 +113,19 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
     splits = {
         name: [_clip(row, root, phrases) for row in part] for name, part in parts.items() if part
     }
+    shared, same = check_shared(
+        "esc50",
+        with_marks([Found(split, clip.source) for split in splits for clip in splits[split]]),
+        allow=config.allow_shared_audio,
+        contents=True,
+    )
     return AudioTextDataset(
         "esc50",
         splits,
         relevance_mode="label",
+        counts={
+            split: Counts(shared_audio=shared[split], same_audio=same[split]) for split in splits
+        },
         seconds=_CLIP_SECONDS * sum(len(part) for part in parts.values()),
         missing=len(absent),
         cache=config.cache,
@@ -182,10 +195,19 @@ def _read_rows(index: Path) -> list[dict[str, str]]:
     for column in _NEEDED:
         if not rows or column not in rows[0]:
             raise InputError(f"{index}: has no rows with a column {column!r}; needed: {_NEEDED}")
+    first: dict[str, tuple[int, dict[str, str]]] = {}
     for number, row in enumerate(rows, start=1):
         for column in _NEEDED:
             filled(row, column, index, number)
-    return rows
+        earlier, known = first.setdefault(os.path.normpath(row["filename"]), (number, row))
+        for column in (*_NEEDED[1:], "bench_split"):
+            if row.get(column) != known.get(column):
+                raise InputError(
+                    f"{index}: rows {earlier} and {number} are of one file, {row['filename']!r}, "
+                    f"and have the {column} {known.get(column)!r} and {row.get(column)!r}; keep "
+                    "one of them"
+                )
+    return [row for _, row in first.values()]
 
 
 def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from atr_moco_plugin.data.captions import split_name
+from atr_moco_plugin.errors import InputError
 
 AUDIO_SUFFIXES = (
     ".wav",
@@ -65,6 +66,14 @@ def stem_of(name: str) -> str:
     return _without_suffix(name.replace("\\", "/").rsplit("/", 1)[-1])
 
 
+def names_path(name: str, path: str) -> bool:
+    """Whether ``path`` ends in all of ``name``, with its folders; the suffixes may differ."""
+    tail = os.path.normpath(name.replace("\\", "/")).lstrip("/")
+    return f"/{_without_suffix(path)}".endswith(f"/{_without_suffix(tail)}") or (
+        f"/{_without_suffix(path)}".endswith(f"/{tail}")
+    )
+
+
 def describe(folder: str | os.PathLike[str]) -> str:
     """What is in a folder, in words: ``found a.csv, train/``."""
     if not os.path.exists(folder):
@@ -117,19 +126,37 @@ class AudioFiles:
             return exact or found
         return found
 
-    def find(self, names: Iterable[str], split: str, *, elsewhere: bool) -> str | None:
+    def find(
+        self, names: Iterable[str], split: str, *, elsewhere: bool, copies: bool = False
+    ) -> str | None:
         """Relative path of the first of ``names`` that is there for a split.
 
         Files in a folder named after the split come first, then those in folders that name no
         split, then, with ``elsewhere``, those of other splits.
+
+        Raises:
+            ValueError: if the name fits files in two folders that come equally first, unless files
+                of one name are ``copies``.
         """
         for name in names:
             found = [
                 path for path in self.candidates(name) if elsewhere or self._rank(path, split) < 2
             ]
             if found:
-                return min(found, key=lambda path: self._rank(path, split))
+                first = min(found, key=lambda path: self._rank(path, split))
+                if not copies:
+                    self._check_only(name, first, found, split)
+                return first
         return None
+
+    def _check_only(self, name: str, first: str, found: list[str], split: str) -> None:
+        rank, folder = self._rank(first, split), os.path.dirname(first)
+        for path in found:
+            if os.path.dirname(path) != folder and self._rank(path, split) == rank:
+                raise InputError(
+                    f"{self.folder}: the audio {name!r} may be {first} or {path}; give its folder "
+                    "in the captions file, or set audio to the folder of the one to use"
+                )
 
     def of_split(self, split: str) -> list[str]:
         """Relative paths of the files that are not in a folder of another split."""
@@ -228,10 +255,17 @@ def _letters(stem: str, resolve: bool) -> str:
 def _file_names(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder or ".") as entries:
-            return frozenset(entry.name for entry in entries if os.path.isfile(entry.path))
+            return frozenset(entry.name for entry in entries if _is_file(entry))
     except (OSError, ValueError):
         # Not there, or a captions file gives what can be no folder: too long, with zero bytes.
         return frozenset()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()  # without asking the disk again, unless it is a link
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

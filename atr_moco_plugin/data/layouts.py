@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atr_moco_plugin.data.captions import SPLITS, CaptionTable, split_name
-from atr_moco_plugin.data.files import AudioFiles, describe, list_files
+from atr_moco_plugin.data.captions import (
+    SPLITS,
+    CaptionTable,
+    Recording,
+    finish,
+    indistinct,
+    split_name,
+)
+from atr_moco_plugin.data.files import AudioFiles, describe, list_files, names_path
 from atr_moco_plugin.data.opening import Policy
 from atr_moco_plugin.data.tables import TABLE_SUFFIXES, columns_of
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -119,9 +127,7 @@ def read_captions(
             f"the name of a .csv file with {layout.columns}, {found}; set root to the data set's "
             "folder, or captions to the folder of its CSV files"
         )
-    return {
-        split: layout.read(chosen[split], split).finish() for split in SPLITS if split in chosen
-    }
+    return finish({split: layout.read(chosen[split], split) for split in SPLITS if split in chosen})
 
 
 def read_folder(
@@ -148,13 +154,34 @@ def read_folder(
 def find_exactly(
     tables: Mapping[str, CaptionTable], audio: AudioFiles, *, elsewhere: bool
 ) -> dict[str, list[str | None]]:
-    """Relative path of every recording by one of its names, ``None`` where there is no file."""
-    return {
-        split: [
-            audio.find(item.names, split, elsewhere=elsewhere) for item in table.recordings.values()
-        ]
-        for split, table in tables.items()
-    }
+    """Relative path of every recording by one of its names, ``None`` where there is no file.
+
+    A file that two recordings of a split may mean belongs to the one that gives its folders, else
+    to none of them.
+
+    Raises:
+        ValueError: if a name fits files in two folders, or only a name that fits two recordings is
+            there.
+    """
+    found: dict[str, list[str | None]] = {}
+    for split, table in tables.items():
+        items = list(table.recordings.values())
+        found[split] = paths = [_find_one(item, audio, split, elsewhere) for item in items]
+        claims = Counter(path for path in paths if path is not None)
+        if len(claims) < len(paths) - paths.count(None):
+            for at, (item, path) in enumerate(zip(items, paths, strict=True)):
+                if claims[path] > 1 and not any(names_path(name, path) for name in item.names):
+                    paths[at] = None
+    return found
+
+
+def _find_one(item: Recording, audio: AudioFiles, split: str, elsewhere: bool) -> str | None:
+    path = audio.find(item.names, split, elsewhere=elsewhere, copies=item.copies)
+    if path is None and item.shared_names:
+        other = audio.find(item.shared_names, split, elsewhere=elsewhere, copies=True)
+        if other is not None:
+            raise indistinct(item, other)
+    return path
 
 
 def absolute(

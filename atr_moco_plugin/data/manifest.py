@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from atr_moco_plugin.data.captions import SPLIT_NAMES, SPLITS, CaptionTable
+from atr_moco_plugin.data import youtube
+from atr_moco_plugin.data.captions import (
+    SPLIT_NAMES,
+    SPLITS,
+    CaptionTable,
+    Recording,
+    finish,
+    indistinct,
+)
 from atr_moco_plugin.data.columns import (
     AUDIO_COLUMNS,
     audio_column,
@@ -18,10 +26,11 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import Listings, describe
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
+from atr_moco_plugin.data.segments import fragment, segment_of, starts_of
 from atr_moco_plugin.data.tables import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
 
-_KEY_COLUMNS = ("clip_id", "id", "key")
+_ID_COLUMNS = ("id", "key")
 _SPLIT_COLUMNS = ("split", "subset")
 
 
@@ -48,15 +57,21 @@ def open_manifest(config: ManifestConfig) -> AudioTextDataset:
 
     Columns: the audio in ``file_name`` or another of :data:`~.columns.AUDIO_COLUMNS`, or as
     ``youtube_id`` (the file is ``<id>`` or ``Y<id>`` with an audio suffix); captions as
-    :func:`~.columns.row_captions` reads them; optionally the clip's key in ``clip_id``, ``id`` or
-    ``key`` (else it is the path, relative to the audio folder) and its split in ``split``. Rows of
-    one key are one clip. ``val``, ``development`` and the like become ``valid``, ``train``, ...;
-    other splits keep their names.
+    :func:`~.columns.row_captions` reads them; optionally a part of the file as
+    :func:`~.segments.segment_of` reads it, and the split in ``split``. ``val``, ``development`` and
+    the like become ``valid``, ``train``, ...; other splits keep their names.
+
+    A clip is a file, or a part of one: rows of one file are one clip, however they spell its path.
+    Of ``youtube_id`` the clip is (``youtube_id``, ``start_time``). Rows of one ``clip_id`` are one
+    clip as well, and their files must be equal. A clip's key is its ``clip_id``, else its ``id`` or
+    ``key`` where each clip has one and no two the same, else its path, relative to the audio
+    folder.
 
     Raises:
         FileNotFoundError: if there is no manifest or no audio; under ``strict``, if some audio is
             missing.
-        ValueError: if the manifest cannot be read or lacks a column, or a clip is in two splits.
+        ValueError: if the manifest cannot be read or lacks a column, a ``clip_id`` contradicts the
+            files, a part is not in its file, or a recording is in two splits.
     """
     path = _find_manifest(need_root(config.root, "A manifest"))
     folder = os.fspath(path.parent if config.audio is None else config.audio)
@@ -97,13 +112,30 @@ def read_manifest_captions(
             )
         own_split = _first(row, _SPLIT_COLUMNS) or split
         table = tables.setdefault(SPLIT_NAMES.get(own_split.lower(), own_split), CaptionTable())
-        key = _first(row, _KEY_COLUMNS) or _relative(names[0], folder)
-        table.add(key, row_captions(row), names, row)
+        table.add(_recording(row, names, folder, os.fspath(path), number), row)
     if not number:
         raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
     known = [name for name in SPLITS if name in tables]
     others = [name for name in tables if name not in SPLITS]
-    return {name: tables[name].finish() for name in known + others}
+    return finish({name: tables[name] for name in known + others})
+
+
+def _recording(
+    row: Mapping[str, object], names: tuple[str, ...], folder: str, place: str, number: int
+) -> Recording:
+    clip_id = _first(row, ("clip_id",))
+    item = Recording("", tuple(row_captions(row)), names, place=place, row=number)
+    if audio_column(tuple(row)) is None:  # a video: its file is the cut already
+        key, item.shared_names = names[0], names[:2]
+        item.identity = youtube.clip_name(key, youtube.start_of(row))
+    else:
+        in_video = "youtube_id" in row
+        item.segment = None if in_video else segment_of(row, item.where)
+        item.starts = "" if item.segment else starts_of(row)
+        item.identity = key = _relative(names[0], folder) + fragment(item.segment)
+    item.key = clip_id or _first(row, _ID_COLUMNS) or key
+    item.given = bool(clip_id)
+    return item
 
 
 def _find_manifest(root: Path) -> Path:
@@ -127,12 +159,19 @@ def _find(tables: Mapping[str, CaptionTable], folder: str) -> dict[str, list[str
     listings = Listings()
     sources: dict[str, list[str | None]] = {}
     for split, table in tables.items():
-        choices = (
-            [listings.find(os.path.join(folder, name)) for name in item.names]
-            for item in table.recordings.values()
-        )
-        sources[split] = [next(filter(None, paths), None) for paths in choices]
+        sources[split] = [_find_one(listings, folder, item) for item in table.recordings.values()]
     return sources
+
+
+def _find_one(listings: Listings, folder: str, item: Recording) -> str | None:
+    for name in item.names:
+        path = listings.find(os.path.join(folder, name))
+        if path is not None:
+            return path
+    for name in item.shared_names:
+        if listings.find(os.path.join(folder, name)) is not None:
+            raise indistinct(item, name)
+    return None
 
 
 def _names(row: Mapping[str, object]) -> tuple[str, ...]:
@@ -142,7 +181,7 @@ def _names(row: Mapping[str, object]) -> tuple[str, ...]:
         value = row[column]
         return (value,) if isinstance(value, str) and value else ()
     video = str(row.get("youtube_id") or "")
-    return (f"Y{video}", video) if video else ()
+    return youtube.names_of(video, youtube.start_of(row)) if video else ()
 
 
 def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:
@@ -154,8 +193,9 @@ def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:
 
 
 def _relative(name: str, folder: str) -> str:
-    """The name as a key: below ``folder`` it does not depend on where that is."""
-    if not os.path.isabs(name):
-        return name
-    relative = os.path.relpath(name, folder)
-    return name if relative.startswith("..") else relative
+    """The name as a key: however it is spelled, and below ``folder`` wherever that is."""
+    if name[0] not in "/." and "/." not in name and "//" not in name and os.sep == "/":
+        return name  # as most are
+    path = os.path.normpath(os.path.join(folder, name))
+    relative = os.path.relpath(path, folder)
+    return path if os.path.isabs(name) and relative.startswith("..") else relative

@@ -6,10 +6,10 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import NamedTuple
 
 from atr_moco_plugin.data.audio import MIN_SECONDS, too_short
@@ -18,6 +18,8 @@ from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
 from atr_moco_plugin.data.decode import check_complete, opened
 from atr_moco_plugin.data.files import describe
+from atr_moco_plugin.data.joining import Found, check_shared, join_recordings
+from atr_moco_plugin.data.source import Segment
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 _NAMED = 3
@@ -34,11 +36,14 @@ class Policy:
             such clips are left out and counted.
         check_audio: read every file's header when opening, which finds broken files and the total
             duration; without, a broken file is met in training.
+        allow_shared_audio: let a recording be in two splits, and count such clips; otherwise it is
+            an error, since the figures on one split would then be of what the other has trained.
         cache: keep decoded audio in memory.
     """
 
     strict: bool = False
     check_audio: bool = True
+    allow_shared_audio: bool = False
     cache: bool = False
 
 
@@ -64,43 +69,54 @@ def assemble(
 
     Raises:
         FileNotFoundError: if no audio was found, or under ``strict`` if some is missing.
-        ValueError: if a key is in two splits, or under ``strict`` if a file is not readable or a
-            clip has no caption.
+        ValueError: if a recording is in two splits, a ``clip_id`` contradicts the files, a segment
+            is not in its file, or under ``strict`` if a file is not readable or a clip has no
+            caption.
     """
-    _check_disjoint(name, tables)
+    _check_disjoint(name, tables, policy.allow_shared_audio)
     _check_captions(name, tables, policy.strict)
     _check_found(name, tables, sources, place, policy.strict)
 
-    splits: dict[str, ClipTable] = {}
-    counts: dict[str, Counts] = {}
+    found = join_recordings(tables, sources)
+    headers = Headers(found) if policy.check_audio else None
+    usable: list[Found] = []
+    totals: dict[str, float] = dict.fromkeys(tables, 0.0)
+    unreadable: Counter[str] = Counter()
     broken: list[str] = []
     rates: Counter[int] = Counter()
-    for split, table in tables.items():
-        found = [path for path in sources[split] if path is not None]
-        headers = read_headers(found) if policy.check_audio else None
-        clips, total, unreadable = ClipTable(), 0.0, 0
-        for item, path in zip(table.recordings.values(), sources[split], strict=True):
-            if path is None:
+    for clip in found:
+        if headers is not None:
+            header = headers.of(clip)
+            if header.problem:
+                unreadable[clip.split] += 1
+                broken.append(f"{clip.source}: {header.problem}")
                 continue
-            if headers is not None:
-                header = next(headers)
-                if header.problem:
-                    unreadable += 1
-                    broken.append(f"{path}: {header.problem}")
-                    continue
-                total += header.seconds
-                rates[header.rate] += 1
-            clips.append(Clip(item.key, item.captions, path))
-        if clips:
-            splits[split] = clips
-        counts[split] = Counts(
-            seconds=total if policy.check_audio else None,
-            missing=len(sources[split]) - len(found),
-            unreadable=unreadable,
+            totals[clip.split] += header.seconds
+            rates[header.rate] += 1
+        usable.append(clip)
+    shared, same = check_shared(
+        name, usable, allow=policy.allow_shared_audio, contents=policy.check_audio
+    )
+
+    splits: dict[str, ClipTable] = {}
+    earlier: set[str] = set()
+    for split, clips in groupby(usable, key=lambda clip: clip.split):
+        splits[split] = ClipTable(_clips(split, clips, earlier))
+        if policy.allow_shared_audio:
+            earlier.update(clip.key for clip in splits[split])
+    counts = {
+        split: Counts(
+            seconds=totals[split] if policy.check_audio else None,
+            missing=sources[split].count(None),
+            unreadable=unreadable[split],
             no_caption=len(table.bare),
             empty_captions=table.empty,
             repeated_rows=table.repeated,
+            shared_audio=shared[split],
+            same_audio=same[split],
         )
+        for split, table in tables.items()
+    }
     if broken:
         _report_broken(name, broken, error=policy.strict or not splits)
     return AudioTextDataset(
@@ -126,6 +142,54 @@ class Header(NamedTuple):
     seconds: float
     rate: int
     problem: str
+
+
+def _clips(split: str, found: Iterable[Found], earlier: Set[str]) -> Iterator[Clip]:
+    for clip in found:
+        item = clip.item
+        # A key is one clip's; a recording that may be in two splits has two.
+        key = f"{split}/{item.key}" if item.key in earlier else item.key
+        yield Clip(key, item.captions, clip.source)
+
+
+class Headers:
+    """Headers of the files of clips, each read once, in the clips' order."""
+
+    def __init__(self, found: Sequence[Found]) -> None:
+        numbers = Counter(clip.path for clip in found if isinstance(clip.source, Segment))
+        self._several = {path for path, number in numbers.items() if number > 1}
+        self._known: dict[str, Header] = {}
+        self._next = read_headers(list(self._distinct(found)))
+
+    def _distinct(self, found: Sequence[Found]) -> Iterator[str]:
+        seen: set[str] = set()
+        for clip in found:
+            if clip.path not in self._several:
+                yield clip.path
+            elif clip.path not in seen:
+                seen.add(clip.path)
+                yield clip.path
+
+    def of(self, clip: Found) -> Header:
+        """The header of the next clip; of a segment, the part's duration.
+
+        Raises:
+            ValueError: if a segment is not in its file.
+        """
+        header = self._known.get(clip.path) or next(self._next)
+        if clip.path in self._several:
+            self._known[clip.path] = header
+        if not isinstance(clip.source, Segment) or header.problem:
+            return header
+        total = round(header.seconds * header.rate)
+        try:
+            first, last = clip.source.frames(total, header.rate)
+        except InputError as error:
+            raise InputError(f"{clip.item.where}: {error}") from None
+        seconds = (last - first) / header.rate
+        if too_short(last - first, header.rate):
+            return Header(math.nan, 0, f"lasts {seconds:.3f} s, less than {MIN_SECONDS} s")
+        return Header(seconds, header.rate, "")
 
 
 def read_headers(paths: Sequence[str]) -> Iterator[Header]:
@@ -156,15 +220,20 @@ def _read_header(path: str) -> Header:
     return Header(math.nan, 0, problem)
 
 
-def _check_disjoint(name: str, tables: Mapping[str, CaptionTable]) -> None:
+def _check_disjoint(name: str, tables: Mapping[str, CaptionTable], allow: bool) -> None:
     for first, second in combinations(tables, 2):
-        keys = tables[first].recordings.keys()
-        both = [key for key in tables[second].recordings if key in keys]
+        keys = {item.key: item for item in tables[first].recordings.values()}
+        both = [
+            (keys[item.key], item)
+            for item in tables[second].recordings.values()
+            if item.key in keys and not (allow and not item.given)
+        ]
         if both:
+            one, two = both[0]
             raise InputError(
                 f"{name}: {_many(len(both), 'clip')} in both {first!r} and {second!r}: "
-                f"{_few([repr(key) for key in both])}; a recording may be in one split only, take "
-                "it out of one of the two captions files"
+                f"{_few([repr(item.key) for _, item in both])}; a recording may be in one split "
+                f"only, take it out of one of the two ({one.where} and {two.where})"
             )
 
 

@@ -14,6 +14,10 @@ MAX_SLICE_BYTES = 256 * 2**20
 are 165 MiB."""
 
 
+SEGMENT_TOLERANCE = 0.1
+"""Seconds that a segment may end behind its file, as rounded numbers do."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSlice:
     """A run of bytes in a file, such as a member of a tar shard.
@@ -72,8 +76,40 @@ class MemoryFile:
         return self.name
 
 
-Source = str | os.PathLike[str] | FileSlice | MemoryFile
-"""A path, a part of a file, or the content of one."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of the time of an audio file, a clip of its own.
+
+    Attributes:
+        path: the file.
+        start: where the part begins, in seconds.
+        end: where it ends, after ``start``.
+    """
+
+    path: str
+    start: float
+    end: float
+
+    def __str__(self) -> str:
+        return f"{self.path} from {self.start:g} s to {self.end:g} s"
+
+    def frames(self, total: int, rate: int) -> tuple[int, int]:
+        """First sample and one after the last, of a file with ``total`` samples at ``rate`` Hz.
+
+        Raises:
+            ValueError: if the part begins where the file has ended, or ends more than
+                :data:`SEGMENT_TOLERANCE` behind it.
+        """
+        if self.start * rate >= total or self.end * rate > total + SEGMENT_TOLERANCE * rate:
+            raise InputError(
+                f"{self}: is not in its file, which lasts {total / rate:.3f} s; correct start and "
+                "end, which are seconds in the file"
+            )
+        return round(self.start * rate), min(round(self.end * rate), total)
+
+
+Source = str | os.PathLike[str] | FileSlice | MemoryFile | Segment
+"""A path, a part of a file's bytes, the content of a file, or a part of a file's time."""
 
 
 def open_source(source: Source) -> Path | io.BytesIO:
@@ -88,7 +124,7 @@ def open_source(source: Source) -> Path | io.BytesIO:
     elif isinstance(source, MemoryFile):
         size, opened = len(source.content), io.BytesIO(source.content)
     else:
-        opened = Path(source)
+        opened = Path(source.path if isinstance(source, Segment) else source)
         if not opened.is_file():
             raise MissingFileError(
                 f"{source}: no such audio file; check the data set's root folder"

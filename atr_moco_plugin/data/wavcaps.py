@@ -7,19 +7,24 @@ Audio-Language Multimodal Research*, TASLP 2024. It has no splits of its own.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data.captions import CaptionTable, Recording, finish
 from atr_moco_plugin.data.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.files import AudioFiles, describe, list_files
+from atr_moco_plugin.data.files import AudioFiles, describe, list_files, names_path
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
+from atr_moco_plugin.data.segments import fragment, segment_of, starts_of
 from atr_moco_plugin.data.tables import json_entries
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
+
+_SOURCE_COLUMNS = ("source", "dataset")
+_Claim = tuple[Recording, str]
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,19 @@ class WavCapsConfig(Policy):
 def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
     """Open ``{"data": [{"id", "caption" or "caption_1", ..., "audio" or "wav"}, ...]}``.
 
-    A clip's key is its ``id``, with several JSON files ``<file's stem>/<id>``. Its audio is the
-    file that ``audio`` or ``wav`` names (the path as it is, else its last part anywhere in the
-    audio folder), or the one named after the ``id``. A name that is there in several folders is
-    looked for in the one whose name begins like the JSON file's folder (``FreeSound/fsd.json``,
-    ``FreeSound_flac/``). Entries of one id are one clip.
+    A clip is a file, or a part of one (:func:`~.segments.segment_of`): the one that ``audio`` or
+    ``wav`` names (the path as it is, else its last part anywhere in the audio folder), or the one
+    named after the ``id``. A name that is there in several folders is looked for in the one whose
+    name begins like the entry's ``source`` or like the JSON file's folder (``FreeSound/fsd.json``,
+    ``FreeSound_flac/``). Its key is its ``id``, with several JSON files ``<file's stem>/<id>``;
+    where several clips have one id, as numbers of two sources have, the source or the name of the
+    audio is in it too.
 
     Raises:
         FileNotFoundError: if there are no captions or no audio; under ``strict``, if some audio is
             missing.
-        ValueError: if a file cannot be read, an entry lacks its id, or a name fits several files.
+        ValueError: if a file cannot be read, an entry lacks its id, a name fits several files, or
+            two sources have one file.
     """
     if not 0 <= config.valid_fraction < 1:
         raise InputError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
@@ -65,12 +73,13 @@ def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
         raise InputError("split is 'valid' already; set valid_fraction to 0 or split to 'train'")
     root = need_root(config.root, "WavCaps")
     place = root if config.captions is None else Path(config.captions)
-    table, origins = _read(place)
+    table = _read(place)
     folder = (root.parent if root.is_file() else root) if config.audio is None else config.audio
     files = AudioFiles(folder, list_files(folder))
     parts = _split(table, config)
+    claims: dict[str, _Claim] = {}
     sources = {
-        split: [_find(files, item.names, origins[item.key]) for item in part.recordings.values()]
+        split: [_find(files, item, claims) for item in part.recordings.values()]
         for split, part in parts.items()
     }
     return assemble(config.name, parts, sources, folder, config)
@@ -85,11 +94,10 @@ def read_wavcaps_captions(place: str | os.PathLike[str]) -> CaptionTable:
     Raises:
         FileNotFoundError, ValueError: see :func:`open_wavcaps`.
     """
-    return _read(Path(place))[0]
+    return _read(Path(place))
 
 
-def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
-    """The table, and the JSON file each clip comes from."""
+def _read(place: Path) -> CaptionTable:
     if place.is_file():
         loaded = [(place, json_entries(place))]
     else:
@@ -102,9 +110,12 @@ def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
             f'{{"data": [{{"id": ..., "caption": ..., "audio": ...}}]}}, {describe(place)}; set '
             "captions to the JSON file"
         )
-    table, origins = CaptionTable(), {}
+    table = CaptionTable()
+    stems = Counter(path.stem for path, _ in entries)
     for path, rows in entries:
         prefix = f"{path.stem}/" if len(entries) > 1 else ""
+        if stems[path.stem] > 1:
+            prefix = f"{path.relative_to(place).with_suffix('').as_posix()}/"
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, dict) or not _text(row.get("id")):
                 raise InputError(f'{path}: entry {number} of "data" has no "id"; give each one')
@@ -113,47 +124,90 @@ def _read(place: Path) -> tuple[CaptionTable, dict[str, Path]]:
                     f'{path}: entry {number} of "data" has no "caption" or "caption_1"; it has '
                     f"{', '.join(map(repr, row))[:200]}"
                 )
-            name, key = _text(row["id"]), prefix + _text(row["id"])
-            column = audio_column(tuple(row))
-            audio = _text(row[column]) if column else ""
-            table.add(key, row_captions(row), (audio, name) if audio else (name,), row)
-            origins[key] = path
-    return table.finish(), origins
+            table.add(_recording(row, prefix, os.fspath(path), number), row)
+    return finish({"": table})[""]
+
+
+def _recording(row: Mapping[str, object], prefix: str, place: str, number: int) -> Recording:
+    name, column = _text(row["id"]), audio_column(tuple(row))
+    audio, source = (_text(row[column]) if column else ""), _source(row)
+    names = (audio, name) if audio else (name,)
+    item = Recording(prefix + name, tuple(row_captions(row)), names, place=place, row=number)
+    item.source = source
+    item.segment = segment_of(row, item.where)
+    item.starts = "" if item.segment else starts_of(row)
+    what = os.path.normpath(audio) if audio else name
+    item.identity = f"{prefix}{source and source + '/'}{what}{fragment(item.segment)}"
+    return item
 
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _find(files: AudioFiles, names: tuple[str, ...], origin: Path) -> str | None:
-    for name in names:
+def _source(row: Mapping[str, object]) -> str:
+    """The collection an entry comes from, where it says: ids are numbers of that."""
+    return next((_text(row[name]).strip() for name in _SOURCE_COLUMNS if row.get(name)), "")
+
+
+def _find(files: AudioFiles, item: Recording, claims: dict[str, _Claim]) -> str | None:
+    for name in item.names:
         if os.path.isabs(name) and os.path.isfile(name):
             return name
         found = files.candidates(name)
-        if len(found) > 1:
-            own = origin.parent.name.casefold()
-            found = [path for path in found if f"/{own}" in f"/{path.casefold()}"] or found
+        for hint in (item.source, os.path.basename(os.path.dirname(item.place))):
+            if len(found) > 1 and hint:
+                own = f"/{hint.casefold()}"
+                found = [path for path in found if own in f"/{path.casefold()}"] or found
         folders = {os.path.dirname(path) for path in found}
         if len(folders) > 1:
             raise InputError(
-                f"{files.folder}: the audio {name!r} of {origin} may be {found[0]} or {found[1]}; "
-                "open the JSON files one by one, each with its audio folder"
+                f"{files.folder}: the audio {name!r} of {item.where} may be {found[0]} or "
+                f"{found[1]}; open the JSON files one by one, each with its audio folder"
             )
         if found:
+            _claim(files, found[0], item, name, claims)
             return files.absolute(found[0])
     return None
 
 
+def _claim(
+    files: AudioFiles, path: str, item: Recording, name: str, claims: dict[str, _Claim]
+) -> None:
+    """Refuse a file that two entries may mean, unless both name it by its path."""
+    other, other_name = claims.setdefault(path, (item, name))
+    one_source = (other.place, other.source) == (item.place, item.source)
+    if one_source and other_name == name:
+        return
+    for given in (name, other_name):
+        if not names_path(given, path) or not (one_source or "/" in given):
+            raise InputError(
+                f"{files.folder}: {path} may be the audio of {other.where} ({other_name!r}) or of "
+                f"{item.where} ({name!r}); put the audio of each source into a folder of its name, "
+                "or give the path of each"
+            )
+
+
 def _split(table: CaptionTable, config: WavCapsConfig) -> Mapping[str, CaptionTable]:
     """All clips in one split, or a seeded share of them in ``valid``; the counts stay together."""
-    keys = sorted(table.recordings, key=lambda key: (stable_digest("valid", config.seed, key), key))
-    number = round(config.valid_fraction * len(keys))
-    if config.valid_fraction and len(keys) > 1:
-        number = min(max(number, 1), len(keys) - 1)
+    keys: dict[str, str] = {}  # of a file: its parts stay together
+    for item in table.recordings.values():
+        file = _file_of(item)
+        keys[file] = min(keys.get(file, item.key), item.key)
+    order = sorted(
+        keys, key=lambda file: (stable_digest("valid", config.seed, keys[file]), keys[file])
+    )
+    number = round(config.valid_fraction * len(order))
+    if config.valid_fraction and len(order) > 1:
+        number = min(max(number, 1), len(order) - 1)
     if not number:
         return {config.split: table}
-    chosen = set(keys[:number])
-    valid = {key: item for key, item in table.recordings.items() if key in chosen}
-    for key in chosen:
-        del table.recordings[key]
+    chosen = set(order[:number])
+    valid = {k: item for k, item in table.recordings.items() if _file_of(item) in chosen}
+    for identity in valid:
+        del table.recordings[identity]
     return {config.split: table, "valid": CaptionTable(valid)}
+
+
+def _file_of(item: Recording) -> str:
+    return item.identity.removesuffix(fragment(item.segment))

@@ -12,12 +12,13 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atr_moco_plugin.data.captions import split_name
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
 from atr_moco_plugin.data.files import describe
+from atr_moco_plugin.data.joining import Found, check_shared, with_marks
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.shards import Shard, read_shard
 from atr_moco_plugin.data.text_files import parse_json
@@ -38,6 +39,7 @@ class WebdatasetConfig:
         strict: make everything an error that is otherwise left out, counted and named in a warning:
             truncated shards, clips without audio or text, another number of clips than
             ``sizes.json`` says.
+        allow_shared_audio: let a recording be in two splits, and count such clips.
         cache: keep decoded audio in memory.
     """
 
@@ -45,6 +47,7 @@ class WebdatasetConfig:
     name: str = "webdataset"
     split: str = "train"
     strict: bool = False
+    allow_shared_audio: bool = False
     cache: bool = False
 
 
@@ -57,7 +60,8 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
 
     Raises:
         FileNotFoundError: if ``root`` has no shards.
-        ValueError: if no clip can be used, or under ``strict`` if one cannot.
+        ValueError: if no clip can be used, under ``strict`` if one cannot, or if a recording is in
+            two splits.
     """
     root = need_root(config.root, "A webdataset")
     splits: dict[str, list[Clip]] = {}
@@ -86,6 +90,16 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
         )
     if problems:
         _report(config.name, root, problems, error=config.strict or not splits)
+    shared, same = check_shared(
+        config.name,
+        with_marks([Found(split, clip.source) for split in splits for clip in splits[split]]),
+        allow=config.allow_shared_audio,
+        contents=True,
+    )
+    for split in splits:
+        counts[split] = replace(
+            counts[split], shared_audio=shared[split], same_audio=same[split]
+        )
     return AudioTextDataset(
         config.name,
         splits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ SECONDS = 0.3
 
 def _write_audio(path: Path, seconds: float = SECONDS, rate: int = 16_000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    wave = np.random.default_rng(len(path.name)).uniform(-0.1, 0.1, round(seconds * rate))
+    wave = np.random.default_rng(zlib.crc32(str(path).encode())).uniform(-0.1, 0.1, round(seconds * rate))
     soundfile.write(path, wave, rate)
     return path
 

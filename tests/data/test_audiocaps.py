@@ -263,13 +263,73 @@ def test_a_video_in_two_splits_is_named(tmp_path: Path, build: Callable[..., Non
         open_audiocaps(AudioCapsConfig(tmp_path))
 
 
-def test_two_segments_of_a_video_are_refused(
-    tmp_path: Path, write_table: Callable[..., Path]
+TWO_STARTS = [
+    ("1", "-9bnicOVtvk", "30", "A dog"),
+    ("2", "-9bnicOVtvk", "50", "Rain"),
+    ("3", "-9bnicOVtvk", "30.0", "A bark"),
+]
+
+
+@pytest.mark.parametrize("naming", ["start", "start as a float", "milliseconds", "row"])
+def test_two_starts_in_a_video_are_two_clips(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path], naming: str
 ) -> None:
-    rows = [("1", "-9bnicOVtvk", "30", "A dog"), ("2", "-9bnicOVtvk", "50", "Rain")]
-    write_table(tmp_path / "test.csv", LONG, rows)
-    with pytest.raises(ValueError, match="'-9bnicOVtvk' has segments from 30.0 s and from 50.0 s"):
-        read_audiocaps_captions(tmp_path)
+    write_table(tmp_path / "test.csv", LONG, TWO_STARTS)
+    for row in TWO_STARTS[:2]:
+        write_audio(tmp_path / "test" / NAMINGS[naming](row))
+    data = open_audiocaps(AudioCapsConfig(tmp_path, strict=True))
+    assert captions(data, "test") == {
+        "-9bnicOVtvk_30": ("A dog", "A bark"),
+        "-9bnicOVtvk_50": ("Rain",),
+    }
+    assert [Path(clip.source).name for clip in data.clips("test")] == [
+        NAMINGS[naming](row) for row in TWO_STARTS[:2]
+    ]
+
+
+def test_two_starts_whose_files_cannot_be_told_apart_are_refused(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    write_table(tmp_path / "test.csv", LONG, TWO_STARTS)
+    write_audio(tmp_path / "test" / "Y-9bnicOVtvk.wav")
+    with pytest.raises(ValueError, match="row 1: a file 'test/Y-9bnicOVtvk.wav' is there, which"):
+        open_audiocaps(AudioCapsConfig(tmp_path))
+    write_table(tmp_path / "test.csv", LONG, [TWO_STARTS[0], ("2", "-9bnicOVtvk", "", "Rain")])
+    with pytest.raises(ValueError, match="rows 1 and 2 are of video '-9bnicOVtvk', and only one"):
+        open_audiocaps(AudioCapsConfig(tmp_path))
+
+
+def test_five_copies_of_a_clip_are_one_whatever_they_are_called(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    first = write_audio(tmp_path / "wav" / "one.wav").read_bytes()
+    rows = []
+    for number, name in enumerate(["one", "two", "three", "four", "five"]):
+        (tmp_path / "wav" / f"{name}.wav").write_bytes(first)
+        rows.append((f"{name}.wav", "-9bnicOVtvk", "30", f"Caption {number}"))
+    write_table(tmp_path / "test.csv", ("file_name", *LONG[1:]), rows)
+    data = open_audiocaps(AudioCapsConfig(tmp_path, strict=True))
+    assert captions(data, "test") == {"-9bnicOVtvk": tuple(row[3] for row in rows)}
+
+
+def test_equal_names_in_two_folders_are_two_clips(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    for folder in ("dogs", "cats"):
+        for name in ("001.wav", "recording01.wav"):
+            write_audio(tmp_path / folder / name)
+    names = [f"{folder}/{name}" for folder in ("dogs", "cats") for name in ("001.wav",)]
+    names += ["dogs/recording01.wav", "cats/recording01.wav"]
+    rows = [(name, f"Sound of {name}") for name in names]
+    write_table(tmp_path / "train.csv", ("file_name", "caption"), rows)
+    data = open_audiocaps(AudioCapsConfig(tmp_path, strict=True))
+    assert {clip.key: clip.captions for clip in data.clips("train")} == {
+        name[:-4]: (text,) for name, text in rows
+    }
+    assert [clip.source for clip in data.clips("train")] == [str(tmp_path / n) for n in names]
+    write_table(tmp_path / "train.csv", ("file_name", "caption"), [("001.wav", "Which?")])
+    with pytest.raises(ValueError, match="'001.wav' may be cats/001.wav or dogs/001.wav; give its"):
+        open_audiocaps(AudioCapsConfig(tmp_path))
 
 
 def test_a_wrong_root_says_what_was_looked_for_and_found(
@@ -313,7 +373,7 @@ def test_the_real_captions() -> None:
     }
     assert lengths == {"train": {1}, "valid": {5}, "test": {5}}
     assert not any(table.repeated or table.empty or table.bare for table in tables.values())
-    keys = [set(table.recordings) for table in tables.values()]
+    keys = [{item.key for item in table.recordings.values()} for table in tables.values()]
     assert len(set.union(*keys)) == sum(map(len, keys))
     starts = {key[0] for key in keys[0]}
     assert {"-", "_"} <= starts and all(len(key) == 11 for part in keys for key in part)
@@ -352,7 +412,7 @@ def test_real_rows_with_audio_in_small(tmp_path: Path, write_audio: Callable[...
     kept = total = 0
     for split, table in read_audiocaps_captions(tmp_path).items():
         total += len(table.recordings)
-        for number, key in enumerate(table.recordings):
+        for number, key in enumerate(item.key for item in table.recordings.values()):
             if number % 3:
                 folder = "val" if split == "valid" else split
                 write_audio(tmp_path / folder / f"Y{key}.wav")

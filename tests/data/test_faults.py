@@ -283,7 +283,8 @@ def test_half_of_a_surrogate_pair_is_replaced_and_depth_is_bounded() -> None:
 def test_paths_of_a_manifest_are_the_users_own(
     tmp_path: Path, write_audio: Callable[..., Path]
 ) -> None:
-    elsewhere = write_audio(tmp_path / "elsewhere" / "b.wav")
+    elsewhere = write_audio(tmp_path / "elsewhere" / "c.wav")
+    write_audio(tmp_path / "elsewhere" / "b.wav")
     (tmp_path / "here").mkdir()
     data = manifest(tmp_path / "here", ["../elsewhere/b.wav", str(elsewhere)])
     assert [clip.key for clip in data.clips("train")] == ["../elsewhere/b.wav", str(elsewhere)]
@@ -292,12 +293,12 @@ def test_paths_of_a_manifest_are_the_users_own(
 
 
 def test_opening_a_shard_writes_nothing(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
-    audio = write_audio(tmp_path / "a.flac").read_bytes()
+    audio, other = (write_audio(tmp_path / f"{name}.flac").read_bytes() for name in "ab")
     (tmp_path / "in" / "shards").mkdir(parents=True)
     with tarfile.open(tmp_path / "in" / "shards" / "0.tar", "w") as archive:
         for name, content in (
             ("../../out.flac", audio), ("../../out.json", b'{"text": "x"}'),
-            (str(tmp_path / "abs.flac"), audio), (str(tmp_path / "abs.json"), b'{"text": "y"}'),
+            (str(tmp_path / "abs.flac"), other), (str(tmp_path / "abs.json"), b'{"text": "y"}'),
         ):  # fmt: skip
             member = tarfile.TarInfo(name)
             member.size = len(content)

@@ -64,9 +64,12 @@ def test_find_takes_the_split_then_no_split_then_others(tmp_path: Path) -> None:
 def test_find_by_name_stem_and_path(tmp_path: Path) -> None:
     touch(tmp_path, "one/a.flac", "one/a.wav", "two/a.wav", "two/b.c.ogg", "two/notes.txt")
     files = audio(tmp_path)
-    assert files.find(["a"], "train", elsewhere=False) == "one/a.wav"
+    assert files.find(["a"], "train", elsewhere=False, copies=True) == "one/a.wav"
     assert files.find(["two/a.wav"], "train", elsewhere=False) == "two/a.wav"
-    assert files.find(["three/a.wav"], "train", elsewhere=False) == "one/a.wav"
+    assert files.find(["three/a.wav"], "train", elsewhere=False, copies=True) == "one/a.wav"
+    for name in ("a", "three/a.wav"):
+        with pytest.raises(ValueError, match=f"{name!r} may be one/a.wav or two/a.wav; give its"):
+            files.find([name], "train", elsewhere=False)
     assert files.find(["b.c"], "train", elsewhere=False) == "two/b.c.ogg"
     assert files.find(["b.c.m4a"], "train", elsewhere=False) == "two/b.c.ogg"
     assert files.find(["b"], "train", elsewhere=False) is None

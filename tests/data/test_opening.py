@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from atr_moco_plugin.data.audio import MIN_SECONDS, read_audio
-from atr_moco_plugin.data.captions import CaptionTable
+from atr_moco_plugin.data.captions import CaptionTable, Recording
 from atr_moco_plugin.data.opening import Policy, assemble, read_headers
 
 LENIENT = Policy(strict=False, check_audio=True, cache=False)
@@ -18,7 +18,7 @@ LENIENT = Policy(strict=False, check_audio=True, cache=False)
 def table(*keys: str) -> CaptionTable:
     made = CaptionTable()
     for key in keys:
-        made.add(key, ["a dog"], [key], {"key": key})
+        made.add(Recording(key, ("a dog",), (key,)), {"key": key})
     return made.finish()
 
 

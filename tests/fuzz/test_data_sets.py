@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 
 from atr_moco_plugin.data.audio import read_audio
 from atr_moco_plugin.data.cache import read_entry
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.duplicates import same_file
 from atr_moco_plugin.data.opening import read_headers
 from atr_moco_plugin.data.registry import DATASETS
+from atr_moco_plugin.data.source import Segment
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 FUZZ = settings.get_profile("fuzz")
@@ -29,8 +32,13 @@ FUZZ = settings.get_profile("fuzz")
 COLUMNS = [
     "file_name", "audio", "wav", "youtube_id", "caption", "captions", "caption_1", "caption_2",
     "text", "id", "clip_id", "split", "start_time", "audiocap_id", "", "x",
+    "start", "end", "onset", "offset", "duration", "source",
 ]  # fmt: skip
-AUDIO = ["a.wav", "b.flac", "sub/c.wav", "abcdefghijk", "broken.wav", "gone.wav"]
+AUDIO = [
+    "a.wav", "b.flac", "sub/c.wav", "abcdefghijk", "broken.wav", "gone.wav",
+    "./a.wav", "sub/../a.wav", "c.wav", "link.wav", "copy.wav", "abcdefghijk_30.wav",
+]  # fmt: skip
+SECONDS = ["0", "0.05", "0.2", "0.25", "30", "1e300", "0:30", ""]
 PATHS = ["../a.wav", "/dev/zero", ".", "..", "/", "x" * 300 + ".wav", "a/" * 3_000, ""]
 CAPTIONS = ["a dog barks", "rain", "ÄÖ", "…", "", "['a dog' 'a cat']", '["x", "y"]', "[" * 3_000]
 SPLITS = ["train", "val", "test", "evaluation", "other", ""]
@@ -73,7 +81,9 @@ VALUES = {
     "caption": often(CAPTIONS), "captions": often(CAPTIONS), "text": often(CAPTIONS),
     "start_time": often(["0", "30", "1.5"]), "fold": often(["1", "4"]),
     "filename": often(AUDIO), "category": often(["dog", "rain"]), "src_file": often(["1", "2"]),
-    "bench_split": often(["train", "test"]),
+    "bench_split": often(["train", "test"]), "clip_id": often(["1", "2", ""]),
+    "id": often(["1", "2", ""]), "source": often(["sub", "other", ""]),
+    **{name: often(SECONDS) for name in ("start", "end", "onset", "offset", "duration")},
 }  # fmt: skip
 
 
@@ -124,7 +134,12 @@ json_row = mostly(
             "audio": mostly(st.sampled_from(AUDIO), json_value),
             "captions": st.one_of(often(CAPTIONS), st.lists(often(CAPTIONS)), json_value),
         },
-        optional={"split": often(SPLITS), "youtube_id": json_value, "start_time": json_value},
+        optional={
+            "split": often(SPLITS), "youtube_id": json_value, "start_time": json_value,
+            "start": mostly(st.sampled_from([0, 0.05, "0"]), json_value),
+            "end": mostly(st.sampled_from([0.2, "0.25", 9]), json_value),
+            "clip_id": often(["1", "2"]), "source": often(["sub", "other"]),
+        },
     ),
     json_value,
 )
@@ -143,12 +158,26 @@ def as_json(value: Any) -> bytes:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A little audio under the names that the cases use."""
     root = tmp_path_factory.mktemp("fuzz")
-    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 4_000)
     (root / "sub").mkdir()
-    for name in ("a.wav", "b.flac", "sub/c.wav", "Yabcdefghijk.wav"):
+    for seed, name in enumerate(("a.wav", "b.flac", "sub/c.wav", "Yabcdefghijk.wav")):
+        wave = np.random.default_rng(seed).uniform(-0.1, 0.1, 4_000)
         soundfile.write(root / name, wave, 16_000)
+    (root / "link.wav").symlink_to("a.wav")
+    (root / "copy.wav").write_bytes((root / "a.wav").read_bytes())
     (root / "broken.wav").write_bytes(b"RIFF....")
     return root
+
+
+def no_audio_twice(dataset: AudioTextDataset) -> None:
+    """No piece of audio is two clips, and no file is in two splits."""
+    found: set[object] = set()
+    splits: dict[object, str] = {}
+    for split, clips in dataset.splits.items():
+        for source in (clip.source for clip in clips):
+            file = same_file(source)
+            part = (source.start, source.end) if isinstance(source, Segment) else None
+            assert (file, part) not in found and splits.setdefault(file, split) == split
+            found.add((file, part))
 
 
 def opens(attempt: Callable[..., Any], family: str, root: Path, **options: Any) -> None:
@@ -161,6 +190,7 @@ def opens(attempt: Callable[..., Any], family: str, root: Path, **options: Any) 
             dataset = opener(config_class(root=root, **options))
         dataset.summary()
         dataset.fingerprint()
+        no_audio_twice(dataset)
         for split in dataset.splits:
             dataset.relevance(split)
             for clip in dataset.clips(split):
