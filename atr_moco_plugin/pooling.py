@@ -78,6 +78,10 @@ class ClsPooling(nn.Module):
         """Draw the token anew, in place; the layers have a ``reset_parameters`` of their own."""
         nn.init.normal_(self.token, std=0.02)
 
+    def no_weight_decay(self) -> set[str]:
+        """The token stands for no input and is added like a bias."""
+        return {"token"}
+
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """``[B, T, width]``, ``[B, T]`` -> ``[B, width]``."""
         b = states.size(0)

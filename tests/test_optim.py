@@ -3,7 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from linear import LinearModel
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.optim import parameter_groups
 
 
@@ -77,3 +81,108 @@ def test_an_optimizer_takes_the_groups(criterion) -> None:
 def test_what_does_not_fit_is_refused(criterion, options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parameter_groups(criterion, 0.1, **options)
+
+
+def plain_names(criterion: nn.Module) -> set[str]:
+    """Names of the parameters without weight decay."""
+    names = {id(p): name for name, p in criterion.named_parameters()}
+    groups = parameter_groups(criterion, 0.1)
+    return {names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]}
+
+
+@pytest.mark.parametrize("pooling", ["cls", "attention"])
+def test_what_the_documentation_says_is_not_decayed(tiny_model, pooling: str) -> None:
+    criterion = MocoAtcAtm(tiny_model(audio_pooling=pooling), MocoAtcAtmConfig(queue_size=4))
+    plain = plain_names(criterion)
+    audio, text = "model.audio.encoder.", "model.text.encoder."
+    expected = {
+        "temperature",
+        audio + "encoder.pos_conv.0.parametrizations.weight.original0",
+        audio + "encoder.relative_attention_bias.weight",
+        audio + "encoder.layers.1.self_attn.grep_a",
+        audio + "layer_norm.weight",
+        text + "embeddings.token_type.weight",
+        text + "layers.0.ffn_in.bias",
+        *(["model.audio.pooling.token"] if pooling == "cls" else []),
+    }
+    assert expected <= plain
+    weights = {name for name, p in criterion.named_parameters() if p.requires_grad} - plain
+    assert audio + "encoder.pos_conv.0.parametrizations.weight.original1" in weights
+    assert text + "embeddings.word.weight" in weights
+    assert not any(x in name for name in weights for x in ("norm", "bias", "grep_a", "token_type"))
+
+
+class Published(nn.Module):
+    """An encoder of another package, with blocks in the place of layers."""
+
+    def __init__(self, publishes: bool) -> None:
+        super().__init__()
+        self.stem = nn.Linear(6, 6)
+        self.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 6))
+        self.map_norm = nn.LayerNorm([3, 6])
+        self.conv = weight_norm(nn.Conv1d(6, 6, 3), dim=0)
+        self.shift = nn.Module()
+        self.shift.bias = nn.Parameter(torch.zeros(1, 6, 1))
+        if publishes:
+            self.layers = self.blocks
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "dist_token"}  # the latter is of another configuration, as in timm
+
+
+def with_encoders(publishes: bool) -> Atc:
+    model = LinearModel()
+    model.audio.encoder, model.text.encoder = Published(publishes), Published(publishes)
+    return Atc(model, AtcConfig())
+
+
+def test_an_encoder_of_another_package_names_its_own() -> None:
+    plain = {x for x in plain_names(with_encoders(True)) if x.startswith("model.audio.encoder.")}
+    own = {name.removeprefix("model.audio.encoder.") for name in plain}
+    assert own == {
+        "stem.bias", "blocks.0.bias", "blocks.1.bias", "cls_token", "map_norm.weight", "map_norm.bias",
+        "conv.bias", "conv.parametrizations.weight.original0", "shift.bias",
+    }  # fmt: skip
+
+
+def test_layers_of_any_name_are_published_in_order() -> None:
+    found = rates(with_encoders(True), lr=1.0, layer_decay=0.5)
+    for part in ("audio", "text"):
+        encoder = f"model.{part}.encoder."
+        assert found[encoder + "blocks.1.weight"] == 0.5
+        assert found[encoder + "blocks.0.weight"] == 0.25
+        assert found[encoder + "stem.weight"] == found[encoder + "cls_token"] == 0.125
+    assert found["model.audio.projection.weight"] == found["model.head.weight"] == 1.0
+
+
+@pytest.mark.parametrize("layers", [None, 2, [], nn.ModuleList([nn.Linear(6, 6)])])
+def test_an_encoder_that_does_not_publish_its_layers_is_refused(layers: object) -> None:
+    criterion = with_encoders(False)
+    if layers is not None:
+        criterion.model.audio.encoder.__dict__["layers"] = layers
+    message = "`layer_decay` is 0.5, but the audio encoder, Published, does not say which its layers"
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(criterion, 0.1, lr=1.0, layer_decay=0.5)
+    assert set(rates(criterion, lr=1.0).values()) == {1.0}
+    # A frozen encoder has no rate to cut.
+    criterion.model.audio.requires_grad_(False)
+    with pytest.raises(ValueError, match="the text encoder, Published"):
+        parameter_groups(criterion, 0.1, lr=1.0, layer_decay=0.5)
+    criterion.model.text.requires_grad_(False)
+    assert set(rates(criterion, lr=1.0, layer_decay=0.5).values()) == {1.0}
+
+
+@pytest.mark.parametrize("options", [{"audio_lr": 0.5}, {"layer_decay": 0.5}])
+def test_options_for_an_encoder_that_is_not_there_are_refused(options: dict[str, float]) -> None:
+    criterion = Atc(LinearModel(), AtcConfig())
+    del criterion.model.audio.encoder
+    with pytest.raises(ValueError, match="the audio tower, LinearTower, has no `encoder`"):
+        parameter_groups(criterion, 0.1, lr=1.0, **options)
+
+
+def test_a_heads_own_layers_have_no_rate_of_the_text_encoder() -> None:
+    criterion = Atc(LinearModel(), AtcConfig())
+    criterion.model.head = nn.Module()
+    criterion.model.head.layers = nn.Sequential(nn.Linear(10, 2))  # as in docs/plugins.md
+    assert rates(criterion, lr=1.0, text_lr=0.5)["model.head.layers.0.weight"] == 1.0

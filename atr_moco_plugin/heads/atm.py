@@ -99,6 +99,12 @@ class AtmHead(nn.Module):
         init_bert_weights(self.crosses, text_encoder.config.initializer_range)
         init_bert_weights(self.classifier, text_encoder.config.initializer_range)
 
+    @property
+    def text_layers(self) -> nn.ModuleList | None:
+        """The layers taken out of the text encoder, from lower to upper; None with ``blip``. They are
+        pretrained and have the text encoder's learning rate."""
+        return self.layers
+
     def forward(
         self,
         text_encoder: BertEncoder,

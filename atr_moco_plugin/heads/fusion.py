@@ -88,8 +88,6 @@ class FusionHead(nn.Module):
             hidden_dropout_prob=self.config.dropout,
             attention_probs_dropout_prob=self.config.dropout,
         )
-        # Not `layers`: that is what a head has taken out of a pretrained text encoder, with the
-        # learning rate of that (`atr_moco_plugin.optim`).
         self.blocks = nn.ModuleList(BertLayer(layer) for _ in range(self.config.layers))
         self.crosses = nn.ModuleList(
             CrossAttention(layer, audio_width) for _ in range(self.config.layers)

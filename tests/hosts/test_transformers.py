@@ -58,6 +58,7 @@ from atr_moco_plugin.hosts.transformers import (
     last_checkpoint,
 )
 from atr_moco_plugin.hosts.transformers.safety import last_good
+from atr_moco_plugin.optim import parameter_groups
 from atr_moco_plugin.tokenizer import train_wordpiece
 
 
@@ -632,3 +633,15 @@ if __name__ == "__main__":
         torch.save(found, folder / f"{torch.distributed.get_rank()}.pt")
     else:
         ddp_run(folder)
+
+
+def test_layers_of_transformers_models_are_found_for_layer_decay() -> None:
+    model = ClapTrainerModel(make_clap(), "atc")
+    names = {id(p): name for name, p in model.criterion.named_parameters()}
+    groups = parameter_groups(model.criterion, 0.1, lr=1.0, layer_decay=0.5)
+    found = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    text = {rate for name, rate in found.items() if "text.encoder.encoder.layer.0." in name}
+    stages = {rate for name, rate in found.items() if "audio_encoder.layers.1." in name}
+    assert len(text) == len(stages) == 1
+    assert found["model.text.encoder.embeddings.word_embeddings.weight"] < min(text) <= 0.5
+    assert found["model.audio.projection.linear1.weight"] == 1.0

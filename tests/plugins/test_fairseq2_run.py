@@ -124,6 +124,10 @@ def test_an_encoder_of_another_rate_trains_and_is_evaluated(
         (ACME_MODEL.replace("width: 24", "widht: 24"), "Did you mean `width`?"),
         (ACME_MODEL.replace("width: 24", "width: 0"), "`width` is 0, expected 1 or more"),
         (
+            f"{ACME_MODEL}optimizer: {{config: {{layer_decay: 0.5}}}}\n",
+            "`layer_decay` is 0.5, but the audio encoder, Cnn, does not say which its layers are",
+        ),
+        (
             ACME_MODEL.replace("width: 24", "sample_rate: 10"),
             "`sample_rate` is 10, expected a multiple of 200",
         ),

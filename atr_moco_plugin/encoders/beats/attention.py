@@ -35,6 +35,11 @@ class GatedSelfAttention(nn.Module):
         if self.gated:
             nn.init.ones_(self.grep_a)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that :func:`~atr_moco_plugin.optim.parameter_groups` leaves out of
+        weight decay."""
+        return {"grep_a"}
+
     def forward(self, x: Tensor, bias: Tensor | None, key_bias: Tensor | None) -> Tensor:
         """Attend over all keys.
 

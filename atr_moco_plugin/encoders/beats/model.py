@@ -87,6 +87,11 @@ class BeatsEncoder(nn.Module):
         if config.finetuned_model:
             self.predictor = nn.Linear(self.width, config.predictor_class).requires_grad_(False)
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer's layers, from input to output."""
+        return self.encoder.layers
+
     @classmethod
     def from_config(cls, config: BeatsConfig) -> BeatsEncoder:
         """Load ``config.checkpoint``, or initialise at random where it is ``None``.

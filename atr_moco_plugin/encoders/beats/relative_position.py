@@ -27,6 +27,10 @@ class RelativePositionBias(nn.Module):
         """Draw the biases anew, in place."""
         nn.init.normal_(self.weight, std=0.02)
 
+    def no_weight_decay(self) -> set[str]:
+        """All of it are biases."""
+        return {"weight"}
+
     def forward(self, tokens: int) -> Tensor:
         """Bias of every query for every key: ``[heads, tokens, tokens]``."""
         device = self.weight.device

@@ -177,6 +177,10 @@ class BertEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    def no_weight_decay(self) -> set[str]:
+        """The token type is a bias of every token."""
+        return {"token_type.weight"}
+
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed ``input_ids`` ``[B, L]`` int64 as ``[B, L, width]`` float."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)

@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
 from atr_moco_plugin.hosts.fairseq2.compat import data_parallel_model
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.optim import parameter_groups
 
 OPTIMIZER = "retrieval_adamw"
@@ -20,7 +21,8 @@ OPTIMIZER = "retrieval_adamw"
 
 @dataclass(kw_only=True)
 class RetrievalAdamWConfig(Validatable):
-    """AdamW; the temperature, biases and normalisation weights are not weight-decayed."""
+    """AdamW; the temperature, biases, weights of norms and what the model's parts name in
+    ``no_weight_decay()`` are not weight-decayed."""
 
     lr: float = 2e-5
     """Learning rate of everything without one of its own."""
@@ -36,7 +38,8 @@ class RetrievalAdamWConfig(Validatable):
     """Learning rate of the temperature; None takes ``lr``."""
 
     layer_decay: float = 1.0
-    """Factor on the rate from each layer of an encoder to the one below; 1 is the same for all."""
+    """Factor on the rate from each layer of an encoder to the one below; 1 is the same for all. Other
+    values are refused where an encoder does not publish its ``layers``."""
 
     weight_decay: float = 0.05
     """Of weight matrices, embeddings and kernels."""
@@ -65,16 +68,17 @@ class RetrievalAdamWConfig(Validatable):
 def create_optimizer(resolver: DependencyResolver, config: RetrievalAdamWConfig) -> Optimizer:
     """Make the optimizer of the model that is trained."""
     model = data_parallel_model(RecipeContext(resolver))
-    groups = parameter_groups(
-        # DDP's wrapper would put a prefix before every name.
-        getattr(model, "module", model),
-        config.weight_decay,
-        lr=config.lr,
-        audio_lr=config.audio_lr,
-        text_lr=config.text_lr,
-        temperature_lr=config.temperature_lr,
-        layer_decay=config.layer_decay,
-    )
+    with one_line_errors():
+        groups = parameter_groups(
+            # DDP's wrapper would put a prefix before every name.
+            getattr(model, "module", model),
+            config.weight_decay,
+            lr=config.lr,
+            audio_lr=config.audio_lr,
+            text_lr=config.text_lr,
+            temperature_lr=config.temperature_lr,
+            layer_decay=config.layer_decay,
+        )
     for group in groups:
         log.info(
             "Optimizer parameter group: {:,} parameters, lr {:.3g}, weight decay {:.3g}",

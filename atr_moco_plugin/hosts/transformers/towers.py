@@ -17,8 +17,28 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import unit_norm
 from atr_moco_plugin.model import RetrievalModel
 
+_LAYERS = ("layer", "layers")
 
-class ClapAudioTower(nn.Module):
+
+class _ModelTower(nn.Module):
+    """A tower around a model of transformers, as its ``encoder``."""
+
+    encoder: nn.Module
+
+    @property
+    def layers(self) -> nn.ModuleList | None:
+        """The encoder's layers, from input to output (stages, of a Swin transformer), for
+        ``layer_decay``: its only list called ``layer`` or ``layers`` that is in no other one. None
+        where there is none or several, as in T5."""
+        found: dict[str, nn.ModuleList] = {}
+        for name, module in self.encoder.named_modules():
+            listed = isinstance(module, nn.ModuleList) and name.split(".")[-1] in _LAYERS
+            if listed and not any(name.startswith(f"{outer}.") for outer in found):
+                found[name] = module
+        return next(iter(found.values())) if len(found) == 1 else None
+
+
+class ClapAudioTower(_ModelTower):
     """The audio half of a ``ClapModel``; its modules are used, not copied.
 
     Args:
@@ -54,7 +74,7 @@ class ClapAudioTower(nn.Module):
         return unit_norm(self.projection(output.pooler_output)), tokens
 
 
-class ClapTextTower(nn.Module):
+class ClapTextTower(_ModelTower):
     """The text half of a ``ClapModel``; its modules are used, not copied.
 
     Args:
@@ -74,7 +94,7 @@ class ClapTextTower(nn.Module):
         return unit_norm(self.projection(output.pooler_output)), tokens
 
 
-class AudioModelTower(nn.Module):
+class AudioModelTower(_ModelTower):
     """Any audio model of transformers that returns ``last_hidden_state``, mean-pooled.
 
     All clips of a batch must fill their features, as they do in spectrogram models whose feature
@@ -98,7 +118,7 @@ class AudioModelTower(nn.Module):
         return unit_norm(self.projection(tokens.states.mean(dim=1))), tokens
 
 
-class TextModelTower(nn.Module):
+class TextModelTower(_ModelTower):
     """Any text model of transformers that returns ``last_hidden_state``, by its first token.
 
     Args:
