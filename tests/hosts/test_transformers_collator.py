@@ -206,7 +206,8 @@ def test_what_is_no_example_is_refused() -> None:
 def test_examples_of_any_form_give_one_batch() -> None:
     collator = make_collator()
     expected = collator([make_example()])["input_features"]
-    for audio in ({"array": SECOND, "sampling_rate": RATE}, SECOND[None], decoder(SECOND[None], RATE)):
+    mapping = {"array": SECOND, "sampling_rate": RATE}
+    for audio in (mapping, SECOND[None], decoder(SECOND[None], RATE)):
         batch = collator([make_example(audio=audio, clip_id=torch.tensor(1), sampling_rate=RATE)])
         assert torch.equal(batch["input_features"], expected)
 
@@ -222,7 +223,7 @@ def test_a_bad_clip_is_left_out_counted_and_named_once(training: bool) -> None:
         assert batch["skipped_clip_id"].tolist() == [9]
         assert batch["clip_id"].tolist() == ([1, 3] if training else [1, -100, 3])
         assert batch["input_features"].isfinite().all()
-    with pytest.raises(InputError, match="No clip of a batch of 1 can be used, the first, 'broken.wav', bec.*NaN"):
+    with pytest.raises(InputError, match="of 1 can be used, the first, 'broken.wav', bec.*NaN"):
         collator([bad])
     whole = collator([make_example(), make_example(clip_id=3)])
     assert "skipped_clip_id" not in whole
@@ -252,7 +253,8 @@ def test_a_run_goes_on_without_bad_clips_and_names_them(tmp_path: Path, workers:
     with pytest.warns(UserWarning) as caught:
         trainer.train()
     told = [str(warning.message) for warning in caught]
-    assert sum("1 clips could not be used" in text and "'train-00002'" in text for text in told) == 1
+    ends = [text for text in told if "1 clips could not be used" in text]
+    assert len(ends) == 1 and "'train-00002'" in ends[0]
     if not workers:  # else they go to standard error
         assert sum("'train-00002' is left out" in text for text in told) == 1
     scores = [entry for entry in trainer.state.log_history if "eval_r_sum" in entry]

@@ -84,7 +84,8 @@ def test_windows_cover_a_clip_and_their_embeddings_are_averaged() -> None:
     short, long = make_example(0.5, 1), make_example(2.5, 2)
     audio = long["audio"]
     parts = [audio[:RATE], audio[6_000 : 6_000 + RATE], audio[-RATE:]]
-    single = make_collator()([short, *({**long, "audio": x, "clip_id": i} for i, x in enumerate(parts))])
+    cut = [{**long, "audio": part, "clip_id": row} for row, part in enumerate(parts)]
+    single = make_collator()([short, *cut])
     embeddings = model(**single)["audio_embeds"]
     batch = make_collator(eval_windows=4)([short, long])
     assert batch["windows"].tolist() == [1, 3]
@@ -196,7 +197,8 @@ def test_training_crops_at_random_with_the_same_collator(tmp_path: Path) -> None
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["random_crop"].all() and batch["caption_id"].shape == (4,)
     assert "random_crop" not in next(iter(trainer.get_eval_dataloader()))
-    assert "random_crop" not in next(iter(trainer.get_test_dataloader(trainer.train_dataset)))
+    test = trainer.get_test_dataloader(test_dataset=trainer.train_dataset)
+    assert "random_crop" not in next(iter(test)) and len(test.dataset) == 6  # clips
     assert trainer.data_collator([trainer.train_dataset[0]]).keys() == {
         "input_features", "is_longer", "input_ids", "attention_mask", "clip_id", "caption_id",
     }  # fmt: skip

@@ -102,8 +102,8 @@ class MocoCallback(TrainerCallback):
         check_trainer(self._trainer)
         if self._trainer.model is not self._model:
             raise InputError(
-                "Trainer has another model than when MocoCallback was made, and its momentum copies "
-                "would not move: make a new MocoCallback after the model."
+                "Trainer has another model than when MocoCallback was made, and its momentum "
+                "copies would not move: make a new MocoCallback after the model."
             )
         self._model.skipped[True].clear()
         if self._guard is not None:

@@ -139,8 +139,8 @@ class ClapCollator:
         bad = [item for item in items if item.problem]
         if len(bad) == len(items):
             raise InputError(
-                f"No clip of a batch of {len(items)} can be used, the first, {bad[0].name}, because "
-                f"{bad[0].problem}."
+                f"No clip of a batch of {len(items)} can be used, the first, {bad[0].name}, "
+                f"because {bad[0].problem}."
             )
         self._warn_of(items)
         if self._epoch is None:

@@ -98,8 +98,8 @@ def _captions(
     for text in texts:
         if not isinstance(text, str):
             raise InputError(
-                f"A caption of the clip {name} is {shown(text)}, of the type {type(text).__name__}, "
-                "expected a string or a list of strings: give the text and not its token ids."
+                f"A caption of the clip {name} is {shown(text)}, of the type "
+                f"{type(text).__name__}, expected a string or a list of strings: give the text and not its token ids."
             )
     if _is_list(caption_id) != listed or (listed and len(caption_id) != len(texts)):
         raise InputError(
@@ -119,8 +119,8 @@ def _id(value: Any, field: str) -> int:
     # Negative numbers mean "no item" in queues and results.
     if isinstance(value, bool | np.bool_) or not 0 <= number < 2**63:
         raise InputError(
-            f"{field} is {shown(value)}, expected an integer from 0 to 2**63 - 1: make one from a text "
-            f"with `atr_moco_plugin.ids.{field}`."
+            f"{field} is {shown(value)}, expected an integer from 0 to 2**63 - 1: make one "
+            f"from a text with `atr_moco_plugin.ids.{field}`."
         )
     return number
 

@@ -41,16 +41,17 @@ def tell_loaders(trainer: Trainer, for_training: Callable[[ClapCollator], ClapCo
 
     def evaluation(get: Loader) -> Loader:
         @wraps(get)
-        def loader(dataset: Any = None) -> DataLoader[Any]:
+        def loader(*args: Any, **kwargs: Any) -> DataLoader[Any]:
             collator, own = trainer.data_collator, trainer.eval_dataset
             drop_last = trainer.args.dataloader_drop_last
             if isinstance(collator, ClapCollator):
                 trainer.data_collator = collator.for_evaluation()
                 trainer.eval_dataset = _by_clip(own)
-                dataset = _by_clip(dataset)
+                args = tuple(_by_clip(data) for data in args)
+                kwargs = {name: _by_clip(data) for name, data in kwargs.items()}
             trainer.args.dataloader_drop_last = False
             try:
-                return get(dataset)
+                return get(*args, **kwargs)
             finally:
                 trainer.data_collator, trainer.eval_dataset = collator, own
                 trainer.args.dataloader_drop_last = drop_last

@@ -21,8 +21,8 @@ MAX_CHANNELS = 32
 """Most channels that a two-dimensional array is taken to have."""
 
 MAX_PEAK = 32.0
-"""Largest float sample taken for sound, 30 dB above full scale. Beyond lie integers that were turned
-into floats and not scaled."""
+"""Largest float sample taken for sound, 30 dB above full scale. Beyond lie integers that were
+turned into floats and not scaled."""
 
 _FULL_SCALE = {"int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 _FORMS = (
