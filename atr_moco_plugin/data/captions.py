@@ -165,11 +165,13 @@ def finish(tables: Mapping[str, CaptionTable]) -> dict[str, CaptionTable]:
     """
     items = [item for table in tables.values() for item in table.recordings.values()]
     keys = _repeated((item.key, item.identity) for item in items)
-    names = _repeated((n, item.identity) for item in items for n in item.shared_names[:1])
-    for item in items:
+    for item in items if keys else ():
         if item.key in keys and not item.given:
             item.key = item.identity
-        if item.shared_names and item.shared_names[0] in names:
+    named = [item for item in items if item.shared_names]
+    names = _repeated((item.shared_names[0], item.identity) for item in named)
+    for item in named:
+        if item.shared_names[0] in names:
             item.names = tuple(n for n in item.names if n not in item.shared_names)
         else:
             item.shared_names = ()

@@ -57,7 +57,7 @@ def look_up(sources: Iterable[Source]) -> tuple[array[int], array[int]]:
     marks, sizes = array("q"), array("q")
     previous, mark, size = "", 0, 0
     for source in sources:
-        path, offset, length = (source, 0, None) if type(source) is str else _bounds(source)
+        path, offset, length = _bounds(source)
         if path != previous:  # segments of one file mostly follow each other
             previous = path
             try:
@@ -75,9 +75,14 @@ def equal_sources(
 ) -> list[list[int]]:
     """Groups of sources with the same bytes, of at least two each, as positions in ``sources``.
 
-    Of a segment all of its file counts. ``sizes`` are those of :func:`look_up`. Files that are empty or that cannot be read are in no
+    Of a segment all of its file counts. Files that are empty or that cannot be read are in no
     group, and without ``silence`` neither are those that hold nothing but digital silence, which is
     no recording.
+
+    Args:
+        sources: the sources.
+        sizes: those of :func:`look_up`.
+        silence: whether silent files may be equal.
     """
     chosen = [at for at in repeated(sizes) if sizes[at] > 0]
     jobs = [chosen[k : k + _FILES_A_JOB] for k in range(0, len(chosen), _FILES_A_JOB)]
@@ -114,6 +119,8 @@ def repeated(values: Sequence[int]) -> list[int]:
 
 def _bounds(source: Source) -> tuple[str, int, int | None]:
     """Path, first byte, and number of bytes; ``None`` for all."""
+    if type(source) is str:
+        return source, 0, None
     if isinstance(source, FileSlice):
         return os.fspath(source.path), source.offset, source.size
     path = source.path if isinstance(source, Segment) else source

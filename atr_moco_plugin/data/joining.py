@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from atr_moco_plugin.data.captions import CaptionTable, Recording, join
 from atr_moco_plugin.data.duplicates import equal_sources, look_up, repeated, same_file
@@ -71,7 +72,7 @@ def join_recordings(
 
 def with_marks(found: list[Found]) -> list[Found]:
     """The same, each with its :attr:`~Found.mark` and :attr:`~Found.size`."""
-    for clip, mark, size in zip(found, *look_up(clip.source for clip in found), strict=True):
+    for clip, mark, size in zip(found, *look_up([clip.source for clip in found]), strict=True):
         clip.mark, clip.size = mark, size
     return found
 
@@ -173,7 +174,8 @@ def _one_recording(found: Sequence[Found], contents: bool) -> list[list[Found]]:
     merged: list[list[Found]] = []
     taken: set[int] = set()
     for equal in _equal(firsts):
-        merged.append([c for at in equal for c in (linked[at] if at < len(linked) else [firsts[at]])])
+        groups_of = (linked[at] if at < len(linked) else [firsts[at]] for at in equal)
+        merged.append(list(chain.from_iterable(groups_of)))
         taken.update(equal)
     return merged + [g for at, g in enumerate(linked) if at not in taken and len(g) > 1]
 

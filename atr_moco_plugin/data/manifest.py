@@ -26,7 +26,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.files import Listings, describe
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
-from atr_moco_plugin.data.segments import fragment, segment_of, starts_of
+from atr_moco_plugin.data.segments import fragment, names_places, segment_of, starts_of
 from atr_moco_plugin.data.tables import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
 
@@ -39,8 +39,8 @@ class ManifestConfig(Policy):
     """How to open a manifest.
 
     Attributes:
-        root: the manifest, or a folder with ``manifest.csv``, ``.tsv``, ``.jsonl`` or ``.json`` or with no
-            other table than the manifest.
+        root: the manifest, or a folder with ``manifest.csv``, ``.tsv``, ``.jsonl`` or ``.json`` or
+            with no other table than the manifest.
         audio: the folder that audio paths are relative to, if it is not the manifest's.
         name: the data set's, part of every clip id; give two different data sets two names.
         split: the split of rows that name none.
@@ -123,16 +123,18 @@ def read_manifest_captions(
 def _recording(
     row: Mapping[str, object], names: tuple[str, ...], folder: str, place: str, number: int
 ) -> Recording:
-    clip_id = _first(row, ("clip_id",))
+    columns, clip_id = tuple(row), _first(row, ("clip_id",))
     item = Recording("", tuple(row_captions(row)), names, place=place, row=number)
-    if audio_column(tuple(row)) is None:  # a video: its file is the cut already
+    if audio_column(columns) is None:  # a video: its file is the cut already
         key, item.shared_names = names[0], names[:2]
         item.identity = youtube.clip_name(key, youtube.start_of(row))
     else:
-        in_video = "youtube_id" in row
-        item.segment = None if in_video else segment_of(row, item.where)
-        item.starts = "" if item.segment else starts_of(row)
-        item.identity = key = _relative(names[0], folder) + fragment(item.segment)
+        key = _relative(names[0], folder)
+        if names_places(columns):
+            item.segment = None if "youtube_id" in row else segment_of(row, item.where)
+            item.starts = "" if item.segment else starts_of(row)
+            key += fragment(item.segment)
+        item.identity = key
     item.key = clip_id or _first(row, _ID_COLUMNS) or key
     item.given = bool(clip_id)
     return item
@@ -186,8 +188,7 @@ def _names(row: Mapping[str, object]) -> tuple[str, ...]:
 
 def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:
     for column in columns:
-        value = row.get(column)
-        if value is not None and value != "":
+        if column in row and (value := row[column]) is not None and value != "":
             return str(value).strip()
     return ""
 

@@ -15,6 +15,11 @@ _LENGTHS = ("duration", "duration_seconds", "duration_sec")
 _PLACES = frozenset({"start", "starts", "begin", "onset", "offset", "end", "stop"})
 
 
+def names_places(columns: tuple[str, ...]) -> bool:
+    """Whether a table with these columns may say of a place in a file."""
+    return bool(_roles(columns)[3])
+
+
 def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | None:
     """Start and end in seconds of the part of its file that a row is about.
 
@@ -34,8 +39,6 @@ def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | N
         ValueError: if a value is no number of seconds, or the end is not after the start.
     """
     starts, ends, lengths, _ = _roles(tuple(row))
-    if not starts or not (ends or lengths):
-        return None
     start, end = _seconds(row, starts, where), _seconds(row, ends, where)
     if start is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ Source = str | os.PathLike[str] | FileSlice | MemoryFile | Segment
 """A path, a part of a file's bytes, the content of a file, or a part of a file's time."""
 
 
-def open_source(source: Source) -> Path | io.BytesIO:
+def open_source(source: Source) -> str | io.BytesIO:
     """What an audio decoder opens: the path of a whole file, else the bytes in memory.
 
     Raises:
@@ -124,12 +125,16 @@ def open_source(source: Source) -> Path | io.BytesIO:
     elif isinstance(source, MemoryFile):
         size, opened = len(source.content), io.BytesIO(source.content)
     else:
-        opened = Path(source.path if isinstance(source, Segment) else source)
-        if not opened.is_file():
+        opened = os.fspath(source.path if isinstance(source, Segment) else source)
+        try:
+            state = os.stat(opened)
+        except (OSError, ValueError):  # not there, or no name of a file
+            state = None
+        if state is None or not stat.S_ISREG(state.st_mode):
             raise MissingFileError(
                 f"{source}: no such audio file; check the data set's root folder"
             )
-        size = opened.stat().st_size
+        size = state.st_size
     if size == 0:
         raise InputError(
             f"{source}: not readable as audio (the file is empty); fetch it again or leave it out"

@@ -16,7 +16,8 @@ SECONDS = 0.3
 
 def _write_audio(path: Path, seconds: float = SECONDS, rate: int = 16_000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    wave = np.random.default_rng(zlib.crc32(str(path).encode())).uniform(-0.1, 0.1, round(seconds * rate))
+    rng = np.random.default_rng(zlib.crc32(str(path).encode()))  # two files are two recordings
+    wave = rng.uniform(-0.1, 0.1, round(seconds * rate))
     soundfile.write(path, wave, rate)
     return path
 
@@ -32,6 +33,12 @@ def _write_table(
     with path.open("w", encoding=encoding, newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows([columns, *rows])
     return path
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of equal files are kept in no one's own folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

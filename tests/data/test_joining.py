@@ -26,11 +26,6 @@ from atr_moco_plugin.data.webdataset import WebdatasetConfig, open_webdataset
 Write = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
 def root(tmp_path: Path, write_audio: Write) -> Path:
     """Three recordings, the first under four other names, and a copy of it."""
@@ -44,7 +39,9 @@ def root(tmp_path: Path, write_audio: Write) -> Path:
     return folder
 
 
-SPELLINGS = ["./a.wav", "../audio/a.wav", "{root}/a.wav", "../link/a.wav", "soft.wav", "hard.wav", "a"]
+SPELLINGS = [
+    "./a.wav", "../audio/a.wav", "{root}/a.wav", "../link/a.wav", "soft.wav", "hard.wav", "a",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -52,7 +49,8 @@ def opened(root: Path, write_table: Write) -> Callable[..., AudioTextDataset]:
     def opened(
         columns: tuple[str, ...], *rows: tuple[str, ...], **options: Any
     ) -> AudioTextDataset:
-        path = write_table(root / "m.csv", columns, [[c.format(root=root) for c in r] for r in rows])
+        cells = [[cell.format(root=root) for cell in row] for row in rows]
+        path = write_table(root / "m.csv", columns, cells)
         return open_manifest(ManifestConfig(path, **options))
 
     return opened
@@ -108,7 +106,7 @@ def test_a_recording_that_may_be_in_two_splits_has_two_keys(opened: Callable[...
 def test_a_copy_in_another_split_is_refused_with_both_rows(opened: Callable[..., Any]) -> None:
     columns = ("file_name", "caption", "split")
     rows = [("a.wav", "one", "train"), ("copy.wav", "two", "test"), ("b.wav", "three", "test")]
-    match = r"m?: 1 recordings are in two splits: .*/a.wav \('train', row 1\) and .*/copy.wav \('test'"
+    match = r"1 recordings are in two splits: .*/a.wav \('train', row 1\) and .*/copy.wav \('test'"
     with pytest.raises(ValueError, match=match):
         opened(columns, *rows)
     assert opened(columns, *rows, allow_shared_audio=True).counts["test"].shared_audio == 1
@@ -156,7 +154,7 @@ def test_rows_of_one_clip_id_must_agree(opened: Callable[..., Any]) -> None:
     columns = ("file_name", "caption", "clip_id")
     rows = [("a.wav", "one", "7"), ("b.wav", "two", "8"), ("a.wav", "three", "7")]
     assert content(opened(columns, *rows)) == {"7": ("one", "three"), "8": ("two",)}
-    with pytest.raises(ValueError, match="row 1 and row 2 have the clip_id '7' and different audio"):
+    with pytest.raises(ValueError, match="row 1 and row 2 have the clip_id '7' and different aud"):
         opened(columns, ("a.wav", "one", "7"), ("b.wav", "two", "7"))
     for other in ("copy.wav", "soft.wav", "./a.wav"):
         data = opened(columns, ("a.wav", "one", "7"), (other, "two", "7"))
@@ -179,8 +177,9 @@ def test_segments_of_one_clip_id_are_refused(opened: Callable[..., Any]) -> None
 
 
 def test_rows_without_a_clip_id_join_their_file(opened: Callable[..., Any]) -> None:
-    for rows in ([("a.wav", "x", "7"), ("a.wav", "y", "")], [("a.wav", "y", ""), ("a.wav", "x", "7")]):
-        data = opened(("file_name", "caption", "clip_id"), *rows)
+    rows = [("a.wav", "x", "7"), ("a.wav", "y", "")]
+    for order in (rows, rows[::-1]):
+        data = opened(("file_name", "caption", "clip_id"), *order)
         assert content(data).keys() == {"7"}
 
 
@@ -188,7 +187,7 @@ def test_two_starts_in_a_video_of_a_manifest(root: Path, opened: Callable[..., A
     columns = ("youtube_id", "start_time", "caption", "id")
     rows = [("abcdefghijk", "30", "one", "1"), ("abcdefghijk", "50", "two", "2")]
     (root / "a.wav").rename(root / "Yabcdefghijk.wav")
-    with pytest.raises(ValueError, match="row 1: a file 'Yabcdefghijk' is there, which may be that"):
+    with pytest.raises(ValueError, match="row 1: a file 'Yabcdefghijk' is there, which may be"):
         opened(columns, *rows)
     (root / "Yabcdefghijk.wav").rename(root / "abcdefghijk_30.wav")
     (root / "b.wav").rename(root / "Yabcdefghijk_50.000_60.000.wav")
@@ -300,10 +299,11 @@ def test_one_file_in_two_folds_or_classes_of_esc50(tmp_path: Path, write_audio: 
     index.parent.mkdir()
     for name in ("a.wav", "b.wav", "c.wav"):
         write_audio(tmp_path / "audio" / name)
-    head, *rows = "filename,fold,category,src_file", "a.wav,4,dog,1", "b.wav,1,dog,2", "c.wav,2,rain,3"
+    head = "filename,fold,category,src_file"
+    rows = ["a.wav,4,dog,1", "b.wav,1,dog,2", "c.wav,2,rain,3"]
     index.write_text("\n".join([head, *rows, rows[0]]))
     assert len(content(open_esc50(Esc50Config(tmp_path, valid_fraction=0)))) == 3
-    for row, what in (("a.wav,1,dog,1", "fold '4' and '1'"), ("./a.wav,4,rain,1", "category 'dog'")):
+    for row, what in (("a.wav,1,dog,1", "fold '4' and '1'"), ("./a.wav,4,rain,1", "category 'd")):
         index.write_text("\n".join([head, *rows, row]))
         with pytest.raises(ValueError, match=f"rows 1 and 4 are of one file, .* have the {what}"):
             open_esc50(Esc50Config(tmp_path))
