@@ -6,7 +6,8 @@ import pickletools
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_torch(file: Path, *, mmap: bool = False, safe_globals: Iterable[Any] = 
     zipped = zipfile.is_zipfile(file)
     if zipped:
         _check_size(file)
-    with torch.serialization.safe_globals([*_of_numpy(), *safe_globals]):
+    with _allowed(safe_globals):
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipped)
         except OSError:
@@ -60,7 +61,7 @@ def read_torch(file: Path, *, mmap: bool = False, safe_globals: Iterable[Any] = 
 def unsafe_globals(file: Path) -> list[str]:
     """Names of the classes and functions in a file of ``torch.save`` that
     ``torch.load(weights_only=True)`` refuses; those of an old or foreign file are not found."""
-    with torch.serialization.safe_globals(_of_numpy()):
+    with _allowed():
         try:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
         # A foreign file raises nearly anything.
@@ -186,6 +187,14 @@ def _refusal(file: Path, error: Exception) -> str:
         f"is no file that `torch.load(weights_only=True)` reads ({said[:200]}), and is left where "
         "it is; save lists, dicts, numbers and tensors alone, in torch's own pickle protocol 2."
     )
+
+
+@contextmanager
+def _allowed(more: Iterable[Any] = ()) -> Iterator[None]:
+    # At its end torch's context removes what it was given, so nothing that was there before.
+    before = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([x for x in (*_of_numpy(), *more) if x not in before]):
+        yield
 
 
 def _of_numpy() -> list[Any]:

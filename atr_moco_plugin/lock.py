@@ -30,7 +30,7 @@ def claim(folder: Path) -> None:
     Raises:
         InputError: where another process has it, with its id and machine.
     """
-    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) != 0:
+    if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") != "0":
         return
     folder = folder.resolve()
     if folder in _held:

@@ -128,6 +128,15 @@ def test_what_torch_refuses_is_named_with_the_remedy_and_is_no_damage(
         assert problem_with(file) is None
 
 
+def test_what_was_allowed_before_stays_allowed(tmp_path: Path) -> None:
+    torch.save({"a": np.float64(1)}, tmp_path / "x.pt")
+    before = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([np.dtype, Scaled]):
+        assert problem_with(tmp_path / "x.pt") is None
+        assert {np.dtype, Scaled} <= set(torch.serialization.get_safe_globals())
+    assert set(torch.serialization.get_safe_globals()) == set(before) - {np.dtype, Scaled}
+
+
 def test_a_shard_of_fsdp_is_sound_without_process_groups(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:

@@ -88,7 +88,7 @@ def test_only_what_an_evaluation_writes_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["trainer.grad_accumulation.num_batches=4"], "is 4, but an epoch of `train` has 3 batches"),
+        (["trainer.grad_accumulation.num_batches=4"], "is 4, but an epoch of `train` has 3 batch"),
         (["trainer.grad_accumulation.num_batches=2", "dataset.batch_size=16"], "is 2, but"),
     ],
 )

@@ -77,8 +77,8 @@ def check_name(folder: Path) -> None:
     bad = [x for x in _PATTERN if x in str(folder)]
     if bad:
         raise InputError(
-            f"{folder} has `{bad[0]}` in its name, which fairseq2 takes for a pattern and then finds "
-            "no checkpoints there: give an output folder without `[`, `]`, `*` and `?`."
+            f"{folder} has `{bad[0]}` in its name, which fairseq2 takes for a pattern and then "
+            "finds no checkpoints there: give an output folder without `[`, `]`, `*` and `?`."
         )
 
 

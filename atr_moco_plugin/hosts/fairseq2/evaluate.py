@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,9 +54,11 @@ def run_evaluation() -> None:
         SystemExit: with status 2, where the output folder is in use, a training run's, or holds
             another evaluation.
     """
-    prepare_output(
-        lambda out, arguments: check_free(out, overwrite=bool(option(arguments, "overwrite", False)))
-    )
+
+    def check(out: Path, arguments: Namespace) -> None:
+        check_free(out, overwrite=bool(option(arguments, "overwrite", False)))
+
+    prepare_output(check)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
     evaluation_main(EvaluateRecipe())
 

@@ -54,8 +54,8 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
     if (path / "model").is_dir():
         if which not in (None, path.resolve().name):
             raise RecipeError(
-                f"`run` is the checkpoint {path}, but `checkpoint` is {which!r}: leave `checkpoint` "
-                f"out, or give the run's folder, {path.resolve().parent.parent}."
+                f"`run` is the checkpoint {path}, but `checkpoint` is {which!r}: leave "
+                f"`checkpoint` out, or give the run's folder, {path.resolve().parent.parent}."
             )
         return path.resolve().parent.parent, path
     which = which or "best"
