@@ -222,19 +222,26 @@ def _read_header(path: str) -> Header:
 
 def _check_disjoint(name: str, tables: Mapping[str, CaptionTable], allow: bool) -> None:
     for first, second in combinations(tables, 2):
-        keys = {item.key: item for item in tables[first].recordings.values()}
+        known = {key: item for item in tables[first].recordings.values() for key in _keys(item)}
         both = [
-            (keys[item.key], item)
+            (known[key], item)
             for item in tables[second].recordings.values()
-            if item.key in keys and not (allow and not item.given)
+            for key in _keys(item)
+            if key in known and not (allow and not item.given)
         ]
         if both:
             one, two = both[0]
+            lift = "" if two.given else ", or set allow_shared_audio: true"
             raise InputError(
                 f"{name}: {_many(len(both), 'clip')} in both {first!r} and {second!r}: "
                 f"{_few([repr(item.key) for _, item in both])}; a recording may be in one split "
-                f"only, take it out of one of the two ({one.where} and {two.where})"
+                f"only, take it out of one of the two ({one.where} and {two.where}){lift}"
             )
+
+
+def _keys(item: Recording) -> tuple[str, ...]:
+    """The key, and the video where others of its clips have keys of their own."""
+    return item.key, *item.shared_names[:1]
 
 
 def _check_captions(name: str, tables: Mapping[str, CaptionTable], strict: bool) -> None:

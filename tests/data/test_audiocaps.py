@@ -299,6 +299,19 @@ def test_two_starts_whose_files_cannot_be_told_apart_are_refused(
         open_audiocaps(AudioCapsConfig(tmp_path))
 
 
+def test_two_starts_in_a_video_are_one_recording_in_two_splits(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    for split, row in zip(("train", "test"), TWO_STARTS, strict=False):
+        write_table(tmp_path / f"{split}.csv", LONG, [row])
+        write_audio(tmp_path / split / NAMINGS["start"](row))
+    with pytest.raises(ValueError, match="in both 'train' and 'test': '-9bnicOVtvk_50'; a record"):
+        open_audiocaps(AudioCapsConfig(tmp_path))
+    data = open_audiocaps(AudioCapsConfig(tmp_path, allow_shared_audio=True))
+    assert captions(data, "train") == {"-9bnicOVtvk_30": ("A dog",)}
+    assert captions(data, "test") == {"-9bnicOVtvk_50": ("Rain",)}
+
+
 def test_five_copies_of_a_clip_are_one_whatever_they_are_called(
     tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
 ) -> None:
