@@ -94,10 +94,10 @@ def _read_table(path: Path, split: str) -> CaptionTable:
                     "start_time; give it in both"
                 )
             names = youtube.names_of(video, start, str(row.get("audiocap_id", "")))
-            item = Recording(video, captions, names, place=place, row=number, copies=True)
+            item = Recording(video, captions, names, place=place, row=number)
             item.identity, item.shared_names = youtube.clip_name(video, start), names[:2]
             named = str(row[column]) if column is not None else ""
-            item.names = (named, *names) if named else names
+            item.names, item.copies = (named, *names) if named else names, not named
         else:
             name = filled(row, column, path, number)
             item = _named(name, captions)

@@ -116,15 +116,8 @@ class CaptionTable:
         self.empty += len(item.captions) - len(kept)
         item.captions = kept
         known = self.recordings.setdefault(item.identity, item)
-        if known is item:
-            return
-        if known.starts != item.starts:
-            raise InputError(
-                f"{item.where} and row {known.row} are of one file, {item.identity!r}, and name "
-                f"two places in it ({item.starts or 'none'} and {known.starts or 'none'}) without "
-                "start and end; give each row start and end, or start and duration, in seconds"
-            )
-        join(known, item)
+        if known is not item:
+            join(known, item)
 
     def finish(self) -> CaptionTable:
         """Leave out the recordings without a caption, and return the table."""
@@ -139,8 +132,14 @@ def join(known: Recording, item: Recording) -> None:
     """Add the captions and names of ``item`` to ``known``, which is the same audio.
 
     Raises:
-        ValueError: if the two have different ``clip_id``.
+        ValueError: if the two have different ``clip_id``, or name different starts.
     """
+    if known.starts != item.starts:
+        raise InputError(
+            f"{item.where} and row {known.row} are of one file, {item.names[0]!r}, and name two "
+            f"places in it ({item.starts or 'none'} and {known.starts or 'none'}) without start "
+            "and end; give each row start and end, or start and duration, in seconds"
+        )
     if known.key != item.key:
         if known.given and item.given:
             raise InputError(

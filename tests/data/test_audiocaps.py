@@ -323,6 +323,9 @@ def test_five_copies_of_a_clip_are_one_whatever_they_are_called(
     write_table(tmp_path / "test.csv", ("file_name", *LONG[1:]), rows)
     data = open_audiocaps(AudioCapsConfig(tmp_path, strict=True))
     assert captions(data, "test") == {"-9bnicOVtvk": tuple(row[3] for row in rows)}
+    write_audio(tmp_path / "other" / "one.wav")
+    with pytest.raises(ValueError, match="'one.wav' may be other/one.wav or wav/one.wav; give its"):
+        open_audiocaps(AudioCapsConfig(tmp_path))
 
 
 def test_equal_names_in_two_folders_are_two_clips(

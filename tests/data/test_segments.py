@@ -134,6 +134,10 @@ def test_several_starts_without_an_end_are_refused(
     config = table((column,), ("1",), ("2",))
     with pytest.raises(ValueError, match="row 2 and row 1 are of one file, 'a.wav', and name two"):
         open_manifest(config)
+    (config.root.parent / "soft.wav").symlink_to("a.wav")
+    config.root.write_text(f"file_name,caption,{column}\na.wav,one,1\nsoft.wav,two,2\n")
+    with pytest.raises(ValueError, match="row 2 and row 1 are of one file, 'soft.wav', and name"):
+        open_manifest(config)
     (clip,) = open_manifest(table((column,), ("1",), ("1.0",))).clips("train")
     assert clip.key == "a.wav" and len(clip.captions) == 2
 
