@@ -126,7 +126,7 @@ def make_trainer(
     trainer = Trainer(
         model,
         TrainingArguments(str(out), **TRAINING_ARGUMENTS, **{**defaults, **arguments}),
-        ClapCollator(tokenizer, make_extractor(max_length_s)),
+        ClapCollator(tokenizer, make_extractor(max_length_s), max_tokens=39),
         PairDataset(data, "train", RATE),
         PairDataset(data, "valid", RATE),
         compute_metrics=compute_metrics,

@@ -7,7 +7,7 @@ import json
 import warnings
 from array import array
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Literal
@@ -312,6 +312,40 @@ class AudioTextDataset:
             if getattr(counts, field):
                 notes.append(f"{getattr(counts, field):,} {field}")
         return f"{text} ({', '.join(notes)})" if notes else text
+
+    def drop_captions(self, split: str, numbers: Sequence[int]) -> int:
+        """Drop captions of a split, and the clips that have no other; both are counted.
+
+        Args:
+            split: a split's name.
+            numbers: of the captions, counted from 0 over all clips in order.
+
+        Returns:
+            Number of clips that are left out.
+
+        Raises:
+            ValueError: if there is no such split.
+        """
+        dropped, kept, number = set(numbers), ClipTable(), 0
+        for clip in self.clips(split):
+            places = range(number, number + len(clip.captions))
+            number = places.stop
+            if dropped.isdisjoint(places):
+                kept.append(clip)
+                continue
+            pairs = zip(places, clip.captions, strict=True)
+            captions = tuple(text for place, text in pairs if place not in dropped)
+            if captions:
+                kept.append(replace(clip, captions=captions))
+        gone = len(self.clips(split)) - len(kept)
+        counts = self.counts.get(split, Counts())
+        self.counts[split] = replace(
+            counts,
+            empty_captions=counts.empty_captions + len(dropped),
+            no_caption=counts.no_caption + gone,
+        )
+        self.splits[split] = kept
+        return gone
 
     def shared_captions(self, split: str | None = None) -> tuple[int, int]:
         """Count captions whose caption id is another clip's as well.

@@ -167,6 +167,7 @@ def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
         (["model.config_overrides.audio.name=beast"], "Did you mean beats?"),
         (["model.config_overrides.audio.config.encoder_layer=3"], "encoder_layer"),
         (["model.config_overrides.text.config.vocab_size=40"], "vocab_size"),
+        (["tokenizer.max_tokens=65"], "`tokenizer.max_tokens` is 65, but the text encoder has"),
         (["tokenizer.name=/nowhere/tokenizer"], "/nowhere/tokenizer"),
         (["model.arch=huge"], "huge"),
         (["lr_scheduler.config.num_warmup_steps=4"], "leaves the schedule no step"),

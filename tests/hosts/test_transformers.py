@@ -42,6 +42,7 @@ from trainer_world import (
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data import ToyConfig, open_toy
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers import (
@@ -645,3 +646,20 @@ def test_layers_of_transformers_models_are_found_for_layer_decay() -> None:
     assert len(text) == len(stages) == 1
     assert found["model.text.encoder.embeddings.word_embeddings.weight"] < min(text) <= 0.5
     assert found["model.audio.projection.linear1.weight"] == 1.0
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_or_the_captions_is_refused(tmp_path: Path) -> None:
+    data = PairDataset(open_toy(ToyConfig(num_train=2, num_valid=1, num_test=1)), "train", RATE)
+    tokenizer = train_wordpiece([data[i]["caption"] for i in range(10)], vocab_size=100)
+    encoder = make_clap(vocab_size=len(tokenizer)).text_model
+    ClapCollator(tokenizer, make_extractor(), max_tokens=39).check(encoder, [data])
+    # CLAP's text model counts positions from behind the padding id.
+    with pytest.raises(InputError, match="`ClapCollator.max_tokens` is 40, .* for 39 tokens"):
+        ClapCollator(tokenizer, make_extractor(), max_tokens=40).check(encoder)
+    with pytest.raises(InputError, match=f"has {len(tokenizer)} tokens, .* embeddings for 40"):
+        ClapCollator(tokenizer, make_extractor(), max_tokens=6).check(make_clap(40).text_model)
+    other = ClapCollator(train_wordpiece(["\u72ac\u304c"], vocab_size=20), make_extractor(), max_tokens=6)
+    with pytest.raises(InputError, match="10 of 10 captions .* set `MocoCallback.allow_unknown"):
+        other.check(encoder, [data, object()])
+    with pytest.warns(UserWarning, match="10 of 10 captions"):
+        other.check(encoder, [data], allow_unknown=True)

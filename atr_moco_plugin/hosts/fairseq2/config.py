@@ -102,7 +102,11 @@ class CaptionTokenizerSection(Validatable):
     """Size of a vocabulary that is trained here."""
 
     max_tokens: int = 64
-    """Longer captions are cut."""
+    """Longer captions are cut; at most the text encoder's positions."""
+
+    allow_unknown: bool = False
+    """Train and evaluate also where more than half of the captions are ``[UNK]`` alone to the
+    tokenizer."""
 
     @override
     def validate(self) -> ValidationResult:

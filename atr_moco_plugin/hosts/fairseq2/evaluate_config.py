@@ -59,6 +59,10 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
 
     dataset: EvaluateDatasetSection = field(default_factory=EvaluateDatasetSection)
 
+    allow_unknown: bool = False
+    """Evaluate also where more than half of the captions are ``[UNK]`` alone to the run's
+    tokenizer."""
+
     rerank_k: list[int] = field(default_factory=lambda: [16, 64, 256])
     """Numbers of candidates that the matching head re-ranks; empty leaves re-ranking out."""
 

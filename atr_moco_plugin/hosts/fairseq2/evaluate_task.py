@@ -45,6 +45,7 @@ from atr_moco_plugin.output import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize
+from atr_moco_plugin.tokenizer_checks import check_captions, check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,18 @@ class Evaluate(Task):
         self._device = device
         self._output_dir = output_dir
         self._reporter = reporter
+        self._tokenizer = load_tokenizer(str(checkpoint.run / "tokenizer"))
+        self._max_tokens: int = checkpoint.trained["tokenizer"]["max_tokens"]
+        check_tokenizer(self._tokenizer, checkpoint.model.text.encoder, self._max_tokens)
+        for note in check_captions(
+            self._tokenizer,
+            dataset,
+            [config.split],
+            self._max_tokens,
+            allow_unknown=config.allow_unknown,
+            option="allow_unknown",
+        ):
+            log.info("{}", note)
         self._relevance = dataset.relevance(config.split)
         self._captions = self._tokenized()
 
@@ -160,10 +173,7 @@ class Evaluate(Task):
             )
 
     def _tokenized(self) -> CaptionBatches:
-        run = self._checkpoint.run
-        tokenizer = load_tokenizer(str(run / "tokenizer"))
-        max_tokens = self._checkpoint.trained["tokenizer"]["max_tokens"]
-        ids, mask = tokenize(tokenizer, self._relevance.captions, max_tokens)
+        ids, mask = tokenize(self._tokenizer, self._relevance.captions, self._max_tokens)
         return distinct_captions(ids, mask, self._config.batch_size)
 
     def _encode_clips(self, *, keep_tokens: bool) -> Encoded:

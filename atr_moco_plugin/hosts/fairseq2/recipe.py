@@ -70,6 +70,7 @@ from atr_moco_plugin.lock import claim
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.tokenizer import load_tokenizer, tokenize, train_wordpiece
+from atr_moco_plugin.tokenizer_checks import check_captions, check_tokenizer
 
 
 class RetrievalRecipe(TrainRecipe):
@@ -139,7 +140,7 @@ class RetrievalRecipe(TrainRecipe):
             config.tokenizer,
             (text for clip in dataset.clips(config.dataset.train_split) for text in clip.captions),
         )
-        check_vocabulary(tokenizer, criterion.model)
+        check_text(config, tokenizer, criterion.model, dataset)
         if context.gangs.root.rank == 0:
             tokenizer.save_pretrained(context.output_dir / "tokenizer")
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
@@ -297,20 +298,29 @@ def check_score(metric: str | None, relevance: Relevance, *, reranks: bool) -> N
     )
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerFast, model: Module) -> None:
-    """Refuse a tokenizer that has more ids than the text encoder has embeddings.
-
-    Raises:
-        RecipeError: naming both numbers and the key to change.
-    """
-    encoder_config = getattr(model.text.encoder, "config", None)
-    vocab_size = getattr(encoder_config, "vocab_size", None)
-    if vocab_size is not None and len(tokenizer) > vocab_size:
-        raise RecipeError(
-            f"The tokenizer has {len(tokenizer)} tokens, but the text encoder has embeddings for "
-            f"{vocab_size}; set `model.config_overrides.text.config.vocab_size={len(tokenizer)}`, "
-            "or `tokenizer.name` to the tokenizer of the encoder's own weights."
-        )
+def check_text(
+    config: RetrievalRecipeConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    model: Module,
+    dataset: AudioTextDataset,
+) -> None:
+    """Refuse a tokenizer that does not fit the text encoder or the captions, and drop captions that
+    it leaves nothing of, see :mod:`atr_moco_plugin.tokenizer_checks`."""
+    section = config.tokenizer
+    check_tokenizer(
+        tokenizer,
+        model.text.encoder,
+        section.max_tokens,
+        tokens_key="tokenizer.max_tokens",
+        vocabulary_key="model.config_overrides.text.config.vocab_size",
+    )
+    splits = [config.dataset.train_split, config.dataset.valid_split]
+    if config.evaluation.test_split is not None:
+        splits.append(config.evaluation.test_split)
+    for note in check_captions(
+        tokenizer, dataset, splits, section.max_tokens, allow_unknown=section.allow_unknown
+    ):
+        log.info("{}", note)
 
 
 def fit_queue(criterion: Any, num_examples: int) -> None:

@@ -51,6 +51,8 @@ class MocoCallback(TrainerCallback):
         max_bad_clips: clips that cannot be used that a process leaves out before one more stops the
             training; None for one in a thousand examples, at least 10. The same number holds for an
             evaluation.
+        allow_unknown: go on also where more than half of a split's captions are ``[UNK]`` alone to
+            the collator's tokenizer.
 
     Raises:
         TypeError: the trainer has another model.
@@ -68,6 +70,7 @@ class MocoCallback(TrainerCallback):
         rank_every: int = 100,
         max_skipped_steps: int = 0,
         max_bad_clips: int | None = None,
+        allow_unknown: bool = False,
     ) -> None:
         model = trainer.model
         if not isinstance(model, TrainerModel):
@@ -76,6 +79,11 @@ class MocoCallback(TrainerCallback):
                 f"{type(model).__name__}: wrap it, for example in ClapTrainerModel."
             )
         check_trainer(trainer)
+        if isinstance(trainer.data_collator, ClapCollator):
+            # A mapping of names to data sets is left as it is.
+            datasets = (trainer.train_dataset, trainer.eval_dataset)
+            encoder = model.criterion.model.text.encoder
+            trainer.data_collator.check(encoder, datasets, allow_unknown=allow_unknown)
         self._trainer = trainer
         self._model = model
         self._rank_every = rank_every

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, PreTrainedTokenizerBase
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.transformers.data import PairDataset
 from atr_moco_plugin.hosts.transformers.evaluation import NO_ITEM
 from atr_moco_plugin.hosts.transformers.features import (
     clip_features,
@@ -21,6 +22,7 @@ from atr_moco_plugin.hosts.transformers.features import (
 )
 from atr_moco_plugin.hosts.transformers.items import Item, read_item
 from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.tokenizer_checks import check_tokenizer
 
 
 class ClapCollator:
@@ -69,6 +71,26 @@ class ClapCollator:
         # Shared memory, so that worker processes that are running see it change.
         self._epoch: Tensor | None = None
         self._named: set[int] = set()  # of all forms of this collator in a process
+
+    def check(
+        self, text_encoder: nn.Module, datasets: Sequence[object] = (), *, allow_unknown: bool = False
+    ) -> None:
+        """Refuse a tokenizer or ``max_tokens`` that does not fit the model's text encoder or the
+        captions, see :mod:`atr_moco_plugin.tokenizer_checks`.
+
+        Args:
+            text_encoder: of the model.
+            datasets: those that are :class:`~.data.PairDataset` lose captions without a token.
+            allow_unknown: warn where the tokenizer does not know more than half of the captions.
+        """
+        check_tokenizer(
+            self._tokenizer, text_encoder, self._max_tokens, tokens_key="ClapCollator.max_tokens"
+        )
+        for dataset in datasets:
+            if isinstance(dataset, PairDataset):
+                dataset.check_captions(
+                    self._tokenizer, self._max_tokens, allow_unknown=allow_unknown
+                )
 
     def for_training(self, seed: int = 0) -> ClapCollator:
         """This collator, cropping longer clips at random and drawing one of several captions.

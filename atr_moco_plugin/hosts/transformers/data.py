@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.safety.names import name_clips_of
+from atr_moco_plugin.tokenizer_checks import check_captions
 
 
 class PairDataset(Dataset[dict[str, Any]]):
@@ -27,12 +29,33 @@ class PairDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
-        self._clips = ClipDataset(dataset, split, sample_rate)
+        self._split, self._rate = split, sample_rate
+        self._list(dataset)
+
+    def _list(self, dataset: AudioTextDataset) -> None:
+        self._clips = ClipDataset(dataset, self._split, self._rate)
         self._pairs = [
             (clip, caption, caption_id)
-            for clip in dataset.clips(split)
+            for clip in dataset.clips(self._split)
             for caption, caption_id in zip(clip.captions, clip.caption_ids, strict=True)
         ]
+
+    def check_captions(
+        self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, allow_unknown: bool
+    ) -> None:
+        """Drop captions that the tokenizer leaves nothing of, and refuse a tokenizer that knows too
+        few, see :func:`~atr_moco_plugin.tokenizer_checks.check_captions`; ``MocoCallback`` does."""
+        dataset = self._clips.dataset
+        check_captions(
+            tokenizer,
+            dataset,
+            [self._split],
+            max_tokens,
+            allow_unknown=allow_unknown,
+            option="MocoCallback.allow_unknown",
+        )
+        if len(self._pairs) != sum(len(clip.captions) for clip in dataset.clips(self._split)):
+            self._list(dataset)
 
     def __len__(self) -> int:
         """Number of pairs."""

@@ -1,0 +1,191 @@
+"""What a tokenizer must fit before training starts: the text encoder, and the captions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
+
+_CAPTIONS_A_CALL = 4_096
+_WARN_ABOVE, _REFUSE_ABOVE = 0.01, 0.5
+
+
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: nn.Module,
+    max_tokens: int,
+    *,
+    tokens_key: str = "max_tokens",
+    vocabulary_key: str = "vocab_size",
+) -> None:
+    """Refuse a tokenizer with ids that the encoder has no embeddings for, and captions longer than
+    its positions.
+
+    Both are read from ``encoder.config``, as models of transformers have it, and not checked where
+    they are not there. RoBERTa and CLAP count positions from behind ``pad_token_id``.
+
+    Args:
+        tokenizer: what makes the ids.
+        encoder: the text encoder.
+        max_tokens: tokens of the longest caption, ``[CLS]`` and ``[SEP]`` included.
+        tokens_key: what the user sets for ``max_tokens``.
+        vocabulary_key: what the user sets for the encoder's vocabulary.
+
+    Raises:
+        InputError: naming both numbers and the key to change.
+    """
+    config = getattr(encoder, "config", None)
+    vocab_size = getattr(config, "vocab_size", None)
+    ids = max(tokenizer.get_vocab().values()) + 1
+    if vocab_size is not None and ids > vocab_size:
+        raise InputError(
+            f"The tokenizer has {ids} tokens, but the text encoder has embeddings for "
+            f"{vocab_size}; set `{vocabulary_key}={ids}`, or take the tokenizer of the encoder's "
+            "own weights."
+        )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None:
+        positions -= _first_position(encoder)
+        if max_tokens > positions:
+            raise InputError(
+                f"`{tokens_key}` is {max_tokens}, but the text encoder has positions for "
+                f"{positions} tokens; set it to {positions} or less."
+            )
+
+
+def _first_position(encoder: nn.Module) -> int:
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+@dataclass
+class _Found:
+    captions: int = 0
+    unknown: int = 0
+    example: str = ""
+
+
+def check_captions(
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: AudioTextDataset,
+    splits: Sequence[str],
+    max_tokens: int,
+    *,
+    allow_unknown: bool = False,
+    option: str = "tokenizer.allow_unknown",
+) -> list[str]:
+    """Look at what the tokenizer leaves of every caption, once and before training.
+
+    Captions of which it leaves no token are dropped from the data set, with a warning that counts
+    them; such a caption would stop the run when it is drawn. Captions that become ``[UNK]`` alone
+    all look the same to the model: their share is returned where there are any, above one in a
+    hundred it is a warning, and above half an error.
+
+    Args:
+        tokenizer: the run's own.
+        dataset: the data set, which may lose captions.
+        splits: the splits that are used; others are left as they are.
+        max_tokens: longer captions are cut, special tokens included.
+        allow_unknown: warn of more than half as well.
+        option: what the user sets for ``allow_unknown``.
+
+    Returns:
+        A sentence a split that has unknown captions and no warning of them.
+
+    Raises:
+        InputError: for more than half unknown captions in a split, or a split without a caption
+            that has a token.
+    """
+    unknown_id = tokenizer.unk_token_id
+    special = frozenset(tokenizer.all_special_ids) - {unknown_id}
+    room = max_tokens - tokenizer.num_special_tokens_to_add()
+    notes: list[str] = []
+    for split in dict.fromkeys(splits):
+        found = _Found()
+        wordless: list[int] = []
+        for texts in _in_parts(dataset, split):
+            for text, ids in zip(texts, _tokens(tokenizer, texts, room), strict=True):
+                own = set(ids) - special
+                if not own:
+                    wordless.append(found.captions)
+                elif own == {unknown_id}:
+                    found.unknown += 1
+                    found.example = found.example or text
+                found.captions += 1
+        if wordless:
+            _drop(dataset, split, wordless, found.captions)
+        if found.unknown:
+            notes += _judge(dataset.name, split, found, tokenizer, allow_unknown, option)
+    return notes
+
+
+def _in_parts(dataset: AudioTextDataset, split: str) -> Iterator[list[str]]:
+    texts: list[str] = []
+    for clip in dataset.clips(split):
+        texts.extend(clip.captions)
+        if len(texts) >= _CAPTIONS_A_CALL:
+            yield texts
+            texts = []
+    if texts:
+        yield texts
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int
+) -> Sequence[Sequence[int]]:
+    if tokenizer.is_fast:  # half of the time; the next call sets both options as it needs them
+        backend = tokenizer.backend_tokenizer
+        backend.no_padding()
+        backend.enable_truncation(room)
+        return [x.ids for x in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    ids: list[list[int]] = tokenizer(
+        texts, add_special_tokens=False, truncation=True, max_length=room, verbose=False
+    )["input_ids"]
+    return ids
+
+
+def _drop(dataset: AudioTextDataset, split: str, wordless: list[int], captions: int) -> None:
+    if len(wordless) == captions:
+        raise InputError(
+            f"{dataset.name}: the tokenizer leaves no token of any caption of split {split!r}; "
+            "take one that knows the captions' script."
+        )
+    clips = dataset.drop_captions(split, wordless)
+    warnings.warn(
+        f"{dataset.name}: the tokenizer leaves no token of {len(wordless):,} of {captions:,} "
+        f"captions of split {split!r}, which are dropped"
+        + (f", and with them {clips:,} clips that have no other" if clips else ""),
+        stacklevel=3,
+    )
+
+
+def _judge(
+    name: str,
+    split: str,
+    found: _Found,
+    tokenizer: PreTrainedTokenizerBase,
+    allow_unknown: bool,
+    option: str,
+) -> list[str]:
+    share = found.unknown / found.captions
+    message = (
+        f"{name}: {found.unknown:,} of {found.captions:,} captions ({share:.1%}) of split "
+        f"{split!r} are {tokenizer.unk_token} alone to the tokenizer, such as {found.example[:60]!r}"
+    )
+    if share > _REFUSE_ABOVE and not allow_unknown:
+        raise InputError(
+            f"{message}; take a tokenizer that knows the captions' script, or set "
+            f"`{option}=true` to go on."
+        )
+    if share <= _WARN_ABOVE:
+        return [message]
+    warnings.warn(f"{message}; take one that knows their script", stacklevel=3)
+    return []
