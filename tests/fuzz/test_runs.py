@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 from pathlib import Path
@@ -18,6 +19,7 @@ from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.checkpoints import problem_with
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.arguments import check_name
 from atr_moco_plugin.hosts.fairseq2.resume import drop_after, newest, problem_with_checkpoint
 from atr_moco_plugin.hosts.fairseq2.runs import (
     find_checkpoint,
@@ -98,24 +100,45 @@ def test_a_model_config(tmp_path: Path, attempt: Any, content: bytes) -> None:
         max_size=4,
     ),
     st.one_of(st.binary(max_size=8), st.sampled_from([b"nan", b"1e999", b"1"])),
-    st.sampled_from(["best", "last", "step_1", "x"]),
+    st.sampled_from(["best", "last", "step_1", "x", None]),
+    st.sampled_from(["run", "[1]", "a*", "?"]),
 )
 def test_folders_of_checkpoints(
     tmp_path_factory: pytest.TempPathFactory,
     attempt: Any,
     names: list[str],
     score: bytes,
-    which: str,
+    which: str | None,
+    called: str,
 ) -> None:
-    run = tmp_path_factory.mktemp("run")
+    run = tmp_path_factory.mktemp("runs") / called
     (run / "checkpoints" / "scores").mkdir(parents=True)
     for name in names:
         if name.strip(".") and name != "scores":
             (run / "checkpoints" / name / "model").mkdir(parents=True, exist_ok=True)
             (run / "checkpoints" / "scores" / f"{name}.txt").write_bytes(score)
     attempt(lambda: find_checkpoint(run, which), (RecipeError,), str(run))
+    for step in {x.name for x in (run / "checkpoints").iterdir() if x.name != "scores"}:
+        path = run / "checkpoints" / step
+        attempt(lambda: find_checkpoint(path, which), (RecipeError,), str(path))
     found = newest(run / "checkpoints")
     assert found is None or problem_with_checkpoint(found) is not None
+
+
+@FUZZ
+@given(st.lists(st.text("ab[]*?{}!~.\\ \n-é", min_size=1, max_size=6), min_size=1, max_size=3))
+def test_names_of_output_folders(tmp_path: Path, names: list[str]) -> None:
+    folder = tmp_path.joinpath(*names)
+    try:
+        check_name(folder)
+        refused = False
+    except InputError as error:
+        refused = True
+        assert str(folder.resolve()) in str(error)
+    # What fairseq2 would search with is then found as it is.
+    pattern = str(folder.resolve() / "step_*")
+    assert refused or glob.has_magic(pattern.removesuffix("step_*")) is False
+    assert refused == any(x in str(folder.resolve()) for x in "[]*?")
 
 
 line = st.one_of(
