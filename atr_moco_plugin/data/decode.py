@@ -11,6 +11,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,7 +29,7 @@ MAX_HOURS = 3.0
 before it is resampled. Crops are taken from longer ones too."""
 
 TOLERANCE = 0.1
-"""Seconds that a WAV or FLAC file may be shorter than its header says."""
+"""Seconds that a WAV, FLAC or MP3 file may be shorter than its header says."""
 
 _BLOCK = 2**20  # samples over all channels that are decoded at once
 
@@ -89,9 +90,10 @@ def check_rate(rate: int, source: Source) -> None:
 
 
 def check_complete(file: soundfile.SoundFile, source: Source) -> None:
-    """Refuse a WAV or FLAC file that ends before its header says, without decoding all of it.
+    """Refuse a WAV, FLAC or MP3 file that ends before its header says, without decoding all of it.
 
-    Other formats do not say how long they are: what is there of them counts.
+    What does not say how long it is, such as Ogg and an MP3 without a Xing, Info or VBRI header,
+    counts as far as it goes.
 
     Raises:
         ValueError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
@@ -101,7 +103,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
             f"{source}: its header gives no length, which soundfile needs; convert it again, not "
             "through a pipe, or use decoder 'torchcodec'"
         )
-    if file.format == "FLAC":
+    if file.format in ("FLAC", "MP3"):
         # What is missing is at the end, so one sample from there decides.
         last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
         try:
@@ -109,7 +111,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
             complete = len(file.read(1)) == min(1, file.frames)
         except soundfile.SoundFileError:
             complete = False
-        if not complete:
+        if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
             raise InputError(
                 f"{source}: is truncated, its header says {file.frames / file.samplerate:.3f} s; "
                 "fetch it again or leave it out"
@@ -124,6 +126,57 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
             f"{source}: is truncated, {seconds:.3f} s of {said / there * seconds:.3f} s are there; "
             "fetch it again or leave it out"
         )
+
+
+def _mp3_states_length(source: Source) -> bool:
+    """Whether the first frame of an MP3 holds the number of frames, as that of Xing, LAME and the
+    Fraunhofer encoder does; without it a decoder estimates the length from the file's size."""
+    place = open_source(source)
+    with place.open("rb") if isinstance(place, Path) else place as file:
+        head = file.read(10)
+        tag = 0
+        if head[:3] == b"ID3" and len(head) == 10:  # four times seven bits
+            tag = 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
+        file.seek(tag)
+        head = file.read(64)
+    return any(name in head for name in (b"Xing", b"Info", b"VBRI"))
+
+
+def read_header(source: Source, decoder: Decoder = "soundfile") -> tuple[int, int]:
+    """What a file says of itself, and whether it is complete, without decoding all of it.
+
+    Args:
+        source: a file or a part of one.
+        decoder: the one that is to decode it.
+
+    Returns:
+        Its samples (an estimate where the format has no number) and their rate in Hz.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not readable as audio, or truncated.
+    """
+    if decoder == "torchcodec":
+        return _header_of_torchcodec(source)
+    with opened(source) as file:
+        check_complete(file, source)
+        return file.frames, file.samplerate
+
+
+def _header_of_torchcodec(source: Source) -> tuple[int, int]:
+    try:
+        decoder = _torchcodec().AudioDecoder(open_source(source))
+        rate, seconds = decoder.metadata.sample_rate, decoder.metadata.duration_seconds
+        # A lossy format's header counts what the encoder has added: too much for a short file.
+        if rate is not None and seconds is not None and seconds > 1:
+            check_rate(rate, source)
+            end = decoder.get_samples_played_in_range(seconds - TOLERANCE)
+            if end.data.shape[1]:
+                return int(seconds * rate), rate
+    except RuntimeError:
+        pass  # FFmpeg's estimate of the length, or damage: decoding tells
+    whole, rate = read_with_torchcodec(source)
+    return len(whole), rate
 
 
 def read_frames(

@@ -16,7 +16,7 @@ from atr_moco_plugin.data.audio import MIN_SECONDS, too_short
 from atr_moco_plugin.data.captions import CaptionTable, Recording
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
-from atr_moco_plugin.data.decode import check_complete, opened
+from atr_moco_plugin.data.decode import Decoder, check_decoder, read_header
 from atr_moco_plugin.data.files import describe
 from atr_moco_plugin.data.joining import Found, check_shared, join_recordings
 from atr_moco_plugin.data.source import Segment
@@ -38,13 +38,19 @@ class Policy:
             duration; without, a broken file is met in training.
         allow_shared_audio: let a recording be in two splits, and count such clips; otherwise it is
             an error, since the figures on one split would then be of what the other has trained.
+        decoder: what reads the headers; the one that the files are then read with. In a recipe it
+            follows ``dataset.decoder``.
         cache: keep decoded audio in memory.
     """
 
     strict: bool = False
     check_audio: bool = True
     allow_shared_audio: bool = False
+    decoder: Decoder = "soundfile"
     cache: bool = False
+
+    def __post_init__(self) -> None:
+        check_decoder(self.decoder)
 
 
 def assemble(
@@ -78,7 +84,7 @@ def assemble(
     _check_found(name, tables, sources, place, policy.strict)
 
     found = join_recordings(tables, sources)
-    headers = Headers(found) if policy.check_audio else None
+    headers = Headers(found, policy.decoder) if policy.check_audio else None
     usable: list[Found] = []
     totals: dict[str, float] = dict.fromkeys(tables, 0.0)
     unreadable: Counter[str] = Counter()
@@ -155,11 +161,11 @@ def _clips(split: str, found: Iterable[Found], earlier: Set[str]) -> Iterator[Cl
 class Headers:
     """Headers of the files of clips, each read once, in the clips' order."""
 
-    def __init__(self, found: Sequence[Found]) -> None:
+    def __init__(self, found: Sequence[Found], decoder: Decoder) -> None:
         numbers = Counter(clip.path for clip in found if isinstance(clip.source, Segment))
         self._several = {path for path, number in numbers.items() if number > 1}
         self._known: dict[str, Header] = {}
-        self._next = read_headers(list(self._distinct(found)))
+        self._next = read_headers(list(self._distinct(found)), decoder)
 
     def _distinct(self, found: Sequence[Found]) -> Iterator[str]:
         seen: set[str] = set()
@@ -192,29 +198,28 @@ class Headers:
         return Header(seconds, header.rate, "")
 
 
-def read_headers(paths: Sequence[str]) -> Iterator[Header]:
+def read_headers(paths: Sequence[str], decoder: Decoder = "soundfile") -> Iterator[Header]:
     """Read the headers of audio files, several at a time, and see whether the files are complete.
 
     Args:
         paths: the files.
+        decoder: what reads them.
 
     Yields:
         What each of the files has, in order.
     """
     jobs = [paths[start : start + _FILES_A_JOB] for start in range(0, len(paths), _FILES_A_JOB)]
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        for headers in pool.map(lambda job: [_read_header(path) for path in job], jobs):
+        for headers in pool.map(lambda job: [_read_header(path, decoder) for path in job], jobs):
             yield from headers
 
 
-def _read_header(path: str) -> Header:
+def _read_header(path: str, decoder: Decoder) -> Header:
     try:
-        with opened(path) as file:
-            check_complete(file, path)
-            seconds = file.frames / file.samplerate
-            if not too_short(file.frames, file.samplerate):
-                return Header(seconds, file.samplerate, "")
-            problem = f"lasts {seconds:.3f} s, less than {MIN_SECONDS} s"
+        frames, rate = read_header(path, decoder)
+        if not too_short(frames, rate):
+            return Header(frames / rate, rate, "")
+        problem = f"lasts {frames / rate:.3f} s, less than {MIN_SECONDS} s"
     except (InputError, OSError) as error:
         problem = str(error).removeprefix(f"{path}: ").split("; ")[0]
     return Header(math.nan, 0, problem)

@@ -71,6 +71,7 @@ class AudioReader:
         path = entry_path(Path(folder), clip.source, self.decoder, str(self.sample_rate))
         kept = read_entry(path)
         if kept is None:
-            kept = pack(read_audio(clip.source, self.sample_rate, decoder=self.decoder), exact=False)
+            whole = read_audio(clip.source, self.sample_rate, decoder=self.decoder)
+            kept = pack(whole, exact=False)
             write_entry(path, kept)
         return kept

@@ -20,7 +20,7 @@ from atr_moco_plugin.data.source import MAX_SLICE_BYTES, FileSlice
 from atr_moco_plugin.data.text_files import parse_json
 
 _HEADER_BYTES = 2**20
-_JSON_BYTES = 2**20
+_TEXT_BYTES = 2**20
 _BLOCK = 512
 
 
@@ -47,9 +47,9 @@ class Shard:
         path: the shard.
         samples: the usable clips, in the order of their first members.
         keys: clips it has, usable or not.
-        complete: those of them with both audio and JSON.
-        no_audio: keys with JSON alone.
-        no_caption: keys whose JSON is absent, damaged or has no text with words.
+        complete: those of them with both audio and a text, JSON or plain.
+        no_audio: keys with a text alone.
+        no_caption: keys whose text is absent, damaged or has no words.
         too_large: keys whose audio is larger than :data:`~.source.MAX_SLICE_BYTES`.
         empty_captions: captions without words.
         repeated: members that have the name of an earlier one.
@@ -69,7 +69,12 @@ class Shard:
 
 
 def read_shard(path: Path) -> Shard:
-    """Index a shard of ``<key>.flac`` (or another audio suffix) and ``<key>.json``.
+    """Index a shard of ``<key>.flac`` (or another audio suffix) with ``<key>.json`` or
+    ``<key>.txt``.
+
+    LAION's JSON has captions under ``text``; open_clip's plain text is one caption, over as many
+    lines as it likes. Where a clip has both, the JSON's captions are taken, since the plain text is
+    then one of them, and the plain text where the JSON holds metadata alone.
 
     What comes before a truncation or damage is kept. Of two members of one name the first counts.
 
@@ -82,7 +87,7 @@ def read_shard(path: Path) -> Shard:
         for member in _members(file, shard):
             stem, suffix = os.path.splitext(member.name)
             suffix = suffix.lower()
-            if suffix != ".json" and suffix not in AUDIO_SUFFIXES:
+            if suffix not in (".json", ".txt") and suffix not in AUDIO_SUFFIXES:
                 continue
             parts = members.setdefault(stem, {})
             if suffix in parts:
@@ -97,12 +102,14 @@ def read_shard(path: Path) -> Shard:
 
 def _add(shard: Shard, key: str, parts: dict[str, FileSlice], file: IO[bytes]) -> None:
     audio = next((parts[suffix] for suffix in AUDIO_SUFFIXES if suffix in parts), None)
-    text = parts.get(".json")
     if audio is None:
         shard.no_audio.append(key)
         return
-    shard.complete += text is not None
-    captions = () if text is None else _captions(file, text)
+    values, plain = parts.get(".json"), parts.get(".txt")
+    shard.complete += values is not None or plain is not None
+    captions = () if values is None else _captions(file, values)
+    if plain is not None and not any(map(has_words, captions)):
+        captions = _plain_caption(file, plain)
     kept = tuple(caption for caption in captions if has_words(caption))
     shard.empty_captions += len(captions) - len(kept)
     if not kept:
@@ -115,7 +122,7 @@ def _add(shard: Shard, key: str, parts: dict[str, FileSlice], file: IO[bytes]) -
 
 def _captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
     """``text`` of a JSON member, a string or a list of them; empty where there is none."""
-    if member.size > _JSON_BYTES:
+    if member.size > _TEXT_BYTES:
         return ()
     file.seek(member.offset)
     try:
@@ -125,6 +132,18 @@ def _captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
     text = values.get("text") if isinstance(values, dict) else None
     texts = text if isinstance(text, list) else [text]
     return tuple(item.strip() for item in texts if isinstance(item, str))
+
+
+def _plain_caption(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
+    """The whole of a text member as one caption, line ends as spaces; empty where it is no text."""
+    if member.size > _TEXT_BYTES:
+        return ()
+    file.seek(member.offset)
+    try:
+        text = file.read(member.size).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return ()
+    return (" ".join(text.split()),)
 
 
 def _members(file: IO[bytes], shard: Shard) -> Iterator[FileSlice]:

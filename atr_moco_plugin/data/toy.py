@@ -230,7 +230,8 @@ def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
             (folder / split).mkdir(exist_ok=True)
             for clip in clips:
                 name = f"{split}/{clip.key}.wav"
-                soundfile.write(folder / name, dataset.load(clip), dataset.sample_rate, subtype="PCM_16")
+                wave = dataset.load(clip)
+                soundfile.write(folder / name, wave, dataset.sample_rate, subtype="PCM_16")
                 padding = [""] * (most - len(clip.captions))
                 writer.writerow([name, *clip.captions, *padding, split])
     return manifest

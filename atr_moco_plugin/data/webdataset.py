@@ -1,9 +1,10 @@
-"""LAION-style tar shards: ``<key>.flac`` beside ``<key>.json`` in each, ``sizes.json`` beside them.
+"""Tar shards: ``<key>.flac`` beside ``<key>.json`` or ``<key>.txt`` in each, ``sizes.json`` beside
+them.
 
-The layout is that of LAION-CLAP's data (https://github.com/LAION-AI/audio-dataset), which the
-package webdataset streams. Here clips are read at random from where they are in their shard
-instead, since an exact resume, a true shuffle of the epoch and counts of what is missing all need
-to know every clip.
+The layout is that of LAION-CLAP's data (https://github.com/LAION-AI/audio-dataset), with JSON, and
+of open_clip's, with plain text, which the package webdataset streams. Here clips are read at random
+from where they are in their shard instead, since an exact resume, a true shuffle of the epoch and
+counts of what is missing all need to know every clip.
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ class WebdatasetConfig:
 
 
 def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
-    """Open shards as a data set; only their headers and JSON members are read, nothing is unpacked.
+    """Open shards as a data set; only their headers and texts are read, nothing is unpacked.
 
     A clip's key is its shard's path below ``root`` and its own name there, ``train/0.tar/17``. Its
-    captions are ``text`` of the JSON member, a string or a list. Folders whose names speak of one
-    split (``balanced_train``, ``unbalanced_train``) are that split together.
+    captions are ``text`` of the JSON member, a string or a list, or else the plain text, as one.
+    Folders whose names speak of one split (``balanced_train``, ``unbalanced_train``) are that split
+    together.
 
     Raises:
         FileNotFoundError: if ``root`` has no shards.
@@ -165,7 +167,7 @@ def _problems(shard: Shard, size: int | None, root: Path) -> list[str]:
         problems.append(f"{name} has {shard.complete} clips{listed}")
     for keys, what in (
         (shard.no_audio, "no audio"),
-        (shard.no_caption, "no JSON with a text"),
+        (shard.no_caption, "no JSON or .txt with a text"),
         (shard.too_large, "audio that is too large"),
     ):
         if keys:

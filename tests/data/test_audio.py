@@ -20,6 +20,8 @@ from atr_moco_plugin.data.audio import (
     resampled_length,
     window,
 )
+from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.data.source import FileSlice
 
 SAMPLE_RATE = 16_000
@@ -348,6 +350,61 @@ def test_fit_length_refuses_nothing() -> None:
         fit_length(np.zeros(3, np.float32), 0)
 
 
+def mp3(seconds: float, bitrate_mode: str = "VARIABLE", level: float = 0.3) -> bytes:
+    file = io.BytesIO()
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, int(44_100 * seconds))
+    soundfile.write(
+        file, wave, 44_100, format="MP3", bitrate_mode=bitrate_mode, compression_level=level
+    )
+    return file.getvalue()
+
+
+def without_length(data: bytes) -> bytes:
+    """The MP3 without its first frame, which holds the number of frames."""
+    stated = max(data.find(b"Xing"), data.find(b"Info"))
+    return data[data.index(data[:2], stated) :]
+
+
+@pytest.mark.parametrize("tag", [False, True])
+@pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE", "AVERAGE"])
+def test_an_mp3_that_ends_before_its_header_says_is_left_out_always(
+    tmp_path: Path, bitrate_mode: str, tag: bool
+) -> None:
+    path = tmp_path / "a.mp3"
+    data = mp3(6, bitrate_mode)
+    if tag:
+        data = b"ID3\x03\x00\x00" + bytes([0, 0, 2, 88]) + bytes(2 * 128 + 88) + data
+    path.write_bytes(data)
+    assert decode.read_header(path) == (6 * 44_100, 44_100)
+    path.write_bytes(data[: int(0.6 * len(data))])
+    attempts = [lambda: decode.read_header(path), lambda: read_audio(path, SAMPLE_RATE)]
+    attempts += [
+        lambda seed=seed: read_audio(
+            path, SAMPLE_RATE, SAMPLE_RATE, torch.Generator().manual_seed(seed)
+        )
+        for seed in range(8)
+    ]
+    for attempt in attempts:
+        with pytest.raises(ValueError, match=r"a.mp3: is truncated, its header says 6.000 s"):
+            attempt()
+
+
+def test_an_mp3_of_unknown_length_is_used_up_to_where_it_ends(tmp_path: Path) -> None:
+    """A decoder estimates its length by the first frame's bitrate; here that is far too long."""
+    path = tmp_path / "a.mp3"
+    soft, loud = (without_length(mp3(s, "CONSTANT", level)) for s, level in ((0.3, 0.9), (4, 0.1)))
+    path.write_bytes(soft + loud)
+    frames, rate = decode.read_header(path)
+    whole = read_audio(path, SAMPLE_RATE)
+    assert frames / rate > 1.5 * len(whole) / SAMPLE_RATE > 4
+    for seed in range(20):
+        crop = read_audio(path, SAMPLE_RATE, 16_000, torch.Generator().manual_seed(seed))
+        assert crop.shape == (16_000,)
+    # What is cut off such a file cannot be known: what is there counts.
+    path.write_bytes(without_length(mp3(6))[:20_000])
+    assert len({len(read_audio(path, SAMPLE_RATE, 8_000, None)) for _ in range(3)}) == 1
+
+
 def torchcodec_reason() -> str:
     """Why torchcodec cannot be used here; empty if it can."""
     try:
@@ -407,3 +464,47 @@ def test_torchcodec_names_bad_files_in_one_sentence(tmp_path: Path, kind: str) -
         read_audio(path, SAMPLE_RATE, decoder="torchcodec")
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(bool(TORCHCODEC), reason=TORCHCODEC)
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize("seconds", [0.5, 4.0])
+def test_torchcodec_reads_headers_on_opening(tmp_path: Path, name: str, seconds: float) -> None:
+    path = tmp_path / name
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, int(44_100 * seconds)), 44_100)
+    frames, rate = decode.read_header(path, "torchcodec")
+    assert rate == 44_100 and abs(frames / rate - seconds) < 0.06
+    # Cut off, it is left out on opening and wherever it is decoded, or used wherever it is.
+    path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
+    outcomes = []
+    for attempt in (
+        lambda: decode.read_header(path, "torchcodec")[0],
+        lambda: len(read_audio(path, 44_100, decoder="torchcodec")),
+    ):
+        try:
+            outcomes.append(attempt() / 44_100)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+            outcomes.append(None)
+    assert (outcomes[0] is None) == (outcomes[1] is None)
+    if outcomes[0] is not None:
+        assert outcomes[0] < 0.7 * seconds and outcomes[0] == pytest.approx(outcomes[1], abs=0.1)
+
+
+@pytest.mark.skipif(bool(TORCHCODEC), reason=TORCHCODEC)
+def test_a_data_set_of_files_that_soundfile_cannot_read(tmp_path: Path) -> None:
+    """AAC, written by FFmpeg through torchcodec."""
+    from torchcodec.encoders import AudioEncoder
+
+    wave = torch.from_numpy(sine(440, 44_100, 2.0)).float()[None]
+    for name in ("a.m4a", "b.m4a"):
+        AudioEncoder(wave, sample_rate=44_100).to_file(str(tmp_path / name))
+    (tmp_path / "train.csv").write_text("file_name,caption\na.m4a,a tone\nb.m4a,a tone again\n")
+    with pytest.raises(ValueError, match="not readable as audio"):
+        open_manifest(ManifestConfig(root=tmp_path))
+    data = open_manifest(ManifestConfig(root=tmp_path, decoder="torchcodec", strict=True))
+    assert data.seconds == pytest.approx(4.0, abs=0.2) and data.file_rates == {44_100: 2}
+    data.read_with(AudioReader(48_000, "torchcodec"))
+    read = data.load(data.clips("train")[0])
+    assert abs(len(read) - 96_000) < 4_800
+    assert np.sqrt(np.mean(np.square(read))) == pytest.approx(0.5 / np.sqrt(2), abs=0.03)

@@ -35,6 +35,7 @@ def tokenize(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def files(folder: Path, rates: list[int], seconds: float = 0.6, **options: object) -> Path:
     """A manifest of white noise, one file at each of ``rates``."""
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for k, rate in enumerate(rates):
         wave = rng.uniform(-0.5, 0.5, round(rate * seconds))
@@ -169,6 +170,9 @@ def test_files_of_a_lower_rate_than_the_models_are_warned_of(
     folder = files(tmp_path, [16_000, 44_100, 16_000, 22_050, 32_000])
     open_manifest(ManifestConfig(root=folder)).read_with(AudioReader(22_050))
     assert not recwarn.list  # 2 of 5
+    nearly = files(tmp_path / "nearly", [44_100] * 3)
+    open_manifest(ManifestConfig(root=nearly)).read_with(AudioReader(48_000))
+    assert not recwarn.list
     data = open_manifest(ManifestConfig(root=folder)).read_with(AudioReader(32_000))
     data.read_with(AudioReader(32_000, cache_dir=tmp_path / "cache"))
     (warning,) = recwarn.list

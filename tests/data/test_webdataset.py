@@ -217,9 +217,42 @@ def test_a_clip_without_a_text_is_a_counted_skip(tmp_path: Path, kind: str) -> N
     if data is not None:
         members.append(("bad.json", data))
     write(tmp_path / "0.tar", [*members, *clips(2)])
-    data = open_with_warning(tmp_path, "no JSON with a text for 'bad'")
+    data = open_with_warning(tmp_path, "no JSON or .txt with a text for 'bad'")
     assert keys(data) == ["0.tar/0", "0.tar/2"]
     assert data.counts["train"].no_caption == 1
+
+
+def test_plain_text_beside_the_audio_as_open_clip_writes_it(tmp_path: Path) -> None:
+    """One caption a file, whatever its line ends; it stands in for a JSON without a text."""
+    members = [
+        ("0.flac", audio(0)),
+        ("0.txt", b"\xef\xbb\xbfa dog barks\r\nin the rain\n"),
+        ("1.txt", "ein Hund, müde".encode()),
+        ("1.mp3", audio(1, "mp3")),
+        ("2.flac", audio(2)),
+        ("2.txt", b"a dog"),
+        ("2.json", text(["a dog", "an animal"])),
+        ("3.flac", audio(3)),
+        ("3.json", json.dumps({"sha256": "1f", "duration": 0.25}).encode()),
+        ("3.txt", b"rain"),
+        ("4.flac", audio(4)),
+        ("4.txt", b" \n"),
+        ("5.flac", audio(5)),
+        ("5.txt", b"\xff\xfe\x00"),
+        ("6.txt", b"a cat without audio"),
+    ]
+    write(tmp_path / "train/0.tar", members)
+    data = open_with_warning(tmp_path, "no JSON or .txt with a text for '4' and 1 more")
+    assert {clip.key: clip.captions for clip in data.clips("train")} == {
+        "train/0.tar/0": ("a dog barks in the rain",),
+        "train/0.tar/1": ("ein Hund, müde",),
+        "train/0.tar/2": ("a dog", "an animal"),
+        "train/0.tar/3": ("rain",),
+    }
+    counts = data.counts["train"]
+    assert (counts.missing, counts.no_caption, counts.empty_captions) == (1, 2, 1)
+    read = data.read_with(READER).load(data.clips("train")[0])
+    np.testing.assert_array_equal(read, wave(0).astype(np.float32))
 
 
 def test_captions_without_words_are_dropped_from_a_list(tmp_path: Path) -> None:
@@ -231,8 +264,8 @@ def test_captions_without_words_are_dropped_from_a_list(tmp_path: Path) -> None:
 
 def test_a_caption_without_audio_counts_as_missing(tmp_path: Path) -> None:
     write(tmp_path / "0.tar", [*clips(0), ("1.json", text("rain")), ("2.txt", b"other")])
-    data = open_with_warning(tmp_path, "no audio for '1'")
-    assert keys(data) == ["0.tar/0"] and data.missing == 1
+    data = open_with_warning(tmp_path, "no audio for '1' and 1 more")
+    assert keys(data) == ["0.tar/0"] and data.missing == 2
 
 
 def test_of_two_members_of_one_name_the_first_counts(tmp_path: Path) -> None:

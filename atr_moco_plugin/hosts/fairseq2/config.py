@@ -31,6 +31,7 @@ from atr_moco_plugin.data.augment import AugmentConfig
 from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.init import find_source, start_from
 from atr_moco_plugin.hosts.fairseq2.model import FAMILY, leave_options_of_replaced_parts
+from atr_moco_plugin.hosts.fairseq2.opening import open_with_decoder
 from atr_moco_plugin.hosts.fairseq2.optim import OPTIMIZER, RetrievalAdamWConfig
 from atr_moco_plugin.hosts.fairseq2.refused import refused
 
@@ -255,6 +256,7 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
         self.criterion.leave_options_of(default())
         merger = resolver.resolve(ConfigMerger)
         leave_options_of_replaced_parts(self.model, merger)
+        open_with_decoder(self.dataset, merger)
         source = find_source(self.init)
         if source is not None:
             start_from(source, self.model, merger)

@@ -14,6 +14,7 @@ from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
+from atr_moco_plugin.hosts.fairseq2.opening import open_with_decoder
 from atr_moco_plugin.hosts.fairseq2.refused import refused
 from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, read_config
 
@@ -88,7 +89,9 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     def structure(self, resolver: DependencyResolver) -> None:
         if self.run is not None:
             run, _ = find_checkpoint(Path(self.run).expanduser(), self.checkpoint)
-            _fill_in(self.dataset, read_config(run), resolver.resolve(ConfigMerger))
+            merger = resolver.resolve(ConfigMerger)
+            _fill_in(self.dataset, read_config(run), merger)
+            open_with_decoder(self.dataset, merger)
 
     @override
     def validate(self) -> ValidationResult:
@@ -118,4 +121,5 @@ def _fill_in(
     if same:
         section.family, section.name = own["family"], own["name"]
         overrides = section.config_overrides or {}
-        section.config_overrides = merger.merge(own["config_overrides"] or {}, overrides)
+        options = {k: v for k, v in (own["config_overrides"] or {}).items() if k != "decoder"}
+        section.config_overrides = merger.merge(options, overrides)
