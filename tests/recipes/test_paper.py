@@ -89,7 +89,7 @@ def write_audiocaps(root: Path, seconds: float = 0.6) -> Path:
         rows = []
         for index in range(size):
             youtube_id = f"{'-' if index % 3 == 0 else '_'}{split}x{index:04d}"
-            tone(root / split / f"Y{youtube_id}.wav", index + 3 * number, seconds)
+            tone(root / split / f"Y{youtube_id}.wav", number, seconds)  # no two alike
             number += 1
             rows += [[youtube_id, text] for text in captions(number, count)]
         # The five rows of a clip are not adjacent in the official files.
