@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_autograd
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
-
-TokensT = TypeVar("TokensT", AudioTokens, TextTokens)
+from atr_moco_plugin.encoders.tokens import TokensT
+from atr_moco_plugin.transfer import to_device
 
 
 class RanksDifferError(RuntimeError):
@@ -31,14 +31,24 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def sizes(n: int, device: torch.device) -> list[int]:
-    """``n`` of every rank, in rank order."""
+def of_every_rank(numbers: Sequence[int], device: torch.device) -> list[list[int]]:
+    """The numbers of every rank, in rank order: one exchange, which the host waits for.
+
+    Args:
+        numbers: as many on every rank.
+        device: where the process group exchanges tensors.
+    """
     if world_size() == 1:
-        return [n]
-    own = torch.tensor([n], dtype=torch.int64, device=device)
-    every = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(every, own)
-    return [int(x) for x in every]
+        return [list(numbers)]
+    own = to_device(torch.tensor(numbers, dtype=torch.int64), device)
+    every = own.new_empty(world_size() * len(own))
+    dist.all_gather_into_tensor(every, own)
+    return every.view(world_size(), -1).tolist()
+
+
+def sizes(n: int, device: torch.device) -> list[int]:
+    """``n`` of every rank, in rank order; see :func:`of_every_rank`."""
+    return [size for (size,) in of_every_rank([n], device)]
 
 
 def mean_weight(own: int | Tensor, total: int | Tensor) -> float | Tensor:
@@ -130,33 +140,71 @@ def gather(x: Tensor, *, grad: bool = False, counts: Sequence[int] | None = None
     """
     if world_size() == 1:
         return x
-    rows = sizes(len(x), x.device) if counts is None else counts
-    padded = _pad(x, 0, max(rows)).contiguous()
-    if grad:
-        every = list(dist_autograd.all_gather(padded))
-    else:
-        every = [torch.empty_like(padded) for _ in rows]
-        dist.all_gather(every, padded.detach())
-    return torch.cat([part[:n] for part, n in zip(every, rows)])
+    counts = sizes(len(x), x.device) if counts is None else counts
+    if not grad:
+        return gather_packed(x, counts=counts)[0]
+    return _unpadded(_Gather.apply(_pad(x, 0, max(counts))), counts)
 
 
-def gather_tokens(tokens: TokensT, *, counts: Sequence[int] | None = None) -> TokensT:
-    """Concatenate the token sequences of all ranks, padded to the longest of them all.
+def gather_packed(*tensors: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """Concatenate several tensors of all ranks, each along dimension 0, in one exchange.
+
+    Args:
+        tensors: ``[B, ...]`` each, of any dtype; no gradient flows.
+        counts: B of every rank, from :func:`sizes`.
+
+    Returns:
+        ``[sum of B, ...]`` each.
+    """
+    if world_size() == 1:
+        return [x.detach() for x in tensors]
+    parts = [_bytes(x) for x in tensors]
+    packed = _pad(torch.cat(parts, dim=1), 0, max(counts))
+    every = packed.new_empty(world_size() * len(packed), packed.size(1))
+    dist.all_gather_into_tensor(every, packed)
+    every = _unpadded(every, counts)
+    found = []
+    for x, part in zip(tensors, every.split([part.size(1) for part in parts], dim=1), strict=True):
+        # Cloned, since another dtype takes bytes that lie together and begin at its own boundary.
+        part = part.clone(memory_format=torch.contiguous_format)
+        found.append(part.view(x.dtype).view(len(part), *x.shape[1:]))
+    return found
+
+
+def _bytes(x: Tensor) -> Tensor:
+    """``[B, ...]`` -> ``[B, bytes of a row]`` uint8."""
+    row = math.prod(x.shape[1:])
+    return x.detach().reshape(len(x), row).contiguous().view(torch.uint8)
+
+
+def gather_tokens(
+    tokens: TokensT, *, counts: Sequence[int] | None = None, longest: int | None = None
+) -> TokensT:
+    """Concatenate the token sequences of all ranks, padded to the longest of them all: one exchange
+    for the states, where there are any, and one for the rest.
 
     Args:
         tokens: :class:`~atr_moco_plugin.encoders.tokens.AudioTokens` or ``TextTokens`` of B items.
         counts: as of :func:`gather`.
+        longest: most tokens of any rank; ``None`` asks for it as for ``counts``.
 
     Returns:
         Those of all ranks, in rank order. The gradient flows through the states.
     """
     if world_size() == 1:
         return tokens
-    batch, length = tokens.mask.shape
-    counts = sizes(batch, tokens.mask.device) if counts is None else counts
-    longest = max(sizes(length, tokens.mask.device))  # of states, mask and ids alike
-    padded = (_pad(x, 1, longest) for x in tokens)
-    return type(tokens)(*(gather(x, grad=x.is_floating_point(), counts=counts) for x in padded))
+    if counts is None or longest is None:
+        shapes = of_every_rank(tokens.mask.shape, tokens.mask.device)
+        counts = [rows for rows, _ in shapes]
+        longest = max(length for _, length in shapes)
+    tokens = pad_tokens(tokens, longest)
+    states = None if tokens.states is None else gather(tokens.states, grad=True, counts=counts)
+    return type(tokens)(states, *gather_packed(*tokens[1:], counts=counts))
+
+
+def pad_tokens(tokens: TokensT, length: int) -> TokensT:
+    """Tokens padded to a length, with invalid ones."""
+    return type(tokens)(*(None if x is None else _pad(x, 1, length) for x in tokens))
 
 
 def gather_values(value: object, device: torch.device) -> list[Any]:
@@ -174,8 +222,39 @@ def gather_values(value: object, device: torch.device) -> list[Any]:
     return [json.loads(bytes(part.tolist())) for part in every]
 
 
+class _Gather(torch.autograd.Function):
+    """``[B, ...]`` of every rank, one after the other. In backward each rank gets the sum of what
+    all ranks found for its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        every = x.new_empty(world_size() * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(every, x.contiguous())
+        return every
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        rows = len(grad) // world_size()
+        if grad.device.type == "cuda":
+            own = grad.new_empty(rows, *grad.shape[1:])
+            dist.reduce_scatter_tensor(own, grad.contiguous())
+            return own
+        # Other backends have no such exchange in every version of PyTorch.
+        every = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(every)
+        return every[rank() * rows : (rank() + 1) * rows]
+
+
 def _pad(x: Tensor, dim: int, length: int) -> Tensor:
     missing = length - x.size(dim)
     if missing == 0:
         return x
     return F.pad(x, [0, 0] * (x.dim() - 1 - dim) + [0, missing])
+
+
+def _unpadded(x: Tensor, counts: Sequence[int]) -> Tensor:
+    """The first rows of every rank's part, of which there are ``counts``."""
+    if len(set(counts)) == 1:
+        return x
+    return torch.cat([part[:n] for part, n in zip(x.split(max(counts)), counts, strict=True)])

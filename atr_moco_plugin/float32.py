@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import Module
 
 
@@ -25,6 +27,67 @@ def in_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return y if y.dtype == x.dtype else x.to(y.device)
 
     return moved
+
+
+@contextmanager
+def full_products() -> Iterator[None]:
+    """Matrix products of float32 tensors in float32 for as long as it lasts, whatever the process
+    allows: TF32 on CUDA has 10 bits of each factor and bfloat16 on a CPU 7, so a similarity over a
+    temperature of 0.001 would be off by 0.5 and more.
+
+    PyTorch keeps the choice for the whole process, so other threads have it too meanwhile. A
+    backward pass takes the choice at its own time, see :func:`cosines`.
+    """
+    backends = [
+        backend
+        for backend in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+        if hasattr(backend, "fp32_precision")  # PyTorch 2.9
+    ]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        legacy = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was chosen by backend, which leaves the older choice at its default
+        legacy = "highest"
+    if legacy == "highest" and all(precision in ("ieee", "none") for precision in before):
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(legacy)
+        for backend, precision in zip(backends, before, strict=True):
+            if backend.fp32_precision != precision:
+                backend.fp32_precision = precision
+
+
+def cosines(x: Tensor, y: Tensor) -> Tensor:
+    """Products of all rows of ``[B, d]`` and ``[M, d]``: ``[B, M]`` float32.
+
+    In float32 whatever the autocast state and :func:`torch.set_float32_matmul_precision`, and so is
+    the gradient.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        product: Tensor = _Cosines.apply(x.float(), y.float())
+        return product
+
+
+class _Cosines(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        with full_products():
+            return x @ y.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = ctx.saved_tensors
+        with full_products():
+            return (
+                grad @ y if ctx.needs_input_grad[0] else None,
+                grad.T @ x if ctx.needs_input_grad[1] else None,
+            )
 
 
 class StaysFloat32(Module):

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.errors import InputError
@@ -17,6 +18,7 @@ from atr_moco_plugin.plugins import load, load_complete
 from atr_moco_plugin.pooling import MeanPooling, PoolingKind, build_pooling
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.spec_augment import SpecAugmentConfig, spec_augment
+from atr_moco_plugin.transfer import to_device
 
 
 @dataclass(kw_only=True)
@@ -75,12 +77,14 @@ class AudioTower(nn.Module):
     Args:
         encoder: ``encoder(waveforms, lengths) -> AudioTokens`` with a ``width`` and a
             ``sample_rate``, the Hz of the waveforms that it takes. It may have
-            ``features(waveforms, lengths)``, whose result it then takes for the waveforms.
+            ``features(waveforms, lengths)``, whose result it then takes for the waveforms; that is
+            given lengths as they come, on the CPU from a batch, and the encoder itself has them on
+            the device of the waveforms.
         embed_dim: size d of the embedding.
         pooling: ``mean``, ``attention`` or ``cls``.
         spec_augment: masks, or ``None``. They need features that are a named tuple with ``fbank``
-            (``[B, frames, bins]``, normalised), ``tokens`` (the encoder's tokens a row) and
-            ``counts`` (the valid ones of each row), as those of BEATs are.
+            (``[B, frames, bins]``, normalised) and ``mask`` (``[B, T]`` bool, the valid tokens that
+            the encoder makes of each row), as those of BEATs are.
 
     Raises:
         ValueError: if the encoder publishes no ``sample_rate``, or ``spec_augment`` is given and it
@@ -110,22 +114,28 @@ class AudioTower(nn.Module):
         self.projection = nn.Linear(encoder.width, embed_dim)
         self.spec_augment = spec_augment
 
+    @not_compiled
     def prepare(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
         """Arguments for :meth:`forward` that this tower and its momentum copy can share: features
-        in place of waveforms where the encoder computes some without weights."""
-        if not hasattr(self.encoder, "features"):
-            return {"waveforms": waveforms, "lengths": lengths}
-        return {"waveforms": self.encoder.features(waveforms, lengths)}
+        in place of waveforms where the encoder computes some without weights, and otherwise the
+        lengths on the device of the waveforms."""
+        if hasattr(self.encoder, "features"):
+            return {"waveforms": self.encoder.features(waveforms, lengths)}
+        if lengths is not None:
+            lengths = to_device(lengths, waveforms.device)
+        return {"waveforms": waveforms, "lengths": lengths}
 
     def forward(
         self, waveforms: Any, lengths: Tensor | None = None
     ) -> tuple[Tensor, AudioTokens]:
-        """``[B, samples]`` waveforms -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
+        """``[B, samples]`` waveforms, or what :meth:`prepare` made of them -> ``[B, d]`` unit-norm
+        float32 embeddings and the tokens."""
+        inputs = {"waveforms": waveforms, "lengths": lengths}
+        if isinstance(waveforms, Tensor):
+            inputs = self.prepare(**inputs)
         if self.training and self.spec_augment is not None:
-            if isinstance(waveforms, Tensor):
-                waveforms = self.encoder.features(waveforms, lengths)
-            waveforms = _masked(waveforms, self.spec_augment)
-        tokens = self.encoder(waveforms, lengths)
+            inputs["waveforms"] = _masked(inputs["waveforms"], self.spec_augment)
+        tokens = self.encoder(*inputs.values())
         return unit_norm(self.projection(self.pooling(*tokens))), tokens
 
 
@@ -189,13 +199,19 @@ class RetrievalModel(nn.Module):
         """Whether :meth:`match` takes ``audio_rows``, which is up to the head."""
         return getattr(self.head, "shares_audio", False)
 
+    @property
+    def needs_text_states(self) -> bool:
+        """Whether :meth:`match` reads ``text.states``, which is up to the head; without they are
+        ``None`` in training and evaluation."""
+        return getattr(self.head, "needs_text_states", True)
+
     def match(
         self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor | None = None
     ) -> Tensor:
         """Matching logits of P pairs, row by row.
 
         Args:
-            text: P texts.
+            text: P texts; their states may be ``None`` unless :attr:`needs_text_states`.
             audio: P audios.
             audio_rows: ``[P]`` int64, the row of ``audio`` of each pair, where pairs share audios;
                 only where :attr:`shares_audio`.
@@ -214,8 +230,8 @@ class _FirstToken(nn.Module):
 
 def _masked(features: Any, config: SpecAugmentConfig) -> Any:
     """Features with masks over the frames that valid tokens cover."""
-    counts = torch.tensor(features.counts)
-    frames = -(-features.fbank.size(1) * counts // features.tokens)
+    counts = features.mask.sum(dim=1)
+    frames = -(-features.fbank.size(1) * counts // features.mask.size(1))
     return features._replace(fbank=spec_augment(features.fbank, frames, config))
 
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atr_moco_plugin.criterion.cross_entropy import soft_target_cross_entropy
+from atr_moco_plugin.float32 import cosines
+
 
 def atc_targets(positives: Tensor) -> Tensor:
     """Spread one unit of target mass evenly over the positives of each row.
@@ -71,7 +73,8 @@ def atc_loss(
     ``alpha * softmax(q_m . c_j / tau) + (1 - alpha) * y``, where ``q_m`` is the momentum embedding
     of the same item and ``y`` spreads over its positives (ALBEF, Li et al. 2021, eq. 6; BLIP, Li
     et al. 2022, with ids; SNSIM and "soft output" of Understanding Audio-Text Retrieval Through
-    Singular Value Decomposition, 2025). Computed in float32 whatever the autocast state.
+    Singular Value Decomposition, 2025). Computed in float32, gradient included, whatever the
+    autocast state and :func:`torch.set_float32_matmul_precision`.
 
     Args:
         audio: ``[B, d]`` unit-norm online audio embeddings.
@@ -108,4 +111,4 @@ def atc_loss(
 
 
 def _logits(query: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
-    return query.float() @ columns.float().T / temperature.float()
+    return cosines(query, columns) / temperature.float()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import gather, mean_weight, sizes
+from atr_moco_plugin.distributed import gather, gather_packed, mean_weight, sizes
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import in_float32
 from atr_moco_plugin.queue import EmbeddingQueue
@@ -143,9 +143,10 @@ class Atc(nn.Module):
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
         counts = sizes(len(a), a.device)
-        ids = gather(clip_ids, counts=counts), gather(caption_ids, counts=counts)
+        ids = gather_packed(clip_ids, caption_ids, counts=counts)
         positives = positive_pairs(clip_ids, caption_ids, *ids, self.config.positives)
-        columns = gather(a, grad=True, counts=counts), gather(u, grad=True, counts=counts)
+        # One exchange: both are float32 and of one size.
+        columns = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
         loss = contrastive_loss(a, u, *columns, positives, self.temperature)
         loss = loss * mean_weight(len(a), len(columns[0]))
         return {

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from atr_moco_plugin.float32 import full_products
+
 # Elements of a block. A CPU's caches should hold a few of them; a GPU would wait for the launch of
 # many small operations, so there it is what memory allows.
 _CPU_ELEMENTS = 1 << 18
@@ -75,14 +77,15 @@ class _SoftTargetCrossEntropy(torch.autograd.Function):
         rows = max(1, _KEPT_ELEMENTS // (2 * m))
         for start in range(0, b, rows):
             own = slice(start, start + rows)
-            losses[own], grad_query[own] = _loss_and_gradient(
-                query[own] / temperature,
-                query_m[own] / temperature,
-                columns,
-                positives[own],
-                alpha,
-                None if ignore is None else ignore[own],
-            )
+            with full_products():
+                losses[own], grad_query[own] = _loss_and_gradient(
+                    query[own] / temperature,
+                    query_m[own] / temperature,
+                    columns,
+                    positives[own],
+                    alpha,
+                    None if ignore is None else ignore[own],
+                )
         # With s = q . c / tau, the gradient g of s reaches q as g . c / tau and tau as
         # -g . s / tau, which is -q . (gradient of q) / tau.
         grad_query /= temperature * b

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.baseline import Atc, Inputs
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.distributed import (
     RanksDifferError,
-    gather,
+    gather_packed,
     mean_weight,
     of_first_rank,
     rank,
@@ -34,6 +35,30 @@ from atr_moco_plugin.step_hook import Attachment
 
 QUEUE_CHECK_EVERY = 100
 """Optimizer steps between two comparisons of the queues over ranks; each reads them once."""
+
+
+class GlobalBatch(NamedTuple):
+    """The N items of all ranks, in rank order; in a single process its B.
+
+    Attributes:
+        counts: items of every rank.
+        a_m: ``[N, d]`` momentum embeddings of the clips.
+        u_m: ``[N, d]`` momentum embeddings of the captions.
+        clip_ids: ``[N]`` int64.
+        caption_ids: ``[N]`` int64.
+    """
+
+    counts: list[int]
+    a_m: Tensor
+    u_m: Tensor
+    clip_ids: Tensor
+    caption_ids: Tensor
+
+    @property
+    def own(self) -> slice:
+        """The rows of this rank."""
+        first = sum(self.counts[: rank()])
+        return slice(first, first + self.counts[rank()])
 
 
 class MocoAtc(Atc):
@@ -195,8 +220,10 @@ class MocoAtc(Atc):
         audio = self._prepare(audio)
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
+        a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
         counts = sizes(len(a), a.device)
-        loss = self._atc(a, u, audio, text, clip_ids, caption_ids, counts)
+        items = GlobalBatch(counts, *gather_packed(a_m, u_m, clip_ids, caption_ids, counts=counts))
+        loss = self._atc(a, u, items)
         return {"loss": loss, **self._measures(loss)}
 
     def _prepare(self, audio: Inputs) -> Inputs:
@@ -204,31 +231,23 @@ class MocoAtc(Atc):
         prepare = getattr(self.model.audio, "prepare", None)
         return audio if prepare is None else prepare(**audio)
 
-    def _atc(
-        self,
-        a: Tensor,
-        u: Tensor,
-        audio: Inputs,
-        text: Inputs,
-        clip_ids: Tensor,
-        caption_ids: Tensor,
-        counts: list[int],
-    ) -> Tensor:
-        """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue; ``counts``
-        are the items of every rank."""
-        first_row = sum(counts[: rank()])
-        a_m, u_m, *ids = (
-            gather(x, counts=counts)
-            for x in (self.audio_m(**audio)[0], self.text_m(**text)[0], clip_ids, caption_ids)
-        )
+    @property
+    def _trains(self) -> bool:
+        """Whether this pass is one of training; a pass of evaluation leaves no trace."""
+        return self.training and torch.is_grad_enabled()
 
+    @not_compiled
+    def _atc(self, a: Tensor, u: Tensor, items: GlobalBatch) -> Tensor:
+        """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue."""
+        _, a_m, u_m, *ids = items
         # Views, which the enqueue at the end overwrites: `atc_loss` has found its gradient by then,
         # and the ids are put together, and so copied, below.
         rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
         audio_queue, queue_clips, queue_captions = (x[rows] for x in self.audio_queue.valid)
         text_queue = self.text_queue.valid[0][rows]
         columns = torch.cat([ids[0], queue_clips]), torch.cat([ids[1], queue_captions])
-        positives = positive_pairs(clip_ids, caption_ids, *columns, self.config.positives)
+        own = (x[items.own] for x in ids)
+        positives = positive_pairs(*own, *columns, self.config.positives)
         ignore = None
         if self.config.queue_positives == "ignore":
             ignore = positives.clone()
@@ -236,14 +255,15 @@ class MocoAtc(Atc):
 
         loss = atc_loss(
             a, u, a_m, u_m, audio_queue, text_queue, positives, self.temperature, self.alpha,
-            ignore=ignore, first_row=first_row,
+            ignore=ignore, first_row=items.own.start,
         ) * mean_weight(len(a), len(a_m))
-        if self.training and torch.is_grad_enabled():
+        if self._trains:
             finite = finite_rows(a_m, u_m)  # row k of both queues stays the same item
             self.audio_queue.enqueue(a_m, *ids, finite=finite)
             self.text_queue.enqueue(u_m, *ids, finite=finite)
         return loss
 
+    @not_compiled
     def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
         fill = len(self.audio_queue) / max(self.audio_queue.size, 1)
         return {

@@ -5,7 +5,7 @@ One training step, top to bottom, is :meth:`MocoAtcAtm.forward`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,17 +14,37 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion.atm import atm_loss, hard_negatives
 from atr_moco_plugin.criterion.baseline import Inputs
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig
-from atr_moco_plugin.criterion.moco import MocoAtc
+from atr_moco_plugin.compile import not_compiled
+from atr_moco_plugin.criterion.moco import GlobalBatch, MocoAtc
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import (
     gather,
-    gather_tokens,
+    gather_packed,
     mean_weight,
+    of_every_rank,
+    pad_tokens,
     rank,
     sizes,
     world_size,
 )
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, take_tokens
+from atr_moco_plugin.float32 import cosines
+
+
+class Pairs(NamedTuple):
+    """The 3 B pairs of this rank: [matching | own text, hard audio | own audio, hard text].
+
+    Attributes:
+        text_rows: ``[3 B]`` int64, the caption of each pair.
+        audio_rows: ``[3 B]`` int64, the clip of each pair.
+        valid: ``[3 B]`` bool, ``False`` where an item has no hard negative and any stands in.
+        weight: see :func:`~atr_moco_plugin.distributed.mean_weight`.
+    """
+
+    text_rows: Tensor
+    audio_rows: Tensor
+    valid: Tensor
+    weight: float | Tensor
 
 
 class MocoAtcAtm(MocoAtc):
@@ -52,13 +72,16 @@ class MocoAtcAtm(MocoAtc):
 
     def __init__(self, model: nn.Module, config: MocoAtcAtmConfig) -> None:
         super().__init__(model, config)
-        self._draws = 0  # forward passes since the last optimizer step
+        # Passes that trained since the last optimizer step. Saved, since a state can be of the
+        # middle of an accumulation; mirrored, so that no step waits for the device.
+        self.register_buffer("num_draws", torch.zeros(1, dtype=torch.int64))
+        self._num_draws = 0
         self._generator: torch.Generator | None = None
 
     def on_optimizer_step(self) -> None:
         """See :meth:`MocoAtc.on_optimizer_step`."""
         super().on_optimizer_step()
-        self._draws = 0
+        self._set_num_draws(0)
 
     def on_step_left_out(self) -> None:
         """Begin the draws of this step anew, as a run does that resumes here."""
@@ -73,11 +96,18 @@ class MocoAtcAtm(MocoAtc):
         audio = self._prepare(audio)
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)
-        counts = sizes(len(a), a.device)
-        loss_atc = self._atc(a, u, audio, text, clip_ids, caption_ids, counts)
-        loss_atm, accuracy = self._atm(
-            a, u, audio_tokens, text_tokens, clip_ids, caption_ids, counts
-        )
+        a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
+        if not getattr(self.model, "needs_text_states", True):
+            text_tokens = text_tokens._replace(states=None)
+        items = GlobalBatch([len(a)], a_m, u_m, clip_ids, caption_ids)
+        online = a, u
+        if world_size() > 1:
+            items, online, audio_tokens, text_tokens = self._exchanged(
+                items, online, audio_tokens, text_tokens
+            )
+        loss_atc = self._atc(a, u, items)
+        pairs = self._pairs(*online, items)
+        loss_atm, accuracy = self._atm(audio_tokens, text_tokens, pairs)
         return {
             "loss": self.config.atc_weight * loss_atc + self.config.atm_weight * loss_atm,
             "loss_atm": loss_atm.detach(),
@@ -85,57 +115,89 @@ class MocoAtcAtm(MocoAtc):
             **self._measures(loss_atc),
         }
 
-    def _atm(
+    @not_compiled
+    def _exchanged(
         self,
-        a: Tensor,
-        u: Tensor,
+        items: GlobalBatch,
+        online: tuple[Tensor, Tensor],
         audio: AudioTokens,
         text: TextTokens,
-        clip_ids: Tensor,
-        caption_ids: Tensor,
-        counts: list[int],
-    ) -> tuple[Tensor, Tensor]:
-        """Matching loss over B matching pairs and two hard negatives of each item."""
-        b, first_row = len(a), 0
-        all_ranks = self.config.negatives == "all_ranks" and world_size() > 1
-        if all_ranks:
-            # Every rank draws for the global batch with one seed and keeps its own rows, so the
-            # draws do not depend on how the batch is split over ranks.
-            first_row = sum(counts[: rank()])
-            a, u = gather(a.detach(), counts=counts), gather(u.detach(), counts=counts)
-            clip_ids = gather(clip_ids, counts=counts)
-            caption_ids = gather(caption_ids, counts=counts)
-            audio = gather_tokens(audio, counts=counts)
-            text = gather_tokens(text, counts=counts)
+    ) -> tuple[GlobalBatch, tuple[Tensor, Tensor], AudioTokens, TextTokens]:
+        """The items of all ranks, and where negatives are drawn from all of them, also their online
+        embeddings (no gradient flows through a draw) and tokens.
 
+        Two exchanges, and one for the token states of each modality that the head reads.
+        """
+        own = items[1:]
+        if self.config.negatives == "batch":
+            counts = sizes(len(own[0]), own[0].device)
+            return GlobalBatch(counts, *gather_packed(*own, counts=counts)), online, audio, text
+        lengths = audio.mask.size(1), text.mask.size(1)
+        shapes = of_every_rank([len(own[0]), *lengths], own[0].device)
+        counts, *all_lengths = (list(x) for x in zip(*shapes, strict=True))
+        audio, text = (
+            pad_tokens(tokens, max(x)) for tokens, x in zip((audio, text), all_lengths, strict=True)
+        )
+        *own, a, u, audio_mask, text_mask, input_ids = gather_packed(
+            *own, *online, audio.mask, text.mask, text.input_ids, counts=counts
+        )
+        audio_states, text_states = (
+            None if x is None else gather(x, grad=True, counts=counts)
+            for x in (audio.states, text.states)
+        )
+        return (
+            GlobalBatch(counts, *own),
+            (a, u),
+            AudioTokens(audio_states, audio_mask),
+            TextTokens(text_states, text_mask, input_ids),
+        )
+
+    @not_compiled
+    def _pairs(self, a: Tensor, u: Tensor, items: GlobalBatch) -> Pairs:
+        """The pairs of this rank. ``a`` and ``u`` are the embeddings to draw from: those of this
+        rank, or of all."""
+        everywhere = self.config.negatives == "all_ranks"
+        counts, own = items.counts, items.own
+        clip_ids, caption_ids = (
+            x if everywhere else x[own] for x in (items.clip_ids, items.caption_ids)
+        )
+        # Every rank draws for the global batch with one seed and keeps its own rows, so the draws
+        # do not depend on how the batch is split over ranks.
+        first_row, b = own.start if everywhere else 0, counts[rank()]
         positives = positive_pairs(
             clip_ids, caption_ids, clip_ids, caption_ids, self.config.positives
         )
-        with torch.autocast(a.device.type, enabled=False):
-            similarity = (a.detach().float() @ u.detach().float().T) / self.temperature.detach()
-        generator = self._seeded(a.device, 0 if all_ranks else rank())
-        own = torch.arange(first_row, first_row + b, device=a.device)
+        similarity = cosines(a.detach(), u.detach()) / self.temperature.detach()
+        generator = self._seeded(a.device, 0 if everywhere else rank())
         hard_text = hard_negatives(similarity, positives, generator)
         hard_audio = hard_negatives(similarity.T, positives.T, generator)
         # Ranks count by their pairs in the mean where all are known, and by their items else.
-        pairs = 1 + (hard_text >= 0).long() + (hard_audio >= 0).long()
+        of_item = 1 + (hard_text >= 0).long() + (hard_audio >= 0).long()
+        here = slice(first_row, first_row + b)
         weight = (
-            mean_weight(pairs[own].sum(), pairs.sum()) if all_ranks else mean_weight(b, sum(counts))
+            mean_weight(of_item[here].sum(), of_item.sum())
+            if everywhere and len(counts) > 1
+            else mean_weight(b, sum(counts))
         )
-        hard_text, hard_audio = hard_text[own], hard_audio[own]
+        hard_text, hard_audio = hard_text[here], hard_audio[here]
+        row = torch.arange(first_row, first_row + b, device=a.device)
+        # Where there is no hard negative any item will do.
+        return Pairs(
+            torch.cat([row, row, hard_text.clamp(min=0)]),
+            torch.cat([row, hard_audio.clamp(min=0), row]),
+            torch.cat([torch.ones_like(row, dtype=torch.bool), hard_audio >= 0, hard_text >= 0]),
+            weight,
+        )
 
-        # One fusion pass: [matching | own text, hard audio | own audio, hard text].
-        # `index_select` and no `[...]`, whose backward adds the gradients of an item's pairs in the
-        # order in which threads come to them. Where there is no hard negative any item will do.
-        for_audio = torch.cat([own, hard_audio.clamp(min=0), own])
-        for_text = torch.cat([own, own, hard_text.clamp(min=0)])
-        pair_text = TextTokens(*(x.index_select(0, for_text) for x in text))
-        labels = torch.zeros(3 * b, dtype=torch.int64, device=a.device)
-        labels[:b] = 1
-        valid = torch.cat([labels[:b].bool(), hard_audio >= 0, hard_text >= 0])
-        logits = self._match(pair_text, audio, for_audio)
+    def _atm(self, audio: AudioTokens, text: TextTokens, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Matching loss over the pairs of this rank, in one fusion pass, and the accuracy."""
+        logits = self._match(take_tokens(text, pairs.text_rows), audio, pairs.audio_rows)
+        valid = pairs.valid
+        labels = torch.zeros_like(pairs.text_rows)
+        labels[: len(labels) // 3] = 1
         correct = (logits.argmax(dim=1) == labels) & valid
-        return atm_loss(logits, labels, valid) * weight, (correct.sum() / valid.sum()).detach()
+        loss = atm_loss(logits, labels, valid) * pairs.weight
+        return loss, (correct.sum() / valid.sum()).detach()
 
     def _match(self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor) -> Tensor:
         """Logits of P captions, each with a row of ``audio``."""
@@ -143,15 +205,28 @@ class MocoAtcAtm(MocoAtc):
         # are chosen; not where the clips are those of many ranks.
         if getattr(self.model, "shares_audio", False) and len(audio.states) <= len(audio_rows):
             return self.model.match(text, audio, audio_rows)
-        chosen = AudioTokens(*(x.index_select(0, audio_rows) for x in audio))
-        return self.model.match(text, chosen)
+        return self.model.match(text, take_tokens(audio, audio_rows))
 
     def _seeded(self, device: torch.device, stream: int) -> torch.Generator:
         """A generator whose draws depend on (seed, step, pass, stream) alone: a resumed run draws
-        what the uninterrupted one would have, without a random state in the checkpoint."""
+        what the uninterrupted one would have, without a random state in the checkpoint. Passes of
+        evaluation are not counted."""
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)
-        key = (self.config.seed, self._num_steps, self._draws, stream)
+        key = (self.config.seed, self._num_steps, self._num_draws, stream)
         self._generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        self._draws += 1
+        if self._trains:
+            self._set_num_draws(self._num_draws + 1)
         return self._generator
+
+    def _set_num_draws(self, number: int) -> None:
+        self._num_draws = number
+        self.num_draws.fill_(number)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Checkpoints of version 0.1.0 have none: taken to be of the end of a step.
+        state_dict = {f"{prefix}num_draws": torch.zeros_like(self.num_draws), **state_dict}
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._num_draws = int(self.num_draws)

@@ -38,7 +38,8 @@ class PairBatch:
 
     Attributes:
         waveforms: ``[B, samples]`` float32 mono, zeros after each clip's end.
-        lengths: ``[B]`` int64, samples of each clip.
+        lengths: ``[B]`` int64, samples of each clip, always on the CPU: what is made of them, such
+            as the number of tokens, decides shapes, for which the host would wait.
         input_ids: ``[B, L]`` int64 caption tokens.
         text_mask: ``[B, L]`` bool, ``True`` where a token is of the caption and not padding.
         clip_ids: ``[B]`` int64.
@@ -67,10 +68,12 @@ class PairBatch:
         return self.waveforms.shape[0]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> None:
-        """Move every tensor to ``device``, in place (fairseq2's ``SupportsDeviceTransfer``)."""
+        """Move every tensor but ``lengths`` to ``device``, in place (fairseq2's
+        ``SupportsDeviceTransfer``)."""
         for field in fields(self):
-            tensor: Tensor = getattr(self, field.name)
-            setattr(self, field.name, tensor.to(device, non_blocking=non_blocking))
+            if field.name != "lengths":
+                tensor: Tensor = getattr(self, field.name)
+                setattr(self, field.name, tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
         """Copy every tensor to page-locked memory, in place; returns this batch."""

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, take_tokens
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.encode import Advance, Encoded, no_progress
 from atr_moco_plugin.evaluation.rerank import top_candidates
@@ -197,4 +197,4 @@ def _match_clip(model: Module, text: TextTokens, audio: AudioTokens) -> Tensor:
     rows = torch.zeros(len(text.mask), dtype=torch.int64, device=text.mask.device)
     if getattr(model, "shares_audio", False):
         return model.match(text, audio, rows)
-    return model.match(text, AudioTokens(*(x.index_select(0, rows) for x in audio)))
+    return model.match(text, take_tokens(audio, rows))

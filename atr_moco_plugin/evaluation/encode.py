@@ -18,7 +18,7 @@ from atr_moco_plugin.distributed import (
     sizes,
     world_size,
 )
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, valid_first
 from atr_moco_plugin.errors import InputError
 
 ItemT = TypeVar("ItemT")
@@ -34,10 +34,10 @@ def no_progress(done: int) -> None:
 class Encoded:
     """Embeddings and token states of the items of one modality, collected batch by batch.
 
-    Token states are kept for re-ranking in main memory, without their padding and in the encoder's
-    dtype. In float32 a clip of 10 s takes 1.5 MB (496 tokens of width 768) and a caption of 20
-    tokens 61 kB: 1.8 GB for AudioCaps' test set of 975 clips and 4,875 captions, 92 GB for 50,000
-    clips and 250,000 captions; the clips' part of it is shared out over the processes.
+    Tokens are kept for re-ranking in main memory, without their padding and in the encoder's dtype.
+    In float32 a clip of 10 s takes 1.5 MB (496 tokens of width 768): 1.5 GB for the 975 clips of
+    AudioCaps' test set, 76 GB for 50,000, shared out over the processes. A caption of 20 tokens
+    takes 61 kB where the head reads its states, and 160 bytes where the ids are enough.
 
     Args:
         rows: ``[N]`` int64, the row of each of the N items among those that are added, where some
@@ -49,6 +49,7 @@ class Encoded:
         self._rows = rows
         self.sharded = sharded
         self._embeddings: list[Tensor] = []
+        self._lengths: dict[int, int] = {}
         self._states: dict[int, Tensor] = {}
         self._input_ids: dict[int, Tensor] = {}
 
@@ -60,7 +61,7 @@ class Encoded:
         Args:
             embeddings: ``[B, d]`` unit-norm.
             tokens: of the rows of the batch from ``first`` on, the valid ones first in each row;
-                ``None`` where there is nothing to re-rank.
+                ``None`` where there is nothing to re-rank. Those of captions may have no states.
             first: see there.
         """
         start = sum(map(len, self._embeddings)) + first
@@ -68,13 +69,10 @@ class Encoded:
         if tokens is None:
             return
         lengths = tokens.mask.sum(dim=1).tolist()
-        states = tokens.states.detach().cpu()
-        input_ids = tokens.input_ids.cpu() if isinstance(tokens, TextTokens) else None
-        for row, length in enumerate(lengths):
-            # Cloned, since a slice would keep the padding of the whole batch alive.
-            self._states[start + row] = states[row, :length].clone()
-            if input_ids is not None:
-                self._input_ids[start + row] = input_ids[row, :length].clone()
+        self._lengths.update(enumerate(lengths, start))
+        _keep(self._states, tokens.states, lengths, start)
+        if isinstance(tokens, TextTokens):
+            _keep(self._input_ids, tokens.input_ids, lengths, start)
 
     @property
     def distinct(self) -> Tensor:
@@ -107,34 +105,46 @@ class Encoded:
     @property
     def kept(self) -> Tensor:
         """``[K]`` int64, sorted: the rows whose tokens this process has."""
-        return torch.tensor(sorted(self._states), dtype=torch.int64)
+        return torch.tensor(sorted(self._lengths), dtype=torch.int64)
 
     def audio_tokens(self, rows: Tensor) -> AudioTokens:
         """Tokens of P rows (``[P]`` int64), padded to the longest of them, on the device of the
         embeddings."""
-        states, place = self._padded(self._states, rows)
-        mask = self._mask(rows)
-        return AudioTokens(states[place], mask[place])
+        chosen, place = self._chosen(rows)
+        return AudioTokens(self._padded(self._states, chosen)[place], self._mask(chosen)[place])
 
     def text_tokens(self, rows: Tensor) -> TextTokens:
         """Tokens of P rows (``[P]`` int64), padded to the longest of them, on the device of the
-        embeddings."""
-        states, place = self._padded(self._states, rows)
-        input_ids, _ = self._padded(self._input_ids, rows)
-        mask = self._mask(rows)
-        return TextTokens(states[place], mask[place], input_ids[place])
+        embeddings; the states are ``None`` where none were kept."""
+        chosen, place = self._chosen(rows)
+        return TextTokens(
+            self._padded(self._states, chosen)[place] if self._states else None,
+            self._mask(chosen)[place],
+            self._padded(self._input_ids, chosen)[place],
+        )
 
-    def _padded(self, source: dict[int, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _chosen(self, rows: Tensor) -> tuple[list[int], Tensor]:
         # Each row crosses to the device once, however many pairs it is in.
         chosen, place = torch.unique(rows, return_inverse=True)
-        padded = pad_sequence([source[i] for i in chosen.tolist()], batch_first=True)
-        device = self._embeddings[0].device
-        return padded.to(device), place.to(device)
+        return chosen.tolist(), place.to(self._embeddings[0].device)
 
-    def _mask(self, rows: Tensor) -> Tensor:
-        lengths = [len(self._states[i]) for i in torch.unique(rows).tolist()]
-        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        return mask.to(self._embeddings[0].device)
+    def _padded(self, source: dict[int, Tensor], rows: list[int]) -> Tensor:
+        padded = pad_sequence([source[i] for i in rows], batch_first=True)
+        return padded.to(self._embeddings[0].device)
+
+    def _mask(self, rows: list[int]) -> Tensor:
+        lengths = torch.tensor([self._lengths[i] for i in rows])
+        return valid_first(lengths, int(lengths.max())).to(self._embeddings[0].device)
+
+
+def _keep(kept: dict[int, Tensor], x: Tensor | None, lengths: list[int], start: int) -> None:
+    """Keep the valid tokens of ``[B, L, ...]`` in main memory, from row ``start`` on."""
+    if x is None:
+        return
+    x = x.detach().cpu()
+    for row, length in enumerate(lengths):
+        # Cloned, since a slice would keep the padding of the whole batch alive.
+        kept[start + row] = x[row, :length].clone()
 
 
 class CaptionBatches(NamedTuple):
@@ -170,7 +180,7 @@ def distinct_captions(
     batches = []
     for part in keys.split(batch_size):
         lengths, ids = part[:, 0], part[:, 1 : 1 + int(part[-1, 0])]
-        valid = torch.arange(ids.size(1)) < lengths[:, None]
+        valid = valid_first(lengths, ids.size(1))
         batches.append((ids.to(device), valid.to(device)))
     return CaptionBatches(batches, rows)
 
@@ -182,14 +192,17 @@ def encode_text(model: Module, captions: CaptionBatches, *, keep_tokens: bool) -
     Args:
         model: a :class:`~atr_moco_plugin.model.RetrievalModel` in eval mode.
         captions: on the model's device.
-        keep_tokens: keep the token states for re-ranking.
+        keep_tokens: keep the tokens for re-ranking, with their states unless the model says with
+            ``needs_text_states`` that it does not read them.
 
     Returns:
         The embeddings, and the tokens when asked for.
     """
     encoded = Encoded(captions.rows)
+    keep_states = getattr(model, "needs_text_states", True)
     for input_ids, mask in captions.batches:
         embeddings, tokens = model.text(input_ids, mask)
+        tokens = tokens if keep_states else tokens._replace(states=None)
         encoded.add(embeddings, tokens if keep_tokens else None)
     return encoded
 
@@ -225,7 +238,8 @@ class SharedEncoder:
         tower: the audio or text tower, in eval mode.
         total: batches of all processes together, each counted once.
         rows: see :class:`Encoded`.
-        keep_tokens: keep the token states for re-ranking.
+        keep_tokens: keep the tokens for re-ranking.
+        keep_states: keep their states too; captions go without where the head reads none.
         gather_states: keep those of all items on every process, and not only this one's own.
 
     Attributes:
@@ -239,11 +253,13 @@ class SharedEncoder:
         *,
         rows: Tensor | None = None,
         keep_tokens: bool,
+        keep_states: bool = True,
         gather_states: bool,
     ) -> None:
         self._tower = tower
         self._total = total
         self._keep_tokens = keep_tokens
+        self._keep_states = keep_states
         self._gather_states = gather_states
         self._turn = 0
         self.encoded = Encoded(rows, sharded=not gather_states and world_size() > 1)
@@ -267,7 +283,8 @@ class SharedEncoder:
         first = 0 if self._gather_states else sum(counts[: rank()])
         kept = None
         if self._keep_tokens:
-            kept = type(tokens)(*(x[:mine] for x in tokens))
+            tokens = tokens if self._keep_states else tokens._replace(states=None)
+            kept = type(tokens)(*(None if x is None else x[:mine] for x in tokens))
             kept = gather_tokens(kept) if self._gather_states else kept
         self.encoded.add(gather(embeddings[:mine]), kept, first)
         return sum(counts)
@@ -293,6 +310,7 @@ def encode_shared(
     *,
     rows: Tensor | None = None,
     keep_tokens: bool,
+    keep_states: bool = True,
     gather_states: bool,
     advance: Advance = no_progress,
 ) -> Encoded:
@@ -305,7 +323,8 @@ def encode_shared(
         batches: those that :func:`share` gives this process, on the tower's device.
         total: batches of all processes together, each counted once.
         rows: see :class:`Encoded`.
-        keep_tokens: keep the token states for re-ranking.
+        keep_tokens: keep the tokens for re-ranking.
+        keep_states: keep their states too; captions go without where the head reads none.
         gather_states: keep those of all items on every process, and not only this one's own.
         advance: told after every turn how many items it had.
 
@@ -316,7 +335,12 @@ def encode_shared(
         InputError: on every process, when one of them cannot read a batch.
     """
     encoder = SharedEncoder(
-        tower, total, rows=rows, keep_tokens=keep_tokens, gather_states=gather_states
+        tower,
+        total,
+        rows=rows,
+        keep_tokens=keep_tokens,
+        keep_states=keep_states,
+        gather_states=gather_states,
     )
     remaining = iter(batches)
     while True:
@@ -330,7 +354,7 @@ def encode_shared(
 
 
 def encode_captions(
-    tower: Module,
+    model: Module,
     captions: CaptionBatches,
     device: torch.device,
     *,
@@ -340,19 +364,20 @@ def encode_captions(
     """Embed captions with all processes, as :func:`encode_text` does on one.
 
     Args:
-        tower: the text tower, in eval mode.
+        model: as there.
         captions: the same on every process.
-        device: where the tower is.
-        keep_tokens: keep the token states of all captions on every process, for re-ranking.
+        device: where the model is.
+        keep_tokens: as there, of all captions on every process.
         advance: told after every turn how many captions it had.
     """
     batches = captions.batches
     return encode_shared(
-        tower,
+        model.text,
         ([x.to(device) for x in batches[i]] for i in share(len(batches))),
         len(batches),
         rows=captions.rows,
         keep_tokens=keep_tokens,
+        keep_states=getattr(model, "needs_text_states", True),
         gather_states=True,
         advance=advance,
     )

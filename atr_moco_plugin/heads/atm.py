@@ -75,6 +75,11 @@ class AtmHead(nn.Module):
     config_class = AtmHeadConfig
     shares_audio = True
 
+    @property
+    def needs_text_states(self) -> bool:
+        """``blip`` starts from the ids."""
+        return self.config.fusion == "albef"
+
     def __init__(
         self, text_encoder: BertEncoder, audio_width: int, config: AtmHeadConfig | None = None
     ) -> None:
@@ -116,7 +121,8 @@ class AtmHead(nn.Module):
 
         Args:
             text_encoder: the encoder the head was built on; ``blip`` runs it again.
-            text: P captions. ``blip`` starts from ``input_ids``, ``albef`` from ``states``.
+            text: P captions. ``blip`` starts from ``input_ids``, and ``states`` may be ``None``;
+                ``albef`` starts from ``states``.
             audio: P clips, ``[P, T, audio_width]``. Padded tokens never change a score; a clip
                 without a valid token adds nothing to its caption.
             audio_rows: ``[P]`` int64, the row of ``audio`` of each pair, where pairs share clips:

@@ -67,6 +67,7 @@ class FusionHead(nn.Module):
 
     config_class = FusionHeadConfig
     shares_audio = True
+    needs_text_states = True
 
     def __init__(
         self, text_encoder: Any, audio_width: int, config: FusionHeadConfig | None = None

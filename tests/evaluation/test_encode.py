@@ -23,7 +23,7 @@ def test_what_padding_holds_does_not_make_captions_differ() -> None:
 
 
 def test_encoded_keeps_the_valid_tokens_and_no_padding(tiny_model, tiny_batch) -> None:
-    model, text = tiny_model().eval(), tiny_batch(b=21, seed=2)["text"]
+    model, text = tiny_model(fusion="albef").eval(), tiny_batch(b=21, seed=2)["text"]
     captions = distinct_captions(text["input_ids"], text["mask"], 8)
     encoded = encode_text(model, captions, keep_tokens=True)
     with torch.no_grad():

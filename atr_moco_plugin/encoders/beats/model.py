@@ -15,8 +15,9 @@ from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
-from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.encoders.tokens import AudioTokens, valid_first
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.transfer import to_device
 
 
 class BeatsFeatures(NamedTuple):
@@ -24,13 +25,13 @@ class BeatsFeatures(NamedTuple):
 
     Attributes:
         fbank: ``[B, frames, 128]`` normalised features.
-        tokens: T, tokens of every row.
-        counts: Valid tokens of each row.
+        mask: ``[B, T]`` bool, ``True`` at the valid tokens of each row, on the same device.
+        padded: Whether a row has others, which the host knows without a look at the mask.
     """
 
     fbank: Tensor
-    tokens: int
-    counts: list[int]
+    mask: Tensor
+    padded: bool
 
 
 class BeatsEncoder(nn.Module):
@@ -181,7 +182,7 @@ class BeatsEncoder(nn.Module):
         """What of :meth:`forward` does not depend on the weights.
 
         An online encoder and its momentum copy see the same clips, so this is computed once for
-        both. Arguments are those of :meth:`forward`.
+        both: features and mask. Arguments are those of :meth:`forward`.
 
         Raises:
             ValueError: As :meth:`forward`.
@@ -191,7 +192,9 @@ class BeatsEncoder(nn.Module):
         counts = valid_tokens(samples, waveforms.size(1), patch, padding_mask)
         tokens = max(counts) if padding_mask == "exact" else tokens_of(waveforms.size(1), patch)
         steps = tokens // (MEL_BINS // patch)
-        return BeatsFeatures(fbank(waveforms[:, : samples_for(steps, patch)]), tokens, counts)
+        mask = valid_first(to_device(torch.tensor(counts), waveforms.device), tokens)
+        features = fbank(waveforms[:, : samples_for(steps, patch)])
+        return BeatsFeatures(features, mask, min(counts) < tokens)
 
     def forward(
         self, waveforms: Tensor | BeatsFeatures, lengths: Tensor | None = None
@@ -204,8 +207,8 @@ class BeatsEncoder(nn.Module):
         Args:
             waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip;
                 or their :meth:`features`.
-            lengths: ``[B]`` integer samples of each clip, or ``None`` if none is padded. On the
-                CPU it costs no synchronisation with an accelerator.
+            lengths: ``[B]`` integer samples of each clip on the CPU, or ``None`` if none is padded.
+                On an accelerator the host waits for them.
 
         Returns:
             States ``[B, T, width]`` and mask ``[B, T]``; tokens are in time order, the 8 frequency
@@ -217,16 +220,13 @@ class BeatsEncoder(nn.Module):
         """
         if not isinstance(waveforms, BeatsFeatures):
             waveforms = self.features(waveforms, lengths)
-        features, tokens, counts = waveforms
+        features, mask, padded = waveforms
         features = features.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
         x = self.layer_norm(patches)
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
 
-        ends = torch.tensor(counts, device=x.device)
-        mask = torch.arange(tokens, device=x.device) < ends.unsqueeze(1)
-        padded = min(counts) < tokens
         return AudioTokens(self.encoder(self.dropout_input(x), mask if padded else None), mask)
 
     def probabilities(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atr_moco_plugin.encoders.bert.config import BertConfig
-from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.encoders.tokens import AudioTokens, take_rows
 
 
 def init_bert_weights(parent: nn.Module, std: float) -> None:
@@ -74,8 +74,7 @@ class Attention(nn.Module):
         """
         key, value = self.key(source), self.value(source)
         if rows is not None:
-            # Not `[rows]`, whose backward adds the gradients of a row in the order of the threads.
-            key, value, mask = (y.index_select(0, rows) for y in (key, value, mask))
+            key, value, mask = (take_rows(y, rows) for y in (key, value, mask))
         some = mask.any(dim=1)[:, None, None, None]
         # What a fully masked softmax gives depends on the attention kernel, so such a row is
         # unmasked for the kernel and its context dropped afterwards.

@@ -85,7 +85,8 @@ class PairReader(DataReader[PairBatch]):
 
 @dataclass
 class ClipBatch(SupportsDeviceTransfer):
-    """Audio of B clips, in the split's order."""
+    """Audio of B clips, in the split's order; the lengths stay on the CPU, see
+    :class:`~atr_moco_plugin.data.batch.PairBatch`."""
 
     waveforms: Tensor
     lengths: Tensor
@@ -93,7 +94,6 @@ class ClipBatch(SupportsDeviceTransfer):
     @override
     def to(self, device: Device, *, non_blocking: bool = False) -> None:
         self.waveforms = self.waveforms.to(device, non_blocking=non_blocking)
-        self.lengths = self.lengths.to(device, non_blocking=non_blocking)
 
 
 @dataclass

@@ -165,7 +165,7 @@ class Evaluate(Task):
         captions = self._captions
         with self._progress("Encoding captions", len(captions.rows.unique())) as advance:
             return encode_captions(
-                self._checkpoint.model.text,
+                self._checkpoint.model,
                 captions,
                 self._device,
                 keep_tokens=keep_tokens,
@@ -186,7 +186,7 @@ class Evaluate(Task):
         with self._progress("Encoding clips", len(clips)) as advance:
             return encode_shared(
                 self._checkpoint.model.audio,
-                ([x.to(self._device) for x in batch] for batch in decoded),
+                ((waveforms.to(self._device), lengths) for waveforms, lengths in decoded),
                 total,
                 keep_tokens=keep_tokens,
                 gather_states=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
@@ -84,7 +85,9 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
     def process_batch(
         self, batch: PairBatch, metric_bag: MetricBag
     ) -> tuple[Tensor, int | None]:
-        measures = self._dp_model(batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
+        # FSDP moves the tensors of a dict to the device, and the lengths belong to the host.
+        audio = MappingProxyType(batch.audio)
+        measures = self._dp_model(audio, batch.text, batch.clip_ids, batch.caption_ids)
         loss = measures["loss"]
         self._guard.watch(loss, batch.clip_ids)
         # A batch that is not finite stops the run or is left out, of the averages too.

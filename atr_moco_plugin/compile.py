@@ -1,0 +1,30 @@
+"""What ``torch.compile`` leaves out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+ArgumentsT = ParamSpec("ArgumentsT")
+ResultT = TypeVar("ResultT")
+
+
+def not_compiled(function: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT, ResultT]:
+    """Run a function as it is written where ``torch.compile`` compiles what calls it.
+
+    What it reads on the host, such as how full a queue is, is another in every step, and a graph
+    holds for one value alone.
+    """
+
+    @wraps(function)
+    def call(*args: ArgumentsT.args, **kwargs: ArgumentsT.kwargs) -> ResultT:
+        # `torch.compiler.disable` imports the compiler, which takes as long as all the rest.
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        return torch.compiler.disable(function)(*args, **kwargs)
+
+    return call
