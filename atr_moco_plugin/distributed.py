@@ -166,15 +166,15 @@ def gather_packed(*tensors: Tensor, counts: Sequence[int]) -> list[Tensor]:
     found = []
     for x, part in zip(tensors, every.split([part.size(1) for part in parts], dim=1), strict=True):
         # Cloned, since another dtype takes bytes that lie together and begin at its own boundary.
-        part = part.clone(memory_format=torch.contiguous_format)
-        found.append(part.view(x.dtype).view(len(part), *x.shape[1:]))
+        own = part.clone(memory_format=torch.contiguous_format).flatten()
+        found.append(own.view(x.dtype).view(len(part), *x.shape[1:]))
     return found
 
 
 def _bytes(x: Tensor) -> Tensor:
     """``[B, ...]`` -> ``[B, bytes of a row]`` uint8."""
-    row = math.prod(x.shape[1:])
-    return x.detach().reshape(len(x), row).contiguous().view(torch.uint8)
+    row = math.prod(x.shape[1:]) * x.element_size()
+    return x.detach().flatten().contiguous().view(torch.uint8).view(len(x), row)
 
 
 def gather_tokens(

@@ -15,9 +15,10 @@ from benchmarks import (
     momentum,
     rank,
     step,
+    text_states,
 )
 
-BENCHMARKS = (momentum, contrastive, rank, fbank, beats, loading, evaluation, step)
+BENCHMARKS = (momentum, contrastive, rank, fbank, beats, loading, evaluation, step, text_states)
 
 if __name__ == "__main__":
     harness.run([module.rows for module in BENCHMARKS], __doc__.splitlines()[0])

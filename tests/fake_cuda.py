@@ -34,8 +34,17 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    select = torch._C._select_conv_backend
+    monkeypatch.setattr(torch._C, "_select_conv_backend", lambda **x: select(**_as_float32(x)))
     with _MODE, _WithoutDriver():
         yield
+
+
+def _as_float32(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The driver is asked whether it has bfloat16."""
+    names = ("input", "weight", "bias")
+    floats = {name: x.float() for name in names if (x := arguments.get(name)) is not None}
+    return {**arguments, **floats}
 
 
 def to_fake_cuda(module: nn.Module) -> None:
@@ -87,8 +96,8 @@ class Transfers(TorchDispatchMode):
 
 
 class _WithoutDriver(TorchFunctionMode):
-    """What asks the driver before it comes to the mode: indexing, inversion, copies in place, and
-    the choice of an attention kernel."""
+    """What asks the driver before it comes to the mode: indexing, inversion, copies in place, a
+    generator, and the choice of an attention kernel."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__getitem__:
@@ -97,6 +106,8 @@ class _WithoutDriver(TorchFunctionMode):
             return _set_item(*args)
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **(kwargs or {}))
+        if func is Tensor.exponential_:
+            return args[0]
         if func is Tensor.__invert__:
             return torch.bitwise_not(*args)
         if func is Tensor.copy_:

@@ -22,6 +22,7 @@ from gloo import process_group, run_on_ranks
 from atr_moco_plugin.distributed import (
     checksum,
     gather,
+    gather_packed,
     gather_tokens,
     mean_weight,
     of_first_rank,
@@ -44,6 +45,19 @@ def weights(of_rank: int) -> Tensor:
     return torch.randn(5, 4, generator=torch.Generator().manual_seed(10 + of_rank))
 
 
+def mixed(of_rank: int) -> list[Tensor]:
+    """What one exchange carries: a row of them has an odd number of bytes."""
+    rows = uneven_rows(of_rank)
+    return [
+        rows > 0,
+        rows[:, 0].double().requires_grad_(),
+        (1e9 * rows).long(),
+        rows.bfloat16()[:, :3].T.contiguous().T,
+        rows[:, :0],
+        rows.view(-1, 2, 2).half(),
+    ]
+
+
 def audio_tokens() -> AudioTokens:
     """Of one clip, longer on the second rank."""
     length = 2 + 3 * rank()
@@ -51,15 +65,18 @@ def audio_tokens() -> AudioTokens:
 
 
 def exchanges() -> list[int]:
-    """How many collectives each of four gathers takes."""
+    """How many collectives each of these gathers takes."""
     found, rows, counts = [], uneven_rows(rank()), [3, 2]
     for exchange in (
         lambda: gather(rows),
         lambda: gather(rows, counts=counts),
         lambda: gather(rows.clone().requires_grad_(), grad=True, counts=counts),
         lambda: gather_tokens(audio_tokens(), counts=[1, 1]),
+        lambda: gather_tokens(audio_tokens(), counts=[1, 1], longest=5),
+        lambda: gather_packed(rows, rows.long(), rows > 0, counts=counts),
     ):
-        with mock.patch.object(dist, "all_gather", wraps=dist.all_gather) as counted:
+        together = dist.all_gather_into_tensor
+        with mock.patch.object(dist, "all_gather_into_tensor", wraps=together) as counted:
             exchange()
         found.append(counted.call_count)
     return found
@@ -78,6 +95,7 @@ def run_exchanges() -> dict[str, Any]:
         "has_gradient": torch.tensor([with_gradient.requires_grad, without.requires_grad]),
         "gradient": x.grad,
         "int64": gather(torch.full((3 - rank(),), 2**62 + rank())),
+        "packed": gather_packed(*mixed(rank()), counts=[3, 2]),
         "bool": gather(torch.tensor([[True, False], [False, True]])[: 2 - rank()]),
         "longest": tuple(gather_tokens(audio_tokens())),
         "exchanges": torch.tensor(exchanges()),
@@ -143,8 +161,16 @@ def test_padding_reaches_the_longest_of_all_ranks(ranks) -> None:
 
 
 def test_counts_that_are_known_are_not_exchanged_again(ranks) -> None:
-    # The rows and the sizes; the rows; states, mask and their length.
-    assert [x["exchanges"].tolist() for x in ranks] == [[2, 1, 1, 3]] * WORLD
+    # The rows and the sizes; the rows; states, mask and their length; all together.
+    assert [x["exchanges"].tolist() for x in ranks] == [[2, 1, 1, 3, 2, 1]] * WORLD
+
+
+def test_tensors_of_any_dtype_and_shape_travel_together(ranks) -> None:
+    for found in ranks:
+        expected = [torch.cat(parts) for parts in zip(mixed(0), mixed(1), strict=True)]
+        assert len(found["packed"]) == len(expected) == 6
+        for x, y in zip(found["packed"], expected, strict=True):
+            assert x.dtype == y.dtype and not x.requires_grad and torch.equal(x, y)
 
 
 def test_a_single_process_gathers_nothing() -> None:

@@ -221,15 +221,21 @@ class MocoAtc(Atc):
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
         a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
-        counts = sizes(len(a), a.device)
-        items = GlobalBatch(counts, *gather_packed(a_m, u_m, clip_ids, caption_ids, counts=counts))
-        loss = self._atc(a, u, items)
+        loss = self._atc(a, u, self._exchanged(a_m, u_m, clip_ids, caption_ids))
         return {"loss": loss, **self._measures(loss)}
 
     def _prepare(self, audio: Inputs) -> Inputs:
         """Do once what the online tower and its momentum copy would both do to their input."""
         prepare = getattr(self.model.audio, "prepare", None)
         return audio if prepare is None else prepare(**audio)
+
+    @not_compiled
+    def _exchanged(
+        self, a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor
+    ) -> GlobalBatch:
+        """The items of all ranks, in two exchanges."""
+        counts = sizes(len(a_m), a_m.device)
+        return GlobalBatch(counts, *gather_packed(a_m, u_m, clip_ids, caption_ids, counts=counts))
 
     @property
     def _trains(self) -> bool:

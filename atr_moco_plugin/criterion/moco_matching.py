@@ -24,7 +24,6 @@ from atr_moco_plugin.distributed import (
     of_every_rank,
     pad_tokens,
     rank,
-    sizes,
     world_size,
 )
 from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, take_tokens
@@ -97,14 +96,9 @@ class MocoAtcAtm(MocoAtc):
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)
         a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
-        if not getattr(self.model, "needs_text_states", True):
-            text_tokens = text_tokens._replace(states=None)
-        items = GlobalBatch([len(a)], a_m, u_m, clip_ids, caption_ids)
-        online = a, u
-        if world_size() > 1:
-            items, online, audio_tokens, text_tokens = self._exchanged(
-                items, online, audio_tokens, text_tokens
-            )
+        items, online, audio_tokens, text_tokens = self._exchanged_all(
+            (a_m, u_m, clip_ids, caption_ids), (a, u), audio_tokens, text_tokens
+        )
         loss_atc = self._atc(a, u, items)
         pairs = self._pairs(*online, items)
         loss_atm, accuracy = self._atm(audio_tokens, text_tokens, pairs)
@@ -116,9 +110,9 @@ class MocoAtcAtm(MocoAtc):
         }
 
     @not_compiled
-    def _exchanged(
+    def _exchanged_all(
         self,
-        items: GlobalBatch,
+        own: tuple[Tensor, Tensor, Tensor, Tensor],
         online: tuple[Tensor, Tensor],
         audio: AudioTokens,
         text: TextTokens,
@@ -126,19 +120,20 @@ class MocoAtcAtm(MocoAtc):
         """The items of all ranks, and where negatives are drawn from all of them, also their online
         embeddings (no gradient flows through a draw) and tokens.
 
-        Two exchanges, and one for the token states of each modality that the head reads.
+        Two exchanges, and one for the token states of each modality that the head reads; those of
+        captions are dropped where it says that it does not.
         """
-        own = items[1:]
-        if self.config.negatives == "batch":
-            counts = sizes(len(own[0]), own[0].device)
-            return GlobalBatch(counts, *gather_packed(*own, counts=counts)), online, audio, text
+        if not getattr(self.model, "needs_text_states", True):
+            text = text._replace(states=None)
+        if self.config.negatives == "batch" or world_size() == 1:
+            return self._exchanged(*own), online, audio, text
         lengths = audio.mask.size(1), text.mask.size(1)
         shapes = of_every_rank([len(own[0]), *lengths], own[0].device)
         counts, *all_lengths = (list(x) for x in zip(*shapes, strict=True))
         audio, text = (
             pad_tokens(tokens, max(x)) for tokens, x in zip((audio, text), all_lengths, strict=True)
         )
-        *own, a, u, audio_mask, text_mask, input_ids = gather_packed(
+        *everyone, a, u, audio_mask, text_mask, input_ids = gather_packed(
             *own, *online, audio.mask, text.mask, text.input_ids, counts=counts
         )
         audio_states, text_states = (
@@ -146,7 +141,7 @@ class MocoAtcAtm(MocoAtc):
             for x in (audio.states, text.states)
         )
         return (
-            GlobalBatch(counts, *own),
+            GlobalBatch(counts, *everyone),
             (a, u),
             AudioTokens(audio_states, audio_mask),
             TextTokens(text_states, text_mask, input_ids),

@@ -122,6 +122,12 @@ def test_parts_differ_in_length(ranks: Found) -> None:
         assert (lengths != lengths[0]).any(dim=0).sum() > 2
 
 
+def test_a_step_takes_few_exchanges(two: Found) -> None:
+    # The sizes, all small tensors, and of each tensor with a gradient one more and one back.
+    expected = {"atc": 4, "moco_atc": 2, "moco_atc_atm": 4, "moco_atc_atm_albef": 6}
+    assert [rank["exchanges"] for rank in two] == [expected] * 2
+
+
 def test_a_queue_spoilt_on_one_rank_stops_every_rank(ranks: Found, wrapper: str) -> None:
     messages = [x[f"{wrapper}.spoilt"] for x in ranks]
     assert messages == messages[:1] * len(ranks)

@@ -26,6 +26,7 @@ from gloo import process_group
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atr_moco_plugin.criterion import (
     Atc,
@@ -224,6 +225,26 @@ def train_wrapped(name: str, wrapper: str) -> tuple[Atc, dict[str, Any]]:
     return criterion, train(criterion, sharded, lambda: fsdp2_no_sync(sharded))
 
 
+class Exchanges(TorchDispatchMode):
+    """Counts collectives, whatever function makes them."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.namespace == "c10d"
+        return func(*args, **(kwargs or {}))
+
+
+def exchanges_of_a_step(name: str) -> int:
+    """Collectives of a criterion's forward and backward pass on uneven parts of a batch, without
+    those of a wrapper."""
+    criterion = build(name)
+    batch = part_of(global_batch(0, 7), rank(), world_size())
+    with Exchanges() as exchanges:
+        criterion(**batch)["loss"].backward()
+    return exchanges.count
+
+
 def message_of_the_check(criterion: Atc) -> str:
     """What the comparison of the queues says, which is due when a program has ended."""
     try:
@@ -254,6 +275,7 @@ def run_all() -> dict[str, Any]:
 
     if world_size() > 2:
         return results
+    results["exchanges"] = {name: exchanges_of_a_step(name) for name in CASES}
     moco.QUEUE_CHECK_EVERY = 4
     criterion = MocoAtcAtm(make_model(), OWN_BATCH).train()
     results["own_batch"] = train(criterion, DistributedDataParallel(criterion), steps=4)

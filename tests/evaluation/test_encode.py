@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text, share
+from atr_moco_plugin.evaluation.encode import (
+    Encoded,
+    distinct_captions,
+    encode_shared,
+    encode_text,
+    share,
+)
 
 
 def test_equal_captions_are_encoded_once_and_by_length() -> None:
@@ -43,6 +49,22 @@ def test_encoded_keeps_the_valid_tokens_and_no_padding(tiny_model, tiny_batch) -
     bytes_kept = sum(x.untyped_storage().nbytes() for x in encoded._states.values())
     assert bytes_kept == int(expected.mask.sum()) * expected.states.size(2) * 4
     assert not encoded.embeddings.requires_grad and not tokens.states.requires_grad
+
+
+def test_a_head_that_starts_from_ids_gets_nothing_else(tiny_model, tiny_batch) -> None:
+    model, text = tiny_model().eval(), tiny_batch(b=21, seed=2)["text"]
+    encoded = encode_text(model, distinct_captions(text["input_ids"], text["mask"], 8),
+                          keep_tokens=True)  # fmt: skip
+    assert len(encoded.kept) == 21
+    tokens = encoded.text_tokens(encoded.rows)
+    longest = int(text["mask"].sum(dim=1).max())
+    assert tokens.states is None and torch.equal(tokens.mask, text["mask"][:, :longest])
+    assert torch.equal(tokens.input_ids, text["input_ids"][:, :longest])
+    others = encode_shared(
+        model.text, [(text["input_ids"], text["mask"])], 1,
+        keep_tokens=True, keep_states=False, gather_states=True,
+    )  # fmt: skip
+    assert others.text_tokens(torch.tensor([3])).states is None
 
 
 def test_tokens_belong_to_the_rows_they_came_with(tiny_model, tiny_batch) -> None:
