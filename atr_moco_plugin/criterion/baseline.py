@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
@@ -110,6 +111,7 @@ class Atc(nn.Module):
         super()._apply(in_float32(fn), recurse=False)
         return self
 
+    @not_compiled
     def _start_pass(self) -> None:
         """What comes first in every ``forward``."""
         if self.training and torch.is_grad_enabled():

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.baseline import Atc, Inputs
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.distributed import (
     RanksDifferError,
     gather_packed,
@@ -120,6 +120,7 @@ class MocoAtc(Atc):
         self._start_copies()
         return super().attach(optimizers)
 
+    @not_compiled
     def _start_pass(self) -> None:
         super()._start_pass()
         self._start_copies()

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.criterion.atm import atm_loss, hard_negatives
 from atr_moco_plugin.criterion.baseline import Inputs
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig
-from atr_moco_plugin.compile import not_compiled
 from atr_moco_plugin.criterion.moco import GlobalBatch, MocoAtc
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import (
@@ -85,7 +85,12 @@ class MocoAtcAtm(MocoAtc):
     def on_step_left_out(self) -> None:
         """Begin the draws of this step anew, as a run does that resumes here."""
         super().on_step_left_out()
-        self._draws = 0
+        self._set_num_draws(0)
+
+    def reset_parameters(self) -> None:
+        """See :meth:`MocoAtc.reset_parameters`."""
+        super().reset_parameters()
+        self._set_num_draws(0)
 
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor

@@ -219,7 +219,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
     def finalize(self, metric_bag: MetricBag) -> None:
         model, audio = self._criterion.model, self._audio.encoded
         text = encode_captions(
-            model.text, self._captions, self._device, keep_tokens=self._rerank_k > 0
+            model, self._captions, self._device, keep_tokens=self._rerank_k > 0
         )
         self._audio = None
         self._cosines = cosines = Cosines(audio, text)
