@@ -11,7 +11,6 @@ import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -132,7 +131,7 @@ def _mp3_states_length(source: Source) -> bool:
     """Whether the first frame of an MP3 holds the number of frames, as that of Xing, LAME and the
     Fraunhofer encoder does; without it a decoder estimates the length from the file's size."""
     place = open_source(source)
-    with place.open("rb") if isinstance(place, Path) else place as file:
+    with open(place, "rb") if isinstance(place, str) else place as file:
         head = file.read(10)
         tag = 0
         if head[:3] == b"ID3" and len(head) == 10:  # four times seven bits
