@@ -81,7 +81,9 @@ SECTIONS = {
     "tokenizer": ["name", "vocab_size", "max_tokens"],
     "criterion": ["name", "config"],
     "evaluation": ["rerank_k", "batch_size", "max_seconds", "test_split"],
-    "trainer": ["data_parallelism", "mixed_precision", "grad_accumulation", "max_grad_norm"],
+    "trainer": ["data_parallelism", "mixed_precision", "grad_accumulation", "max_grad_norm",
+                "fsdp", "activation_checkpointing"],
+    "gang": ["tensor_parallel_size", "timeout"],
     "optimizer": ["name", "config"],
     "lr_scheduler": ["name", "config"],
     "regime": ["num_steps", "validate_every_n_steps", "score_metric", "keep_last_n_checkpoints"],
@@ -144,6 +146,8 @@ def dump(
 @example(b'{"dataset": {"max_seconds": .nan}}')
 @example(b'{"\\ud800\\udc00": null}')
 @example(b'{"regime": {"nm_steps": 3}}')
+@example(b'{"gang": {"tensor_parallel_size": 2}}')
+@example(b'{"trainer": {"fsdp": {"version": "v1", "granularity": "model"}}}')
 def test_a_recipe(dump: Any, content: bytes) -> None:
     from atr_moco_plugin.hosts.fairseq2.keys import unknown_key
 
