@@ -19,8 +19,8 @@ def unreadable(
 ) -> dict[str, str]:
     """Decode what an evaluation reads of each clip, and keep what goes wrong.
 
-    Headers tell little: a file may break off, or hold NaN, behind a sound one. Of 1,000 clips of
-    10 s it takes about ten seconds on one core.
+    Headers tell little: a file may break off, or hold NaN, behind a sound one. It costs what one
+    validation decodes.
 
     Args:
         dataset: where clips come from.

@@ -26,11 +26,10 @@ def main(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(argv):
             print(help_text(argv))
             return 0
-        launch = prepare(argv)
+        return prepare(argv).run()
     except InputError as ex:
         print(f"error: {ex}", file=sys.stderr)
         return 1
-    return launch.run()
 
 
 if __name__ == "__main__":
