@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Relevance
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import metrics_from
 from atr_moco_plugin.report import Examples, collect_examples
 from atr_moco_plugin.report.examples import Direction
@@ -20,7 +21,7 @@ from atr_moco_plugin.report.examples import Direction
 
 def load(clip: Clip) -> np.ndarray:
     if "broken" in clip.key:
-        raise ValueError(f"{clip.key}: not readable\nas audio")
+        raise InputError(f"{clip.key}: not readable\nas audio")
     return np.zeros(3_200, "f4")
 
 
