@@ -147,11 +147,6 @@ class RetrievalRecipe(TrainRecipe):
 
         # An untrained head would only shuffle the candidates.
         rerank_k = config.evaluation.rerank_k if config.criterion_section.matches else 0
-        # Everything about the evaluations that can be known is found out before the first step.
-        valid_split, test_split = config.dataset.valid_split, config.evaluation.test_split
-        splits = list(dict.fromkeys(x for x in (valid_split, test_split) if x is not None))
-        evaluated = prepare_splits(config, dataset, splits, to_tokens, context)
-        eval_unit = partial(self._eval_unit, context, dataset)
         skipped = SkippedClips(context.output_dir, context.gangs.dp.rank)
         reader = train_reader(config, dataset, to_tokens, context.gangs, skipped)
         if isinstance(criterion, MocoAtc):
@@ -170,6 +165,12 @@ class RetrievalRecipe(TrainRecipe):
             ),
             warn_after=(config.regime.num_steps or 1_000) // 2,
         )
+        # Everything about the evaluations that can be known is found out before the first step, and
+        # after what takes no time to be told.
+        valid_split, test_split = config.dataset.valid_split, config.evaluation.test_split
+        splits = list(dict.fromkeys(x for x in (valid_split, test_split) if x is not None))
+        evaluated = prepare_splits(config, dataset, splits, to_tokens, context)
+        eval_unit = partial(self._eval_unit, context, dataset)
         valid_k = rerank_k if config.evaluation.rerank_while_training else 0
         valid_unit, valid_reader = eval_unit(evaluated[valid_split], valid_k)
         check_score(config.regime.score_metric, valid_unit.relevance, reranks=valid_k > 0)
