@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,15 +48,10 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def write(path: Path, broken: bool = False) -> None:
-<<<<<<< HEAD
-    """A clip of half a second, another for each name; a broken one has a sample that is not a number, which its header
-    does not show."""
-    wave = np.random.default_rng(zlib.crc32(path.name.encode())).uniform(-0.1, 0.1, 8_000).astype(np.float32)
-=======
     """A clip of half a second, another one for each name; a broken one has a sample that is not a
     number, which its header does not show."""
-    wave = np.random.default_rng(list(path.name.encode())).uniform(-0.1, 0.1, 8_000).astype(np.float32)
->>>>>>> 7a992f9 (Tests: clips that differ by name, a reader's fault is an InputError)
+    draw = np.random.default_rng(list(path.name.encode()))
+    wave = draw.uniform(-0.1, 0.1, 8_000).astype(np.float32)
     if broken:
         wave[4_000] = np.nan
     soundfile.write(path, wave, 16_000, "FLOAT")
