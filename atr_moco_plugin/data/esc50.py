@@ -22,6 +22,7 @@ from atr_moco_plugin.data.tables import read_rows
 from atr_moco_plugin.data.text_files import parse_json, read_text
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.paths import ExpandsPaths
 
 _INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
 _NEEDED = ("filename", "fold", "category", "src_file")
@@ -29,7 +30,7 @@ _CLIP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Esc50Config:
+class Esc50Config(ExpandsPaths):
     """How to open ESC-50.
 
     Attributes:

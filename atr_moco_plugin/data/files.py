@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from atr_moco_plugin.data.captions import split_name
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.paths import spellings
 
 AUDIO_SUFFIXES = (
     ".wav",
@@ -106,18 +107,22 @@ class AudioFiles:
         for path in self.paths:
             name = path.rsplit("/", 1)[-1]
             for known in (name, stem_of(name)):
-                self._by_name.setdefault(known, []).append(path)
+                self._by_name.setdefault(composed(known), []).append(path)
 
     def candidates(self, name: str) -> list[str]:
         """Relative paths of the files with that name, or with that stem and any audio suffix; the
         suffix that comes first in :data:`AUDIO_SUFFIXES` first.
 
         Args:
-            name: exactly as on disk. Where it has folders, files in such folders are preferred.
+            name: as on disk, or one of its :func:`~atr_moco_plugin.paths.spellings`. Where it has folders, files in such folders are preferred.
         """
-        tail = name.replace("\\", "/").removeprefix("./").lstrip("/")
-        base = tail.rsplit("/", 1)[-1]
-        found = self._by_name.get(base) or self._by_name.get(stem_of(base), [])
+        found: list[str] = []
+        for spelling in spellings(name):
+            tail = spelling.replace("\\", "/").removeprefix("./").lstrip("/")
+            base = composed(tail.rsplit("/", 1)[-1])
+            found = self._by_name.get(base) or self._by_name.get(stem_of(base), [])
+            if found:
+                break
         if len(found) > 1:
             found = sorted(found, key=lambda path: _SUFFIX_RANK[_suffix(path)])
         if "/" in tail and len(found) > 1:
@@ -181,10 +186,25 @@ class Listings:
 
     def __init__(self) -> None:
         self._names: dict[str, frozenset[str]] = {}
-        self._stems: dict[str, dict[str, str]] = {}
+        self._stems: dict[str, dict[str, list[str]]] = {}
+
+    def locate(self, folder: str, name: str) -> str | None:
+        """The file that a table means by ``name``, relative to ``folder``: :meth:`find` for the
+        first of :func:`~atr_moco_plugin.paths.spellings` that there is a file for."""
+        for spelling in spellings(name):
+            found = self.find(os.path.join(folder, spelling))
+            if found is not None:
+                return found
+        return None
 
     def find(self, path: str) -> str | None:
-        """``path`` if it is a file, else the audio file in its folder that has it as its stem."""
+        """``path`` if it is a file, else the audio file in its folder that is meant by it.
+
+        Accents count as the same in both of their Unicode forms. A name without a suffix means the
+        file with that stem and the suffix that comes first in :data:`AUDIO_SUFFIXES`. One with a
+        suffix of audio means the only file with that stem and suffix in any case, else the only
+        one with that stem.
+        """
         folder, name = os.path.split(path)
         names = self._names.get(folder)
         if names is None:
@@ -192,13 +212,23 @@ class Listings:
         if name in names:
             return path
         if folder not in self._stems:
-            audio = sorted(
-                (item for item in names if _suffix(item) in _SUFFIX_RANK),
-                key=lambda item: -_SUFFIX_RANK[_suffix(item)],
-            )
-            self._stems[folder] = {stem_of(item): item for item in audio}
-        found = self._stems[folder].get(name)
-        return None if found is None else os.path.join(folder, found)
+            stems = self._stems[folder] = {}
+            for item in sorted(names):
+                if _suffix(item) in _SUFFIX_RANK:
+                    stems.setdefault(composed(stem_of(item)).strip(), []).append(item)
+        stems = self._stems[folder]
+        found = stems.get(composed(name).strip())
+        if found is not None:
+            found = sorted(found, key=lambda item: _SUFFIX_RANK[_suffix(item)])[:1]
+        else:
+            found = stems.get(composed(stem_of(name)).strip(), [])
+            found = [item for item in found if _suffix(item) == _suffix(name)] or found
+        return os.path.join(folder, found[0]) if len(found) == 1 else None
+
+
+def composed(text: str) -> str:
+    """The text with each accent and its letter as one character (NFC); macOS writes two."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def match_renamed(wanted: Sequence[str], files: Sequence[str]) -> dict[str, str]:

@@ -167,11 +167,11 @@ def _find(tables: Mapping[str, CaptionTable], folder: str) -> dict[str, list[str
 
 def _find_one(listings: Listings, folder: str, item: Recording) -> str | None:
     for name in item.names:
-        path = listings.find(os.path.join(folder, name))
+        path = listings.locate(folder, name)
         if path is not None:
             return path
     for name in item.shared_names:
-        if listings.find(os.path.join(folder, name)) is not None:
+        if listings.locate(folder, name) is not None:
             raise indistinct(item, name)
     return None
 

@@ -21,13 +21,19 @@ from atr_moco_plugin.data.files import describe
 from atr_moco_plugin.data.joining import Found, check_shared, join_recordings
 from atr_moco_plugin.data.source import Segment
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.paths import ExpandsPaths
 
 _NAMED = 3
+TRIED = (
+    "names were tried as they are, with / for \\, ~ and $NAME replaced, file: URLs as paths, without "
+    "blanks around them, in either form of accents, and with the suffix in another case or another "
+    "one of audio where one file alone has it"
+)
 _FILES_A_JOB = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class Policy(ExpandsPaths):
     """What opening does about audio and clips that are not as they should be; the options that the
     data sets of files have in common.
 
@@ -272,7 +278,15 @@ def _check_found(
         total += len(table.recordings)
         pairs = zip(table.recordings.values(), sources[split], strict=True)
         absent.extend(item for item, path in pairs if path is None)
-    if not absent or not (strict or len(absent) == total):
+    if not absent:
+        return
+    if not strict and len(absent) < total:
+        warnings.warn(
+            f"{name}: {_many(len(absent), 'clip')} without audio in {os.fspath(place)}, of {total:,}: "
+            f"{_few([repr(item.names[0] if item.names else item.key) for item in absent], 5)}; "
+            f"{TRIED}",
+            stacklevel=4,
+        )
         return
     names = _few([repr(text) for text in absent[0].names], 6)
     if len(absent) == total:
@@ -282,7 +296,7 @@ def _check_found(
         what_to_do = "put it there or set strict: false"
     raise MissingFileError(
         f"{os.fspath(place)}: {name}: {which} there: looked for {absent[0].key!r} under the name "
-        f"{names} (.wav, .flac, ...), {describe(place)}; {what_to_do}"
+        f"{names} (.wav, .flac, ...), {describe(place)}; {TRIED}; {what_to_do}"
     )
 
 

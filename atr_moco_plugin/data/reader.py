@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from atr_moco_plugin.data.audio import read_audio, window
 from atr_moco_plugin.data.cache import Packed, entry_path, pack, read_entry, unpack, write_entry
 from atr_moco_plugin.data.decode import Decoder, check_decoder
+from atr_moco_plugin.paths import ExpandsPaths
 from atr_moco_plugin.sample_rate import check_sample_rate
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AudioReader:
+class AudioReader(ExpandsPaths):
     """Reads ``clip.source``, a :data:`~atr_moco_plugin.data.source.Source`.
 
     Attributes:
@@ -39,6 +40,7 @@ class AudioReader:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_sample_rate(self.sample_rate, "an AudioReader")
         check_decoder(self.decoder)
 

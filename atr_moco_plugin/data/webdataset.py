@@ -24,12 +24,13 @@ from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.shards import Shard, read_shard
 from atr_moco_plugin.data.text_files import parse_json
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.paths import ExpandsPaths
 
 _NAMED = 3
 
 
 @dataclass(frozen=True)
-class WebdatasetConfig:
+class WebdatasetConfig(ExpandsPaths):
     """How to open a folder of shards.
 
     Attributes:

@@ -141,6 +141,18 @@ def test_missing_audio(tmp_path: Path, build: Callable[..., Path]) -> None:
         open_manifest(ManifestConfig(path, audio=tmp_path / "nowhere"))
 
 
+def test_the_first_missing_names_are_given_with_what_was_tried(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    write_audio(tmp_path / "a.wav")
+    rows = [("a.wav", "rain"), *((f"gone\\{i}.wav", "rain") for i in range(7))]
+    path = write_table(tmp_path / "m.csv", ("file_name", "caption"), rows)
+    with pytest.warns(UserWarning, match="manifest: 7 clips are without audio in .*, of 8: ") as said:
+        assert open_manifest(ManifestConfig(path)).missing == 7
+    (message,) = [str(x.message) for x in said if "without audio" in str(x.message)]
+    assert message.count(r"gone\\") == 5 and "and 2 more; names were tried as they are" in message
+
+
 def test_errors(
     tmp_path: Path, build: Callable[..., Path], write_table: Callable[..., Path]
 ) -> None:

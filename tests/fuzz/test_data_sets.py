@@ -31,7 +31,7 @@ from atr_moco_plugin.errors import InputError, MissingFileError
 FUZZ = settings.get_profile("fuzz")
 
 COLUMNS = [
-    "file_name", "audio", "wav", "youtube_id", "caption", "captions", "caption_1", "caption_2",
+    "file_name", "audio", "wav", "youtube_id", "caption", "captions", "caption_1", "caption_2", "caption.1", "Caption 2", "caption_x",
     "text", "id", "clip_id", "split", "start_time", "audiocap_id", "", "x",
     "start", "end", "onset", "offset", "duration", "source",
 ]  # fmt: skip
@@ -40,8 +40,8 @@ AUDIO = [
     "./a.wav", "sub/../a.wav", "c.wav", "link.wav", "copy.wav", "abcdefghijk_30.wav",
 ]  # fmt: skip
 SECONDS = ["0", "0.05", "0.2", "0.25", "30", "1e300", "0:30", ""]
-PATHS = ["../a.wav", "/dev/zero", ".", "..", "/", "x" * 300 + ".wav", "a/" * 3_000, ""]
-CAPTIONS = ["a dog barks", "rain", "ÄÖ", "…", "", "['a dog' 'a cat']", '["x", "y"]', "[" * 3_000]
+PATHS = ["sub\\c.wav", " a.wav ", "a.WAV", "a.mp3", "file:///a.wav", "file://[", "~/a.wav", "$X/a.wav", "../a.wav", "/dev/zero", ".", "..", "/", "x" * 300 + ".wav", "a/" * 3_000, ""]
+CAPTIONS = ["\ufe0f", "\u0301", "\U0001f415", 'a "dog"', '"', "a dog barks", "rain", "ÄÖ", "…", "", "['a dog' 'a cat']", '["x", "y"]', "[" * 3_000]
 SPLITS = ["train", "val", "test", "evaluation", "other", ""]
 
 odd = st.one_of(
@@ -117,13 +117,13 @@ def csv_table(draw: st.DrawFn, needed: tuple[str, ...]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(
         text,
-        delimiter=draw(mostly(st.just(","), st.sampled_from("\t;"))),
+        delimiter=draw(mostly(st.just(","), st.sampled_from("\t;|"))),
         lineterminator=draw(st.sampled_from(["\n", "\r\n", "\r"])),
         quoting=draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL])),
         escapechar="\\",
     )
     writer.writerows([columns, *rows])
-    encodings = st.sampled_from(["utf-8-sig", "latin-1", "utf-16"])
+    encodings = st.sampled_from(["utf-8-sig", "cp1252", "latin-1", "utf-16"])
     encoding = draw(mostly(st.just("utf-8"), encodings))
     return text.getvalue().encode(encoding, "replace")
 

@@ -173,6 +173,12 @@ def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
         (["lr_scheduler.config.num_warmup_steps=4"], "leaves the schedule no step"),
         (["init=pretrained"], "`model.config_overrides.audio.config.checkpoint`"),
         (["init=nowhere/run"], "there is none there"),
+        (["init=$NOT_SET/run"], "the environment variable $NOT_SET is not set"),
+        (["dataset.cache_dir=$NOT_SET/cache"], "the environment variable $NOT_SET is not set"),
+        (
+            ["dataset.family=manifest", "dataset.config_overrides={root: ~no_such_user/m.csv}"],
+            "there is no home folder of '~no_such_user'",
+        ),
         (["optimizer.config.layer_decay=2"], "`layer_decay` is 2"),
         (["optimizer.config.text_rl=2"], "text_rl"),
         (["dataset.family=audiokaps"], "audiokaps"),

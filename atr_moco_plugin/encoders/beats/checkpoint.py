@@ -19,6 +19,7 @@ from torch import Tensor
 from atr_moco_plugin.checkpoints import DamagedFileError, read_torch
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.paths import expanded
 
 _MODEL = "model."
 _HUB = "hf://"
@@ -57,7 +58,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
         FileNotFoundError: If ``path`` is not a file, or not to be had from the hub.
         ValueError: If the digest differs, or the file is unreadable or no BEATs encoder's.
     """
-    path = _download(path) if str(path).startswith(_HUB) else Path(path)
+    path = _download(path) if str(path).startswith(_HUB) else expanded(path, "checkpoint")
     if not path.is_file():
         raise MissingFileError(
             f"There is no BEATs checkpoint at {path}; download one of the official BEATs models "

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.paths import expanded
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -31,7 +32,7 @@ def find_folder(name_or_path: str, wanted: Sequence[str]) -> Path | None:
             (``./x``, ``/x``, ``~/x``) and does not exist.
         ValueError: the package carries more than one such folder.
     """
-    folder = Path(name_or_path).expanduser()
+    folder = expanded(name_or_path, "the text encoder's or tokenizer's folder")
     if folder.is_dir():
         if not any((folder / name).is_file() for name in wanted):
             raise MissingFileError(

@@ -37,6 +37,7 @@ from atr_moco_plugin.hosts.fairseq2.runs import (
     read_config,
     read_model_config,
     read_state,
+    run_folder,
 )
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.lock import claim
@@ -122,7 +123,7 @@ class EvaluateRecipe(EvalRecipe):
             raise RecipeError(
                 "`run` is missing; give the output folder of a training run: --config run=FOLDER."
             )
-        run, checkpoint = find_checkpoint(Path(config.run).expanduser(), config.checkpoint)
+        run, checkpoint = find_checkpoint(run_folder(config.run), config.checkpoint)
         trained = read_config(run)
         model = build_model(model_config(read_model_config(run)))
         shards = read_state(checkpoint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from fairseq2.recipe.config import CommonSection, DatasetSection, GangSection, SupportsStructure
@@ -16,7 +15,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.hosts.fairseq2.opening import open_with_decoder
 from atr_moco_plugin.hosts.fairseq2.refused import refused
-from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, read_config
+from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, read_config, run_folder
 
 
 @dataclass(kw_only=True)
@@ -88,7 +87,7 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     @override
     def structure(self, resolver: DependencyResolver) -> None:
         if self.run is not None:
-            run, _ = find_checkpoint(Path(self.run).expanduser(), self.checkpoint)
+            run, _ = find_checkpoint(run_folder(self.run), self.checkpoint)
             merger = resolver.resolve(ConfigMerger)
             _fill_in(self.dataset, read_config(run), merger)
             open_with_decoder(self.dataset, merger)

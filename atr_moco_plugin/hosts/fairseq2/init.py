@@ -10,8 +10,10 @@ from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import ConfigMerger
 from torch.nn import Module
 
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.runs import find_checkpoint, read_model_config
 from atr_moco_plugin.model import without_weights
+from atr_moco_plugin.paths import expanded
 
 KINDS = ("pretrained", "random")
 
@@ -40,7 +42,8 @@ def find_source(init: str) -> Source | None:
     """
     if init in KINDS:
         return None
-    path = Path(init).expanduser()
+    with one_line_errors():
+        path = expanded(init, "init")
     if path.is_file():
         return Source(path)
     if not path.exists():

@@ -17,12 +17,14 @@ from torch.nn import Module
 from atr_moco_plugin.checkpoints import read_torch
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.model import (
     RetrievalModel,
     RetrievalModelConfig,
     built_config,
     model_config,
 )
+from atr_moco_plugin.paths import expanded
 
 _SECTIONS = {
     "model": (),
@@ -34,6 +36,16 @@ _SECTIONS = {
 }
 _NAMED = 3
 MODEL_FILE = "model.json"
+
+
+def run_folder(run: str) -> Path:
+    """The option ``run`` as a path, with ``~`` and variables replaced.
+
+    Raises:
+        RecipeError: for a variable that is not set.
+    """
+    with one_line_errors():
+        return expanded(run, "run")
 
 
 def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:

@@ -1,0 +1,94 @@
+"""Paths as people write them: ``~`` and environment variables, in options and in tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from atr_moco_plugin.errors import InputError
+
+_ODD = re.compile(r"[\\~$:\s]|[^\x00-\x7f]")
+_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})", re.ASCII)
+
+
+def expanded(path: str | os.PathLike[str], name: str) -> Path:
+    """A path with ``~``, ``~user``, ``$NAME`` and ``${NAME}`` replaced, as a shell does.
+
+    What has a ``$`` and is there as it is written stays.
+
+    Args:
+        path: as a configuration has it.
+        name: of the option, for the message.
+
+    Raises:
+        InputError: for a variable that is not set or a user that is not there, which would make a
+            folder of that name.
+    """
+    text = os.fspath(path)
+    if "$" in text and not os.path.lexists(text):
+        text = os.path.expandvars(text)
+        unknown = _VARIABLE.search(text)
+        if unknown:
+            raise InputError(
+                f"`{name}` is {os.fspath(path)!r}, but the environment variable {unknown[0]} is "
+                "not set; set it or write the path out"
+            )
+    home = os.path.expanduser(text)
+    if home.startswith("~"):
+        raise InputError(
+            f"`{name}` is {os.fspath(path)!r}, but there is no home folder of "
+            f"{text.split('/')[0]!r}; write the path out, or ./{text} for a folder of that name"
+        )
+    return Path(home)
+
+
+def spellings(name: str) -> Iterator[str]:
+    """A file's name in a table, and what else it may mean on this machine, likeliest first.
+
+    One step builds on the other: a ``file:`` URL as a path, variables and ``~`` replaced, Windows'
+    separators, no blanks around it, and accents in one form of Unicode and in the other.
+    """
+    yield name
+    if not _ODD.search(name):
+        return
+    text = name
+    for change in (_path_of_url, os.path.expandvars, os.path.expanduser, _slashes, str.strip):
+        changed = change(text)
+        if changed != text:
+            yield changed
+        text = changed
+    if not text.isascii():
+        yield unicodedata.normalize("NFC", text)
+        yield unicodedata.normalize("NFD", text)
+
+
+def _path_of_url(text: str) -> str:
+    if text[:5].lower() != "file:":
+        return text
+    try:
+        return unquote(urlsplit(text).path)
+    except ValueError:  # brackets in place of a host
+        return text
+
+
+def _slashes(text: str) -> str:
+    return text.replace("\\", "/")
+
+
+class ExpandsPaths:
+    """A configuration whose path options are expanded when it is made, see :func:`expanded`.
+
+    Options are those whose type names ``Path``; a string becomes a ``Path``.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if "Path" in str(field.type) and isinstance(value, (str, os.PathLike)):
+                # Most of the classes are frozen.
+                object.__setattr__(self, field.name, expanded(value, field.name))
