@@ -56,6 +56,7 @@ class Policy(ExpandsPaths):
     cache: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_decoder(self.decoder)
 
 
