@@ -80,7 +80,8 @@ def read_audio(
         rate = file.samplerate
         begin, end = _bounds(source, file.frames, rate)
         total = resampled_length(end - begin, rate, sample_rate)
-        if samples is not None and total > max(samples, int(MIN_SECONDS * sample_rate)):
+        longer = samples is not None and total > max(samples, int(MIN_SECONDS * sample_rate))
+        if samples is not None and longer and file.seekable():
             start, stop = window(total, samples, generator)
             first, last, before = _span(start, stop, end - begin, rate, sample_rate)
             frames = read_frames(file, source, begin + first, begin + last)

@@ -187,7 +187,7 @@ def read_frames(
     is taken for what is there, not for what the header says.
 
     Args:
-        file: the open file.
+        file: the open file; at its beginning if it cannot seek.
         source: for messages.
         start: first sample.
         stop: one after the last; ``None`` reads to the end, at most :data:`MAX_HOURS`.
@@ -203,7 +203,8 @@ def read_frames(
     limit = stop if stop is not None else int(MAX_HOURS * 3600 * min(file.samplerate, 48_000)) + 1
     mono: list[NDArray[np.float32]] = []
     try:
-        file.seek(position)
+        if file.seekable():  # in GSM 6.10 and G.721, libsndfile reads forward alone
+            file.seek(position)
         while position < limit:
             frames = file.read(min(rows, limit - position), dtype="float32", always_2d=True)
             if not len(frames):

@@ -22,7 +22,7 @@ from atr_moco_plugin.data.audio import (
 )
 from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.reader import AudioReader
-from atr_moco_plugin.data.source import FileSlice
+from atr_moco_plugin.data.source import FileSlice, Segment
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
@@ -144,6 +144,23 @@ def test_bad_files_are_named_in_one_sentence(
 def test_the_shortest_clip_is_read(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(MIN_SAMPLES), SAMPLE_RATE)
     assert read_audio(tmp_path / "a.wav", SAMPLE_RATE).shape == (MIN_SAMPLES,)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_a_wav_that_cannot_be_searched_is_read_from_its_beginning(
+    tmp_path: Path, subtype: str
+) -> None:
+    """libsndfile cannot seek in them; such a file opened clean and failed in training."""
+    soundfile.write(tmp_path / "a.wav", sine(300, 8000, 2.0), 8000, subtype=subtype)
+    whole = read_audio(tmp_path / "a.wav", 8000)
+    assert abs(len(whole) - 16000) < 1000
+    np.testing.assert_allclose(whole[2000:14000], sine(300, 8000, 2.0)[2000:14000], atol=0.1)
+    generator = torch.Generator().manual_seed(3)
+    start, stop = window(len(whole), 4000, torch.Generator().manual_seed(3))
+    crop = read_audio(tmp_path / "a.wav", 8000, 4000, generator)
+    np.testing.assert_array_equal(crop, whole[start:stop])
+    part = read_audio(Segment(str(tmp_path / "a.wav"), 0.5, 1.0), 8000)
+    np.testing.assert_array_equal(part, whole[4000:8000])
 
 
 def test_a_silent_clip_is_read(tmp_path: Path) -> None:
