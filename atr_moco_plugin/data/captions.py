@@ -39,6 +39,7 @@ class Recording:
         names: names its audio may have, best first: file names, or stems without a suffix.
         identity: what tells it from the other recordings. It is the key as well where another
             recording has the same ``key``.
+        others: its names in further columns of audio, which must not be another file's.
         shared_names: those of ``names`` that do not tell it from others, such as those of another
             start in its video. :func:`finish` takes them out of ``names`` where there are others,
             and else empties this.
@@ -55,6 +56,7 @@ class Recording:
     captions: tuple[str, ...]
     names: tuple[str, ...]
     identity: str = ""
+    others: tuple[str, ...] = ()
     shared_names: tuple[str, ...] = ()
     copies: bool = False
     segment: tuple[float, float] | None = None
@@ -154,6 +156,8 @@ def join(known: Recording, item: Recording) -> None:
     known.captions += item.captions
     known.names += tuple(name for name in item.names if name not in known.names)
     known.shared_names += item.shared_names
+    if item.others:
+        known.others += tuple(name for name in item.others if name not in known.others)
 
 
 def finish(tables: Mapping[str, CaptionTable]) -> dict[str, CaptionTable]:

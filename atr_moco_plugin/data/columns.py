@@ -50,7 +50,21 @@ def caption_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def audio_column(columns: tuple[str, ...]) -> str | None:
     """The column with the audio file, ``None`` if there is none."""
-    return next((name for name in AUDIO_COLUMNS if name in columns), None)
+    return next(iter(_audio_columns(columns)), None)
+
+
+@lru_cache(maxsize=1024)
+def _audio_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in AUDIO_COLUMNS if name in columns)
+
+
+def row_audio(row: Mapping[str, object]) -> tuple[str, ...]:
+    """The names that a row gives its audio, in the order of :data:`AUDIO_COLUMNS`, each once; empty
+    where it names none."""
+    names = [row[name] for name in _audio_columns(tuple(row))]
+    if len(names) == 1 and isinstance(names[0], str) and names[0]:  # as in most tables
+        return (names[0],)
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name.strip()))
 
 
 def known(column: str) -> bool:

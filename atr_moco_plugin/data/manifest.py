@@ -20,10 +20,12 @@ from atr_moco_plugin.data.columns import (
     AUDIO_COLUMNS,
     audio_column,
     caption_columns,
+    row_audio,
     row_captions,
 )
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.files import Listings, describe
+from atr_moco_plugin.data.duplicates import same_file
+from atr_moco_plugin.data.files import Listings, describe, names_path
 from atr_moco_plugin.data.layouts import need_root
 from atr_moco_plugin.data.opening import Policy, assemble
 from atr_moco_plugin.data.segments import fragment, names_places, segment_of, starts_of
@@ -55,7 +57,8 @@ class ManifestConfig(Policy):
 def open_manifest(config: ManifestConfig) -> AudioTextDataset:
     """Open a manifest: CSV, TSV or JSON with an audio path and captions in every row.
 
-    Columns: the audio in ``file_name`` or another of :data:`~.columns.AUDIO_COLUMNS`, or as
+    Columns: the audio in ``file_name`` or another of :data:`~.columns.AUDIO_COLUMNS` (the first
+    that the row fills; another one must not be the name of another file there), or as
     ``youtube_id`` (the file is ``<id>`` or ``Y<id>`` with an audio suffix); captions as
     :func:`~.columns.row_captions` reads them; optionally a part of the file as
     :func:`~.segments.segment_of` reads it, and the split in ``split``. ``val``, ``development`` and
@@ -100,6 +103,7 @@ def read_manifest_captions(
     path = Path(path)
     folder = os.fspath(path.parent if audio is None else audio)
     tables: dict[str, CaptionTable] = {}
+    default = SPLIT_NAMES.get(split.lower(), split)
     number = 0
     for number, row in enumerate(read_rows(path), start=1):
         names = _names(row)
@@ -110,8 +114,7 @@ def read_manifest_captions(
                 f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, "
                 f"text, raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
             )
-        own_split = _first(row, _SPLIT_COLUMNS) or split
-        table = tables.setdefault(SPLIT_NAMES.get(own_split.lower(), own_split), CaptionTable())
+        table = tables.setdefault(_split_of(row, path, number) or default, CaptionTable())
         table.add(_recording(row, names, folder, os.fspath(path), number), row)
     if not number:
         raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
@@ -129,15 +132,32 @@ def _recording(
         key, item.shared_names = names[0], names[:2]
         item.identity = youtube.clip_name(key, youtube.start_of(row))
     else:
+        if len(names) > 1:
+            item.names = tuple(name for name in names if _alike(name, names[0]))
+            item.others = names[1:]
         key = _relative(names[0], folder)
         if names_places(columns):
             item.segment = None if "youtube_id" in row else segment_of(row, item.where)
             item.starts = "" if item.segment else starts_of(row)
             key += fragment(item.segment)
         item.identity = key
+        if len(item.names) > 1:  # 001.wav in one column and dogs/001.wav in another
+            item.identity = _relative(max(item.names, key=len), folder) + fragment(item.segment)
     item.key = clip_id or _first(row, _ID_COLUMNS) or key
     item.given = bool(clip_id)
     return item
+
+
+def _split_of(row: Mapping[str, object], path: Path, number: int) -> str:
+    """The split that a row names, empty if none."""
+    names = [name for column in _SPLIT_COLUMNS if (name := _first(row, (column,)))]
+    found = [SPLIT_NAMES.get(name.lower(), name) for name in names]
+    if len(set(found) & set(SPLITS)) > 1:
+        raise InputError(
+            f"{path}: row {number} is of the split {names[0]!r} and of the subset {names[1]!r}; "
+            "keep one of the two columns"
+        )
+    return found[0] if found else ""
 
 
 def _find_manifest(root: Path) -> Path:
@@ -169,6 +189,8 @@ def _find_one(listings: Listings, folder: str, item: Recording) -> str | None:
     for name in item.names:
         path = listings.locate(folder, name)
         if path is not None:
+            for other in item.others:
+                _check_other(listings, folder, item, path, other)
             return path
     for name in item.shared_names:
         if listings.locate(folder, name) is not None:
@@ -176,14 +198,29 @@ def _find_one(listings: Listings, folder: str, item: Recording) -> str | None:
     return None
 
 
+def _check_other(listings: Listings, folder: str, item: Recording, path: str, other: str) -> None:
+    """Refuse a second column that names another file, since one of the two would be read without a
+    word; a title that is no file here contradicts nothing."""
+    found = listings.locate(folder, other)
+    if found is not None and same_file(found) != same_file(path):
+        raise InputError(
+            f"{item.where} names two files, {item.names[0]!r} and {other!r}; keep the column with "
+            f"its audio, and rename the other (audio is looked for in {', '.join(AUDIO_COLUMNS)})"
+        )
+
+
 def _names(row: Mapping[str, object]) -> tuple[str, ...]:
     """Where the audio of a row may be, relative to the audio folder; nothing if it does not say."""
-    column = audio_column(tuple(row))
-    if column is not None:
-        value = row[column]
-        return (value,) if isinstance(value, str) and value else ()
+    if audio_column(tuple(row)) is not None:
+        return row_audio(row)
     video = str(row.get("youtube_id") or "")
     return youtube.names_of(video, youtube.start_of(row)) if video else ()
+
+
+def _alike(one: str, two: str) -> bool:
+    """Whether two names may be one file's: one may lack folders of the other."""
+    one, two = one.replace("\\", "/"), two.replace("\\", "/")
+    return names_path(one, two) or names_path(two, one)
 
 
 def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:

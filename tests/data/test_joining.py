@@ -22,6 +22,7 @@ from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.wavcaps import WavCapsConfig, open_wavcaps
 from atr_moco_plugin.data.webdataset import WebdatasetConfig, open_webdataset
+from atr_moco_plugin.errors import InputError
 
 Write = Callable[..., Path]
 
@@ -58,6 +59,35 @@ def opened(root: Path, write_table: Write) -> Callable[..., AudioTextDataset]:
 
 def content(data: AudioTextDataset) -> dict[str, tuple[str, ...]]:
     return {clip.key: clip.captions for clips in data.splits.values() for clip in clips}
+
+
+def test_two_columns_of_audio_must_agree(opened: Callable[..., Any]) -> None:
+    """The first was taken without a word."""
+    columns = ("file_name", "audio", "caption")
+    with pytest.raises(InputError, match=r"m\.csv: row 2 names two files, 'a.wav' and 'b.wav'"):
+        opened(columns, ("c.wav", "./c.wav", "one"), ("a.wav", "b.wav", "two"))
+    data = opened(columns, ("a.wav", "A title.wav", "one"), ("", "b.wav", "two"), ("c", "", "three"))
+    assert content(data) == {"a.wav": ("one",), "b.wav": ("two",), "c": ("three",)}
+
+
+def test_a_name_without_its_folders_beside_the_whole_path(
+    root: Path, opened: Callable[..., Any], write_audio: Write
+) -> None:
+    for name in ("dogs/001.wav", "cats/001.wav"):
+        write_audio(root / name)
+    rows = [("001.wav", "dogs/001.wav", "one"), ("001.wav", "cats/001.wav", "two")]
+    assert content(opened(("file_name", "path", "caption"), *rows)) == {
+        "dogs/001.wav": ("one",),
+        "cats/001.wav": ("two",),
+    }
+
+
+def test_split_and_subset_must_agree(opened: Callable[..., Any]) -> None:
+    columns = ("file_name", "caption", "split", "subset")
+    with pytest.raises(InputError, match="row 2 is of the split 'train' and of the subset 'eval'"):
+        opened(columns, ("a.wav", "one", "train", "balanced"), ("b.wav", "two", "train", "eval"))
+    data = opened(columns, ("a.wav", "one", "dev", "train"), ("b.wav", "two", "val", "validation"))
+    assert list(data.splits) == ["valid", "dev"]
 
 
 @pytest.mark.parametrize("column", ["id", "key", "speaker", "song", "class"])
