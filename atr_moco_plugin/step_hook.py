@@ -40,6 +40,10 @@ class Attachment:
         """Whether it is to these optimizers, in this order."""
         return [id(x()) for x in self._optimizers] == [id(x) for x in optimizers]
 
+    def has(self, optimizer: Optimizer) -> bool:
+        """Whether it is to this optimizer, alone or among others."""
+        return any(x() is optimizer for x in self._optimizers)
+
     def remove(self) -> None:
         """Leave the optimizers alone from now on."""
         if self._handle is not None:
@@ -92,8 +96,8 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
     every = [_unwrapped(x) for x in several]
     if not every:
         raise InputError("`attach` got an empty list; give it the optimizer that makes the steps.")
-    before = _ATTACHED.get(criterion)
-    if before is not None and before.active:
+    before = _attachment(criterion)
+    if before is not None:
         if before.is_to(every):
             return before
         raise InputError(
@@ -111,13 +115,9 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
             )
 
     def stepped(optimizer: Optimizer, *_: Any) -> None:
-        # A gradient scaler calls a fused optimizer also where gradients overflowed.
-        overflow = getattr(optimizer, "found_inf", None)
-        if overflow is not None and bool(overflow):
-            return
-        if optimizer not in _LEFT_OUT:
+        if _moves_weights(optimizer):
             criterion.on_optimizer_step()
-        elif hasattr(criterion, "on_step_left_out"):
+        elif optimizer in _LEFT_OUT and hasattr(criterion, "on_step_left_out"):
             criterion.on_step_left_out()
 
     attachment = Attachment(every, every[-1].register_step_post_hook(stepped))
@@ -147,6 +147,7 @@ class StepWatch:
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
+        self._held: set[int] = set()
         self._stepped = self._warned = False
 
     def told(self) -> None:
@@ -163,12 +164,25 @@ class StepWatch:
             criterion: what may be attached.
             parameters: a few of those that are trained.
         """
-        attachment = _ATTACHED.get(criterion)
-        if self._warned or (attachment is not None and attachment.active):
+        if self._warned:
             return
         _look_at_all_optimizers()
-        _WATCHES.add(self)
+        _WATCHES[criterion] = self
         seen, self._seen = self._seen, {id(x): x._version for x in parameters}
+        self._held = set(self._seen)
+        if _attachment(criterion) is not None:
+            # What else writes into weights may have its reasons; an optimizer makes steps.
+            if self._stepped:
+                self._warned = True
+                warnings.warn(
+                    "An optimizer that the criterion is not attached to has made a step with the "
+                    "criterion's weights after the last one that it is attached to, so that its "
+                    "momentum copies and the limits of its temperature stay behind: call "
+                    "`remove()` on the handle that `attach` returned and attach the new optimizer, "
+                    "or give `attach` a list of all optimizers, in the order of their steps.",
+                    stacklevel=2,
+                )
+            return
         moved = any(seen.get(key, version) != version for key, version in self._seen.items())
         if moved or self._stepped:
             self._warned = True
@@ -180,21 +194,45 @@ class StepWatch:
                 stacklevel=2,
             )
 
-    def note(self, optimizer: Optimizer) -> None:
-        """Take notice of a step, which may be of another model's optimizer."""
-        if not self._warned and self._seen:
+    def note(self, optimizer: Optimizer, attachment: Attachment | None) -> None:
+        """Take notice of a step, which may be of another model's optimizer.
+
+        Args:
+            optimizer: made the step.
+            attachment: of the criterion, if it is attached.
+        """
+        if attachment is None:
+            # None are seen where the criterion was told within the step: a wrapper is attached.
+            weights = self._seen.keys()
+        elif attachment.has(optimizer):
+            return
+        else:
+            weights = self._held
+        if not self._warned and weights and _moves_weights(optimizer):
             held = (id(x) for group in optimizer.param_groups for x in group["params"])
-            self._stepped = self._stepped or any(x in self._seen for x in held)
+            self._stepped = self._stepped or any(x in weights for x in held)
 
 
-_WATCHES: WeakSet[StepWatch] = WeakSet()
+_WATCHES: WeakKeyDictionary[Module, StepWatch] = WeakKeyDictionary()
+
+
+def _attachment(criterion: Module) -> Attachment | None:
+    found = _ATTACHED.get(criterion)
+    return found if found is not None and found.active else None
+
+
+def _moves_weights(optimizer: Optimizer) -> bool:
+    """Whether the step that an optimizer is making changes a weight."""
+    # A gradient scaler calls a fused optimizer also where gradients overflowed.
+    overflow = getattr(optimizer, "found_inf", None)
+    return optimizer not in _LEFT_OUT and not (overflow is not None and bool(overflow))
 
 
 @cache
 def _look_at_all_optimizers() -> None:
     def stepped(optimizer: Optimizer, *_: Any) -> None:
-        for watch in list(_WATCHES):
-            watch.note(optimizer)
+        for criterion, watch in list(_WATCHES.items()):
+            watch.note(optimizer, _attachment(criterion))
 
     register_optimizer_step_post_hook(stepped)
 

@@ -120,6 +120,46 @@ def test_the_optimizer_of_another_model_is_none_of_ours(criterion) -> None:
             other.step()
 
 
+@pytest.mark.parametrize("way", ["a new optimizer", "one more optimizer"])
+def test_steps_of_an_optimizer_that_is_not_attached_are_warned_of_once(criterion, way: str) -> None:
+    new = way == "a new optimizer"
+    attached = optimizer_of(criterion if new else criterion.model.audio)
+    other = optimizer_of(criterion if new else criterion.model.text)
+    criterion.attach(attached)
+    step(criterion, attached)
+    with pytest.warns(UserWarning, match="not attached to has made a step") as caught:
+        for seed in range(1, 4):
+            criterion(**linear_batch(seed))["loss"].backward()
+            for optimizer in (other,) if new else (attached, other):
+                optimizer.step()
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("way", ["both attached", "the last attached", "left out", "written"])
+def test_steps_that_the_attached_optimizers_end_are_not_warned_of(criterion, way: str) -> None:
+    first, last = optimizer_of(criterion.model.text), optimizer_of(criterion.model.audio)
+    criterion.attach([first, last] if way == "both attached" else last)
+    if way == "left out":
+        FiniteGuard([last, first], criterion, max_skipped=9, warn=lambda _: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(3):
+            criterion(**linear_batch(seed))["loss"].backward()
+            if way == "left out":
+                criterion.model.head.weight.grad.fill_(math.nan)
+                criterion.model.audio.encoder.weight.grad.fill_(math.nan)
+                last.step()
+            elif way == "written":
+                with torch.no_grad():
+                    criterion.model.text.projection.weight.mul_(0.9)
+                    criterion.temperature.mul_(0.9)
+                last.step()
+                continue
+            first.step()
+            if way != "left out":
+                last.step()
+
+
 def test_the_warning_comes_back_where_the_handle_was_removed(criterion) -> None:
     optimizer = optimizer_of(criterion)
     handle = criterion.attach(optimizer)
