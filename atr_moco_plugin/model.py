@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ class AudioTower(nn.Module):
         in place of waveforms where the encoder computes some without weights, and otherwise the
         lengths on the device of the waveforms."""
         if hasattr(self.encoder, "features"):
-            return {"waveforms": self.encoder.features(waveforms, lengths)}
+            return {"waveforms": _Features(self.encoder.features(waveforms, lengths))}
         if lengths is not None:
             lengths = to_device(lengths, waveforms.device)
         return {"waveforms": waveforms, "lengths": lengths}
@@ -133,9 +133,13 @@ class AudioTower(nn.Module):
         inputs = {"waveforms": waveforms, "lengths": lengths}
         if isinstance(waveforms, Tensor):
             inputs = self.prepare(**inputs)
-        if self.training and self.spec_augment is not None:
-            inputs["waveforms"] = _masked(inputs["waveforms"], self.spec_augment)
-        tokens = self.encoder(*inputs.values())
+        if isinstance(features := inputs["waveforms"], _Features):
+            features = features.of_encoder
+            if self.training and self.spec_augment is not None:
+                features = _masked(features, self.spec_augment)
+            tokens = self.encoder(features)
+        else:
+            tokens = self.encoder(*inputs.values())
         return unit_norm(self.projection(self.pooling(*tokens))), tokens
 
 
@@ -228,8 +232,20 @@ class _FirstToken(nn.Module):
         return states[:, 0]
 
 
+class _Features(NamedTuple):
+    """What an encoder's ``features`` made, which may be a tensor as waveforms are."""
+
+    of_encoder: Any
+
+
 def _masked(features: Any, config: SpecAugmentConfig) -> Any:
     """Features with masks over the frames that valid tokens cover."""
+    if not all(hasattr(features, x) for x in ("fbank", "mask", "_replace")):
+        raise InputError(
+            "`model.spec_augment` needs features that are a named tuple with `fbank` and `mask`, but "
+            f"the audio encoder's are a {type(features).__name__}: leave it out or take another "
+            "audio encoder."
+        )
     counts = features.mask.sum(dim=1)
     frames = -(-features.fbank.size(1) * counts // features.mask.size(1))
     return features._replace(fbank=spec_augment(features.fbank, frames, config))

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import AudioTower, model_config
 from atr_moco_plugin.spec_augment import SpecAugmentConfig, spec_augment
 
@@ -162,6 +164,35 @@ def test_it_needs_an_encoder_with_features() -> None:
     AudioTower(Plain(), 8, "mean")
     with pytest.raises(ValueError, match=r"`model.spec_augment` masks features, but Plain has no"):
         AudioTower(Plain(), 8, "mean", CONFIG)
+
+
+class Doubles(torch.nn.Module):
+    """An encoder whose features are a tensor, as waveforms are."""
+
+    width, sample_rate = 4, 32_000
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return 2 * waveforms
+
+    def forward(self, features: Tensor) -> AudioTokens:
+        states = features[:, :, None] ** torch.arange(4)
+        return AudioTokens(states, torch.ones(features.shape, dtype=torch.bool))
+
+
+def test_features_that_are_a_tensor_are_made_once() -> None:
+    tower = AudioTower(Doubles(), 8, "mean")
+    waveforms = torch.rand(2, 6)
+    tokens = tower(waveforms)[1]
+    assert torch.equal(tokens.states[:, :, 1], 2 * waveforms)
+    # As a criterion does, for the tower and its momentum copy.
+    assert torch.equal(tower(**tower.prepare(waveforms))[1].states, tokens.states)
+
+
+def test_features_that_cannot_be_masked_are_refused() -> None:
+    tower = AudioTower(Doubles(), 8, "mean", CONFIG)
+    tower.eval()(torch.rand(2, 6))
+    with pytest.raises(InputError, match="named tuple with `fbank` and `mask`, but .* a Tensor"):
+        tower.train()(torch.rand(2, 6))
 
 
 @pytest.mark.parametrize(
