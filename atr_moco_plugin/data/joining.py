@@ -27,6 +27,7 @@ class Found:
         item: what the captions file says of it, where there is one.
         mark: equal for two clips that may be in one file, see :func:`~.duplicates.look_up`.
         size: of its file or of its part of one, in bytes.
+        part: its first sample and one after the last in its file, where they are known.
     """
 
     split: str
@@ -34,6 +35,7 @@ class Found:
     item: Recording | None = None
     mark: int = 0
     size: int = 0
+    part: tuple[int, int] | None = None
 
     @property
     def path(self) -> str:
@@ -139,7 +141,7 @@ def check_shared(
             across.append(f"{one} and {two}")
         first: dict[object, Found] = {}
         for clip in group:
-            part = clip.item.segment if clip.item is not None else None
+            part = clip.part or (clip.item.segment if clip.item is not None else None)
             known = first.setdefault((clip.split, part), clip)
             if known is not clip:
                 same[clip.split] += 1
@@ -152,8 +154,8 @@ def check_shared(
     if twice:
         warnings.warn(
             f"{name}: {len(twice):,} clips have the same audio as another of their split: "
-            f"{_few(twice)}; where they are one recording, give both files' rows one clip_id or "
-            "leave one out",
+            f"{_few(twice)}; where they are one recording, give both files' rows one clip_id (and "
+            "the same part) or leave one out",
             stacklevel=4,
         )
     return shared, same

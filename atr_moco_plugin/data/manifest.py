@@ -103,19 +103,24 @@ def read_manifest_captions(
     path = Path(path)
     folder = os.fspath(path.parent if audio is None else audio)
     tables: dict[str, CaptionTable] = {}
+    table_of: dict[str, CaptionTable] = {}  # by what a row says: most rows say what others said
     default = SPLIT_NAMES.get(split.lower(), split)
-    number = 0
+    place, number = os.fspath(path), 0
     for number, row in enumerate(read_rows(path), start=1):
-        names = _names(row)
-        if not names or not caption_columns(tuple(row)):
+        columns = tuple(row)
+        names = _names(row, columns)
+        if not names or not caption_columns(columns):
             what = "the audio's path" if not names else "a caption"
             raise InputError(
                 f"{path}: row {number} does not say {what}; needed are one of the columns "
                 f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, "
                 f"text, raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
             )
-        table = tables.setdefault(_split_of(row, path, number) or default, CaptionTable())
-        table.add(_recording(row, names, folder, os.fspath(path), number), row)
+        said = repr((row.get("split"), row.get("subset")))
+        if said not in table_of:
+            own_split = _split_of(row, path, number) or default
+            table_of[said] = tables.setdefault(own_split, CaptionTable())
+        table_of[said].add(_recording(row, columns, names, folder, place, number), row)
     if not number:
         raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
     known = [name for name in SPLITS if name in tables]
@@ -124,9 +129,14 @@ def read_manifest_captions(
 
 
 def _recording(
-    row: Mapping[str, object], names: tuple[str, ...], folder: str, place: str, number: int
+    row: Mapping[str, object],
+    columns: tuple[str, ...],
+    names: tuple[str, ...],
+    folder: str,
+    place: str,
+    number: int,
 ) -> Recording:
-    columns, clip_id = tuple(row), _first(row, ("clip_id",))
+    clip_id = _first(row, ("clip_id",))
     item = Recording("", tuple(row_captions(row)), names, place=place, row=number)
     if audio_column(columns) is None:  # a video: its file is the cut already
         key, item.shared_names = names[0], names[:2]
@@ -209,9 +219,9 @@ def _check_other(listings: Listings, folder: str, item: Recording, path: str, ot
         )
 
 
-def _names(row: Mapping[str, object]) -> tuple[str, ...]:
+def _names(row: Mapping[str, object], columns: tuple[str, ...]) -> tuple[str, ...]:
     """Where the audio of a row may be, relative to the audio folder; nothing if it does not say."""
-    if audio_column(tuple(row)) is not None:
+    if audio_column(columns) is not None:
         return row_audio(row)
     video = str(row.get("youtube_id") or "")
     return youtube.names_of(video, youtube.start_of(row)) if video else ()

@@ -184,7 +184,7 @@ class Headers:
                 yield clip.path
 
     def of(self, clip: Found) -> Header:
-        """The header of the next clip; of a segment, the part's duration.
+        """The header of the next clip; of a segment, the part's duration. Sets ``clip.part``.
 
         Raises:
             ValueError: if a segment is not in its file.
@@ -192,13 +192,17 @@ class Headers:
         header = self._known.get(clip.path) or next(self._next)
         if clip.path in self._several:
             self._known[clip.path] = header
-        if not isinstance(clip.source, Segment) or header.problem:
+        if header.problem:
             return header
         total = round(header.seconds * header.rate)
+        if not isinstance(clip.source, Segment):
+            clip.part = (0, total)
+            return header
         try:
             first, last = clip.source.frames(total, header.rate)
         except InputError as error:
             raise InputError(f"{clip.item.where}: {error}") from None
+        clip.part = (first, last)
         seconds = (last - first) / header.rate
         if too_short(last - first, header.rate):
             return Header(math.nan, 0, f"lasts {seconds:.3f} s, less than {MIN_SECONDS} s")

@@ -9,9 +9,9 @@ from functools import lru_cache
 
 from atr_moco_plugin.errors import InputError
 
-_STARTS = ("start", "start_time", "start_seconds", "start_sec", "onset")
-_ENDS = ("end", "end_time", "end_seconds", "end_sec")
-_LENGTHS = ("duration", "duration_seconds", "duration_sec")
+_STARTS = ("start", "start_time", "start_seconds", "start_sec", "start_s", "begin", "onset")
+_ENDS = ("end", "end_time", "end_seconds", "end_sec", "end_s", "stop")
+_LENGTHS = ("duration", "duration_seconds", "duration_sec", "duration_s")
 _PLACES = frozenset({"start", "starts", "begin", "onset", "offset", "end", "stop"})
 
 
@@ -20,12 +20,21 @@ def names_places(columns: tuple[str, ...]) -> bool:
     return bool(_roles(columns)[3])
 
 
+def left_places(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Columns that speak of a place in a file and that :func:`segment_of` does not read, such as
+    ``start_ms``. Beside a ``youtube_id`` they may be places in the video."""
+    starts, ends, _, places = _roles(columns)
+    if "youtube_id" in columns:
+        return ()
+    return tuple(name for name in places if name not in starts + (ends if starts else ()))
+
+
 def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | None:
     """Start and end in seconds of the part of its file that a row is about.
 
-    The start is in ``start``, ``start_time``, ``start_seconds``, ``start_sec`` or ``onset``; the
-    end in ``end``, ``end_time``, ``end_seconds`` or ``end_sec``, beside ``onset`` also in
-    ``offset``, or it follows from ``duration`` (``duration_seconds``, ``duration_sec``). Beside a
+    The start is in ``start`` (or with ``_time``, ``_seconds``, ``_sec``, ``_s`` behind it),
+    ``begin`` or ``onset``; the end in ``end`` (likewise) or ``stop``, beside ``onset`` also in
+    ``offset``, or it follows from ``duration`` (``_seconds``, ``_sec``, ``_s``). Beside a
     duration and without another start, ``offset`` is the start. A duration alone says nothing.
 
     Args:

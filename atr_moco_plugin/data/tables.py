@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from atr_moco_plugin.data.columns import audio_column, known, left_captions
 from atr_moco_plugin.data.dialect import find_dialect
 from atr_moco_plugin.data.files import AUDIO_SUFFIXES
+from atr_moco_plugin.data.segments import left_places
 from atr_moco_plugin.data.text_files import parse_json, read_text, text_encoding
 from atr_moco_plugin.errors import InputError, MissingFileError
 
@@ -32,7 +33,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
     The text is in one of the encodings of :func:`~.text_files.text_encoding`, the columns of CSV
     and TSV are separated and quoted as :func:`~.dialect.find_dialect` finds. JSON is one object a
     line, or a list of objects, which may be under ``"data"``. Columns that look as if they had
-    captions and are not taken are named in a warning.
+    captions or named a part of the audio, and are not taken, are named in a warning.
 
     Args:
         path: a file, of CSV or TSV but for the suffixes of JSON in :data:`TABLE_SUFFIXES`.
@@ -95,7 +96,7 @@ def _csv_rows(path: Path, file: TextIO, warn: bool) -> Iterator[tuple[str, ...] 
                 columns = tuple(value.strip().lower() for value in values)
                 _check_columns(path, columns)
                 if warn:
-                    _warn_of_left_captions(path, columns)
+                    _warn_of_left_columns(path, columns)
                 yield columns
             elif len(values) > len(columns) and any(values[len(columns) :]):
                 raise InputError(
@@ -162,7 +163,7 @@ def _json_lines(path: Path, file: TextIO, warn: bool) -> Iterator[Row]:
             )
         row = _lower(row)
         if warn:
-            _warn_of_left_captions(path, tuple(row))
+            _warn_of_left_columns(path, tuple(row))
             warn = False
         yield row
 
@@ -190,7 +191,7 @@ def json_entries(path: str | os.PathLike[str], *, warn: bool = True) -> list[obj
     if first is None and entries and rows is content:
         return None
     if warn and first is not None:
-        _warn_of_left_captions(Path(path), tuple(first))
+        _warn_of_left_columns(Path(path), tuple(first))
     return entries
 
 
@@ -207,12 +208,20 @@ def _json_rows(path: Path, warn: bool) -> Iterator[Row]:
         yield row
 
 
-def _warn_of_left_captions(path: Path, columns: tuple[str, ...]) -> None:
+def _warn_of_left_columns(path: Path, columns: tuple[str, ...]) -> None:
     left = left_captions(columns)
     if left:
         warnings.warn(
             f"{path}: has {', '.join(map(repr, left))[:200]}, which no caption is taken from; call "
             "columns with captions caption_1, caption_2, ...",
+            stacklevel=3,
+        )
+    left = list(left_places(columns))
+    if left:
+        warnings.warn(
+            f"{path}: has {', '.join(map(repr, left))[:200]}, which no part of a file is taken from; "
+            "where rows are parts of their files, give start and end, or start and duration, in "
+            "seconds",
             stacklevel=3,
         )
 

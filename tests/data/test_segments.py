@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ RATE = 16_000
         ({"onset": "1", "offset": "3"}, (1.0, 3.0)),
         ({"onset": "1", "offset": "3", "duration": "9"}, (1.0, 3.0)),
         ({"offset": "1", "duration": "2"}, (1.0, 3.0)),
+        ({"begin": "1", "stop": "3"}, (1.0, 3.0)),
+        ({"start_s": "1", "end_s": "3"}, (1.0, 3.0)),
         ({"onset": "1", "duration": "2"}, (1.0, 3.0)),
         ({"start": "0", "end": "3", "onset": "0.0"}, (0.0, 3.0)),
         ({"duration": "10"}, None),
@@ -62,6 +65,44 @@ def test_columns_that_name_a_segment(
 def test_columns_that_contradict_themselves(row: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         segment_of(row, "m.csv: row 1")
+
+
+@pytest.mark.parametrize(
+    ("columns", "left"),
+    [
+        ("start_ms,end_ms", "'start_ms', 'end_ms', which no part of a file is taken from"),
+        ("end", "'end', which"),
+        ("start,end,t_stop", "'t_stop', which"),
+    ],
+)
+def test_columns_that_may_name_a_segment_and_are_not_read_are_named(
+    tmp_path: Path, write_audio: Callable[..., Path], columns: str, left: str
+) -> None:
+    """Each file was read whole, without a word."""
+    write_audio(tmp_path / "a.wav")
+    numbers = ",".join("0.3" if name == "end" else "0" for name in columns.split(","))
+    table = tmp_path / "m.csv"
+    table.write_text(f"file_name,{columns},caption\na.wav,{numbers},one\n")
+    with pytest.warns(UserWarning, match=left):
+        open_manifest(ManifestConfig(table))
+    table.write_text(f"file_name,youtube_id,{columns},caption\na.wav,x,{numbers},one\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_manifest(ManifestConfig(table))
+
+
+def test_a_segment_that_is_another_clip_is_named(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    write_audio(tmp_path / "a.wav")
+    table = tmp_path / "m.csv"
+    table.write_text("file_name,start,end,caption\na.wav,,,one\na.wav,0,0.3,two\na.wav,0,0.2,three\n")
+    with pytest.warns(UserWarning, match="1 clips have the same audio as another"):
+        data = open_manifest(ManifestConfig(table))
+    assert data.counts["train"].same_audio == 1 and len(data.splits["train"]) == 3
+    table.write_text("file_name,start,end,caption\na.wav,0,0.2,one\na.wav,0,0.200001,two\n")
+    with pytest.warns(UserWarning, match="1 clips have the same audio as another"):
+        open_manifest(ManifestConfig(table))
 
 
 def test_what_else_speaks_of_a_place_is_compared() -> None:
