@@ -96,6 +96,7 @@ def _read_table(path: Path, split: str) -> CaptionTable:
             names = youtube.names_of(video, start, str(row.get("audiocap_id", "")))
             item = Recording(video, captions, names, place=place, row=number)
             item.identity, item.shared_names = youtube.clip_name(video, start), names[:2]
+            item.starts = f"youtube_id {video}" + (start and f", start_time {start}")
             named = str(row[column]) if column is not None else ""
             item.names, item.copies = (named, *names) if named else names, not named
         else:
@@ -114,7 +115,8 @@ def _named(name: str, captions: tuple[str, ...]) -> Recording:
     key, start = (video[1], video[2] or "") if video else (stem, "")
     names = (name, os.path.join(folder, f"Y{key}"), os.path.join(folder, key))
     item = Recording(key, captions, names, shared_names=names[1:])
-    item.identity = os.path.join(folder, youtube.clip_name(key, plain_number(start)))
+    name = youtube.clip_name(key, plain_number(start)) if video else base
+    item.identity = os.path.join(folder, name)
     return item
 
 

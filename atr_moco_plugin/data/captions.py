@@ -49,7 +49,8 @@ class Recording:
         source: the collection it comes from, where ids are numbers within one.
         place: the captions file.
         row: the recording's first row there, counted from 1.
-        starts: values of columns that name a start without an end, for :meth:`CaptionTable.add`.
+        starts: values of columns that name a start without an end, or the place in a video, which
+            are equal in all rows of a file.
     """
 
     key: str
@@ -140,7 +141,8 @@ def join(known: Recording, item: Recording) -> None:
         raise InputError(
             f"{item.where} and row {known.row} are of one file, {item.names[0]!r}, and name two "
             f"places in it ({item.starts or 'none'} and {known.starts or 'none'}) without start "
-            "and end; give each row start and end, or start and duration, in seconds"
+            "and end; give each row start and end, or start and duration, in seconds, or a file of "
+            "its own"
         )
     if known.key != item.key:
         if known.given and item.given:

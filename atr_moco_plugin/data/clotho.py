@@ -41,8 +41,8 @@ def open_clotho(config: ClothoConfig) -> AudioTextDataset:
     """Open Clotho with those of the splits ``train``, ``valid`` and ``test`` that are there.
 
     ``development`` is ``train``, ``validation`` is ``valid``, ``evaluation`` is ``test``. A clip's
-    key is ``<split>/<file name without suffix>``, HTML entities resolved, with the folders in front
-    of the name where two clips have the same. Audio is taken by its
+    key is ``<split>/<file name without suffix>``, HTML entities resolved, with its folders
+    and its suffix where two clips have the same. Audio is taken by its
     exact name from a folder of the split or of no split, else by a name that
     :func:`~.files.match_renamed` pairs without ambiguity. One file for two splits is nobody's.
 
@@ -97,9 +97,9 @@ def _read_table(path: Path, split: str) -> CaptionTable:
         item.segment = segment_of(row, item.where)
         item.starts = "" if item.segment else starts_of(row)
         item.key = f"{split}/{html.unescape(stem_of(name))}"
-        folder = os.path.dirname(os.path.normpath(name.replace("\\", "/")))
-        stem = os.path.join(folder, html.unescape(stem_of(name)))
-        item.identity = f"{split}/{stem}{fragment(item.segment)}"
+        # With its suffix: rain.wav and rain.flac may be two recordings.
+        whole = html.unescape(os.path.normpath(name.replace("\\", "/")))
+        item.identity = f"{split}/{whole}{fragment(item.segment)}"
         table.add(item, row)
     return table
 

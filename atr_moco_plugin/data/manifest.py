@@ -149,6 +149,8 @@ def _recording(
         if names_places(columns):
             item.segment = None if "youtube_id" in row else segment_of(row, item.where)
             item.starts = "" if item.segment else starts_of(row)
+            if video := _first(row, ("youtube_id",)):
+                item.starts = f"youtube_id {video}" + (item.starts and f", {item.starts}")
             key += fragment(item.segment)
         item.identity = key
         if len(item.names) > 1:  # 001.wav in one column and dogs/001.wav in another

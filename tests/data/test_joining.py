@@ -16,6 +16,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atr_moco_plugin.data.audiocaps import AudioCapsConfig, open_audiocaps
 from atr_moco_plugin.data.clotho import ClothoConfig, open_clotho
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
@@ -244,14 +245,51 @@ def test_equal_names_in_two_folders_of_clotho(
     rows = [("dogs/001.wav", "one"), ("cats/001.wav", "two"), ("./dogs/001.wav", "three")]
     write_table(path, ("file_name", "caption_1"), rows)
     data = open_clotho(ClothoConfig(tmp_path, strict=True))
-    assert content(data) == {"train/dogs/001": ("one", "three"), "train/cats/001": ("two",)}
+    assert content(data) == {
+        "train/dogs/001.wav": ("one", "three"),
+        "train/cats/001.wav": ("two",),
+    }
     write_table(path, ("file_name", "caption_1"), [("001.wav", "which?")])
     with pytest.raises(ValueError, match="'001.wav' may be development/cats/001.wav or develop"):
         open_clotho(ClothoConfig(tmp_path))
     (tmp_path / "development" / "dogs" / "001.wav").unlink()
     write_table(path, ("file_name", "caption_1"), rows)
     data = open_clotho(ClothoConfig(tmp_path))
-    assert content(data) == {"train/cats/001": ("two",)} and data.missing == 1
+    assert content(data) == {"train/cats/001.wav": ("two",)} and data.missing == 1
+
+
+def test_one_stem_with_two_suffixes_is_two_recordings(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    """They were one clip with the captions of both."""
+    rows = [("rain.wav", "one"), ("rain.flac", "two")]
+    write_table(tmp_path / "train.csv", ("file_name", "caption"), rows)
+    for name in ("rain.wav", "rain.flac"):
+        write_audio(tmp_path / name)
+    expected = {"rain.wav": "one", "rain.flac": "two"}
+    for data in (open_clotho(ClothoConfig(tmp_path)), open_audiocaps(AudioCapsConfig(tmp_path))):
+        found = {Path(clip.source).name: clip.captions for clip in data.clips("train")}
+        assert found == {name: (text,) for name, text in expected.items()}
+    (tmp_path / "rain.flac").unlink()  # then both mean the one that is there
+    for data in (open_clotho(ClothoConfig(tmp_path)), open_audiocaps(AudioCapsConfig(tmp_path))):
+        assert [clip.captions for clip in data.clips("train")] == [("one", "two")]
+
+
+@pytest.mark.parametrize("layout", ["audiocaps", "manifest"])
+def test_a_file_of_two_videos_is_refused(
+    tmp_path: Path, write_audio: Write, write_table: Write, layout: str
+) -> None:
+    """Their captions were joined."""
+    rows = [("a.wav", f"abcdefghij{end}", "30", end) for end in "kz"]
+    table = write_table(
+        tmp_path / "train.csv", ("file_name", "youtube_id", "start_time", "caption"), rows
+    )
+    write_audio(tmp_path / "a.wav")
+    with pytest.raises(InputError, match="row 2 and row 1 are of one file, 'a.wav', and name two"):
+        if layout == "audiocaps":
+            open_audiocaps(AudioCapsConfig(tmp_path))
+        else:
+            open_manifest(ManifestConfig(table))
 
 
 def write_json(path: Path, *rows: dict[str, object]) -> None:
