@@ -72,6 +72,21 @@ def run_blocks(page: str) -> dict[str, object]:
     return names
 
 
+def test_the_page_on_data_opens_files_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/data.md").read_text()
+    (table,) = re.findall(r"```\n(file_name,.*?)```", page, re.S)
+    (tmp_path / "PATH/TO/AUDIO/dogs").mkdir(parents=True)
+    (tmp_path / "PATH/TO/table.csv").write_text(table)
+    for name in ("dogs/001.wav", "rain.flac"):
+        soundfile.write(f"PATH/TO/AUDIO/{name}", np.full(8000, 0.1 + 0.1 * len(name) / 20), 8000)
+    data = run_blocks("data.md")["data"]
+    assert "train 1 clips x 2 captions" in capsys.readouterr().out
+    assert [clip.captions for clip in data.clips("valid")] == [("Rain on a roof",)]
+
+
 @pytest.fixture
 def clap_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the page takes as given, under the names it uses: a tiny model where the

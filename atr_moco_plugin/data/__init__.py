@@ -7,6 +7,7 @@ from atr_moco_plugin.data.batch import Example, PairBatch, collate, pad_waveform
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Relevance
 from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.data.toy import ToyConfig, open_toy, write_toy
 
@@ -16,6 +17,7 @@ __all__ = [
     "Clip",
     "Esc50Config",
     "Example",
+    "ManifestConfig",
     "PairBatch",
     "PairLoader",
     "Relevance",
@@ -24,6 +26,7 @@ __all__ = [
     "fit_length",
     "iterate_audio",
     "open_esc50",
+    "open_manifest",
     "open_toy",
     "pad_waveforms",
     "read_audio",

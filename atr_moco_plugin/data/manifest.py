@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +107,9 @@ def read_manifest_captions(
     tables: dict[str, CaptionTable] = {}
     table_of: dict[str, CaptionTable] = {}  # by what a row says: most rows say what others said
     default = SPLIT_NAMES.get(split.lower(), split)
+    own_of: dict[str, str] = {}
+    other_rows: Counter[str] = Counter()
+    unread: dict[str, set[str]] = {}
     place, number = os.fspath(path), 0
     for number, row in enumerate(read_rows(path), start=1):
         columns = tuple(row)
@@ -118,11 +123,18 @@ def read_manifest_captions(
             )
         said = repr((row.get("split"), row.get("subset")))
         if said not in table_of:
-            own_split = _split_of(row, path, number) or default
-            table_of[said] = tables.setdefault(own_split, CaptionTable())
+            own_of[said] = _split_of(row, path, number)
+            table_of[said] = tables.setdefault(own_of[said] or default, CaptionTable())
         table_of[said].add(_recording(row, columns, names, folder, place, number), row)
+        if (own_split := own_of[said]) and own_split not in SPLITS:
+            other_rows[own_split] += 1
+        if number == 1 and not set(_SPLIT_COLUMNS) & set(columns):
+            unread = {column: set() for column in columns}
+        if unread:
+            _keep_splits(row, unread)
     if not number:
         raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
+    _warn_of_splits(path, other_rows, unread, default)
     known = [name for name in SPLITS if name in tables]
     others = [name for name in tables if name not in SPLITS]
     return finish({name: tables[name] for name in known + others})
@@ -170,6 +182,37 @@ def _split_of(row: Mapping[str, object], path: Path, number: int) -> str:
             "keep one of the two columns"
         )
     return found[0] if found else ""
+
+
+def _keep_splits(row: Mapping[str, object], unread: dict[str, set[str]]) -> None:
+    """Keep the columns that have nothing but names of splits in all rows so far."""
+    for column in list(unread):
+        value = row.get(column)
+        name = value.strip().lower() if isinstance(value, str) else ""
+        if name in SPLIT_NAMES:
+            unread[column].add(SPLIT_NAMES[name])
+        else:
+            del unread[column]
+
+
+def _warn_of_splits(
+    path: Path, other_rows: Counter[str], unread: dict[str, set[str]], default: str
+) -> None:
+    if other_rows:
+        names = ", ".join(f"{name[:40]!r} ({n:,})" for name, n in other_rows.most_common(5))
+        more = f" and {len(other_rows) - 5:,} more" if len(other_rows) > 5 else ""
+        warnings.warn(
+            f"{path}: rows of the splits {names}{more} are neither trained on nor evaluated unless "
+            f"an option names their split; if they are misspelled, write {', '.join(SPLITS)}",
+            stacklevel=4,
+        )
+    for column, names in unread.items():
+        if len(names) > 1:
+            warnings.warn(
+                f"{path}: column {column!r} has names of splits and is not read, so that all rows "
+                f"are {default}; call it split",
+                stacklevel=4,
+            )
 
 
 def _find_manifest(root: Path) -> Path:

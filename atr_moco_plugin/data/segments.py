@@ -115,8 +115,8 @@ def _seconds(row: Mapping[str, object], columns: tuple[str, ...], where: str) ->
         if not math.isfinite(number):
             shown = " ".join(str(value)[:40].split())
             raise InputError(
-                f"{where}: {name} is {shown!r}, not a number of seconds; correct it, or rename the "
-                "column if it is no place in the file"
+                f"{where}: {name} is {shown!r}, not a number of seconds such as 4.5 (with a point, "
+                "without minutes); correct it, or rename the column if it is no place in the file"
             )
         found[number] = name
     if len(found) > 1:

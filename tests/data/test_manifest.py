@@ -187,3 +187,22 @@ def test_captions_alone(tmp_path: Path, build: Callable[..., Path]) -> None:
     assert {s: {k: i.captions for k, i in t.recordings.items()} for s, t in tables.items()} == (
         EXPECTED
     )
+
+
+def test_rows_of_unknown_splits_are_counted_in_a_warning(
+    tmp_path: Path, write_table: Callable[..., Path]
+) -> None:
+    rows = [(f"{i}.wav", "Rain", name) for i, name in enumerate(["train", "tset", "tset", "Dev"])]
+    path = write_table(tmp_path / "m.csv", ("file_name", "caption", "split"), rows)
+    with pytest.warns(UserWarning, match=r"splits 'tset' \(2\), 'Dev' \(1\) are neither trained"):
+        assert set(read_manifest_captions(path)) == {"train", "tset", "Dev"}
+
+
+def test_a_column_of_splits_under_another_name_is_named_in_a_warning(
+    tmp_path: Path, write_table: Callable[..., Path]
+) -> None:
+    rows = [("a.wav", "Rain", "Train", "test"), ("b.wav", "Wind", "test ", "test")]
+    path = write_table(tmp_path / "m.csv", ("file_name", "caption", "set", "same"), rows)
+    with pytest.warns(UserWarning, match="column 'set' has names of splits and is not read") as seen:
+        assert set(read_manifest_captions(path)) == {"train"}
+    assert len(seen) == 1
