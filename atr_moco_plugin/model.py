@@ -242,9 +242,9 @@ def _masked(features: Any, config: SpecAugmentConfig) -> Any:
     """Features with masks over the frames that valid tokens cover."""
     if not all(hasattr(features, x) for x in ("fbank", "mask", "_replace")):
         raise InputError(
-            "`model.spec_augment` needs features that are a named tuple with `fbank` and `mask`, but "
-            f"the audio encoder's are a {type(features).__name__}: leave it out or take another "
-            "audio encoder."
+            "`model.spec_augment` needs features that are a named tuple with `fbank` and `mask`, "
+            f"but the audio encoder's are a {type(features).__name__}: leave it out or take "
+            "another audio encoder."
         )
     counts = features.mask.sum(dim=1)
     frames = -(-features.fbank.size(1) * counts // features.mask.size(1))

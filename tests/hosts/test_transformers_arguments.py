@@ -56,6 +56,12 @@ def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
         torch.testing.assert_close(states[1][name], value, atol=1e-6, rtol=1e-5, msg=name)
 
 
+def test_a_training_set_that_makes_no_batch_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, per_device_train_batch_size=64, dataloader_drop_last=True)
+    with pytest.raises(InputError, match="makes no batch of 64 .* dataloader_drop_last"):
+        trainer.train()
+
+
 def test_gradient_checkpointing_of_a_tower_without_layers_is_refused(tmp_path: Path) -> None:
     class Audio(nn.Module):
         def forward(self, input_features: torch.Tensor) -> None: ...

@@ -16,6 +16,7 @@ from transformers import EvalPrediction, Trainer
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers import (
     ClapCollator,
     ClapTrainerModel,
@@ -261,6 +262,29 @@ def test_one_of_several_captions_is_drawn_in_training_and_all_are_evaluated() ->
     found = torch.cat([output["text_embeds"][0], output["text_embeds"][1, :1]])
     torch.testing.assert_close(found, expected["text_embeds"], atol=1e-6, rtol=0)
     assert output["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("batches", [[[0, 1]], [[0], [1]]])
+def test_a_clip_id_of_different_audio_is_refused(batches: list[list[int]]) -> None:
+    model = ClapTrainerModel(make_clap(num_mel_bins=64, spec_size=64), head=HEAD).eval()
+    tone = np.sin(np.arange(RATE, dtype=np.float32))
+    examples = [make_example(1, 1), {**make_example(1, 1), "caption_id": 202}]
+
+    def figures() -> dict[str, float]:
+        outputs, labels = [], []
+        for rows in batches:
+            batch = make_collator()([examples[row] for row in rows])
+            with torch.no_grad():
+                found = model(**batch)
+            outputs.append((found["audio_embeds"].numpy(), found["text_embeds"].numpy()))
+            labels.append((batch["clip_id"].numpy(), batch["caption_id"].numpy()))
+        return compute_metrics(EvalPrediction(outputs, labels))
+
+    assert figures()["t2a_r1"] == 100
+    # A class or a speaker for an id: all clips but the first were left out of the figures.
+    examples[1]["audio"] = tone
+    with pytest.raises(InputError, match="clip_id 101 of the evaluation set.*different audio"):
+        figures()
 
 
 def test_metrics_of_clips_with_several_captions() -> None:

@@ -104,10 +104,17 @@ class MocoCallback(TrainerCallback):
         control: TrainerControl,
         *,
         optimizer: Optimizer,
+        train_dataloader: Any = None,
         **_: Any,
     ) -> None:
         """Check how the run was started, attach to its optimizer, and open ``rank.jsonl``."""
         check_trainer(self._trainer)
+        if _is_empty(train_dataloader):
+            raise InputError(
+                f"The training set makes no batch of {args.train_batch_size} on each of "
+                f"{args.world_size} processes with dataloader_drop_last=True, so that nothing "
+                "would be trained: lower per_device_train_batch_size or leave dataloader_drop_last out."
+            )
         if self._trainer.model is not self._model:
             raise InputError(
                 "Trainer has another model than when MocoCallback was made, and its momentum "
@@ -239,6 +246,13 @@ class MocoCallback(TrainerCallback):
                 "stale copies of every item. Set `queue_size` to at most an epoch.",
                 stacklevel=2,
             )
+
+
+def _is_empty(loader: Any) -> bool:
+    try:
+        return loader is not None and len(loader) == 0
+    except TypeError:  # of a stream
+        return False
 
 
 def _names(ids: set[int], data: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.criterion import contrastive_loss, positive_pairs
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.float32 import unit_norm
 
 NO_ITEM = -100
@@ -30,8 +31,15 @@ def embed_clips(
 
     Returns:
         ``[B, d]`` unit-norm float32, the mean over the windows scaled to unit norm.
+
+    Raises:
+        InputError: rows of one clip have different audio.
     """
     first, owner = first_rows(clip_id)
+    if len(first) < len(clip_id):
+        inputs = [x.flatten(1) for x in audio.values() if isinstance(x, Tensor) and x.ndim > 0]
+        differ = [(x != x[first[owner]]).any(dim=1) for x in inputs]
+        check_one_clip_each(clip_id, torch.stack(differ).any(dim=0))
     if windows is None:
         embeddings, _ = tower(**_select(audio, first))
         return embeddings[owner]
@@ -42,6 +50,23 @@ def embed_clips(
     every = embeddings.new_zeros(*there.shape, embeddings.shape[1])
     every[rows, window] = embeddings
     return unit_norm(every.sum(dim=1))[owner]
+
+
+def check_one_clip_each(clip_id: Tensor, differs: Tensor) -> None:
+    """Refuse clip ids that stand for several pieces of audio, all but one of which would be left
+    out of the figures.
+
+    Args:
+        clip_id: ``[N]`` int64.
+        differs: ``[N]`` bool, whether the audio of a row is not that of the first one of its clip.
+    """
+    wrong = clip_id[differs & (clip_id != NO_ITEM)].unique()
+    if len(wrong):
+        raise InputError(
+            f"The clip_id {int(wrong[0])} of the evaluation set is in rows with different audio, "
+            f"and so are {len(wrong) - 1:,} more, but a clip is one piece of audio: give each its own "
+            "id, such as `atr_moco_plugin.ids.clip_id` of its file."
+        )
 
 
 def embed_captions(tower: nn.Module, text: Mapping[str, Any], caption_id: Tensor) -> Tensor:
