@@ -95,7 +95,8 @@ def test_a_model_config(tmp_path: Path, attempt: Any, content: bytes) -> None:
     st.lists(
         st.one_of(
             st.sampled_from(["step_1", "step_2", "step_²", "step_١", "step_-1", "step_", "step_ "]),
-            st.text(max_size=5).filter(lambda x: "/" not in x and "\0" not in x),
+            # A path is given back as it is, with a line break in it too.
+            st.text(max_size=5).filter(lambda x: "/" not in x and x.isprintable()),
         ),
         max_size=4,
     ),
