@@ -54,7 +54,7 @@ def parameter_groups(
     Raises:
         InputError: ``layer_decay`` is out of range or an encoder publishes no layers for it, a rate of a
             part or a ``layer_decay`` comes without ``lr``, or a rate is for an encoder that is not
-            there.
+            there, or ``temperature_lr`` comes with a wrapper of the criterion.
     """
     if not 0 < layer_decay <= 1:
         raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
@@ -62,15 +62,22 @@ def parameter_groups(
     if lr is None and (layer_decay != 1 or any((*own.values(), temperature_lr))):
         raise InputError("`lr` is missing: learning rates of parts and `layer_decay` need it.")
 
-    trained = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
+    trained = [p for p in criterion.parameters() if p.requires_grad]
+    # By itself and not by its name, which a wrapper such as `torch.compile` changes.
+    temperature = getattr(criterion, "temperature", None)
+    if temperature_lr is not None and temperature is None and not hasattr(criterion, "model"):
+        raise InputError(
+            f"`temperature_lr` is {temperature_lr}, but a {type(criterion).__name__} has neither "
+            "`temperature` nor `model`: give `parameter_groups` the criterion and not its wrapper."
+        )
     places = _places(criterion, own, layer_decay)
     plain = _undecayed(criterion)
     groups: dict[tuple[float, float | None], list[nn.Parameter]] = defaultdict(list)
     # Decayed groups first, so that there are always two or more in a fixed order.
-    for name, parameter in sorted(trained.items(), key=lambda item: id(item[1]) in plain):
+    for parameter in sorted(trained, key=lambda p: id(p) in plain):
         rate = lr
         place = places.get(id(parameter))
-        if name == "temperature":
+        if parameter is temperature:
             rate = lr if temperature_lr is None else temperature_lr
         elif place is not None and own[place.part] is not None:
             rate = own[place.part]

@@ -173,6 +173,16 @@ def test_an_encoder_that_does_not_publish_its_layers_is_refused(layers: object) 
     assert set(rates(criterion, lr=1.0, layer_decay=0.5).values()) == {1.0}
 
 
+def test_the_temperature_has_its_rate_in_a_compiled_criterion_and_a_wrapper_is_refused() -> None:
+    criterion = Atc(LinearModel(), AtcConfig())
+    compiled = torch.compile(criterion, backend="eager")
+    groups = parameter_groups(compiled, 0.1, lr=1.0, temperature_lr=0.5)
+    found = [group["lr"] for group in groups for p in group["params"] if p is criterion.temperature]
+    assert found == [0.5]
+    with pytest.raises(ValueError, match="a Sequential has neither `temperature` nor `model`"):
+        parameter_groups(nn.Sequential(criterion), 0.1, lr=1.0, temperature_lr=0.5)
+
+
 @pytest.mark.parametrize("options", [{"audio_lr": 0.5}, {"layer_decay": 0.5}])
 def test_options_for_an_encoder_that_is_not_there_are_refused(options: dict[str, float]) -> None:
     criterion = Atc(LinearModel(), AtcConfig())
