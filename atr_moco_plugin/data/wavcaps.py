@@ -130,7 +130,9 @@ def _read(place: Path) -> CaptionTable:
 
 def _recording(row: Mapping[str, object], prefix: str, place: str, number: int) -> Recording:
     name, column = _text(row["id"]), audio_column(tuple(row))
-    audio, source = (_text(row[column]) if column else ""), _source(row)
+    # file_name is the title on Freesound where audio or wav is there as well.
+    audio = _text(row.get("audio")) or _text(row.get("wav"))
+    audio, source = audio or (_text(row[column]) if column else ""), _source(row)
     names = (audio, name) if audio else (name,)
     item = Recording(prefix + name, tuple(row_captions(row)), names, place=place, row=number)
     item.source = source

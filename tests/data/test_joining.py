@@ -322,6 +322,17 @@ def test_one_number_in_two_sources_of_a_wavcaps_file(tmp_path: Path, write_audio
         open_wavcaps(WavCapsConfig(tmp_path))
 
 
+def test_a_title_of_wavcaps_is_no_file_where_audio_is_given(
+    tmp_path: Path, write_audio: Write
+) -> None:
+    for name in ("a.wav", "rain.wav"):
+        write_audio(tmp_path / name)
+    row = {"id": "1", "file_name": "rain.wav", "audio": "a.wav", "caption": "one"}
+    write_json(tmp_path / "all.json", row)
+    (clip,) = open_wavcaps(WavCapsConfig(tmp_path)).clips("train")
+    assert clip.source == str(tmp_path / "a.wav")
+
+
 def test_ids_and_files_of_wavcaps(tmp_path: Path, write_audio: Write) -> None:
     for name in ("x.wav", "y.wav"):
         write_audio(tmp_path / "audio" / name)
