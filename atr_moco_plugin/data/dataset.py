@@ -187,7 +187,10 @@ class AudioTextDataset:
         """
         if split not in self.splits:
             names = ", ".join(repr(name) for name in self.splits)
-            raise InputError(f"{self.name} has no split {split!r}; choose one of {names}")
+            raise InputError(
+                f"{self.name} has no split {split!r}, but {names}; name one of these, or give some of "
+                "the data that split"
+            )
         return self.splits[split]
 
     def clip_id(self, clip: Clip) -> int:

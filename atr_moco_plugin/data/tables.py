@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.columns import audio_column, known, left_captions
+from atr_moco_plugin.data.columns import audio_column, caption_columns, known, left_captions
 from atr_moco_plugin.data.dialect import find_dialect
 from atr_moco_plugin.data.files import AUDIO_SUFFIXES
 from atr_moco_plugin.data.segments import left_places
@@ -214,6 +214,14 @@ def _warn_of_left_columns(path: Path, columns: tuple[str, ...]) -> None:
         warnings.warn(
             f"{path}: has {', '.join(map(repr, left))[:200]}, which no caption is taken from; call "
             "columns with captions caption_1, caption_2, ...",
+            stacklevel=3,
+        )
+    taken = caption_columns(columns)
+    number = re.search(r"\d+", taken[0]) if taken else None
+    if number and int(number[0]) > 1:
+        warnings.warn(
+            f"{path}: its captions begin with the column {taken[0]!r}; if the first ones are in "
+            "another column, call that caption_1",
             stacklevel=3,
         )
     left = list(left_places(columns))

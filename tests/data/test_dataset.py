@@ -45,7 +45,7 @@ def test_a_clip_is_frozen() -> None:
 
 
 def test_an_unknown_split_lists_the_splits() -> None:
-    with pytest.raises(ValueError, match="d has no split 'valid'; choose one of 'train', 'test'"):
+    with pytest.raises(ValueError, match="d has no split 'valid', but 'train', 'test'; name one"):
         dataset().clips("valid")
 
 

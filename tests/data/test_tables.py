@@ -319,6 +319,13 @@ def test_what_looks_like_captions_and_is_not_taken_is_named_once(tmp_path: Path,
         columns_of(path)
 
 
+def test_captions_without_a_first_column_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("file_name,description,caption_2\na.wav,a dog barks,a bark\n")
+    with pytest.warns(UserWarning, match="begin with the column 'caption_2'"):
+        list(read_rows(path))
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [

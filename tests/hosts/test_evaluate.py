@@ -374,7 +374,7 @@ def no_tokenizer(run: Path) -> None:
         (no_tokenizer, [], "There is no folder"),
         (None, ["checkpoint=step_3"], "no checkpoint 'step_3'; choose best, last or one of step_2"),
         (refused_by_torch, [], "names `datetime.datetime`, which `torch.load(weights_only=True)`"),
-        (None, ["split=tset"], "no split 'tset'; choose one of 'train', 'valid', 'test'"),
+        (None, ["split=tset"], "no split 'tset', but 'train', 'valid', 'test'; name"),
         (None, ["rerank_k=[0]"], "`rerank_k` is [0]"),
         (None, ["batch_size=0"], "`batch_size` is 0"),
         (None, ["autocast=fp8"], "autocast"),

@@ -97,8 +97,8 @@ def test_an_undecodable_clip_is_left_out_of_every_evaluation_alike(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["evaluation.test_split=tset"], "no split 'tset'; choose one of"),
-        (["dataset.valid_split=vlaid"], "no split 'vlaid'; choose one of"),
+        (["evaluation.test_split=tset"], "no split 'tset', but"),
+        (["dataset.valid_split=vlaid"], "no split 'vlaid', but"),
         (["dataset.max_bad_clips=0"], "split 'test': 1 of 3 clips cannot be decoded, more than"),
     ],
 )
