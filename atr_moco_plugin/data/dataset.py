@@ -21,6 +21,7 @@ from atr_moco_plugin.data.audio import check_length, fit_length, resample
 from atr_moco_plugin.data.cache import Packed, pack, unpack
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.data.source import Segment
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
 from atr_moco_plugin.sample_rate import check_sample_rate
@@ -372,7 +373,7 @@ class AudioTextDataset:
         return int((clips_of_text[texts] > 1).sum()), len(ids)
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the name, the splits, keys, captions, labels and groups.
+        """Hexadecimal digest of the name, the splits, keys, captions, labels, groups and segments.
 
         It is equal for equal content in every process and run, and does not depend on where the
         audio lies.
@@ -383,6 +384,8 @@ class AudioTextDataset:
             digest.update(json.dumps([split, len(clips)]).encode())
             for clip in clips:
                 row = [clip.key, clip.captions, clip.label, clip.caption_group]
+                if isinstance(clip.source, Segment):  # a clip_id may have another part by now
+                    row.append((clip.source.start, clip.source.end))
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 

@@ -105,6 +105,18 @@ def test_a_segment_that_is_another_clip_is_named(
         open_manifest(ManifestConfig(table))
 
 
+def test_another_part_under_the_same_clip_id_is_other_data(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    """A run resumed on it without a word."""
+    write_audio(tmp_path / "a.wav")
+    table, prints = tmp_path / "m.csv", []
+    for end in ("0.2", "0.3"):
+        table.write_text(f"file_name,clip_id,start,end,caption\na.wav,1,0,{end},one\n")
+        prints.append(open_manifest(ManifestConfig(table)).fingerprint())
+    assert prints[0] != prints[1]
+
+
 def test_what_else_speaks_of_a_place_is_compared() -> None:
     assert starts_of({"start_time": "30.0", "caption": "start"}) == "start_time 30"
     assert starts_of({"start_ms": "5", "clip_start": "x", "weekend": "7"}) == (
