@@ -23,7 +23,8 @@ _INVISIBLE = re.compile(
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
-# Symbols that say something: emoji with their skin tones, \u266a, \u2602, and not \u00b0, bullets and boxes.
+# Symbols that say something: emoji with their skin tones, \u266a and \u2602, but not \u00b0,
+# bullets and boxes.
 _PICTOGRAPH = re.compile("[\u2300-\u23ff\u2600-\u27bf\u2b50-\u2b55\U0001f000-\U0001faff]")
 _APOSTROPHES = frozenset("'\u2019\u2018\u02bc`\u00b4\uff07")
 

@@ -114,7 +114,8 @@ class AudioFiles:
         suffix that comes first in :data:`AUDIO_SUFFIXES` first.
 
         Args:
-            name: as on disk, or one of its :func:`~atr_moco_plugin.paths.spellings`. Where it has folders, files in such folders are preferred.
+            name: as on disk, or one of its :func:`~atr_moco_plugin.paths.spellings`. Where it has
+                folders, files in such folders are preferred.
         """
         found: list[str] = []
         for spelling in spellings(name):

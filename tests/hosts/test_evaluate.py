@@ -24,7 +24,6 @@ import atr_moco_plugin.recipes  # first: makes fairseq2 importable without libsn
 from fairseq2.recipe.error import RecipeError
 from ruamel.yaml import YAML
 
-from atr_moco_plugin.data.toy import ToyConfig, open_toy
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.evaluation.trec import clip_key
 from atr_moco_plugin.hosts.fairseq2 import progress as progress_module

@@ -121,7 +121,9 @@ def from_official(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not name.endswith(_LAYER_BIAS):
             state[_FROM_OFFICIAL.get(name, name)] = tensor
         elif not _equal(state.setdefault(_SHARED_BIAS, tensor), tensor):
-            raise InputError(f"{one_line(name)} differs from other layers' tensor; BEATs' layers share one.")
+            raise InputError(
+                f"{one_line(name)} differs from other layers' tensor; BEATs' layers share one."
+            )
     return state
 
 

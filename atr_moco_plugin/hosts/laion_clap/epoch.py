@@ -25,10 +25,11 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
     """Wrap LAION-CLAP's ``train_one_epoch``.
 
     The criterion is attached to the optimizer: after every step the momentum copies move; a step
-    that the gradient scaler leaves out is none. Random numbers start anew in every epoch from the seed and the epoch, so that a resumed
-    training drops out and crops like one that was never stopped. A loss or gradients that are NaN or
-    infinite stop the training on all processes alike before the optimizer makes its step; a gradient
-    scaler leaves out steps whose gradients are infinite, so with one only the loss counts.
+    that the gradient scaler leaves out is none. Random numbers start anew in every epoch from the
+    seed and the epoch, so that a resumed training drops out and crops like one that was never
+    stopped. A loss or gradients that are NaN or infinite stop the training on all processes alike
+    before the optimizer makes its step; a gradient scaler leaves out steps whose gradients are
+    infinite, so with one only the loss counts.
     Embeddings that collapse are warned of once.
 
     Args:

@@ -99,7 +99,8 @@ def _captions(
         if not isinstance(text, str):
             raise InputError(
                 f"A caption of the clip {name} is {shown(text)}, of the type "
-                f"{type(text).__name__}, expected a string or a list of strings: give the text and not its token ids."
+                f"{type(text).__name__}, expected a string or a list of strings: give the text and "
+                "not its token ids."
             )
     if _is_list(caption_id) != listed or (listed and len(caption_id) != len(texts)):
         raise InputError(
