@@ -227,8 +227,8 @@ def _warn_of_left_columns(path: Path, columns: tuple[str, ...]) -> None:
     left = list(left_places(columns))
     if left:
         warnings.warn(
-            f"{path}: has {', '.join(map(repr, left))[:200]}, which no part of a file is taken from; "
-            "where rows are parts of their files, give start and end, or start and duration, in "
+            f"{path}: has {', '.join(map(repr, left))[:200]}, which no part of a file is taken from"
+            "; where rows are parts of their files, give start and end, or start and duration, in "
             "seconds",
             stacklevel=3,
         )

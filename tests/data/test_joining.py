@@ -67,7 +67,8 @@ def test_two_columns_of_audio_must_agree(opened: Callable[..., Any]) -> None:
     columns = ("file_name", "audio", "caption")
     with pytest.raises(InputError, match=r"m\.csv: row 2 names two files, 'a.wav' and 'b.wav'"):
         opened(columns, ("c.wav", "./c.wav", "one"), ("a.wav", "b.wav", "two"))
-    data = opened(columns, ("a.wav", "A title.wav", "one"), ("", "b.wav", "two"), ("c", "", "three"))
+    rows = [("a.wav", "A title.wav", "one"), ("", "b.wav", "two"), ("c", "", "three")]
+    data = opened(columns, *rows)
     assert content(data) == {"a.wav": ("one",), "b.wav": ("two",), "c": ("three",)}
 
 

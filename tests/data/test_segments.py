@@ -96,7 +96,8 @@ def test_a_segment_that_is_another_clip_is_named(
 ) -> None:
     write_audio(tmp_path / "a.wav")
     table = tmp_path / "m.csv"
-    table.write_text("file_name,start,end,caption\na.wav,,,one\na.wav,0,0.3,two\na.wav,0,0.2,three\n")
+    rows = "a.wav,,,one\na.wav,0,0.3,two\na.wav,0,0.2,three\n"
+    table.write_text(f"file_name,start,end,caption\n{rows}")
     with pytest.warns(UserWarning, match="1 clips have the same audio as another"):
         data = open_manifest(ManifestConfig(table))
     assert data.counts["train"].same_audio == 1 and len(data.splits["train"]) == 3
