@@ -62,6 +62,13 @@ def test_a_training_set_that_makes_no_batch_is_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
+def test_a_checkpoint_of_another_criterion_is_refused(tmp_path: Path) -> None:
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    make_trainer(tmp_path, criterion="moco_atc", **options).train()
+    with pytest.raises(InputError, match="The checkpoint lacks weights of this model"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
 def test_gradient_checkpointing_of_a_tower_without_layers_is_refused(tmp_path: Path) -> None:
     class Audio(nn.Module):
         def forward(self, input_features: torch.Tensor) -> None: ...

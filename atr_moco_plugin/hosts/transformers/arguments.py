@@ -20,6 +20,11 @@ _NEFTUNE = (
 _ASKED_FOR = {
     "config": f"A TrainerModel has no `config`; where Trainer asks for it: {_LABEL_SMOOTHING}",
     "get_input_embeddings": _NEFTUNE,
+    # Of a checkpoint that lacks some of the model's weights.
+    "_keys_to_ignore_on_save": (
+        "The checkpoint lacks weights of this model, so it is of another criterion, head or "
+        "encoder: make the model as for the run that saved it, or begin a new training."
+    ),
 }
 
 
