@@ -155,3 +155,21 @@ def test_a_split_that_fails_is_named_beside_the_figures_of_the_others(
     assert found["splits"] == {"valid": expected["splits"]["valid"]}
     page = (out / "report" / "index.html").read_text()
     assert "no figures on test" in page.lower() and "test1.wav" in page
+
+
+def test_a_split_of_which_one_clip_is_left_is_refused(
+    run: Run, manifest: Path, tmp_path: Path, capfd
+) -> None:
+    """Its rank has no value, over which the first validation fell with a trace."""
+    for number in range(SPLITS["valid"] - 1):
+        write(manifest / f"valid{number}.wav", broken=True)
+    assert run(tmp_path / "out", *of(manifest)) == 2
+    assert "split 'valid' has one clip to evaluate on" in the_error(capfd)
+
+
+def test_a_clip_that_is_too_short_for_the_encoder_is_one_sentence(
+    run: Run, manifest: Path, tmp_path: Path, capfd
+) -> None:
+    """Tokens of the recipe's model last longer than those of BEATs-base."""
+    assert run(tmp_path / "out", *of(manifest), "evaluation.max_seconds=0.2") == 2
+    assert "below the 5360 (0.335 s) that one BEATs token needs" in the_error(capfd)

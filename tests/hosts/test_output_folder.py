@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,3 +103,44 @@ def test_an_epoch_that_fills_no_step_is_refused(
     assert not list((tmp_path / "checkpoints").glob("step_*"))
     assert run(tmp_path, "trainer.grad_accumulation.num_batches=3", "regime.num_steps=2") == 0
     assert (tmp_path / "checkpoints" / "step_2").is_dir()
+
+
+def test_a_refused_command_leaves_what_the_folder_says_of_its_checkpoints(
+    run: Run, tmp_path: Path, capsys
+) -> None:
+    """An evaluation takes configuration and tokenizer from there: it read other ids than the text
+    tower was trained with, without a word."""
+    out = tmp_path / "out"
+    assert run(out) == 0
+    names = ("config.yaml", "model.json", "evaluation_clips.json")
+    files = [*(out / name for name in names), *(out / "tokenizer").iterdir()]
+    before = {file: file.read_bytes() for file in files}
+    assert run(out, "tokenizer.vocab_size=300", "dataset.config_overrides.num_train=20") == 2
+    assert "cannot be continued" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in files} == before
+    # A command that is right is recorded, also where it has no step left to make.
+    assert run(out, "regime.keep_best_n_checkpoints=3") == 0
+    assert (out / "config.yaml").read_bytes() != before[out / "config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("regime.score_metric=t2a_r1", "regime.score_metric was r_sum and is t2a_r1"),
+        ("dataset.valid_split=test", "dataset.valid_split was valid and is test"),
+        ("evaluation.max_seconds=0.5", "evaluation.max_seconds was 1.0 and is 0.5"),
+    ],
+)
+def test_scores_of_two_kinds_never_choose_a_checkpoint(
+    run: Run, tmp_path: Path, capsys, option: str, said: str
+) -> None:
+    """R-sums of hundreds stood beside recalls of tens, and an older checkpoint always won."""
+    longer = ["lr_scheduler.config.cycle_len=8", "dataset.config_overrides.num_test=5"]
+    assert run(tmp_path, *longer) == 0
+    capsys.readouterr()
+    assert run(tmp_path, *longer, "regime.num_steps=6", option) == 2
+    written = capsys.readouterr().err
+    assert said in written and "Traceback" not in written
+    shutil.rmtree(tmp_path / "checkpoints" / "scores")
+    assert run(tmp_path, *longer, "regime.num_steps=6", option) == 0
+    assert '"checkpoint": "checkpoints/step_6"' in (tmp_path / "retrieval.json").read_text()

@@ -15,6 +15,7 @@ from atr_moco_plugin.encoders.beats.fbank import (
     MEL_BINS,
     SAMPLE_RATE,
 )
+from atr_moco_plugin.errors import InputError
 
 
 def samples_for(steps: int, patch: int) -> int:
@@ -51,7 +52,7 @@ def valid_tokens(
                 "a length is the clip's number of samples before padding."
             )
         if length < shortest:
-            raise ValueError(
+            raise InputError(
                 f"Clip {index} has {length} samples, below the {shortest} "
                 f"({shortest / SAMPLE_RATE:.3f} s) that one BEATs token needs; drop it or pad it "
                 "with zeros and count them in its length."

@@ -18,12 +18,15 @@ from atr_moco_plugin.lock import claim
 _PATTERN = "[]*?"
 
 
-def prepare_output(check: Callable[[Path, Namespace], None]) -> None:
+def prepare_output(check: Callable[[Path, Namespace], None]) -> Path | None:
     """Check the output folder of this process's command line, and claim it.
 
     Args:
         check: raises :class:`~atr_moco_plugin.errors.InputError` for a folder that cannot be used;
             called with it and the arguments.
+
+    Returns:
+        The folder, where it is known by now and will be written to.
 
     Raises:
         SystemExit: with status 2 and one line on standard error, for such a folder and for one
@@ -32,16 +35,18 @@ def prepare_output(check: Callable[[Path, Namespace], None]) -> None:
     arguments = _parse(sys.argv[1:])
     out = arguments.output_dir
     if out is None or arguments.dump_config:
-        return
+        return None
     out = out.expanduser()
     try:
         check(out, arguments)
         # With sweep folders a run's own is known when its configuration is complete.
-        if option(arguments, "common.no_sweep_dir", True):
-            claim(out)
+        if not option(arguments, "common.no_sweep_dir", True):
+            return None
+        claim(out)
     except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    return out
 
 
 def option(arguments: Namespace, key: str, default: Any) -> Any:

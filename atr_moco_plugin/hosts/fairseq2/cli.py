@@ -16,6 +16,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import training_main
 from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog
 from atr_moco_plugin.hosts.fairseq2.recipe import RetrievalRecipe
+from atr_moco_plugin.hosts.fairseq2.record import Record
 
 
 def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
@@ -27,9 +28,14 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
     Raises:
         SystemExit: with status 2, where the output folder cannot be used or is in use.
     """
-    prepare_output(_check)
+    out = prepare_output(_check)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    training_main(RetrievalRecipe(config_class))
+    record = None if out is None else Record(out)
+    try:
+        training_main(RetrievalRecipe(config_class, record))
+    finally:
+        if record is not None:
+            record.restore()
 
 
 def _check(out: Path, arguments: Namespace) -> None:

@@ -37,7 +37,7 @@ from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, writ
 from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
-from atr_moco_plugin.hosts.fairseq2.evaluation_clips import check_all_readable
+from atr_moco_plugin.hosts.fairseq2.evaluation_clips import check_all_readable, check_enough
 from atr_moco_plugin.hosts.fairseq2.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs import score_of
 from atr_moco_plugin.hosts.fairseq2.units import relations
@@ -123,6 +123,7 @@ class Evaluate(Task):
         ):
             log.info("{}", note)
         self._relevance = dataset.relevance(config.split)
+        check_enough(dataset, config.split, self._relevance.clips)
         self._captions = self._tokenized()
 
     @override

@@ -10,7 +10,7 @@ from typing import Any
 from fairseq2.device import Device
 from fairseq2.logging import log
 
-from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loader import tolerated_clips
 from atr_moco_plugin.data.readable import named, unreadable
 from atr_moco_plugin.distributed import gather_values, rank, world_size
@@ -98,6 +98,19 @@ def check_all_readable(
         raise InputError(
             f"{_said(dataset, split, reasons)}: {named(reasons)}; an evaluation leaves nothing out, "
             "since its figures would be of another set: mend the files or take them off the list."
+        )
+
+
+def check_enough(dataset: AudioTextDataset, split: str, clips: Sequence[Clip]) -> None:
+    """Refuse a split of one clip, which every caption finds.
+
+    Raises:
+        InputError: naming it.
+    """
+    if len(clips) < 2:
+        raise InputError(
+            f"{dataset.name} split {split!r} has one clip to evaluate on, among which there is "
+            "nothing to find; give it two or more."
         )
 
 

@@ -51,12 +51,14 @@ from atr_moco_plugin.hosts.fairseq2.config import (
 )
 from atr_moco_plugin.hosts.fairseq2.dataset import ClipReader, PairReader
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.hosts.fairseq2.evaluation_clips import left_out
+from atr_moco_plugin.hosts.fairseq2.evaluation_clips import check_enough, left_out
 from atr_moco_plugin.hosts.fairseq2.init import check_pretrained
+from atr_moco_plugin.hosts.fairseq2.record import Record
 from atr_moco_plugin.hosts.fairseq2.refused import check_attention
 from atr_moco_plugin.hosts.fairseq2.resume import Unchanged, settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.safety import make_guard
+from atr_moco_plugin.hosts.fairseq2.scores import check_same
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.skipped import SkippedClips
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
@@ -78,10 +80,14 @@ class RetrievalRecipe(TrainRecipe):
 
     Args:
         config_class: a :class:`RetrievalRecipeConfig` whose defaults are the recipe's.
+        record: of the output folder; told when the run goes on from what is there.
     """
 
-    def __init__(self, config_class: type[RetrievalRecipeConfig]) -> None:
+    def __init__(
+        self, config_class: type[RetrievalRecipeConfig], record: Record | None = None
+    ) -> None:
         self._config_class = config_class
+        self._record = record
 
     @property
     @override
@@ -174,14 +180,30 @@ class RetrievalRecipe(TrainRecipe):
         valid_k = rerank_k if config.evaluation.rerank_while_training else 0
         valid_unit, valid_reader = eval_unit(evaluated[valid_split], valid_k)
         check_score(config.regime.score_metric, valid_unit.relevance, reranks=valid_k > 0)
+        check_same(
+            checkpoint_dir(context),
+            {
+                "regime.score_metric": config.regime.score_metric,
+                "dataset.valid_split": valid_split,
+                "evaluation.max_seconds": config.evaluation.max_seconds
+                or config.dataset.max_seconds,
+                "number of clips": len(valid_unit.relevance.clips),
+            },
+            context.gangs.root.device,
+        )
         trainer = create_trainer(context, unit, reader, valid_unit, valid_reader)
         stop = StopRequest(context.gangs)
         resolve = context.resolver.resolve
         checkpoints = resolve(CheckpointManager)
         unchanged = Unchanged(resolve(LRScheduler), resolve(Optimizer))
 
+        def goes_on() -> None:
+            if self._record is not None:
+                self._record.replace()
+
         def before_step() -> None:
             unchanged.check()
+            goes_on()
             if stop.agreed():
                 save_and_stop(trainer, checkpoints, context.gangs)
 
@@ -199,6 +221,7 @@ class RetrievalRecipe(TrainRecipe):
             context.output_dir,
             config,
             context.gangs,
+            goes_on,
         )
 
     def _eval_unit(
@@ -260,6 +283,7 @@ def prepare_splits(
     bad = left_out(dataset, splits, config, context.output_dir, context.gangs.root.device)
     for split in splits:
         relevance = dataset.relevance(split, without=bad[split])
+        check_enough(dataset, split, relevance.clips)
         try:
             captions = distinct_captions(*to_tokens(relevance.captions), size)
         except InputError as ex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -71,6 +71,7 @@ class TrainAndEvaluate(Task):
         output_dir: where ``retrieval.json`` and ``report/`` are written.
         config: the recipe's configuration.
         gangs: the processes; all of them evaluate, rank 0 writes.
+        goes_on: called when the checkpoint that there was has been taken up.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class TrainAndEvaluate(Task):
         output_dir: Path,
         config: RetrievalRecipeConfig,
         gangs: Gangs,
+        goes_on: Callable[[], None],
     ) -> None:
+        self._goes_on = goes_on
         self._trainer = trainer
         self._stop = stop
         self._criterion = criterion
@@ -129,6 +132,7 @@ class TrainAndEvaluate(Task):
             log.info("Stopped on request at step {}; the same command goes on from its checkpoint.",
                      self._trainer.step_nr)  # fmt: skip
             raise
+        self._goes_on()
         if self._rank == 0:
             name_skipped(self._output_dir)
         failed = self._evaluate()
