@@ -144,3 +144,11 @@ def test_scores_of_two_kinds_never_choose_a_checkpoint(
     shutil.rmtree(tmp_path / "checkpoints" / "scores")
     assert run(tmp_path, *longer, "regime.num_steps=6", option) == 0
     assert '"checkpoint": "checkpoints/step_6"' in (tmp_path / "retrieval.json").read_text()
+
+
+def test_a_run_whose_checkpoints_are_elsewhere_is_no_evaluation(run: Run, tmp_path: Path) -> None:
+    """`overwrite=true` removed its figures and replaced its configuration."""
+    out = tmp_path / "out"
+    assert run(out, "regime.num_steps=2", more=("--checkpoint-dir", str(tmp_path / "saved"))) == 0
+    with pytest.raises(InputError, match="output folder of a training run"):
+        check_free(out, overwrite=True)

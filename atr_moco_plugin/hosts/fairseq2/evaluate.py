@@ -32,6 +32,7 @@ from atr_moco_plugin.hosts.fairseq2.evaluate_config import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.evaluate_task import Checkpoint, Evaluate
 from atr_moco_plugin.hosts.fairseq2.refused import check_attention
 from atr_moco_plugin.hosts.fairseq2.runs import (
+    MODEL_FILE,
     find_checkpoint,
     load_model,
     read_config,
@@ -74,7 +75,8 @@ def check_free(out: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: for the folder of a training run, and for one of another evaluation.
     """
-    if (out / "checkpoints").is_dir():
+    # With `--checkpoint-dir` its checkpoints are elsewhere.
+    if (out / "checkpoints").is_dir() or (out / MODEL_FILE).is_file():
         raise InputError(
             f"{out} is the output folder of a training run; give the evaluation a folder of its "
             "own, since it would overwrite config.yaml and retrieval.json there."

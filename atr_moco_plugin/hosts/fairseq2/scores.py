@@ -43,11 +43,11 @@ def check_same(checkpoints: Path, of: Mapping[str, Any], device: Device) -> None
                 f"the best checkpoint is chosen by them: {'; '.join(changed)}. Change it back, give "
                 f"another output folder, or remove {folder} to choose among later checkpoints alone."
             )
-        else:
-            write_atomically(checkpoints / FILE, json.dumps(dict(of), indent=2) + "\n")
     problem = gather_values(problem, device)[0]
     if problem is not None:
         raise InputError(problem)
+    if rank() == 0:
+        write_atomically(checkpoints / FILE, json.dumps(dict(of), indent=2) + "\n")
 
 
 def _read(file: Path) -> dict[str, Any]:
