@@ -58,7 +58,7 @@ from atr_moco_plugin.hosts.fairseq2.refused import check_attention
 from atr_moco_plugin.hosts.fairseq2.resume import Unchanged, settle
 from atr_moco_plugin.hosts.fairseq2.runs import save_model_config
 from atr_moco_plugin.hosts.fairseq2.safety import make_guard
-from atr_moco_plugin.hosts.fairseq2.scores import check_same
+from atr_moco_plugin.hosts.fairseq2.scores import check_same, splits_in_two_roles
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.skipped import SkippedClips
 from atr_moco_plugin.hosts.fairseq2.stop import StopRequest
@@ -174,6 +174,8 @@ class RetrievalRecipe(TrainRecipe):
         # Everything about the evaluations that can be known is found out before the first step, and
         # after what takes no time to be told.
         valid_split, test_split = config.dataset.valid_split, config.evaluation.test_split
+        for note in splits_in_two_roles(config.dataset.train_split, valid_split, test_split):
+            log.warning("{}", note)
         splits = list(dict.fromkeys(x for x in (valid_split, test_split) if x is not None))
         evaluated = prepare_splits(config, dataset, splits, to_tokens, context)
         eval_unit = partial(self._eval_unit, context, dataset)
