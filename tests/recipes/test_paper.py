@@ -168,8 +168,12 @@ def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Pa
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 16
 
     clotho = write_clotho(tmp_path / "Clotho")
-    # The run says what its model is; nothing of it is asked for again.
+    # The run says what its model is; nothing of it is asked for again. How long captions may be is
+    # the recipe's, and BERT in miniature has 16 positions.
     more = (f"init={whole}", "regime.num_steps=2", "evaluation.test_split=test")
+    assert run("clotho", tmp_path / "clotho", clotho, *more) == 2
+    assert "`tokenizer.max_tokens` is 64, but" in capsys.readouterr().err
+    more = (*more, "tokenizer.max_tokens=16")
     assert run("clotho", tmp_path / "clotho", clotho, *more) == 0
     assert "6 clips" in capsys.readouterr().err
     figures = json.loads((tmp_path / "clotho" / "retrieval.json").read_text())["splits"]
