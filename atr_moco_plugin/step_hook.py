@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
@@ -80,6 +79,7 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
             another one.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> class Counts(nn.Linear):
         ...     steps = 0
@@ -155,10 +155,8 @@ class StepWatch:
         loaded."""
         self._seen, self._stepped = {}, False
 
-    # Version counters are not for graphs.
-    @torch.compiler.disable
     def look(self, criterion: Module, parameters: Iterable[Tensor]) -> None:
-        """Look at the start of a pass that trains.
+        """Look at the start of a pass that trains, outside of any graph.
 
         Args:
             criterion: what may be attached.
