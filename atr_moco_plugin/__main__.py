@@ -13,7 +13,7 @@ from typing import NamedTuple
 from importlib_metadata import EntryPoint
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.output import say
+from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.plugins import GROUPS, import_part, missing, owner, published
 
 HOST_GROUPS = ("fairseq2.extension",)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from atr_moco_plugin.encoders.tokens import TokensT
-from atr_moco_plugin.transfer import to_device
+from atr_moco_plugin.tensors.transfer import to_device
+from atr_moco_plugin.tokens import TokensT
 
 
 class RanksDifferError(RuntimeError):
@@ -184,7 +184,7 @@ def gather_tokens(
     for the states, where there are any, and one for the rest.
 
     Args:
-        tokens: :class:`~atr_moco_plugin.encoders.tokens.AudioTokens` or ``TextTokens`` of B items.
+        tokens: :class:`~atr_moco_plugin.tokens.AudioTokens` or ``TextTokens`` of B items.
         counts: as of :func:`gather`.
         longest: most tokens of any rank; ``None`` asks for it as for ``counts``.
 

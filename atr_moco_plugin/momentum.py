@@ -11,7 +11,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPO
 from torch.nn import Module
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.float32 import StaysFloat32
+from atr_moco_plugin.tensors.float32 import StaysFloat32
 
 
 class MomentumCopy(StaysFloat32):

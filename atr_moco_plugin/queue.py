@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.float32 import StaysFloat32
+from atr_moco_plugin.tensors.float32 import StaysFloat32
 
 
 def finite_rows(*embeddings: Tensor) -> Tensor:

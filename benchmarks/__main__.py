@@ -1,6 +1,6 @@
 """All benchmarks against a baseline, one after the other, and one table.
 
-    python -m benchmarks [--device cuda] [--json FILE]
+python -m benchmarks [--device cuda] [--json FILE]
 """
 
 from __future__ import annotations

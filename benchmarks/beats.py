@@ -1,6 +1,6 @@
 """The BEATs-base encoder on clips of 10 s, forward and backward, beside its plain form.
 
-    python -m benchmarks.beats [--device cuda]
+python -m benchmarks.beats [--device cuda]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The contrastive loss over a queue, forward and backward, beside its plain form.
 
-    python -m benchmarks.contrastive [--device cuda]
+python -m benchmarks.contrastive [--device cuda]
 """
 
 from __future__ import annotations

@@ -101,7 +101,9 @@ def main() -> None:
         def submit(name: str, seed: int, steps: int, suffix: str = "") -> Future[dict[str, Any]]:
             return pool.submit(train, args.out / f"{name}_{seed}{suffix}", name, seed, steps)
 
-        equal = {(name, seed): submit(name, seed, args.steps) for name in CRITERIA for seed in seeds}
+        equal = {
+            (name, seed): submit(name, seed, args.steps) for name in CRITERIA for seed in seeds
+        }
         equal = {key: future.result() for key, future in equal.items()}
         longer = {}
         for name in CRITERIA[1:]:

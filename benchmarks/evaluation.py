@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import Encoded
 from atr_moco_plugin.heads import AtmHead
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 from benchmarks import harness
 from benchmarks.harness import Machine, Row
 

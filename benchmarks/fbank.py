@@ -1,6 +1,6 @@
 """The filterbank of a batch of clips of 10 s, beside torchaudio's of one after the other.
 
-    python -m benchmarks.fbank [--device cuda]
+python -m benchmarks.fbank [--device cuda]
 """
 
 from __future__ import annotations

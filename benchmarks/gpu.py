@@ -31,7 +31,7 @@ import torch
 from torch.optim import AdamW
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.model import build_model, model_config
+from atr_moco_plugin.model.retrieval_model import build_model, model_config
 from benchmarks import harness
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.harness import Machine, Row
@@ -111,7 +111,7 @@ def layer_option(name: str, machine: Machine, tiny: bool) -> dict[str, float]:
     criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue_size)).to(device).train()
     fill(criterion, batch)
     if name != "plain":  # those need fairseq2
-        from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
+        from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
     if name == "activation checkpointing":
         checkpoint_layers(criterion, every_nth_layer=1)
     elif name == "compiled":

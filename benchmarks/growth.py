@@ -32,8 +32,8 @@ from torch.optim import AdamW
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.evaluation import format_table
-from atr_moco_plugin.model import RetrievalModelConfig
-from atr_moco_plugin.optim import parameter_groups
+from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig
+from atr_moco_plugin.optim.param_groups import parameter_groups
 from benchmarks.memory import CAPTION_TOKENS, HALFWAY, fill_queues, make_criterion, resident
 
 
@@ -109,9 +109,19 @@ def measure(point: Point) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.growth", "--point", json.dumps(asdict(point)),
-                 "--rank", str(rank), "--folder", folder],
-                stdout=subprocess.PIPE, text=True,
+                [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.growth",
+                    "--point",
+                    json.dumps(asdict(point)),
+                    "--rank",
+                    str(rank),
+                    "--folder",
+                    folder,
+                ],
+                stdout=subprocess.PIPE,
+                text=True,
                 # So that what is freed goes back to the system at once.
                 env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
@@ -145,8 +155,9 @@ def table(results: dict[str, dict[int, Cost]]) -> str:
             loads, times = loads[1:], times[1:]  # two share the memory's bandwidth, one has it
             loads = [max(x, cores) for x in loads]
         growth = _padded(exponents(loads, times), len(sizes))
-        memory = _padded(exponents([float(x) for x in sizes], [c.mib for c in costs.values()]),
-                         len(sizes))
+        memory = _padded(
+            exponents([float(x) for x in sizes], [c.mib for c in costs.values()]), len(sizes)
+        )
         for (size, cost), in_time, in_memory in zip(costs.items(), growth, memory):
             rows.append([NAMES[axis], f"{size:,}", f"{1000 * cost.seconds:,.0f}", in_time,
                          f"{cost.mib:,.0f}", in_memory])  # fmt: skip
@@ -204,7 +215,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.point:
-        print(json.dumps(asdict(step_cost(Point(**json.loads(args.point)), args.rank, args.folder))))
+        print(
+            json.dumps(asdict(step_cost(Point(**json.loads(args.point)), args.rank, args.folder)))
+        )
         return
     if args.out is None:
         parser.error("where to write the plot is missing, such as growth.svg")

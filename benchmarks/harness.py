@@ -200,9 +200,7 @@ def _seconds(x: float) -> str:
     return f"{x:.2f} s" if x >= 1 else f"{1e3 * x:.3g} ms" if x >= 1e-4 else f"{1e6 * x:.0f} us"
 
 
-def run(
-    benchmarks: Sequence[Callable[[Machine], Iterator[Row]]], description: str
-) -> None:
+def run(benchmarks: Sequence[Callable[[Machine], Iterator[Row]]], description: str) -> None:
     """Command line of one benchmark or of several: measure, print one table, write JSON if asked."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

@@ -19,9 +19,9 @@ import soxr
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
-from atr_moco_plugin.data.loader import PairLoader
-from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.encoders.beats.fbank import SAMPLE_RATE
 from benchmarks import harness
 from benchmarks.harness import Machine, Row

@@ -39,8 +39,8 @@ from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
 from atr_moco_plugin.encoders.beats.relative_position import distance_buckets
 from atr_moco_plugin.evaluation import format_table
-from atr_moco_plugin.model import RetrievalModelConfig, build_model
-from atr_moco_plugin.optim import parameter_groups
+from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig, build_model
+from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.plugins import load
 
 GIB = 2**30
@@ -77,9 +77,7 @@ class LiveBytes(TorchDispatchMode):
         self.now = self.peak = 0
         self._seen: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -100,9 +98,7 @@ class LiveBytes(TorchDispatchMode):
 class _WithoutGenerators(TorchDispatchMode):
     """Draws from nothing: fake tensors have no values, and some of their draws take no generator."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if kwargs.get("generator") is not None:
             kwargs["generator"] = None
@@ -128,9 +124,7 @@ class _EfficientAttention(torch.autograd.Function):
 class CudaKernels(TorchFunctionMode):
     """Do on fake CPU tensors what takes as much memory as CUDA's kernels do."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
             q, k, v = args
@@ -352,7 +346,9 @@ def table(batch_sizes: Sequence[int], queue_sizes: Sequence[int], autocast: bool
                 step = count_step(name, model, batch_size, queue_size, autocast=autocast)
                 kept = (step.weights, step.momentum, step.optimizer, step.gradients, step.queues)
                 shown = (*kept, step.activations, step.peak, step.ddp, step.fsdp(8))
-                sizes = [f"{x / GIB:.2f}" for x in shown[:5]] + [f"{x / GIB:.1f}" for x in shown[5:]]
+                sizes = [f"{x / GIB:.2f}" for x in shown[:5]] + [
+                    f"{x / GIB:.1f}" for x in shown[5:]
+                ]
                 rows.append([name, f"{queue_size:,}", str(batch_size), *sizes])
     header = [
         "criterion", "queue", "batch", "weights", "momentum", "AdamW", "gradients", "queues",

@@ -1,6 +1,6 @@
 """The moving average of 200 million parameters.
 
-    python -m benchmarks.momentum [--device cuda]
+python -m benchmarks.momentum [--device cuda]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rank of embeddings: one report, and the logger beside a training that fills the queues.
 
-    python -m benchmarks.rank [--device cuda]
+python -m benchmarks.rank [--device cuda]
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ from torch.nn.functional import normalize
 
 from atr_moco_plugin.criterion import atc_loss
 from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import Clip
-from atr_moco_plugin.data.loader import PairLoader
-from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.evaluation import format_table
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank import RankLogger

@@ -29,8 +29,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     moco_matching,
 )
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
-from atr_moco_plugin.model import RetrievalModel, build_model, model_config
+from atr_moco_plugin.model.retrieval_model import RetrievalModel, build_model, model_config
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 from benchmarks import harness
 from benchmarks.harness import Machine, Row
 from benchmarks.plain_blip import PlainBlip
@@ -204,9 +204,7 @@ class _Result:
     gradients: list[Tensor]
 
 
-def compare(
-    ours: MocoAtcAtm, plain: PlainBlip, batch: dict[str, Any]
-) -> tuple[float, float]:
+def compare(ours: MocoAtcAtm, plain: PlainBlip, batch: dict[str, Any]) -> tuple[float, float]:
     """Largest relative difference of losses and gradients in float32 without dropout, where the
     baseline is given our hard negatives; and the operations of our matrix products."""
     ours.eval()

@@ -12,16 +12,26 @@ import argparse
 
 from torch.optim import AdamW
 from transformers import (
-    ClapConfig, ClapFeatureExtractor, ClapModel, Trainer, TrainingArguments, set_seed,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
 )  # fmt: skip
 
 from atr_moco_plugin.data import ToyConfig, open_toy
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.transformers import (
-    TRAINING_ARGUMENTS, ClapCollator, ClapTrainerModel, MocoCallback, PairDataset, compute_metrics,
+    TRAINING_ARGUMENTS,
+    ClapCollator,
+    ClapTrainerModel,
+    MocoCallback,
+    PairDataset,
+    compute_metrics,
 )  # fmt: skip
-from atr_moco_plugin.optim import parameter_groups
-from atr_moco_plugin.tokenizer import train_wordpiece
+from atr_moco_plugin.optim.param_groups import parameter_groups
+from atr_moco_plugin.text.tokenizer import train_wordpiece
 
 RATE = 16_000
 

@@ -105,7 +105,7 @@ def fork(
 @functools.cache
 def _fork_server() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "atr_moco_plugin.hosts.fairseq2.recipe"])
+    context.set_forkserver_preload([__name__, "atr_moco_plugin.hosts.fairseq2.training.recipe"])
     # Started now, so that what it imports is no part of the time that a run takes.
     first = context.Process(target=os.getpid)
     first.start()
@@ -211,7 +211,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def _load(file: Path) -> Any:
-    from atr_moco_plugin.checkpoints import problem_with
+    from atr_moco_plugin.io.checkpoints import problem_with
 
     assert problem_with(file) is None, file
     return torch.load(file, weights_only=True)

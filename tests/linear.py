@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
 class LinearTower(nn.Module):

@@ -19,10 +19,10 @@ shift
 [ $# -eq 0 ] && set -- fairseq2 laion-clap transformers
 
 parts="tests/test_plugins.py tests/plugins"
-fairseq2="tests/hosts/test_fairseq2.py tests/hosts/test_sharded.py tests/hosts/test_init.py
-    tests/hosts/test_eval_unit.py tests/hosts/test_evaluate.py tests/hosts/test_fairseq2_page.py
-    tests/hosts/test_resume.py tests/hosts/test_safety.py tests/hosts/test_skipped.py
-    tests/hosts/test_rank_dies.py tests/safety tests/distributed tests/recipes"
+fairseq2="tests/hosts/fairseq2/test_fairseq2.py tests/hosts/fairseq2/test_sharded.py tests/hosts/fairseq2/test_init.py
+    tests/hosts/fairseq2/test_eval_unit.py tests/hosts/fairseq2/test_evaluate.py tests/hosts/fairseq2/test_fairseq2_page.py
+    tests/hosts/fairseq2/test_resume.py tests/hosts/fairseq2/test_safety.py tests/hosts/fairseq2/test_skipped.py
+    tests/hosts/fairseq2/test_rank_dies.py tests/safety tests/distributed tests/recipes"
 
 # Extras, then requirements of the environment, modules that must be there, modules that must not,
 # and tests.
@@ -38,14 +38,14 @@ describe() {
         extras="fairseq2,laion-clap,test"
         pins="fairseq2==0.7.0 numpy<2"
         present="fairseq2 laion_clap" absent=""
-        tests="$parts $fairseq2 tests/hosts/test_laion_clap.py tests/hosts/test_laion_clap_parts.py"
+        tests="$parts $fairseq2 tests/hosts/laion_clap/test_laion_clap.py tests/hosts/laion_clap/test_laion_clap_parts.py"
         ;;
     transformers)
         extras="transformers,test"
         pins="transformers>=5"
         present="transformers" absent="fairseq2 laion_clap"
-        tests="$parts tests/hosts/test_transformers.py tests/criterion tests/encoders
-            tests/heads tests/test_examples.py tests/test_tokenizer.py tests/test_model.py"
+        tests="$parts tests/hosts/transformers/test_transformers.py tests/criterion tests/encoders
+            tests/heads tests/test_examples.py tests/text/test_tokenizer.py tests/model/test_model.py"
         ;;
     *)
         echo "$1: unknown, expected fairseq2, laion-clap or transformers" >&2

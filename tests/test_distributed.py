@@ -13,11 +13,10 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from gloo import process_group, run_on_ranks
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-
-from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.distributed import (
     checksum,
@@ -31,7 +30,7 @@ from atr_moco_plugin.distributed import (
     sizes,
     world_size,
 )
-from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.tokens import AudioTokens
 
 WORLD = 2
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-from atr_moco_plugin.tokenizer import train_wordpiece
+from atr_moco_plugin.text.tokenizer import train_wordpiece
 
 ROOT = Path(__file__).parents[1]
 CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door closes"]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtc, MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.encoders.beats.attention import GatedSelfAttention
 from atr_moco_plugin.encoders.beats.relative_position import RelativePositionBias
+from atr_moco_plugin.model.pooling import build_pooling
 from atr_moco_plugin.momentum import MomentumCopy
-from atr_moco_plugin.pooling import build_pooling
 from atr_moco_plugin.queue import EmbeddingQueue
 
 CONFIG = MocoAtcAtmConfig(queue_size="auto", queue_min=4, queue_max=16, momentum=0.9)

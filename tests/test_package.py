@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import atr_moco_plugin
-from atr_moco_plugin.data.batch import PairBatch
+from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.plugins import GROUPS, available
 
 ROOT = Path(__file__).parents[1]

@@ -134,7 +134,9 @@ def test_two_packages_with_one_name_are_both_named_once(tmp_path, monkeypatch, c
 
     assert main(["plugins", "--strict"]) == 0
     listed = capsys.readouterr().out
-    assert re.search(r"shared +theirs_b 1.2 .*not used: theirs_a 1.2 publishes this name too", listed)
+    assert re.search(
+        r"shared +theirs_b 1.2 .*not used: theirs_a 1.2 publishes this name too", listed
+    )
 
 
 def test_a_package_found_twice_is_one(tmp_path, monkeypatch) -> None:

@@ -20,12 +20,12 @@ import pytest
 import torch
 
 import atr_moco_plugin
-from atr_moco_plugin.checkpoints import problem_with, read_torch
-from atr_moco_plugin.data.cache import read_entry
+from atr_moco_plugin.data.audio.cache import read_entry
 from atr_moco_plugin.encoders.beats import BeatsEncoder
 from atr_moco_plugin.encoders.bert import BertEncoder
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.tokenizer import load_tokenizer, train_wordpiece
+from atr_moco_plugin.io.checkpoints import problem_with, read_torch
+from atr_moco_plugin.text.tokenizer import load_tokenizer, train_wordpiece
 
 PACKAGE = Path(atr_moco_plugin.__file__).parent
 
@@ -118,7 +118,7 @@ def test_a_payload_in_a_run_never_runs(tmp_path: Path, form: str) -> None:
     pytest.importorskip("fairseq2")
     from fairseq2.recipe.error import RecipeError
 
-    from atr_moco_plugin.hosts.fairseq2.runs import read_config, read_state
+    from atr_moco_plugin.hosts.fairseq2.runs.folder import read_config, read_state
 
     planted = tmp_path / "it_ran"
     file = tmp_path / "step_1" / "model" / "pp_00" / "tp_00" / "sdp_00.pt"
@@ -163,9 +163,7 @@ def test_an_archive_does_not_inflate(tmp_path: Path) -> None:
         problem_with(file)
 
 
-def test_no_secret_of_the_environment_is_written(
-    tmp_path: Path, tiny_options: list[str]
-) -> None:
+def test_no_secret_of_the_environment_is_written(tmp_path: Path, tiny_options: list[str]) -> None:
     pytest.importorskip("fairseq2")
     secrets = {
         "MY_SECRET_TOKEN": "hunter2-in-the-environment",

@@ -29,8 +29,8 @@ from atr_moco_plugin.hosts.transformers import (
     PairDataset,
     compute_metrics,
 )
-from atr_moco_plugin.optim import parameter_groups
-from atr_moco_plugin.tokenizer import train_wordpiece
+from atr_moco_plugin.optim.param_groups import parameter_groups
+from atr_moco_plugin.text.tokenizer import train_wordpiece
 
 RATE = 8_000
 HEAD = FusionHeadConfig(layers=1, heads=2)

@@ -7,15 +7,15 @@ Pure functions: :func:`atc_loss`, :func:`atc_targets`, :func:`contrastive_loss`,
 
 from atr_moco_plugin.criterion.atc import atc_loss, atc_targets, contrastive_loss
 from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY, atm_loss, hard_negatives
-from atr_moco_plugin.criterion.baseline import Atc
 from atr_moco_plugin.criterion.config import (
     TEMPERATURE_RANGE,
     AtcConfig,
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
-from atr_moco_plugin.criterion.moco import MocoAtc
-from atr_moco_plugin.criterion.moco_matching import MocoAtcAtm
+from atr_moco_plugin.criterion.in_batch import Atc
+from atr_moco_plugin.criterion.moco_atc import MocoAtc
+from atr_moco_plugin.criterion.moco_atc_atm import MocoAtcAtm
 from atr_moco_plugin.criterion.positives import positive_pairs
 
 __all__ = [

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atr_moco_plugin.criterion.cross_entropy import soft_target_cross_entropy
-from atr_moco_plugin.float32 import cosines
+from atr_moco_plugin.tensors.float32 import cosines
 
 
 def atc_targets(positives: Tensor) -> Tensor:

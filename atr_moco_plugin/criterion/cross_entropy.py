@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from atr_moco_plugin.float32 import full_products
+from atr_moco_plugin.tensors.float32 import full_products
 
 # Elements of a block. A CPU's caches should hold a few of them; a GPU would wait for the launch of
 # many small operations, so there it is what memory allows.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from atr_moco_plugin.data.audio import fit_length, read_audio
-from atr_moco_plugin.data.batch import Example, PairBatch, collate, pad_waveforms
+from atr_moco_plugin.data.audio.read import fit_length, read_audio
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Relevance
-from atr_moco_plugin.data.esc50 import Esc50Config, open_esc50
-from atr_moco_plugin.data.loader import PairLoader, iterate_audio
-from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.data.reader import AudioReader
-from atr_moco_plugin.data.toy import ToyConfig, open_toy, write_toy
+from atr_moco_plugin.data.loading.batch import Example, PairBatch, collate, pad_waveforms
+from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
+from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy, write_toy
 
 __all__ = [
     "AudioReader",

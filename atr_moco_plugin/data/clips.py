@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from atr_moco_plugin.data.source import Segment
+from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import check_length, fit_length, resample
-from atr_moco_plugin.data.cache import Packed, pack, unpack
+from atr_moco_plugin.data.audio.cache import Packed, pack, unpack
+from atr_moco_plugin.data.audio.read import check_length, fit_length, resample
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip, ClipTable
-from atr_moco_plugin.data.reader import AudioReader
-from atr_moco_plugin.data.source import Segment
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
 from atr_moco_plugin.sample_rate import check_sample_rate
@@ -105,7 +105,7 @@ class AudioTextDataset:
         splits: split name to clips. A key may occur only once in the whole data set.
         read: a clip to its waveform, ``[samples]`` float32 mono, where clips are not files but
             rendered; with worker processes that are spawned it must be picklable. ``None`` reads
-            ``clip.source`` as :class:`~atr_moco_plugin.data.reader.AudioReader` does.
+            ``clip.source`` as :class:`~atr_moco_plugin.data.audio.reader.AudioReader` does.
         read_rate: Hz of what ``read`` returns, required with it. It is resampled once to the rate
             of :meth:`read_with`.
         relevance_mode: the default of :meth:`relevance`.
@@ -290,9 +290,7 @@ class AudioTextDataset:
     def _whole(self, clip: Clip, reader: AudioReader) -> NDArray[np.float32]:
         if self._read is None:
             return reader(clip)
-        rendered = check_length(
-            self._read(clip), self._read_rate, f"{self.name} clip {clip.key!r}"
-        )
+        rendered = check_length(self._read(clip), self._read_rate, f"{self.name} clip {clip.key!r}")
         return resample(rendered, self._read_rate, reader.sample_rate)
 
     def summary(self) -> str:

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, take_tokens
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.encode import Advance, Encoded, no_progress
 from atr_moco_plugin.evaluation.rerank import top_candidates
+from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
 
 # Cosines in one block of queries, 64 MiB in float64.
 _BLOCK_ELEMENTS = 2**23

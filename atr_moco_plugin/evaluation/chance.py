@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
-from atr_moco_plugin.evaluation.relation import MatrixRelation, Relation
+from atr_moco_plugin.evaluation.relevance import MatrixRelation, Relation
 
 
 @torch.no_grad()

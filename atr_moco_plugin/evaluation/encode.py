@@ -18,8 +18,8 @@ from atr_moco_plugin.distributed import (
     sizes,
     world_size,
 )
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, valid_first
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tokens import AudioTokens, TextTokens, valid_first
 
 ItemT = TypeVar("ItemT")
 
@@ -190,7 +190,7 @@ def encode_text(model: Module, captions: CaptionBatches, *, keep_tokens: bool) -
     """Embed captions on this process.
 
     Args:
-        model: a :class:`~atr_moco_plugin.model.RetrievalModel` in eval mode.
+        model: a :class:`~atr_moco_plugin.model.retrieval_model.RetrievalModel` in eval mode.
         captions: on the model's device.
         keep_tokens: keep the tokens for re-ranking, with their states unless the model says with
             ``needs_text_states`` that it does not read them.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.relation import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelation
 
 CUTOFFS = (1, 5, 10)
 _AP_CUTOFF = 10
@@ -130,9 +130,7 @@ def metrics_from(a2t_scores: Tensor, t2a_scores: Tensor, relevant: Tensor) -> di
         raise ValueError(f"relevant must be a bool matrix [A, C], got {relevant.dtype}.")
     if not bool(relevant.any()):
         raise ValueError("No pair is relevant, so there is nothing to retrieve.")
-    return both_directions(
-        _direction(a2t_scores, relevant), _direction(t2a_scores.T, relevant.T)
-    )
+    return both_directions(_direction(a2t_scores, relevant), _direction(t2a_scores.T, relevant.T))
 
 
 def both_directions(a2t: DirectionMetrics, t2a: DirectionMetrics) -> dict[str, float]:

@@ -13,7 +13,7 @@ from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pair
 from atr_moco_plugin.evaluation.chance import chance_of
 from atr_moco_plugin.evaluation.encode import Encoded
 from atr_moco_plugin.evaluation.metrics import DirectionMetrics, both_directions
-from atr_moco_plugin.evaluation.relation import Relation
+from atr_moco_plugin.evaluation.relevance import Relation
 from atr_moco_plugin.evaluation.rerank import candidate_levels, tail_levels
 
 RERANKINGS = ("reranked", "reranked_blip", "reranked_albef")

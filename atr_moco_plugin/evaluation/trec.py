@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.relation import Relation
+from atr_moco_plugin.evaluation.relevance import Relation
 
 _BLOCK = 256
 
@@ -89,9 +89,7 @@ class RunFiles:
     ) -> None:
         self._stack.close()
 
-    def __call__(
-        self, way: str, system: str, start: int, scores: Tensor, relevant: Tensor
-    ) -> None:
+    def __call__(self, way: str, system: str, start: int, scores: Tensor, relevant: Tensor) -> None:
         """Write the ranking of n queries.
 
         Args:

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, init_bert_weights
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.pairs import check_pairs
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 Fusion = Literal["blip", "albef"]
 

@@ -19,9 +19,9 @@ from atr_moco_plugin.encoders.bert import (
     CrossAttention,
     init_bert_weights,
 )
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.pairs import check_pairs
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
 @dataclass(kw_only=True)

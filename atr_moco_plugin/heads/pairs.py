@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
 def check_pairs(

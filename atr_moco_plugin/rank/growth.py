@@ -7,7 +7,7 @@ from math import inf, log2
 
 from torch import Tensor
 
-from atr_moco_plugin.rank.baseline import random_baseline
+from atr_moco_plugin.rank.random_vectors import random_baseline
 from atr_moco_plugin.rank.spectrum import singular_values, spectrum_measures
 
 TOLERANCE = 0.05

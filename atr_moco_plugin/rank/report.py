@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.rank.baseline import random_baseline
+from atr_moco_plugin.rank.random_vectors import random_baseline
 from atr_moco_plugin.rank.spectrum import (
     RankMeasures,
     normalize,

@@ -10,7 +10,7 @@ if importlib.util.find_spec("fairseq2") is None:
 
 # Before any recipe imports fairseq2: this makes it importable without a system libsndfile.
 import atr_moco_plugin.hosts.fairseq2
-from atr_moco_plugin.hosts.fairseq2.keys import RECIPES, unknown_key
+from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key
 
 __all__: list[str] = []
 

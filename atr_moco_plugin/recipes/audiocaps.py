@@ -17,7 +17,8 @@ from fairseq2.recipe.config import (
 )
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
-from atr_moco_plugin.hosts.fairseq2.config import (
+from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.config.recipe import (
     CaptionTokenizerSection,
     EvaluationSection,
     RetrievalDatasetSection,
@@ -26,8 +27,7 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     bf16,
     cosine,
 )
-from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
-from atr_moco_plugin.hosts.fairseq2.model import FAMILY
+from atr_moco_plugin.hosts.fairseq2.training.model import FAMILY
 
 BERT = "bert-base-uncased"
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from fairseq2.recipe.config import LRSchedulerSection, RegimeSection, TrainerSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
-from atr_moco_plugin.hosts.fairseq2.config import (
+from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.config.recipe import (
     RetrievalDatasetSection,
     best_by_r_sum,
     bf16,
     cosine,
 )
-from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
 from atr_moco_plugin.recipes.audiocaps import AudiocapsRecipeConfig
 
 

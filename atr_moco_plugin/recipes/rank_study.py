@@ -21,9 +21,9 @@ from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.arguments import check_name
-from atr_moco_plugin.lock import claim
-from atr_moco_plugin.output import say
+from atr_moco_plugin.hosts.fairseq2.config.arguments import check_name
+from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.study.page import write_study
 from atr_moco_plugin.study.plan import StudyConfig, plan, read_yaml, write_yaml
 from atr_moco_plugin.study.runner import Ended, is_finished, train_missing
@@ -101,9 +101,7 @@ def run_study(config: StudyConfig, out: Path) -> int:
     if not finished and failures:
         return 1
     study = aggregate(finished)
-    write_study(
-        study, f"Rank study of the {config.recipe} recipe", out, [f.name for f in failures]
-    )
+    write_study(study, f"Rank study of the {config.recipe} recipe", out, [f.name for f in failures])
     for variant in study.variants:
         say(" ".join(verdict(study, variant)))
         for size in variant.sizes:

@@ -12,7 +12,8 @@ from fairseq2.recipe.config import (
 )
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
-from atr_moco_plugin.hosts.fairseq2.config import (
+from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.config.recipe import (
     CaptionTokenizerSection,
     EvaluationSection,
     RetrievalDatasetSection,
@@ -21,8 +22,7 @@ from atr_moco_plugin.hosts.fairseq2.config import (
     best_by_r_sum,
     cosine,
 )
-from atr_moco_plugin.hosts.fairseq2.criterion import CriterionSection
-from atr_moco_plugin.hosts.fairseq2.model import FAMILY
+from atr_moco_plugin.hosts.fairseq2.training.model import FAMILY
 
 
 @dataclass(kw_only=True)

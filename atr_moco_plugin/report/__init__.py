@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from atr_moco_plugin.report.examples import Examples, collect_examples
-from atr_moco_plugin.report.files import ReportError
+from atr_moco_plugin.report.run_folder import ReportError
 
 __all__ = ["Examples", "ReportError", "collect_examples", "write_report"]
 

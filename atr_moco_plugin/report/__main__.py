@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.output import say
+from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report import ReportError, write_report
 
 

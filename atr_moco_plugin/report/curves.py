@@ -20,7 +20,7 @@ from atr_moco_plugin.report.figures import (
     plain_log_axis,
     step_axis,
 )
-from atr_moco_plugin.report.files import Record, Series, number, series
+from atr_moco_plugin.report.run_folder import Record, Series, number, series
 
 _LOSSES = ("Loss", "ATC Loss", "ATM Loss")
 _RECALLS = ("R@1", "R@5", "R@10")
@@ -93,10 +93,14 @@ def recall_panels(
         levels = {cut: number(chance.get(f"{way}_{cut.lower().replace('@', '')}")) for cut in lines}
         panels.append(
             _panel(
-                f"{name}: recall on validation", "percent of queries",
+                f"{name}: recall on validation",
+                "percent of queries",
                 "Share of queries with a right answer among the first 1, 5 or 10; dotted lines are "
                 "random scores, a vertical line marks the checkpoint that was kept.",
-                lines, chance=levels, mark=best_step, limits=(0, 100),
+                lines,
+                chance=levels,
+                mark=best_step,
+                limits=(0, 100),
             )  # fmt: skip
         )
     sums = {
@@ -105,10 +109,13 @@ def recall_panels(
     }
     panels.append(
         _panel(
-            "R-sum on validation", "R-sum",
+            "R-sum on validation",
+            "R-sum",
             "Sum of the six recalls, 600 at most; the checkpoint with the highest value is kept "
             "(vertical line), and the dotted line is chance.",
-            sums, chance={"dual encoder": number(chance.get("r_sum"))}, mark=best_step,
+            sums,
+            chance={"dual encoder": number(chance.get("r_sum"))},
+            mark=best_step,
         )  # fmt: skip
     )
     return [figure for figure in panels if figure is not None]

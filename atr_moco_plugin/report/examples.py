@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio import fit_length
+from atr_moco_plugin.data.audio.read import fit_length
 from atr_moco_plugin.data.dataset import Clip, Relevance
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.report.files import write_atomically
+from atr_moco_plugin.report.run_folder import write_atomically
 from atr_moco_plugin.report.sound import sound_uri
 
 Load = Callable[[Clip], NDArray[np.float32]]
@@ -221,7 +221,9 @@ def collect_examples(
     return Examples(
         split=split,
         clips=len(relevance.clips),
-        sounds=tuple(_sound(relevance.clips[i], load, sample_rate, max_seconds) for i in sounds.items),
+        sounds=tuple(
+            _sound(relevance.clips[i], load, sample_rate, max_seconds) for i in sounds.items
+        ),
         captions=tuple(relevance.captions[i] for i in captions.items),
         matrix=_matrix(scores, relevant, relevance, matrix_size, seed),
         **shown,
@@ -321,9 +323,7 @@ def _sound(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Soun
     return Sound(clip.key, clip.label, clip.captions, uri, note)
 
 
-def _matrix(
-    scores: Tensor, relevant: Tensor, relevance: Relevance, size: int, seed: int
-) -> Matrix:
+def _matrix(scores: Tensor, relevant: Tensor, relevance: Relevance, size: int, seed: int) -> Matrix:
     with_caption = relevant.any(dim=1).nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     drawn = with_caption[torch.randperm(len(with_caption), generator=generator)[:size]].tolist()

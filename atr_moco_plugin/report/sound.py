@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
 
-
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 

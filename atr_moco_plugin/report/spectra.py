@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from atr_moco_plugin.rank.baseline import random_spectra
+from atr_moco_plugin.rank.random_vectors import random_spectra
 from atr_moco_plugin.rank.spectrum import NORMALIZERS, normalize
 from atr_moco_plugin.report.figures import (
     AUDIO,
@@ -27,7 +27,7 @@ from atr_moco_plugin.report.figures import (
     step_axis,
     whole_numbers,
 )
-from atr_moco_plugin.report.files import Record, number, series
+from atr_moco_plugin.report.run_folder import Record, number, series
 
 _MAX_LINES = 12
 _KINDS = {"raw": "raw", "centered": "centred"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atr_moco_plugin.report.files import number
+from atr_moco_plugin.report.run_folder import number
 
 _WAYS = {"a2t": "audio → text", "t2a": "text → audio"}
 _FIGURES = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "map10": "mAP10"}

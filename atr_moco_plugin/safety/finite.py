@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.distributed import rank, world_size
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.optim.step_hook import leave_out
 from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
-from atr_moco_plugin.step_hook import leave_out
 
 NameClips = Callable[[Sequence[int]], Mapping[int, str]]
 """Clip ids to what a user knows the clips by; ids that are left out are named by their number."""
@@ -53,7 +53,7 @@ class FiniteGuard:
     weight and no state of the optimizer. Running statistics of batch norms, which the forward pass
     has moved, go back to those of the step before. A step left out counts as a step for whoever
     calls the optimizer, such as the learning rate's schedule, and as none for what is attached to
-    it (:func:`~atr_moco_plugin.step_hook.attach`): momentum copies and the criterion's warm-ups.
+    it (:func:`~atr_moco_plugin.optim.step_hook.attach`): momentum copies and the criterion's warm-ups.
 
     Scaled float16 training: a step that the gradient scaler leaves out because of infinite
     gradients is its own business, unless the loss was not finite either: see
@@ -242,9 +242,7 @@ clipping, or look for a broken clip in the batch.
             losses=[value for value, _ in batches],
             clips=first(clips),
             num_clips=len(clips),
-            rows={
-                name: (first(ids), len(ids), len(rows[name])) for name, ids in broken.items()
-            },
+            rows={name: (first(ids), len(ids), len(rows[name])) for name, ids in broken.items()},
             gradients=not_finite(gradients),
             state=unsound,
             last_good=self._last_good(sound) if rank() == 0 else "",

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from atr_moco_plugin.rank.baseline import random_spectra
+from atr_moco_plugin.rank.random_vectors import random_spectra
 from atr_moco_plugin.report.figures import (
     AUDIO,
     BASELINE,
@@ -219,9 +219,7 @@ def _r_sum(axes: Axes, study: Study, sizes: Sequence[SizeSummary]) -> None:
     axes.set_ylabel("R-sum")
 
 
-def _rank_and_r_sum(
-    axes: Axes, study: Study, sizes: Sequence[SizeSummary], modality: str
-) -> None:
+def _rank_and_r_sum(axes: Axes, study: Study, sizes: Sequence[SizeSummary], modality: str) -> None:
     for size, color in zip(sizes, _sequence(len(sizes)), strict=True):
         rank = size.held_out[modality].measures["rankme_centered"]
         r_sum = size.r_sum[study.valid_split]

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from atr_moco_plugin.report.files import write_atomically
 from atr_moco_plugin.report.html import render
 from atr_moco_plugin.report.page import Section
+from atr_moco_plugin.report.run_folder import write_atomically
 from atr_moco_plugin.study.figures import panels, save_plot, study_plots
 from atr_moco_plugin.study.summary import Study
 from atr_moco_plugin.study.table import notes, study_markdown, variant_tables, variant_title
@@ -44,8 +44,6 @@ def write_study(study: Study, title: str, folder: Path, failed: Sequence[str] = 
         tables = list(variant_tables(study, variant))
         sections = [Section(f"Tables ({name.lower()})" if name else "Tables", tables=tables)]
         sections += [Section(plot.title, plot.aid, panels=panels(plot)) for plot in plots]
-        variants.append(
-            {"name": name, "heading": heading, "ground": ground, "sections": sections}
-        )
+        variants.append({"name": name, "heading": heading, "ground": ground, "sections": sections})
     page = render(_TEMPLATE, title=title, notes=notes(study, failed), variants=variants)
     write_atomically(folder / "index.html", page)

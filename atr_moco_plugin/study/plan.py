@@ -63,8 +63,7 @@ class StudyConfig:
             )
         if self.jobs < 0 or self.threads < 1:
             raise InputError(
-                f"`jobs` is {self.jobs} and `threads` is {self.threads}, "
-                "expected at least 0 and 1."
+                f"`jobs` is {self.jobs} and `threads` is {self.threads}, expected at least 0 and 1."
             )
         if not isinstance(self.config.get("criterion", {}), Mapping):
             raise InputError(

@@ -7,7 +7,7 @@ import torch
 from torch.optim import AdamW
 
 from atr_moco_plugin.config import structure
-from atr_moco_plugin.model import RetrievalModelConfig
+from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig
 from benchmarks import memory
 
 SMALL = {

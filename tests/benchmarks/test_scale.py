@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from atr_moco_plugin.criterion import atc_loss
-from atr_moco_plugin.data.loader import PairLoader
-from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.data.reader import AudioReader
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.queue import EmbeddingQueue
 from benchmarks import scale
 from benchmarks.memory import LiveBytes
@@ -69,4 +69,3 @@ def test_the_tables_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "| open " in scale.show(found) and " MiB |" in scale.show(found)
     found = scale.measure_queues(3_000)
     assert found["file"] > 2 * 3_000 * 1_040
-

@@ -87,7 +87,9 @@ def oracle(
     return (a2t + t2a) / 2
 
 
-@pytest.mark.parametrize(("b", "k", "d"), [(1, 0, 3), (5, 0, 8), (4, 1, 8), (3, 17, 5), (7, 64, 16)])
+@pytest.mark.parametrize(
+    ("b", "k", "d"), [(1, 0, 3), (5, 0, 8), (4, 1, 8), (3, 17, 5), (7, 64, 16)]
+)
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 def test_loss_and_gradients_equal_a_float64_oracle(b: int, k: int, d: int, alpha: float) -> None:
     rows = [unit(n, d, seed=seed, dtype=torch.float64) for seed, n in enumerate([b] * 4 + [k] * 2)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_cuda import CUDA, Transfers, fake, fake_cuda, to_fake_cuda
 
 from atr_moco_plugin.criterion import (
     Atc,
@@ -16,8 +17,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
-from atr_moco_plugin.data.batch import PairBatch
-from fake_cuda import CUDA, Transfers, fake, fake_cuda, to_fake_cuda
+from atr_moco_plugin.data.loading.batch import PairBatch
 
 aten = torch.ops.aten
 HEADS = {

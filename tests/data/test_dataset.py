@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import torch
 
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
-from atr_moco_plugin.data.reader import AudioReader
 from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id
 
 READER = AudioReader(16_000)

@@ -20,17 +20,17 @@ import soundfile
 import torch
 
 from atr_moco_plugin.data import cache
-from atr_moco_plugin.data.audio import read_audio
-from atr_moco_plugin.data.audiocaps import AudioCapsConfig, open_audiocaps
-from atr_moco_plugin.data.cache import read_entry
+from atr_moco_plugin.data.audio.cache import read_entry
+from atr_moco_plugin.data.audio.read import read_audio
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.files import describe, list_files
-from atr_moco_plugin.data.loader import PairLoader, iterate_audio, tolerated_clips
-from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.data.opening import read_headers
-from atr_moco_plugin.data.reader import AudioReader
-from atr_moco_plugin.data.text_files import parse_json
-from atr_moco_plugin.data.webdataset import WebdatasetConfig, open_webdataset
+from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio, tolerated_clips
+from atr_moco_plugin.data.opening.assemble import read_headers
+from atr_moco_plugin.data.opening.audio_files import describe, list_files
+from atr_moco_plugin.data.sets.audiocaps import AudioCapsConfig, open_audiocaps
+from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.sets.tar_shards import WebdatasetConfig, open_webdataset
+from atr_moco_plugin.data.tables.encoding import parse_json
 
 READER = AudioReader(16_000)
 

@@ -38,7 +38,7 @@ from atr_moco_plugin.criterion import (
     moco,
 )
 from atr_moco_plugin.distributed import rank, world_size
-from atr_moco_plugin.model import RetrievalModel
+from atr_moco_plugin.model.retrieval_model import RetrievalModel
 
 STEPS = 20
 ROWS = 186  # that a program writes
@@ -213,7 +213,7 @@ def train_wrapped(name: str, wrapper: str) -> tuple[Atc, dict[str, Any]]:
     from fairseq2.gang import ProcessGroupGang, create_fsdp_gangs, create_parallel_gangs
     from fairseq2.nn.fsdp import fsdp2_no_sync, to_fsdp2
 
-    from atr_moco_plugin.hosts.fairseq2.model import apply_fsdp
+    from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp
 
     gangs = create_parallel_gangs(ProcessGroupGang(dist.group.WORLD, torch.device("cpu")))
     sharded = to_fsdp2(

@@ -14,7 +14,7 @@ from transformers import BertModel
 
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder, BertLayer, CrossAttention
 from atr_moco_plugin.encoders.bert.sources import find_folder
-from atr_moco_plugin.encoders.tokens import AudioTokens
+from atr_moco_plugin.tokens import AudioTokens
 
 SIZES = {
     "vocab_size": 50,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens, take_rows, take_tokens
-from atr_moco_plugin.encoders.tokens import valid_first
 from fake_cuda import CUDA, fake_cuda
+
+from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_rows, take_tokens, valid_first
 
 
 def test_the_first_tokens_are_valid() -> None:
@@ -42,7 +41,10 @@ def test_the_way_is_that_of_the_device(monkeypatch) -> None:
     seen = []
     for device in ("cpu", CUDA):
         with fake_cuda(monkeypatch):
-            x, rows = torch.ones(3, 2, device=device), torch.zeros(5, dtype=torch.int64, device=device)
+            x, rows = (
+                torch.ones(3, 2, device=device),
+                torch.zeros(5, dtype=torch.int64, device=device),
+            )
             with Operations() as operations:
                 assert take_rows(x, rows).shape == (5, 2)
         seen.append(operations.names)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audiocaps import read_audiocaps_captions
+from atr_moco_plugin.data.sets.audiocaps import read_audiocaps_captions
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.ids import caption_id
 

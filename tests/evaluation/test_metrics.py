@@ -17,7 +17,6 @@ from atr_moco_plugin.evaluation import (
 )
 
 
-
 def oracle_direction(scores: list[list[float]], relevant: list[list[bool]]) -> dict[str, float]:
     """Sorts every query's items by hand: higher scores first, irrelevant ones first in a tie."""
     ranks, precisions = [], []

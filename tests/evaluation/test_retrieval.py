@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
-from atr_moco_plugin.evaluation import caption_relevance, chance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation import candidates as candidates_module
+from atr_moco_plugin.evaluation import caption_relevance, chance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
 from atr_moco_plugin.evaluation.metrics import metrics_from, relevance_metrics
-from atr_moco_plugin.evaluation.relation import CaptionRelation, MatrixRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelation, MatrixRelation
 from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval, retrieval_figures
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 CLIPS, CAPTIONS, K = 9, 21, 4
 OWNER = torch.arange(CAPTIONS) % CLIPS

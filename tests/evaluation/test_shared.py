@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-
 from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
-from atr_moco_plugin.evaluation.relation import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelation
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 
 WORLD = 2
@@ -61,9 +60,7 @@ def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> 
         found[f"{size} {fusion}"] = {
             "embeddings": [encoded_audio.embeddings, encoded_text.embeddings],
             "candidates": list(candidates),
-            "figures": retrieval_figures(
-                cosines, relation, candidates=candidates, rerank_k=[2, K]
-            ),
+            "figures": retrieval_figures(cosines, relation, candidates=candidates, rerank_k=[2, K]),
             "encoded": sum(done),
             "kept": encoded_audio.kept.tolist(),
             "asked": sum(asked),
@@ -72,7 +69,9 @@ def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> 
     return found
 
 
-def broken_off(own_rank: int, make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> str:
+def broken_off(
+    own_rank: int, make_model: Callable[..., Any], make_batch: Callable[..., Any]
+) -> str:
     """What a process is told when the last one cannot read its second batch."""
     audio = make_batch(b=2, seed=1)["audio"]
 

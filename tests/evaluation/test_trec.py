@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atr_moco_plugin.evaluation.metrics import metrics_from
-from atr_moco_plugin.evaluation.relation import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelation
 from atr_moco_plugin.evaluation.trec import (
     RunFiles,
     best_first,

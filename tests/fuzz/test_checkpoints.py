@@ -22,7 +22,7 @@ from atr_moco_plugin.encoders.beats import BeatsEncoder
 from atr_moco_plugin.encoders.beats.checkpoint import read_checkpoint
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.tokenizer import load_tokenizer, train_wordpiece
+from atr_moco_plugin.text.tokenizer import load_tokenizer, train_wordpiece
 
 FUZZ = settings.get_profile("fuzz")
 ERRORS = (InputError, MissingFileError)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.criterion import MocoAtcAtmConfig
-from atr_moco_plugin.data.augment import AugmentConfig
-from atr_moco_plugin.data.registry import DATASETS
+from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.encoders.beats import BeatsConfig
 from atr_moco_plugin.encoders.bert import BertConfig
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model import RetrievalModelConfig, model_config
-from atr_moco_plugin.spec_augment import SpecAugmentConfig
+from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig, model_config
+from atr_moco_plugin.model.spec_augment import SpecAugmentConfig
 
 FUZZ = settings.get_profile("fuzz")
 
@@ -111,9 +111,7 @@ def recipe_file(draw: st.DrawFn) -> bytes:
 
 
 @pytest.fixture
-def dump(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Any:
+def dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """The exit status and output of ``recipe --config-file FILE --dump-config``."""
     pytest.importorskip("fairseq2")
     from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
@@ -149,7 +147,7 @@ def dump(
 @example(b'{"gang": {"tensor_parallel_size": 2}}')
 @example(b'{"trainer": {"fsdp": {"version": "v1", "granularity": "model"}}}')
 def test_a_recipe(dump: Any, content: bytes) -> None:
-    from atr_moco_plugin.hosts.fairseq2.keys import unknown_key
+    from atr_moco_plugin.hosts.fairseq2.config.known_keys import unknown_key
 
     status, said = dump(content)
     assert "Traceback" not in said and "unexpected error" not in said

@@ -19,13 +19,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atr_moco_plugin.data.audio import read_audio
-from atr_moco_plugin.data.cache import read_entry
+from atr_moco_plugin.data.audio.cache import read_entry
+from atr_moco_plugin.data.audio.read import read_audio
+from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.duplicates import same_file
-from atr_moco_plugin.data.opening import read_headers
-from atr_moco_plugin.data.registry import DATASETS
-from atr_moco_plugin.data.source import Segment
+from atr_moco_plugin.data.opening.assemble import read_headers
+from atr_moco_plugin.data.opening.duplicates import same_file
+from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 FUZZ = settings.get_profile("fuzz")
@@ -40,8 +40,39 @@ AUDIO = [
     "./a.wav", "sub/../a.wav", "c.wav", "link.wav", "copy.wav", "abcdefghijk_30.wav",
 ]  # fmt: skip
 SECONDS = ["0", "0.05", "0.2", "0.25", "30", "1e300", "0:30", ""]
-PATHS = ["sub\\c.wav", " a.wav ", "a.WAV", "a.mp3", "file:///a.wav", "file://[", "~/a.wav", "$X/a.wav", "../a.wav", "/dev/zero", ".", "..", "/", "x" * 300 + ".wav", "a/" * 3_000, ""]
-CAPTIONS = ["\ufe0f", "\u0301", "\U0001f415", 'a "dog"', '"', "a dog barks", "rain", "ÄÖ", "…", "", "['a dog' 'a cat']", '["x", "y"]', "[" * 3_000]
+PATHS = [
+    "sub\\c.wav",
+    " a.wav ",
+    "a.WAV",
+    "a.mp3",
+    "file:///a.wav",
+    "file://[",
+    "~/a.wav",
+    "$X/a.wav",
+    "../a.wav",
+    "/dev/zero",
+    ".",
+    "..",
+    "/",
+    "x" * 300 + ".wav",
+    "a/" * 3_000,
+    "",
+]
+CAPTIONS = [
+    "\ufe0f",
+    "\u0301",
+    "\U0001f415",
+    'a "dog"',
+    '"',
+    "a dog barks",
+    "rain",
+    "ÄÖ",
+    "…",
+    "",
+    "['a dog' 'a cat']",
+    '["x", "y"]',
+    "[" * 3_000,
+]
 SPLITS = ["train", "val", "test", "evaluation", "other", ""]
 
 odd = st.one_of(
@@ -136,10 +167,13 @@ json_row = mostly(
             "captions": st.one_of(often(CAPTIONS), st.lists(often(CAPTIONS)), json_value),
         },
         optional={
-            "split": often(SPLITS), "youtube_id": json_value, "start_time": json_value,
+            "split": often(SPLITS),
+            "youtube_id": json_value,
+            "start_time": json_value,
             "start": mostly(st.sampled_from([0, 0.05, "0"]), json_value),
             "end": mostly(st.sampled_from([0.2, "0.25", 9]), json_value),
-            "clip_id": often(["1", "2"]), "source": often(["sub", "other"]),
+            "clip_id": often(["1", "2"]),
+            "source": often(["sub", "other"]),
         },
     ),
     json_value,

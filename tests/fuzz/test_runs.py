@@ -17,17 +17,17 @@ pytest.importorskip("fairseq2")
 
 from fairseq2.recipe.error import RecipeError
 
-from atr_moco_plugin.checkpoints import problem_with
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.arguments import check_name
-from atr_moco_plugin.hosts.fairseq2.resume import drop_after, newest, problem_with_checkpoint
-from atr_moco_plugin.hosts.fairseq2.runs import (
+from atr_moco_plugin.hosts.fairseq2.config.arguments import check_name
+from atr_moco_plugin.hosts.fairseq2.runs.folder import (
     find_checkpoint,
     load_model,
     read_config,
     read_model_config,
     read_state,
 )
+from atr_moco_plugin.hosts.fairseq2.runs.resume import drop_after, newest, problem_with_checkpoint
+from atr_moco_plugin.io.checkpoints import problem_with
 
 FUZZ = settings.get_profile("fuzz")
 
@@ -176,9 +176,7 @@ def loads(attempt: Any, folder: Path, module: torch.nn.Module, *shards: bytes) -
         path = folder / "model" / "pp_00" / "tp_00" / f"sdp_{number:02d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    attempt(
-        lambda: load_model(module, read_state(folder), folder), (RecipeError,), str(folder)
-    )
+    attempt(lambda: load_model(module, read_state(folder), folder), (RecipeError,), str(folder))
     attempt(lambda: problem_with(path), (InputError,), str(path))
 
 

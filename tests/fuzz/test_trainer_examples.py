@@ -18,7 +18,7 @@ from trainer_world import RATE, make_extractor
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers import ClapCollator
-from atr_moco_plugin.tokenizer import train_wordpiece
+from atr_moco_plugin.text.tokenizer import train_wordpiece
 
 FUZZ = settings.get_profile("fuzz")
 

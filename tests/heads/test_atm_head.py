@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
-from atr_moco_plugin.encoders.tokens import AudioTokens
 from atr_moco_plugin.heads import AtmHead, AtmHeadConfig
+from atr_moco_plugin.tokens import AudioTokens
 
 AUDIO_WIDTH = 10
 FUSIONS = ["blip", "albef"]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 TEXT = SimpleNamespace(width=12)
 

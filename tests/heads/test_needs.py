@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.encoders.tokens import TextTokens
 from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
-from atr_moco_plugin.evaluation.relation import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelation
 from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
 from atr_moco_plugin.heads import AtmHead, FusionHead
+from atr_moco_plugin.tokens import TextTokens
 
 HEADS = {
     "blip": ({"name": "atm", "config": {"fusion": "blip"}}, False),

@@ -12,8 +12,8 @@ if importlib.util.find_spec("fairseq2") is None:
 from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import StandardConfigMerger
 
-from atr_moco_plugin.hosts.fairseq2.config import RetrievalDatasetSection
-from atr_moco_plugin.hosts.fairseq2.opening import open_with_decoder
+from atr_moco_plugin.hosts.fairseq2.config.dataset import open_with_decoder
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalDatasetSection
 
 
 def opened(family: str, decoder: str, overrides: dict[str, object]) -> object:

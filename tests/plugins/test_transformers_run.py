@@ -20,8 +20,8 @@ if importlib.util.find_spec("accelerate") is None:
 
 from transformers import Trainer, TrainingArguments
 
-from atr_moco_plugin.data.batch import pad_waveforms
-from atr_moco_plugin.data.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.loading.batch import pad_waveforms
+from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.hosts.transformers import (
     TRAINING_ARGUMENTS,
     MocoCallback,
@@ -29,8 +29,8 @@ from atr_moco_plugin.hosts.transformers import (
     TrainerModel,
     compute_metrics,
 )
-from atr_moco_plugin.model import build_model, model_config
-from atr_moco_plugin.tokenizer import tokenize, train_wordpiece
+from atr_moco_plugin.model.retrieval_model import build_model, model_config
+from atr_moco_plugin.text.tokenizer import tokenize, train_wordpiece
 
 FILE_RATE = 48_000
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atr_moco_plugin.rank.baseline import random_baseline
 from atr_moco_plugin.rank.growth import (
     SHARE,
     TOLERANCE,
@@ -17,6 +16,7 @@ from atr_moco_plugin.rank.growth import (
     growth,
     growth_of_last_half,
 )
+from atr_moco_plugin.rank.random_vectors import random_baseline
 from atr_moco_plugin.rank.report import rank_report
 
 D = 128
@@ -65,7 +65,9 @@ def test_the_gain_is_per_doubling() -> None:
     assert step.gain == pytest.approx(1.0)
     noise = [random_baseline(n, D, center=True).rankme for n in (100, 800)]
     assert step.noise_gain == pytest.approx((noise[1] / noise[0]) ** (1 / 3) - 1)
-    assert growth((100, 150), (10.0, 11.0), D).gain == pytest.approx(1.1 ** (1 / math.log2(1.5)) - 1)
+    assert growth((100, 150), (10.0, 11.0), D).gain == pytest.approx(
+        1.1 ** (1 / math.log2(1.5)) - 1
+    )
 
 
 def test_queues_that_were_never_filled_gain_nothing() -> None:

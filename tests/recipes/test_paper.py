@@ -21,7 +21,6 @@ import torch
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
-import atr_moco_plugin.recipes  # first: makes fairseq2 importable without libsndfile
 from atr_moco_plugin.encoders.beats import BeatsConfig, BeatsEncoder
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 

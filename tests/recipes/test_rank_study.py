@@ -19,7 +19,6 @@ import pytest
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
-import atr_moco_plugin.recipes  # first: makes fairseq2 importable without libsndfile
 from atr_moco_plugin.recipes.rank_study import load_config, main
 from atr_moco_plugin.study.plan import StudyConfig, read_yaml
 from atr_moco_plugin.study.runner import duration
@@ -83,7 +82,9 @@ def test_finished_runs_are_not_trained_again(study: Study, out: Path, capsys) ->
     assert "2 of 2 runs are finished." in capsys.readouterr().out
 
 
-def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(study: Study, out: Path, capsys) -> None:
+def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(
+    study: Study, out: Path, capsys
+) -> None:
     folder = out / "runs" / "q8_s1"
     expected = json.loads((folder / "retrieval.json").read_text())
     (folder / "retrieval.json").unlink()
@@ -108,7 +109,9 @@ def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(study: Study, out:
     assert "Failed and not in here: q16_s1." in (out / "rank_study.md").read_text()
 
 
-def test_another_configuration_is_refused_before_anything_is_trained(study: Study, out: Path, capsys) -> None:
+def test_another_configuration_is_refused_before_anything_is_trained(
+    study: Study, out: Path, capsys
+) -> None:
     assert study(out, "config.regime.num_steps=2", "queue_sizes=[16,8]") == 2
     captured = capsys.readouterr()
     assert not (out / "runs" / "q16_s1").exists() and captured.out == ""
@@ -158,7 +161,7 @@ def test_a_mistake_ends_in_one_line(arguments: list[str], message: str, capsys) 
 def ended(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """A study whose only run sleeps, in a process of its own; the ids of both."""
     sleeper = tmp_path / "python"
-    sleeper.write_text("#!/bin/sh\necho $$ > \"$3.pid\"\nexec sleep 60\n")
+    sleeper.write_text('#!/bin/sh\necho $$ > "$3.pid"\nexec sleep 60\n')
     sleeper.chmod(0o755)
     child = os.fork()
     if child == 0:

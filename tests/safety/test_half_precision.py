@@ -10,9 +10,9 @@ from linear import LinearModel, linear_batch
 from torch import Tensor
 from torch.optim import AdamW
 
-import atr_moco_plugin.criterion.baseline as baseline
-import atr_moco_plugin.criterion.moco as moco
-import atr_moco_plugin.criterion.moco_matching as moco_matching
+import atr_moco_plugin.criterion.in_batch as baseline
+import atr_moco_plugin.criterion.moco_atc as moco
+import atr_moco_plugin.criterion.moco_atc_atm as moco_matching
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,

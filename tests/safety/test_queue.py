@@ -21,9 +21,7 @@ BROKEN = (math.nan, math.inf, -math.inf)
         st.lists(st.sampled_from([None, *BROKEN]), min_size=1, max_size=10), max_size=6
     ),
 )
-def test_a_broken_row_leaves_what_was_there(
-    size: int, batches: list[list[float | None]]
-) -> None:
+def test_a_broken_row_leaves_what_was_there(size: int, batches: list[list[float | None]]) -> None:
     queue, plain, first = EmbeddingQueue(size, 3), [(0.0, -1)] * size, 0
     place = 0
     for values in batches:

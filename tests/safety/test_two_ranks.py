@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from gloo import process_group, run_on_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-
-from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.safety import FiniteGuard, NonFiniteError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from atr_moco_plugin.rank.baseline import random_baseline
 from atr_moco_plugin.rank.growth import Growth
+from atr_moco_plugin.rank.random_vectors import random_baseline
 from atr_moco_plugin.study.results import read_run
 from atr_moco_plugin.study.runner import is_finished
 from atr_moco_plugin.study.summary import Step, aggregate

@@ -36,7 +36,7 @@ class GatedSelfAttention(nn.Module):
             nn.init.ones_(self.grep_a)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that :func:`~atr_moco_plugin.optim.parameter_groups` leaves out of
+        """Names of the parameters that :func:`~atr_moco_plugin.optim.param_groups.parameter_groups` leaves out of
         weight decay."""
         return {"grep_a"}
 

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atr_moco_plugin.checkpoints import DamagedFileError, read_torch
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.paths import expanded
+from atr_moco_plugin.io.checkpoints import DamagedFileError, read_torch
+from atr_moco_plugin.io.paths import expanded
 
 _MODEL = "model."
 _HUB = "hf://"

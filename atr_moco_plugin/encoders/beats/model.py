@@ -15,9 +15,9 @@ from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
-from atr_moco_plugin.encoders.tokens import AudioTokens, valid_first
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.transfer import to_device
+from atr_moco_plugin.tensors.transfer import to_device
+from atr_moco_plugin.tokens import AudioTokens, valid_first
 
 
 class BeatsFeatures(NamedTuple):

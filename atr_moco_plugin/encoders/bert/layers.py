@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atr_moco_plugin.encoders.bert.config import BertConfig
-from atr_moco_plugin.encoders.tokens import AudioTokens, take_rows
+from atr_moco_plugin.tokens import AudioTokens, take_rows
 
 
 def init_bert_weights(parent: nn.Module, std: float) -> None:

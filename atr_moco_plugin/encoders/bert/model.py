@@ -28,8 +28,8 @@ from atr_moco_plugin.encoders.bert.pretrained import (
     read_weights,
 )
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
 class BertEncoder(nn.Module):

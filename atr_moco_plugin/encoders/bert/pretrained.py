@@ -11,11 +11,11 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atr_moco_plugin.checkpoints import read_torch
 from atr_moco_plugin.config import structure
 from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.checkpoints import read_torch
 
 _REQUIRED = (
     "vocab_size",

@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.paths import expanded
+from atr_moco_plugin.io.paths import expanded
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")

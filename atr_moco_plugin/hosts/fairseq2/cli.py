@@ -7,16 +7,16 @@ from argparse import Namespace
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.arguments import (
+from atr_moco_plugin.hosts.fairseq2.compat import training_main
+from atr_moco_plugin.hosts.fairseq2.config.arguments import (
     check_name,
     is_evaluation,
     prepare_output,
 )
-from atr_moco_plugin.hosts.fairseq2.compat import training_main
-from atr_moco_plugin.hosts.fairseq2.config import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog
-from atr_moco_plugin.hosts.fairseq2.recipe import RetrievalRecipe
-from atr_moco_plugin.hosts.fairseq2.record import Record
+from atr_moco_plugin.hosts.fairseq2.runs.record import Record
+from atr_moco_plugin.hosts.fairseq2.training.recipe import RetrievalRecipe
 
 
 def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:

@@ -22,7 +22,7 @@ from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.model import RecipeModel
 from torch.nn import Module
 
-from atr_moco_plugin.checkpoints import read_torch, unsafe_globals
+from atr_moco_plugin.io.checkpoints import read_torch, unsafe_globals
 
 BatchT = TypeVar("BatchT", contravariant=True)
 ConfigT = TypeVar("ConfigT")

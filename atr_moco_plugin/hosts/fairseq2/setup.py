@@ -18,22 +18,22 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.registry import DATASETS
+from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
+from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
+    OPTIMIZER,
+    RetrievalAdamWConfig,
+    create_optimizer,
+)
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.hosts.fairseq2.layers import checkpoint_layers, compile_layers
-from atr_moco_plugin.hosts.fairseq2.model import (
+from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
+from atr_moco_plugin.hosts.fairseq2.training.model import (
     ARCHITECTURES,
     FAMILY,
     apply_fsdp,
     convert_state_dict,
 )
-from atr_moco_plugin.hosts.fairseq2.optim import (
-    OPTIMIZER,
-    RetrievalAdamWConfig,
-    create_optimizer,
-)
-from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
+from atr_moco_plugin.model.retrieval_model import RetrievalModel, RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
 
 ConfigT = TypeVar("ConfigT")
@@ -106,7 +106,9 @@ def _metrics() -> list[MetricDescriptor]:
         MetricDescriptor(name, title, 100 + i, format_as_float)
         for i, (name, title) in enumerate(parts.items())
     ]
-    recalls = [(f"{way}_r{k}", f"{way.upper()} R@{k}") for way in ("a2t", "t2a") for k in (1, 5, 10)]
+    recalls = [
+        (f"{way}_r{k}", f"{way.upper()} R@{k}") for way in ("a2t", "t2a") for k in (1, 5, 10)
+    ]
     figures = [("r_sum", "R-sum"), *recalls]
     figures += [(f"reranked_{name}", f"Re-ranked {title}") for name, title in figures]
     descriptors += [

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.collapse import AFTER
-from atr_moco_plugin.step_hook import attach
 
 _LOG_EVERY = 100  # as LAION-CLAP logs
 

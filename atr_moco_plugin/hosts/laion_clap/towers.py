@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
-from atr_moco_plugin.float32 import unit_norm
+from atr_moco_plugin.tensors.float32 import unit_norm
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 TEXT_MODELS = ("bert", "roberta")
 """Text towers (``--tmodel``) that give token states and a mask."""

@@ -8,19 +8,19 @@ optimizer steps and logs; :class:`ClapCollator` makes batches, :func:`compute_me
 
 from __future__ import annotations
 
-from atr_moco_plugin.hosts.transformers.callback import MocoCallback
-from atr_moco_plugin.hosts.transformers.collator import ClapCollator
-from atr_moco_plugin.hosts.transformers.data import PairDataset
-from atr_moco_plugin.hosts.transformers.metrics import TRAINING_ARGUMENTS, compute_metrics
-from atr_moco_plugin.hosts.transformers.model import ClapTrainerModel, TrainerModel
-from atr_moco_plugin.hosts.transformers.resume import last_checkpoint
-from atr_moco_plugin.hosts.transformers.towers import (
+from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
+from atr_moco_plugin.hosts.transformers.data.dataset import PairDataset
+from atr_moco_plugin.hosts.transformers.model.criterion_model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.model.towers import (
     AudioModelTower,
     ClapAudioTower,
     ClapTextTower,
     TextModelTower,
     TowerPair,
 )
+from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
+from atr_moco_plugin.hosts.transformers.trainer.metrics import TRAINING_ARGUMENTS, compute_metrics
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint
 
 __all__ = [
     "TRAINING_ARGUMENTS",

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.tokens import AudioTokens
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tokens import AudioTokens
 
 BINS = 64
 STRIDE = 4  # of each of the two convolutions

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.tokens import AudioTokens, TextTokens
-from atr_moco_plugin.pooling import mean_pool
+from atr_moco_plugin.model.pooling import mean_pool
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
 @dataclass(kw_only=True)

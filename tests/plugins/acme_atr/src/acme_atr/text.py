@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.tokens import TextTokens
+from atr_moco_plugin.tokens import TextTokens
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,163 @@
+"""The criterion without momentum: what the others are compared with, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from atr_moco_plugin.criterion.atc import contrastive_loss
+from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
+from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.distributed import gather, gather_packed, mean_weight, sizes
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.optim.step_hook import Attachment, StepWatch, attach
+from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.tensors.compile import not_compiled
+from atr_moco_plugin.tensors.float32 import in_float32
+
+Inputs = Mapping[str, Any]
+"""Keyword arguments of a tower."""
+
+
+class Atc(nn.Module):
+    """Contrastive loss over the global batch, without momentum: the baseline.
+
+    The model has two towers and an embedding size, like
+    :class:`~atr_moco_plugin.model.retrieval_model.RetrievalModel`: ``model.audio(**audio)`` and
+    ``model.text(**text)`` return ``(embeddings [B, d] unit-norm float32, tokens)``, and
+    ``model.embed_dim`` is d. Matching criteria also call ``model.match(text_tokens, audio_tokens)
+    -> logits [P, 2]``, row by row, or with ``audio_rows [P]`` as a third argument, the row of
+    ``audio_tokens`` of each text, where the model has a true ``shares_audio``.
+
+    The temperature stays float32 whatever the criterion is cast to, as queues and momentum copies
+    do: in bfloat16 a step of AdamW at a rate of 1e-5 would not move it.
+
+    Args:
+        model: the online model; its parameters are trained.
+        config: the options.
+
+    Raises:
+        ValueError: when ``config.embed_dim`` is not the model's.
+    """
+
+    config_class: ClassVar[type[AtcConfig]] = AtcConfig
+
+    measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
+    """What ``forward`` returns."""
+
+    temperature: nn.Parameter
+
+    def __init__(self, model: nn.Module, config: AtcConfig) -> None:
+        super().__init__()
+        if config.embed_dim not in (None, model.embed_dim):
+            raise InputError(
+                f"`embed_dim` of the criterion is {config.embed_dim}, "
+                f"but the model's embeddings have size {model.embed_dim}."
+            )
+        self.config = config
+        self.model = model
+        # One element and not a scalar: FSDP2 shards no 0-D parameter.
+        self.temperature = nn.Parameter(torch.tensor([config.temperature], dtype=torch.float32))
+        self._step_watch = StepWatch()
+        self.register_load_state_dict_post_hook(_expect_other_weights)
+
+    @property
+    def queues(self) -> dict[str, EmbeddingQueue]:
+        """Modality to queue, empty for a criterion without queues."""
+        return {}
+
+    def attach(self, optimizers: Optimizer | Sequence[Optimizer]) -> Attachment:
+        """Run :meth:`on_optimizer_step` after every step that an optimizer makes. Say it once,
+        before the loop; a loop that never does is warned.
+
+        Args:
+            optimizers: see :func:`atr_moco_plugin.optim.step_hook.attach`.
+
+        Returns:
+            A handle; ``handle.remove()`` takes the hook away.
+
+        Raises:
+            InputError: see :func:`atr_moco_plugin.optim.step_hook.attach`.
+        """
+        return attach(self, optimizers)
+
+    @torch.no_grad()
+    def on_optimizer_step(self) -> None:
+        """Clip the temperature. :meth:`attach` calls it; a loop without an optimizer of torch calls
+        it once an optimizer step, and outside of ``forward``: FSDP2 loses a write made inside, and a
+        second pass before backward would find it changed."""
+        self._step_watch.told()
+        self.temperature.clamp_(*TEMPERATURE_RANGE)
+
+    def on_step_left_out(self) -> None:
+        """What :meth:`attach` calls after a step that changed no weight, since the guard has
+        dropped its gradients."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Back to the initial state, in place and without the model: for a criterion that was made
+        on the device ``meta`` and moved with ``to_empty``."""
+        self.temperature.fill_(self.config.temperature)
+        self._step_watch.told()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Atc:
+        if recurse:
+            for module in self.children():
+                module._apply(fn)
+        super()._apply(in_float32(fn), recurse=False)
+        return self
+
+    @not_compiled
+    def _start_pass(self) -> None:
+        """What comes first in every ``forward``."""
+        if self.training and torch.is_grad_enabled():
+            self._step_watch.look(self, self._some_parameters())
+
+    def _some_parameters(self) -> Iterator[Tensor]:
+        """One of each part that is trained."""
+        yield self.temperature
+        for tower in (self.model.audio, self.model.text):
+            if isinstance(tower, nn.Module):
+                trained = (p for p in tower.parameters() if p.requires_grad)
+                yield next(trained, self.temperature)
+
+    def forward(
+        self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the loss of one batch.
+
+        Args:
+            audio: arguments of the audio tower.
+            text: arguments of the text tower.
+            clip_ids: ``[B]`` int64.
+            caption_ids: ``[B]`` int64.
+
+        Returns:
+            ``loss`` (scalar with a gradient) and its parts and measures, scalars without one. The
+            mean of the losses over ranks is that of the global batch, also where ranks have
+            different numbers of items.
+        """
+        self._start_pass()
+        a, _ = self.model.audio(**audio)
+        u, _ = self.model.text(**text)
+        counts = sizes(len(a), a.device)
+        ids = gather_packed(clip_ids, caption_ids, counts=counts)
+        positives = positive_pairs(clip_ids, caption_ids, *ids, self.config.positives)
+        # One exchange: both are float32 and of one size.
+        columns = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
+        loss = contrastive_loss(a, u, *columns, positives, self.temperature)
+        loss = loss * mean_weight(len(a), len(columns[0]))
+        return {
+            "loss": loss,
+            "loss_atc": loss.detach(),
+            "temperature": self.temperature.detach().squeeze(),
+        }
+
+
+def _expect_other_weights(criterion: Atc, _: Any) -> None:
+    """After a state was loaded: that the weights have moved says nothing of a step."""
+    criterion._step_watch.told()

@@ -1,0 +1,286 @@
+"""Audio files to mono samples at their own rate.
+
+soundfile is the default. torchcodec also reads what only FFmpeg knows (AAC, WMA, ...), needs
+FFmpeg's libraries, and always decodes a whole file. Lossy formats may come out of two decoders with
+different numbers of samples.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from atr_moco_plugin.data.audio.source import Source, open_source
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.sample_rate import RATES
+
+Decoder = Literal["soundfile", "torchcodec"]
+
+MAX_HOURS = 3.0
+"""Longest file that is decoded as a whole, at 48 kHz (at a higher rate accordingly less): 2 GB
+before it is resampled. Crops are taken from longer ones too."""
+
+TOLERANCE = 0.1
+"""Seconds that a WAV, FLAC or MP3 file may be shorter than its header says."""
+
+_BLOCK = 2**20  # samples over all channels that are decoded at once
+
+# A seek is exact where every sample (or every FLAC frame) stands for itself. In some Vorbis files
+# the first samples after libsndfile's seek are others than without, and in MP3 it may be "fuzzy".
+_EXACT_SEEK = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
+# libsndfile corrects a WAV header by the file's size and says so in its log.
+_CORRECTED = re.compile(r"^\s*data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+_UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is about 2**63, and it cannot seek there
+
+# A program that writes to a pipe cannot know the length and puts about 2 or 4 GiB there.
+_UNKNOWN_BYTES = 2**31 - 2**16
+
+
+def check_decoder(decoder: str) -> None:
+    """Refuse an unknown decoder, and torchcodec where it cannot be loaded.
+
+    Raises:
+        ValueError: saying what is missing.
+    """
+    if decoder not in get_args(Decoder):
+        raise InputError(f"decoder must be 'soundfile' or 'torchcodec', not {decoder!r}")
+    if decoder == "torchcodec":
+        _torchcodec()
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[soundfile.SoundFile]:
+    """Open audio with soundfile; its errors become one sentence that names the source.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not readable as audio, within the ``with`` block too.
+    """
+    try:
+        with soundfile.SoundFile(open_source(source)) as file:
+            check_rate(file.samplerate, source)
+            yield file
+    except soundfile.SoundFileError as error:
+        raise InputError(
+            f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
+        ) from error
+
+
+def check_rate(rate: int, source: Source) -> None:
+    """Refuse a sampling rate outside of :data:`~atr_moco_plugin.sample_rate.RATES`.
+
+    Raises:
+        ValueError: naming the source.
+    """
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError(
+            f"{source}: has a sampling rate of {rate} Hz, expected {RATES[0]} to {RATES[1]}; "
+            "fetch it again or leave it out"
+        )
+
+
+def check_complete(file: soundfile.SoundFile, source: Source) -> None:
+    """Refuse a WAV, FLAC or MP3 file that ends before its header says, without decoding all of it.
+
+    What does not say how long it is, such as Ogg and an MP3 without a Xing, Info or VBRI header,
+    counts as far as it goes.
+
+    Raises:
+        ValueError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
+    """
+    if file.frames > _UNKNOWN_FRAMES:
+        raise InputError(
+            f"{source}: its header gives no length, which soundfile needs; convert it again, not "
+            "through a pipe, or use decoder 'torchcodec'"
+        )
+    if file.format in ("FLAC", "MP3"):
+        # What is missing is at the end, so one sample from there decides.
+        last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
+        try:
+            file.seek(last)
+            complete = len(file.read(1)) == min(1, file.frames)
+        except soundfile.SoundFileError:
+            complete = False
+        if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
+            raise InputError(
+                f"{source}: is truncated, its header says {file.frames / file.samplerate:.3f} s; "
+                "fetch it again or leave it out"
+            )
+    found = _CORRECTED.search(file.extra_info)
+    if found is None or int(found[1]) >= _UNKNOWN_BYTES or not file.frames:
+        return
+    said, there = int(found[1]), int(found[2])
+    seconds = file.frames / file.samplerate
+    if (said / there - 1) * seconds > TOLERANCE:
+        raise InputError(
+            f"{source}: is truncated, {seconds:.3f} s of {said / there * seconds:.3f} s are there; "
+            "fetch it again or leave it out"
+        )
+
+
+def _mp3_states_length(source: Source) -> bool:
+    """Whether the first frame of an MP3 holds the number of frames, as that of Xing, LAME and the
+    Fraunhofer encoder does; without it a decoder estimates the length from the file's size."""
+    place = open_source(source)
+    with open(place, "rb") if isinstance(place, str) else place as file:
+        head = file.read(10)
+        tag = 0
+        if head[:3] == b"ID3" and len(head) == 10:  # four times seven bits
+            tag = 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
+        file.seek(tag)
+        head = file.read(64)
+    return any(name in head for name in (b"Xing", b"Info", b"VBRI"))
+
+
+def read_header(source: Source, decoder: Decoder = "soundfile") -> tuple[int, int]:
+    """What a file says of itself, and whether it is complete, without decoding all of it.
+
+    Args:
+        source: a file or a part of one.
+        decoder: the one that is to decode it.
+
+    Returns:
+        Its samples (an estimate where the format has no number) and their rate in Hz.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not readable as audio, or truncated.
+    """
+    if decoder == "torchcodec":
+        return _header_of_torchcodec(source)
+    with opened(source) as file:
+        check_complete(file, source)
+        return file.frames, file.samplerate
+
+
+def _header_of_torchcodec(source: Source) -> tuple[int, int]:
+    try:
+        decoder = _torchcodec().AudioDecoder(open_source(source))
+        rate, seconds = decoder.metadata.sample_rate, decoder.metadata.duration_seconds
+        # A lossy format's header counts what the encoder has added: too much for a short file.
+        if rate is not None and seconds is not None and seconds > 1:
+            check_rate(rate, source)
+            end = decoder.get_samples_played_in_range(seconds - TOLERANCE)
+            if end.data.shape[1]:
+                return int(seconds * rate), rate
+    except RuntimeError:
+        pass  # FFmpeg's estimate of the length, or damage: decoding tells
+    whole, rate = read_with_torchcodec(source)
+    return len(whole), rate
+
+
+def read_frames(
+    file: soundfile.SoundFile, source: Source, start: int = 0, stop: int | None = None
+) -> NDArray[np.float32]:
+    """Decode samples ``start`` to ``stop`` of every channel, averaged over the channels.
+
+    What lies before ``start`` is skipped by a seek where that is exact, else by decoding it. Memory
+    is taken for what is there, not for what the header says.
+
+    Args:
+        file: the open file; at its beginning if it cannot seek.
+        source: for messages.
+        start: first sample.
+        stop: one after the last; ``None`` reads to the end, at most :data:`MAX_HOURS`.
+
+    Returns:
+        ``[stop - start]`` float32, fewer where the file ends before.
+
+    Raises:
+        ValueError: if samples are NaN or infinite, or the file is damaged or too long.
+    """
+    rows = max(1, _BLOCK // file.channels)
+    position = start if file.subtype.startswith(_EXACT_SEEK) else 0
+    limit = stop if stop is not None else int(MAX_HOURS * 3600 * min(file.samplerate, 48_000)) + 1
+    mono: list[NDArray[np.float32]] = []
+    try:
+        if file.seekable():  # in GSM 6.10 and G.721, libsndfile reads forward alone
+            file.seek(position)
+        while position < limit:
+            frames = file.read(min(rows, limit - position), dtype="float32", always_2d=True)
+            if not len(frames):
+                break
+            position += len(frames)
+            if position > start:
+                wanted = frames[max(0, len(frames) - (position - start)) :]
+                mono.append(average(wanted, source))
+    except soundfile.SoundFileError as error:
+        raise InputError(
+            f"{source}: is damaged after {position / file.samplerate:.3f} s ({_reason(error)}); "
+            "fetch it again or leave it out"
+        ) from error
+    if stop is None and position == limit:
+        raise InputError(
+            f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, too long to "
+            "be read whole; cut it into shorter files"
+        )
+    if len(mono) == 1:  # most files, which need no copy
+        return mono[0]
+    return np.concatenate(mono) if mono else np.zeros(0, np.float32)
+
+
+def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
+    """Average ``[n, channels]`` over the channels.
+
+    Raises:
+        ValueError: if there are NaN or infinite samples.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        # The mean of one channel is the channel, but takes a third as long as decoding a WAV.
+        mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+        mono = np.ascontiguousarray(mono, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise InputError(f"{source}: has NaN or infinite samples; fetch it again or leave it out")
+    return mono
+
+
+def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
+    """Decode a whole file with FFmpeg.
+
+    Returns:
+        ``[samples]`` float32, averaged over the channels, and their rate in Hz.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if torchcodec is not installed, or the file cannot be used.
+    """
+    decoders = _torchcodec()
+    try:
+        samples = decoders.AudioDecoder(open_source(source)).get_all_samples()
+    except RuntimeError as error:
+        raise InputError(
+            f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
+        ) from error
+    check_rate(samples.sample_rate, source)
+    return average(samples.data.numpy().T, source), samples.sample_rate
+
+
+def _torchcodec() -> Any:
+    # Imported by name and when asked for: it is optional, and loads FFmpeg's libraries.
+    try:
+        return importlib.import_module("torchcodec.decoders")
+    except ImportError as error:
+        raise InputError(
+            f"decoder 'torchcodec' needs the package torchcodec ({_reason(error)}); install the "
+            "version made for this PyTorch, or use decoder 'soundfile'"
+        ) from error
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            "decoder 'torchcodec' cannot load its libraries; install FFmpeg's shared libraries "
+            "(versions 4 to 7) and the torchcodec made for this PyTorch, or use decoder 'soundfile'"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "error_string", "") or str(error)
+    lines = text.strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,56 @@
+"""Which clips of an evaluation can be decoded, found out before anything depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.loading.plan import max_samples
+from atr_moco_plugin.errors import InputError
+
+_NAMED = 3
+
+
+def unreadable(
+    dataset: AudioTextDataset, clips: Sequence[Clip], max_seconds: float, num_workers: int = 0
+) -> dict[str, str]:
+    """Decode what an evaluation reads of each clip, and keep what goes wrong.
+
+    Headers tell little: a file may break off, or hold NaN, behind a sound one. It costs what one
+    validation decodes.
+
+    Args:
+        dataset: where clips come from.
+        clips: those to decode.
+        max_seconds: as of :func:`~atr_moco_plugin.data.loading.loader.iterate_audio`.
+        num_workers: threads that decode; 0 decodes in this one.
+
+    Returns:
+        Key to reason of each clip that raises ``InputError`` or ``OSError``, or has a sample that
+        is not finite; in the order of the clips.
+    """
+    samples = max_samples(max_seconds, dataset.sample_rate)
+
+    def reason(clip: Clip) -> str | None:
+        try:
+            waveform = dataset.load(clip, samples)
+        except (InputError, OSError) as error:
+            return str(error)
+        return None if np.isfinite(waveform).all() else "it has NaN or infinite samples"
+
+    if num_workers == 0:
+        reasons = list(map(reason, clips))
+    else:
+        with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
+            reasons = list(pool.map(reason, clips))
+    return {clip.key: why for clip, why in zip(clips, reasons, strict=True) if why is not None}
+
+
+def named(reasons: Mapping[str, str]) -> str:
+    """The first few clips with their reasons, for a sentence that counts them."""
+    first = [f"{key!r} ({' '.join(why.split())})" for key, why in list(reasons.items())[:_NAMED]]
+    more = f" and {len(reasons) - _NAMED:,} more" if len(reasons) > _NAMED else ""
+    return f"{', '.join(first)}{more}"

@@ -1,0 +1,217 @@
+"""Which audio files are the same: by what the file system says, and by their bytes.
+
+Bytes are compared in steps, so that hardly anything is read of files that differ: the size, a block
+near the beginning, blocks from all over the file, and a digest of the whole. The last is kept in
+the user's cache folder, since equal files would be read whole whenever the data set is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import zlib
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from atr_moco_plugin.data.audio.decode import opened
+from atr_moco_plugin.data.audio.source import FileSlice, Segment, Source
+
+_BLOCK = 1024
+_FIRST = 4096  # behind any header, and in what the system has read together with that
+_BLOCKS = 16
+_WHOLE = 2**20
+_FILES_A_JOB = 256
+
+
+def same_file(source: Source) -> object:
+    """What two sources have in common if and only if they are in one file, over links of any kind;
+    of a part of a file's bytes, if they are the same part.
+
+    The path itself where there is no file.
+    """
+    path, *part = _bounds(source)
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return path, *part
+    # Some network file systems give numbers to files as they like: one without a second name can
+    # only be met twice by its real path.
+    file = (state.st_dev, state.st_ino) if state.st_nlink > 1 else os.path.realpath(path)
+    return file, *part
+
+
+def look_up(sources: Iterable[Source]) -> tuple[array[int], array[int]]:
+    """What the file system says of many sources, with one call a file.
+
+    Returns:
+        A number for each, equal where two may be in one file, which :func:`same_file` then tells;
+        and its size in bytes, 0 where there is no file.
+    """
+    marks, sizes = array("q"), array("q")
+    previous, mark, size = "", 0, 0
+    for source in sources:
+        path, offset, length = _bounds(source)
+        if path != previous:  # segments of one file mostly follow each other
+            previous = path
+            try:
+                state = os.stat(path)
+                mark, size = hash((state.st_dev, state.st_ino)), state.st_size
+            except (OSError, ValueError):
+                mark, size = hash(path), 0
+        marks.append(hash((mark, offset)) if offset else mark)
+        sizes.append(size if length is None else length)
+    return marks, sizes
+
+
+def equal_sources(
+    sources: Sequence[Source], sizes: Sequence[int], *, silence: bool = False
+) -> list[list[int]]:
+    """Groups of sources with the same bytes, of at least two each, as positions in ``sources``.
+
+    Of a segment all of its file counts. Files that are empty or that cannot be read are in no
+    group, and without ``silence`` neither are those that hold nothing but digital silence, which is
+    no recording.
+
+    Args:
+        sources: the sources.
+        sizes: those of :func:`look_up`.
+        silence: whether silent files may be equal.
+    """
+    chosen = [at for at in repeated(sizes) if sizes[at] > 0]
+    jobs = [chosen[k : k + _FILES_A_JOB] for k in range(0, len(chosen), _FILES_A_JOB)]
+    marks = array("q")
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        for found in pool.map(lambda job: [_first_block(sources[at]) for at in job], jobs):
+            marks.extend(found)
+    keys = array("q", (hash((sizes[at], mark)) for at, mark in zip(chosen, marks, strict=True)))
+    groups: dict[object, list[int]] = defaultdict(list)
+    for k in repeated(keys):
+        groups[keys[k]].append(chosen[k])
+    for digest in (_spread, _whole):
+        groups = _split(groups.values(), lambda at, digest=digest: digest(sources[at]))
+    return sorted(g for g in groups.values() if silence or not _silent(sources[g[0]]))
+
+
+def _split(
+    groups: Iterable[Sequence[int]], digest: Callable[[int], object]
+) -> dict[object, list[int]]:
+    finer: dict[object, list[int]] = defaultdict(list)
+    for group in groups:
+        for at in group:
+            finer[digest(at)].append(at)
+    return {key: group for key, group in finer.items() if key is not None and len(group) > 1}
+
+
+def repeated(values: Sequence[int]) -> list[int]:
+    """Positions of the values that come more than once, in order."""
+    _, inverse, counts = np.unique(
+        np.asarray(values, np.int64), return_inverse=True, return_counts=True
+    )
+    return np.flatnonzero(counts[inverse] > 1).tolist()
+
+
+def _bounds(source: Source) -> tuple[str, int, int | None]:
+    """Path, first byte, and number of bytes; ``None`` for all."""
+    if type(source) is str:
+        return source, 0, None
+    if isinstance(source, FileSlice):
+        return os.fspath(source.path), source.offset, source.size
+    path = source.path if isinstance(source, Segment) else source
+    return os.fspath(path), 0, None
+
+
+def _size(source: Source) -> int:
+    path, _, size = _bounds(source)
+    if size is not None:
+        return size
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _first_block(source: Source) -> int:
+    path, offset, size = _bounds(source)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return hash(path)
+    try:
+        # Of a file that ends before, its beginning.
+        at = 0 if size is not None and size < _FIRST + _BLOCK else _FIRST
+        data = os.pread(file, _BLOCK, offset + at) or os.pread(file, _BLOCK, offset)
+        return zlib.crc32(data)
+    except OSError:
+        return hash(path)
+    finally:
+        os.close(file)
+
+
+def _spread(source: Source) -> object:
+    path, offset, _ = _bounds(source)
+    size = _size(source)
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            for k in range(_BLOCKS):
+                file.seek(offset + max(0, size - _BLOCK) * k // (_BLOCKS - 1))
+                digest.update(file.read(min(size, _BLOCK)))
+    except OSError:
+        return None
+    return digest.digest()
+
+
+def _whole(source: Source) -> object:
+    path, offset, size = _bounds(source)
+    try:
+        state = os.stat(path)
+        size = state.st_size if size is None else size
+        key = repr(["digest 1", os.path.abspath(path), state.st_mtime_ns, state.st_size])
+        key += repr([offset, size])
+        entry = _entry(key)
+        with suppress(OSError, ValueError):
+            known = bytes.fromhex(entry.read_text("ascii"))
+            if len(known) == 16:
+                return known
+        digest = hashlib.blake2b(digest_size=16)
+        with open(path, "rb") as file:
+            file.seek(offset)
+            left = size
+            while left > 0 and (data := file.read(min(left, _WHOLE))):
+                digest.update(data)
+                left -= len(data)
+    except OSError:
+        return None
+    _write(entry, digest.hexdigest())
+    return digest.digest()
+
+
+def _entry(key: str) -> Path:
+    name = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "atr_moco_plugin" / "digests" / name[:2] / name
+
+
+def _write(entry: Path, text: str) -> None:
+    temporary = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.tmp")
+    with suppress(OSError):  # a folder that cannot be written costs time and nothing else
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, "ascii")
+        temporary.replace(entry)
+
+
+def _silent(source: Source) -> bool:
+    """Whether all samples of the file are zero."""
+    whole = source.path if isinstance(source, Segment) else source
+    try:
+        with opened(whole) as file:
+            return not any(block.any() for block in file.blocks(_WHOLE // file.channels))
+    except (ValueError, OSError, RuntimeError):
+        return False

@@ -1,0 +1,260 @@
+"""ESC-50 with class descriptions as captions: many clips to few captions.
+
+K. J. Piczak, *ESC: Dataset for Environmental Sound Classification*, ACM Multimedia 2015 (the clips
+are CC BY-NC 3.0). A clip is relevant to every caption of its class.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
+from atr_moco_plugin.data.opening.captions import has_words
+from atr_moco_plugin.data.opening.folders import filled
+from atr_moco_plugin.data.opening.joining import Found, check_shared, with_marks
+from atr_moco_plugin.data.sets.esc50_phrases import CLASS_PHRASES
+from atr_moco_plugin.data.tables.encoding import parse_json, read_text
+from atr_moco_plugin.data.tables.rows import read_rows
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.io.paths import ExpandsPaths
+
+_INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
+_NEEDED = ("filename", "fold", "category", "src_file")
+_CLIP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Esc50Config(ExpandsPaths):
+    """How to open ESC-50.
+
+    Attributes:
+        root: the folder with ``audio/`` and ``meta/esc50.csv`` (the official layout) or
+            ``esc50_16k.csv``.
+        split: ``"fold"`` tests on one official fold; ``"bench"`` takes train and test from the
+            index's ``bench_split`` column; ``"auto"`` is ``"bench"`` where that column is there.
+        test_fold: the fold tested on by ``"fold"``.
+        valid_fraction: share of the training clips kept for validation, by class and source.
+        seed: of the choice of validation sources.
+        strict: make missing audio an error; otherwise such clips are left out and counted.
+        allow_shared_audio: let a recording be in two splits, and count such clips.
+        cache: keep decoded audio in memory.
+    """
+
+    root: Path | None = None
+    split: Literal["auto", "bench", "fold"] = "auto"
+    test_fold: int = 4
+    valid_fraction: float = 0.1
+    seed: int = 0
+    strict: bool = False
+    allow_shared_audio: bool = False
+    cache: bool = False
+
+
+def open_esc50(config: Esc50Config) -> AudioTextDataset:
+    """Open ESC-50 with the splits ``train``, ``valid`` and ``test``.
+
+    No Freesound recording (``src_file``) is in two splits: validation sources are taken out of
+    train, and training clips of a source that is also in test (four sources of the official folds)
+    are left out. Captions come from ``class_phrases.json`` in ``root`` where there is one, else
+    from this package's own table; the wordings of a class share one caption id.
+
+    Raises:
+        FileNotFoundError: if ``root`` has neither layout, or audio is missing under ``strict``.
+        ValueError: if the index lacks a column, class or fold that is needed, a file is in it
+            twice with different folds or classes, or a recording is in two splits.
+    """
+    if not 0 <= config.valid_fraction < 1:
+        raise InputError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
+    if config.root is None:
+        raise InputError(
+            "ESC-50 needs its folder: set root (in a recipe, "
+            "`--config dataset.config_overrides.root=PATH/TO/ESC-50`)"
+        )
+    root = Path(config.root)
+    index = _find_index(root)
+    rows = _read_rows(index)
+    phrases = _read_phrases(root, {row["category"] for row in rows})
+
+    held_out = _held_out(rows, config, index)
+    present: list[dict[str, str]] = []
+    absent: list[Path] = []
+    for row in rows:
+        path = root / "audio" / row["filename"]
+        if os.path.isfile(path):  # the path's own method raises for a name that is too long
+            present.append(row)
+        else:
+            absent.append(path)
+    if absent and (config.strict or not present):
+        first = " ".join(str(absent[0]).split())
+        raise MissingFileError(
+            f"{first}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
+            "lists are missing, put them there"
+        )
+
+    test = [row for row in present if row["filename"] in held_out]
+    # By the whole index, so that a missing file moves no source to another split.
+    test_sources = {row["src_file"] for row in rows if row["filename"] in held_out}
+    rest = [row for row in present if row["src_file"] not in test_sources]
+    valid_sources = choose_sources(
+        [(row["category"], row["src_file"]) for row in rows if row["src_file"] not in test_sources],
+        config.valid_fraction,
+        config.seed,
+    )
+    parts = {
+        "train": [row for row in rest if row["src_file"] not in valid_sources],
+        "valid": [row for row in rest if row["src_file"] in valid_sources],
+        "test": test,
+    }
+    splits = {
+        name: [_clip(row, root, phrases) for row in part] for name, part in parts.items() if part
+    }
+    shared, same = check_shared(
+        "esc50",
+        with_marks([Found(split, clip.source) for split in splits for clip in splits[split]]),
+        allow=config.allow_shared_audio,
+        contents=True,
+    )
+    return AudioTextDataset(
+        "esc50",
+        splits,
+        relevance_mode="label",
+        counts={
+            split: Counts(shared_audio=shared[split], same_audio=same[split]) for split in splits
+        },
+        seconds=_CLIP_SECONDS * sum(len(part) for part in parts.values()),
+        missing=len(absent),
+        cache=config.cache,
+    )
+
+
+def choose_sources(clips: Iterable[tuple[str, str]], fraction: float, seed: int) -> set[str]:
+    """Choose sources with about ``fraction`` of each class's clips, never all sources of a class.
+
+    Sources are taken in the order of a digest of (seed, source), which does not depend on the order
+    of ``clips``. A class takes whole sources while that brings it nearer to its share, and at least
+    its smallest one, so that every class with two sources or more is among the chosen.
+
+    Args:
+        clips: ``(class, source)`` of every clip.
+        fraction: share of a class's clips wanted, in ``[0, 1)``; 0 chooses nothing.
+        seed: of the choice.
+
+    Returns:
+        The chosen sources. A source with clips of several classes is chosen for all of them.
+    """
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for label, source in clips:
+        counts[label][source] += 1
+    chosen: set[str] = set()
+    if fraction == 0:
+        return chosen
+    for label in sorted(counts):
+        sources = counts[label]
+        wanted = fraction * sum(sources.values())
+        taken = sum(size for source, size in sources.items() if source in chosen)
+        order = sorted(sources, key=lambda source: (stable_digest("valid", seed, source), source))
+        smallest_first = sorted(order, key=sources.__getitem__)
+        for source in order + smallest_first:
+            after = taken + sources[source]
+            nearer = abs(after - wanted) < abs(taken - wanted)
+            needed = taken == 0 and source == smallest_first[0]
+            if source in chosen or not (nearer or needed):
+                continue
+            if _leaves_every_class_one(counts, chosen | {source}):
+                chosen.add(source)
+                taken = after
+    return chosen
+
+
+def _leaves_every_class_one(counts: Mapping[str, Mapping[str, int]], chosen: set[str]) -> bool:
+    return all(not sources.keys() <= chosen for sources in counts.values())
+
+
+def _find_index(root: Path) -> Path:
+    for name in _INDEXES:
+        if (root / name).is_file() and (root / "audio").is_dir():
+            return root / name
+    if not root.is_dir():
+        found = "there is no such folder"
+    else:
+        names = sorted(path.name for path in root.iterdir())
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        found = f"found {shown}" if names else "found an empty folder"
+    raise MissingFileError(
+        f"{root}: not an ESC-50 folder: looked for audio/ with {' or '.join(_INDEXES)}, {found}"
+    )
+
+
+def _read_rows(index: Path) -> list[dict[str, str]]:
+    rows = [{name: str(value) for name, value in row.items()} for row in read_rows(index)]
+    for column in _NEEDED:
+        if not rows or column not in rows[0]:
+            raise InputError(f"{index}: has no rows with a column {column!r}; needed: {_NEEDED}")
+    first: dict[str, tuple[int, dict[str, str]]] = {}
+    for number, row in enumerate(rows, start=1):
+        for column in _NEEDED:
+            filled(row, column, index, number)
+        earlier, known = first.setdefault(os.path.normpath(row["filename"]), (number, row))
+        for column in (*_NEEDED[1:], "bench_split"):
+            if row.get(column) != known.get(column):
+                raise InputError(
+                    f"{index}: rows {earlier} and {number} are of one file, {row['filename']!r}, "
+                    f"and have the {column} {known.get(column)!r} and {row.get(column)!r}; keep "
+                    "one of them"
+                )
+    return [row for _, row in first.values()]
+
+
+def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:
+    path = root / "class_phrases.json"
+    phrases: Mapping[str, Sequence[str]] = CLASS_PHRASES
+    name = f"{root}: this package's table of ESC-50 phrases"
+    if path.is_file():
+        name = str(path)
+        text = read_text(path)
+        try:
+            phrases = parse_json(text)
+        except ValueError as error:
+            raise InputError(f"{name}: is not JSON ({error}); correct or remove it") from error
+        if not isinstance(phrases, dict):
+            raise InputError(f"{name}: is no JSON object of classes with their captions")
+    for label in sorted(classes):
+        given = phrases.get(label)
+        if not isinstance(given, (list, tuple)) or not given:
+            raise InputError(f"{name}: has no list of captions for class {label!r}; add one")
+        if not all(isinstance(text, str) and has_words(text) for text in given):
+            raise InputError(f"{name}: class {label!r} has a caption without words; correct it")
+    return phrases
+
+
+def _held_out(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> set[str]:
+    """File names of the test clips."""
+    if config.split not in ("auto", "bench", "fold"):
+        raise InputError(f"split must be 'auto', 'bench' or 'fold', not {config.split!r}")
+    has_bench = "bench_split" in rows[0]
+    if config.split == "bench" and not has_bench:
+        raise InputError(f"{index}: has no column 'bench_split'; use split 'fold'")
+    if has_bench and config.split != "fold":
+        return {row["filename"] for row in rows if row["bench_split"] == "test"}
+    chosen = {row["filename"] for row in rows if row["fold"] == str(config.test_fold)}
+    if not chosen:
+        folds = ", ".join(sorted({" ".join(row["fold"].split()) for row in rows})[:8])
+        raise InputError(f"{index}: has no clip of fold {config.test_fold}; its folds are {folds}")
+    return chosen
+
+
+def _clip(row: dict[str, str], root: Path, phrases: Mapping[str, Sequence[str]]) -> Clip:
+    label = row["category"]
+    return Clip(
+        key=Path(row["filename"]).stem,
+        captions=tuple(phrases[label]),
+        source=root / "audio" / row["filename"],
+        label=label,
+        caption_group=f"esc50/{label}",
+    )

@@ -1,0 +1,244 @@
+"""The embedded data set: sound scenes synthesised from a seed, with captions from a grammar.
+
+It needs no files and no network, and goes through the same data set class, loader and batches as
+real data. Like in real data, descriptions are many-to-one: a share of the clips is drawn from a
+small pool of popular scenes, so that clips share scenes and exact caption texts.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.sets.toy_captions import (
+    NUM_CAPTIONS,
+    Event,
+    Relation,
+    Scene,
+    describe,
+    pick,
+)
+from atr_moco_plugin.data.sets.toy_sounds import SAMPLE_RATE, SOUNDS, synthesize
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.ids import stable_digest
+
+CLIP_SECONDS = 4.0
+"""Duration of every clip."""
+
+PITCH_FACTORS = (0.6, 1.0, 1.7)
+"""Factor on a sound's frequencies for low, middle and high."""
+
+LOUDNESS_DB = (-14.0, 0.0)
+"""Peak level of a quiet and a loud event, relative to a peak of 0.45."""
+
+_PEAK = 0.45
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """How to make the toy data set.
+
+    Attributes:
+        seed: everything follows from it; a clip depends on it and on the clip's key alone.
+        num_train: clips of the split ``train``.
+        num_valid: clips of the split ``valid``.
+        num_test: clips of the split ``test``.
+        popular_share: share of clips whose scene comes from the popular pool.
+        popular_scenes: size of that pool.
+        single_share: share of the other scenes that have one event instead of two.
+        cache: keep rendered audio in memory (16-bit: 128 kB a clip).
+    """
+
+    seed: int = 0
+    num_train: int = 1500
+    num_valid: int = 200
+    num_test: int = 200
+    popular_share: float = 0.18
+    popular_scenes: int = 24
+    single_share: float = 0.08
+    cache: bool = False
+
+
+@dataclass(frozen=True)
+class ToySource:
+    """What a toy clip is rendered from.
+
+    Attributes:
+        scene: what is heard.
+        says: what each of the clip's captions says of it, in the captions' order.
+    """
+
+    scene: Scene
+    says: tuple[Scene, ...]
+
+
+@dataclass(frozen=True)
+class ToyRenderer:
+    """Renders clips of one data seed; called with a clip, as the data set's ``read``."""
+
+    seed: int
+
+    def __call__(self, clip: Clip) -> NDArray[np.float32]:
+        """The clip's waveform, ``[64000]`` float32, on the grid of 16-bit audio."""
+        source: ToySource = clip.source
+        return render(source.scene, stable_digest("toy audio", self.seed, clip.key))
+
+
+def open_toy(config: ToyConfig | None = None) -> AudioTextDataset:
+    """Make the data set ``toy`` with the splits ``train``, ``valid`` and ``test``.
+
+    Raises:
+        ValueError: if the configuration gives no clip.
+    """
+    config = ToyConfig() if config is None else config
+    sizes = {"train": config.num_train, "valid": config.num_valid, "test": config.num_test}
+    splits = {
+        split: [_make_clip(config, f"{split}-{index:05d}") for index in range(size)]
+        for split, size in sizes.items()
+    }
+    return AudioTextDataset(
+        "toy" if config.seed == 0 else f"toy-{config.seed}",
+        splits,
+        read=ToyRenderer(config.seed),
+        read_rate=SAMPLE_RATE,
+        seconds=CLIP_SECONDS * sum(sizes.values()),
+        cache=config.cache,
+    )
+
+
+def _make_clip(config: ToyConfig, key: str) -> Clip:
+    rng = Random(stable_digest("toy scene", config.seed, key))
+    if rng.random() < config.popular_share:
+        rank = int(rng.random() * config.popular_scenes)
+        scene = draw_scene(
+            Random(stable_digest("toy popular", config.seed, rank)), config.single_share
+        )
+    else:
+        scene = draw_scene(rng, config.single_share)
+    wordings = describe(scene, rng)
+    return Clip(
+        key=key,
+        captions=tuple(wording.text for wording in wordings),
+        source=ToySource(scene, tuple(wording.says for wording in wordings)),
+    )
+
+
+def draw_scene(rng: Random, single_share: float) -> Scene:
+    """Draw one or two different sounds, their attributes and their relation, all uniformly."""
+    names = tuple(SOUNDS)
+    first = pick(rng, names)
+    if rng.random() < single_share:
+        return Scene("alone", (_draw_event(first, rng),))
+    second = pick(rng, tuple(name for name in names if name != first))
+    relation: Relation = "then" if rng.random() < 0.5 else "while"
+    return Scene(relation, (_draw_event(first, rng), _draw_event(second, rng)))
+
+
+def _draw_event(sound: str, rng: Random) -> Event:
+    return Event(sound, pitch=int(rng.random() * 3), loudness=int(rng.random() * 2))
+
+
+def render(scene: Scene, seed: int) -> NDArray[np.float32]:
+    """Synthesise a scene over background noise.
+
+    Args:
+        scene: every event's pitch and loudness given.
+        seed: times, durations, small deviations of pitch and level, and noise.
+
+    Returns:
+        ``[64000]`` float32 in ``[-1, 1]``, 16 kHz, rounded to multiples of 2**-15 so that a 16-bit
+        file holds it exactly.
+    """
+    rng = np.random.default_rng(seed)
+    samples = int(CLIP_SECONDS * SAMPLE_RATE)
+    noise_level = 10 ** rng.uniform(-3.3, -2.5)
+    out = (rng.random(samples, dtype=np.float32) - np.float32(0.5)) * np.float32(noise_level)
+    for event, (start, length) in zip(scene.events, _times(scene.relation, rng), strict=True):
+        if event.pitch is None or event.loudness is None:
+            raise InputError(f"an event to render needs a pitch and a loudness, not {event}")
+        pitch = PITCH_FACTORS[event.pitch] * 2 ** rng.uniform(-0.05, 0.05)
+        level = _PEAK * 10 ** ((LOUDNESS_DB[event.loudness] + rng.uniform(-1.5, 1.5)) / 20)
+        wave = synthesize(event.sound, length, pitch, rng)
+        out[start : start + length] += np.float32(level) * wave
+    steps: NDArray[np.float32] = np.rint(np.clip(out * np.float32(32768), -32768, 32767))
+    return steps / np.float32(32768)
+
+
+def _times(relation: Relation, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """(start, length) of each event in samples: 1.0 to 1.6 s in a sequence, else 1.4 to 2 s."""
+    if relation == "then":
+        first, gap, second = rng.uniform(1.0, 1.6), rng.uniform(0.1, 0.3), rng.uniform(1.0, 1.6)
+        start = rng.uniform(0.05, CLIP_SECONDS - 0.05 - first - gap - second)
+        spans = [(start, first), (start + first + gap, second)]
+    else:
+        start = rng.uniform(0.05, 1.6)
+        count = 2 if relation == "while" else 1
+        spans = [(start + rng.uniform(0, 0.25), rng.uniform(1.4, 2.0)) for _ in range(count)]
+    return [(int(begin * SAMPLE_RATE), int(length * SAMPLE_RATE)) for begin, length in spans]
+
+
+def oracle_r_sum(dataset: AudioTextDataset, split: str) -> dict[str, float]:
+    """R^sum of a listener who knows exactly which captions are true of which clips of a toy split.
+
+    Its score is 1 where a caption is true of a clip's scene and else 0, so what keeps it from 600
+    is descriptions shared by several clips: the ceiling of any model.
+
+    Returns:
+        R@1 + R@5 + R@10 in percent, summed over both directions, with ties resolved for the
+        listener (``"optimistic"``), at random (``"random"``, the expectation) and against it
+        (``"pessimistic"``).
+    """
+    sources: list[ToySource] = [clip.source for clip in dataset.clips(split)]
+    said = [says for source in sources for says in source.says]
+    true_of = np.array([[says.fits(source.scene) for says in said] for source in sources])
+    clips_of_caption = true_of.sum(axis=0)
+    others_of_clip = true_of.sum(axis=1) - NUM_CAPTIONS
+    random, pessimistic = 0.0, 0.0
+    for k in (1, 5, 10):
+        # text to audio: the own clip is one of n tied ones.
+        random += float(np.mean(np.minimum(k / clips_of_caption, 1)))
+        pessimistic += float(np.mean(clips_of_caption <= k))
+        # audio to text: the best of five own captions among them and m others, all tied.
+        misses = [
+            comb(int(m), k) / comb(int(m) + NUM_CAPTIONS, k) if m >= k else 0.0
+            for m in others_of_clip
+        ]
+        random += 1 - float(np.mean(misses))
+        pessimistic += float(np.mean(others_of_clip < k))
+    return {"optimistic": 600.0, "random": 100 * random, "pessimistic": 100 * pessimistic}
+
+
+def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
+    """Write every clip as a 16-bit WAV file, and a manifest, to listen to or to train from.
+
+    Args:
+        dataset: any data set; the clips are written as its ``load`` gives them, at its rate.
+        folder: made if it is not there; audio goes to ``<folder>/<split>/<key>.wav``.
+
+    Returns:
+        The path of ``manifest.csv`` with the columns ``file_name, caption_1, ..., split``.
+    """
+    folder = Path(folder)
+    most = max(len(clip.captions) for clips in dataset.splits.values() for clip in clips)
+    manifest = folder / "manifest.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", *(f"caption_{k + 1}" for k in range(most)), "split"])
+        for split, clips in dataset.splits.items():
+            (folder / split).mkdir(exist_ok=True)
+            for clip in clips:
+                name = f"{split}/{clip.key}.wav"
+                wave = dataset.load(clip)
+                soundfile.write(folder / name, wave, dataset.sample_rate, subtype="PCM_16")
+                padding = [""] * (most - len(clip.captions))
+                writer.writerow([name, *clip.captions, *padding, split])
+    return manifest

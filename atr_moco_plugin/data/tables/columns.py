@@ -1,0 +1,140 @@
+"""Which columns of a table have the audio and the captions, and the captions of a row."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Mapping
+from functools import lru_cache
+
+from atr_moco_plugin.data.tables.encoding import parse_json
+
+AUDIO_COLUMNS = ("file_name", "fname", "filename", "audio", "wav", "path", "audio_path")
+"""Names of the column with the audio file, the first that is there counts."""
+
+_CAPTION_COLUMNS = ("caption", "captions", "text", "raw_text", "full_text")
+_OTHER_COLUMNS = ("youtube_id", "audiocap_id", "clip_id", "split", "subset", "category", "src_file")
+# caption_1, caption1, caption 1, caption.1 (pandas renames a second "caption" so), caption (1).
+_CAPTION = re.compile(rf"({'|'.join(_CAPTION_COLUMNS)})(?:[\s._#-]*\(?(\d+)\)?)?")
+_ABOUT_CAPTIONS = re.compile(
+    r"(num|number|n)_.*|.*(id|index|count|number|length|language|source|path|file)s?"
+)
+_LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
+
+
+@lru_cache(maxsize=1024)
+def caption_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns with captions, in order.
+
+    They are those of the first word there is of ``caption``, ``captions``, ``text``, ``raw_text``
+    and ``full_text``: the word alone, then the word with a number behind it, smallest first, as in
+    ``caption_1``, ``caption1``, ``caption 1``, ``caption.1`` and ``caption (1)``. Where one of the
+    first two words has numbers, the other one's numbers count as well.
+
+    Args:
+        columns: names in lower case.
+    """
+    found = [(name, match) for name in columns if (match := _CAPTION.fullmatch(name))]
+    if not found:
+        return ()
+    word = min((match[1] for _, match in found), key=_CAPTION_COLUMNS.index)
+    words = {word}
+    if word == "caption" and any(match[1] == "captions" and match[2] for _, match in found):
+        words.add("captions")
+    taken = [(int(match[2] or -1), name) for name, match in found if match[1] in words]
+    return tuple(name for _, name in sorted(taken, key=lambda item: item[0]))
+
+
+@lru_cache(maxsize=1024)
+def audio_column(columns: tuple[str, ...]) -> str | None:
+    """The column with the audio file, ``None`` if there is none."""
+    return next(iter(_audio_columns(columns)), None)
+
+
+@lru_cache(maxsize=1024)
+def _audio_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in AUDIO_COLUMNS if name in columns)
+
+
+def row_audio(row: Mapping[str, object]) -> tuple[str, ...]:
+    """The names that a row gives its audio, in the order of :data:`AUDIO_COLUMNS`, each once; empty
+    where it names none."""
+    names = [row[name] for name in _audio_columns(tuple(row))]
+    if len(names) == 1 and isinstance(names[0], str) and names[0]:  # as in most tables
+        return (names[0],)
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name.strip()))
+
+
+def known(column: str) -> bool:
+    """Whether a column of this name is used, by its name alone."""
+    return column in AUDIO_COLUMNS or column in _OTHER_COLUMNS or bool(_CAPTION.fullmatch(column))
+
+
+def left_captions(columns: tuple[str, ...]) -> list[str]:
+    """Columns that look as if they had captions and are not among :func:`caption_columns`."""
+    taken = caption_columns(columns)
+    return [
+        name
+        for name in columns
+        if name not in taken
+        and ("caption" in name or _CAPTION.fullmatch(name))
+        and not _ABOUT_CAPTIONS.fullmatch(name)
+    ]
+
+
+def row_captions(row: Mapping[str, object]) -> list[str]:
+    """The captions of a row, stripped and on one line; an empty one is an empty string.
+
+    A JSON list gives its texts, and so does a list that was written into a CSV cell, in JSON's or
+    Python's notation (``['a dog barks', 'a bark']``, numpy's without commas as well). What a column
+    without a number repeats of the numbered ones beside it counts once.
+    """
+    columns = caption_columns(tuple(row))
+    if len(columns) == 1:
+        return _texts(row[columns[0]])
+    texts = [text for column in columns for text in _texts(row[column])]
+    if columns and columns[0] in _CAPTION_COLUMNS:
+        alone = len(_texts(row[columns[0]]))
+        texts = [text for text in texts[:alone] if text not in texts[alone:]] + texts[alone:]
+    return texts
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in _texts(item)]
+    text = value.strip() if isinstance(value, str) else ""
+    if text.startswith("[") and text.endswith("]"):
+        listed = _listed(text)
+        if listed is not None:
+            return [_one_line(item.strip()) for item in listed]
+    return [_one_line(text)]
+
+
+def _one_line(text: str) -> str:
+    return _LINE_BREAKS.sub(" ", text) if "\n" in text or "\r" in text else text
+
+
+def _listed(text: str) -> list[str] | None:
+    """The strings of a list in JSON's, Python's or numpy's notation; None for any other text."""
+    try:
+        items = parse_json(text)
+    except ValueError:
+        pass
+    else:
+        return items if all(isinstance(item, str) for item in items) else None
+    # By tokens, because Python would join the neighbours in numpy's ['a' 'b'].
+    strings = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.STRING:
+                item = ast.literal_eval(token.string)
+                if not isinstance(item, str):
+                    return None
+                strings.append(item)
+            elif token.string.strip() not in ("[", "]", ",", ""):
+                return None
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return None
+    return strings or None

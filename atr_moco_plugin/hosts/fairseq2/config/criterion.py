@@ -1,0 +1,96 @@
+"""The ``criterion:`` section of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from fairseq2.recipe.config import SupportsStructure
+from fairseq2.recipe.error import RecipeError
+from fairseq2.runtime.dependency import DependencyResolver
+from torch.nn import Module
+from typing_extensions import override
+
+from atr_moco_plugin.config import structure
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.plugins import load_complete
+
+
+@dataclass(kw_only=True)
+class CriterionSection(SupportsStructure):
+    """A criterion by its entry-point name, with its options.
+
+    A recipe declares ``criterion: CriterionSection | str`` and turns the shorthand
+    ``criterion: NAME`` into a section in its own ``structure`` (see
+    :class:`~atr_moco_plugin.hosts.fairseq2.config.recipe.RetrievalRecipeConfig`).
+    """
+
+    # No default: the shorthand replaces the whole mapping, and `--config criterion.config.k=v`
+    # after it builds a mapping without a name; a default would silently change the criterion.
+    name: str | None = None
+    """Name in the group ``atr_moco_plugin.criteria``."""
+
+    config: object = field(default_factory=dict)
+    """Options of that criterion."""
+
+    def leave_options_of(self, default: CriterionSection) -> None:
+        """Take none of the options that a recipe sets for its own criterion, and that are merged
+        with those that are set here, where this is another criterion that does not know them."""
+        if self.name in (None, default.name) or not (
+            isinstance(self.config, dict) and isinstance(default.config, dict)
+        ):
+            return
+        try:
+            known = {x.name for x in fields(self.kind.config_class)}
+        except InputError:
+            return  # `structure` says what is wrong with the name
+        merged = default.config.items()
+        self.config = {k: v for k, v in self.config.items() if k in known or (k, v) not in merged}
+
+    @override
+    def structure(self, resolver: DependencyResolver) -> None:
+        if self.name is None:
+            raise RecipeError(
+                "`criterion.name` is missing; write `--config criterion.name=NAME "
+                "criterion.config.KEY=VALUE` instead of the shorthand `criterion: NAME` when "
+                "options are set as well."
+            )
+        try:
+            self.config = self._structured()
+        except InputError as ex:
+            raise RecipeError(str(ex)) from None
+
+    def _structured(self) -> object:
+        if not isinstance(self.config, dict):
+            return self.config  # already an object of the criterion's own config class
+        return structure(self.kind.config_class, self.config, "criterion.config")
+
+    @property
+    def kind(self) -> Any:
+        """The criterion's class.
+
+        Raises:
+            ValueError: when there is none of that name, or it lacks what a criterion has.
+        """
+        return load_complete("criteria", str(self.name))
+
+    @property
+    def matches(self) -> bool:
+        """Whether the criterion trains the matching head."""
+        return "loss_atm" in self.kind.measures
+
+    def build(self, model: Module) -> Any:
+        """Wrap a model in the criterion, whatever its class.
+
+        Raises:
+            ValueError: for an unknown name or option, one that does not fit the model, or a
+                criterion that lacks what one has.
+        """
+        criterion = self.kind(model, self._structured())
+        for name in ("model", "temperature"):
+            if not hasattr(criterion, name):
+                raise InputError(
+                    f"The criterion {self.name!r} has no `{name}` once it is built; "
+                    "docs/plugins.md says what a criterion offers."
+                )
+        return criterion

@@ -1,0 +1,124 @@
+"""Configuration of the evaluation recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fairseq2.recipe.config import CommonSection, DatasetSection, GangSection, SupportsStructure
+from fairseq2.runtime.dependency import DependencyResolver
+from fairseq2.utils.config import ConfigMerger
+from fairseq2.utils.validation import Validatable, ValidationResult
+from typing_extensions import override
+
+from atr_moco_plugin.hosts.fairseq2.config.dataset import open_with_decoder
+from atr_moco_plugin.hosts.fairseq2.config.refused import refused
+from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_config, run_folder
+
+
+@dataclass(kw_only=True)
+class EvaluateDatasetSection(DatasetSection):
+    """What to evaluate on. What is not set is the run's; with another ``family`` or ``name`` the
+    run's ``config_overrides`` are left out."""
+
+    max_seconds: float | None = None
+    """A clip is taken whole up to this length, of a longer one its beginning; None takes that of
+    the run's own evaluation."""
+
+    decoder: Literal["soundfile", "torchcodec"] | None = None
+    """What decodes audio files; None takes the run's."""
+
+    num_workers: int = 2
+    """Threads that decode audio ahead on each process."""
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        if self.max_seconds is not None and not 0.175 <= self.max_seconds < math.inf:
+            result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
+        if self.num_workers < 0:
+            result.add_error(f"`num_workers` is {self.num_workers}, but must be 0 or more.")
+        return result
+
+
+@dataclass(kw_only=True)
+class EvaluateRecipeConfig(SupportsStructure, Validatable):
+    """What to evaluate and how. ``gang`` and ``common`` are fairseq2's own sections."""
+
+    run: str | None = None
+    """Output folder of a training run, or one of its ``checkpoints/step_N``."""
+
+    checkpoint: str | None = None
+    """Of a run's folder: ``best`` by its validation score, which is the default, ``last`` or
+    ``step_N``. A ``run`` that is a checkpoint says it already."""
+
+    split: str = "valid"
+    """Split to evaluate on. The test split is evaluated only when it is named here."""
+
+    dataset: EvaluateDatasetSection = field(default_factory=EvaluateDatasetSection)
+
+    allow_unknown: bool = False
+    """Evaluate also where more than half of the captions are ``[UNK]`` alone to the run's
+    tokenizer."""
+
+    rerank_k: list[int] = field(default_factory=lambda: [16, 64, 256])
+    """Numbers of candidates that the matching head re-ranks; empty leaves re-ranking out."""
+
+    batch_size: int = 64
+    """Clips, captions or pairs a forward pass on each process."""
+
+    autocast: Literal["off", "bf16"] = "off"
+    """``bf16`` runs the towers and the head in bfloat16; cosines stay in float32."""
+
+    trec_depth: int = 100
+    """Items listed for a query in the run files for TREC's tools; 0 writes none."""
+
+    save_embeddings: bool = False
+    """Write the embeddings to ``embeddings.safetensors``."""
+
+    overwrite: bool = False
+    """Remove an earlier evaluation from the output folder, which otherwise is refused."""
+
+    gang: GangSection = field(default_factory=GangSection)
+    common: CommonSection = field(default_factory=lambda: CommonSection(no_sweep_dir=True))
+
+    @override
+    def structure(self, resolver: DependencyResolver) -> None:
+        if self.run is not None:
+            run, _ = find_checkpoint(run_folder(self.run), self.checkpoint)
+            merger = resolver.resolve(ConfigMerger)
+            _fill_in(self.dataset, read_config(run), merger)
+            open_with_decoder(self.dataset, merger)
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        for reason in refused(self.gang):
+            result.add_error(reason)
+        if any(k < 1 for k in self.rerank_k):
+            result.add_error(f"`rerank_k` is {self.rerank_k}, but holds numbers of 1 or more.")
+        if self.batch_size < 1:
+            result.add_error(f"`batch_size` is {self.batch_size}, but must be 1 or more.")
+        if self.trec_depth < 0:
+            result.add_error(f"`trec_depth` is {self.trec_depth}, but must be 0 or more.")
+        return result
+
+
+def _fill_in(
+    section: EvaluateDatasetSection, trained: Mapping[str, Any], merger: ConfigMerger
+) -> None:
+    """Take from a run what the section of the data set leaves open."""
+    own = trained["dataset"]
+    if section.max_seconds is None:
+        seconds = trained.get("evaluation", {}).get("max_seconds")
+        section.max_seconds = own["max_seconds"] if seconds is None else seconds
+    if section.decoder is None:
+        section.decoder = own["decoder"]
+    same = section.family in (None, own["family"]) and section.name in (None, own["name"])
+    if same:
+        section.family, section.name = own["family"], own["name"]
+        overrides = section.config_overrides or {}
+        options = {k: v for k, v in (own["config_overrides"] or {}).items() if k != "decoder"}
+        section.config_overrides = merger.merge(options, overrides)

@@ -1,0 +1,90 @@
+"""What a run starts from: pretrained encoders, random weights, or an earlier run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fairseq2.recipe.config import ModelSection
+from fairseq2.recipe.error import RecipeError
+from fairseq2.utils.config import ConfigMerger
+from torch.nn import Module
+
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_model_config
+from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.model.retrieval_model import without_weights
+
+KINDS = ("pretrained", "random")
+
+
+class Source(NamedTuple):
+    """Where an earlier run's weights lie.
+
+    Attributes:
+        model: a model file, or a checkpoint's ``model`` folder.
+        tokenizer: the tokenizer they were trained with.
+        architecture: configuration of the model they are of.
+
+    The last two are None for a file, which says nothing of itself.
+    """
+
+    model: Path
+    tokenizer: Path | None = None
+    architecture: dict[str, Any] | None = None
+
+
+def find_source(init: str) -> Source | None:
+    """The files ``init`` names, None for ``pretrained`` and ``random``.
+
+    Raises:
+        RecipeError: when it is neither of the two nor a run, a checkpoint or a file.
+    """
+    if init in KINDS:
+        return None
+    with one_line_errors():
+        path = expanded(init, "init")
+    if path.is_file():
+        return Source(path)
+    if not path.exists():
+        raise RecipeError(
+            f"`init` is {init!r}, but must be {' or '.join(KINDS)}, or the folder of an earlier "
+            "run, one of its `checkpoints/step_N` folders, or a model file; there is none there."
+        )
+    run, step = find_checkpoint(path)
+    return Source(step / "model", run / "tokenizer", read_model_config(run))
+
+
+def start_from(source: Source, model: ModelSection, merger: ConfigMerger) -> None:
+    """Make a model section load an earlier run's weights into its architecture.
+
+    What the section overrides stays, but for where encoders have pretrained weights: those of the
+    run replace them.
+    """
+    model.path = source.model
+    if source.architecture is None:
+        return
+    overrides = dict(model.config_overrides or {})
+    for part in ("audio", "text"):
+        section = dict(overrides.get(part) or {})
+        name = section.get("name", source.architecture[part]["name"])
+        if section.get("config"):
+            section["config"] = without_weights(f"{part}_encoders", name, section["config"])
+            overrides[part] = section
+    model.arch, model.config_overrides = "base", merger.merge(source.architecture, overrides)
+
+
+def check_pretrained(model: Module) -> None:
+    """Refuse a model with an encoder that could have been pretrained and is not.
+
+    Raises:
+        RecipeError: naming the key that is missing.
+    """
+    for part, encoder in (("audio", model.audio.encoder), ("text", model.text.encoder)):
+        option = getattr(encoder, "weights_option", None)
+        if option is not None and getattr(encoder.config, option) is None:
+            raise RecipeError(
+                f"`init` is pretrained, but the {part} encoder has no weights to start from: set "
+                f"`model.config_overrides.{part}.config.{option}` to where they are, or "
+                "`init=random` to start it from random weights."
+            )

@@ -1,0 +1,88 @@
+"""The optimizer ``retrieval_adamw``: AdamW with this package's parameter groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fairseq2.logging import log
+from fairseq2.recipe.base import RecipeContext
+from fairseq2.runtime.dependency import DependencyResolver
+from fairseq2.utils.validation import Validatable, ValidationResult
+from torch.optim import AdamW, Optimizer
+from typing_extensions import override
+
+from atr_moco_plugin.hosts.fairseq2.compat import data_parallel_model
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.optim.param_groups import parameter_groups
+
+OPTIMIZER = "retrieval_adamw"
+
+
+@dataclass(kw_only=True)
+class RetrievalAdamWConfig(Validatable):
+    """AdamW; the temperature, biases, weights of norms and what the model's parts name in
+    ``no_weight_decay()`` are not weight-decayed."""
+
+    lr: float = 2e-5
+    """Learning rate of everything without one of its own."""
+
+    audio_lr: float | None = None
+    """Learning rate of the audio encoder; None takes ``lr``."""
+
+    text_lr: float | None = None
+    """Learning rate of the text encoder, upper layers in an ALBEF head included; None takes
+    ``lr``."""
+
+    temperature_lr: float | None = None
+    """Learning rate of the temperature; None takes ``lr``."""
+
+    layer_decay: float = 1.0
+    """Factor on the rate from each layer of an encoder to the one below; 1 is the same for all. Other
+    values are refused where an encoder does not publish its ``layers``."""
+
+    weight_decay: float = 0.05
+    """Of weight matrices, embeddings and kernels."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Averaging factors of the gradient and of its square."""
+
+    eps: float = 1e-8
+    """Added to the denominator."""
+
+    impl: Literal["auto", "foreach", "fused"] = "auto"
+    """Implementation, see :class:`torch.optim.AdamW`."""
+
+    @override
+    def validate(self) -> ValidationResult:
+        result = ValidationResult()
+        for name in ("lr", "audio_lr", "text_lr", "temperature_lr"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                result.add_error(f"`{name}` is {rate}, but must be above 0.")
+        if not 0 < self.layer_decay <= 1:
+            result.add_error(f"`layer_decay` is {self.layer_decay}, but must be in (0, 1].")
+        return result
+
+
+def create_optimizer(resolver: DependencyResolver, config: RetrievalAdamWConfig) -> Optimizer:
+    """Make the optimizer of the model that is trained."""
+    model = data_parallel_model(RecipeContext(resolver))
+    with one_line_errors():
+        groups = parameter_groups(
+            # DDP's wrapper would put a prefix before every name.
+            getattr(model, "module", model),
+            config.weight_decay,
+            lr=config.lr,
+            audio_lr=config.audio_lr,
+            text_lr=config.text_lr,
+            temperature_lr=config.temperature_lr,
+            layer_decay=config.layer_decay,
+        )
+    for group in groups:
+        log.info(
+            "Optimizer parameter group: {:,} parameters, lr {:.3g}, weight decay {:.3g}",
+            sum(p.numel() for p in group["params"]), group["lr"], group["weight_decay"],
+        )  # fmt: skip
+    options = {} if config.impl == "auto" else {config.impl: True}
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, **options)

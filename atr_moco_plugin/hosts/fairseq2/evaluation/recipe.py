@@ -1,0 +1,158 @@
+"""The evaluation recipe: any checkpoint of a training run on any split of any data set."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fairseq2.logging import log
+from fairseq2.recipe.base import RecipeContext
+from fairseq2.recipe.error import RecipeError
+from fairseq2.runtime.dependency import DependencyContainer
+from fairseq2.utils.progress import ProgressReporter
+from torch import Tensor
+from typing_extensions import override
+
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.compat import (
+    EvalRecipe,
+    Task,
+    config_as,
+    dataset_as,
+    evaluation_main,
+)
+from atr_moco_plugin.hosts.fairseq2.config.arguments import option, prepare_output
+from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.config.refused import check_attention
+from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog, one_line_errors
+from atr_moco_plugin.hosts.fairseq2.evaluation.task import Checkpoint, Evaluate
+from atr_moco_plugin.hosts.fairseq2.runs.folder import (
+    MODEL_FILE,
+    find_checkpoint,
+    load_model,
+    read_config,
+    read_model_config,
+    read_state,
+    run_folder,
+)
+from atr_moco_plugin.hosts.fairseq2.setup import register_all
+from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.model.retrieval_model import build_model, model_config
+
+FILES = ("retrieval.json", "embeddings.safetensors")
+TREC = "trec"
+"""What an evaluation writes: files, and a folder of ``*.qrels`` and ``*.run``."""
+
+
+def run_evaluation() -> None:
+    """Evaluate with the arguments of the command line.
+
+    Raises:
+        SystemExit: with status 2, where the output folder is in use, a training run's, or holds
+            another evaluation.
+    """
+
+    def check(out: Path, arguments: Namespace) -> None:
+        check_free(out, overwrite=bool(option(arguments, "overwrite", False)))
+
+    prepare_output(check)
+    logging.getLogger("fairseq2").addFilter(ReadableLog())
+    evaluation_main(EvaluateRecipe())
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder whose files would mix with those of a new evaluation.
+
+    Args:
+        out: the folder.
+        overwrite: whether an earlier evaluation there is to make room, see :func:`clear`.
+
+    Raises:
+        InputError: for the folder of a training run, and for one of another evaluation.
+    """
+    # With `--checkpoint-dir` its checkpoints are elsewhere.
+    if (out / "checkpoints").is_dir() or (out / MODEL_FILE).is_file():
+        raise InputError(
+            f"{out} is the output folder of a training run; give the evaluation a folder of its "
+            "own, since it would overwrite config.yaml and retrieval.json there."
+        )
+    there = [name for name in (*FILES, TREC) if (out / name).exists()]
+    if there and not overwrite:
+        raise InputError(
+            f"{out} holds another evaluation ({', '.join(there)}), whose files would mix with the "
+            "new ones: give another output folder, or `overwrite=true` to remove them."
+        )
+
+
+def clear(out: Path) -> None:
+    """Remove what an evaluation writes, and nothing else."""
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    folder = out / TREC
+    for file in (*folder.glob("*.qrels"), *folder.glob("*.run")):
+        file.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+class EvaluateRecipe(EvalRecipe):
+    """Evaluate retrieval with a checkpoint of a training run."""
+
+    @property
+    @override
+    def config_kls(self) -> type[object]:
+        return EvaluateRecipeConfig
+
+    @override
+    def register(self, container: DependencyContainer) -> None:
+        register_all(container)
+
+    @override
+    def create_task(self, context: RecipeContext) -> Task:
+        with one_line_errors():
+            return self._create_task(context)
+
+    def _create_task(self, context: RecipeContext) -> Task:
+        config = config_as(context, EvaluateRecipeConfig)
+        check_free(context.output_dir, overwrite=config.overwrite)
+        claim(context.output_dir)
+        if config.run is None:
+            raise RecipeError(
+                "`run` is missing; give the output folder of a training run: --config run=FOLDER."
+            )
+        run, checkpoint = find_checkpoint(run_folder(config.run), config.checkpoint)
+        trained = read_config(run)
+        model = build_model(model_config(read_model_config(run)))
+        shards = read_state(checkpoint)
+        check_attention(model, config.common)
+        load_model(model, shards, checkpoint)
+        model.requires_grad_(False).eval()
+        dataset = dataset_as(context, AudioTextDataset)
+        dataset.read_with(AudioReader(model.sample_rate, config.dataset.decoder or "soundfile"))
+        dataset.cache = False  # every clip is read once
+        log.info("{}", dataset.summary())
+        device = context.gangs.root.device
+        task = Evaluate(
+            config,
+            Checkpoint(run, checkpoint, trained, model.to(device), temperature_of(shards)),
+            dataset,
+            device,
+            context.output_dir,
+            context.resolver.resolve(ProgressReporter),
+        )
+        if context.gangs.root.rank == 0:
+            clear(context.output_dir)
+        return task
+
+
+def temperature_of(shards: Sequence[Mapping[str, Tensor]]) -> float:
+    """The trained temperature of a checkpoint, clipped as in training."""
+    for shard in shards:  # under FSDP one of them has it
+        if "temperature" in shard and shard["temperature"].numel() == 1:
+            return float(shard["temperature"].float().clamp(*TEMPERATURE_RANGE))
+    raise RecipeError("The checkpoint has no temperature, so it is not one of this package's runs.")

@@ -1,0 +1,71 @@
+"""The guard against NaN in a run of fairseq2's trainer: names of clips, checkpoints, the log."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from fairseq2.logging import log
+from fairseq2.recipe.base import RecipeContext
+from fairseq2.recipe.error import RecipeError
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from atr_moco_plugin.hosts.fairseq2.compat import checkpoint_dir
+from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
+from atr_moco_plugin.hosts.fairseq2.runs.resume import newest, steps_in
+from atr_moco_plugin.safety.finite import FiniteGuard, NameClips, by_number, not_finite
+
+
+def make_guard(
+    context: RecipeContext,
+    criterion: Module,
+    *,
+    max_skipped: int = 0,
+    name_clips: NameClips = by_number,
+) -> FiniteGuard:
+    """A guard on the optimizer of a run, which ends in one line where it stops the run.
+
+    Args:
+        context: the recipe's.
+        criterion: what is trained, without the wrapper for data parallelism.
+        max_skipped: see :class:`~atr_moco_plugin.safety.finite.FiniteGuard`.
+        name_clips: see there; such as
+            :func:`~atr_moco_plugin.safety.names.name_clips_of` a data set.
+    """
+    return FiniteGuard(
+        context.resolver.resolve(Optimizer),
+        criterion,
+        max_skipped=max_skipped,
+        name_clips=name_clips,
+        last_good=partial(last_good, checkpoint_dir(context)),
+        error=RecipeError,
+        warn=warn,
+    )
+
+
+def warn(text: str) -> None:
+    """Write a warning to fairseq2's log, whatever braces are in it."""
+    log.warning("{}", text)
+
+
+def last_good(checkpoints: Path, sound: bool) -> str:
+    """A sentence that names the checkpoint to go on from.
+
+    Args:
+        checkpoints: where the run saves.
+        sound: whether the weights of now are finite. Then those that were saved are too, since no
+            step is made without a look at it; otherwise the checkpoints are looked through.
+    """
+    last = newest(checkpoints)
+    if last is None:
+        return f"Nothing was saved in {checkpoints} yet."
+    if sound:
+        return f"The last good checkpoint is {last}."
+    for _, folder in reversed(steps_in(checkpoints)):
+        if not any(not_finite(shard) for shard in read_state(folder)):
+            return (
+                f"The last good checkpoint is {folder}: move later ones away, and the same command "
+                "goes on from it."
+            )
+    return f"No checkpoint in {checkpoints} is without NaN or infinity: start a new run."

@@ -1,0 +1,182 @@
+"""What data sets hand over as audio, as mono float32 at the rate of a feature extractor."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atr_moco_plugin.data.audio.read import read_audio, resample
+from atr_moco_plugin.data.audio.source import MemoryFile
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.sample_rate import RATES
+
+MAX_CHANNELS = 32
+"""Most channels that a two-dimensional array is taken to have."""
+
+MAX_PEAK = 32.0
+"""Largest float sample taken for sound, 30 dB above full scale. Beyond lie integers that were
+turned into floats and not scaled."""
+
+_FULL_SCALE = {"int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
+_FORMS = (
+    "give floats within [-1, 1], int8, int16, int32 or uint8, {'array', 'sampling_rate'}, "
+    "{'bytes', 'path'}, a path, or a decoder of `datasets`"
+)
+
+
+class BadClipError(InputError):
+    """The audio of one clip cannot be used; other clips of the same form may be fine."""
+
+
+def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
+    """One clip's audio, decoded, scaled, averaged over its channels and resampled once.
+
+    Args:
+        audio: one of
+
+            * a waveform at ``sample_rate``: an array, a tensor or a list. Floats are taken as they
+              are; int8, int16 and int32 are divided by the full scale of their type, uint8 by 128
+              after 128 is subtracted.
+            * ``{"array", "sampling_rate"}``: a waveform at a rate of its own.
+            * ``{"bytes", "path"}``, as ``Audio(decode=False)`` of `datasets` has it: the content of
+              an audio file, or where that is None its path; also the content or the path alone.
+            * a decoder with ``get_all_samples()``, of `datasets` 4 or torchcodec.
+
+            Of two dimensions, the channels are the one of size 1, else the smaller one, of at most
+            :data:`MAX_CHANNELS`; of a decoder they are the first.
+        sample_rate: of the result in Hz.
+
+    Returns:
+        ``[samples]``, at least one, all of them finite.
+
+    Raises:
+        BadClipError: the clip has no samples, NaN or infinite ones, floats beyond
+            :data:`MAX_PEAK`, or cannot be decoded.
+        InputError: audio of this form cannot be read.
+    """
+    if isinstance(audio, Mapping):
+        return _of_mapping(audio, sample_rate)
+    if isinstance(audio, bytes | bytearray | memoryview):
+        audio = MemoryFile(bytes(audio), "audio given as bytes")
+    if audio is None:
+        raise BadClipError("there is no audio")
+    if isinstance(audio, str | os.PathLike | MemoryFile):
+        with _decoding():
+            waveform = read_audio(audio, sample_rate)
+        return _checked(waveform)
+    if hasattr(audio, "get_all_samples"):
+        with _decoding():
+            decoded = audio.get_all_samples()
+        mono = _checked(_floats(decoded.data).mean(axis=0))
+        return _resampled(mono, _rate(decoded.sample_rate), sample_rate)
+    return _checked(_mono(_floats(audio)))
+
+
+def _of_mapping(audio: Mapping[str, Any], sample_rate: int) -> NDArray[np.float32]:
+    if audio.get("array") is not None:
+        rate = _rate(audio.get("sampling_rate"))
+        return _resampled(_checked(_mono(_floats(audio["array"]))), rate, sample_rate)
+    if not {"array", "bytes", "path"} & set(audio):
+        raise InputError(f"it is a mapping of {shown(list(audio))}: {_FORMS}")
+    content, path = audio.get("bytes"), audio.get("path")
+    if content is None:
+        return as_waveform(path, sample_rate)
+    return as_waveform(MemoryFile(bytes(content), str(path or "audio given as bytes")), sample_rate)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    # torchcodec raises RuntimeError.
+    except (OSError, RuntimeError, ValueError) as ex:
+        raise BadClipError(" ".join(str(ex).split())) from ex
+
+
+def _floats(samples: Any) -> NDArray[np.float32]:
+    """Samples of any shape as float32, integers scaled to within [-1, 1]."""
+    try:
+        if isinstance(samples, Tensor):
+            samples = samples.detach().cpu()
+            # NumPy has no bfloat16.
+            samples = (samples.float() if samples.is_floating_point() else samples).numpy()
+        array = np.asarray(samples)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"it is a list of unequal lists, or no plain tensor: {_FORMS}") from None
+    if array.size == 0:
+        raise BadClipError("it has no samples")
+    with np.errstate(over="ignore"):
+        if array.dtype.kind == "f":
+            return array.astype(np.float32, copy=False)
+        if array.dtype == np.uint8:
+            return (array.astype(np.float32) - 128) / 128
+        if array.dtype.name in _FULL_SCALE:
+            return array.astype(np.float32) / np.float32(_FULL_SCALE[array.dtype.name])
+    if array.dtype.kind in "iu":
+        raise InputError(
+            f"it has numbers of the type {array.dtype}, whose full scale is not known: {_FORMS}"
+        )
+    raise InputError(f"it is of the type {type(samples).__name__} ({array.dtype}): {_FORMS}")
+
+
+def _mono(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim != 2:
+        raise InputError(
+            f"it has the shape {list(samples.shape)}, expected [samples], [channels, samples] or "
+            "[samples, channels]"
+        )
+    if 1 in samples.shape:
+        return samples.reshape(-1)
+    if samples.shape[0] == samples.shape[1] or min(samples.shape) > MAX_CHANNELS:
+        raise InputError(
+            f"its shape {list(samples.shape)} does not say which are the channels; average them "
+            "and give [samples]"
+        )
+    return samples.mean(axis=int(np.argmin(samples.shape)))
+
+
+def _checked(mono: NDArray[np.float32]) -> NDArray[np.float32]:
+    peak = float(np.abs(mono).max())
+    if not np.isfinite(peak):
+        raise BadClipError("it has NaN or infinite samples")
+    if peak > MAX_PEAK:
+        raise BadClipError(
+            f"it has float samples up to {peak:,.0f}, where full scale is 1; divide 16-bit samples "
+            "by 32768, or give them as int16"
+        )
+    return mono
+
+
+def _resampled(mono: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
+    waveform = resample(mono, rate, sample_rate)
+    if not waveform.size:
+        raise BadClipError(f"it has {mono.size} samples at {rate} Hz, not one at {sample_rate} Hz")
+    return waveform
+
+
+def shown(value: Any) -> str:
+    """A value in a message: one line, not long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _rate(rate: Any) -> int:
+    try:
+        hertz = operator.index(rate)
+    except TypeError:
+        hertz = 0
+    if not RATES[0] <= hertz <= RATES[1]:
+        raise InputError(
+            f"its sampling rate is {shown(rate)}, expected a whole number of Hz from {RATES[0]} to "
+            f"{RATES[1]}"
+        )
+    return hertz

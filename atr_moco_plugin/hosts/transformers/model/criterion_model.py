@@ -1,0 +1,312 @@
+"""A criterion around a model, in the form that transformers' ``Trainer`` trains.
+
+``Trainer`` calls ``model(**batch)`` and takes ``["loss"]`` of the result.
+:class:`~atr_moco_plugin.hosts.transformers.trainer.callback.MocoCallback` attaches the criterion to its
+optimizer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import ClapModel
+
+from atr_moco_plugin.config import structure
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.hosts.transformers.model.checkpointing import checkpoint_layers
+from atr_moco_plugin.hosts.transformers.model.towers import ClapAudioTower, ClapTextTower, TowerPair
+from atr_moco_plugin.hosts.transformers.trainer.arguments import NotOfferedError, why_not_offered
+from atr_moco_plugin.hosts.transformers.trainer.evaluation import (
+    embed_captions,
+    embed_clips,
+    evaluation_loss,
+)
+from atr_moco_plugin.plugins import load
+
+
+class TrainerModel(nn.Module):
+    """What to give ``Trainer`` as its model: one of the criteria around two towers.
+
+    The momentum copies, the queues with their ids, the temperature and the step count are in its
+    ``state_dict``, so that ``Trainer``'s checkpoints resume exactly. A tensor that two names share
+    is in it once.
+
+    Args:
+        model: ``audio``, ``text``, ``match`` and ``embed_dim``, such as
+            :class:`~atr_moco_plugin.hosts.transformers.model.towers.TowerPair` or
+            :class:`~atr_moco_plugin.model.retrieval_model.RetrievalModel`. The batch's keys are the arguments of
+            ``model.audio.forward`` and ``model.text.forward``.
+        criterion: name in the group ``atr_moco_plugin.criteria``.
+        options: fields of the criterion's configuration.
+
+    Raises:
+        ValueError: an unknown criterion or option, or the two towers share an argument's name.
+    """
+
+    accepts_loss_kwargs = False
+    """``Trainer`` is to divide the loss by the accumulation steps itself."""
+
+    def __init__(
+        self, model: nn.Module, criterion: str = "moco_atc_atm", **options: object
+    ) -> None:
+        super().__init__()
+        criterion_class = load("criteria", criterion)
+        config = structure(criterion_class.config_class, options, criterion)
+        self.criterion: Atc = criterion_class(model, config)
+        self._audio_inputs = _arguments(model.audio)
+        self._text_inputs = _arguments(model.text)
+        if shared := self._audio_inputs & self._text_inputs:
+            raise InputError(
+                f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
+                "`forward` differently, since the batch has one entry for each."
+            )
+        # DDP sends buffers from rank 0 before each forward pass. Running statistics of batch norms
+        # need that, and their momentum copies; queues are equal on every rank and large.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            self, [name for name, _ in self.named_buffers() if "_queue." in name]
+        )
+        self.skipped: dict[bool, set[int]] = {True: set(), False: set()}
+        """Ids of the clips that the collator left out in this process, in training (True) and in
+        evaluation (False)."""
+        self._sums: dict[str, Tensor] = {}
+        self._passes: Tensor | int = 0
+        self.register_state_dict_post_hook(_drop_shared)
+        self.register_load_state_dict_pre_hook(_restore_shared)
+
+    def forward(
+        self,
+        clip_id: Tensor,
+        caption_id: Tensor,
+        *,
+        windows: Tensor | None = None,
+        random_crop: Tensor | None = None,
+        skipped_clip_id: Tensor | None = None,
+        **inputs: Any,
+    ) -> dict[str, Tensor]:
+        """The loss of one batch.
+
+        Args:
+            clip_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.clip_id`.
+            caption_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.caption_id`; in evaluation
+                also ``[B, K]``, the captions of a clip.
+            windows: ``[B]`` int64, in evaluation, where a clip is given in several windows.
+            random_crop: ``[B]`` bool, which clips were cropped at random.
+            skipped_clip_id: clips that the collator left out, see :attr:`skipped`.
+            inputs: arguments of the two towers.
+
+        Returns:
+            In training mode what the criterion returns. In evaluation mode ``loss``, the
+            contrastive loss within the batch without queues, and ``audio_embeds`` (``[B, d]``) and
+            ``text_embeds`` (``[B, d]``, or ``[B, K, d]``, zero where there is no caption),
+            unit-norm float32; nothing of the criterion's state changes. A clip that is in several
+            rows is encoded once.
+
+        Raises:
+            ValueError: the batch has an entry that neither tower takes, was made for training and
+                the model evaluates, or the other way round.
+        """
+        audio, text = self._split(inputs)
+        if skipped_clip_id is not None:
+            self.skipped[self.training] |= set(skipped_clip_id.tolist())
+        if not self.training:
+            if random_crop is not None and random_crop.any():
+                raise InputError(
+                    "The batch has clips that were cropped at random, and figures of them would be "
+                    "others each time: collate with `collator.for_evaluation()`, or give Trainer "
+                    "the collator itself and add MocoCallback."
+                )
+            return self._evaluate(audio, text, clip_id, caption_id, windows)
+        if caption_id.ndim > 1 or windows is not None:
+            raise InputError(
+                "The batch has all captions or several windows of a clip, as an evaluation takes "
+                "them: collate with `collator.for_training()`, or add MocoCallback to Trainer."
+            )
+        losses = self.criterion(audio, text, clip_id, caption_id)
+        # A batch that is not finite stops the run or is left out, of the averages too.
+        finite = losses["loss"].detach().isfinite()
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
+        self._passes = self._passes + finite
+        return losses
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Compute the layers of both encoders again in the backward pass, as ``Trainer`` asks for
+        with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on).
+
+        Args:
+            activation_checkpointing_kwargs: of :func:`torch.utils.checkpoint.checkpoint`;
+                ``use_reentrant`` is False where it is not given.
+            every_n_layers: which layers of an encoder, counted from the first.
+            offload: must be False.
+
+        Raises:
+            ValueError: a tower has no layer that can be computed again, or ``offload`` is True.
+        """
+        if offload:
+            raise InputError(
+                "`offload` of activation checkpoints is not offered for two towers: leave it out."
+            )
+        for name in ("audio", "text"):
+            tower = getattr(self.criterion.model, name)
+            checkpoint_layers(tower, name, activation_checkpointing_kwargs or {}, every_n_layers)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """What ``Trainer`` calls up to version 4, see :meth:`activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            reason = why_not_offered(name)
+            if reason is None:
+                raise
+        raise NotOfferedError(reason)
+
+    def pop_measures(self) -> dict[str, float]:
+        """Means of what the criterion returned besides ``loss`` since this was last called, over
+        the batches of this process whose loss was finite; NaN where there was none."""
+        passes = int(self._passes)
+        means = {
+            name: float(total) / passes if passes else math.nan
+            for name, total in self._sums.items()
+            if name != "loss"
+        }
+        self._sums, self._passes = {}, 0
+        return means
+
+    def _split(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        for name in inputs:
+            if name not in self._audio_inputs | self._text_inputs:
+                raise InputError(
+                    f"The batch has {name!r}, but the audio tower takes "
+                    f"{', '.join(sorted(self._audio_inputs))} and the text tower "
+                    f"{', '.join(sorted(self._text_inputs))}: leave it out in the collator."
+                )
+        return (
+            {name: value for name, value in inputs.items() if name in self._audio_inputs},
+            {name: value for name, value in inputs.items() if name in self._text_inputs},
+        )
+
+    def _evaluate(
+        self,
+        audio: dict[str, Any],
+        text: dict[str, Any],
+        clip_id: Tensor,
+        caption_id: Tensor,
+        windows: Tensor | None,
+    ) -> dict[str, Tensor]:
+        a = embed_clips(self.criterion.model.audio, audio, clip_id, windows)
+        u = embed_captions(self.criterion.model.text, text, caption_id)
+        mode, temperature = self.criterion.config.positives, self.criterion.temperature
+        loss = evaluation_loss(a, u, clip_id, caption_id, mode, temperature)
+        return {"loss": loss, "audio_embeds": a, "text_embeds": u}
+
+
+class ClapTrainerModel(TrainerModel):
+    """A criterion around a ``ClapModel``, with a fusion head where the criterion matches.
+
+    The model's own modules are trained, so ``clap`` has the trained weights at any time. CLAP
+    stores the logarithm of ``1 / tau`` once for each direction; the criterion learns one ``tau``,
+    which starts at the geometric mean of the two and is written back by :meth:`save_pretrained`.
+
+    Args:
+        clap: the model, with its pretrained weights loaded: the momentum copies are made now.
+        criterion: name in the group ``atr_moco_plugin.criteria``.
+        head: size of the fusion head, for a criterion that matches.
+        options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
+            is the model's where it is not given.
+    """
+
+    def __init__(
+        self,
+        clap: ClapModel,
+        criterion: str = "moco_atc_atm",
+        *,
+        head: FusionHeadConfig | None = None,
+        **options: object,
+    ) -> None:
+        audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+        matches = "loss_atm" in load("criteria", criterion).measures
+        pair = TowerPair(
+            audio,
+            text,
+            FusionHead(text, audio.width, head) if matches else None,
+            clap.config.projection_dim,
+        )
+        super().__init__(pair, criterion, **{"temperature": temperature_of(clap), **options})
+        # In a tuple, so that it is not a submodule: every weight would have two names.
+        self._clap = (clap,)
+
+    @property
+    def clap(self) -> ClapModel:
+        """The plain model, with the online weights and the learned temperature of now."""
+        (clap,) = self._clap
+        log_scale = -float(self.criterion.temperature.detach().log())
+        with torch.no_grad():
+            clap.logit_scale_a.fill_(log_scale)
+            clap.logit_scale_t.fill_(log_scale)
+        return clap
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a plain ``ClapModel`` folder, for ``ClapModel.from_pretrained``: the online weights
+        without head, momentum copies and queues.
+
+        Args:
+            folder: made where it is not there.
+        """
+        self.clap.save_pretrained(folder)
+
+
+def temperature_of(clap: ClapModel) -> float:
+    """The temperature tau that a model's two logit scales stand for, within the criterion's range.
+
+    Args:
+        clap: its ``logit_scale_a`` and ``logit_scale_t`` are logarithms of ``1 / tau``.
+    """
+    mean = (clap.logit_scale_a.detach().double() + clap.logit_scale_t.detach().double()) / 2
+    low, high = TEMPERATURE_RANGE
+    return min(max(float((-mean).exp()), low), high)
+
+
+def _arguments(tower: nn.Module) -> set[str]:
+    return set(inspect.signature(tower.forward).parameters)
+
+
+def _shared_names(module: nn.Module) -> dict[str, str]:
+    """Name of a parameter or buffer that has an earlier name, to that earlier name."""
+    first: dict[int, str] = {}
+    shared = {}
+    for named in (module.named_parameters, module.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            if first.setdefault(id(tensor), name) != name:
+                shared[name] = first[id(tensor)]
+    return shared
+
+
+def _drop_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """safetensors refuses tensors that share memory, as tied weights of an encoder do."""
+    for name in _shared_names(module):
+        state.pop(prefix + name, None)
+
+
+def _restore_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, first in _shared_names(module).items():
+        if prefix + first in state:
+            state.setdefault(prefix + name, state[prefix + first])

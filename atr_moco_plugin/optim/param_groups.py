@@ -1,0 +1,173 @@
+"""Parameter groups: who is weight-decayed, and at which learning rate each part moves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from atr_moco_plugin.errors import InputError
+
+_PARTS = ("audio", "text")
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def parameter_groups(
+    criterion: nn.Module,
+    weight_decay: float,
+    *,
+    lr: float | None = None,
+    audio_lr: float | None = None,
+    text_lr: float | None = None,
+    temperature_lr: float | None = None,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """What to give an optimizer.
+
+    Not weight-decayed are the temperature (ALBEF's intent; BLIP decays its own), biases, weights of
+    norms, gains of weight norms, whatever has one dimension, and what a module names in
+    ``no_weight_decay()``, as in timm: a set of names of its parameters. What is frozen is left out.
+
+    With ``layer_decay`` below 1 a layer of an encoder moves slower the deeper it lies: its rate is
+    that of its encoder times ``layer_decay ** (L + 1 - i)`` for layer i = 1 to L, and i = 0 for
+    everything in no layer (BEiT, Bao et al. 2022); what is not in an encoder is new and has no decay.
+    The layers are what the encoder, or else its tower, publishes as ``layers``, from input to output,
+    and after those of the text encoder the ``text_layers`` that a head has taken out of it.
+
+    Args:
+        criterion: a criterion of this package around its model.
+        weight_decay: of weight matrices, embeddings and kernels.
+        lr: learning rate of everything without one of its own; ``None`` leaves the optimizer's own
+            to all groups.
+        audio_lr: learning rate of the audio encoder, ``None`` for ``lr``.
+        text_lr: learning rate of the text encoder, ``None`` for ``lr``.
+        temperature_lr: learning rate of the temperature, ``None`` for ``lr``.
+        layer_decay: in ``(0, 1]``.
+
+    Returns:
+        Groups in the form of :class:`torch.optim.Optimizer`, none of them empty.
+
+    Raises:
+        InputError: ``layer_decay`` is out of range or an encoder publishes no layers for it, a rate of a
+            part or a ``layer_decay`` comes without ``lr``, or a rate is for an encoder that is not
+            there, or ``temperature_lr`` comes with a wrapper of the criterion.
+    """
+    if not 0 < layer_decay <= 1:
+        raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
+    own = {"audio": audio_lr, "text": text_lr}
+    if lr is None and (layer_decay != 1 or any((*own.values(), temperature_lr))):
+        raise InputError("`lr` is missing: learning rates of parts and `layer_decay` need it.")
+
+    trained = [p for p in criterion.parameters() if p.requires_grad]
+    # By itself and not by its name, which a wrapper such as `torch.compile` changes.
+    temperature = getattr(criterion, "temperature", None)
+    if temperature_lr is not None and temperature is None and not hasattr(criterion, "model"):
+        raise InputError(
+            f"`temperature_lr` is {temperature_lr}, but a {type(criterion).__name__} has neither "
+            "`temperature` nor `model`: give `parameter_groups` the criterion and not its wrapper."
+        )
+    places = _places(criterion, own, layer_decay)
+    plain = _undecayed(criterion)
+    groups: dict[tuple[float, float | None], list[nn.Parameter]] = defaultdict(list)
+    # Decayed groups first, so that there are always two or more in a fixed order.
+    for parameter in sorted(trained, key=lambda p: id(p) in plain):
+        rate = lr
+        place = places.get(id(parameter))
+        if parameter is temperature:
+            rate = lr if temperature_lr is None else temperature_lr
+        elif place is not None and own[place.part] is not None:
+            rate = own[place.part]
+        if rate is not None and place is not None:
+            rate *= place.scale
+        decay = 0.0 if id(parameter) in plain else weight_decay
+        groups[decay, rate].append(parameter)
+    return [
+        {"params": params, "weight_decay": decay, **({} if rate is None else {"lr": rate})}
+        for (decay, rate), params in groups.items()
+    ]
+
+
+def _undecayed(criterion: nn.Module) -> set[int]:
+    """Ids of the parameters without weight decay."""
+    found = set()
+    for module in criterion.modules():
+        for name, p in module.named_parameters(recurse=False):
+            gain = name == "weight_g" or (name == "original0" and _is_weight_norm(module))
+            if p.ndim <= 1 or name == "bias" or gain or isinstance(module, _NORMS):
+                found.add(id(p))
+        if callable(getattr(module, "no_weight_decay", None)):
+            named = dict(module.named_parameters())
+            # timm's models name what their other configurations have too.
+            found |= {id(named[x]) for x in module.no_weight_decay() if x in named}
+    return found
+
+
+def _is_weight_norm(module: nn.Module) -> bool:
+    return isinstance(module, ParametrizationList) and type(module[0]).__name__ == "_WeightNorm"
+
+
+@dataclass
+class _Place:
+    """Where a parameter of an encoder lies."""
+
+    part: str
+    scale: float = 1.0
+    """Factor on the encoder's rate."""
+
+
+def _places(
+    criterion: nn.Module, rates: dict[str, float | None], layer_decay: float
+) -> dict[int, _Place]:
+    """Id of each parameter of an encoder to its place."""
+    model = getattr(criterion, "model", None)
+    places: dict[int, _Place] = {}
+    for part in _PARTS:
+        tower = getattr(model, part, None)
+        encoder = getattr(tower, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            decayed = None if layer_decay == 1 else layer_decay
+            for option, value in ((f"{part}_lr", rates[part]), ("layer_decay", decayed)):
+                if value is not None:
+                    raise InputError(
+                        f"`{option}` is {value}, but the {part} tower, {type(tower).__name__}, has no "
+                        "`encoder` that it could be for: leave it out, or call the tower's encoder so."
+                    )
+            continue
+        upper = (
+            getattr(getattr(model, "head", None), "text_layers", None) if part == "text" else None
+        )
+        modules = [encoder, *(upper or ())]
+        places |= {id(p): _Place(part) for module in modules for p in module.parameters()}
+        if layer_decay == 1 or not any(p.requires_grad for p in encoder.parameters()):
+            continue
+        layers = [*_published(tower, encoder, part, layer_decay), *(upper or ())]
+        for p in encoder.parameters():
+            places[id(p)].scale = layer_decay ** (len(layers) + 1)
+        for above, layer in enumerate(reversed(layers), start=1):
+            for p in layer.parameters():
+                places[id(p)] = _Place(part, layer_decay**above)
+    return places
+
+
+def _published(
+    tower: nn.Module, encoder: nn.Module, part: str, layer_decay: float
+) -> Iterator[nn.Module]:
+    """The layers of an encoder, from input to output."""
+    own = {id(p) for p in encoder.parameters()}
+    for owner in (encoder, tower):
+        layers = getattr(owner, "layers", None)
+        if not isinstance(layers, (list, tuple, nn.ModuleList, nn.Sequential)) or not len(layers):
+            continue
+        if all(isinstance(x, nn.Module) for x in layers) and all(
+            id(p) in own for x in layers for p in x.parameters()
+        ):
+            return iter(layers)
+    raise InputError(
+        f"`layer_decay` is {layer_decay}, but the {part} encoder, {type(encoder).__name__}, does not "
+        "say which its layers are, and all of it would move slower: give it an attribute `layers`, "
+        "its layers from input to output (docs/plugins.md), or set `layer_decay` to 1."
+    )

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.esc50 import Esc50Config, choose_sources, open_esc50
+from atr_moco_plugin.data.sets.esc50_phrases import CLASS_PHRASES
+from atr_moco_plugin.ids import normalize_caption
+
+READER = AudioReader(16_000)
+
+REAL = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "esc50-16k"
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the real ESC-50 clips are not beside the repo")
+
+CLASSES = ("dog", "rain", "siren")
+
+
+def build(
+    root: Path, layout: str, *, leak: bool = False, encoding: str = "utf-8"
+) -> list[dict[str, str]]:
+    """Five folds, three classes, two takes a source; ``leak``: a source in folds 1 and 4."""
+    (root / "audio").mkdir(parents=True)
+    rows = []
+    for fold in range(1, 6):
+        for target, label in enumerate(CLASSES):
+            source = f"{fold}0{target}"
+            if leak and fold == 1 and label == "dog":
+                source = "400"
+            for take in "AB":
+                suffix = "wav" if layout == "official" else "ogg"
+                row = {
+                    "filename": f"{fold}-{fold}0{target}-{take}-{target}.{suffix}",
+                    "fold": str(fold),
+                    "target": str(target),
+                    "category": label,
+                    "esc10": "True",
+                    "src_file": source,
+                    "take": take,
+                }
+                if layout == "bench":
+                    row |= {"author": "Jos\u00e9", "bench_split": "test" if fold == 5 else "train"}
+                wave = np.random.default_rng(len(rows)).uniform(-0.1, 0.1, 8000)
+                soundfile.write(root / "audio" / row["filename"], wave, 16000)
+                rows.append(row)
+    index = root / ("meta/esc50.csv" if layout == "official" else "esc50_16k.csv")
+    index.parent.mkdir(exist_ok=True)
+    with index.open("w", encoding=encoding, newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def sources(data: AudioTextDataset, rows: list[dict[str, str]]) -> dict[str, set[str]]:
+    of = {Path(row["filename"]).stem: row["src_file"] for row in rows}
+    return {split: {of[clip.key] for clip in clips} for split, clips in data.splits.items()}
+
+
+def assert_disjoint(parts: dict[str, set[str]]) -> None:
+    assert list(parts) == ["train", "valid", "test"]
+    assert not parts["train"] & parts["test"]
+    assert not parts["train"] & parts["valid"]
+    assert not parts["valid"] & parts["test"]
+
+
+def test_the_official_layout_by_fold(tmp_path: Path) -> None:
+    rows = build(tmp_path, "official")
+    data = open_esc50(Esc50Config(tmp_path, test_fold=2))
+    assert {clip.key.split("-")[0] for clip in data.clips("test")} == {"2"}
+    assert len(data.clips("test")) == 6
+    assert len(data.clips("train")) + len(data.clips("valid")) == 24
+    assert {clip.label for clip in data.clips("valid")} == set(CLASSES)
+    assert_disjoint(sources(data, rows))
+    clip = data.clips("test")[0]
+    assert (
+        clip.captions == CLASS_PHRASES[clip.label] and clip.caption_group == f"esc50/{clip.label}"
+    )
+    assert data.read_with(READER).load(clip).shape == (8000,)
+
+
+def test_the_bench_layout(tmp_path: Path) -> None:
+    rows = build(tmp_path, "bench", encoding="latin-1")
+    data = open_esc50(Esc50Config(tmp_path))
+    assert {clip.key.split("-")[0] for clip in data.clips("test")} == {"5"}
+    assert_disjoint(sources(data, rows))
+    by_fold = open_esc50(Esc50Config(tmp_path, split="fold", test_fold=1))
+    assert {clip.key.split("-")[0] for clip in by_fold.clips("test")} == {"1"}
+
+
+def test_a_training_source_that_is_in_test_is_left_out(tmp_path: Path) -> None:
+    rows = build(tmp_path, "official", leak=True)
+    data = open_esc50(Esc50Config(tmp_path, test_fold=4))
+    assert_disjoint(sources(data, rows))
+    assert sum(len(clips) for clips in data.splits.values()) == 28
+
+
+def test_phrases_of_the_folder_come_first(tmp_path: Path) -> None:
+    build(tmp_path, "bench")
+    phrases = {label: [f"{label} one", f"{label} two"] for label in CLASSES}
+    path = tmp_path / "class_phrases.json"
+    path.write_text(json.dumps(phrases))
+    data = open_esc50(Esc50Config(tmp_path))
+    assert {clip.captions for clip in data.clips("train") if clip.label == "dog"} == {
+        ("dog one", "dog two")
+    }
+    del phrases["rain"]
+    path.write_text(json.dumps(phrases))
+    with pytest.raises(ValueError, match="no list of captions for class 'rain'"):
+        open_esc50(Esc50Config(tmp_path))
+
+
+def test_missing_audio_is_counted_or_an_error(tmp_path: Path) -> None:
+    rows = build(tmp_path, "official")
+    before = sources(open_esc50(Esc50Config(tmp_path)), rows)
+    gone = tmp_path / "audio" / rows[0]["filename"]
+    gone.unlink()
+    data = open_esc50(Esc50Config(tmp_path))
+    assert data.missing == 1 and "1 clips without audio left out" in data.summary()
+    assert sum(len(clips) for clips in data.splits.values()) == 29
+    assert sources(data, rows) == before
+    with pytest.raises(FileNotFoundError, match="1 of the 30 audio files") as caught:
+        open_esc50(Esc50Config(tmp_path, strict=True))
+    assert str(gone) in str(caught.value)
+
+
+def test_a_root_that_fits_no_layout_says_what_was_looked_for_and_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        open_esc50(Esc50Config(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="found an empty folder"):
+        open_esc50(Esc50Config(tmp_path))
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"looked for audio/ with meta/esc50.csv or esc50_16k.csv, found readme.txt",
+    ):
+        open_esc50(Esc50Config(str(tmp_path)))
+
+
+def test_wrong_settings_are_named(tmp_path: Path) -> None:
+    build(tmp_path, "official")
+    with pytest.raises(ValueError, match="no column 'bench_split'; use split 'fold'"):
+        open_esc50(Esc50Config(tmp_path, split="bench"))
+    with pytest.raises(ValueError, match="no clip of fold 7; its folds are 1, 2, 3, 4, 5"):
+        open_esc50(Esc50Config(tmp_path, test_fold=7))
+    with pytest.raises(ValueError, match="not 'half'"):
+        open_esc50(Esc50Config(tmp_path, split="half"))
+    with pytest.raises(ValueError, match=r"valid_fraction must be in \[0, 1\)"):
+        open_esc50(Esc50Config(tmp_path, valid_fraction=1.0))
+    (tmp_path / "meta" / "esc50.csv").write_text("filename,fold\na.wav,1\n")
+    with pytest.raises(ValueError, match="a column 'category'"):
+        open_esc50(Esc50Config(tmp_path))
+
+
+def test_no_validation_when_none_is_wanted(tmp_path: Path) -> None:
+    build(tmp_path, "official")
+    assert list(open_esc50(Esc50Config(tmp_path, valid_fraction=0)).splits) == ["train", "test"]
+
+
+def test_choose_sources_takes_the_share_of_each_class() -> None:
+    clips = [("a", f"a{k}") for k in range(40)] + [("b", f"b{k // 4}") for k in range(40)]
+    chosen = choose_sources(clips, 0.1, seed=0)
+    assert sum(source in chosen for label, source in clips if label == "a") == 4
+    assert sum(source in chosen for label, source in clips if label == "b") == 4
+    assert chosen == choose_sources(clips[::-1], 0.1, seed=0)
+    assert chosen != choose_sources(clips, 0.1, seed=1)
+
+
+def test_choose_sources_takes_one_of_two_and_never_the_only_one() -> None:
+    clips = [("one", "x")] * 8 + [("two", "big")] * 3 + [("two", "small")]
+    assert choose_sources(clips, 0.1, seed=0) == {"small"}
+    assert choose_sources(clips, 0.0, seed=0) == set()
+
+
+def test_a_source_of_two_classes_leaves_each_class_another() -> None:
+    clips = [("a", "s"), ("a", "t"), ("b", "s"), ("c", "t"), ("c", "u")]
+    for seed in range(20):
+        chosen = choose_sources(clips, 0.4, seed)
+        left = {label for label, source in clips if source not in chosen}
+        assert left == {"a", "b", "c"} and "s" not in chosen
+
+
+def test_the_own_phrases() -> None:
+    assert len(CLASS_PHRASES) == 50
+    texts = [normalize_caption(text) for row in CLASS_PHRASES.values() for text in row]
+    assert all(len(row) == 3 for row in CLASS_PHRASES.values())
+    assert len(set(texts)) == 150 and all(texts)
+
+
+@real
+def test_the_real_clips() -> None:
+    data = open_esc50(Esc50Config(REAL, strict=True))
+    sizes = {split: len(clips) for split, clips in data.splits.items()}
+    assert sizes["train"] + sizes["valid"] == 480 and sizes["test"] == 251
+    assert 48 <= sizes["valid"] <= 96
+    with (REAL / "esc50_16k.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert_disjoint(sources(data, rows))
+    assert {row["category"] for row in rows} == {clip.label for clip in data.clips("train")}
+    assert len({clip.label for clip in data.clips("valid")}) == 47  # 3 classes have one source
+
+    relevance = data.relevance("test")
+    assert relevance.matrix.shape == (251, 147)
+    hits = relevance.matrix.sum(dim=1)
+    assert torch.equal(hits, torch.full_like(hits, 3))
+    assert len(set(relevance.caption_ids.tolist())) == 49
+    for clip in data.clips("test")[::60]:
+        assert abs(data.read_with(READER).load(clip).shape[0] - 80_000) <= 400
+
+    fold = open_esc50(Esc50Config(REAL, split="fold", test_fold=4))
+    assert len(fold.clips("test")) == 400
+    assert_disjoint(sources(fold, rows))
+
+
+@real
+def test_the_own_phrases_cover_the_real_classes_in_other_words() -> None:
+    theirs = json.loads((REAL / "class_phrases.json").read_text(encoding="utf-8"))
+    assert set(theirs) == set(CLASS_PHRASES)
+    copied = {t for row in theirs.values() for t in row} & {
+        t for row in CLASS_PHRASES.values() for t in row
+    }
+    assert not copied

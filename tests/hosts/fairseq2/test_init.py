@@ -1,0 +1,124 @@
+"""What a run starts from, through the command line of the fairseq2 host."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+if importlib.util.find_spec("fairseq2") is None:
+    pytest.skip("fairseq2 is not installed", allow_module_level=True)
+
+from fairseq2.recipe.error import RecipeError
+
+from atr_moco_plugin.hosts.fairseq2.config.init import find_source
+from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint
+
+
+def checkpoint(run: Path, step: int) -> dict[str, torch.Tensor]:
+    (file,) = (run / "checkpoints" / f"step_{step}" / "model").rglob("*.pt")
+    return torch.load(file, weights_only=True)
+
+
+def test_a_run_starts_from_the_best_checkpoint_of_another(run, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(first) == 0
+    best = find_checkpoint(first)[1]
+    # A rate of next to nothing leaves the weights where they started.
+    assert run(
+        second, f"init={first}", "optimizer.config.lr=1e-30", "optimizer.config.temperature_lr=1e-3",
+        "dataset.config_overrides.seed=5", "regime.num_steps=2",
+    ) == 0  # fmt: skip
+
+    old = checkpoint(first, int(best.name.removeprefix("step_")))
+    new = checkpoint(second, 2)
+    for name, value in old.items():
+        if name.startswith("model."):
+            assert torch.equal(new[name], value), name
+            # The momentum copies start from the weights that were loaded.
+            copy = name.replace("model.", "", 1).replace(".", "_m.module.", 1)
+            if copy in new:
+                torch.testing.assert_close(new[copy], value)
+    # Queues hold the second data set's own ids alone.
+    assert int(new["audio_queue.position"][0]) == 16
+    assert not set(new["audio_queue.clip_ids"].tolist()[:16]) & set(
+        old["audio_queue.clip_ids"].tolist()
+    )
+    # The tokenizer of the first run came along, and was not trained anew on other captions.
+    names = [folder / "tokenizer" / "tokenizer.json" for folder in (first, second)]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_two_processes_start_from_the_same_weights(run, tiny_options, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert run(first, "regime.num_steps=2") == 0
+    options = [f"init={first}", "optimizer.config.lr=1e-30", "regime.num_steps=2"]
+    assert run(tmp_path / "one", *options, "dataset.batch_size=16") == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "two"), "--no-rich", "--config"]
+    subprocess.run(
+        [*command, *recipe, *tiny_options, *options],
+        check=True,
+        capture_output=True,
+        timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    # Each rank fills the queue with its own momentum copy: had only the first one loaded the
+    # weights, half of the rows would be others.
+    one, two = checkpoint(tmp_path / "one", 2), checkpoint(tmp_path / "two", 2)
+    for modality in ("audio", "text"):
+        for step in (slice(0, 16), slice(16, 32)):
+            rows = []
+            for state in (one, two):
+                order = state[f"{modality}_queue.clip_ids"][step].argsort()
+                rows.append(state[f"{modality}_queue.embeddings"][step][order])
+            torch.testing.assert_close(*rows, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("damage", ["half", "other model", "no weights"])
+def test_a_source_that_does_not_fit_is_one_sentence(
+    run, tmp_path: Path, capsys, damage: str
+) -> None:
+    first = tmp_path / "first"
+    assert run(first, "regime.num_steps=2") == 0
+    (file,) = (first / "checkpoints" / "step_2" / "model").rglob("*.pt")
+    options = [f"init={first}"]
+    if damage == "half":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif damage == "other model":
+        options.append("model.config_overrides.embed_dim=10")
+    else:
+        shutil.rmtree(first / "checkpoints" / "step_2" / "model")
+    capsys.readouterr()
+    assert run(tmp_path / "second", *options) != 0
+    written = capsys.readouterr().err
+    errors = [line for line in written.splitlines() if " ERROR: " in line]
+    assert "Traceback" not in written and len(errors) == 1
+    assert str(first) in errors[0], errors
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path: Path) -> None:
+    for step, score in ((10, "3.5"), (20, "4.5"), (30, "4.0")):
+        (tmp_path / "checkpoints" / f"step_{step}" / "model").mkdir(parents=True)
+        (tmp_path / "checkpoints" / "scores").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "scores" / f"step_{step}.txt").write_text(score)
+    (tmp_path / "checkpoints" / "step_40.tmp" / "model").mkdir(parents=True)
+    assert find_checkpoint(tmp_path)[1].name == "step_20"
+    (tmp_path / "model.json").write_text("{}")
+    assert find_source(str(tmp_path)).model.parent.name == "step_20"
+    last = tmp_path / "checkpoints" / "step_30"
+    assert find_checkpoint(last) == (tmp_path, last)
+    shutil.rmtree(tmp_path / "checkpoints" / "scores")
+    assert find_checkpoint(tmp_path)[1].name == "step_30"
+
+
+def test_names_that_are_no_source() -> None:
+    assert find_source("random") is None and find_source("pretrained") is None
+    with pytest.raises(RecipeError, match="`init` is 'pretraned'"):
+        find_source("pretraned")

@@ -1,0 +1,83 @@
+"""Keys of a recipe's configuration, looked up without importing what the recipe needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if importlib.util.find_spec("fairseq2") is None:
+    pytest.skip("fairseq2 is not installed", allow_module_level=True)
+
+from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key
+
+PRESETS = Path(__file__).parents[3] / "recipes"
+
+
+def sections(config: Any, where: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every section of a configuration with the names of its fields."""
+    fields = [x.name for x in dataclasses.fields(config)]
+    yield where, fields
+    for name in fields:
+        value = getattr(config, name)
+        # Options of a part are the part's own, and checked with it.
+        if dataclasses.is_dataclass(value) and name != "config":
+            yield from sections(value, f"{where}{name}.")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_key_of_a_recipe_is_known_and_no_other(recipe: str) -> None:
+    module, _, name = RECIPES[recipe].rpartition(".")
+    config = getattr(importlib.import_module(module), name)()
+    count = 0
+    for where, fields in sections(config):
+        assert unknown_key(recipe, ["OUT", "--config", *(f"{where}{x}=1" for x in fields)]) is None
+        wrong = f"{where}{fields[0]}x"
+        said = unknown_key(recipe, ["OUT", "--no-rich", "--config", f"{wrong}=1"])
+        assert said is not None and f"`{wrong}` is not known" in said, wrong
+        assert f"Did you mean `{fields[0]}`?" in said
+        count += 1
+    assert count > 10 or recipe in ("evaluate", "rank_study")
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda x: x.stem)
+def test_presets_have_known_keys(preset: Path, tmp_path: Path) -> None:
+    recipe = preset.stem.removesuffix("_8gpu")
+    assert unknown_key(recipe, ["OUT", "--config-file", str(preset)]) is None
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(preset.read_text() + "\nregimen:\n  x: 1\n")
+    said = unknown_key(recipe, ["OUT", f"--config-file={wrong}", "--config", "a=1"])
+    assert said is not None and "`regimen` is not known; the recipe takes" in said
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "criterion.config.anything=1", "model.config_overrides.audio.x=1", "hooks.mine.x=1",
+        "del:regime.num_steps", "set:regime.num_steps=3", "regime={num_steps: 3}", "criterion=atc",
+        "dataset.augment.gain_db=3", "lr_scheduler.config.x=2", "optimizer.config.x=2", "=", "x",
+    ],
+)  # fmt: skip
+def test_what_is_for_others_to_check(argument: str) -> None:
+    expected = "`` is not known" if argument == "=" else None
+    said = unknown_key("toy", ["OUT", "--config", argument])
+    assert said is None if expected is None else expected in str(said)
+
+
+def test_a_wrong_key_is_told_before_anything_is_imported(tmp_path: Path) -> None:
+    command = ["-X", "importtime", "-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "out")]
+    result = subprocess.run(
+        [sys.executable, *command, "--config", "regime.nm_steps=3"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    (error,) = [x for x in result.stderr.splitlines() if x.startswith("ERROR: ")]
+    assert "`regime.nm_steps` is not known" in error and "Did you mean `num_steps`?" in error
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "fairseq2", "transformers", "matplotlib"}
+    assert not (tmp_path / "out").exists()
