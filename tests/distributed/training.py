@@ -35,7 +35,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
-    moco,
+    moco_atc,
 )
 from atr_moco_plugin.distributed import rank, world_size
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
@@ -264,7 +264,7 @@ def swap_two_rows(x: Tensor) -> None:
 
 def run_all() -> dict[str, Any]:
     """Every case under every wrapper, and then the comparison of what was spoilt on rank 1."""
-    moco.QUEUE_CHECK_EVERY = STEPS
+    moco_atc.QUEUE_CHECK_EVERY = STEPS
     results: dict[str, Any] = {}
     for wrapper in WRAPPERS:
         for name in cases(wrapper, world_size()):
@@ -276,7 +276,7 @@ def run_all() -> dict[str, Any]:
     if world_size() > 2:
         return results
     results["exchanges"] = {name: exchanges_of_a_step(name) for name in CASES}
-    moco.QUEUE_CHECK_EVERY = 4
+    moco_atc.QUEUE_CHECK_EVERY = 4
     criterion = MocoAtcAtm(make_model(), OWN_BATCH).train()
     results["own_batch"] = train(criterion, DistributedDataParallel(criterion), steps=4)
     if rank() == 1:

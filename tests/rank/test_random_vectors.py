@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from atr_moco_plugin.rank import baseline, rank_report
+from atr_moco_plugin.rank import random_vectors as baseline
+from atr_moco_plugin.rank import rank_report
 from atr_moco_plugin.rank.random_vectors import random_baseline, random_spectra
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from atr_moco_plugin.data import cache, reader
+from atr_moco_plugin.data.audio import cache, reader
 from atr_moco_plugin.data.audio.cache import entry_path, pack, read_entry, unpack
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import FileSlice

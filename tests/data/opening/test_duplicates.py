@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from atr_moco_plugin.data import duplicates
 from atr_moco_plugin.data.audio.source import FileSlice, Segment, Source
+from atr_moco_plugin.data.opening import duplicates
 from atr_moco_plugin.data.opening.duplicates import look_up, repeated, same_file
 
 
