@@ -42,7 +42,7 @@ rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=5)
 @torch.no_grad()
 def r_sum() -> float:
     criterion.eval()
-    split = data.relevance("valid")
+    split = data.retrieval_set("valid")
     clips = torch.cat([model.audio(*batch)[0] for batch in iterate_audio(data, split.clips, 32, 4)])
     captions = model.text(*tokens(split.captions))[0]
     return retrieval_metrics(clips @ captions.T, split.caption_to_audio)["r_sum"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atr_moco_plugin.data.audio.read import fit_length, read_audio
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Relevance
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
 from atr_moco_plugin.data.loading.batch import Example, PairBatch, collate, pad_waveforms
 from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
@@ -20,7 +20,7 @@ __all__ = [
     "ManifestConfig",
     "PairBatch",
     "PairLoader",
-    "Relevance",
+    "RetrievalSet",
     "ToyConfig",
     "collate",
     "fit_length",

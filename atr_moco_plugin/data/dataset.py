@@ -30,8 +30,8 @@ RelevanceMode = Literal["clip", "label"]
 
 
 @dataclass(frozen=True)
-class Relevance:
-    """What retrieval over one split is scored against: A clips, C captions.
+class RetrievalSet:
+    """The A clips and C captions of one split that retrieve each other, and which are relevant.
 
     Attributes:
         clips: the A clips, in the split's order.
@@ -39,21 +39,22 @@ class Relevance:
         caption_ids: ``[C]`` int64.
         caption_to_audio: ``[C]`` int64, the one clip of each caption; ``None`` in ``"label"`` mode,
             where a caption has several.
-        hits: :attr:`matrix` where there is no ``caption_to_audio``.
+        label_relevance: :attr:`relevance` in ``"label"`` mode; ``None`` in ``"clip"`` mode.
     """
 
     clips: list[Clip]
     captions: list[str]
     caption_ids: Tensor
     caption_to_audio: Tensor | None = None
-    hits: Tensor | None = None
+    label_relevance: Tensor | None = None
 
     @cached_property
-    def matrix(self) -> Tensor:
-        """``[A, C]`` bool, ``True`` where the caption counts as a hit for the clip. Made when it is
-        asked for: of 50,000 clips with five captions each it takes 12.5 GB."""
-        if self.hits is not None:
-            return self.hits
+    def relevance(self) -> Tensor:
+        """``[A, C]`` bool, ``True`` where clip and caption are relevant to each other. It is made on
+        first use: for 50,000 clips with five captions each it takes 12.5 GB."""
+        if self.label_relevance is not None:
+            return self.label_relevance
+        assert self.caption_to_audio is not None
         return torch.arange(len(self.clips))[:, None] == self.caption_to_audio[None, :]
 
 
@@ -387,10 +388,10 @@ class AudioTextDataset:
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
-    def relevance(
+    def retrieval_set(
         self, split: str, mode: RelevanceMode | None = None, without: Container[str] = ()
-    ) -> Relevance:
-        """Clips, captions and hits for evaluating retrieval on a split.
+    ) -> RetrievalSet:
+        """Clips, captions and relevance for evaluating retrieval on a split.
 
         Args:
             split: a split's name.
@@ -407,15 +408,15 @@ class AudioTextDataset:
             clips = [clip for clip in clips if clip.key not in without]
         mode = self.relevance_mode if mode is None else mode
         if mode == "clip":
-            return _clip_relevance(clips)
+            return _retrieval_by_clip(clips)
         if mode == "label":
-            return _label_relevance(clips, self.name)
+            return _retrieval_by_label(clips, self.name)
         raise InputError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
 
 
-def _clip_relevance(clips: Sequence[Clip]) -> Relevance:
+def _retrieval_by_clip(clips: Sequence[Clip]) -> RetrievalSet:
     owner = torch.tensor([row for row, clip in enumerate(clips) for _ in clip.captions])
-    return Relevance(
+    return RetrievalSet(
         clips=list(clips),
         captions=[text for clip in clips for text in clip.captions],
         caption_ids=torch.tensor([item for clip in clips for item in clip.caption_ids]),
@@ -423,7 +424,7 @@ def _clip_relevance(clips: Sequence[Clip]) -> Relevance:
     )
 
 
-def _label_relevance(clips: Sequence[Clip], name: str) -> Relevance:
+def _retrieval_by_label(clips: Sequence[Clip], name: str) -> RetrievalSet:
     texts: dict[str, str] = {}
     ids: dict[str, int] = {}
     labels: dict[str, set[str]] = {}
@@ -440,11 +441,11 @@ def _label_relevance(clips: Sequence[Clip], name: str) -> Relevance:
             ids.setdefault(key, item)
             labels.setdefault(key, set()).add(clip.label)
     rows = [[label in labels[key] for key in texts] for label in clip_labels]
-    return Relevance(
+    return RetrievalSet(
         clips=list(clips),
         captions=list(texts.values()),
         caption_ids=torch.tensor(list(ids.values()), dtype=torch.int64),
-        hits=torch.tensor(rows, dtype=torch.bool),
+        label_relevance=torch.tensor(rows, dtype=torch.bool),
     )
 
 

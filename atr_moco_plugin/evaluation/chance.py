@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
-from atr_moco_plugin.evaluation.relevance import MatrixRelation, Relation
+from atr_moco_plugin.evaluation.relevance import Relevance, RelevanceMatrix
 
 
 @torch.no_grad()
@@ -38,18 +38,18 @@ def chance_metrics(relevant: Tensor) -> dict[str, float]:
             "chance_metrics expects a bool matrix [A, C] with at least one relevant pair, "
             f"got {relevant.dtype} {list(relevant.shape)}."
         )
-    return chance_of(MatrixRelation(relevant))
+    return chance_of(RelevanceMatrix(relevant))
 
 
-def chance_of(relation: Relation) -> dict[str, float]:
-    """:func:`chance_metrics` of a relation that need not exist as a matrix.
+def chance_of(relevance: Relevance) -> dict[str, float]:
+    """:func:`chance_metrics` of a relevance that need not exist as a matrix.
 
     Args:
-        relation: A clips and C captions, at least one pair of them relevant.
+        relevance: A clips and C captions, at least one pair of them relevant.
     """
     metrics: dict[str, float] = {}
-    clips, captions = relation.shape
-    for way, relevant_items, items in zip(("a2t", "t2a"), relation.counts(), (captions, clips)):
+    clips, captions = relevance.shape
+    for way, relevant_items, items in zip(("a2t", "t2a"), relevance.counts(), (captions, clips)):
         expected = _direction(relevant_items.cpu(), items)
         metrics |= {f"{way}_{name}": value for name, value in expected.items()}
     metrics["r_sum"] = sum(metrics[f"{way}_r{k}"] for way in ("a2t", "t2a") for k in CUTOFFS)

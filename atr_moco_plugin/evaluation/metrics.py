@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.relevance import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 
 CUTOFFS = (1, 5, 10)
 _AP_CUTOFF = 10
@@ -76,7 +76,7 @@ def retrieval_metrics(
 
 @torch.no_grad()
 def relevance_metrics(similarity: Tensor, relevant: Tensor) -> dict[str, float]:
-    """Retrieval figures for any relation of clips and texts, such as the class in ESC-50.
+    """Retrieval figures for any relevance of clips and texts, such as the class in ESC-50.
 
     Args:
         similarity: ``[A, C]``, any real dtype, larger is closer.
@@ -162,8 +162,8 @@ def caption_relevance(
     Raises:
         ValueError: when an index is out of range or the lengths differ.
     """
-    relation = CaptionRelation(caption_to_audio, clips, caption_ids=caption_ids)
-    return relation.captions_of(0, clips)
+    relevance = CaptionRelevance(caption_to_audio, clips, caption_ids=caption_ids)
+    return relevance.captions_of(0, clips)
 
 
 class DirectionMetrics:

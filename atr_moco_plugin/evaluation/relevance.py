@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-class Relation(Protocol):
-    """A relation of A clips and C captions.
+class Relevance(Protocol):
+    """A relevance of A clips and C captions.
 
     A block of a matrix ``[A, C]`` is made when it is asked for, so that the matrix need not exist.
     """
@@ -32,8 +32,8 @@ class Relation(Protocol):
         ...
 
 
-class MatrixRelation:
-    """Any relation, given as a matrix.
+class RelevanceMatrix:
+    """Any relevance, given as a matrix.
 
     Args:
         matrix: ``[A, C]`` bool.
@@ -45,7 +45,7 @@ class MatrixRelation:
     def __init__(self, matrix: Tensor) -> None:
         if matrix.dim() != 2 or matrix.dtype != torch.bool:
             raise ValueError(
-                f"A relation is a bool matrix [A, C], got {matrix.dtype} {list(matrix.shape)}."
+                f"A relevance is a bool matrix [A, C], got {matrix.dtype} {list(matrix.shape)}."
             )
         self._matrix = matrix
 
@@ -71,7 +71,7 @@ class MatrixRelation:
         return captions, clips
 
 
-class CaptionRelation:
+class CaptionRelevance:
     """Every caption belongs to the clip it describes, and with ids to those of an equal text too.
 
     Args:

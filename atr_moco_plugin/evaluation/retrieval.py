@@ -13,7 +13,7 @@ from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pair
 from atr_moco_plugin.evaluation.chance import chance_of
 from atr_moco_plugin.evaluation.encode import Encoded
 from atr_moco_plugin.evaluation.metrics import DirectionMetrics, both_directions
-from atr_moco_plugin.evaluation.relevance import Relation
+from atr_moco_plugin.evaluation.relevance import Relevance
 from atr_moco_plugin.evaluation.rerank import candidate_levels, tail_levels
 
 RERANKINGS = ("reranked", "reranked_blip", "reranked_albef")
@@ -44,9 +44,9 @@ def evaluate_retrieval(
     model: Module,
     audio: Encoded,
     text: Encoded,
-    relation: Relation,
+    relevance: Relevance,
     *,
-    duplicates: Relation | None = None,
+    duplicates: Relevance | None = None,
     rerank_k: Sequence[int] = (),
     temperature: float = 0.07,
     batch_size: int = 64,
@@ -57,7 +57,7 @@ def evaluate_retrieval(
         model: a model in eval mode, whose ``match`` re-ranks.
         audio: A encoded clips.
         text: C encoded captions.
-        relation: what counts as a hit.
+        relevance: what counts as a hit.
         duplicates: what counts as a hit in the duplicate-aware figures.
         rerank_k: numbers of candidates of each query that are re-ranked; empty for none.
         temperature: the trained temperature tau, which weighs cosine against match for re-ranking.
@@ -67,7 +67,7 @@ def evaluate_retrieval(
         See :func:`retrieval_figures`.
 
     Raises:
-        ValueError: when nothing was encoded, the relation has another shape, there are no tokens
+        ValueError: when nothing was encoded, the relevance has another shape, there are no tokens
             to re-rank with, or an embedding or a logit is not finite.
     """
     candidates = None
@@ -76,7 +76,7 @@ def evaluate_retrieval(
         candidates = match_pairs(model, audio, text, pairs, batch_size=batch_size)
     return retrieval_figures(
         Cosines(audio, text),
-        relation,
+        relevance,
         duplicates=duplicates,
         candidates=candidates,
         rerank_k=rerank_k,
@@ -87,9 +87,9 @@ def evaluate_retrieval(
 @torch.no_grad()
 def retrieval_figures(
     cosines: Cosines,
-    relation: Relation,
+    relevance: Relevance,
     *,
-    duplicates: Relation | None = None,
+    duplicates: Relevance | None = None,
     candidates: Candidates | None = None,
     rerank_k: Sequence[int] = (),
     temperature: float = 0.07,
@@ -104,7 +104,7 @@ def retrieval_figures(
 
     Args:
         cosines: of A clips and C captions.
-        relation: what counts as a hit.
+        relevance: what counts as a hit.
         duplicates: what counts as a hit in the duplicate-aware figures.
         candidates: from :func:`~atr_moco_plugin.evaluation.candidates.match_pairs` with the
             largest k.
@@ -131,28 +131,28 @@ def retrieval_figures(
         shift together from pair to pair; the log-odds are their difference, which it does not.
 
     Raises:
-        ValueError: when the relation has another shape, or no pair is relevant.
+        ValueError: when the relevance has another shape, or no pair is relevant.
     """
     clips, captions = cosines.shape
-    if relation.shape != cosines.shape:
+    if relevance.shape != cosines.shape:
         raise ValueError(
-            f"The relation has shape {list(relation.shape)}, but there are {clips} clips and "
+            f"The relevance has shape {list(relevance.shape)}, but there are {clips} clips and "
             f"{captions} captions."
         )
     systems = [DUAL, *(System(k, score) for k in sorted(set(rerank_k)) for score in RERANKINGS)]
-    relations = {"": relation} | ({} if duplicates is None else {"_dup": duplicates})
+    relevances = {"": relevance} | ({} if duplicates is None else {"_dup": duplicates})
     found: dict[tuple[str, System, str], DirectionMetrics] = {
         (way, system, suffix): DirectionMetrics()
         for way in ("a2t", "t2a")
         for system in systems
-        for suffix in relations
+        for suffix in relevances
     }
     for way, blocks in (("a2t", cosines.of_clips()), ("t2a", cosines.of_captions())):
         for start, block in blocks:
             stop = start + len(block)
             relevant = {
                 suffix: _hits(r, way, start, stop).to(block.device)
-                for suffix, r in relations.items()
+                for suffix, r in relevances.items()
             }
             head = None if candidates is None else _rows(candidates, way, start, stop)
             for system, scores in _score(block, systems, head, temperature):
@@ -163,7 +163,7 @@ def retrieval_figures(
 
     def figures(system: System) -> dict[str, float]:
         result: dict[str, float] = {}
-        for suffix in relations:
+        for suffix in relevances:
             both = both_directions(found["a2t", system, suffix], found["t2a", system, suffix])
             result |= {f"{name}{suffix}": value for name, value in both.items()}
         if duplicates is not None:
@@ -176,7 +176,7 @@ def retrieval_figures(
         "clips": clips,
         "captions": captions,
         "dual": figures(DUAL),
-        "chance": chance_of(relation),
+        "chance": chance_of(relevance),
     }
     if rerank_k:
         result["rerank"] = {
@@ -187,10 +187,10 @@ def retrieval_figures(
     return result
 
 
-def _hits(relation: Relation, way: str, start: int, stop: int) -> Tensor:
+def _hits(relevance: Relevance, way: str, start: int, stop: int) -> Tensor:
     if way == "a2t":
-        return relation.captions_of(start, stop)
-    return relation.clips_of(start, stop)
+        return relevance.captions_of(start, stop)
+    return relevance.clips_of(start, stop)
 
 
 class _Head(NamedTuple):

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.relevance import Relation
+from atr_moco_plugin.evaluation.relevance import Relevance
 
 _BLOCK = 256
 
@@ -134,7 +134,7 @@ def best_first(scores: Tensor, relevant: Tensor, depth: int) -> Tensor:
 
 def write_qrels(
     folder: Path,
-    relation: Relation,
+    relevance: Relevance,
     clips: Sequence[str],
     captions: Sequence[str],
     suffix: str = "",
@@ -143,14 +143,14 @@ def write_qrels(
 
     Args:
         folder: where they go.
-        relation: which clips and captions belong together.
+        relevance: which clips and captions belong together.
         clips: the A clips' ids.
         captions: the C captions' ids.
         suffix: part of the names.
     """
     for way, block, queries, items in (
-        ("a2t", relation.captions_of, clips, captions),
-        ("t2a", relation.clips_of, captions, clips),
+        ("a2t", relevance.captions_of, clips, captions),
+        ("t2a", relevance.clips_of, captions, clips),
     ):
         path = folder / f"{way}{suffix}.qrels"
         with path.open("w", encoding="utf-8", newline="\n") as file:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import fit_length
-from atr_moco_plugin.data.dataset import Clip, Relevance
+from atr_moco_plugin.data.dataset import Clip, RetrievalSet
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.report.run_folder import write_atomically
 from atr_moco_plugin.report.sound import sound_uri
@@ -158,7 +158,7 @@ class Examples:
 @torch.no_grad()
 def collect_examples(
     similarity: Tensor,
-    relevance: Relevance,
+    retrieval_set: RetrievalSet,
     load: Load,
     sample_rate: int,
     *,
@@ -180,7 +180,7 @@ def collect_examples(
 
     Args:
         similarity: ``[A, C]``, clips by captions, larger is closer.
-        relevance: of the same A clips and C captions.
+        retrieval_set: of the same A clips and C captions.
         load: a clip to its waveform, ``[samples]`` float32. A clip that it cannot read
             (``OSError``, ``ValueError``, ``RuntimeError``) is shown without sound.
         sample_rate: of those waveforms, in Hz.
@@ -194,7 +194,7 @@ def collect_examples(
     Raises:
         ValueError: when the shapes differ or a similarity is not finite.
     """
-    relevant = relevance.matrix.cpu()
+    relevant = retrieval_set.relevance.cpu()
     scores = similarity.detach().cpu().double()
     if scores.shape != relevant.shape:
         raise InputError(
@@ -203,10 +203,12 @@ def collect_examples(
         )
     if not bool(scores.isfinite().all()):
         raise InputError("similarity has values that are not finite; check the embeddings.")
-    owner = relevance.caption_to_audio
-    caption_groups: list[Hashable] = (relevance.caption_ids if owner is None else owner).tolist()
+    owner = retrieval_set.caption_to_audio
+    caption_groups: list[Hashable] = (
+        retrieval_set.caption_ids if owner is None else owner
+    ).tolist()
     clip_groups: list[Hashable] = [
-        (clip.label is None, clip.label or clip.key) for clip in relevance.clips
+        (clip.label is None, clip.label or clip.key) for clip in retrieval_set.clips
     ]
     text_to_audio = _direction(scores.T, relevant.T, caption_groups, per_side, top)
     audio_to_text = _direction(scores, relevant, clip_groups, per_side, top)
@@ -220,12 +222,12 @@ def collect_examples(
     }
     return Examples(
         split=split,
-        clips=len(relevance.clips),
+        clips=len(retrieval_set.clips),
         sounds=tuple(
-            _sound(relevance.clips[i], load, sample_rate, max_seconds) for i in sounds.items
+            _sound(retrieval_set.clips[i], load, sample_rate, max_seconds) for i in sounds.items
         ),
-        captions=tuple(relevance.captions[i] for i in captions.items),
-        matrix=_matrix(scores, relevant, relevance, matrix_size, seed),
+        captions=tuple(retrieval_set.captions[i] for i in captions.items),
+        matrix=_matrix(scores, relevant, retrieval_set, matrix_size, seed),
         **shown,
     )
 
@@ -323,16 +325,18 @@ def _sound(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Soun
     return Sound(clip.key, clip.label, clip.captions, uri, note)
 
 
-def _matrix(scores: Tensor, relevant: Tensor, relevance: Relevance, size: int, seed: int) -> Matrix:
+def _matrix(
+    scores: Tensor, relevant: Tensor, retrieval_set: RetrievalSet, size: int, seed: int
+) -> Matrix:
     with_caption = relevant.any(dim=1).nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     drawn = with_caption[torch.randperm(len(with_caption), generator=generator)[:size]].tolist()
-    rows = sorted(drawn, key=lambda a: (relevance.clips[a].label or "", a))
+    rows = sorted(drawn, key=lambda a: (retrieval_set.clips[a].label or "", a))
     columns = list(dict.fromkeys(int(relevant[a].nonzero()[0]) for a in rows))
     values = scores[rows][:, columns].tolist()
     return Matrix(
-        rows=tuple(relevance.clips[a].key for a in rows),
-        columns=tuple(relevance.captions[c] for c in columns),
+        rows=tuple(retrieval_set.clips[a].key for a in rows),
+        columns=tuple(retrieval_set.captions[c] for c in columns),
         values=tuple(tuple(round(value, 4) for value in row) for row in values),
         relevant=tuple(map(tuple, relevant[rows][:, columns].tolist())),
     )

@@ -97,37 +97,40 @@ def test_fingerprint_follows_content_and_not_place() -> None:
 
 
 def test_relevance_by_clip() -> None:
-    relevance = dataset().relevance("train")
-    assert [clip.key for clip in relevance.clips] == ["a", "b"]
-    assert relevance.captions == ["A dog barks.", "a dog is barking", "a dog barks", "one bark"]
-    assert relevance.matrix.tolist() == [[True, True, False, False], [False, False, True, True]]
-    assert relevance.caption_to_audio is not None
-    assert relevance.caption_to_audio.tolist() == [0, 0, 1, 1]
-    assert relevance.caption_ids.dtype == torch.int64
-    assert relevance.caption_ids[0] == relevance.caption_ids[2] == caption_id("a dog barks")
+    retrieval_set = dataset().retrieval_set("train")
+    assert [clip.key for clip in retrieval_set.clips] == ["a", "b"]
+    assert retrieval_set.captions == ["A dog barks.", "a dog is barking", "a dog barks", "one bark"]
+    assert retrieval_set.relevance.tolist() == [
+        [True, True, False, False],
+        [False, False, True, True],
+    ]
+    assert retrieval_set.caption_to_audio is not None
+    assert retrieval_set.caption_to_audio.tolist() == [0, 0, 1, 1]
+    assert retrieval_set.caption_ids.dtype == torch.int64
+    assert retrieval_set.caption_ids[0] == retrieval_set.caption_ids[2] == caption_id("a dog barks")
 
 
 def test_relevance_by_label() -> None:
     whole = AudioTextDataset("d", {"test": clips()}, relevance_mode="label")
-    relevance = whole.relevance("test")
-    assert relevance.captions == ["A dog barks.", "a dog is barking", "one bark", "rain falls"]
+    retrieval_set = whole.retrieval_set("test")
+    assert retrieval_set.captions == ["A dog barks.", "a dog is barking", "one bark", "rain falls"]
     # "one bark" is said of a dog clip and of the rain clip.
-    assert relevance.matrix.tolist() == [
+    assert retrieval_set.relevance.tolist() == [
         [True, True, True, False],
         [True, True, True, False],
         [False, False, True, True],
     ]
-    assert relevance.caption_to_audio is None
-    assert relevance.caption_ids[2] == caption_id("one bark")
-    assert whole.relevance("test", "clip").matrix.shape == (3, 6)
+    assert retrieval_set.caption_to_audio is None
+    assert retrieval_set.caption_ids[2] == caption_id("one bark")
+    assert whole.retrieval_set("test", "clip").relevance.shape == (3, 6)
 
 
 def test_relevance_errors() -> None:
     plain = AudioTextDataset("d", {"s": [Clip("x", ("a",), None)]})
     with pytest.raises(ValueError, match="clip 'x' has no label"):
-        plain.relevance("s", "label")
+        plain.retrieval_set("s", "label")
     with pytest.raises(ValueError, match="'clip' or 'label', not 'both'"):
-        AudioTextDataset("d", {"s": clips()}, relevance_mode="both").relevance("s")
+        AudioTextDataset("d", {"s": clips()}, relevance_mode="both").retrieval_set("s")
 
 
 def test_load_reads_a_path(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from atr_moco_plugin.evaluation import chance_metrics
 from atr_moco_plugin.evaluation.chance import chance_of
-from atr_moco_plugin.evaluation.relevance import CaptionRelation, MatrixRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
 
 
 def by_hand(owner: list[int], clips: int, ids: list[int] | None) -> Tensor:
@@ -32,9 +32,9 @@ def test_blocks_and_counts_are_those_of_the_matrix(
     ids = data.draw(st.lists(texts, min_size=len(owner), max_size=len(owner)))
     expected = by_hand(owner, clips, ids if with_ids else None)
     caption_ids = torch.tensor(ids) if with_ids else None
-    relation = CaptionRelation(torch.tensor(owner), clips, caption_ids=caption_ids)
+    relevance = CaptionRelevance(torch.tensor(owner), clips, caption_ids=caption_ids)
     block = data.draw(st.integers(1, 7))
-    for found in (relation, MatrixRelation(expected)):
+    for found in (relevance, RelevanceMatrix(expected)):
         assert found.shape == expected.shape
         rows = [found.captions_of(i, min(i + block, clips)) for i in range(0, clips, block)]
         assert torch.equal(torch.cat(rows), expected)
@@ -49,8 +49,8 @@ def test_blocks_and_counts_are_those_of_the_matrix(
 
 def test_what_is_no_relation_is_refused() -> None:
     with pytest.raises(ValueError, match="indices of the 2 clips"):
-        CaptionRelation(torch.tensor([0, 2]), 2)
+        CaptionRelevance(torch.tensor([0, 2]), 2)
     with pytest.raises(ValueError, match="2 captions, caption_ids 3"):
-        CaptionRelation(torch.tensor([0, 1]), 2, caption_ids=torch.arange(3))
+        CaptionRelevance(torch.tensor([0, 1]), 2, caption_ids=torch.arange(3))
     with pytest.raises(ValueError, match="bool matrix"):
-        MatrixRelation(torch.eye(3))
+        RelevanceMatrix(torch.eye(3))

@@ -12,7 +12,7 @@ from atr_moco_plugin.evaluation import caption_relevance, chance_metrics, retrie
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
 from atr_moco_plugin.evaluation.metrics import metrics_from, relevance_metrics
-from atr_moco_plugin.evaluation.relevance import CaptionRelation, MatrixRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
 from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval, retrieval_figures
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
@@ -20,8 +20,8 @@ CLIPS, CAPTIONS, K = 9, 21, 4
 OWNER = torch.arange(CAPTIONS) % CLIPS
 # Captions 3 and 10, of different clips, have the same text.
 CAPTION_IDS = torch.arange(CAPTIONS).index_fill(0, torch.tensor([10]), 3)
-STRICT = CaptionRelation(OWNER, CLIPS)
-DUPLICATES = CaptionRelation(OWNER, CLIPS, caption_ids=CAPTION_IDS)
+STRICT = CaptionRelevance(OWNER, CLIPS)
+DUPLICATES = CaptionRelevance(OWNER, CLIPS, caption_ids=CAPTION_IDS)
 RERANKED = ("reranked", "reranked_blip", "reranked_albef")
 TAU = 5.0  # so high that the logits of a fresh head count beside the cosines
 
@@ -56,9 +56,9 @@ class Case:
 
     def evaluate(self, batches: tuple[int, int] = (4, 8), **options: Any) -> dict[str, Any]:
         defaults = {"duplicates": DUPLICATES, "rerank_k": [K], "temperature": TAU}
-        relation = options.pop("relation", STRICT)
+        relevance = options.pop("relevance", STRICT)
         return evaluate_retrieval(
-            self.model, *self.encoded(*batches), relation, **(defaults | options)
+            self.model, *self.encoded(*batches), relevance, **(defaults | options)
         )
 
     @functools.cached_property
@@ -250,7 +250,7 @@ def ranks(scores: Tensor) -> Tensor:
 def test_relevance_without_one_clip_a_caption(case: Case) -> None:
     # Three classes, as labels: a text belongs to several clips.
     relevant = torch.arange(CLIPS)[:, None] % 3 == torch.arange(CAPTIONS)[None, :] % 3
-    result = case.evaluate(relation=MatrixRelation(relevant), duplicates=None)
+    result = case.evaluate(relevance=RelevanceMatrix(relevant), duplicates=None)
     assert result["dual"] == pytest.approx(relevance_metrics(case.cosines, relevant))
     assert "a2t_precision1" in result["dual"]
     for name in RERANKED:
@@ -274,8 +274,8 @@ def test_reranking_needs_tokens(case: Case) -> None:
 
 
 def test_what_does_not_fit_is_refused(case: Case) -> None:
-    with pytest.raises(ValueError, match=r"relation has shape \[21, 9\], .*9 clips and 21 cap"):
-        case.evaluate(relation=MatrixRelation(caption_relevance(OWNER, CLIPS).T))
+    with pytest.raises(ValueError, match=r"relevance has shape \[21, 9\], .*9 clips and 21 cap"):
+        case.evaluate(relevance=RelevanceMatrix(caption_relevance(OWNER, CLIPS).T))
     with pytest.raises(ValueError, match="k >= 1"):
         case.evaluate(rerank_k=[-1])
     with pytest.raises(ValueError, match="Nothing was encoded"):

@@ -17,7 +17,7 @@ from gloo import process_group, run_on_ranks
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
-from atr_moco_plugin.evaluation.relevance import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 
 WORLD = 2
@@ -56,11 +56,13 @@ def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> 
         candidates = match_pairs(
             model, encoded_audio, encoded_text, pairs, batch_size=5, advance=asked.append
         )
-        relation = CaptionRelation(torch.arange(CAPTIONS) % CLIPS, CLIPS)
+        relevance = CaptionRelevance(torch.arange(CAPTIONS) % CLIPS, CLIPS)
         found[f"{size} {fusion}"] = {
             "embeddings": [encoded_audio.embeddings, encoded_text.embeddings],
             "candidates": list(candidates),
-            "figures": retrieval_figures(cosines, relation, candidates=candidates, rerank_k=[2, K]),
+            "figures": retrieval_figures(
+                cosines, relevance, candidates=candidates, rerank_k=[2, K]
+            ),
             "encoded": sum(done),
             "kept": encoded_audio.kept.tolist(),
             "asked": sum(asked),

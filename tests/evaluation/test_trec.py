@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atr_moco_plugin.evaluation.metrics import metrics_from
-from atr_moco_plugin.evaluation.relevance import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.evaluation.trec import (
     RunFiles,
     best_first,
@@ -75,15 +75,15 @@ def test_files_hold_the_ranking_that_the_metrics_see(tmp_path: Path, levels: int
     generator = torch.Generator().manual_seed(levels)
     shape = (len(KEYS), len(OWNER))
     scores = torch.randint(-levels, levels, shape, generator=generator) / levels
-    relation = CaptionRelation(OWNER, len(KEYS))
+    relevance = CaptionRelevance(OWNER, len(KEYS))
     clips, captions = [trec_id(x) for x in KEYS], caption_ids(KEYS, OWNER, len(OWNER))
-    relevant = relation.captions_of(0, len(KEYS))
+    relevant = relevance.captions_of(0, len(KEYS))
     with RunFiles(tmp_path / "trec", clips, captions, depth=7) as write:
         for start in range(0, len(KEYS), 4):  # in blocks, as they come
             rows = slice(start, start + 4)
             write("a2t", "dual", start, scores[rows], relevant[rows])
         write("t2a", "dual", 0, scores.T, relevant.T)
-    write_qrels(tmp_path / "trec", relation, clips, captions)
+    write_qrels(tmp_path / "trec", relevance, clips, captions)
 
     expected = metrics_from(scores, scores, relevant)
     for way, items in (("a2t", len(captions)), ("t2a", len(clips))):

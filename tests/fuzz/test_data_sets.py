@@ -227,7 +227,7 @@ def opens(attempt: Callable[..., Any], family: str, root: Path, **options: Any) 
         dataset.fingerprint()
         no_audio_twice(dataset)
         for split in dataset.splits:
-            dataset.relevance(split)
+            dataset.retrieval_set(split)
             for clip in dataset.clips(split):
                 dataset.clip_id(clip)
                 " ".join(clip.captions).encode()  # a tokenizer takes nothing else

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
-from atr_moco_plugin.evaluation.relevance import CaptionRelation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
 from atr_moco_plugin.heads import AtmHead, FusionHead
 from atr_moco_plugin.tokens import TextTokens
@@ -48,8 +48,8 @@ def retrieval(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
         audio.add(*model.audio(**batch["audio"]))
     captions = distinct_captions(batch["text"]["input_ids"], batch["text"]["mask"], 3)
     text = encode_text(model, captions, keep_tokens=True)
-    relation = CaptionRelation(torch.arange(len(batch["clip_ids"])), len(batch["clip_ids"]))
-    return evaluate_retrieval(model, audio, text, relation, rerank_k=(3,))
+    relevance = CaptionRelevance(torch.arange(len(batch["clip_ids"])), len(batch["clip_ids"]))
+    return evaluate_retrieval(model, audio, text, relevance, rerank_k=(3,))
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -18,7 +18,7 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Relevance
+from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
 from atr_moco_plugin.evaluation import chance_metrics, retrieval_metrics
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
@@ -34,12 +34,12 @@ common: {seed: 7, metric_recorders: {wandb: {api_key: PRECIOUS}}}
 """
 
 
-def split(word: str = "text") -> Relevance:
+def split(word: str = "text") -> RetrievalSet:
     clips = [
         Clip(f"clip {word} {i}", (f"{word} {i} 0", f"{word} {i} 1"), None, f"{word} {i % 5}")
         for i in range(9)
     ]
-    return AudioTextDataset("d", {"valid": clips}).relevance("valid")
+    return AudioTextDataset("d", {"valid": clips}).retrieval_set("valid")
 
 
 def make_run(folder: Path, word: str = "text", criterion: str = "moco_atc_atm") -> Path:
@@ -69,10 +69,17 @@ def make_run(folder: Path, word: str = "text", criterion: str = "moco_atc_atm") 
             source.copy_(torch.randn(30, 8, generator=generator) + 1)
             logger.log(step)
 
-    relevance = split(word)
+    retrieval_set = split(word)
     scores = torch.randn(9, 18, generator=generator)
-    dual = retrieval_metrics(scores, relevance.caption_to_audio, caption_ids=relevance.caption_ids)
-    result = {"clips": 9, "captions": 18, "dual": dual, "chance": chance_metrics(relevance.matrix)}
+    dual = retrieval_metrics(
+        scores, retrieval_set.caption_to_audio, caption_ids=retrieval_set.caption_ids
+    )
+    result = {
+        "clips": 9,
+        "captions": 18,
+        "dual": dual,
+        "chance": chance_metrics(retrieval_set.relevance),
+    }
     if queues:
         result |= {"reranked": dual, "rerank_k": 3}
     result["rank"] = RankLogger({"audio": torch.randn(9, 8, generator=generator)}).log(0)
@@ -80,7 +87,7 @@ def make_run(folder: Path, word: str = "text", criterion: str = "moco_atc_atm") 
     summary |= {"valid_score": 330.5, "splits": {"valid": result, "test": result}}
     (folder / "retrieval.json").write_text(json.dumps(summary))
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 8_000).astype("f4")
-    collect_examples(scores, relevance, lambda clip: noise, 16_000).save(folder)
+    collect_examples(scores, retrieval_set, lambda clip: noise, 16_000).save(folder)
     return folder
 
 

@@ -206,11 +206,11 @@ def test_the_real_clips() -> None:
     assert {row["category"] for row in rows} == {clip.label for clip in data.clips("train")}
     assert len({clip.label for clip in data.clips("valid")}) == 47  # 3 classes have one source
 
-    relevance = data.relevance("test")
-    assert relevance.matrix.shape == (251, 147)
-    hits = relevance.matrix.sum(dim=1)
+    retrieval_set = data.retrieval_set("test")
+    assert retrieval_set.relevance.shape == (251, 147)
+    hits = retrieval_set.relevance.sum(dim=1)
     assert torch.equal(hits, torch.full_like(hits, 3))
-    assert len(set(relevance.caption_ids.tolist())) == 49
+    assert len(set(retrieval_set.caption_ids.tolist())) == 49
     for clip in data.clips("test")[::60]:
         assert abs(data.read_with(READER).load(clip).shape[0] - 80_000) <= 400
 

@@ -11,7 +11,7 @@ if importlib.util.find_spec("fairseq2") is None:
 from fairseq2.metrics import MetricBag
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.data.dataset import Clip, Relevance
+from atr_moco_plugin.data.dataset import Clip, RetrievalSet
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.encode import distinct_captions
 from atr_moco_plugin.hosts.fairseq2.training.batches import ClipBatch
@@ -22,10 +22,10 @@ OWNER = torch.arange(CAPTIONS) % CLIPS
 MATRIX = torch.arange(CLIPS)[:, None] == OWNER
 
 
-def make_unit(criterion, relevance, captions, rerank_k: int = 0) -> RetrievalEvalUnit:
+def make_unit(criterion, retrieval_set, captions, rerank_k: int = 0) -> RetrievalEvalUnit:
     return RetrievalEvalUnit(
         criterion,
-        relevance,
+        retrieval_set,
         captions,
         3,  # batches of two clips
         rerank_k=rerank_k,
@@ -34,11 +34,13 @@ def make_unit(criterion, relevance, captions, rerank_k: int = 0) -> RetrievalEva
     )
 
 
-def evaluated(make_model, make_batch, relevance: Relevance, rerank_k: int) -> RetrievalEvalUnit:
+def evaluated(
+    make_model, make_batch, retrieval_set: RetrievalSet, rerank_k: int
+) -> RetrievalEvalUnit:
     audio, text = make_batch(b=CLIPS, seed=1)["audio"], make_batch(b=CAPTIONS, seed=2)["text"]
     criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=4)).eval()
     captions = distinct_captions(text["input_ids"], text["mask"], 4)
-    unit = make_unit(criterion, relevance, captions, rerank_k)
+    unit = make_unit(criterion, retrieval_set, captions, rerank_k)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
     with torch.no_grad():
@@ -48,20 +50,20 @@ def evaluated(make_model, make_batch, relevance: Relevance, rerank_k: int) -> Re
     return unit
 
 
-def relevance_of(owner: torch.Tensor | None) -> Relevance:
+def retrieval_set_of(owner: torch.Tensor | None) -> RetrievalSet:
     clips = [Clip(key=str(i), captions=("a",), source=None) for i in range(CLIPS)]
     ids = torch.arange(CAPTIONS) // 2
-    return Relevance(clips, ["a"] * CAPTIONS, ids, owner, None if owner is not None else MATRIX)
+    return RetrievalSet(clips, ["a"] * CAPTIONS, ids, owner, None if owner is not None else MATRIX)
 
 
 def test_similarity_and_relevance_are_those_of_the_figures(tiny_model, tiny_batch) -> None:
-    relevance = relevance_of(OWNER)
-    unit = evaluated(tiny_model, tiny_batch, relevance, rerank_k=3)
-    assert unit.relevance is relevance
+    retrieval_set = retrieval_set_of(OWNER)
+    unit = evaluated(tiny_model, tiny_batch, retrieval_set, rerank_k=3)
+    assert unit.retrieval_set is retrieval_set
     similarity = unit.similarity
     assert similarity.shape == (CLIPS, CAPTIONS) and similarity.dtype == torch.float32
     assert unit.result["dual"] == pytest.approx(
-        retrieval_metrics(similarity, OWNER, caption_ids=relevance.caption_ids)
+        retrieval_metrics(similarity, OWNER, caption_ids=retrieval_set.caption_ids)
     )
     values: dict[str, object] = {}
     unit.process_metric_values(values)
@@ -71,7 +73,7 @@ def test_similarity_and_relevance_are_those_of_the_figures(tiny_model, tiny_batc
 
 
 def test_labels_as_relevance(tiny_model, tiny_batch) -> None:
-    unit = evaluated(tiny_model, tiny_batch, relevance_of(None), rerank_k=0)
+    unit = evaluated(tiny_model, tiny_batch, retrieval_set_of(None), rerank_k=0)
     assert unit.result["dual"] == pytest.approx(relevance_metrics(unit.similarity, MATRIX))
     assert "reranked" not in unit.result
 
@@ -79,6 +81,6 @@ def test_labels_as_relevance(tiny_model, tiny_batch) -> None:
 def test_there_is_no_similarity_before_an_evaluation(tiny_model) -> None:
     criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
     captions = distinct_captions(torch.ones(2, 3).long(), torch.ones(2, 3).bool(), 2)
-    unit = make_unit(criterion, relevance_of(OWNER), captions)
+    unit = make_unit(criterion, retrieval_set_of(OWNER), captions)
     with pytest.raises(RuntimeError, match="before the first evaluation"):
         unit.similarity

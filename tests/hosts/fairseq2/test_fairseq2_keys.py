@@ -18,7 +18,7 @@ if importlib.util.find_spec("fairseq2") is None:
 from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.data.dataset import Clip, Relevance
+from atr_moco_plugin.data.dataset import Clip, RetrievalSet
 from atr_moco_plugin.encoders.bert.layers import BertLayer
 from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp
@@ -83,8 +83,8 @@ def test_the_best_checkpoint_has_the_best_score(run: Run, tmp_path: Path, metric
 def test_what_a_validation_reports() -> None:
     clips = [Clip(key=str(i), captions=("a",), source=None) for i in range(2)]
     ids = torch.arange(2)
-    owned = Relevance(clips, ["a", "b"], ids, ids)
-    labelled = Relevance(clips, ["a", "b"], ids, None, torch.eye(2).bool())
+    owned = RetrievalSet(clips, ["a", "b"], ids, ids)
+    labelled = RetrievalSet(clips, ["a", "b"], ids, None, torch.eye(2).bool())
     assert {"r_sum", "r_sum_dup", "audio_rankme"} < reported(owned, reranks=False)
     assert "a2t_precision1" not in reported(owned, reranks=False)
     assert "r_sum_dup" not in reported(labelled, reranks=False)

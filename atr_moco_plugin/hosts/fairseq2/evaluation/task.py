@@ -40,7 +40,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable, check_enough
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
-from atr_moco_plugin.hosts.fairseq2.training.units import relations
+from atr_moco_plugin.hosts.fairseq2.training.units import relevances
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.rank import RankLogger
@@ -122,8 +122,8 @@ class Evaluate(Task):
             option="allow_unknown",
         ):
             log.info("{}", note)
-        self._relevance = dataset.relevance(config.split)
-        check_enough(dataset, config.split, self._relevance.clips)
+        self._retrieval_set = dataset.retrieval_set(config.split)
+        check_enough(dataset, config.split, self._retrieval_set.clips)
         self._captions = self._tokenized()
 
     @override
@@ -174,11 +174,11 @@ class Evaluate(Task):
             )
 
     def _tokenized(self) -> CaptionBatches:
-        ids, mask = tokenize(self._tokenizer, self._relevance.captions, self._max_tokens)
+        ids, mask = tokenize(self._tokenizer, self._retrieval_set.captions, self._max_tokens)
         return distinct_captions(ids, mask, self._config.batch_size)
 
     def _encode_clips(self, *, keep_tokens: bool) -> Encoded:
-        clips, size = self._relevance.clips, self._config.batch_size
+        clips, size = self._retrieval_set.clips, self._config.batch_size
         own, total = own_share(clips, size)
         section = self._config.dataset
         decoded = iterate_audio(
@@ -215,14 +215,14 @@ class Evaluate(Task):
         candidates: Candidates | None,
         rerank_k: Sequence[int],
     ) -> None:
-        config, clips = self._config, self._relevance.clips
-        strict, duplicates = relations(self._relevance, text.distinct.device)
+        config, clips = self._config, self._retrieval_set.clips
+        strict, duplicates = relevances(self._retrieval_set, text.distinct.device)
         folder = self._output_dir / "trec"
         clip_names = [trec_id(clip.key) for clip in clips]
         caption_names = caption_ids(
             [clip.key for clip in clips],
-            self._relevance.caption_to_audio,
-            len(self._relevance.captions),
+            self._retrieval_set.caption_to_audio,
+            len(self._retrieval_set.captions),
         )
         runs = RunFiles(folder, clip_names, caption_names, config.trec_depth)
         with runs if config.trec_depth else nullcontext() as on_scores:
@@ -269,9 +269,9 @@ class Evaluate(Task):
 
     def _save(self, embeddings: Mapping[str, Tensor]) -> None:
         tensors = {name: x.cpu().contiguous() for name, x in embeddings.items()}
-        if self._relevance.caption_to_audio is not None:
-            tensors["caption_to_audio"] = self._relevance.caption_to_audio
-        keys = json.dumps([clip.key for clip in self._relevance.clips])
+        if self._retrieval_set.caption_to_audio is not None:
+            tensors["caption_to_audio"] = self._retrieval_set.caption_to_audio
+        keys = json.dumps([clip.key for clip in self._retrieval_set.clips])
         save_file(tensors, self._output_dir / "embeddings.safetensors", {"clips": keys})
 
     def _progress(self, name: str, total: int) -> Any:

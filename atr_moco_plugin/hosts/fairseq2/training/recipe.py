@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Relevance
+from atr_moco_plugin.data.dataset import AudioTextDataset, RetrievalSet
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.errors import InputError
@@ -181,7 +181,7 @@ class RetrievalRecipe(TrainRecipe):
         eval_unit = partial(self._eval_unit, context, dataset)
         valid_k = rerank_k if config.evaluation.rerank_while_training else 0
         valid_unit, valid_reader = eval_unit(evaluated[valid_split], valid_k)
-        check_score(config.regime.score_metric, valid_unit.relevance, reranks=valid_k > 0)
+        check_score(config.regime.score_metric, valid_unit.retrieval_set, reranks=valid_k > 0)
         check_same(
             checkpoint_dir(context),
             {
@@ -189,7 +189,7 @@ class RetrievalRecipe(TrainRecipe):
                 "dataset.valid_split": valid_split,
                 "evaluation.max_seconds": config.evaluation.max_seconds
                 or config.dataset.max_seconds,
-                "number of clips": len(valid_unit.relevance.clips),
+                "number of clips": len(valid_unit.retrieval_set.clips),
             },
             context.gangs.root.device,
         )
@@ -233,11 +233,15 @@ class RetrievalRecipe(TrainRecipe):
         options = config.evaluation
         seconds = options.max_seconds or config.dataset.max_seconds
         reader = ClipReader(
-            dataset, split.relevance.clips, options.batch_size, seconds, config.dataset.num_workers
+            dataset,
+            split.retrieval_set.clips,
+            options.batch_size,
+            seconds,
+            config.dataset.num_workers,
         )
         unit = RetrievalEvalUnit(
             trained_module(context),
-            split.relevance,
+            split.retrieval_set,
             split.captions,
             reader.num_batches,
             rerank_k=rerank_k,
@@ -255,12 +259,12 @@ class PreparedSplit(NamedTuple):
     """A split that a run evaluates.
 
     Attributes:
-        relevance: its clips that can be decoded, with their captions.
+        retrieval_set: its clips that can be decoded, with their captions.
         captions: the captions, tokenised.
         unreadable: how many clips were left out.
     """
 
-    relevance: Relevance
+    retrieval_set: RetrievalSet
     captions: CaptionBatches
     unreadable: int
 
@@ -284,13 +288,13 @@ def prepare_splits(
         dataset.clips(split)  # a wrong name is told before clips are decoded
     bad = left_out(dataset, splits, config, context.output_dir, context.gangs.root.device)
     for split in splits:
-        relevance = dataset.relevance(split, without=bad[split])
-        check_enough(dataset, split, relevance.clips)
+        retrieval_set = dataset.retrieval_set(split, without=bad[split])
+        check_enough(dataset, split, retrieval_set.clips)
         try:
-            captions = distinct_captions(*to_tokens(relevance.captions), size)
+            captions = distinct_captions(*to_tokens(retrieval_set.captions), size)
         except InputError as ex:
             raise InputError(f"{dataset.name} split {split!r}: {ex}") from ex
-        prepared[split] = PreparedSplit(relevance, captions, len(bad[split]))
+        prepared[split] = PreparedSplit(retrieval_set, captions, len(bad[split]))
     return prepared
 
 
@@ -303,16 +307,16 @@ def make_tokenizer(
     return train_wordpiece(list(captions), section.vocab_size)
 
 
-def check_score(metric: str | None, relevance: Relevance, *, reranks: bool) -> None:
+def check_score(metric: str | None, retrieval_set: RetrievalSet, *, reranks: bool) -> None:
     """Refuse a score that no validation reports, over which the first one would fall.
 
     Raises:
         RecipeError: naming the key and what there is.
     """
-    names = reported(relevance, reranks=reranks)
+    names = reported(retrieval_set, reranks=reranks)
     if metric is None or metric in names:
         return
-    if metric in reported(relevance, reranks=True):
+    if metric in reported(retrieval_set, reranks=True):
         raise RecipeError(
             f"`regime.score_metric` is {metric}, but validations do not re-rank; set "
             "`evaluation.rerank_while_training=true`, with `evaluation.rerank_k` above 0 and a "

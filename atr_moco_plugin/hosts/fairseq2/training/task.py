@@ -257,7 +257,7 @@ class TrainAndEvaluate(Task):
             if unit.result:
                 examples = collect_examples(
                     unit.similarity,
-                    unit.relevance,
+                    unit.retrieval_set,
                     self._dataset.load,
                     self._dataset.sample_rate,
                     split=split,

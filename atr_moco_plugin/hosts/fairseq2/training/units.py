@@ -16,13 +16,13 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
-from atr_moco_plugin.data.dataset import Relevance
+from atr_moco_plugin.data.dataset import RetrievalSet
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.distributed import rank
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import CaptionBatches, SharedEncoder, encode_captions
-from atr_moco_plugin.evaluation.relevance import CaptionRelation, MatrixRelation, Relation
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance, Relevance, RelevanceMatrix
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit, TrainUnit
 from atr_moco_plugin.hosts.fairseq2.training.batches import ClipBatch, UnreadableBatch
@@ -114,26 +114,26 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
                 self._recorder.record_metric_values(name, hook.scalars(record), step)
 
 
-def relations(relevance: Relevance, device: Device) -> tuple[Relation, Relation | None]:
+def relevances(retrieval_set: RetrievalSet, device: Device) -> tuple[Relevance, Relevance | None]:
     """What counts as a hit in the strict and in the duplicate-aware figures; the latter is None
     where a caption has several clips anyway."""
-    owner = relevance.caption_to_audio
+    owner = retrieval_set.caption_to_audio
     if owner is None:
-        return MatrixRelation(relevance.matrix.to(device)), None
-    clips, ids = len(relevance.clips), relevance.caption_ids.to(device)
-    strict = CaptionRelation(owner.to(device), clips)
-    return strict, CaptionRelation(owner.to(device), clips, caption_ids=ids)
+        return RelevanceMatrix(retrieval_set.relevance.to(device)), None
+    clips, ids = len(retrieval_set.clips), retrieval_set.caption_ids.to(device)
+    strict = CaptionRelevance(owner.to(device), clips)
+    return strict, CaptionRelevance(owner.to(device), clips, caption_ids=ids)
 
 
-def reported(relevance: Relevance, *, reranks: bool) -> set[str]:
+def reported(retrieval_set: RetrievalSet, *, reranks: bool) -> set[str]:
     """Names of the figures that a validation records, of which one may be the score.
 
     Args:
-        relevance: of the validation split.
+        retrieval_set: of the validation split.
         reranks: whether a validation re-ranks.
     """
     ids = torch.arange(2)
-    if relevance.caption_to_audio is None:
+    if retrieval_set.caption_to_audio is None:
         figures = relevance_metrics(torch.eye(2), torch.eye(2).bool())
     else:
         figures = retrieval_metrics(torch.eye(2), ids, caption_ids=ids)
@@ -149,12 +149,12 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
     process.
 
     Attributes:
-        relevance: clips, captions and what counts as a hit.
+        retrieval_set: clips, captions and what counts as a hit.
         result: what the last evaluation found; empty on other ranks than 0.
 
     Args:
         criterion: the criterion, for its model and its temperature.
-        relevance: clips, captions and what counts as a hit.
+        retrieval_set: clips, captions and what counts as a hit.
         captions: tokenised captions.
         num_batches: batches of clips of all processes together.
         rerank_k: candidates of each query that are re-ranked; 0 for none.
@@ -166,7 +166,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
     def __init__(
         self,
         criterion: Any,
-        relevance: Relevance,
+        retrieval_set: RetrievalSet,
         captions: CaptionBatches,
         num_batches: int,
         *,
@@ -176,7 +176,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
         unreadable: int = 0,
     ) -> None:
         self._criterion = criterion
-        self.relevance = relevance
+        self.retrieval_set = retrieval_set
         self._captions = captions
         self._num_batches = num_batches
         self._rerank_k = rerank_k
@@ -225,7 +225,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
             candidates = match_pairs(model, audio, text, pairs, batch_size=self._batch_size)
         if rank() != 0:
             return
-        strict, duplicates = relations(self.relevance, text.distinct.device)
+        strict, duplicates = relevances(self.retrieval_set, text.distinct.device)
         self.result = retrieval_figures(
             cosines,
             strict,
