@@ -130,6 +130,24 @@ def problem_in(folder: Path, parts: Mapping[str, str]) -> str | None:
     return None
 
 
+def step_folders(parent: Path, prefix: str) -> list[tuple[int, Path]]:
+    """The checkpoints of a training, whole or not: folders named by a prefix and a step.
+
+    Args:
+        parent: the folder that they are in.
+        prefix: what comes before the step in their names, such as ``"checkpoint-"``.
+
+    Returns:
+        Step and folder of each, oldest first.
+    """
+    steps = {folder: folder.name.removeprefix(prefix) for folder in parent.glob(f"{prefix}*")}
+    return sorted(
+        (int(step), folder)
+        for folder, step in steps.items()
+        if step.isdecimal() and folder.is_dir()
+    )
+
+
 def _check_size(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:

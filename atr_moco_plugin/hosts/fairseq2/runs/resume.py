@@ -16,7 +16,7 @@ from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.error import RecipeError
 from torch.optim import Optimizer
 
-from atr_moco_plugin.io.checkpoints import problem_in
+from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.errors import InputError
 
 # What moves in a schedule; the rest of its state is its options.
@@ -64,11 +64,7 @@ def newest(checkpoints: Path) -> Path | None:
 
 def steps_in(checkpoints: Path) -> list[tuple[int, Path]]:
     """Step and folder of every checkpoint, oldest first."""
-    return sorted(
-        (int(folder.name.removeprefix("step_")), folder)
-        for folder in checkpoints.glob("step_*")
-        if folder.name.removeprefix("step_").isdecimal() and folder.is_dir()
-    )
+    return step_folders(checkpoints, "step_")
 
 
 def _settle(checkpoints: Path, processes: int, shards: int) -> int:

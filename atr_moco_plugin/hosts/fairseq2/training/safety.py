@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.hosts.fairseq2.compat import checkpoint_dir
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
-from atr_moco_plugin.hosts.fairseq2.runs.resume import newest, steps_in
-from atr_moco_plugin.safety.finite import FiniteGuard, NameClips, by_number, not_finite
+from atr_moco_plugin.hosts.fairseq2.runs.resume import steps_in
+from atr_moco_plugin.safety.finite import FiniteGuard, NameClips, by_number
+from atr_moco_plugin.safety.last_good import last_good_checkpoint
 
 
 def make_guard(
@@ -57,15 +58,11 @@ def last_good(checkpoints: Path, sound: bool) -> str:
         sound: whether the weights of now are finite. Then those that were saved are too, since no
             step is made without a look at it; otherwise the checkpoints are looked through.
     """
-    last = newest(checkpoints)
-    if last is None:
-        return f"Nothing was saved in {checkpoints} yet."
-    if sound:
-        return f"The last good checkpoint is {last}."
-    for _, folder in reversed(steps_in(checkpoints)):
-        if not any(not_finite(shard) for shard in read_state(folder)):
-            return (
-                f"The last good checkpoint is {folder}: move later ones away, and the same command "
-                "goes on from it."
-            )
-    return f"No checkpoint in {checkpoints} is without NaN or infinity: start a new run."
+    return last_good_checkpoint(
+        [folder for _, folder in reversed(steps_in(checkpoints))],
+        checkpoints,
+        sound,
+        read_state,
+        resume="move later ones away, and the same command goes on from it.",
+        restart="start a new run.",
+    )

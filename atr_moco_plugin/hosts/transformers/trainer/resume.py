@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.checkpoints import problem_in
+from atr_moco_plugin.io.checkpoints import problem_in, read_torch, step_folders
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _PARTS = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
@@ -54,18 +58,19 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
 
 def newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
     """The folders ``checkpoint-N`` of a training, whole or not."""
-    folders = {
-        int(folder.name.removeprefix("checkpoint-")): folder
-        for folder in Path(output_dir).glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal() and folder.is_dir()
-    }
-    return [folders[step] for step in sorted(folders, reverse=True)]
+    return [folder for _, folder in reversed(step_folders(Path(output_dir), "checkpoint-"))]
 
 
 def weights_in(folder: Path) -> list[Path]:
     """The files of a checkpoint that have the model's weights: safetensors, or those of
     ``torch.save`` where it was written with ``save_safetensors=False``."""
     return [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
+
+
+def read_weights(folder: Path) -> Iterator[dict[str, Tensor]]:
+    """The weights of a checkpoint, name to tensor, file by file."""
+    for file in weights_in(folder):
+        yield load_file(file) if file.suffix == ".safetensors" else read_torch(file)
 
 
 def _problem_with_folder(folder: Path) -> str | None:

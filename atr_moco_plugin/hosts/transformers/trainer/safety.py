@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import load_file
-from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
@@ -14,10 +12,11 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.trainer.resume import (
     last_checkpoint,
     newest_first,
+    read_weights,
     weights_in,
 )
-from atr_moco_plugin.io.checkpoints import read_torch
-from atr_moco_plugin.safety.finite import FiniteGuard, by_number, not_finite
+from atr_moco_plugin.safety.finite import FiniteGuard, by_number
+from atr_moco_plugin.safety.last_good import last_good_checkpoint
 
 
 def make_guard(trainer: Trainer, optimizer: Optimizer, max_skipped: int) -> FiniteGuard:
@@ -40,29 +39,28 @@ def make_guard(trainer: Trainer, optimizer: Optimizer, max_skipped: int) -> Fini
 
 
 def last_good(output_dir: Path, sound: bool) -> str:
-    """A sentence that names the checkpoint to go on from.
+    """A sentence that names the checkpoint to go on from, see
+    :func:`~atr_moco_plugin.safety.last_good.last_good_checkpoint`.
 
     Args:
         output_dir: where ``Trainer`` saves.
-        sound: whether the weights of now are finite. Then those that were saved are too, since no
-            step is made without a look at it; otherwise the checkpoints are looked through.
+        sound: whether the current weights are finite.
     """
     try:
-        last = last_checkpoint(output_dir)
+        newest = last_checkpoint(output_dir)
     except InputError as ex:
         return str(ex)
-    if last is None:
-        return f"Nothing was saved in {output_dir} yet."
-    if sound:
-        return f"The last good checkpoint is {last}."
-    for folder in newest_first(output_dir):
-        weights = weights_in(folder)
-        if weights and not any(not_finite(_load(file)) for file in weights):
-            return f"The last good checkpoint is {folder}: give it to `resume_from_checkpoint`."
-    return f"No checkpoint in {output_dir} is without NaN or infinity: begin a new training."
-
-
-def _load(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    return read_torch(file)
+    if newest is None:
+        folders = []
+    elif sound:
+        folders = [Path(newest)]
+    else:
+        folders = [folder for folder in newest_first(output_dir) if weights_in(folder)]
+    return last_good_checkpoint(
+        folders,
+        output_dir,
+        sound,
+        read_weights,
+        resume="give it to `resume_from_checkpoint`.",
+        restart="begin a new training.",
+    )
