@@ -1,61 +1,129 @@
-"""From a mapping (YAML, keyword arguments) to the config dataclass of a part."""
+"""What all option dataclasses share: paths are expanded and values are checked.
+
+For example::
+
+    @dataclass
+    class NoiseConfig(Config):
+        kind: Literal["white", "pink"] = "white"
+        probability: float = 0.5
+        file: Path | None = None
+
+        def problems(self) -> Iterator[str]:
+            yield from in_range(self, "probability", least=0, most=1)
+
+``NoiseConfig(probability=2)`` raises ``InputError: `probability` is 2, expected 0 to 1.`` It needs no
+line of its own for a ``kind`` that is unknown or for a ``~`` in ``file``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Mapping
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
-
-import dacite
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.paths import expanded
 
-ConfigT = TypeVar("ConfigT")
 
+class Config:
+    """Base of a dataclass of options, which are checked when it is made.
 
-def structure(config_class: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
-    """Build ``config_class`` from a mapping and refuse what does not fit.
-
-    Args:
-        config_class: a dataclass whose ``__post_init__`` checks values.
-        values: field name to value.
-        where: the key the mapping stands under, for the message.
-
-    Returns:
-        An instance of ``config_class``.
+    Options whose type names ``Path`` are expanded (see
+    :func:`~atr_moco_plugin.io.paths.expanded`). Options whose type is a ``Literal`` must have one
+    of its values. A subclass checks the rest in :meth:`problems`.
 
     Raises:
-        InputError: for an unknown key (with the nearest one), a value of the wrong type, or one
-            that the class itself refuses with this error.
+        InputError: for the first option that cannot be used.
     """
-    known = [f.name for f in dataclasses.fields(config_class)]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise _error(f"`{where}.{key}` is not known; `{where}` takes {', '.join(known)}.{hint}")
-    try:
-        return dacite.from_dict(config_class, dict(values), config=dacite.Config(strict=True))
-    except dacite.WrongTypeError as ex:
-        must = _describe(ex.field_type)
-        raise _error(f"`{where}.{ex.field_path}` is {ex.value!r}, but must be {must}.") from ex
-    except dacite.DaciteError as ex:
-        raise _error(f"`{where}` is not valid: {ex}.") from ex
-    except InputError as ex:
-        raise _error(f"`{where}` is not valid: {ex}") from ex
+
+    def __post_init__(self) -> None:
+        types = _option_types(type(self))
+        for name, kind in types.items():
+            value = getattr(self, name)
+            if Path in (kind, *get_args(kind)) and isinstance(value, (str, os.PathLike)):
+                # Many of the classes are frozen.
+                object.__setattr__(self, name, expanded(value, name))
+        for name, kind in types.items():
+            value = getattr(self, name)
+            if _has_choices(kind) and not _is_choice(value, kind):
+                raise InputError(f"`{name}` is {value!r}, expected {describe_type(kind)}.")
+        for problem in self.problems():
+            raise InputError(problem)
+
+    def problems(self) -> Iterator[str]:
+        """One sentence for each option that cannot be used.
+
+        A subclass of a class with checks starts with ``yield from super().problems()``.
+        """
+        yield from ()
 
 
-def _error(message: str) -> InputError:
-    # Keys and values may have line breaks in them.
-    return InputError(" ".join(message.split()))
+def in_range(
+    config: object,
+    *names: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Iterator[str]:
+    """One sentence for each option that is outside of a range, NaN or infinite.
+
+    Args:
+        config: the object with the options.
+        names: the options, which are numbers; ``None`` is passed over.
+        least: the smallest value.
+        above: a bound that every value is above.
+        most: the greatest value.
+        below: a bound that every value is below.
+    """
+    bounds = [("at least", least), ("above", above), ("at most", most), ("below", below)]
+    expected = " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
+    if least is not None and above is most is below is None:
+        expected = f"{least} or more"
+    elif least is not None and most is not None:
+        expected = f"{least} to {most}"
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not (
+            math.isfinite(value)
+            and (least is None or value >= least)
+            and (above is None or value > above)
+            and (most is None or value <= most)
+            and (below is None or value < below)
+        ):
+            yield f"`{name}` is {value}, expected {expected}."
 
 
-def _describe(expected: Any) -> str:
-    options = get_args(expected)
-    if get_origin(expected) is Literal:
+def describe_type(kind: Any) -> str:
+    """A type in words: ``one of fast, exact`` for a ``Literal``, ``int or auto`` for a union."""
+    options = get_args(kind)
+    if get_origin(kind) is Literal:
         return ("one of " if len(options) > 1 else "") + ", ".join(map(str, options))
-    if get_origin(expected) in (Union, UnionType):
-        return " or ".join(map(_describe, options))
-    return getattr(expected, "__name__", None) or str(expected)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(describe_type, options))
+    return "None" if kind is NoneType else getattr(kind, "__name__", None) or str(kind)
+
+
+def _option_types(config_class: type) -> dict[str, Any]:
+    hints = get_type_hints(config_class)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+
+
+def _has_choices(kind: Any) -> bool:
+    return any(get_origin(option) is Literal for option in (kind, *get_args(kind)))
+
+
+def _is_choice(value: object, kind: Any) -> bool:
+    """Whether a value is one that the ``Literal`` in a type allows, or of another of its types."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_choice(value, option) for option in get_args(kind))
+    if kind is NoneType:
+        return value is None
+    # In ``int | Literal["auto"]`` a string has to be "auto".
+    return kind is str or not isinstance(value, str)

@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.evaluation import format_table
 from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
@@ -73,7 +73,7 @@ def step_cost(point: Point, rank: int, folder: Path) -> Cost:
     torch.set_num_threads(1)
     torch.manual_seed(0)  # one model and one queue for all ranks
     before = resident("VmRSS")
-    model = structure(RetrievalModelConfig, HALFWAY, "model")
+    model = build_config(RetrievalModelConfig, HALFWAY, "model")
     criterion = make_criterion("moco_atc_atm", model, point.queue)
     fill_queues(criterion)
     trained = criterion

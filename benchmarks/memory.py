@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
 from atr_moco_plugin.encoders.beats.relative_position import distance_buckets
 from atr_moco_plugin.evaluation import format_table
@@ -182,7 +182,7 @@ def make_criterion(name: str, model: RetrievalModelConfig, queue_size: int) -> n
     """A criterion around its model, on the current default device."""
     criterion_class = load("criteria", name)
     options = {} if name == "atc" else {"queue_size": queue_size}
-    config = structure(criterion_class.config_class, options, "criterion")
+    config = build_config(criterion_class.config_class, options, "criterion")
     return criterion_class(build_model(model), config)
 
 
@@ -287,7 +287,7 @@ def _make_fake(module: nn.Module) -> None:
 def real_step(name: str, batch_size: int, queue_size: int) -> int:
     """Bytes that the second step of :data:`HALFWAY` takes at its peak on this CPU, by the
     resident set; call it in a process of its own, on Linux."""
-    model = structure(RetrievalModelConfig, HALFWAY, "model")
+    model = build_config(RetrievalModelConfig, HALFWAY, "model")
     small = make_criterion(name, model, 8)
     fill_queues(small)
     one_step(small, AdamW(small.parameters()), 2, False, 4)  # libraries load what they need
@@ -318,7 +318,7 @@ def check(batch_sizes: Sequence[int]) -> str:
     rows = []
     for name in ("atc", "moco_atc", "moco_atc_atm"):
         for batch_size in batch_sizes:
-            model = structure(RetrievalModelConfig, HALFWAY, "model")
+            model = build_config(RetrievalModelConfig, HALFWAY, "model")
             size = 16_384
             counted = count_step(name, model, batch_size, size, autocast=False, cuda=False).peak
             run = subprocess.run(

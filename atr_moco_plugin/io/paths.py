@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import unicodedata
@@ -78,17 +77,3 @@ def _path_of_url(text: str) -> str:
 
 def _slashes(text: str) -> str:
     return text.replace("\\", "/")
-
-
-class ExpandsPaths:
-    """A configuration whose path options are expanded when it is made, see :func:`expanded`.
-
-    Options are those whose type names ``Path``; a string becomes a ``Path``.
-    """
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if "Path" in str(field.type) and isinstance(value, (str, os.PathLike)):
-                # Most of the classes are frozen.
-                object.__setattr__(self, field.name, expanded(value, field.name))

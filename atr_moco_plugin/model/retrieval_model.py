@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.pooling import MeanPooling, PoolingKind, build_pooling
 from atr_moco_plugin.model.spec_augment import SpecAugmentConfig, spec_augment
@@ -274,7 +274,7 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
 
 def model_config(values: Mapping[str, Any]) -> RetrievalModelConfig:
     """A :class:`RetrievalModelConfig` from a nested mapping, as read from YAML."""
-    return structure(RetrievalModelConfig, values, "model")
+    return build_config(RetrievalModelConfig, values, "model")
 
 
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
@@ -312,4 +312,4 @@ def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:
         part_class = load_complete(group, part.name)
     except InputError as ex:
         raise InputError(f"`{where}.name`: {ex}") from ex
-    return part_class, structure(part_class.config_class, part.config, f"{where}.config")
+    return part_class, build_config(part_class.config_class, part.config, f"{where}.config")

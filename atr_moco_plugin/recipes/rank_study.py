@@ -19,7 +19,7 @@ from fairseq2.utils.argparse import ConfigAction
 from fairseq2.utils.config import StandardConfigMerger
 from ruamel.yaml.error import YAMLError
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.arguments import check_name
 from atr_moco_plugin.io.lock import claim
@@ -74,7 +74,7 @@ def load_config(file: Path | None, overrides: Sequence[Mapping[str, Any]]) -> St
             raise InputError(f"{file} is not a readable YAML file: {ex}") from ex
     for override in overrides:
         tree = merger.merge(tree, override)
-    return structure(StudyConfig, tree, "rank_study")
+    return build_config(StudyConfig, tree, "rank_study")
 
 
 def run_study(config: StudyConfig, out: Path) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig
 from benchmarks import memory
 
@@ -30,7 +30,7 @@ SMALL = {
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> RetrievalModelConfig:
     monkeypatch.setattr(memory, "SECONDS", 1.0)
-    return structure(RetrievalModelConfig, SMALL, "model")
+    return build_config(RetrievalModelConfig, SMALL, "model")
 
 
 def test_the_count_is_that_of_a_real_step(model: RetrievalModelConfig) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import MocoAtcAtmConfig
 from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.sets.registry import DATASETS
@@ -60,7 +60,7 @@ def options(draw: st.DrawFn) -> tuple[type, dict[str, Any]]:
 @given(options())
 def test_options_of_a_part(attempt: Any, case: tuple[type, dict[str, Any]]) -> None:
     config_class, values = case
-    attempt(lambda: structure(config_class, values, "part"), (InputError,), "`part")
+    attempt(lambda: build_config(config_class, values, "part"), (InputError,), "`part")
 
 
 MODEL_KEYS = ["audio", "text", "head", "embed_dim", "audio_pooling", "spec_augment"]

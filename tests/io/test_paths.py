@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.opening.audio_files import AudioFiles, Listings, list_files
-from atr_moco_plugin.data.sets.manifest import ManifestConfig
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.paths import ExpandsPaths, expanded, spellings
+from atr_moco_plugin.io.paths import expanded, spellings
 
 
 @pytest.fixture(autouse=True)
@@ -31,18 +28,6 @@ def test_options_expand_the_home_folder_and_variables(home: Path) -> None:
         expanded("~no_such_user/a", "root")
     (home / "a$NOT_SET").mkdir()
     assert expanded(home / "a$NOT_SET", "x") == home / "a$NOT_SET"
-
-
-def test_all_path_options_of_a_configuration_are_expanded(home: Path) -> None:
-    @dataclass(frozen=True)
-    class Config(ExpandsPaths):
-        root: Path | None = None
-        name: str = "~"
-
-    assert Config(Path("~/x")) == Config("$HOME/x") == Config(home / "x")  # type: ignore[arg-type]
-    config = ManifestConfig(root=Path("~/m.csv"), audio=Path("$AUDIO"))
-    assert (config.root, config.audio) == (home / "m.csv", home / "audio")
-    assert AudioReader(16_000, cache_dir=Path("~/cache")).cache_dir == home / "cache"
 
 
 @pytest.mark.parametrize(

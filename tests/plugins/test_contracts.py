@@ -11,7 +11,7 @@ import torch
 
 from atr_moco_plugin import available, load
 from atr_moco_plugin.__main__ import main
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.model.retrieval_model import RetrievalModel, build_model, model_config
 from atr_moco_plugin.plugins import GROUPS, MEMBERS, missing
@@ -91,7 +91,7 @@ def test_padding_changes_nothing(acme: Path, tiny_batch: Callable) -> None:
 @pytest.mark.parametrize("name", ["moco_atc_atm", "acme_siglip"])
 def test_its_model_learns_with_a_criterion(acme: Path, tiny_batch: Callable, name: str) -> None:
     kind = load("criteria", name)
-    config = structure(kind.config_class, {"queue_size": 8}, "criterion.config")
+    config = build_config(kind.config_class, {"queue_size": 8}, "criterion.config")
     criterion = kind(acme_model(), config).train()
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-2)
     losses = []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.study.plan import (
     OVERRIDES,
     Run,
@@ -57,7 +57,7 @@ def test_every_combination_is_a_run_named_by_the_lists_that_are_given() -> None:
 )
 def test_a_mistake_is_named(values, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        structure(StudyConfig, values, "rank_study")
+        build_config(StudyConfig, values, "rank_study")
 
 
 def run(**overrides: object) -> Run:

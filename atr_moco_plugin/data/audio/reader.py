@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.audio.cache import (
     Packed,
     entry_path,
@@ -20,7 +21,6 @@ from atr_moco_plugin.data.audio.cache import (
 )
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder
 from atr_moco_plugin.data.audio.read import read_audio, window
-from atr_moco_plugin.io.paths import ExpandsPaths
 from atr_moco_plugin.sample_rate import check_sample_rate
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AudioReader(ExpandsPaths):
+class AudioReader(Config):
     """Reads ``clip.source``, a :data:`~atr_moco_plugin.data.audio.source.Source`.
 
     Attributes:

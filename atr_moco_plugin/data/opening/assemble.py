@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, groupby
 from typing import NamedTuple
 
+from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder, read_header
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
 from atr_moco_plugin.data.audio.source import Segment
@@ -21,7 +22,6 @@ from atr_moco_plugin.data.opening.audio_files import describe
 from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
 from atr_moco_plugin.data.opening.joining import Found, check_shared, join_recordings
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.io.paths import ExpandsPaths
 
 _NAMED = 3
 TRIED = (
@@ -33,7 +33,7 @@ _FILES_A_JOB = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy(ExpandsPaths):
+class Policy(Config):
     """What opening does about audio and clips that are not as they should be; the options that the
     data sets of files have in common.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
 from atr_moco_plugin.data.opening.captions import has_words
 from atr_moco_plugin.data.opening.folders import filled
@@ -22,7 +23,6 @@ from atr_moco_plugin.data.tables.encoding import parse_json, read_text
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
-from atr_moco_plugin.io.paths import ExpandsPaths
 
 _INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
 _NEEDED = ("filename", "fold", "category", "src_file")
@@ -30,7 +30,7 @@ _CLIP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Esc50Config(ExpandsPaths):
+class Esc50Config(Config):
     """How to open ESC-50.
 
     Attributes:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
 from atr_moco_plugin.data.opening.audio_files import describe
 from atr_moco_plugin.data.opening.captions import split_name
@@ -24,13 +25,12 @@ from atr_moco_plugin.data.opening.joining import Found, check_shared, with_marks
 from atr_moco_plugin.data.sets.tar_index import Shard, read_shard
 from atr_moco_plugin.data.tables.encoding import parse_json
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.io.paths import ExpandsPaths
 
 _NAMED = 3
 
 
 @dataclass(frozen=True)
-class WebdatasetConfig(ExpandsPaths):
+class WebdatasetConfig(Config):
     """How to open a folder of shards.
 
     Attributes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS
 from atr_moco_plugin.errors import InputError
 
@@ -201,7 +201,7 @@ class BeatsConfig:
                 logger.info("BEATs: %s %s is set to %s, because %s.", name, found, value, reason)
         names = {field.name for field in fields(cls)} - _OURS
         given = {name: value for name, value in cfg.items() if name in names}
-        return structure(cls, {**_OFFICIAL_DEFAULTS, **given}, "cfg")
+        return build_config(cls, {**_OFFICIAL_DEFAULTS, **given}, "cfg")
 
     def options(self) -> dict[str, Any]:
         """What a user chooses for a loaded checkpoint: dropouts and ``padding_mask``."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
@@ -83,7 +83,7 @@ def read_config(path: Path) -> BertConfig:
         raise InputError(f"{path} lacks {', '.join(missing)}: give the config.json of a BERT.")
     known = {name: content[name] for name in (*_REQUIRED, *_OPTIONAL) if name in content}
     try:
-        return structure(BertConfig, known, "config")
+        return build_config(BertConfig, known, "config")
     except InputError as error:
         raise InputError(f"{path} does not describe a BERT model: {error}") from error
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import Atc
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
@@ -65,7 +65,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     return (
         Options(
             criterion_class=criterion_class,
-            config=structure(criterion_class.config_class, config, "criterion"),
+            config=build_config(criterion_class.config_class, config, "criterion"),
             head=FusionHeadConfig(layers=values.head_layers),
             rank_every=values.rank_every,
             pretrained=values.pretrained,

@@ -11,7 +11,7 @@ from fairseq2.runtime.dependency import DependencyResolver
 from torch.nn import Module
 from typing_extensions import override
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.plugins import load_complete
 
@@ -63,7 +63,7 @@ class CriterionSection(SupportsStructure):
     def _structured(self) -> object:
         if not isinstance(self.config, dict):
             return self.config  # already an object of the criterion's own config class
-        return structure(self.kind.config_class, self.config, "criterion.config")
+        return build_config(self.kind.config_class, self.config, "criterion.config")
 
     @property
     def kind(self) -> Any:

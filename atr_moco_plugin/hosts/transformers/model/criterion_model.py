@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import ClapModel
 
-from atr_moco_plugin.config import structure
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
@@ -60,7 +60,7 @@ class TrainerModel(nn.Module):
     ) -> None:
         super().__init__()
         criterion_class = load("criteria", criterion)
-        config = structure(criterion_class.config_class, options, criterion)
+        config = build_config(criterion_class.config_class, options, criterion)
         self.criterion: Atc = criterion_class(model, config)
         self._audio_inputs = _arguments(model.audio)
         self._text_inputs = _arguments(model.text)
