@@ -18,7 +18,7 @@ from torch import Tensor
 from atr_moco_plugin.data.audio.read import fit_length
 from atr_moco_plugin.data.dataset import Clip, RetrievalSet
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.report.run_folder import write_atomically
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.report.sound import sound_uri
 
 Load = Callable[[Clip], NDArray[np.float32]]

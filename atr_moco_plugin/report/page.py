@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.report.curves import recall_panels, training_panels
 from atr_moco_plugin.report.examples import EXAMPLES_FILE, Examples
 from atr_moco_plugin.report.figures import Panel
 from atr_moco_plugin.report.html import render
-from atr_moco_plugin.report.run_folder import RunFiles, number, read_run, write_atomically
+from atr_moco_plugin.report.run_folder import RunFiles, number, read_run
 from atr_moco_plugin.report.similarity import similarity_panel
 from atr_moco_plugin.report.spectra import measure_panels, spectrum_panels
 from atr_moco_plugin.report.tables import Table, rank_table, retrieval_table

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.report.html import render
 from atr_moco_plugin.report.page import Section
-from atr_moco_plugin.report.run_folder import write_atomically
 from atr_moco_plugin.study.figures import panels, save_plot, study_plots
 from atr_moco_plugin.study.summary import Study
 from atr_moco_plugin.study.table import notes, study_markdown, variant_tables, variant_title

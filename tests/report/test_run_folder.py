@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from atr_moco_plugin.report.run_folder import (
     parse_lines,
     read_run,
     series,
-    write_atomically,
 )
 
 
@@ -96,16 +94,3 @@ def test_broken_files_are_named_and_the_others_are_read(tmp_path: Path) -> None:
 def test_another_folder_is_refused_in_one_sentence(tmp_path: Path, folder: str) -> None:
     with pytest.raises(ReportError, match="give the output folder of a run"):
         read_run(tmp_path / folder)
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "page.html"
-    write_atomically(path, "old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as on a full disk
-    try:
-        with pytest.raises(OSError):
-            write_atomically(path, "new" * 10_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]

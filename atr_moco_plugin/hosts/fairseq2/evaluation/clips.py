@@ -16,7 +16,7 @@ from atr_moco_plugin.data.loading.readable import named, unreadable
 from atr_moco_plugin.distributed import gather_values, rank, world_size
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
-from atr_moco_plugin.report.run_folder import write_atomically
+from atr_moco_plugin.io.atomic import write_atomically
 
 FILE = "evaluation_clips.json"
 """In a run's output folder: by split the clips that could not be decoded, with the reason."""

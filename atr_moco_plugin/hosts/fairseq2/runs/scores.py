@@ -11,7 +11,7 @@ from fairseq2.device import Device
 
 from atr_moco_plugin.distributed import gather_values, rank
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.report.run_folder import write_atomically
+from atr_moco_plugin.io.atomic import write_atomically
 
 FILE = "scores/of.json"
 """In the folder of the checkpoints."""

@@ -34,9 +34,9 @@ from atr_moco_plugin.hosts.fairseq2.training.batches import ClipReader
 from atr_moco_plugin.hosts.fairseq2.training.skipped import name_skipped
 from atr_moco_plugin.hosts.fairseq2.training.stop import StopRequest
 from atr_moco_plugin.hosts.fairseq2.training.units import RetrievalEvalUnit
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
-from atr_moco_plugin.report.run_folder import write_atomically
 
 
 def _is_bug(error: BaseException) -> bool:
