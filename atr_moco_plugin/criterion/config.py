@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from atr_moco_plugin.criterion.positives import MODES, PositivesMode
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.criterion.positives import PositivesMode
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 """The learned temperature is clipped to this range before every step (ALBEF, BLIP)."""
 
 
 @dataclass(kw_only=True)
-class AtcConfig:
+class AtcConfig(Config):
     """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
 
     temperature: float = 0.07
@@ -25,14 +26,9 @@ class AtcConfig:
     positives: PositivesMode = "pair"
     """``pair``: only the diagonal, as CLAP trains. ``clip``, ``clip_or_caption``: with ids."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
         low, high = TEMPERATURE_RANGE
-        if not low <= self.temperature <= high:
-            raise InputError(f"`temperature` is {self.temperature}, expected {low} to {high}.")
-        if self.positives not in MODES:
-            raise InputError(
-                f"`positives` is {self.positives!r}, expected one of {', '.join(MODES)}."
-            )
+        yield from in_range(self, "temperature", least=low, most=high)
 
 
 @dataclass(kw_only=True)
@@ -72,30 +68,18 @@ class MocoAtcConfig(AtcConfig):
     alpha_warmup_steps: int = 0
     """Optimizer steps over which alpha rises linearly from 0."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.queue_size, str):
-            if self.queue_size != "auto":
-                raise InputError(f"`queue_size` is {self.queue_size!r}, expected rows or auto.")
-            # Two halves of two rows: of one row the rank is not defined.
-            if not 4 <= self.queue_min <= self.queue_max:
-                raise InputError(
-                    f"`queue_min` is {self.queue_min}, expected 4 to `queue_max`, which is "
-                    f"{self.queue_max}."
-                )
-        elif self.queue_size < 0:
-            raise InputError(f"`queue_size` is {self.queue_size}, expected 0 or more, or auto.")
-        for name in ("queue_warmup_steps", "alpha_warmup_steps"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
-        for name in ("momentum", "alpha"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise InputError(f"`{name}` is {value}, expected 0 to 1.")
-        if self.queue_positives not in ("target", "ignore"):
-            raise InputError(
-                f"`queue_positives` is {self.queue_positives!r}, expected target or ignore."
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.queue_size != "auto":
+            yield from in_range(self, "queue_size", least=0)
+        # Two halves of two rows: of one row the rank is not defined.
+        elif not 4 <= self.queue_min <= self.queue_max:
+            yield (
+                f"`queue_min` is {self.queue_min}, expected 4 to `queue_max`, which is "
+                f"{self.queue_max}."
             )
+        yield from in_range(self, "queue_warmup_steps", "alpha_warmup_steps", least=0)
+        yield from in_range(self, "momentum", "alpha", least=0, most=1)
 
 
 @dataclass(kw_only=True)
@@ -114,10 +98,6 @@ class MocoAtcAtmConfig(MocoAtcConfig):
     seed: int = 0
     """Seed of the hard-negative draws."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.negatives not in ("batch", "all_ranks"):
-            raise InputError(f"`negatives` is {self.negatives!r}, expected batch or all_ranks.")
-        for name in ("atm_weight", "atc_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from in_range(self, "atm_weight", "atc_weight", least=0)

@@ -7,11 +7,13 @@ match.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 
+from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, init_bert_weights
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.pairs import check_pairs
@@ -21,7 +23,7 @@ Fusion = Literal["blip", "albef"]
 
 
 @dataclass(kw_only=True)
-class AtmHeadConfig:
+class AtmHeadConfig(Config):
     """Where text and audio are fused.
 
     Raises:
@@ -37,21 +39,13 @@ class AtmHeadConfig:
     fusion_layers: int | None = None
     """``albef`` only: how many upper layers fuse. ``None`` means half of them, rounded down."""
 
-    def __post_init__(self) -> None:
-        if self.fusion not in get_args(Fusion):
-            raise InputError(
-                f"AtmHeadConfig.fusion must be one of {', '.join(get_args(Fusion))}, "
-                f"but is {self.fusion!r}."
-            )
+    def problems(self) -> Iterator[str]:
         if self.fusion_layers is not None and self.fusion == "blip":
-            raise InputError(
-                "AtmHeadConfig.fusion_layers is for fusion 'albef' ('blip' fuses in every layer): "
-                "leave it out or set fusion to 'albef'."
+            yield (
+                "`fusion_layers` is for fusion 'albef' ('blip' fuses in every layer): leave it out "
+                "or set fusion to 'albef'."
             )
-        if self.fusion_layers is not None and self.fusion_layers < 1:
-            raise InputError(
-                f"AtmHeadConfig.fusion_layers must be at least 1, but is {self.fusion_layers}."
-            )
+        yield from in_range(self, "fusion_layers", least=1)
 
 
 class AtmHead(nn.Module):

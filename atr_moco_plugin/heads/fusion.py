@@ -8,11 +8,13 @@ token states and masks: HTSAT and RoBERTa in CLAP, or whatever a user brings.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.encoders.bert import (
     BertConfig,
     BertLayer,
@@ -25,7 +27,7 @@ from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
 @dataclass(kw_only=True)
-class FusionHeadConfig:
+class FusionHeadConfig(Config):
     """Size of the fusion layers.
 
     Raises:
@@ -42,14 +44,9 @@ class FusionHeadConfig:
     dropout: float = 0.1
     """Dropout of attention weights and residual branches."""
 
-    def __post_init__(self) -> None:
-        for name, value in (("layers", self.layers), ("heads", self.heads)):
-            if value is not None and value < 1:
-                raise InputError(f"FusionHeadConfig.{name} must be at least 1, but is {value}.")
-        if not 0 <= self.dropout < 1:
-            raise InputError(
-                f"FusionHeadConfig.dropout must be at least 0 and below 1, but is {self.dropout}."
-            )
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "layers", "heads", least=1)
+        yield from in_range(self, "dropout", least=0, below=1)
 
 
 class FusionHead(nn.Module):

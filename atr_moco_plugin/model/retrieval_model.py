@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.pooling import MeanPooling, PoolingKind, build_pooling
@@ -29,7 +30,7 @@ class PartConfig:
 
 
 @dataclass(kw_only=True)
-class RetrievalModelConfig:
+class RetrievalModelConfig(Config):
     """Parts and sizes of a :class:`RetrievalModel`."""
 
     audio: PartConfig = field(default_factory=lambda: PartConfig(name="beats"))
@@ -53,16 +54,8 @@ class RetrievalModelConfig:
     spec_augment: SpecAugmentConfig | None = None
     """Masks over the audio features in training; None makes none."""
 
-    def __post_init__(self) -> None:
-        if self.embed_dim < 1:
-            raise InputError(f"`embed_dim` is {self.embed_dim}, expected 1 or more.")
-        if self.audio_pooling not in get_args(PoolingKind):
-            raise InputError(
-                f"`audio_pooling` is {self.audio_pooling!r}, "
-                f"expected one of {', '.join(get_args(PoolingKind))}."
-            )
-        if self.text_pooling not in ("cls", "mean"):
-            raise InputError(f"`text_pooling` is {self.text_pooling!r}, expected cls or mean.")
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "embed_dim", least=1)
 
 
 class AudioTower(nn.Module):

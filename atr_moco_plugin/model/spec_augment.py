@@ -6,16 +6,17 @@ Interspeech 2019, section 2, without time warping.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.config import Config, in_range
 
 
 @dataclass(kw_only=True, frozen=True)
-class SpecAugmentConfig:
+class SpecAugmentConfig(Config):
     """Number and greatest width of the masks of every clip."""
 
     time_masks: int = 2
@@ -33,12 +34,9 @@ class SpecAugmentConfig:
     freq_width: int = 16
     """Greatest width of one in bins (F); BEATs has 128 bins."""
 
-    def __post_init__(self) -> None:
-        for name in ("time_masks", "time_width", "freq_masks", "freq_width"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
-        if not 0 <= self.time_fraction <= 1:
-            raise InputError(f"`time_fraction` is {self.time_fraction}, expected 0 to 1.")
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "time_masks", "time_width", "freq_masks", "freq_width", least=0)
+        yield from in_range(self, "time_fraction", least=0, most=1)
 
 
 def spec_augment(spectrogram: Tensor, frames: Tensor, config: SpecAugmentConfig) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TextIO, get_args
 
 from ruamel.yaml import YAML
 
+from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.criterion.positives import PositivesMode
 from atr_moco_plugin.errors import InputError
 
@@ -19,7 +20,7 @@ OVERRIDES = "overrides.yaml"
 
 
 @dataclass(kw_only=True)
-class StudyConfig:
+class StudyConfig(Config):
     """A rank study. Every combination of the lists is one run."""
 
     recipe: Literal["toy", "esc50", "audiocaps", "clotho"] = "toy"
@@ -46,33 +47,31 @@ class StudyConfig:
     config: dict[str, Any] = field(default_factory=dict)
     """Configuration of the recipe for every run, such as ``dataset.config_overrides.root``."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
         for name in ("queue_sizes", "seeds", "momenta", "positives"):
             values = getattr(self, name)
             if not values and name in ("queue_sizes", "seeds"):
-                raise InputError(f"`{name}` is empty, expected one value or more.")
+                yield f"`{name}` is empty, expected one value or more."
             if len(set(values)) < len(values):
-                raise InputError(f"`{name}` has a value twice: {values}.")
-        if min(self.queue_sizes) < 0:
-            raise InputError(f"`queue_sizes` has {min(self.queue_sizes)}, expected 0 or more.")
+                yield f"`{name}` has a value twice: {values}."
+        if min(self.queue_sizes, default=0) < 0:
+            yield f"`queue_sizes` has {min(self.queue_sizes)}, expected 0 or more."
         unknown = set(self.positives) - set(get_args(PositivesMode))
         if unknown:
-            raise InputError(
+            yield (
                 f"`positives` has {', '.join(map(repr, sorted(unknown)))}, expected some of "
                 f"{', '.join(get_args(PositivesMode))}."
             )
-        if self.jobs < 0 or self.threads < 1:
-            raise InputError(
-                f"`jobs` is {self.jobs} and `threads` is {self.threads}, expected at least 0 and 1."
-            )
+        yield from in_range(self, "jobs", least=0)
+        yield from in_range(self, "threads", least=1)
         if not isinstance(self.config.get("criterion", {}), Mapping):
-            raise InputError(
+            yield (
                 "`config.criterion` is a name; write `config.criterion.name`, since the study "
                 "sets options of the criterion too."
             )
         for axis, key in self.axes().items():
             if key in dict(leaves(self.config)):
-                raise InputError(f"`config.{key}` is set by the list `{axis}`; leave it out.")
+                yield f"`config.{key}` is set by the list `{axis}`; leave it out."
 
     def axes(self) -> dict[str, str]:
         """The lists that are varied, with the keys of the recipe's configuration they set."""

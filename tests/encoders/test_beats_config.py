@@ -53,7 +53,7 @@ def test_layerdrop_and_gradient_decay_are_dropped_and_logged(
     [
         ({}, "no 'input_patch_size'"),
         ({"input_patch_size": 16, "layer_norm_first": True}, "layer_norm_first must be False"),
-        ({"input_patch_size": -1}, "BeatsConfig.input_patch_size must be at least 1, got -1"),
+        ({"input_patch_size": -1}, "`input_patch_size` is -1, expected 1 or more"),
     ],
 )
 def test_from_official_refuses(cfg: dict[str, Any], message: str) -> None:
@@ -64,18 +64,22 @@ def test_from_official_refuses(cfg: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("encoder_layers", 0, "be at least 1"),
-        ("dropout", 1.0, r"be in \[0, 1\)"),
-        ("dropout_input", -0.1, r"be in \[0, 1\)"),
-        ("encoder_attention_heads", 7, "divide encoder_embed_dim, 768"),
-        ("conv_pos_groups", 5, "divide encoder_embed_dim, 768"),
-        ("input_patch_size", 129, "be at most 128"),
-        ("activation_fn", "swish", "be gelu or relu"),
-        ("num_buckets", 31, "be even and at least 4"),
-        ("max_distance", 80, "be above num_buckets / 4, 80"),
-        ("relative_position_embedding", False, "be False without relative_position_embedding"),
-        ("padding_mask", "conv", "be exact or official"),
-        ("sha256", "00", "be None without a checkpoint"),
+        ("encoder_layers", 0, "`encoder_layers` is 0, expected 1 or more"),
+        ("dropout", 1.0, "expected at least 0 and below 1"),
+        ("dropout_input", -0.1, "expected at least 0 and below 1"),
+        ("encoder_attention_heads", 7, "expected a divisor of `encoder_embed_dim`, 768"),
+        ("conv_pos_groups", 5, "expected a divisor of `encoder_embed_dim`, 768"),
+        ("input_patch_size", 129, "expected at most 128"),
+        ("activation_fn", "swish", "expected one of gelu, relu"),
+        ("num_buckets", 31, "is 31, expected an even number"),
+        ("max_distance", 80, "expected above `num_buckets` / 4, 80"),
+        (
+            "relative_position_embedding",
+            False,
+            "expected False without `relative_position_embedding`",
+        ),
+        ("padding_mask", "conv", "expected one of exact, official"),
+        ("sha256", "00", "without a `checkpoint` to verify"),
     ],
 )
 def test_refuses(name: str, value: object, expected: str) -> None:
@@ -85,5 +89,5 @@ def test_refuses(name: str, value: object, expected: str) -> None:
 
 def test_official_mask_needs_more_frames_than_tokens() -> None:
     BeatsConfig(input_patch_size=12, padding_mask="official")
-    with pytest.raises(ValueError, match="be exact for an input_patch_size of 10"):
+    with pytest.raises(ValueError, match="expected exact for `input_patch_size` 10"):
         BeatsConfig(input_patch_size=10, padding_mask="official")

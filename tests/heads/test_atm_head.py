@@ -271,11 +271,11 @@ def test_bf16_autocast_stays_near_float32(fusion: str) -> None:
 
 
 def test_bad_configs_are_refused() -> None:
-    with pytest.raises(ValueError, match="fusion must be one of blip, albef, but is 'late'"):
+    with pytest.raises(ValueError, match="`fusion` is 'late', expected one of blip, albef"):
         AtmHeadConfig(fusion="late")
-    with pytest.raises(ValueError, match="fusion_layers is for fusion 'albef'"):
+    with pytest.raises(ValueError, match="`fusion_layers` is for fusion 'albef'"):
         AtmHeadConfig(fusion_layers=2)
-    with pytest.raises(ValueError, match="fusion_layers must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match="`fusion_layers` is 0, expected 1 or more"):
         AtmHeadConfig(fusion="albef", fusion_layers=0)
     encoder, _ = build("blip")
     with pytest.raises(ValueError, match="3 layers cannot be split at layer 0"):

@@ -276,7 +276,11 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("audio.config.layers", 2, r"^`model\.audio\.config\.layers` is not known"),
         ("text.config.hidden", 2, r"^`model\.text\.config\.hidden` is not known.*`hidden_size`"),
         ("head.config.fusions", "blip", r"^`model\.head\.config\.fusions` is not known.*`fusion`"),
-        ("audio.config.encoder_layers", 0, r"^`model\.audio\.config` .*encoder_layers must"),
+        (
+            "audio.config.encoder_layers",
+            0,
+            r"^`model\.audio\.config` .*encoder_layers` is 0, expected 1 or more",
+        ),
         ("audio.config.dropout", "much", r"^`model\.audio\.config\.dropout` is 'much'"),
         ("text.config.num_attention_heads", 3, r"^`model\.text\.config` .*num_attention_heads"),
         ("head.config.fusion", "clip", r"^`model\.head\.config\.fusion` is 'clip'.*blip, albef"),
@@ -295,7 +299,7 @@ def test_a_wrong_value_is_named_by_its_key(path: str, value: object, message: st
 def test_a_config_made_in_python_is_checked_too() -> None:
     with pytest.raises(ValueError, match="`audio_pooling` is 'max', expected one of mean,"):
         RetrievalModelConfig(audio_pooling="max")
-    with pytest.raises(ValueError, match="`text_pooling` is 'max', expected cls or mean"):
+    with pytest.raises(ValueError, match="`text_pooling` is 'max', expected one of cls, mean"):
         RetrievalModelConfig(text_pooling="max")
 
 

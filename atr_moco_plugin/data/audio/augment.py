@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.config import Config, in_range
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Config):
     """What :func:`augment` does; by default nothing.
 
     Two clips are never mixed: a mixture would be a positive of the captions of both.
@@ -36,16 +37,12 @@ class AugmentConfig:
     shift_seconds: float = 0.0
     invert_probability: float = 0.0
 
-    def __post_init__(self) -> None:
-        for name in ("gain_db", "shift_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
-        for name in ("noise_probability", "invert_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"`{name}` is {getattr(self, name)}, expected 0 to 1.")
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "gain_db", "shift_seconds", least=0)
+        yield from in_range(self, "noise_probability", "invert_probability", least=0, most=1)
         low, high = self.noise_min_snr_db, self.noise_max_snr_db
         if not -100 <= low <= high <= 100:
-            raise InputError(
+            yield (
                 f"`noise_min_snr_db` is {low} and `noise_max_snr_db` {high}, expected "
                 "-100 <= min <= max <= 100."
             )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS
 from atr_moco_plugin.errors import InputError
@@ -53,7 +54,7 @@ _OURS = {"padding_mask", "checkpoint", "sha256"}
 
 
 @dataclass
-class BeatsConfig:
+class BeatsConfig(Config):
     """Configuration of :class:`~atr_moco_plugin.encoders.beats.BeatsEncoder`.
 
     Names are those of the official ``cfg``; defaults are the released base model.
@@ -145,35 +146,32 @@ class BeatsConfig:
     sha256: str | None = None
     """Expected SHA-256 of the file at ``checkpoint``, in hexadecimal; verified when given."""
 
-    def __post_init__(self) -> None:
-        for name in _SIZES:
-            self._require(name, getattr(self, name) >= 1, "be at least 1")
-        for name in _DROPOUTS:
-            self._require(name, 0.0 <= getattr(self, name) < 1.0, "be in [0, 1)")
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, *_SIZES, least=1)
+        yield from in_range(self, *_DROPOUTS, least=0, below=1)
+        yield from in_range(self, "input_patch_size", most=MEL_BINS)
+        yield from in_range(self, "num_buckets", least=4)
         for name in ("encoder_attention_heads", "conv_pos_groups"):
-            divides = self.encoder_embed_dim % getattr(self, name) == 0
-            self._require(name, divides, f"divide encoder_embed_dim, {self.encoder_embed_dim}")
-        patch = self.input_patch_size
-        self._require("input_patch_size", patch <= MEL_BINS, f"be at most {MEL_BINS}")
-        self._require("activation_fn", self.activation_fn in ("gelu", "relu"), "be gelu or relu")
-        buckets = self.num_buckets
-        self._require("num_buckets", buckets >= 4 and buckets % 2 == 0, "be even and at least 4")
-        farther = self.max_distance > buckets // 4
-        self._require("max_distance", farther, f"be above num_buckets / 4, {buckets // 4}")
-        ungated = self.relative_position_embedding or not self.gru_rel_pos
-        self._require("gru_rel_pos", ungated, "be False without relative_position_embedding")
-        known = self.padding_mask in ("exact", "official")
-        self._require("padding_mask", known, "be exact or official")
+            if self.encoder_embed_dim % getattr(self, name):
+                yield (
+                    f"`{name}` is {getattr(self, name)}, expected a divisor of "
+                    f"`encoder_embed_dim`, {self.encoder_embed_dim}."
+                )
+        if self.num_buckets % 2:
+            yield f"`num_buckets` is {self.num_buckets}, expected an even number."
+        if self.max_distance <= self.num_buckets // 4:
+            yield (
+                f"`max_distance` is {self.max_distance}, expected above `num_buckets` / 4, "
+                f"{self.num_buckets // 4}."
+            )
+        if self.gru_rel_pos and not self.relative_position_embedding:
+            yield "`gru_rel_pos` is True, expected False without `relative_position_embedding`."
         # The official mask divides the frames by the tokens, of which there must not be more.
-        defined = self.padding_mask == "exact" or MEL_BINS // patch <= patch
-        self._require("padding_mask", defined, f"be exact for an input_patch_size of {patch}")
-        verifiable = self.sha256 is None or self.checkpoint is not None
-        self._require("sha256", verifiable, "be None without a checkpoint to verify")
-
-    def _require(self, name: str, condition: bool, expected: str) -> None:
-        if not condition:
-            value = getattr(self, name)
-            raise InputError(f"BeatsConfig.{name} must {expected}, got {value!r}.")
+        patch = self.input_patch_size
+        if self.padding_mask == "official" and MEL_BINS // patch > patch:
+            yield f"`padding_mask` is 'official', expected exact for `input_patch_size` {patch}."
+        if self.sha256 is not None and self.checkpoint is None:
+            yield "`sha256` is given without a `checkpoint` to verify; set both or none."
 
     @classmethod
     def from_official(cls, cfg: Mapping[str, Any]) -> BeatsConfig:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.config import Config, in_range
 
 
 @dataclass(kw_only=True)
-class BertConfig:
+class BertConfig(Config):
     """Architecture, dropouts and starting weights; the defaults are BERT-base, uncased.
 
     Raises:
@@ -62,8 +63,9 @@ class BertConfig:
     sha256: str | None = None
     """Expected SHA-256 of the weights file, as 64 hexadecimal digits; ``None`` skips the check."""
 
-    def __post_init__(self) -> None:
-        for name in (
+    def problems(self) -> Iterator[str]:
+        yield from in_range(
+            self,
             "vocab_size",
             "hidden_size",
             "num_hidden_layers",
@@ -71,38 +73,27 @@ class BertConfig:
             "intermediate_size",
             "max_position_embeddings",
             "type_vocab_size",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"BertConfig.{name} must be at least 1, but is {getattr(self, name)}."
-                )
+            least=1,
+        )
+        yield from in_range(
+            self, "hidden_dropout_prob", "attention_probs_dropout_prob", least=0, below=1
+        )
+        yield from in_range(self, "layer_norm_eps", above=0)
         if self.hidden_size % self.num_attention_heads:
-            raise InputError(
-                f"BertConfig.hidden_size ({self.hidden_size}) must be a multiple of "
-                f"num_attention_heads ({self.num_attention_heads})."
-            )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(
-                    f"BertConfig.{name} must be at least 0 and below 1, "
-                    f"but is {getattr(self, name)}."
-                )
-        if not self.layer_norm_eps > 0.0:
-            raise InputError(
-                f"BertConfig.layer_norm_eps must be above 0, but is {self.layer_norm_eps}."
+            yield (
+                f"`hidden_size` is {self.hidden_size}, expected a multiple of "
+                f"`num_attention_heads`, {self.num_attention_heads}."
             )
         if not 0 <= self.pad_token_id < self.vocab_size:
-            raise InputError(
-                f"BertConfig.pad_token_id must be an id below vocab_size ({self.vocab_size}), "
-                f"but is {self.pad_token_id}."
+            yield (
+                f"`pad_token_id` is {self.pad_token_id}, expected an id below `vocab_size`, "
+                f"{self.vocab_size}."
             )
         if self.sha256 is not None:
             if self.pretrained is None:
-                raise InputError(
-                    "BertConfig.sha256 is the digest of a weights file: set pretrained as well, "
-                    "or leave sha256 out."
+                yield (
+                    "`sha256` is the digest of a weights file: set `pretrained` as well, or leave "
+                    "`sha256` out."
                 )
             if len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef"):
-                raise InputError(
-                    f"BertConfig.sha256 must be 64 hexadecimal digits, but is {self.sha256!r}."
-                )
+                yield f"`sha256` is {self.sha256!r}, expected 64 hexadecimal digits."
