@@ -31,7 +31,7 @@ import torch
 from torch.optim import AdamW
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.model.retrieval_model import build_model, model_config
+from atr_moco_plugin.model import build_model, model_config
 from benchmarks import harness
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.harness import Machine, Row

@@ -32,7 +32,7 @@ from torch.optim import AdamW
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.evaluation import format_table
-from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig
+from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from benchmarks.memory import CAPTION_TOKENS, HALFWAY, fill_queues, make_criterion, resident
 

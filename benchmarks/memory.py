@@ -39,7 +39,7 @@ from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
 from atr_moco_plugin.encoders.beats.relative_position import distance_buckets
 from atr_moco_plugin.evaluation import format_table
-from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig, build_model
+from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.plugins import load
 

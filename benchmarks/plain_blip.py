@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atr_moco_plugin.model.retrieval_model import RetrievalModel
+from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 MOMENTUM = 0.995

@@ -29,7 +29,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     moco_atc_atm,
 )
-from atr_moco_plugin.model.retrieval_model import RetrievalModel, build_model, model_config
+from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 from benchmarks import harness
 from benchmarks.harness import Machine, Row

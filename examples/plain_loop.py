@@ -14,7 +14,7 @@ import torch
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data import AudioReader, PairLoader, ToyConfig, iterate_audio, open_toy
 from atr_moco_plugin.evaluation import retrieval_metrics
-from atr_moco_plugin.model.retrieval_model import build_model, model_config
+from atr_moco_plugin.model import build_model, model_config
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.text.tokenizer import tokenize, train_wordpiece

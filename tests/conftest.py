@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import atr_moco_plugin.hosts.fairseq2  # makes fairseq2 importable without a system libsndfile
-from atr_moco_plugin.model.retrieval_model import RetrievalModel, build_model, model_config
+from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 
 # The models are tiny: threads that wait for each other would cost more than they give.
 torch.set_num_threads(1)

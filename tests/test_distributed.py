@@ -19,18 +19,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atr_moco_plugin.distributed import (
+    broadcast_bool,
     checksum,
     gather,
+    gather_counts,
     gather_packed,
-    gather_tokens,
+    gather_padded,
     mean_weight,
-    of_first_rank,
-    rank,
-    ranks_that_differ,
-    sizes,
+    process_index,
+    processes_that_differ,
     world_size,
 )
-from atr_moco_plugin.tokens import AudioTokens
 
 WORLD = 2
 
@@ -57,21 +56,20 @@ def mixed(of_rank: int) -> list[Tensor]:
     ]
 
 
-def audio_tokens() -> AudioTokens:
+def sequences() -> tuple[Tensor, None, Tensor]:
     """Of one clip, longer on the second rank."""
-    length = 2 + 3 * rank()
-    return AudioTokens(torch.ones(1, length, 4), torch.ones(1, length, dtype=torch.bool))
+    length = 2 + 3 * process_index()
+    return torch.ones(1, length, 4), None, torch.ones(1, length, dtype=torch.bool)
 
 
 def exchanges() -> list[int]:
     """How many collectives each of these gathers takes."""
-    found, rows, counts = [], uneven_rows(rank()), [3, 2]
+    found, rows, counts = [], uneven_rows(process_index()), [3, 2]
     for exchange in (
         lambda: gather(rows),
         lambda: gather(rows, counts=counts),
         lambda: gather(rows.clone().requires_grad_(), grad=True, counts=counts),
-        lambda: gather_tokens(audio_tokens(), counts=[1, 1]),
-        lambda: gather_tokens(audio_tokens(), counts=[1, 1], longest=5),
+        lambda: gather_padded(*sequences()),
         lambda: gather_packed(rows, rows.long(), rows > 0, counts=counts),
     ):
         together = dist.all_gather_into_tensor
@@ -82,31 +80,36 @@ def exchanges() -> list[int]:
 
 
 def run_exchanges() -> dict[str, Any]:
-    x = uneven_rows(rank()).requires_grad_()
+    x = uneven_rows(process_index()).requires_grad_()
     with_gradient = gather(x, grad=True)
-    (with_gradient * weights(rank())).sum().backward()
+    (with_gradient * weights(process_index())).sum().backward()
     without = gather(x)
     return {
-        "world": torch.tensor([world_size(), rank()]),
-        "sizes": torch.tensor(sizes(len(x), x.device)),
+        "world": torch.tensor([world_size(), process_index()]),
+        "sizes": torch.tensor(gather_counts(len(x), x.device)),
         "rows": with_gradient.detach(),
         "rows_without_gradient": without,
         "has_gradient": torch.tensor([with_gradient.requires_grad, without.requires_grad]),
         "gradient": x.grad,
-        "int64": gather(torch.full((3 - rank(),), 2**62 + rank())),
-        "packed": gather_packed(*mixed(rank()), counts=[3, 2]),
-        "bool": gather(torch.tensor([[True, False], [False, True]])[: 2 - rank()]),
-        "longest": tuple(gather_tokens(audio_tokens())),
+        "int64": gather(torch.full((3 - process_index(),), 2**62 + process_index())),
+        "packed": gather_packed(*mixed(process_index()), counts=[3, 2]),
+        "bool": gather(torch.tensor([[True, False], [False, True]])[: 2 - process_index()]),
+        "longest": gather_padded(*sequences()),
         "exchanges": torch.tensor(exchanges()),
-        "decision": torch.tensor([of_first_rank(rank() == i, x.device) for i in range(WORLD)]),
-        "empty": gather(torch.ones(2 * rank(), 3)),
-        "weight": torch.tensor([mean_weight(3, 3 + rank()), mean_weight(2, 4)]),
-        "differing": ranks_that_differ(
+        "decision": torch.tensor(
+            [broadcast_bool(process_index() == i, x.device) for i in range(WORLD)]
+        ),
+        "empty": gather(torch.ones(2 * process_index(), 3)),
+        "weight": torch.tensor([mean_weight(3, 3 + process_index()), mean_weight(2, 4)]),
+        "differing": processes_that_differ(
             {
                 "equal": [torch.arange(6.0).view(3, 2), torch.tensor([2**62])],
-                "unequal": [torch.arange(3), torch.tensor([2**62 + rank()])],
-                "longer": [torch.zeros(2 + rank(), 2), torch.zeros(1 + rank(), 2)],
-                "one": [torch.ones(1 + rank(), 2)],
+                "unequal": [torch.arange(3), torch.tensor([2**62 + process_index()])],
+                "longer": [
+                    torch.zeros(2 + process_index(), 2),
+                    torch.zeros(1 + process_index(), 2),
+                ],
+                "one": [torch.ones(1 + process_index(), 2)],
             }
         ),
     }
@@ -142,7 +145,7 @@ def test_the_first_rank_decides(ranks) -> None:
     for found in ranks:
         assert found["decision"].tolist() == [True, False]
     cpu = torch.device("cpu")
-    assert of_first_rank(True, cpu) and not of_first_rank(False, cpu)
+    assert broadcast_bool(True, cpu) and not broadcast_bool(False, cpu)
 
 
 def test_gradient_of_a_gather_is_summed_over_the_ranks_that_used_the_row(ranks) -> None:
@@ -152,7 +155,8 @@ def test_gradient_of_a_gather_is_summed_over_the_ranks_that_used_the_row(ranks) 
 
 
 def test_padding_reaches_the_longest_of_all_ranks(ranks) -> None:
-    for states, mask in (x["longest"] for x in ranks):
+    for states, none, mask in (x["longest"] for x in ranks):
+        assert none is None
         assert states.shape == (2, 5, 4) and mask.shape == (2, 5)
         for i in range(WORLD):
             assert states[i].sum() == (2 + 3 * i) * 4 and not states[i, 2 + 3 * i :].any()
@@ -160,8 +164,8 @@ def test_padding_reaches_the_longest_of_all_ranks(ranks) -> None:
 
 
 def test_counts_that_are_known_are_not_exchanged_again(ranks) -> None:
-    # The rows and the sizes; the rows; states, mask and their length; all together.
-    assert [x["exchanges"].tolist() for x in ranks] == [[2, 1, 1, 3, 2, 1]] * WORLD
+    # The rows and the counts; the rows twice; sequences and their shapes; all together.
+    assert [x["exchanges"].tolist() for x in ranks] == [[2, 1, 1, 2, 1]] * WORLD
 
 
 def test_tensors_of_any_dtype_and_shape_travel_together(ranks) -> None:
@@ -175,9 +179,8 @@ def test_tensors_of_any_dtype_and_shape_travel_together(ranks) -> None:
 def test_a_single_process_gathers_nothing() -> None:
     x = torch.ones(3, 2, 4, requires_grad=True)
     assert gather(x) is x and gather(x, grad=True) is x
-    tokens = audio_tokens()
-    assert gather_tokens(tokens) is tokens
-    assert (world_size(), rank(), sizes(3, x.device)) == (1, 0, [3])
+    assert gather_padded(x, None) == [x, None]
+    assert (world_size(), process_index(), gather_counts(3, x.device)) == (1, 0, [3])
 
 
 def test_the_mean_over_ranks_is_the_mean_over_items(ranks) -> None:
@@ -188,7 +191,7 @@ def test_the_mean_over_ranks_is_the_mean_over_items(ranks) -> None:
 
 def test_every_rank_finds_what_differs_from_rank_0(ranks) -> None:
     assert [x["differing"] for x in ranks] == [{"unequal": [1], "longer": [1], "one": [1]}] * WORLD
-    assert ranks_that_differ({"alone": [torch.ones(2)]}) == {}
+    assert processes_that_differ({"alone": [torch.ones(2)]}) == {}
 
 
 DTYPES = (torch.float32, torch.bfloat16, torch.int64, torch.bool)

@@ -60,7 +60,7 @@ def test_a_criterion_is_as_good_as_new(order, tiny_model, tiny_batch) -> None:
     assert torch.equal(criterion.temperature, fresh.temperature)
     assert all(bool(p.isfinite().all()) for p in criterion.model.parameters())
     assert (len(criterion.audio_queue), criterion.audio_queue.size) == (0, 4)
-    criterion.of_data("toy")  # finds no other data set
+    criterion.set_data("toy")  # finds no other data set
 
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-3)
     before = copy.deepcopy(criterion.model.audio.state_dict())

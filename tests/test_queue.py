@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -186,24 +187,24 @@ def test_clear_forgets() -> None:
 
 
 class Noted:
-    """A follower that keeps a copy of the rows up to date with what it is told."""
+    """A observer that keeps a copy of the rows up to date with what it is told."""
 
     def __init__(self, queue: EmbeddingQueue) -> None:
         self.rows = queue.embeddings.clone()
-        self.anew = 0
-        queue.follow(self)
+        self.restarts = 0
+        queue.add_observer(self)
 
     def rows_written(self, queue, rows, old, new) -> None:
         assert torch.equal(self.rows[rows], old)
         self.rows[rows] = new
         assert torch.equal(self.rows, queue.embeddings)
 
-    def start_anew(self) -> None:
-        self.anew += 1
+    def restart(self) -> None:
+        self.restarts += 1
 
 
 @given(size=st.integers(1, 9), batches=st.lists(st.integers(0, 12), max_size=8))
-def test_a_follower_is_told_what_goes_and_what_comes(size: int, batches: list[int]) -> None:
+def test_a_observer_is_told_what_goes_and_what_comes(size: int, batches: list[int]) -> None:
     queue = EmbeddingQueue(size, 2)
     noted, first = Noted(queue), 1
     for n in batches:
@@ -214,33 +215,34 @@ def test_a_follower_is_told_what_goes_and_what_comes(size: int, batches: list[in
     broken[0] = torch.nan
     queue.enqueue(broken, *ids)
     assert torch.equal(noted.rows, queue.embeddings)
-    assert noted.anew == 0
+    assert noted.restarts == 0
 
 
-def test_a_follower_is_told_where_it_has_to_begin_anew() -> None:
+def test_a_observer_is_told_where_it_has_to_restart() -> None:
     queue = EmbeddingQueue(2, 2, max_size=4)
     noted = Noted(queue)
     queue.enqueue(*batch(1, 2, 2))
     state = queue.state_dict()
-    assert noted.anew == 1
+    assert noted.restarts == 1
     queue.load_state_dict(state)
-    assert noted.anew == 2
+    assert noted.restarts == 2
     queue.grow(4)
-    assert noted.anew == 3
+    assert noted.restarts == 3
     queue.clear()
-    assert noted.anew == 4
+    assert noted.restarts == 4
 
 
-def test_followers_are_not_kept_alive_and_not_copied() -> None:
+def test_observers_are_not_kept_alive_and_not_copied() -> None:
     queue = EmbeddingQueue(2, 2)
     noted = Noted(queue)
     for other in (copy.deepcopy(queue), pickle.loads(pickle.dumps(queue)), copy.copy(queue)):
         other.clear()
         other.enqueue(*batch(1, 1, 2))
-        assert noted.anew == 0
+        assert noted.restarts == 0
+    observer = weakref.ref(noted)
     del noted
     gc.collect()
-    assert not list(queue._followers)
+    assert observer() is None
 
 
 def test_wrong_shapes_are_named() -> None:

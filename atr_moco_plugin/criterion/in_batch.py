@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import gather, gather_packed, mean_weight, sizes
+from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import Attachment, StepWatch, attach
 from atr_moco_plugin.queue import EmbeddingQueue
@@ -27,7 +27,7 @@ class Atc(nn.Module):
     """Contrastive loss over the global batch, without momentum: the baseline.
 
     The model has two towers and an embedding size, like
-    :class:`~atr_moco_plugin.model.retrieval_model.RetrievalModel`: ``model.audio(**audio)`` and
+    :class:`~atr_moco_plugin.model.RetrievalModel`: ``model.audio(**audio)`` and
     ``model.text(**text)`` return ``(embeddings [B, d] unit-norm float32, tokens)``, and
     ``model.embed_dim`` is d. Matching criteria also call ``model.match(text_tokens, audio_tokens)
     -> logits [P, 2]``, row by row, or with ``audio_rows [P]`` as a third argument, the row of
@@ -93,7 +93,7 @@ class Atc(nn.Module):
         self._step_watch.told()
         self.temperature.clamp_(*TEMPERATURE_RANGE)
 
-    def on_step_left_out(self) -> None:
+    def on_step_skipped(self) -> None:
         """What :meth:`attach` calls after a step that changed no weight, since the guard has
         dropped its gradients."""
 
@@ -144,7 +144,7 @@ class Atc(nn.Module):
         self._start_pass()
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
-        counts = sizes(len(a), a.device)
+        counts = gather_counts(len(a), a.device)
         ids = gather_packed(clip_ids, caption_ids, counts=counts)
         positives = positive_pairs(clip_ids, caption_ids, *ids, self.config.positives)
         # One exchange: both are float32 and of one size.

@@ -18,13 +18,13 @@ from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.in_batch import Atc, Inputs
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import (
-    RanksDifferError,
+    ProcessesDifferError,
+    broadcast_bool,
+    gather_counts,
     gather_packed,
     mean_weight,
-    of_first_rank,
-    rank,
-    ranks_that_differ,
-    sizes,
+    process_index,
+    processes_that_differ,
 )
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
@@ -57,8 +57,8 @@ class GlobalBatch(NamedTuple):
     @property
     def own(self) -> slice:
         """The rows of this rank."""
-        first = sum(self.counts[: rank()])
-        return slice(first, first + self.counts[rank()])
+        first = sum(self.counts[: process_index()])
+        return slice(first, first + self.counts[process_index()])
 
 
 class MocoAtc(Atc):
@@ -84,7 +84,7 @@ class MocoAtc(Atc):
         self.text_queue = _make_queue(config, model.embed_dim)
         self._growth_limit = self.audio_queue.max_size
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
-        # What `of_data` was told, 0 for nothing; the queues of a state may be of other data.
+        # What `set_data` was told, 0 for nothing; the queues of a state may be of other data.
         self.register_buffer("data_fingerprint", torch.zeros(1, dtype=torch.int64))
         self._loaded_fingerprint = 0
         self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
@@ -136,7 +136,7 @@ class MocoAtc(Atc):
         In the first step of a process and in every hundredth the queues of all ranks are compared.
 
         Raises:
-            RanksDifferError: on every rank, where the queues differ.
+            ProcessesDifferError: on every rank, where the queues differ.
         """
         super().on_optimizer_step()
         # Counted from the start of the process and not from what was loaded: a state that one rank
@@ -152,9 +152,9 @@ class MocoAtc(Atc):
 
     def _check_queues(self) -> None:
         queues = {name: (*queue.valid, queue.position) for name, queue in self.queues.items()}
-        for name, ranks in ranks_that_differ(queues).items():
+        for name, ranks in processes_that_differ(queues).items():
             named = ", ".join(str(x) for x in ranks)
-            raise RanksDifferError(
+            raise ProcessesDifferError(
                 f"The {name} queue of rank(s) {named} is not that of rank 0 after "
                 f"{self._steps_here} optimizer steps of this job, so the ranks no longer train one "
                 "model: load the same state on every rank, keep the criterion's buffers out of "
@@ -171,7 +171,7 @@ class MocoAtc(Atc):
         """
         self._growth_limit = min(rows, self.audio_queue.max_size)
 
-    def of_data(self, fingerprint: str) -> None:
+    def set_data(self, fingerprint: str) -> None:
         """Say which data the clip and caption ids are of. It is saved with the queues, and queues
         of other data are emptied, with a warning, whether they were loaded before or are later:
         their ids mean other items, and their embeddings are no negatives of these.
@@ -204,11 +204,11 @@ class MocoAtc(Atc):
         if self._num_steps < self.config.queue_warmup_steps:
             return
         # The queues are equal on every rank, their singular values up to rounding only.
-        worth_it = rank() == 0 and any(
+        worth_it = process_index() == 0 and any(
             growth_of_last_half(queue.newest(size // 2), queue.valid[0]).worth_it
             for queue in self.queues.values()
         )
-        if of_first_rank(worth_it, self.num_steps.device):
+        if broadcast_bool(worth_it, self.num_steps.device):
             size = min(2 * size, self._growth_limit)
         for queue in self.queues.values():
             queue.grow(size)
@@ -235,7 +235,7 @@ class MocoAtc(Atc):
         self, a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor
     ) -> GlobalBatch:
         """The items of all ranks, in two exchanges."""
-        counts = sizes(len(a_m), a_m.device)
+        counts = gather_counts(len(a_m), a_m.device)
         return GlobalBatch(counts, *gather_packed(a_m, u_m, clip_ids, caption_ids, counts=counts))
 
     @property

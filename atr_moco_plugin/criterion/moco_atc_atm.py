@@ -18,11 +18,11 @@ from atr_moco_plugin.criterion.moco_atc import GlobalBatch, MocoAtc
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import (
     gather,
+    gather_numbers,
     gather_packed,
     mean_weight,
-    of_every_rank,
-    pad_tokens,
-    rank,
+    pad_to,
+    process_index,
     world_size,
 )
 from atr_moco_plugin.tensors.compile import not_compiled
@@ -82,9 +82,9 @@ class MocoAtcAtm(MocoAtc):
         super().on_optimizer_step()
         self._set_num_draws(0)
 
-    def on_step_left_out(self) -> None:
+    def on_step_skipped(self) -> None:
         """Begin the draws of this step anew, as a run does that resumes here."""
-        super().on_step_left_out()
+        super().on_step_skipped()
         self._set_num_draws(0)
 
     def reset_parameters(self) -> None:
@@ -133,10 +133,11 @@ class MocoAtcAtm(MocoAtc):
         if self.config.negatives == "batch" or world_size() == 1:
             return self._exchanged(*own), online, audio, text
         lengths = audio.mask.size(1), text.mask.size(1)
-        shapes = of_every_rank([len(own[0]), *lengths], own[0].device)
+        shapes = gather_numbers([len(own[0]), *lengths], own[0].device)
         counts, *all_lengths = (list(x) for x in zip(*shapes, strict=True))
         audio, text = (
-            pad_tokens(tokens, max(x)) for tokens, x in zip((audio, text), all_lengths, strict=True)
+            type(tokens)(*(None if x is None else pad_to(x, 1, max(length)) for x in tokens))
+            for tokens, length in zip((audio, text), all_lengths, strict=True)
         )
         *everyone, a, u, audio_mask, text_mask, input_ids = gather_packed(
             *own, *online, audio.mask, text.mask, text.input_ids, counts=counts
@@ -163,12 +164,12 @@ class MocoAtcAtm(MocoAtc):
         )
         # Every rank draws for the global batch with one seed and keeps its own rows, so the draws
         # do not depend on how the batch is split over ranks.
-        first_row, b = own.start if everywhere else 0, counts[rank()]
+        first_row, b = own.start if everywhere else 0, counts[process_index()]
         positives = positive_pairs(
             clip_ids, caption_ids, clip_ids, caption_ids, self.config.positives
         )
         similarity = cosines(a.detach(), u.detach()) / self.temperature.detach()
-        generator = self._seeded(a.device, 0 if everywhere else rank())
+        generator = self._seeded(a.device, 0 if everywhere else process_index())
         hard_text = hard_negatives(similarity, positives, generator)
         hard_audio = hard_negatives(similarity.T, positives.T, generator)
         # Ranks count by their pairs in the mean where all are known, and by their items else.

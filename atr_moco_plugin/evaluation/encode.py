@@ -12,10 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from atr_moco_plugin.distributed import (
     gather,
-    gather_tokens,
+    gather_counts,
+    gather_padded,
     gather_values,
-    rank,
-    sizes,
+    process_index,
     world_size,
 )
 from atr_moco_plugin.errors import InputError
@@ -190,7 +190,7 @@ def encode_text(model: Module, captions: CaptionBatches, *, keep_tokens: bool) -
     """Embed captions on this process.
 
     Args:
-        model: a :class:`~atr_moco_plugin.model.retrieval_model.RetrievalModel` in eval mode.
+        model: a :class:`~atr_moco_plugin.model.RetrievalModel` in eval mode.
         captions: on the model's device.
         keep_tokens: keep the tokens for re-ranking, with their states unless the model says with
             ``needs_text_states`` that it does not read them.
@@ -214,7 +214,7 @@ def share(batches: int) -> list[int]:
     again, which :func:`encode_shared` leaves out.
     """
     turns = -(-batches // world_size())
-    return [min(turn * world_size() + rank(), batches - 1) for turn in range(turns)]
+    return [min(turn * world_size() + process_index(), batches - 1) for turn in range(turns)]
 
 
 def own_share(items: Sequence[ItemT], batch_size: int) -> tuple[list[ItemT], int]:
@@ -275,17 +275,17 @@ class SharedEncoder:
             InputError: when another process gave up.
         """
         embeddings, tokens = self._tower(*batch)
-        mine = len(embeddings) if self._turn * world_size() + rank() < self._total else 0
+        mine = len(embeddings) if self._turn * world_size() + process_index() < self._total else 0
         self._turn += 1
-        counts = sizes(mine, embeddings.device)
+        counts = gather_counts(mine, embeddings.device)
         if min(counts) < 0:
             self._stop(None, embeddings.device)
-        first = 0 if self._gather_states else sum(counts[: rank()])
+        first = 0 if self._gather_states else sum(counts[: process_index()])
         kept = None
         if self._keep_tokens:
             tokens = tokens if self._keep_states else tokens._replace(states=None)
             kept = type(tokens)(*(None if x is None else x[:mine] for x in tokens))
-            kept = gather_tokens(kept) if self._gather_states else kept
+            kept = type(tokens)(*gather_padded(*kept)) if self._gather_states else kept
         self.encoded.add(gather(embeddings[:mine]), kept, first)
         return sum(counts)
 
@@ -296,7 +296,7 @@ class SharedEncoder:
             InputError: always, on every process alike, with the first reason there is.
         """
         device = next(self._tower.parameters()).device
-        sizes(-1, device)
+        gather_counts(-1, device)
         self._stop(reason, device)
 
     def _stop(self, reason: str | None, device: torch.device) -> NoReturn:

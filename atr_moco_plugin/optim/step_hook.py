@@ -61,7 +61,7 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
     Torch calls the hook in ``optimizer.step()``, so batches whose gradients are accumulated count
     once. Steps that change no weight do not count: those that a gradient scaler leaves out because
     float16 overflowed, and those that :class:`~atr_moco_plugin.safety.finite.FiniteGuard` leaves
-    out. After the latter ``criterion.on_step_left_out()`` is called, where there is one. Attaching
+    out. After the latter ``criterion.on_step_skipped()`` is called, where there is one. Attaching
     to the same optimizer once more changes nothing. A copy of the criterion is not attached.
 
     Args:
@@ -117,8 +117,8 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
     def stepped(optimizer: Optimizer, *_: Any) -> None:
         if _moves_weights(optimizer):
             criterion.on_optimizer_step()
-        elif optimizer in _LEFT_OUT and hasattr(criterion, "on_step_left_out"):
-            criterion.on_step_left_out()
+        elif optimizer in _LEFT_OUT and hasattr(criterion, "on_step_skipped"):
+            criterion.on_step_skipped()
 
     attachment = Attachment(every, every[-1].register_step_post_hook(stepped))
     _ATTACHED[criterion] = attachment

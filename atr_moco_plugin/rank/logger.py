@@ -212,7 +212,7 @@ class RankLogger:
         moments = self._followed[name].moments.read()
         if not bool(moments.gram.trace().isfinite()):
             # The report of the rows themselves says how many are not finite. That may be repaired.
-            self._followed[name].moments.start_anew()
+            self._followed[name].moments.restart()
             return view
         return view._replace(moments=moments)
 

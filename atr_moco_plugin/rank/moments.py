@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.queue import EmbeddingQueue, ObservedQueue
 from atr_moco_plugin.rank.measures import log_potential, sample, uniformity, unit
 from atr_moco_plugin.rank.spectrum import (
     blocks,
@@ -69,14 +69,14 @@ class _Follower(ABC):
         self._since_read = 0
         self._since_summed = 0
         for queue in queues:
-            queue.follow(self)
+            queue.add_observer(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy follows the copies of the queues, which know of nobody.
         self.__dict__.update(state)
-        self.start_anew()
+        self.restart()
         for queue in self._queues:
-            queue.follow(self)
+            queue.add_observer(self)
 
     @property
     def _rows(self) -> int:
@@ -92,8 +92,8 @@ class _Follower(ABC):
         self._since_read = 0
         return sums
 
-    def rows_written(self, queue: EmbeddingQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
-        """See :class:`~atr_moco_plugin.queue.QueueFollower`."""
+    def rows_written(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+        """See :class:`~atr_moco_plugin.queue.QueueObserver`."""
         self._since_read += len(rows)
         self._since_summed += len(rows)
         if self._sums is None:
@@ -104,8 +104,8 @@ class _Follower(ABC):
         else:
             self._update(queue, rows, old, new)
 
-    def start_anew(self) -> None:
-        """See :class:`~atr_moco_plugin.queue.QueueFollower`."""
+    def restart(self) -> None:
+        """See :class:`~atr_moco_plugin.queue.QueueObserver`."""
         self._sums = None
         self._since_read = 0
 
@@ -113,7 +113,7 @@ class _Follower(ABC):
     def _sum(self) -> tuple[Tensor, ...]:
         """The sums over all rows, of tensors that nobody else holds."""
 
-    def _update(self, queue: EmbeddingQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+    def _update(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
         """Take the old rows out of the sums and the new ones in, without waiting for a device."""
 
 
@@ -139,7 +139,7 @@ class QueueMoments(_Follower):
             torch.stack([unit(part).sum(dim=0) for part in blocks(x)]).sum(dim=0),
         )
 
-    def _update(self, queue: EmbeddingQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+    def _update(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
         assert self._sums is not None
         gram, total, directions = self._sums
         old, new = to_float64(old), to_float64(new)
@@ -169,7 +169,7 @@ class PairDistance(_Follower):
         pairs = zip(*(blocks(queue.valid[0]) for queue in self._queues), strict=True)
         return (torch.stack([_squared(a, b) for a, b in pairs]).sum(),)
 
-    def _update(self, queue: EmbeddingQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+    def _update(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
         assert self._sums is not None
         other = self._queues[1] if queue is self._queues[0] else self._queues[0]
         if other.size != queue.size:

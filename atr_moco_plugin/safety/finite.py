@@ -14,7 +14,7 @@ from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from atr_moco_plugin.distributed import rank, world_size
+from atr_moco_plugin.distributed import process_index, world_size
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import leave_out
 from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
@@ -24,7 +24,7 @@ NameClips = Callable[[Sequence[int]], Mapping[int, str]]
 
 
 NOT_BROKEN = -1
-"""In the place of a clip id in :attr:`~atr_moco_plugin.queue.EmbeddingQueue.left_out`."""
+"""In the place of a clip id in :attr:`~atr_moco_plugin.queue.EmbeddingQueue.nonfinite_clip_ids`."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -57,7 +57,7 @@ class FiniteGuard:
 
     Scaled float16 training: a step that the gradient scaler leaves out because of infinite
     gradients is its own business, unless the loss was not finite either: see
-    :meth:`check_left_out`.
+    :meth:`check_skipped_step`.
 
     Args:
         optimizers: one, or several that are stepped one after the other, in that order; a gradient
@@ -140,10 +140,10 @@ clipping, or look for a broken clip in the batch.
             clip_ids: ``[B]`` int64, the batch's clips.
         """
         queues = getattr(self._criterion, "queues", {})
-        broken = {name: queue.left_out for name, queue in queues.items()}
+        broken = {name: queue.nonfinite_clip_ids for name, queue in queues.items()}
         self._watched.append((loss.detach(), clip_ids, broken))
 
-    def check_left_out(self) -> None:
+    def check_skipped_step(self) -> None:
         """Look at the losses of a step that a gradient scaler has left out.
 
         Call it on every rank between two steps. Where the optimizer has made its step it does
@@ -204,7 +204,7 @@ clipping, or look for a broken clip in the batch.
             optimizer.zero_grad(set_to_none=True)
         leave_out(self.optimizers, True)
         self.skipped += 1
-        if rank() == 0:
+        if process_index() == 0:
             self._warn(
                 f"{text} The step is left out, number {self.skipped} of the {self._max_skipped} "
                 "that may be."
@@ -238,14 +238,14 @@ clipping, or look for a broken clip in the batch.
         # A broken weight may be in the shard of another rank.
         sound = not _on_any_rank(torch.tensor(bool(unsound), device=device))
         return Finding(
-            rank=rank(),
+            rank=process_index(),
             losses=[value for value, _ in batches],
             clips=first(clips),
             num_clips=len(clips),
             rows={name: (first(ids), len(ids), len(rows[name])) for name, ids in broken.items()},
             gradients=not_finite(gradients),
             state=unsound,
-            last_good=self._last_good(sound) if rank() == 0 else "",
+            last_good=self._last_good(sound) if process_index() == 0 else "",
         )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.optim import AdamW
 
 from atr_moco_plugin.config_builder import build_config
-from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig
+from atr_moco_plugin.model import RetrievalModelConfig
 from benchmarks import memory
 
 SMALL = {

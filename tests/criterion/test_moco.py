@@ -284,26 +284,26 @@ def test_the_queue_is_left_out_of_the_loss_during_its_warm_up(tiny_model, tiny_b
 def test_queues_of_other_data_are_never_taken_over(
     criterion, tiny_model, tiny_batch, told_first: bool
 ) -> None:
-    criterion.of_data("clotho")
+    criterion.set_data("clotho")
     train(criterion, tiny_batch, 2)
     state = copy.deepcopy(criterion.state_dict())
 
     other = MocoAtcAtm(tiny_model(seed=1), criterion.config)
     if told_first:
-        other.of_data("audiocaps")
+        other.set_data("audiocaps")
         with pytest.warns(UserWarning, match="of another data set, so they start empty"):
             other.load_state_dict(state)
     else:
         other.load_state_dict(state)
         with pytest.warns(UserWarning, match="of another data set, so they start empty"):
-            other.of_data("audiocaps")
+            other.set_data("audiocaps")
     assert len(other.audio_queue) == len(other.text_queue) == 0
     assert torch.equal(other.temperature, criterion.temperature)
     # What it saves from now on is of its own data.
     train(other, tiny_batch, 1)
     assert not torch.equal(other.state_dict()["data_fingerprint"], state["data_fingerprint"])
     again = MocoAtcAtm(tiny_model(), criterion.config)
-    again.of_data("audiocaps")
+    again.set_data("audiocaps")
     again.load_state_dict(other.state_dict())
     assert len(again.audio_queue) == 4
 
@@ -312,13 +312,13 @@ def test_queues_of_other_data_are_never_taken_over(
 def test_queues_of_the_same_or_of_unnamed_data_stay(
     criterion, tiny_model, tiny_batch, old: bool, recwarn
 ) -> None:
-    criterion.of_data("clotho")
+    criterion.set_data("clotho")
     train(criterion, tiny_batch, 2)
     state = criterion.state_dict()
     if old:  # a checkpoint from before fingerprints
         del state["data_fingerprint"]
     other = MocoAtcAtm(tiny_model(seed=1), criterion.config)
-    other.of_data("clotho")
+    other.set_data("clotho")
     other.load_state_dict(state)
     assert len(other.audio_queue) == 8 and torch.equal(
         other.data_fingerprint, criterion.data_fingerprint

@@ -37,8 +37,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     moco_atc,
 )
-from atr_moco_plugin.distributed import rank, world_size
-from atr_moco_plugin.model.retrieval_model import RetrievalModel
+from atr_moco_plugin.distributed import process_index, world_size
+from atr_moco_plugin.model import RetrievalModel
 
 STEPS = 20
 ROWS = 186  # that a program writes
@@ -180,7 +180,7 @@ def train(
     for at, step in enumerate(program(steps)):
         optimizer.zero_grad()
         for seed in step.seeds:
-            batch = part_of(global_batch(seed, step.size), rank(), world_size())
+            batch = part_of(global_batch(seed, step.size), process_index(), world_size())
             with no_sync() if step.no_sync and seed != step.seeds[-1] else nullcontext():
                 loss = module(**batch)["loss"]
                 (loss / len(step.seeds)).backward()
@@ -201,7 +201,7 @@ def train(
 
 def train_wrapped(name: str, wrapper: str) -> tuple[Atc, dict[str, Any]]:
     # Ranks start from different weights; the wrapper must carry those of rank 0 over.
-    criterion = build(name, seed=rank())
+    criterion = build(name, seed=process_index())
     if wrapper == "ddp":
         # The criteria without a matching loss leave the head out.
         unused = "atm" not in name
@@ -239,7 +239,7 @@ def exchanges_of_a_step(name: str) -> int:
     """Collectives of a criterion's forward and backward pass on uneven parts of a batch, without
     those of a wrapper."""
     criterion = build(name)
-    batch = part_of(global_batch(0, 7), rank(), world_size())
+    batch = part_of(global_batch(0, 7), process_index(), world_size())
     with Exchanges() as exchanges:
         criterion(**batch)["loss"].backward()
     return exchanges.count
@@ -269,7 +269,7 @@ def run_all() -> dict[str, Any]:
     for wrapper in WRAPPERS:
         for name in cases(wrapper, world_size()):
             criterion, results[f"{wrapper}.{name}"] = train_wrapped(name, wrapper)
-        if rank() == 1:
+        if process_index() == 1:
             flip_one_bit(criterion.text_queue.embeddings)
         results[f"{wrapper}.spoilt"] = message_of_the_check(criterion)
 
@@ -279,7 +279,7 @@ def run_all() -> dict[str, Any]:
     moco_atc.QUEUE_CHECK_EVERY = 4
     criterion = MocoAtcAtm(make_model(), OWN_BATCH).train()
     results["own_batch"] = train(criterion, DistributedDataParallel(criterion), steps=4)
-    if rank() == 1:
+    if process_index() == 1:
         swap_two_rows(criterion.audio_queue.caption_ids)
     results["swapped"] = message_of_the_check(criterion)
 
@@ -288,7 +288,7 @@ def run_all() -> dict[str, Any]:
     results["auto"] = train(criterion, steps=4)["state"]
 
     loaded = MocoAtc(make_model(), AUTO)
-    if rank() == 1:
+    if process_index() == 1:
         loaded.load_state_dict(criterion.state_dict())
     results["loaded"] = message_of_the_check(loaded)
     return results

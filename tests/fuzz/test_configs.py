@@ -19,7 +19,7 @@ from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.encoders.beats import BeatsConfig
 from atr_moco_plugin.encoders.bert import BertConfig
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model.retrieval_model import RetrievalModelConfig, model_config
+from atr_moco_plugin.model import RetrievalModelConfig, model_config
 from atr_moco_plugin.model.spec_augment import SpecAugmentConfig
 
 FUZZ = settings.get_profile("fuzz")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atr_moco_plugin.model.retrieval_model import (
+from atr_moco_plugin.model import (
     AudioTower,
     PartConfig,
     RetrievalModel,

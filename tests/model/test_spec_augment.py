@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model.retrieval_model import AudioTower, model_config
+from atr_moco_plugin.model import AudioTower, model_config
 from atr_moco_plugin.model.spec_augment import SpecAugmentConfig, spec_augment
 from atr_moco_plugin.tokens import AudioTokens
 
@@ -130,9 +130,9 @@ def test_masks_stay_off_the_padding(
     seen: list[Tensor] = []
     encoder = type(tower.encoder)
 
-    def forward(self: Any, features: Any, lengths: Any = None) -> Any:
+    def forward(self: Any, *, features: Any) -> Any:
         seen.append(features.fbank)
-        return original(self, features, lengths)
+        return original(self, features=features)
 
     original = encoder.forward
     monkeypatch.setattr(encoder, "forward", forward)
@@ -174,7 +174,7 @@ class Doubles(torch.nn.Module):
     def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return 2 * waveforms
 
-    def forward(self, features: Tensor) -> AudioTokens:
+    def forward(self, *, features: Tensor) -> AudioTokens:
         states = features[:, :, None] ** torch.arange(4)
         return AudioTokens(states, torch.ones(features.shape, dtype=torch.bool))
 

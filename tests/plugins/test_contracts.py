@@ -13,7 +13,7 @@ from atr_moco_plugin import available, load
 from atr_moco_plugin.__main__ import main
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.model.retrieval_model import RetrievalModel, build_model, model_config
+from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 from atr_moco_plugin.plugins import GROUPS, MEMBERS, missing
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"

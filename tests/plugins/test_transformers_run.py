@@ -29,7 +29,7 @@ from atr_moco_plugin.hosts.transformers import (
     TrainerModel,
     compute_metrics,
 )
-from atr_moco_plugin.model.retrieval_model import build_model, model_config
+from atr_moco_plugin.model import build_model, model_config
 from atr_moco_plugin.text.tokenizer import tokenize, train_wordpiece
 
 FILE_RATE = 48_000

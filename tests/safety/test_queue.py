@@ -31,7 +31,7 @@ def test_a_broken_row_leaves_what_was_there(size: int, batches: list[list[float 
             if value is not None:
                 rows[row, 1] = value
         queue.enqueue(rows, ids, ids)
-        assert queue.left_out.tolist() == [
+        assert queue.nonfinite_clip_ids.tolist() == [
             -1 if value is None else first + row for row, value in enumerate(values)
         ]
         for row, value in list(enumerate(values))[-size:]:
@@ -72,7 +72,7 @@ def test_row_k_of_both_queues_stays_one_item(tower: str, tiny_model, tiny_batch)
     for name, queue in (("audio_m", audio), ("text_m", text)):
         assert bool(finite_rows(queue.valid[0]).all())
         own = int(batch["clip_ids"][2]) if name == tower else -1
-        assert queue.left_out.tolist() == [-1, -1, own, -1]
+        assert queue.nonfinite_clip_ids.tolist() == [-1, -1, own, -1]
     assert torch.equal(audio.valid[1], text.valid[1])
     assert int(batch["clip_ids"][2]) not in audio.valid[1].tolist()
     assert criterion(**tiny_batch(b=4, seed=3))["loss"].isfinite()

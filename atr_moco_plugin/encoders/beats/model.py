@@ -197,7 +197,11 @@ class BeatsEncoder(nn.Module):
         return BeatsFeatures(features, mask, min(counts) < tokens)
 
     def forward(
-        self, waveforms: Tensor | BeatsFeatures, lengths: Tensor | None = None
+        self,
+        waveforms: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *,
+        features: BeatsFeatures | None = None,
     ) -> AudioTokens:
         """Encode padded clips.
 
@@ -205,10 +209,10 @@ class BeatsEncoder(nn.Module):
         are those of the clip alone.
 
         Args:
-            waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip;
-                or their :meth:`features`.
+            waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip.
             lengths: ``[B]`` integer samples of each clip on the CPU, or ``None`` if none is padded.
                 On an accelerator the host waits for them.
+            features: in place of waveforms, from :meth:`features`.
 
         Returns:
             States ``[B, T, width]`` and mask ``[B, T]``; tokens are in time order, the 8 frequency
@@ -218,11 +222,11 @@ class BeatsEncoder(nn.Module):
             ValueError: If a clip is below 2,800 samples (0.175 s, one token) or longer than the
                 batch, or an argument has another shape or type.
         """
-        if not isinstance(waveforms, BeatsFeatures):
-            waveforms = self.features(waveforms, lengths)
-        features, mask, padded = waveforms
-        features = features.to(self.patch_embedding.weight.dtype)
-        patches = self.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
+        if features is None:
+            features = self.features(waveforms, lengths)
+        spectrogram, mask, padded = features
+        spectrogram = spectrogram.to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)
         x = self.layer_norm(patches)
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)

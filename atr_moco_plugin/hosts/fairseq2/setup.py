@@ -33,7 +33,7 @@ from atr_moco_plugin.hosts.fairseq2.training.model import (
     apply_fsdp,
     convert_state_dict,
 )
-from atr_moco_plugin.model.retrieval_model import RetrievalModel, RetrievalModelConfig, build_model
+from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
 
 ConfigT = TypeVar("ConfigT")

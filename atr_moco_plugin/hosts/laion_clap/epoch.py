@@ -72,7 +72,7 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         clap.guard = guard
         try:
             train_one_epoch(model, data, epoch, optimizer, scaler, scheduler, args, tb_writer)
-            guard.check_left_out()
+            guard.check_skipped_step()
         finally:
             clap.guard = None
             guard.close()

@@ -47,7 +47,7 @@ class CriterionForward:
         if not self.training or audio is None or text is None:
             return super().forward(audio, text, device)
         if self.guard is not None:
-            self.guard.check_left_out()
+            self.guard.check_skipped_step()
         # Captions come filled up to 77 tokens, of which most have a fifth.
         length = int(text["attention_mask"].sum(dim=1).max())
         clips, captions = batch_ids(audio, device)

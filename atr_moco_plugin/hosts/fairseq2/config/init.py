@@ -13,7 +13,7 @@ from torch.nn import Module
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_model_config
 from atr_moco_plugin.io.paths import expanded
-from atr_moco_plugin.model.retrieval_model import without_weights
+from atr_moco_plugin.model import without_weights
 
 KINDS = ("pretrained", "random")
 

@@ -13,7 +13,7 @@ from fairseq2.logging import log
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
 from atr_moco_plugin.data.loading.loader import tolerated_clips
 from atr_moco_plugin.data.loading.readable import named, unreadable
-from atr_moco_plugin.distributed import gather_values, rank, world_size
+from atr_moco_plugin.distributed import gather_values, process_index, world_size
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.io.atomic import write_atomically
@@ -39,7 +39,7 @@ def find_unreadable(
     found: Unreadable = {}
     for split in splits:
         clips = dataset.clips(split)
-        own = [clips[i] for i in range(rank(), len(clips), world_size())]
+        own = [clips[i] for i in range(process_index(), len(clips), world_size())]
         every = gather_values(unreadable(dataset, own, seconds, num_workers), device)
         reasons = {key: why for of_rank in every for key, why in of_rank.items()}
         found[split] = {clip.key: reasons[clip.key] for clip in clips if clip.key in reasons}
@@ -71,7 +71,7 @@ def left_out(
     }
     file = output_dir / FILE
     # Read by one process: another might find what the first has just written.
-    known = gather_values(_read(file, made_with) if rank() == 0 else {}, device)[0]
+    known = gather_values(_read(file, made_with) if process_index() == 0 else {}, device)[0]
     found: Unreadable = {split: known[split] for split in splits if split in known}
     new = [split for split in splits if split not in found]
     if new:
@@ -79,7 +79,7 @@ def left_out(
         found |= find_unreadable(dataset, new, seconds, section.num_workers, device)
     for split, reasons in found.items():
         _check(dataset, split, reasons, section.max_bad_clips, file)
-    if new and rank() == 0:
+    if new and process_index() == 0:
         content = {"made_with": made_with, "unreadable": {**known, **found}}
         write_atomically(file, json.dumps(content, indent=2) + "\n")
     return found

@@ -42,7 +42,7 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import (
 )
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.io.lock import claim
-from atr_moco_plugin.model.retrieval_model import build_model, model_config
+from atr_moco_plugin.model import build_model, model_config
 
 FILES = ("retrieval.json", "embeddings.safetensors")
 TREC = "trec"

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.loader import iterate_audio
-from atr_moco_plugin.distributed import rank
+from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import split_report, test_set_name
 from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import (
@@ -147,7 +147,7 @@ class Evaluate(Task):
             # What is printed while bars are drawn would go to standard error.
             with self._reporter:
                 scored = self._score(rerank_k)
-            if rank() == 0:
+            if process_index() == 0:
                 self._write(*scored, rerank_k)
 
     def _score(
@@ -275,7 +275,7 @@ class Evaluate(Task):
         save_file(tensors, self._output_dir / "embeddings.safetensors", {"clips": keys})
 
     def _progress(self, name: str, total: int) -> Any:
-        return progress(self._reporter, name, total, quiet=rank() != 0)
+        return progress(self._reporter, name, total, quiet=process_index() != 0)
 
     @override
     def request_stop(self) -> None:

@@ -18,7 +18,7 @@ from atr_moco_plugin.io.checkpoints import read_torch
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.model.retrieval_model import (
+from atr_moco_plugin.model import (
     RetrievalModel,
     RetrievalModelConfig,
     built_config,

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairseq2.device import Device
 
-from atr_moco_plugin.distributed import gather_values, rank
+from atr_moco_plugin.distributed import gather_values, process_index
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import write_atomically
 
@@ -48,7 +48,7 @@ def check_same(checkpoints: Path, of: Mapping[str, Any], device: Device) -> None
     """
     folder = (checkpoints / FILE).parent
     problem = None
-    if rank() == 0:
+    if process_index() == 0:
         before = _read(checkpoints / FILE) if any(folder.glob("step_*.txt")) else {}
         changed = [
             f"{key} was {before[key]} and is {value}"
@@ -64,7 +64,7 @@ def check_same(checkpoints: Path, of: Mapping[str, Any], device: Device) -> None
     problem = gather_values(problem, device)[0]
     if problem is not None:
         raise InputError(problem)
-    if rank() == 0:
+    if process_index() == 0:
         write_atomically(checkpoints / FILE, json.dumps(dict(of), indent=2) + "\n")
 
 

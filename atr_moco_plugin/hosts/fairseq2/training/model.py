@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn import Module
 
 from atr_moco_plugin.hosts.fairseq2.training.layers import layer_stacks
-from atr_moco_plugin.model.retrieval_model import PartConfig, RetrievalModelConfig
+from atr_moco_plugin.model import PartConfig, RetrievalModelConfig
 
 FAMILY = "atr_retrieval"
 

@@ -156,7 +156,7 @@ class RetrievalRecipe(TrainRecipe):
         skipped = SkippedClips(context.output_dir, context.gangs.dp.rank)
         reader = train_reader(config, dataset, to_tokens, context.gangs, skipped)
         if isinstance(criterion, MocoAtc):
-            criterion.of_data(dataset.fingerprint())
+            criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, reader.num_examples)
         unit = RetrievalTrainUnit(
             criterion,

@@ -21,7 +21,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.distributed import RanksDifferError, gather_values
+from atr_moco_plugin.distributed import ProcessesDifferError, gather_values
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.tables import split_report
 from atr_moco_plugin.evaluation.testsets import test_set_name
@@ -124,7 +124,7 @@ class TrainAndEvaluate(Task):
                 f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A configuration "
                 f"that was changed needs another folder than {self._output_dir}."
             ) from None
-        except RanksDifferError as ex:
+        except ProcessesDifferError as ex:
             raise RecipeError(str(ex)) from None
         except (CheckpointStateNotValidError, OperationalError, OSError) as ex:
             raise RecipeError(self._not_written(ex)) from None

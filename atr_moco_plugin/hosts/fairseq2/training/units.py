@@ -18,7 +18,7 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.dataset import RetrievalSet
 from atr_moco_plugin.data.loading.batch import PairBatch
-from atr_moco_plugin.distributed import rank
+from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import CaptionBatches, SharedEncoder, encode_captions
@@ -78,7 +78,7 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
     @override
     def set_step_nr(self, step_nr: int) -> None:
         # An fp16 overflow repeats a step number; the optimizer has made no step then.
-        self._guard.check_left_out()
+        self._guard.check_skipped_step()
         self._guard.step = self._step_nr = step_nr
 
     @override
@@ -223,7 +223,7 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
         if self._rerank_k:
             pairs = find_pairs(cosines, text, self._rerank_k)
             candidates = match_pairs(model, audio, text, pairs, batch_size=self._batch_size)
-        if rank() != 0:
+        if process_index() != 0:
             return
         strict, duplicates = relevances(self.retrieval_set, text.distinct.device)
         self.result = retrieval_figures(

@@ -43,7 +43,7 @@ class TrainerModel(nn.Module):
     Args:
         model: ``audio``, ``text``, ``match`` and ``embed_dim``, such as
             :class:`~atr_moco_plugin.hosts.transformers.model.towers.TowerPair` or
-            :class:`~atr_moco_plugin.model.retrieval_model.RetrievalModel`. The batch's keys are the arguments of
+            :class:`~atr_moco_plugin.model.RetrievalModel`. The batch's keys are the arguments of
             ``model.audio.forward`` and ``model.text.forward``.
         criterion: name in the group ``atr_moco_plugin.criteria``.
         options: fields of the criterion's configuration.

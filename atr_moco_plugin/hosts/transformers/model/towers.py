@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import ClapModel
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model.retrieval_model import RetrievalModel
+from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 

@@ -155,7 +155,7 @@ class MocoCallback(TrainerCallback):
     ) -> None:
         """Look at what a gradient scaler has left out; the optimizer's own hook does the rest."""
         if self._guard is not None:
-            self._guard.check_left_out()
+            self._guard.check_skipped_step()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -234,7 +234,7 @@ class MocoCallback(TrainerCallback):
         data = self._trainer.train_dataset
         queues = self._model.criterion.queues
         if queues and callable(getattr(data, "fingerprint", None)):
-            self._model.criterion.of_data(data.fingerprint())
+            self._model.criterion.set_data(data.fingerprint())
         if not queues or not hasattr(data, "__len__"):
             return
         pairs = len(data)

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-from weakref import WeakSet
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.tensors.float32 import StaysFloat32
+from atr_moco_plugin.queue.observers import ObservedQueue
+from atr_moco_plugin.queue.states import finite_rows, fitted_state
 
 
-def finite_rows(*embeddings: Tensor) -> Tensor:
-    """Which items are finite in all their embeddings.
-
-    Args:
-        embeddings: one or more ``[B, d]`` float, row i of each of the same item.
-
-    Returns:
-        ``[B]`` bool.
-    """
-    # The largest of a row is NaN where one is, and takes no mask as large as a queue.
-    largest = [torch.linalg.vector_norm(x.detach(), torch.inf, dim=1) for x in embeddings]
-    return torch.stack(largest).isfinite().all(dim=0)
-
-
-class QueueFollower(Protocol):
-    """What :meth:`EmbeddingQueue.follow` tells of the changes of a queue."""
-
-    def rows_written(self, queue: EmbeddingQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
-        """A batch was written.
-
-        Args:
-            queue: into which.
-            rows: ``[n]`` int64, indices of the rows.
-            old: ``[n, d]`` float32, what was there; zeros where the queue was not filled yet.
-            new: ``[n, d]`` float32, what is there now.
-        """
-
-    def start_anew(self) -> None:
-        """The rows are others altogether or in another order, or a state of the queue was taken.
-
-        A run that resumes from that state has nothing but the rows to begin with. To go on with
-        the same bits, so must the run that the state is of.
-        """
-
-
-class EmbeddingQueue(StaysFloat32):
+class EmbeddingQueue(ObservedQueue):
     """FIFO of embeddings with the clip and caption ids they came from (MoCo, He et al. 2020).
 
     Rows that were never written do not exist for the reader: :attr:`valid` returns the written
@@ -65,7 +29,7 @@ class EmbeddingQueue(StaysFloat32):
     Attributes:
         size: rows it holds when it is full, at present.
         max_size: rows it can grow to.
-        left_out: ``[B]`` int64 of the last batch: the clip ids of the rows that were not finite,
+        nonfinite_clip_ids: ``[B]`` int64 of the last batch: the clip ids of the rows that were not finite,
             -1 for the others. Not part of the state.
 
     Raises:
@@ -79,7 +43,6 @@ class EmbeddingQueue(StaysFloat32):
         (3, 4)
     """
 
-    embeddings: Tensor
     clip_ids: Tensor
     caption_ids: Tensor
     position: Tensor
@@ -98,9 +61,8 @@ class EmbeddingQueue(StaysFloat32):
         # [valid rows, next row to write, size, rows that count as new to `refilled`]. The Python
         # integers mirror it, since reading a tensor on a GPU would stop the host once a step.
         self.register_buffer("position", torch.zeros(4, dtype=torch.int64))
-        self.left_out = torch.empty(0, dtype=torch.int64)
+        self.nonfinite_clip_ids = torch.empty(0, dtype=torch.int64)
         self._initial_size = size
-        self._followers: WeakSet[QueueFollower] = WeakSet()
         self._set_position(0, 0, size, 0)
 
     def __len__(self) -> int:
@@ -120,13 +82,6 @@ class EmbeddingQueue(StaysFloat32):
         """Whether the queue is full and holds something new: it was filled for the first time or
         up to the size it grew to, or was rewritten once since :meth:`grow` kept its size."""
         return self._fresh >= self.size > 0
-
-    def follow(self, follower: QueueFollower) -> None:
-        """Tell someone of every change from now on, for as long as it lives.
-
-        Followers are not part of the state, and a copy or a pickled queue has none.
-        """
-        self._followers.add(follower)
 
     def newest(self, n: int) -> Tensor:
         """Embeddings of the newest rows, oldest first.
@@ -162,7 +117,7 @@ class EmbeddingQueue(StaysFloat32):
         for rows in (self.embeddings, self.clip_ids, self.caption_ids):
             rows[: self._count] = rows[order]
         self._set_position(self._count, self._count, size, self._count)
-        self._tell_of_other_rows()
+        self._restart_observers()
 
     @torch.no_grad()
     def enqueue(
@@ -201,7 +156,7 @@ class EmbeddingQueue(StaysFloat32):
                 f"and {len(caption_ids)} caption ids; the numbers must be equal."
             )
         own = finite_rows(embeddings)
-        self.left_out = torch.where(own, -1, clip_ids)
+        self.nonfinite_clip_ids = torch.where(own, -1, clip_ids)
         finite = own if finite is None else own & finite
         n = min(len(embeddings), self.size)
         if n == 0:
@@ -220,8 +175,8 @@ class EmbeddingQueue(StaysFloat32):
             self.size,
             min(self._fresh + n, self.size),
         )
-        for follower in self._followers:
-            follower.rows_written(self, rows, old, new)
+        for observer in self._observers:
+            observer.rows_written(self, rows, old, new)
 
     @torch.no_grad()
     def clear(self) -> None:
@@ -230,26 +185,15 @@ class EmbeddingQueue(StaysFloat32):
         self.clip_ids.fill_(-1)
         self.caption_ids.fill_(-1)
         self._set_position(0, 0, self.size, 0)
-        self._tell_of_other_rows()
+        self._restart_observers()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Back to the initial state, in place: no row, and the size it was made with. For a queue that
         was made on the device ``meta`` and moved with ``to_empty``."""
         self.size = self._initial_size
-        self.left_out = torch.empty(0, dtype=torch.int64, device=self.position.device)
+        self.nonfinite_clip_ids = torch.empty(0, dtype=torch.int64, device=self.position.device)
         self.clear()
-
-    def _tell_of_other_rows(self) -> None:
-        for follower in self._followers:
-            follower.start_anew()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_followers"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._followers = WeakSet()
 
     def _rows_before_next(self, n: int) -> Tensor:
         """Indices of the newest ``n`` rows, oldest first: they end before the next to write."""
@@ -263,47 +207,18 @@ class EmbeddingQueue(StaysFloat32):
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._save_to_state_dict(*args, **kwargs)
-        self._tell_of_other_rows()
+        self._restart_observers()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        saved = state_dict.get(prefix + "embeddings")
-        position = state_dict.get(prefix + "position")
-        if saved is not None and position is not None:
-            if len(position) == 2:  # of version 0.1.0, where every queue had a fixed size
-                position = torch.cat([position, position.new_tensor([len(saved), 0])])
-                state_dict = {**state_dict, prefix + "position": position}
-            broken = 0
-            if saved.dim() == 2 and saved.size(1) > 0:
-                broken = int((~finite_rows(saved[: int(position[0])])).sum())
-            if broken:
-                raise InputError(
-                    f"{broken} of the {int(position[0]):,} rows of `{prefix}embeddings` in this "
-                    "state are NaN or infinite, so the checkpoint is damaged: go on from an "
-                    "earlier one."
-                )
-            size = int(position[2])
-            fitting = min(size, self.max_size) if self._grows else self.max_size
-            same = len(saved) == self.max_size and size == fitting
-            if not same and saved.dim() == 2 and saved.size(1) == self.dim:
-                state_dict = {**state_dict, **self._resized(state_dict, prefix, fitting)}
+        state_dict = fitted_state(
+            state_dict,
+            prefix,
+            dim=self.dim,
+            max_size=self.max_size,
+            grows=self._initial_size < self.max_size,
+        )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._set_position(*(int(v) for v in self.position))
-        self._tell_of_other_rows()
-
-    @property
-    def _grows(self) -> bool:
-        return self._initial_size < self.max_size
-
-    def _resized(self, state_dict: dict[str, Any], prefix: str, size: int) -> dict[str, Tensor]:
-        """The newest rows of a state, as the state of a queue like this one."""
-        names = ("embeddings", "clip_ids", "caption_ids")
-        count, next_row, saved_size, _ = (int(v) for v in state_dict[prefix + "position"])
-        kept = min(count, size)
-        # Oldest to newest of the rows that stay; the newest sits just before the write position.
-        newest = torch.arange(next_row - kept, next_row) % max(saved_size, 1)
-        resized = EmbeddingQueue(size, self.dim, self.max_size)
-        rows = (state_dict[prefix + name].cpu()[newest] for name in names)
-        resized.enqueue(*rows)
-        return {prefix + name: value for name, value in resized.state_dict().items()}
+        self._restart_observers()

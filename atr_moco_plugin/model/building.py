@@ -1,0 +1,78 @@
+"""Building a retrieval model from named parts, and the options that build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any
+
+from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.model.config import PartConfig, RetrievalModelConfig
+from atr_moco_plugin.model.retrieval_model import RetrievalModel
+from atr_moco_plugin.model.towers import AudioTower, TextTower
+from atr_moco_plugin.plugins import load, load_complete
+
+
+def build_model(config: RetrievalModelConfig) -> RetrievalModel:
+    """Build a model from named parts, each read through its entry point.
+
+    Args:
+        config: names and options. A part's options are checked by its own ``config_class``.
+
+    Returns:
+        The model, with pretrained weights where a part's options name some.
+
+    Raises:
+        ValueError: for an unknown part, an unknown option or a bad value, naming the key.
+    """
+    audio_class, audio_config = _part("audio_encoders", config.audio, "model.audio")
+    text_class, text_config = _part("text_encoders", config.text, "model.text")
+    head_class, head_config = _part("heads", config.head, "model.head")
+    audio_encoder = audio_class.from_config(audio_config)
+    text_encoder = text_class.from_config(text_config)
+    # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
+    head = head_class(text_encoder, audio_encoder.width, head_config)
+    return RetrievalModel(
+        AudioTower(audio_encoder, config.embed_dim, config.audio_pooling, config.spec_augment),
+        TextTower(text_encoder, config.embed_dim, config.text_pooling),
+        head,
+    )
+
+
+def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
+    """The configuration that builds the same architecture anew without any file: the sizes that
+    came with pretrained weights are in it, and where the weights came from is not.
+
+    Args:
+        config: what ``model`` was built with.
+        model: the model.
+    """
+    parts = {}
+    for name, encoder in (("audio", model.audio.encoder), ("text", model.text.encoder)):
+        part: PartConfig = getattr(config, name)
+        own = getattr(encoder, "config", None)
+        sizes = asdict(own) if is_dataclass(own) else part.config
+        parts[name] = replace(part, config=without_weights(f"{name}_encoders", part.name, sizes))
+    return replace(config, **parts)
+
+
+def without_weights(group: str, name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Options of an encoder without where its pretrained weights are.
+
+    Args:
+        group: ``audio_encoders`` or ``text_encoders``.
+        name: the encoder's entry-point name.
+        options: its options.
+    """
+    source = getattr(load(group, name), "weights_option", None)
+    return {k: v for k, v in options.items() if source is None or k not in (source, "sha256")}
+
+
+def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:
+    """The class of a part and its checked options."""
+    try:
+        part_class = load_complete(group, part.name)
+    except InputError as ex:
+        raise InputError(f"`{where}.name`: {ex}") from ex
+    return part_class, build_config(part_class.config_class, part.config, f"{where}.config")
