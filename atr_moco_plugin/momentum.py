@@ -7,30 +7,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_PREFIX
-from torch.nn import Module
 
+from atr_moco_plugin.contracts import Module
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tensors.float32 import StaysFloat32
+from atr_moco_plugin.tensors.internals import lerp_all_, unwrapped_name
 
 
 class MomentumCopy(StaysFloat32):
-    """Float32 EMA of one online module, always in eval mode and never with a gradient.
+    """Float32 EMA of an online module, always in eval mode and never with a gradient.
 
     ``xi <- m * xi + (1 - m) * theta`` (MoCo, He et al. 2020, eq. 2). Buffers are copied as they
-    are. The update is explicit, :meth:`update` once an optimizer step, so that gradient
-    accumulation, activation checkpointing and validation passes do not move the average.
+    are. :meth:`update` is explicit, once an optimizer step, so that gradient accumulation,
+    activation checkpointing and validation passes do not move the average.
 
     Args:
-        online: the module to follow. It is deep-copied, and given again to :meth:`update` rather
-            than kept, so that its parameters are not registered twice.
+        online: the module to average. The copy does not keep it, or its parameters would be
+            registered twice; :meth:`update` gets it again.
     """
+
+    module: Module
 
     def __init__(self, online: Module) -> None:
         super().__init__()
         self.module = deepcopy(online).float().requires_grad_(False).eval()
-        self._anew = False
-        self.register_load_state_dict_post_hook(_keep_what_was_loaded)
+        self._has_no_weights = False  # after `reset_parameters`, until the next copy or load
+        self.register_load_state_dict_post_hook(_has_weights)
 
     def train(self, mode: bool = True) -> MomentumCopy:
         """Stay in eval mode: dropout in the copy would put noise into the queue."""
@@ -38,7 +40,7 @@ class MomentumCopy(StaysFloat32):
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the copied module returns, without a gradient."""
+        """Call the copied module, without a gradient."""
         return self.module(*args, **kwargs)
 
     @torch.no_grad()
@@ -46,89 +48,76 @@ class MomentumCopy(StaysFloat32):
         """Move the average towards the online weights, in place.
 
         Args:
-            online: the module this is a copy of.
+            online: the module that was copied.
             momentum: m in ``[0, 1]``; 1 leaves the copy as it is, 0 copies.
 
         Raises:
             InputError: the online module has other weights or buffers than when it was copied, or
                 some of another shape.
         """
-        if self._anew:
-            self._anew, momentum = False, 0.0
-        weights, buffers = _pairs(self.module, online)
-        # In place and grouped: the storage stays the same for sharded and fused views, and the
-        # cost is the memory traffic rather than one kernel a parameter.
-        average = [copy for copy, _ in weights]
-        current = [p.detach().to(copy.dtype) for copy, p in weights]
+        if self._has_no_weights:
+            self._has_no_weights, momentum = False, 0.0
+        weights = _pairs(_parameters(self.module), _parameters(online))
+        copied = _pairs(_buffers(self.module), _buffers(online))
         if momentum > 0:
-            torch._foreach_lerp_(average, current, 1.0 - momentum)
-        # An interpolation would keep a NaN.
-        copied = buffers if momentum > 0 else [*zip(average, current), *buffers]
+            # In place and grouped: the storage stays the same for sharded and fused views, and the
+            # cost is the memory traffic rather than one kernel a parameter.
+            averages = [average for average, _ in weights]
+            targets = [x.detach().to(average.dtype) for average, x in weights]
+            lerp_all_(averages, targets, 1.0 - momentum)
+        else:  # an interpolation would keep a NaN
+            copied += weights
         for copy, source in copied:
             copy.copy_(source)
 
     def reset_parameters(self) -> None:
-        """Become the copy of the online module at the next :meth:`update`, whatever its momentum, or
-        at :meth:`start`: for a copy that was made on the device ``meta`` and moved with
-        ``to_empty``."""
-        self._anew = True
+        """Copy the online module at the next :meth:`start` or :meth:`update`, whatever the
+        momentum: for a copy that was made on the device ``meta`` and moved with ``to_empty``."""
+        self._has_no_weights = True
 
     def start(self, online: Module) -> None:
-        """Copy the online module where :meth:`reset_parameters` asked for it and no state was loaded
-        since.
+        """Copy the online module if the copy has no weights yet: after :meth:`reset_parameters`,
+        unless a state was loaded since.
 
         Args:
-            online: the module this is a copy of.
+            online: the module that was copied.
         """
-        if self._anew:
+        if self._has_no_weights:
             self.update(online, momentum=0.0)
 
 
-Pairs = list[tuple[Tensor, Tensor]]
-_WRAPPERS = (_CHECKPOINT_PREFIX, "_orig_mod.")
-"""What activation checkpointing and ``torch.compile`` put into names."""
+def _has_weights(copy: MomentumCopy, _: Any) -> None:
+    copy._has_no_weights = False
 
 
-def _pairs(copy: Module, online: Module) -> tuple[Pairs, Pairs]:
-    """Parameters and buffers of a copy, each with the online one of the same name."""
-    found = []
-    for named in ("named_parameters", "named_buffers"):
-        own, other = _named(copy, named), _named(online, named)
-        if own.keys() != other.keys() or any(own[x].shape != other[x].shape for x in own):
-            raise InputError(_difference(own, other))
-        found.append([(x, other[name]) for name, x in own.items()])
-    return found[0], found[1]
+def _parameters(module: Module) -> dict[str, Tensor]:
+    return {unwrapped_name(name): x for name, x in module.named_parameters()}
 
 
-def _named(module: Module, kind: str) -> dict[str, Tensor]:
-    named = {}
-    for name, x in getattr(module, kind)():
-        for wrapper in _WRAPPERS:
-            name = name.replace(wrapper, "")
-        named[name] = x
-    return named
+def _buffers(module: Module) -> dict[str, Tensor]:
+    return {unwrapped_name(name): x for name, x in module.named_buffers()}
 
 
-def _difference(copy: dict[str, Tensor], online: dict[str, Tensor]) -> str:
-    both = [x for x in copy if x in online and copy[x].shape != online[x].shape]
-    kinds = {
+def _pairs(copy: dict[str, Tensor], online: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Each tensor of a copy with the online one of the same name."""
+    differences = {
         "new are": [x for x in online if x not in copy],
         "missing are": [x for x in copy if x not in online],
         "of another shape are": [
-            f"{x} {list(online[x].shape)} (was {list(copy[x].shape)})" for x in both
+            f"{name} {list(online[name].shape)} (was {list(x.shape)})"
+            for name, x in copy.items()
+            if name in online and x.shape != online[name].shape
         ],
     }
-    parts = (f"{kind} {_listed(names)}" for kind, names in kinds.items() if names)
-    return (
-        f"The tower is not the one that its momentum copy was made of: {'; '.join(parts)}. Change the "
-        "model before the criterion is made around it."
-    )
+    parts = [f"{kind} {_listed(names)}" for kind, names in differences.items() if names]
+    if parts:
+        raise InputError(
+            f"The tower is not the one that its momentum copy was made of: {'; '.join(parts)}. "
+            "Change the model before the criterion is made around it."
+        )
+    return [(x, online[name]) for name, x in copy.items()]
 
 
 def _listed(names: list[str]) -> str:
     more = len(names) - 3
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
-
-
-def _keep_what_was_loaded(copy: MomentumCopy, _: Any) -> None:
-    copy._anew = False

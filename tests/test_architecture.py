@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heads": {"contracts", "encoders", "errors", "tensors", "tokens"},
     "model": FOUNDATION | {"contracts", "tensors", "tokens"},
     "safety": CORE,
-    "data": FOUNDATION,
+    "data": FOUNDATION | {"tensors"},
     "text": FOUNDATION | {"data", "encoders"},
     "evaluation": CORE | FOUNDATION | {"data", "heads", "model"},
     "report": FOUNDATION | {"data", "evaluation", "rank"},

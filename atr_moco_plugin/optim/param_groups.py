@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.nn.utils.parametrize import ParametrizationList
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.internals import is_weight_norm
 
 _PARTS = ("audio", "text")
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -96,7 +96,7 @@ def _undecayed(criterion: nn.Module) -> set[int]:
     found = set()
     for module in criterion.modules():
         for name, p in module.named_parameters(recurse=False):
-            gain = name == "weight_g" or (name == "original0" and _is_weight_norm(module))
+            gain = name == "weight_g" or (name == "original0" and is_weight_norm(module))
             if p.ndim <= 1 or name == "bias" or gain or isinstance(module, _NORMS):
                 found.add(id(p))
         if callable(getattr(module, "no_weight_decay", None)):
@@ -104,10 +104,6 @@ def _undecayed(criterion: nn.Module) -> set[int]:
             # timm's models name what their other configurations have too.
             found |= {id(named[x]) for x in module.no_weight_decay() if x in named}
     return found
-
-
-def _is_weight_norm(module: nn.Module) -> bool:
-    return isinstance(module, ParametrizationList) and type(module[0]).__name__ == "_WeightNorm"
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.internals import write_count
 
 
 class Attachment:
@@ -166,7 +167,7 @@ class StepWatch:
             return
         _look_at_all_optimizers()
         _WATCHES[criterion] = self
-        seen, self._seen = self._seen, {id(x): x._version for x in parameters}
+        seen, self._seen = self._seen, {id(x): write_count(x) for x in parameters}
         self._held = set(self._seen)
         if _attachment(criterion) is not None:
             # What else writes into weights may have its reasons; an optimizer makes steps.

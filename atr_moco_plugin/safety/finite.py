@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_PREFIX
 from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from atr_moco_plugin.distributed import process_index, world_size
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import leave_out
 from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
+from atr_moco_plugin.tensors.internals import unwrapped_name
 
 NameClips = Callable[[Sequence[int]], Mapping[int, str]]
 """Clip ids to what a user knows the clips by; ids that are left out are named by their number."""
@@ -228,10 +228,7 @@ clipping, or look for a broken clip in the batch.
             return [names.get(i, str(i)) for i in ids[:NAMED]]
 
         # A layer that is recomputed in the backward pass is wrapped; a checkpoint does not say so.
-        parameters = {
-            name.replace(_CHECKPOINT_PREFIX, ""): p
-            for name, p in self._criterion.named_parameters()
-        }
+        parameters = {unwrapped_name(name): p for name, p in self._criterion.named_parameters()}
         state = {**parameters, **dict(self._criterion.named_buffers())}
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         unsound = not_finite(state)

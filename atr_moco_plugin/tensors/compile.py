@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
+
+from atr_moco_plugin.tensors.internals import compiler_is_imported
 
 ArgumentsT = ParamSpec("ArgumentsT")
 ResultT = TypeVar("ResultT")
@@ -22,8 +23,8 @@ def not_compiled(function: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT
 
     @wraps(function)
     def call(*args: ArgumentsT.args, **kwargs: ArgumentsT.kwargs) -> ResultT:
-        # `torch.compiler.disable` imports the compiler, which takes as long as all the rest.
-        if "torch._dynamo" not in sys.modules:
+        # `torch.compiler.disable` imports the compiler.
+        if not compiler_is_imported():
             return function(*args, **kwargs)
         return torch.compiler.disable(function)(*args, **kwargs)
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from atr_moco_plugin.tensors.internals import empty_shared
+
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Captions to ``(input_ids [B, L] int64, mask [B, L] bool, True = valid)``."""
 
@@ -129,8 +131,7 @@ def _empty(rows: int, samples: int) -> Tensor:
     into which torch would copy it."""
     if get_worker_info() is None:
         return torch.empty(rows, samples)
-    storage = torch.UntypedStorage._new_shared(4 * rows * samples)
-    return torch.empty(0).set_(storage, 0, (rows, samples))
+    return empty_shared(rows, samples)
 
 
 def pad_waveforms(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:

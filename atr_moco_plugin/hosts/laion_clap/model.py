@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
@@ -20,6 +19,7 @@ from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.towers import ClapPair, audio_inputs, audio_width
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.safety import FiniteGuard
+from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
 OWN = ("moco", "matching_head")
 """Submodules that are not CLAP's."""
@@ -113,9 +113,7 @@ def add_criterion(
     clap.moco = criterion.to(device)
     clap.__class__ = type("CriterionClap", (CriterionForward, type(clap)), {})
     # Every rank enqueues the same rows, so DDP need not send the queues before each forward pass.
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        clap, [name for name, _ in clap.named_buffers() if "_queue." in name]
-    )
+    exclude_from_ddp_broadcast(clap, [x for x, _ in clap.named_buffers() if "_queue." in x])
     return clap
 
 

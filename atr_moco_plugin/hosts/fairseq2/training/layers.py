@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from fairseq2.models.utils.ac import apply_layerwise_ac
 from fairseq2.recipe.error import RecipeError
 from torch.nn import Module, ModuleList
 
 from atr_moco_plugin.encoders.beats.transformer import BeatsLayer
 from atr_moco_plugin.encoders.bert.layers import BertLayer
+from atr_moco_plugin.tensors.internals import allow_recompilations
 
 GRAPHS = 64
 """Compiled graphs that may be made of one layer's code before PyTorch falls back to running it
@@ -54,8 +54,7 @@ def compile_layers(criterion: Module, **options: Any) -> None:
     """
     _check_towers(getattr(criterion, "model", criterion), "model.compile=true",
                   "model.compile=false")  # fmt: skip
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, GRAPHS)
+    allow_recompilations(GRAPHS)
     for stack in layer_stacks(criterion):
         for layer in stack:
             layer.compile(**options)

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from transformers import ClapModel
 
 from atr_moco_plugin.config_builder import build_config
@@ -31,6 +30,7 @@ from atr_moco_plugin.hosts.transformers.trainer.evaluation import (
     evaluation_loss,
 )
 from atr_moco_plugin.plugins import load
+from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
 
 class TrainerModel(nn.Module):
@@ -71,9 +71,7 @@ class TrainerModel(nn.Module):
             )
         # DDP sends buffers from rank 0 before each forward pass. Running statistics of batch norms
         # need that, and their momentum copies; queues are equal on every rank and large.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            self, [name for name, _ in self.named_buffers() if "_queue." in name]
-        )
+        exclude_from_ddp_broadcast(self, [x for x, _ in self.named_buffers() if "_queue." in x])
         self.skipped: dict[bool, set[int]] = {True: set(), False: set()}
         """Ids of the clips that the collator left out in this process, in training (True) and in
         evaluation (False)."""
