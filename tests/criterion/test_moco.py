@@ -249,7 +249,7 @@ def test_embed_dim_must_be_the_models(tiny_model) -> None:
     ("values", "message"),
     [
         ({"queue_size": -1}, "`queue_size` is -1"),
-        ({"queue_size": "big"}, "`queue_size` is 'big', expected rows or auto"),
+        ({"queue_size": "big"}, "`queue_size` is 'big', expected int or auto"),
         ({"queue_size": "auto", "queue_min": 3}, "`queue_min` is 3, expected 4 to"),
         ({"queue_size": "auto", "queue_max": 9}, "`queue_min` is 256.*which is 9"),
         ({"momentum": 1.5}, "`momentum` is 1.5"),
