@@ -32,17 +32,17 @@ oldest() { sed -n "s/^ *\"$1>=\([0-9.]*\).*/\1/p" pyproject.toml | head -n 1; }
 describe() {
     python=${PYTHON:-python3} extras="fairseq2,transformers,test" pins="" present="" absent=""
     case $1 in
-    python3.13) python=$1 extras="transformers,test" absent="fairseq2" ;; # fairseq2n has no wheel
+    python3.13) python=$1 extras="transformers,report,test" absent="fairseq2" ;; # fairseq2n has no wheel
     python3.*) python=$1 present="fairseq2" ;;
     torch-oldest)
-        extras="transformers" absent="fairseq2" pins="torch==$(oldest torch).* $tools"
+        extras="transformers,report" absent="fairseq2" pins="torch==$(oldest torch).* $tools"
         ;;
-    torch-newest) extras="transformers" absent="fairseq2" pins="$tools" ;;
+    torch-newest) extras="transformers,report" absent="fairseq2" pins="$tools" ;;
     fairseq2) extras="fairseq2,test" pins="fairseq2==0.8.1 numpy>=2" present="fairseq2" absent="laion_clap" ;;
     laion-clap)
         extras="fairseq2,laion-clap,test" pins="fairseq2==0.7.0 numpy<2" present="fairseq2 laion_clap"
         ;;
-    transformers) extras="transformers,test" pins="transformers>=5" absent="fairseq2 laion_clap" ;;
+    transformers) extras="transformers,report,test" pins="transformers>=5" absent="fairseq2 laion_clap" ;;
     *)
         echo "$1: unknown name" >&2
         exit 2
@@ -52,7 +52,7 @@ describe() {
     case " $absent " in
     *" fairseq2 "*)
         tests="tests --ignore=tests/hosts/fairseq2 --ignore=tests/hosts/laion_clap
-            --ignore=tests/recipes --ignore=tests/fuzz --ignore=tests/benchmarks"
+            --ignore=tests/recipes --ignore=tests/study --ignore=tests/fuzz --ignore=tests/benchmarks"
         ;;
     esac
 }

@@ -95,7 +95,7 @@ READ: dict[str, Any] = {
 REFUSED: dict[str, tuple[Any, str, Any]] = {
     "deque": (deque([1]), "collections.deque", None),  # torch fills no list but `list`
     "frozenset": (frozenset([1]), "frozenset", frozenset),
-    "path": (PurePosixPath("a"), "pathlib.PurePosixPath", PurePosixPath),
+    "path": (PurePosixPath("a"), f"{PurePosixPath.__module__}.PurePosixPath", PurePosixPath),
     "datetime": (datetime(2024, 5, 1), "datetime.datetime", datetime),
     "slice": (slice(1, 2), "slice", slice),
     "tensor subclass": (scaled(), "test_checkpoints.Scaled", Scaled),
