@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.dataset import PairDataset
-from atr_moco_plugin.hosts.transformers.model.criterion_model import ClapTrainerModel, TrainerModel
 from atr_moco_plugin.hosts.transformers.model.towers import (
     AudioModelTower,
     ClapAudioTower,
@@ -18,6 +17,7 @@ from atr_moco_plugin.hosts.transformers.model.towers import (
     TextModelTower,
     TowerPair,
 )
+from atr_moco_plugin.hosts.transformers.model.trainer_model import ClapTrainerModel, TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
 from atr_moco_plugin.hosts.transformers.trainer.metrics import TRAINING_ARGUMENTS, compute_metrics
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint

@@ -57,7 +57,7 @@ from atr_moco_plugin.hosts.transformers import (
     compute_metrics,
     last_checkpoint,
 )
-from atr_moco_plugin.hosts.transformers.trainer.safety import last_good
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.text.tokenizer import train_wordpiece
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -534,7 +534,7 @@ def ddp_run(out: Path) -> None:
     result = {
         "state": trainer.model.state_dict(),
         "r_sum": metrics["eval_r_sum"],
-        "skipped": sorted(trainer.model.skipped[True]),
+        "skipped": sorted(trainer.model.skipped_in_training),
         "uneven": {name: uneven[f"eval_{name}"] for name in ("r_sum", "clips", "captions")},
     }
     torch.save(result, out / f"{trainer.args.process_index}.pt")

@@ -21,7 +21,7 @@ from atr_moco_plugin.hosts.transformers import (
     TrainerModel,
     last_checkpoint,
 )
-from atr_moco_plugin.hosts.transformers.trainer.safety import last_good
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
 
 
 def skip_unless_there(*options: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import ClapFeatureExtractor, PreTrainedTokenizerBase
 
 from atr_moco_plugin.errors import InputError
@@ -19,8 +20,7 @@ from atr_moco_plugin.hosts.transformers.data.features import (
     evaluation_features,
     is_longer,
 )
-from atr_moco_plugin.hosts.transformers.data.items import Item, read_item
-from atr_moco_plugin.hosts.transformers.trainer.evaluation import NO_ITEM
+from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM, Item, read_item
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.text.checks import check_tokenizer
 
@@ -28,24 +28,24 @@ from atr_moco_plugin.text.checks import check_tokenizer
 class ClapCollator:
     """Turns examples into a batch for a ``ClapModel``.
 
-    As it is made it draws nothing at random: a clip has the same features in every batch. It crops
-    at random for training alone, which
-    :class:`~atr_moco_plugin.hosts.transformers.trainer.callback.MocoCallback` asks of it with
-    :meth:`for_training`; so one collator is given to ``Trainer`` for both.
+    A new collator is for evaluation: it draws nothing at random, so that a clip has the same
+    features in every batch. :meth:`for_training` makes one that crops long clips at random. Give
+    ``Trainer`` the plain collator:
+    :class:`~atr_moco_plugin.hosts.transformers.MocoCallback` takes the training form of it for the
+    training batches.
 
-    A clip whose audio or captions cannot be used is left out, and named once in a warning: see
-    :class:`~atr_moco_plugin.hosts.transformers.data.waveform.BadClipError`.
+    A clip whose audio or captions cannot be used is left out, and named once in a warning.
 
     Args:
-        tokenizer: of the model, padding on the right.
-        feature_extractor: of the model.
+        tokenizer: the model's tokenizer, padding on the right.
+        feature_extractor: the model's feature extractor.
         max_tokens: longer captions are cut.
-        eval_windows: in evaluation, the most windows that a longer clip is cut into and whose
-            embeddings are averaged; one is its beginning.
+        eval_windows: in evaluation a longer clip is cut into at most so many windows, and their
+            embeddings are averaged; 1 takes its beginning.
 
     Raises:
-        ValueError: ``eval_windows`` is below 1, or above it where the extractor's truncation is
-            ``fusion``, whose features have the whole clip in them already.
+        ValueError: ``eval_windows`` is below 1, or above 1 with an extractor whose truncation is
+            ``fusion``: its features already have the whole clip in them.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class ClapCollator:
         self._max_tokens = max_tokens
         self._eval_windows = eval_windows
         self._seed = 0
-        # Shared memory, so that worker processes that are running see it change.
+        # None in evaluation. In shared memory, so that running worker processes see it change.
         self._epoch: Tensor | None = None
-        self._named: set[int] = set()  # of all forms of this collator in a process
+        self._warned: set[int] = set()  # shared by all forms of this collator in a process
 
     def check(
         self,
@@ -83,9 +83,12 @@ class ClapCollator:
         captions, see :mod:`atr_moco_plugin.text.checks`.
 
         Args:
-            text_encoder: of the model.
-            datasets: those that are :class:`~.data.PairDataset` lose captions without a token.
+            text_encoder: the model's text encoder.
+            datasets: each :class:`~.data.PairDataset` among them loses captions without a token.
             allow_unknown: warn where the tokenizer does not know more than half of the captions.
+
+        Raises:
+            InputError: one sentence with the option to change.
         """
         check_tokenizer(
             self._tokenizer, text_encoder, self._max_tokens, tokens_key="ClapCollator.max_tokens"
@@ -97,13 +100,13 @@ class ClapCollator:
                 )
 
     def for_training(self, seed: int = 0) -> ClapCollator:
-        """This collator, cropping longer clips at random and drawing one of several captions.
+        """A copy that crops longer clips at random and draws one of several captions.
 
-        Both are a function of the seed, the epoch of :meth:`set_epoch`, the clip and the caption,
-        so that they do not depend on the batch, the worker process, or on where a run was resumed.
+        Both follow from the seed, the epoch of :meth:`set_epoch`, the clip and the caption. They
+        do not depend on the batch, on the worker process, or on where a run was resumed.
 
         Args:
-            seed: of the draws.
+            seed: of the draws; a collator that is for training already keeps its own.
         """
         if self._epoch is not None:
             return self
@@ -113,13 +116,13 @@ class ClapCollator:
         return other
 
     def for_evaluation(self) -> ClapCollator:
-        """This collator without anything random."""
+        """A copy that draws nothing at random."""
         other = copy.copy(self)
         other._epoch = None
         return other
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch crops and captions are drawn for, in training.
+        """Say which epoch crops and captions are drawn for; without effect in evaluation.
 
         Args:
             epoch: from 0.
@@ -133,13 +136,13 @@ class ClapCollator:
         Args:
             examples: B mappings, each with
 
-                * ``audio``: a waveform at the extractor's rate, or anything else that
+                * ``audio``: a waveform at the extractor's rate, or any other form that
                   :func:`~atr_moco_plugin.hosts.transformers.data.waveform.as_waveform` reads;
                 * ``caption`` and ``caption_id``: a string and its integer, or lists of both, of
                   which training draws one and evaluation takes all;
                 * ``clip_id``: an integer;
                 * optionally ``sampling_rate``, the rate that ``audio`` was read at, which must be
-                  the extractor's; ``name``, what warnings call the clip; and ``problem``, a
+                  the extractor's; ``name``, the clip's name in warnings; and ``problem``, a
                   sentence on why the clip has no audio.
 
         Returns:
@@ -150,15 +153,15 @@ class ClapCollator:
             * in training ``random_crop`` ``[B]`` bool, the clips of which only a part is in the
               features; bad clips have no row;
             * in evaluation, where an example has a list of captions, ``input_ids`` and
-              ``attention_mask`` are ``[B, K, L]`` and ``caption_id`` ``[B, K]``, filled up with
-              :data:`~atr_moco_plugin.hosts.transformers.trainer.evaluation.NO_ITEM`, which is also the clip
-              id of a bad clip; with ``eval_windows`` above 1, ``input_features`` are
+              ``attention_mask`` are ``[B, K, L]`` and ``caption_id`` ``[B, K]``, padded with
+              :data:`~atr_moco_plugin.hosts.transformers.data.items.NO_ITEM`, which is also the
+              clip id of a bad clip; with ``eval_windows`` above 1, ``input_features`` are
               ``[B, W, crops, frames, mels]``, ``is_longer`` ``[B, W, 1]``, and ``windows`` ``[B]``
-              int64 says how many of the W are there;
+              int64 says how many of the W windows a clip has;
             * ``skipped_clip_id`` int64, the bad clips, where there are any.
 
         Raises:
-            ValueError: a field is missing or of another form, or no clip can be used.
+            ValueError: a field is missing or has another form, or no clip can be used.
         """
         rate = self._feature_extractor.sampling_rate
         items = [read_item(example, rate) for example in examples]
@@ -172,75 +175,69 @@ class ClapCollator:
         if self._epoch is None:
             batch = self._evaluation_batch(items)
         else:
-            batch = self._training_batch([item for item in items if not item.problem])
+            good = [item for item in items if not item.problem]
+            batch = self._training_batch(good, int(self._epoch))
         if bad:
             batch["skipped_clip_id"] = torch.tensor([item.clip_id for item in bad])
         return batch
 
-    def _training_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        epoch, extractor = int(self._epoch), self._feature_extractor
-        captions = [self._draw(item, epoch) for item in items]
-        features = [
-            clip_features(
-                extractor,
-                item.waveform,
-                stable_digest("crop", self._seed, epoch, item.clip_id, caption_id) % 2**32,
-            )
-            for item, (_, caption_id) in zip(items, captions, strict=True)
-        ]
+    def _training_batch(self, items: Sequence[Item], epoch: int) -> dict[str, Tensor]:
+        extractor = self._feature_extractor
+        features, texts, caption_ids = [], [], []
+        for item in items:
+            digest = stable_digest("caption", self._seed, epoch, item.clip_id)
+            text, caption_id = item.captions[digest % len(item.captions)]
+            crop = stable_digest("crop", self._seed, epoch, item.clip_id, caption_id) % 2**32
+            features.append(clip_features(extractor, item.waveform, crop))
+            texts.append(text)
+            caption_ids.append(caption_id)
         longer = [is_longer(extractor, len(item.waveform)) for item in items]
         random_crop = torch.tensor(longer)
         if extractor.truncation == "fusion" and not any(longer):
-            # As the extractor does: else the weights that fuse crops had no gradient.
+            # As the extractor does; otherwise the weights that fuse crops would have no gradient.
             longer[0] = True
         return {
             "input_features": torch.stack(features),
             "is_longer": torch.tensor(longer)[:, None],
-            **self._tokens([text for text, _ in captions]),
+            **self._tokens(texts),
             "clip_id": torch.tensor([item.clip_id for item in items]),
-            "caption_id": torch.tensor([number for _, number in captions]),
+            "caption_id": torch.tensor(caption_ids),
             "random_crop": random_crop,
         }
-
-    def _draw(self, item: Item, epoch: int) -> tuple[str, int]:
-        drawn = stable_digest("caption", self._seed, epoch, item.clip_id) if item.listed else 0
-        return item.captions[drawn % len(item.captions)]
 
     def _evaluation_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
         extractor = self._feature_extractor
         silence = np.zeros(int(extractor.nb_max_samples), np.float32)
-        waveforms = [silence if item.waveform is None else item.waveform for item in items]
+        waveforms = [silence if item.problem else item.waveform for item in items]
         features = [evaluation_features(extractor, x, self._eval_windows) for x in waveforms]
         longer = torch.tensor([is_longer(extractor, len(x)) for x in waveforms])[:, None]
         clip_ids = torch.tensor([NO_ITEM if item.problem else item.clip_id for item in items])
         if self._eval_windows == 1:
             audio = {"input_features": torch.cat(features), "is_longer": longer}
         else:
-            padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+            padded = pad_sequence(features, batch_first=True)
             audio = {
                 "input_features": padded,
                 "is_longer": longer[:, None].expand(-1, padded.shape[1], -1),
                 "windows": torch.tensor([len(x) for x in features]),
             }
-        return {**audio, **self._captions(items), "clip_id": clip_ids}
+        return {**audio, **self._all_captions(items), "clip_id": clip_ids}
 
-    def _captions(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """All captions of the examples: ``[B, ...]`` where each has one, else ``[B, K, ...]``."""
-        listed = any(item.listed for item in items)
-        most = max(len(item.captions) for item in items)
-        caption_ids = torch.full((len(items), most if listed else 1), NO_ITEM)
-        texts = []
-        for row, item in enumerate(items):
-            kept = () if item.problem else item.captions
-            caption_ids[row, : len(kept)] = torch.tensor([number for _, number in kept])
-            texts += [text for text, _ in kept]
-        there = caption_ids != NO_ITEM
-        tokens = {}
-        for name, values in self._tokens(texts).items():
-            tokens[name] = values.new_zeros(*there.shape, values.shape[1])
-            tokens[name][there] = values
-        batch = {**tokens, "caption_id": caption_ids}
-        return batch if listed else {name: x[:, 0] for name, x in batch.items()}
+    def _all_captions(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Every caption of the examples: ``[B, ...]`` where each has one, else ``[B, K, ...]``."""
+        ids = [
+            torch.tensor([number for _, number in item.captions], dtype=torch.int64)
+            for item in items
+        ]
+        caption_ids = pad_sequence(ids, batch_first=True, padding_value=NO_ITEM)
+        present = caption_ids != NO_ITEM
+        batch = {"caption_id": caption_ids}
+        for name, values in self._tokens([x for item in items for x, _ in item.captions]).items():
+            batch[name] = values.new_zeros(*present.shape, values.shape[1])
+            batch[name][present] = values
+        if any(item.listed for item in items):
+            return batch
+        return {name: x[:, 0] for name, x in batch.items()}
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         tokens = self._tokenizer(
@@ -255,11 +252,11 @@ class ClapCollator:
 
     def _warn_of(self, items: Sequence[Item]) -> None:
         for item in items:
-            if (item.problem or item.wordless) and item.clip_id not in self._named:
-                self._named.add(item.clip_id)
-                what = (
-                    f"is left out: {item.problem}"
-                    if item.problem
-                    else f"has {item.wordless} captions without a word, which are left out"
-                )
-                warnings.warn(f"The clip {item.name} {what}.", stacklevel=3)
+            if item.clip_id in self._warned or not (item.problem or item.wordless):
+                continue
+            self._warned.add(item.clip_id)
+            if item.problem:
+                fault = f"is left out: {item.problem}"
+            else:
+                fault = f"has {item.wordless} captions without a word, which are left out"
+            warnings.warn(f"The clip {item.name} {fault}.", stacklevel=3)

@@ -15,111 +15,105 @@ from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.text.checks import check_captions
 
 
-class PairDataset(Dataset[dict[str, Any]]):
-    """All (clip, caption) pairs of a split of this package's data sets, as
-    :class:`~atr_moco_plugin.hosts.transformers.data.collator.ClapCollator` takes them.
+class ClipDataset(Dataset[dict[str, Any]]):
+    """The clips of a split, each with all of its captions.
 
     Args:
         dataset: an open data set, from :mod:`atr_moco_plugin.data`.
         split: name of the split.
-        sample_rate: what the feature extractor works at; files are read at it.
+        sample_rate: rate of the feature extractor in Hz; files are read at it.
 
     Raises:
-        ValueError: there is no such split, or the data set is read at another rate already.
+        ValueError: there is no such split, or the data set is already read at another rate.
     """
 
     def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
-        self._split, self._rate = split, sample_rate
-        self._list(dataset)
+        self._dataset = dataset.read_with(AudioReader(sample_rate))
+        self._split = split
+        self._clips = dataset.clips(split)
 
-    def _list(self, dataset: AudioTextDataset) -> None:
-        self._clips = ClipDataset(dataset, self._split, self._rate)
-        self._pairs = [
-            (clip, caption, caption_id)
-            for clip in dataset.clips(self._split)
-            for caption, caption_id in zip(clip.captions, clip.caption_ids, strict=True)
-        ]
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self._clips)
 
-    def check_captions(
-        self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, allow_unknown: bool
-    ) -> None:
-        """Drop captions that the tokenizer leaves nothing of, and refuse a tokenizer that knows too
-        few, see :func:`~atr_moco_plugin.text.checks.check_captions`; ``MocoCallback`` does."""
-        dataset = self._clips.dataset
-        check_captions(
-            tokenizer,
-            dataset,
-            [self._split],
-            max_tokens,
-            allow_unknown=allow_unknown,
-            option="MocoCallback.allow_unknown",
-        )
-        if len(self._pairs) != sum(len(clip.captions) for clip in dataset.clips(self._split)):
-            self._list(dataset)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """As :meth:`PairDataset.__getitem__`, but ``caption`` and ``caption_id`` are lists."""
+        clip = self._clips[index]
+        captions = {"caption": list(clip.captions), "caption_id": list(clip.caption_ids)}
+        return {**self._audio(clip), **captions}
+
+    def fingerprint(self) -> str:
+        """Digest of the data set's content, see
+        :meth:`~atr_moco_plugin.data.dataset.AudioTextDataset.fingerprint`."""
+        return self._dataset.fingerprint()
+
+    def name_clips(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """Clip ids to the names of the clips in the data set."""
+        return name_clips_of(self._dataset, self._split)(ids)
+
+    def _audio(self, clip: Clip) -> dict[str, Any]:
+        example: dict[str, Any] = {
+            "audio": None,
+            "sampling_rate": self._dataset.sample_rate,
+            "clip_id": self._dataset.clip_id(clip),
+            "name": clip.key,
+        }
+        try:
+            example["audio"] = self._dataset.load(clip)
+        except (OSError, ValueError) as ex:
+            example["problem"] = str(ex)
+        return example
+
+
+class PairDataset(ClipDataset):
+    """All (clip, caption) pairs of a split of this package's data sets, as examples for
+    :class:`~atr_moco_plugin.hosts.transformers.ClapCollator`.
+
+    Args:
+        dataset: an open data set, from :mod:`atr_moco_plugin.data`.
+        split: name of the split.
+        sample_rate: rate of the feature extractor in Hz; files are read at it.
+
+    Raises:
+        ValueError: there is no such split, or the data set is already read at another rate.
+    """
+
+    def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
+        super().__init__(dataset, split, sample_rate)
+        self._pairs = self._list_pairs()
+
+    def _list_pairs(self) -> list[tuple[Clip, int]]:
+        clips = self._dataset.clips(self._split)
+        return [(clip, number) for clip in clips for number in range(len(clip.captions))]
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self._pairs)
 
-    def by_clip(self) -> ClipDataset:
-        """The same split with one example a clip, which has all of its captions. ``MocoCallback``
-        has ``Trainer`` evaluate that, so that each clip is read and encoded once."""
-        return self._clips
-
-    def fingerprint(self) -> str:
-        """Digest of the data set's content, see
-        :meth:`~atr_moco_plugin.data.dataset.AudioTextDataset.fingerprint`."""
-        return self._clips.dataset.fingerprint()
-
-    def name_clips(self, ids: Sequence[int]) -> Mapping[int, str]:
-        """What the clips with these ids are called in the data set."""
-        return self._clips.name_clips(ids)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``audio`` (``[samples]`` float32), ``sampling_rate``, ``name``, ``caption``, ``clip_id``
         and ``caption_id``; where the audio cannot be read, ``problem`` says why."""
-        clip, caption, caption_id = self._pairs[index]
-        return {**self._clips.read(clip), "caption": caption, "caption_id": caption_id}
+        clip, number = self._pairs[index]
+        caption = {"caption": clip.captions[number], "caption_id": clip.caption_ids[number]}
+        return {**self._audio(clip), **caption}
 
+    def by_clip(self) -> ClipDataset:
+        """The same split with one example for each clip. ``MocoCallback`` has ``Trainer`` evaluate
+        it, so that each clip is read and encoded once."""
+        return ClipDataset(self._dataset, self._split, self._dataset.sample_rate)
 
-class ClipDataset(Dataset[dict[str, Any]]):
-    """All clips of a split, each with all of its captions.
-
-    Args:
-        dataset: as of :class:`PairDataset`, like the others.
-        split: name of the split.
-        sample_rate: what the feature extractor works at.
-    """
-
-    def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
-        self.dataset = dataset.read_with(AudioReader(sample_rate))
-        self._split = split
-        self._clips = dataset.clips(split)
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self._clips)
-
-    def name_clips(self, ids: Sequence[int]) -> Mapping[int, str]:
-        """What the clips with these ids are called in the data set."""
-        return name_clips_of(self.dataset, self._split)(ids)
-
-    def read(self, clip: Clip) -> dict[str, Any]:
-        """An example without captions."""
-        example: dict[str, Any] = {
-            "audio": None,
-            "sampling_rate": self.dataset.sample_rate,
-            "clip_id": self.dataset.clip_id(clip),
-            "name": clip.key,
-        }
-        try:
-            example["audio"] = self.dataset.load(clip)
-        except (OSError, ValueError) as ex:
-            example["problem"] = str(ex)
-        return example
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """As of :class:`PairDataset`, but ``caption`` and ``caption_id`` are lists."""
-        clip = self._clips[index]
-        captions = {"caption": list(clip.captions), "caption_id": list(clip.caption_ids)}
-        return {**self.read(clip), **captions}
+    def check_captions(
+        self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, allow_unknown: bool
+    ) -> None:
+        """Drop captions of which the tokenizer leaves no token, and refuse a tokenizer that knows
+        too few of them, see :func:`~atr_moco_plugin.text.checks.check_captions`. ``MocoCallback``
+        calls it."""
+        check_captions(
+            tokenizer,
+            self._dataset,
+            [self._split],
+            max_tokens,
+            allow_unknown=allow_unknown,
+            option="MocoCallback.allow_unknown",
+        )
+        self._pairs = self._list_pairs()

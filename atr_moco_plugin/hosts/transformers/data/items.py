@@ -1,4 +1,4 @@
-"""Examples of a data set as the collator takes them: a clip with one caption, or with several."""
+"""One example of a data set, checked: a clip with one caption, or with a list of captions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.opening.captions import has_words
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.transformers.data.waveform import BadClipError, as_waveform, shown
+from atr_moco_plugin.hosts.transformers.data.waveform import (
+    BadClipError,
+    Samples,
+    as_waveform,
+    shown,
+)
 
 FIELDS = ("audio", "caption", "clip_id", "caption_id")
+NO_ITEM = -100
+"""Clip or caption id where there is none. ``Trainer`` pads results with it; real ids are not
+negative."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +31,22 @@ class Item:
     """One example, read.
 
     Attributes:
-        clip_id: of its clip.
-        captions: those with a word in them, with their ids.
-        wordless: captions without one, left out.
-        listed: whether the example has a list of captions, be it of one.
-        waveform: ``[samples]`` float32 at the extractor's rate; None where ``problem`` says why.
-        problem: why the example cannot be used, empty where it can.
-        name: what messages call its clip.
+        clip_id: id of its clip.
+        captions: its captions that have a word in them, with their ids; empty where ``problem``
+            says why.
+        wordless: number of captions without a word, which are left out.
+        listed: whether the example has a list of captions, even a list of one.
+        waveform: ``[samples]`` float32 at the extractor's rate; not to be used where there is a
+            ``problem``.
+        problem: why the example cannot be used; empty where it can.
+        name: name of its clip in messages.
     """
 
     clip_id: int
     captions: tuple[tuple[str, int], ...]
     wordless: int
     listed: bool
-    waveform: NDArray[np.float32] | None
+    waveform: Samples
     problem: str
     name: str
 
@@ -46,12 +55,12 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
     """Read one example.
 
     Args:
-        example: see :class:`~atr_moco_plugin.hosts.transformers.data.collator.ClapCollator`.
-        sample_rate: of the feature extractor.
+        example: see :class:`~atr_moco_plugin.hosts.transformers.ClapCollator`.
+        sample_rate: rate of the feature extractor in Hz.
 
     Raises:
-        InputError: the example has another form than it should, so that the others have as well.
-            What is wrong with one clip alone is in the result.
+        InputError: the example has the wrong form, so that all others have it too. A fault of one
+            clip alone is in the result.
     """
     if not isinstance(example, Mapping):
         raise InputError(
@@ -66,7 +75,7 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
             )
     clip_id = _id(example["clip_id"], "clip_id")
     name = _name(example, clip_id)
-    every, listed = _captions(example["caption"], example["caption_id"], name)
+    every = _captions(example["caption"], example["caption_id"], name)
     captions = tuple((text, number) for text, number in every if has_words(text))
     stated = example.get("sampling_rate", sample_rate)
     if not isinstance(stated, Real) or stated != sample_rate:
@@ -75,7 +84,7 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
             f"{sample_rate} Hz: read it at that rate, or give its audio as "
             "{'array', 'sampling_rate'}, which is resampled."
         )
-    waveform, problem = None, example.get("problem") or ""
+    waveform, problem = np.zeros(0, np.float32), example.get("problem") or ""
     if not problem:
         try:
             waveform = as_waveform(example["audio"], sample_rate)
@@ -84,13 +93,14 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
         except InputError as ex:
             raise InputError(f"The audio of the clip {name} cannot be read: {ex}.") from ex
     if not problem and not captions:
-        waveform, problem = None, "it has no caption with a word in it"
+        problem = "it has no caption with a word in it"
     wordless = len(every) - len(captions)
-    return Item(clip_id, captions, wordless, listed, waveform, problem, name)
+    kept = () if problem else captions
+    return Item(clip_id, kept, wordless, _is_list(example["caption"]), waveform, problem, name)
 
 
-def _captions(caption: Any, caption_id: Any, name: str) -> tuple[tuple[tuple[str, int], ...], bool]:
-    """Captions with their ids, and whether they are a list."""
+def _captions(caption: Any, caption_id: Any, name: str) -> list[tuple[str, int]]:
+    """All captions of an example, with their ids."""
     listed = _is_list(caption)
     texts = list(caption) if listed else [caption]
     for text in texts:
@@ -106,8 +116,8 @@ def _captions(caption: Any, caption_id: Any, name: str) -> tuple[tuple[tuple[str
             f"{_many(caption_id, 'caption_id')}: give one id for each caption, in a list where "
             "the captions are one."
         )
-    ids = list(caption_id) if listed else [caption_id]
-    return tuple(zip(texts, (_id(number, "caption_id") for number in ids), strict=True)), listed
+    ids = caption_id if listed else [caption_id]
+    return [(text, _id(number, "caption_id")) for text, number in zip(texts, ids, strict=True)]
 
 
 def _id(value: Any, field: str) -> int:

@@ -1,4 +1,4 @@
-"""What data sets hand over as audio, as mono float32 at the rate of a feature extractor."""
+"""Audio in any form that a data set hands over, as mono float32 at the feature extractor's rate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from atr_moco_plugin.data.audio.source import MemoryFile
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import RATES
 
+Samples = NDArray[np.float32]
+
 MAX_CHANNELS = 32
-"""Most channels that a two-dimensional array is taken to have."""
+"""A two-dimensional array is taken to have at most so many channels."""
 
 MAX_PEAK = 32.0
-"""Largest float sample taken for sound, 30 dB above full scale. Beyond lie integers that were
+"""Largest float sample taken for sound, 30 dB above full scale. Beyond it are integers that were
 turned into floats and not scaled."""
 
-_FULL_SCALE = {"int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
+_INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
+"""Zero and full scale of the integer types that are read."""
+
 _FORMS = (
     "give floats within [-1, 1], int8, int16, int32 or uint8, {'array', 'sampling_rate'}, "
     "{'bytes', 'path'}, a path, or a decoder of `datasets`"
@@ -32,10 +36,10 @@ _FORMS = (
 
 
 class BadClipError(InputError):
-    """The audio of one clip cannot be used; other clips of the same form may be fine."""
+    """The audio of one clip cannot be used; other clips in the same form may be fine."""
 
 
-def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
+def as_waveform(audio: Any, sample_rate: int) -> Samples:
     """One clip's audio, decoded, scaled, averaged over its channels and resampled once.
 
     Args:
@@ -46,12 +50,13 @@ def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
               after 128 is subtracted.
             * ``{"array", "sampling_rate"}``: a waveform at a rate of its own.
             * ``{"bytes", "path"}``, as ``Audio(decode=False)`` of `datasets` has it: the content of
-              an audio file, or where that is None its path; also the content or the path alone.
+              an audio file, or its path where the content is None; also the content or the path
+              alone.
             * a decoder with ``get_all_samples()``, of `datasets` 4 or torchcodec.
 
-            Of two dimensions, the channels are the one of size 1, else the smaller one, of at most
-            :data:`MAX_CHANNELS`; of a decoder they are the first.
-        sample_rate: of the result in Hz.
+            In a two-dimensional array the dimension of size 1 is the channels, else the smaller
+            one, of at most :data:`MAX_CHANNELS`; in a decoder's samples it is the first.
+        sample_rate: rate of the result in Hz.
 
     Returns:
         ``[samples]``, at least one, all of them finite.
@@ -59,36 +64,37 @@ def as_waveform(audio: Any, sample_rate: int) -> NDArray[np.float32]:
     Raises:
         BadClipError: the clip has no samples, NaN or infinite ones, floats beyond
             :data:`MAX_PEAK`, or cannot be decoded.
-        InputError: audio of this form cannot be read.
+        InputError: audio in this form cannot be read.
     """
     if isinstance(audio, Mapping):
-        return _of_mapping(audio, sample_rate)
+        if audio.get("array") is not None:
+            rate = _rate(audio.get("sampling_rate"))
+            return _resampled(_mono(_floats(audio["array"])), rate, sample_rate)
+        audio = _encoded(audio)
     if isinstance(audio, bytes | bytearray | memoryview):
         audio = MemoryFile(bytes(audio), "audio given as bytes")
     if audio is None:
         raise BadClipError("there is no audio")
     if isinstance(audio, str | os.PathLike | MemoryFile):
         with _decoding():
-            waveform = read_audio(audio, sample_rate)
-        return _checked(waveform)
+            mono = read_audio(audio, sample_rate)
+        return _resampled(mono, sample_rate, sample_rate)
     if hasattr(audio, "get_all_samples"):
         with _decoding():
             decoded = audio.get_all_samples()
-        mono = _checked(_floats(decoded.data).mean(axis=0))
+        mono = _floats(decoded.data).mean(axis=0)
         return _resampled(mono, _rate(decoded.sample_rate), sample_rate)
-    return _checked(_mono(_floats(audio)))
+    return _resampled(_mono(_floats(audio)), sample_rate, sample_rate)
 
 
-def _of_mapping(audio: Mapping[str, Any], sample_rate: int) -> NDArray[np.float32]:
-    if audio.get("array") is not None:
-        rate = _rate(audio.get("sampling_rate"))
-        return _resampled(_checked(_mono(_floats(audio["array"]))), rate, sample_rate)
+def _encoded(audio: Mapping[str, Any]) -> Any:
+    """The file's content or its path, from a mapping without samples."""
     if not {"array", "bytes", "path"} & set(audio):
         raise InputError(f"it is a mapping of {shown(list(audio))}: {_FORMS}")
     content, path = audio.get("bytes"), audio.get("path")
     if content is None:
-        return as_waveform(path, sample_rate)
-    return as_waveform(MemoryFile(bytes(content), str(path or "audio given as bytes")), sample_rate)
+        return path
+    return MemoryFile(bytes(content), str(path or "audio given as bytes"))
 
 
 @contextmanager
@@ -100,7 +106,7 @@ def _decoding() -> Iterator[None]:
         raise BadClipError(" ".join(str(ex).split())) from ex
 
 
-def _floats(samples: Any) -> NDArray[np.float32]:
+def _floats(samples: Any) -> Samples:
     """Samples of any shape as float32, integers scaled to within [-1, 1]."""
     try:
         if isinstance(samples, Tensor):
@@ -112,13 +118,12 @@ def _floats(samples: Any) -> NDArray[np.float32]:
         raise InputError(f"it is a list of unequal lists, or no plain tensor: {_FORMS}") from None
     if array.size == 0:
         raise BadClipError("it has no samples")
-    with np.errstate(over="ignore"):
-        if array.dtype.kind == "f":
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
             return array.astype(np.float32, copy=False)
-        if array.dtype == np.uint8:
-            return (array.astype(np.float32) - 128) / 128
-        if array.dtype.name in _FULL_SCALE:
-            return array.astype(np.float32) / np.float32(_FULL_SCALE[array.dtype.name])
+    if array.dtype.name in _INTEGERS:
+        zero, full_scale = _INTEGERS[array.dtype.name]
+        return (array.astype(np.float32) - np.float32(zero)) / np.float32(full_scale)
     if array.dtype.kind in "iu":
         raise InputError(
             f"it has numbers of the type {array.dtype}, whose full scale is not known: {_FORMS}"
@@ -126,7 +131,8 @@ def _floats(samples: Any) -> NDArray[np.float32]:
     raise InputError(f"it is of the type {type(samples).__name__} ({array.dtype}): {_FORMS}")
 
 
-def _mono(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mono(samples: Samples) -> Samples:
+    """The mean over the channels, wherever they are."""
     if samples.ndim == 1:
         return samples
     if samples.ndim != 2:
@@ -141,10 +147,12 @@ def _mono(samples: NDArray[np.float32]) -> NDArray[np.float32]:
             f"its shape {list(samples.shape)} does not say which are the channels; average them "
             "and give [samples]"
         )
-    return samples.mean(axis=int(np.argmin(samples.shape)))
+    mono: Samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    return mono
 
 
-def _checked(mono: NDArray[np.float32]) -> NDArray[np.float32]:
+def _resampled(mono: Samples, rate: int, sample_rate: int) -> Samples:
+    """The waveform at another rate, once it is known to be sound."""
     peak = float(np.abs(mono).max())
     if not np.isfinite(peak):
         raise BadClipError("it has NaN or infinite samples")
@@ -153,10 +161,6 @@ def _checked(mono: NDArray[np.float32]) -> NDArray[np.float32]:
             f"it has float samples up to {peak:,.0f}, where full scale is 1; divide 16-bit samples "
             "by 32768, or give them as int16"
         )
-    return mono
-
-
-def _resampled(mono: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
     waveform = resample(mono, rate, sample_rate)
     if not waveform.size:
         raise BadClipError(f"it has {mono.size} samples at {rate} Hz, not one at {sample_rate} Hz")
@@ -164,7 +168,7 @@ def _resampled(mono: NDArray[np.float32], rate: int, sample_rate: int) -> NDArra
 
 
 def shown(value: Any) -> str:
-    """A value in a message: one line, not long."""
+    """A value in a message: one short line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 

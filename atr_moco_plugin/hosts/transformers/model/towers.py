@@ -17,13 +17,21 @@ from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
-_LAYERS = ("layer", "layers")
 
+class _EncoderTower(nn.Module):
+    """A model of transformers and a projection of what it returns.
 
-class _ModelTower(nn.Module):
-    """A tower around a model of transformers, as its ``encoder``."""
+    Args:
+        encoder: the model.
+        projection: from ``width`` to the embedding.
+        width: channels of the tokens.
+    """
 
-    encoder: nn.Module
+    def __init__(self, encoder: nn.Module, projection: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projection = projection
+        self.width = width
 
     @property
     def layers(self) -> nn.ModuleList | None:
@@ -38,7 +46,10 @@ class _ModelTower(nn.Module):
         return next(iter(found.values())) if len(found) == 1 else None
 
 
-class ClapAudioTower(_ModelTower):
+_LAYERS = ("layer", "layers")
+
+
+class ClapAudioTower(_EncoderTower):
     """The audio half of a ``ClapModel``; its modules are used, not copied.
 
     Args:
@@ -46,11 +57,9 @@ class ClapAudioTower(_ModelTower):
     """
 
     def __init__(self, clap: ClapModel) -> None:
-        super().__init__()
-        self.encoder = clap.audio_model
-        self.projection = clap.audio_projection
-        self.width: int = clap.audio_model.audio_encoder.num_features
-        self._fuses_crops: bool = clap.config.audio_config.enable_fusion
+        config = clap.config.audio_config
+        super().__init__(clap.audio_model, clap.audio_projection, config.hidden_size)
+        self._fuses_crops: bool = config.enable_fusion
 
     def forward(
         self, input_features: Tensor, is_longer: Tensor | None = None
@@ -74,27 +83,7 @@ class ClapAudioTower(_ModelTower):
         return unit_norm(self.projection(output.pooler_output)), tokens
 
 
-class ClapTextTower(_ModelTower):
-    """The text half of a ``ClapModel``; its modules are used, not copied.
-
-    Args:
-        clap: the model.
-    """
-
-    def __init__(self, clap: ClapModel) -> None:
-        super().__init__()
-        self.encoder = clap.text_model
-        self.projection = clap.text_projection
-        self.width: int = clap.config.text_config.hidden_size
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        tokens = TextTokens(output.last_hidden_state, attention_mask.bool(), input_ids)
-        return unit_norm(self.projection(output.pooler_output)), tokens
-
-
-class AudioModelTower(_ModelTower):
+class AudioModelTower(_EncoderTower):
     """Any audio model of transformers that returns ``last_hidden_state``, mean-pooled.
 
     All clips of a batch must fill their features, as they do in spectrogram models whose feature
@@ -107,10 +96,8 @@ class AudioModelTower(_ModelTower):
     """
 
     def __init__(self, encoder: nn.Module, embed_dim: int, width: int | None = None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.width: int = encoder.config.hidden_size if width is None else width
-        self.projection = nn.Linear(self.width, embed_dim)
+        width = _hidden_size(encoder) if width is None else width
+        super().__init__(encoder, nn.Linear(width, embed_dim), width)
 
     def forward(self, input_features: Tensor) -> tuple[Tensor, AudioTokens]:
         """Encode clips given as the encoder's features, ``[B, ...]`` float."""
@@ -118,7 +105,25 @@ class AudioModelTower(_ModelTower):
         return unit_norm(self.projection(tokens.states.mean(dim=1))), tokens
 
 
-class TextModelTower(_ModelTower):
+class ClapTextTower(_EncoderTower):
+    """The text half of a ``ClapModel``; its modules are used, not copied.
+
+    Args:
+        clap: the model.
+    """
+
+    def __init__(self, clap: ClapModel) -> None:
+        width = clap.config.text_config.hidden_size
+        super().__init__(clap.text_model, clap.text_projection, width)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
+        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        tokens = TextTokens(output.last_hidden_state, attention_mask.bool(), input_ids)
+        return unit_norm(self.projection(output.pooler_output)), tokens
+
+
+class TextModelTower(_EncoderTower):
     """Any text model of transformers that returns ``last_hidden_state``, by its first token.
 
     Args:
@@ -128,10 +133,8 @@ class TextModelTower(_ModelTower):
     """
 
     def __init__(self, encoder: nn.Module, embed_dim: int, width: int | None = None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.width: int = encoder.config.hidden_size if width is None else width
-        self.projection = nn.Linear(self.width, embed_dim)
+        width = _hidden_size(encoder) if width is None else width
+        super().__init__(encoder, nn.Linear(width, embed_dim), width)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
         """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
@@ -151,7 +154,7 @@ class TowerPair(RetrievalModel):
         embed_dim: size d of the embeddings.
     """
 
-    def __init__(self, audio: Any, text: Any, head: nn.Module | None, embed_dim: int) -> None:
+    def __init__(self, audio: Any, text: Any, head: Any, embed_dim: int) -> None:
         super().__init__(audio, text, head)
         self._embed_dim = embed_dim
 
@@ -171,3 +174,7 @@ def audio_tokens(states: Tensor) -> AudioTokens:
     if states.ndim == 4:
         states = states.flatten(2).transpose(1, 2)
     return AudioTokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def _hidden_size(encoder: Any) -> int:
+    return int(encoder.config.hidden_size)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sized
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atr_moco_plugin.data.loading.loader import tolerated_clips
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
-from atr_moco_plugin.hosts.transformers.data.loaders import tell_loaders
-from atr_moco_plugin.hosts.transformers.model.criterion_model import TrainerModel
+from atr_moco_plugin.hosts.transformers.data.loaders import set_up_loaders
+from atr_moco_plugin.hosts.transformers.internals import log_beside, torch_optimizer
+from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
-from atr_moco_plugin.hosts.transformers.trainer.safety import make_guard
-from atr_moco_plugin.optim.step_hook import Attachment, attach
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
+from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.finite import by_number
+from atr_moco_plugin.safety.message import listed
 
 
 class MocoCallback(TrainerCallback):
-    """Moves the momentum copies once an optimizer step, and logs.
+    """Moves the momentum copies once in each optimizer step, and logs.
 
     The criterion is attached to ``Trainer``'s optimizer: however many batches are accumulated, the
     copies move and the temperature is clipped once, and not in a step that is left out. At
@@ -33,24 +38,27 @@ class MocoCallback(TrainerCallback):
     first process writes the rank of the queues to ``rank.jsonl`` in the output folder, and its
     scalars to the logs with ``rank/`` before their names.
 
-    It tells a :class:`~atr_moco_plugin.hosts.transformers.data.collator.ClapCollator` which batches are
-    for training, so that these alone are cropped at random, and in which epoch. Clips that the
-    collator leaves out are counted in each process; the end of the training names them.
+    Training batches come from :meth:`~atr_moco_plugin.hosts.transformers.ClapCollator.for_training`
+    of ``Trainer``'s collator, evaluation batches from its plain form. Clips that the collator
+    leaves out are counted in each process; the end of the training names them.
 
     A loss or a gradient that is NaN or infinite stops the training before the optimizer makes its
     step, on all processes alike, with a
     :class:`~atr_moco_plugin.safety.finite.NonFiniteError` that names the step, the clips and the
-    last good checkpoint. It is warned once of embeddings that collapse and of a matching head that
+    last good checkpoint. One warning each says that embeddings collapse or that a matching head
     learns nothing, see :class:`~atr_moco_plugin.safety.collapse.CollapseWatch`.
 
     Args:
-        trainer: its model is a :class:`~atr_moco_plugin.hosts.transformers.model.criterion_model.TrainerModel`.
+        trainer: its model is a :class:`~atr_moco_plugin.hosts.transformers.TrainerModel`. If its
+            training set has ``name_clips(ids)``, as
+            :class:`~atr_moco_plugin.hosts.transformers.PairDataset` has, messages name clips by
+            it; otherwise by their ids.
         rank_every: steps between two rank reports.
-        max_skipped_steps: steps that are not finite that are left out, with a warning each, before
-            one stops the training.
-        max_bad_clips: clips that cannot be used that a process leaves out before one more stops the
-            training; None for one in a thousand examples, at least 10. The same number holds for an
-            evaluation.
+        max_skipped_steps: so many steps that are not finite are left out, with a warning each; one
+            more stops the training.
+        max_bad_clips: so many clips that cannot be used are left out in a process; one more stops
+            the training. None allows one in a thousand examples, at least 10. The same number
+            holds for an evaluation.
         allow_unknown: go on also where more than half of a split's captions are ``[UNK]`` alone to
             the collator's tokenizer.
 
@@ -62,6 +70,11 @@ class MocoCallback(TrainerCallback):
     Example:
         >>> trainer.add_callback(MocoCallback(trainer, rank_every=100))  # doctest: +SKIP
     """
+
+    _guard: FiniteGuard  # from the beginning of a training on
+    _rank: RankLogger | None = None
+    _collapse: CollapseWatch | None = None
+    _collator: ClapCollator | None = None
 
     def __init__(
         self,
@@ -87,114 +100,99 @@ class MocoCallback(TrainerCallback):
         self._trainer = trainer
         self._model = model
         self._rank_every = rank_every
-        self._rank: RankLogger | None = None
         self._max_skipped_steps = max_skipped_steps
         self.max_bad_clips = max_bad_clips
-        self._collator: ClapCollator | None = None
-        self._guard: FiniteGuard | None = None
-        self._attachment: Attachment | None = None
-        self._collapse: CollapseWatch | None = None
-        model.register_forward_hook(self._show_loss, with_kwargs=True)
-        tell_loaders(trainer, self._for_training)
+        self._hooks = ExitStack()  # removed when `train` is called again with another optimizer
+        set_up_loaders(trainer, self._for_training)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        optimizer: Optimizer,
-        train_dataloader: Any = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Check how the run was started, attach to its optimizer, and open ``rank.jsonl``."""
         check_trainer(self._trainer)
-        if _is_empty(train_dataloader):
+        if _is_empty(kwargs.get("train_dataloader")):
             raise InputError(
                 f"The training set makes no batch of {args.train_batch_size} on each of "
                 f"{args.world_size} processes with dataloader_drop_last=True, so that nothing "
-                "would be trained: lower per_device_train_batch_size or leave dataloader_drop_last out."
+                "would be trained: lower per_device_train_batch_size or leave "
+                "dataloader_drop_last out."
             )
         if self._trainer.model is not self._model:
             raise InputError(
                 "Trainer has another model than when MocoCallback was made, and its momentum "
                 "copies would not move: make a new MocoCallback after the model."
             )
-        self._model.skipped[True].clear()
-        if self._guard is not None:
-            self._guard.close()
-        self._guard = make_guard(self._trainer, optimizer, self._max_skipped_steps)
-        if self._attachment is not None:
-            self._attachment.remove()  # `train` may be called again with another optimizer
-        self._attachment = attach(self._model.criterion, optimizer)
+        self._model.skipped_in_training.clear()
+        criterion, optimizer = self._model.criterion, kwargs["optimizer"]
+        output_dir = Path(str(args.output_dir))
+        self._hooks.close()
+        self._guard = FiniteGuard(
+            torch_optimizer(optimizer),
+            criterion,
+            max_skipped=self._max_skipped_steps,
+            name_clips=getattr(self._trainer.train_dataset, "name_clips", by_number),
+            last_good=partial(last_good, output_dir),
+        )
+        self._guard.step = state.global_step + 1
+        self._hooks.callback(self._guard.close)
+        self._hooks.callback(attach(criterion, optimizer).remove)
+        hook = self._model.register_forward_hook(self._watch_loss, with_kwargs=True)
+        self._hooks.callback(hook.remove)
+        self._fit_queues()
         if state.is_world_process_zero:
             self._collapse = CollapseWatch(state.max_steps // 2)
-        queues = self._model.criterion.queues
-        self._fit_queues()
-        if queues and state.is_world_process_zero:
-            path = Path(args.output_dir) / "rank.jsonl"
-            self._rank = RankLogger(queues, path, every=self._rank_every)
+            if criterion.queues:
+                path = output_dir / "rank.jsonl"
+                self._rank = RankLogger(criterion.queues, path, every=self._rank_every)
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tell the collator which epoch it is."""
         if self._collator is not None:
             # A fraction in a run that goes on within an epoch; its end may be rounded.
             self._collator.set_epoch(int((state.epoch or 0) + 1e-6))
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Tell the guard which step it is."""
-        if self._guard is not None:
-            self._guard.step = state.global_step + 1
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Look at what a gradient scaler has left out; the optimizer's own hook does the rest."""
-        if self._guard is not None:
-            self._guard.check_skipped_step()
-
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log the measures when ``Trainer`` is about to log its loss, and the rank when due."""
-        due = control.should_log
-        if due:
+        """Log the measures when ``Trainer`` is about to log its loss, and the rank when due; stop
+        where too many clips were left out."""
+        self._guard.check_skipped_step()  # a step that a gradient scaler has left out
+        step = state.global_step
+        self._guard.step = step + 1
+        if control.should_log:
             measures = self._model.pop_measures()
-            self._trainer.log(measures)
+            log_beside(self._trainer, control, measures)
             if self._collapse is not None:
-                queues = self._model.criterion.queues
-                self._collapse.look(state.global_step, queues, measures)
-        record = None if self._rank is None else self._rank.log(state.global_step)
-        if record is not None:
+                self._collapse.look(step, self._model.criterion.queues, measures)
+        if self._rank is not None and (record := self._rank.log(step)) is not None:
             scalars = RankLogger.scalars(record)
-            self._trainer.log({f"rank/{name}": value for name, value in scalars.items()})
-        # Trainer.log marks the step as logged, but Trainer's own loss is still to come.
-        control.should_log = due
-        self._check_skipped(self._trainer.train_dataset, training=True)
+            ranks = {f"rank/{name}": value for name, value in scalars.items()}
+            log_beside(self._trainer, control, ranks)
+        dataset = self._trainer.train_dataset
+        self._limit_bad_clips(self._model.skipped_in_training, dataset, "the training")
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Stop where too many clips were left out of the figures."""
-        self._check_skipped(self._trainer.eval_dataset, training=False)
-        self._model.skipped[False].clear()
+        skipped = self._model.skipped_in_evaluation
+        self._limit_bad_clips(skipped, self._trainer.eval_dataset, "an evaluation")
+        skipped.clear()
 
-    def on_predict(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """As after an evaluation; whose data set it was is not known."""
-        self._check_skipped(None, training=False)
-        self._model.skipped[False].clear()
+    on_predict = on_evaluate
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Name the clips that this process left out."""
-        skipped = self._model.skipped[True]
+        skipped = self._model.skipped_in_training
         if skipped:
             warnings.warn(
                 f"{len(skipped):,} clips could not be used and were left out of the training: "
@@ -208,38 +206,35 @@ class MocoCallback(TrainerCallback):
         self._collator = collator.for_training(seed)
         return self._collator
 
-    def _check_skipped(self, data: Any, training: bool) -> None:
-        skipped = self._model.skipped[training]
-        if not skipped:
-            return
+    def _limit_bad_clips(self, skipped: set[int], dataset: Any, where: str) -> None:
         limit = self.max_bad_clips
         if limit is None:
-            limit = tolerated_clips(len(data) if hasattr(data, "__len__") else 0)
+            limit = tolerated_clips(len(dataset) if isinstance(dataset, Sized) else 0)
         if len(skipped) > limit:
-            where = "the training" if training else "an evaluation"
             raise InputError(
                 f"More than {limit} clips could not be used and were left out of {where}, among "
-                f"them {_names(skipped, data)}: mend them or raise `max_bad_clips`."
+                f"them {_names(skipped, dataset)}: mend them or raise `max_bad_clips`."
             )
 
-    def _show_loss(
+    def _watch_loss(
         self, model: TrainerModel, _: Any, batch: dict[str, Any], losses: dict[str, Tensor]
     ) -> None:
-        if model.training and self._guard is not None:
+        if model.training:
             self._guard.watch(losses["loss"], batch["clip_id"])
 
     def _fit_queues(self) -> None:
-        """Tell the queues what data they are of, where it has a ``fingerprint()``; bound growing
-        ones by the pairs of an epoch, and warn of longer fixed ones."""
-        data = self._trainer.train_dataset
-        queues = self._model.criterion.queues
-        if queues and callable(getattr(data, "fingerprint", None)):
-            self._model.criterion.set_data(data.fingerprint())
-        if not queues or not hasattr(data, "__len__"):
+        """Tell the queues which data they hold, where the data have a ``fingerprint()``; bound
+        growing queues by the pairs of an epoch, and warn of longer fixed ones."""
+        dataset, criterion = self._trainer.train_dataset, self._model.criterion
+        if not criterion.queues:
             return
-        pairs = len(data)
-        self._model.criterion.limit_growth(pairs)
-        size = next(iter(queues.values())).size
+        if callable(fingerprint := getattr(dataset, "fingerprint", None)):
+            criterion.set_data(fingerprint())
+        if not isinstance(dataset, Sized):
+            return
+        pairs = len(dataset)
+        criterion.limit_growth(pairs)
+        size = next(iter(criterion.queues.values())).size
         if size > pairs:
             warnings.warn(
                 f"The queue has {size:,} rows, but an epoch has {pairs:,} pairs: it will hold "
@@ -248,16 +243,14 @@ class MocoCallback(TrainerCallback):
             )
 
 
-def _is_empty(loader: Any) -> bool:
+def _is_empty(loader: DataLoader[Any] | None) -> bool:
     try:
         return loader is not None and len(loader) == 0
     except TypeError:  # of a stream
         return False
 
 
-def _names(ids: set[int], data: Any) -> str:
-    """The first ten of these clips, as their data set calls them."""
-    first = sorted(ids)[:10]
-    names = getattr(data, "name_clips", by_number)(first)
-    more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
-    return ", ".join(str(names.get(number, number)) for number in first) + more
+def _names(ids: set[int], dataset: Any) -> str:
+    """The first of these clips, as their data set calls them."""
+    names = getattr(dataset, "name_clips", by_number)(sorted(ids))
+    return listed([str(names.get(number, number)) for number in sorted(ids)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,16 +10,16 @@ from transformers import EvalPrediction
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import retrieval_metrics
-from atr_moco_plugin.hosts.transformers.trainer.evaluation import (
-    NO_ITEM,
+from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
+from atr_moco_plugin.hosts.transformers.model.evaluation import (
     check_one_clip_each,
     first_rows,
     pairs_of,
 )
 
 _ROUNDING = 0.05
-"""Largest difference of two embeddings of one clip as a share of their length: bfloat16 has 0.004
-in each layer."""
+"""Largest distance of two embeddings of one clip as a share of their length: bfloat16 rounds by
+0.004 in each layer."""
 
 TRAINING_ARGUMENTS: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -36,7 +35,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     Args:
         prediction: ``predictions`` are audio embeddings ``[N, d]`` and text embeddings ``[N, d]``
             or ``[N, K, d]``, ``label_ids`` clip ids ``[N]`` and caption ids ``[N]`` or ``[N, K]``;
-            or lists with such pairs of arrays, one of each batch, as ``Trainer`` makes them with
+            or lists with such a pair of arrays for each batch, as ``Trainer`` makes them with
             ``eval_do_concat_batches=False``. A clip in several rows is taken from the first one.
 
     Returns:
@@ -51,26 +50,26 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     audio, text, clips, captions = [], [], [], []
     skipped = 0
     for (a, u), (clip_id, caption_id) in batches:
-        rows, column, clip_ids, caption_ids = pairs_of(clip_id, caption_id)
-        audio.append(a[rows])
-        text.append(u[rows] if u.ndim == 2 else u[rows, column])
-        clips.append(clip_ids)
-        captions.append(caption_ids)
+        pairs = pairs_of(clip_id, caption_id)
+        audio.append(a[pairs[0]])
+        text.append(u[pairs])
+        clips.append(clip_id[pairs[0]])
+        captions.append(caption_id[pairs])
         skipped += int((clip_id == NO_ITEM).sum())
-    first, caption_to_audio = first_rows(torch.cat(clips))
+    clip_ids, embeddings = torch.cat(clips), torch.cat(audio).float()
+    first, caption_to_audio = first_rows(clip_ids)
     if not len(first):
         raise InputError("No clip of the evaluation set could be used; see the warnings above.")
-    clip_embeddings = torch.cat(audio).float()
     # Rows of one clip in two batches have equal embeddings but for rounding.
-    own = clip_embeddings[first][caption_to_audio]
-    distance = (clip_embeddings - own).norm(dim=1)
-    check_one_clip_each(torch.cat(clips), distance > _ROUNDING * own.norm(dim=1))
-    similarity = clip_embeddings[first] @ torch.cat(text).float().T
+    own = embeddings[first][caption_to_audio]
+    distance = (embeddings - own).norm(dim=1)
+    check_one_clip_each(clip_ids, distance > _ROUNDING * own.norm(dim=1))
+    similarity = embeddings[first] @ torch.cat(text).float().T
     metrics = retrieval_metrics(similarity, caption_to_audio, caption_ids=torch.cat(captions))
     return {**metrics, "skipped_rows": skipped} if skipped else metrics
 
 
 def _batches(arrays: Any) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of tensors, one of each batch; all batches may be one."""
-    batches: Sequence[Any] = arrays if isinstance(arrays, list) else [arrays]
-    return [tuple(torch.from_numpy(x) for x in batch) for batch in batches]
+    """The two tensors of each batch; all batches may be one."""
+    batches = arrays if isinstance(arrays, list) else [arrays]
+    return [(torch.from_numpy(first), torch.from_numpy(second)) for first, second in batches]

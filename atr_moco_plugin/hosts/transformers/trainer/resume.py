@@ -1,4 +1,4 @@
-"""Which of ``Trainer``'s checkpoints training goes on from."""
+"""The checkpoint that training resumes from, and the sentence on it after a NaN."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.checkpoints import problem_in, read_torch, step_folders
+from atr_moco_plugin.safety.last_good import last_good_checkpoint
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _PARTS = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
-    """The newest checkpoint in a folder that is whole.
+    """The newest whole checkpoint in a folder.
 
-    ``Trainer`` writes a checkpoint file by file in its place, so one that was interrupted is there
-    in part, and ``resume_from_checkpoint=True`` takes it for the last one. Those that are not whole
-    are passed over with a warning.
+    ``Trainer`` writes a checkpoint file by file in its place, so an interrupted one is there in
+    part, and ``resume_from_checkpoint=True`` would take it. This function passes over checkpoints
+    that are not whole, with a warning.
 
     Args:
         output_dir: ``TrainingArguments.output_dir``.
@@ -33,8 +34,8 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
         checkpoint, which begins a new training.
 
     Raises:
-        InputError: where there are checkpoints and none is whole, or where torch refuses one that
-            is: going on from an older one would lose what was trained since.
+        InputError: there are checkpoints and none is whole, or torch refuses the newest whole one:
+            an older one would lose what was trained since.
 
     Example:
         >>> trainer.train(  # doctest: +SKIP
@@ -42,8 +43,8 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
         ... )
     """
     problem = ""
-    for folder in newest_first(output_dir):
-        found = _problem_with_folder(folder)
+    for folder in _newest_first(output_dir):
+        found = _problem_with(folder)
         if found is None:
             return str(folder)
         problem = problem or f"{folder} {found}"
@@ -56,29 +57,51 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
-    """The folders ``checkpoint-N`` of a training, whole or not."""
+def last_good(output_dir: str | os.PathLike[str], sound: bool) -> str:
+    """A sentence that names the checkpoint to go on from, see
+    :func:`~atr_moco_plugin.safety.last_good.last_good_checkpoint`.
+
+    Args:
+        output_dir: ``TrainingArguments.output_dir``.
+        sound: whether the current weights are finite.
+    """
+    try:
+        newest = last_checkpoint(output_dir)
+    except InputError as ex:
+        return str(ex)
+    folders = [folder for folder in _newest_first(output_dir) if _weights_in(folder)]
+    return last_good_checkpoint(
+        folders[folders.index(Path(newest)) :] if newest else [],
+        Path(output_dir),
+        sound,
+        _read_weights,
+        resume="give it to `resume_from_checkpoint`.",
+        restart="begin a new training.",
+    )
+
+
+def _newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
+    """The folders ``checkpoint-N``, whole or not."""
     return [folder for _, folder in reversed(step_folders(Path(output_dir), "checkpoint-"))]
 
 
-def weights_in(folder: Path) -> list[Path]:
-    """The files of a checkpoint that have the model's weights: safetensors, or those of
-    ``torch.save`` where it was written with ``save_safetensors=False``."""
+def _weights_in(folder: Path) -> list[Path]:
+    """The files with the model's weights: safetensors, or files of ``torch.save`` where
+    ``save_safetensors=False`` wrote them."""
     return [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
 
 
-def read_weights(folder: Path) -> Iterator[dict[str, Tensor]]:
-    """The weights of a checkpoint, name to tensor, file by file."""
-    for file in weights_in(folder):
+def _read_weights(folder: Path) -> Iterator[dict[str, Tensor]]:
+    for file in _weights_in(folder):
         yield load_file(file) if file.suffix == ".safetensors" else read_torch(file)
 
 
-def _problem_with_folder(folder: Path) -> str | None:
+def _problem_with(folder: Path) -> str | None:
     try:
         json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return "has no readable trainer_state.json"
-    weights = weights_in(folder)
+    weights = _weights_in(folder)
     if not weights:
         return f"has no weights ({' or '.join(_WEIGHTS)})"
     parts = (*_PARTS, *(file.name for file in weights))

@@ -1,8 +1,7 @@
 """A criterion around a model, in the form that transformers' ``Trainer`` trains.
 
 ``Trainer`` calls ``model(**batch)`` and takes ``["loss"]`` of the result.
-:class:`~atr_moco_plugin.hosts.transformers.trainer.callback.MocoCallback` attaches the criterion to its
-optimizer.
+:class:`~atr_moco_plugin.hosts.transformers.MocoCallback` attaches the criterion to its optimizer.
 """
 
 from __future__ import annotations
@@ -15,22 +14,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import ClapModel
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
-from atr_moco_plugin.hosts.transformers.model.checkpointing import checkpoint_layers
-from atr_moco_plugin.hosts.transformers.model.towers import ClapAudioTower, ClapTextTower, TowerPair
-from atr_moco_plugin.hosts.transformers.trainer.arguments import NotOfferedError, why_not_offered
-from atr_moco_plugin.hosts.transformers.trainer.evaluation import (
+from atr_moco_plugin.hosts.transformers.internals import (
+    MISSING_ATTRIBUTES,
+    NotOfferedError,
+    checkpoint_layers,
+)
+from atr_moco_plugin.hosts.transformers.model.evaluation import (
     embed_captions,
     embed_clips,
     evaluation_loss,
 )
+from atr_moco_plugin.hosts.transformers.model.towers import ClapAudioTower, ClapTextTower, TowerPair
 from atr_moco_plugin.plugins import load
-from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
 
 class TrainerModel(nn.Module):
@@ -42,22 +44,24 @@ class TrainerModel(nn.Module):
 
     Args:
         model: ``audio``, ``text``, ``match`` and ``embed_dim``, such as
-            :class:`~atr_moco_plugin.hosts.transformers.model.towers.TowerPair` or
-            :class:`~atr_moco_plugin.model.RetrievalModel`. The batch's keys are the arguments of
-            ``model.audio.forward`` and ``model.text.forward``.
+            :class:`~atr_moco_plugin.hosts.transformers.TowerPair` or
+            :class:`~atr_moco_plugin.model.RetrievalModel`. The keys of a batch are
+            the arguments of ``model.audio.forward`` and ``model.text.forward``.
         criterion: name in the group ``atr_moco_plugin.criteria``.
         options: fields of the criterion's configuration.
+
+    Attributes:
+        skipped_in_training: ids of the clips that the collator left out, in this process.
+        skipped_in_evaluation: the same for evaluation batches.
 
     Raises:
         ValueError: an unknown criterion or option, or the two towers share an argument's name.
     """
 
     accepts_loss_kwargs = False
-    """``Trainer`` is to divide the loss by the accumulation steps itself."""
+    """Has ``Trainer`` divide the loss by the accumulation steps itself."""
 
-    def __init__(
-        self, model: nn.Module, criterion: str = "moco_atc_atm", **options: object
-    ) -> None:
+    def __init__(self, model: Any, criterion: str = "moco_atc_atm", **options: object) -> None:
         super().__init__()
         criterion_class = load("criteria", criterion)
         config = build_config(criterion_class.config_class, options, criterion)
@@ -69,12 +73,13 @@ class TrainerModel(nn.Module):
                 f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
                 "`forward` differently, since the batch has one entry for each."
             )
-        # DDP sends buffers from rank 0 before each forward pass. Running statistics of batch norms
-        # need that, and their momentum copies; queues are equal on every rank and large.
-        exclude_from_ddp_broadcast(self, [x for x, _ in self.named_buffers() if "_queue." in x])
-        self.skipped: dict[bool, set[int]] = {True: set(), False: set()}
-        """Ids of the clips that the collator left out in this process, in training (True) and in
-        evaluation (False)."""
+        # DDP sends buffers from the first process before each forward pass. Running statistics of
+        # batch norms need that, and their momentum copies; queues are equal everywhere and large.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            self, [name for name, _ in self.named_buffers() if "_queue." in name]
+        )
+        self.skipped_in_training: set[int] = set()
+        self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}
         self._passes: Tensor | int = 0
         self.register_state_dict_post_hook(_drop_shared)
@@ -98,7 +103,7 @@ class TrainerModel(nn.Module):
                 also ``[B, K]``, the captions of a clip.
             windows: ``[B]`` int64, in evaluation, where a clip is given in several windows.
             random_crop: ``[B]`` bool, which clips were cropped at random.
-            skipped_clip_id: clips that the collator left out, see :attr:`skipped`.
+            skipped_clip_id: ids of the clips that the collator left out.
             inputs: arguments of the two towers.
 
         Returns:
@@ -114,7 +119,8 @@ class TrainerModel(nn.Module):
         """
         audio, text = self._split(inputs)
         if skipped_clip_id is not None:
-            self.skipped[self.training] |= set(skipped_clip_id.tolist())
+            skipped = self.skipped_in_training if self.training else self.skipped_in_evaluation
+            skipped.update(skipped_clip_id.tolist())
         if not self.training:
             if random_crop is not None and random_crop.any():
                 raise InputError(
@@ -122,14 +128,20 @@ class TrainerModel(nn.Module):
                     "others each time: collate with `collator.for_evaluation()`, or give Trainer "
                     "the collator itself and add MocoCallback."
                 )
-            return self._evaluate(audio, text, clip_id, caption_id, windows)
+            model, config = self.criterion.model, self.criterion.config
+            a = embed_clips(model.audio, audio, clip_id, windows)
+            u = embed_captions(model.text, text, caption_id)
+            loss = evaluation_loss(
+                a, u, clip_id, caption_id, config.positives, self.criterion.temperature
+            )
+            return {"loss": loss, "audio_embeds": a, "text_embeds": u}
         if caption_id.ndim > 1 or windows is not None:
             raise InputError(
                 "The batch has all captions or several windows of a clip, as an evaluation takes "
                 "them: collate with `collator.for_training()`, or add MocoCallback to Trainer."
             )
-        losses = self.criterion(audio, text, clip_id, caption_id)
-        # A batch that is not finite stops the run or is left out, of the averages too.
+        losses: dict[str, Tensor] = self.criterion(audio, text, clip_id, caption_id)
+        # A batch that is not finite stops the run or is left out; leave it out of the averages too.
         finite = losses["loss"].detach().isfinite()
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
@@ -146,9 +158,10 @@ class TrainerModel(nn.Module):
         with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on).
 
         Args:
-            activation_checkpointing_kwargs: of :func:`torch.utils.checkpoint.checkpoint`;
+            activation_checkpointing_kwargs: options of :func:`torch.utils.checkpoint.checkpoint`;
                 ``use_reentrant`` is False where it is not given.
-            every_n_layers: which layers of an encoder, counted from the first.
+            every_n_layers: 1 for each layer of an encoder, 2 for every second one, counted from
+                the first.
             offload: must be False.
 
         Raises:
@@ -165,21 +178,17 @@ class TrainerModel(nn.Module):
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        """What ``Trainer`` calls up to version 4, see :meth:`activation_checkpointing_enable`."""
+        """The call of ``Trainer`` up to version 4, see :meth:`activation_checkpointing_enable`."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            reason = why_not_offered(name)
-            if reason is None:
-                raise
-        raise NotOfferedError(reason)
+        if name in MISSING_ATTRIBUTES:
+            raise NotOfferedError(MISSING_ATTRIBUTES[name])
+        return super().__getattr__(name)
 
     def pop_measures(self) -> dict[str, float]:
-        """Means of what the criterion returned besides ``loss`` since this was last called, over
-        the batches of this process whose loss was finite; NaN where there was none."""
+        """Means of what the criterion returned besides ``loss`` since the last call, over the
+        batches of this process whose loss was finite; NaN where there was none."""
         passes = int(self._passes)
         means = {
             name: float(total) / passes if passes else math.nan
@@ -190,31 +199,17 @@ class TrainerModel(nn.Module):
         return means
 
     def _split(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        for name in inputs:
-            if name not in self._audio_inputs | self._text_inputs:
-                raise InputError(
-                    f"The batch has {name!r}, but the audio tower takes "
-                    f"{', '.join(sorted(self._audio_inputs))} and the text tower "
-                    f"{', '.join(sorted(self._text_inputs))}: leave it out in the collator."
-                )
+        """The arguments of the audio tower and of the text tower."""
+        for name in inputs.keys() - self._audio_inputs - self._text_inputs:
+            raise InputError(
+                f"The batch has {name!r}, but the audio tower takes "
+                f"{', '.join(sorted(self._audio_inputs))} and the text tower "
+                f"{', '.join(sorted(self._text_inputs))}: leave it out in the collator."
+            )
         return (
             {name: value for name, value in inputs.items() if name in self._audio_inputs},
             {name: value for name, value in inputs.items() if name in self._text_inputs},
         )
-
-    def _evaluate(
-        self,
-        audio: dict[str, Any],
-        text: dict[str, Any],
-        clip_id: Tensor,
-        caption_id: Tensor,
-        windows: Tensor | None,
-    ) -> dict[str, Tensor]:
-        a = embed_clips(self.criterion.model.audio, audio, clip_id, windows)
-        u = embed_captions(self.criterion.model.text, text, caption_id)
-        mode, temperature = self.criterion.config.positives, self.criterion.temperature
-        loss = evaluation_loss(a, u, clip_id, caption_id, mode, temperature)
-        return {"loss": loss, "audio_embeds": a, "text_embeds": u}
 
 
 class ClapTrainerModel(TrainerModel):
@@ -229,7 +224,7 @@ class ClapTrainerModel(TrainerModel):
         criterion: name in the group ``atr_moco_plugin.criteria``.
         head: size of the fusion head, for a criterion that matches.
         options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
-            is the model's where it is not given.
+            is read from the model where it is not given.
     """
 
     def __init__(
@@ -242,19 +237,15 @@ class ClapTrainerModel(TrainerModel):
     ) -> None:
         audio, text = ClapAudioTower(clap), ClapTextTower(clap)
         matches = "loss_atm" in load("criteria", criterion).measures
-        pair = TowerPair(
-            audio,
-            text,
-            FusionHead(text, audio.width, head) if matches else None,
-            clap.config.projection_dim,
-        )
+        fusion = FusionHead(text, audio.width, head) if matches else None
+        pair = TowerPair(audio, text, fusion, clap.config.projection_dim)
         super().__init__(pair, criterion, **{"temperature": temperature_of(clap), **options})
         # In a tuple, so that it is not a submodule: every weight would have two names.
         self._clap = (clap,)
 
     @property
     def clap(self) -> ClapModel:
-        """The plain model, with the online weights and the learned temperature of now."""
+        """The plain model, with the current online weights and temperature."""
         (clap,) = self._clap
         log_scale = -float(self.criterion.temperature.detach().log())
         with torch.no_grad():
@@ -267,13 +258,13 @@ class ClapTrainerModel(TrainerModel):
         without head, momentum copies and queues.
 
         Args:
-            folder: made where it is not there.
+            folder: created where it does not exist.
         """
         self.clap.save_pretrained(folder)
 
 
 def temperature_of(clap: ClapModel) -> float:
-    """The temperature tau that a model's two logit scales stand for, within the criterion's range.
+    """The temperature tau of a model's two logit scales, within the criterion's range.
 
     Args:
         clap: its ``logit_scale_a`` and ``logit_scale_t`` are logarithms of ``1 / tau``.
@@ -288,7 +279,7 @@ def _arguments(tower: nn.Module) -> set[str]:
 
 
 def _shared_names(module: nn.Module) -> dict[str, str]:
-    """Name of a parameter or buffer that has an earlier name, to that earlier name."""
+    """The second name of a parameter or buffer, to its first name."""
     first: dict[int, str] = {}
     shared = {}
     for named in (module.named_parameters, module.named_buffers):

@@ -1,0 +1,158 @@
+"""One batch of an evaluation: embeddings of clips and captions, and the loss between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.criterion import contrastive_loss, positive_pairs
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
+from atr_moco_plugin.tensors.float32 import unit_norm
+
+
+def embed_clips(
+    tower: Any, audio: Mapping[str, Any], clip_id: Tensor, windows: Tensor | None
+) -> Tensor:
+    """Embed each clip of a batch once.
+
+    Args:
+        tower: ``tower(**audio) -> (embeddings, tokens)``.
+        audio: its inputs; tensors are ``[B, ...]``, with ``windows`` ``[B, W, ...]``.
+        clip_id: ``[B]`` int64; rows of one clip have equal audio.
+        windows: ``[B]`` int64, how many of the W windows a clip has; None where clips have no
+            windows.
+
+    Returns:
+        ``[B, d]`` unit-norm float32, the mean over the windows scaled to unit norm.
+
+    Raises:
+        InputError: rows of one clip have different audio.
+    """
+    first, owner = first_rows(clip_id)
+    if len(first) < len(clip_id):
+        inputs = [x.flatten(1) for x in audio.values() if isinstance(x, Tensor) and x.ndim > 0]
+        differ = [(x != x[first[owner]]).any(dim=1) for x in inputs]
+        check_one_clip_each(clip_id, torch.stack(differ).any(dim=0))
+    if windows is None:
+        embeddings, _ = tower(**_select(audio, (first,)))
+    else:
+        windows = windows[first]
+        present = torch.arange(int(windows.max()), device=windows.device) < windows[:, None]
+        rows, window = present.nonzero(as_tuple=True)
+        every, _ = tower(**_select(audio, (first[rows], window)))
+        embeddings = unit_norm(_placed(every, present).sum(dim=1))
+    clips: Tensor = embeddings[owner]
+    return clips
+
+
+def check_one_clip_each(clip_id: Tensor, differs: Tensor) -> None:
+    """Refuse a clip id that stands for several pieces of audio: the figures would take the first
+    one alone.
+
+    Args:
+        clip_id: ``[N]`` int64.
+        differs: ``[N]`` bool, whether the audio of a row differs from the first row of its clip.
+    """
+    wrong = clip_id[differs & (clip_id != NO_ITEM)].unique()  # type: ignore[no-untyped-call]
+    if len(wrong):
+        raise InputError(
+            f"The clip_id {int(wrong[0])} of the evaluation set is in rows with different audio, "
+            f"and so are {len(wrong) - 1:,} more, but a clip is one piece of audio: give each "
+            "its own id, such as `atr_moco_plugin.ids.clip_id` of its file."
+        )
+
+
+def embed_captions(tower: Any, text: Mapping[str, Any], caption_id: Tensor) -> Tensor:
+    """Embed the captions of a batch.
+
+    Args:
+        tower: ``tower(**text) -> (embeddings, tokens)``.
+        text: its inputs; tensors are ``[B, ...]`` or ``[B, K, ...]``, as ``caption_id`` is.
+        caption_id: ``[B]``, or ``[B, K]`` int64 with
+            :data:`~atr_moco_plugin.hosts.transformers.data.items.NO_ITEM` where a clip has fewer
+            than K.
+
+    Returns:
+        ``[B, d]`` or ``[B, K, d]`` unit-norm float32; in ``[B, K, d]`` zero where there is no
+        caption.
+    """
+    embeddings: Tensor
+    if caption_id.ndim == 1:
+        embeddings, _ = tower(**text)
+        return embeddings
+    present = caption_id != NO_ITEM
+    embeddings, _ = tower(**_select(text, present.nonzero(as_tuple=True)))
+    return _placed(embeddings, present)
+
+
+def evaluation_loss(
+    audio: Tensor, text: Tensor, clip_id: Tensor, caption_id: Tensor, mode: Any, temperature: Tensor
+) -> Tensor:
+    """Contrastive loss among the (clip, caption) pairs of a batch, without queues.
+
+    Args:
+        audio: ``[B, d]``.
+        text: ``[B, d]`` or ``[B, K, d]``.
+        clip_id: ``[B]`` int64.
+        caption_id: ``[B]`` or ``[B, K]`` int64.
+        mode: which pairs are positives, see :func:`~atr_moco_plugin.criterion.positive_pairs`.
+        temperature: tau.
+
+    Returns:
+        Scalar; 0 where there is no pair.
+    """
+    pairs = pairs_of(clip_id, caption_id)
+    rows = pairs[0]
+    if not len(rows):
+        return audio.new_zeros(())
+    a, u = audio[rows], text[pairs]
+    clips, captions = clip_id[rows], caption_id[pairs]
+    positives = positive_pairs(clips, captions, clips, captions, mode)
+    return contrastive_loss(a, u, a, u, positives, temperature)
+
+
+def pairs_of(clip_id: Tensor, caption_id: Tensor) -> tuple[Tensor, ...]:
+    """The (clip, caption) pairs of rows with one caption or several.
+
+    Args:
+        clip_id: ``[B]`` int64.
+        caption_id: ``[B]`` or ``[B, K]`` int64.
+
+    Returns:
+        What to index ``caption_id`` with for the captions of the P pairs, row by row: the rows
+        ``[P]``, and for ``[B, K]`` the columns ``[P]``. The first of them indexes ``clip_id``.
+    """
+    clips = clip_id if caption_id.ndim == 1 else clip_id[:, None]
+    return ((caption_id != NO_ITEM) & (clips != NO_ITEM)).nonzero(as_tuple=True)
+
+
+def first_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The first row of each id, and which of them each row belongs to.
+
+    Args:
+        ids: ``[N]`` int64, U of them different.
+
+    Returns:
+        ``[U]`` and ``[N]`` int64, so that ``ids[first][owner]`` is ``ids``.
+    """
+    unique, owner = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    rows = torch.arange(len(ids), device=ids.device)
+    first = torch.full_like(unique, len(ids)).scatter_reduce(0, owner, rows, "amin")
+    return first, owner
+
+
+def _select(inputs: Mapping[str, Any], index: tuple[Tensor, ...]) -> dict[str, Any]:
+    return {
+        name: value[index] if isinstance(value, Tensor) else value for name, value in inputs.items()
+    }
+
+
+def _placed(embeddings: Tensor, present: Tensor) -> Tensor:
+    """Embeddings ``[P, d]`` in the P true places of a mask, with zeros in the others."""
+    every = embeddings.new_zeros(*present.shape, embeddings.shape[1])
+    every[present] = embeddings
+    return every
