@@ -112,7 +112,8 @@ class ClapCollator:
             return self
         other = copy.copy(self)
         other._seed = seed
-        other._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        other._epoch = torch.zeros((), dtype=torch.int64)
+        other._epoch.share_memory_()  # type: ignore[no-untyped-call]
         return other
 
     def for_evaluation(self) -> ClapCollator:

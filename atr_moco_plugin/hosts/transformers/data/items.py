@@ -84,7 +84,8 @@ def read_item(example: Mapping[str, Any], sample_rate: int) -> Item:
             f"{sample_rate} Hz: read it at that rate, or give its audio as "
             "{'array', 'sampling_rate'}, which is resampled."
         )
-    waveform, problem = np.zeros(0, np.float32), example.get("problem") or ""
+    waveform: Samples = np.zeros(0, np.float32)
+    problem = example.get("problem") or ""
     if not problem:
         try:
             waveform = as_waveform(example["audio"], sample_rate)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from transformers import ClapModel
 
 from atr_moco_plugin.config_builder import build_config
@@ -33,6 +32,7 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
 )
 from atr_moco_plugin.hosts.transformers.model.towers import ClapAudioTower, ClapTextTower, TowerPair
 from atr_moco_plugin.plugins import load
+from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
 
 class TrainerModel(nn.Module):
@@ -75,15 +75,13 @@ class TrainerModel(nn.Module):
             )
         # DDP sends buffers from the first process before each forward pass. Running statistics of
         # batch norms need that, and their momentum copies; queues are equal everywhere and large.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            self, [name for name, _ in self.named_buffers() if "_queue." in name]
-        )
+        exclude_from_ddp_broadcast(self, [x for x, _ in self.named_buffers() if "_queue." in x])
         self.skipped_in_training: set[int] = set()
         self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}
         self._passes: Tensor | int = 0
-        self.register_state_dict_post_hook(_drop_shared)
-        self.register_load_state_dict_pre_hook(_restore_shared)
+        self.register_state_dict_post_hook(_drop_shared)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_restore_shared)  # type: ignore[no-untyped-call]
 
     def forward(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.data.loading.loader import tolerated_clips
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
@@ -95,8 +96,8 @@ class MocoCallback(TrainerCallback):
         if isinstance(trainer.data_collator, ClapCollator):
             # A mapping of names to data sets is left as it is.
             datasets = (trainer.train_dataset, trainer.eval_dataset)
-            encoder = model.criterion.model.text.encoder
-            trainer.data_collator.check(encoder, datasets, allow_unknown=allow_unknown)
+            text: Any = model.criterion.model.text
+            trainer.data_collator.check(text.encoder, datasets, allow_unknown=allow_unknown)
         self._trainer = trainer
         self._model = model
         self._rank_every = rank_every
@@ -226,7 +227,7 @@ class MocoCallback(TrainerCallback):
         """Tell the queues which data they hold, where the data have a ``fingerprint()``; bound
         growing queues by the pairs of an epoch, and warn of longer fixed ones."""
         dataset, criterion = self._trainer.train_dataset, self._model.criterion
-        if not criterion.queues:
+        if not isinstance(criterion, MocoAtc):
             return
         if callable(fingerprint := getattr(dataset, "fingerprint", None)):
             criterion.set_data(fingerprint())
