@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from atr_moco_plugin.evaluation.chance import chance_metrics
-from atr_moco_plugin.evaluation.metrics import (
-    caption_relevance,
-    metrics_from,
-    relevance_metrics,
-    retrieval_metrics,
-)
-from atr_moco_plugin.evaluation.rerank import rerank
+from atr_moco_plugin.evaluation.metrics import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.tables import (
     format_table,
     rank_table,
@@ -19,13 +13,10 @@ from atr_moco_plugin.evaluation.tables import (
 from atr_moco_plugin.evaluation.testsets import test_set_name
 
 __all__ = [
-    "caption_relevance",
     "chance_metrics",
     "format_table",
-    "metrics_from",
     "rank_table",
     "relevance_metrics",
-    "rerank",
     "retrieval_metrics",
     "retrieval_table",
     "split_report",

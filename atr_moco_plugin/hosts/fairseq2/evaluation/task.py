@@ -23,7 +23,8 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.loader import iterate_audio
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import split_report, test_set_name
-from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import (
     CaptionBatches,
     Encoded,
@@ -32,6 +33,8 @@ from atr_moco_plugin.evaluation.encode import (
     encode_shared,
     own_share,
 )
+from atr_moco_plugin.evaluation.relevance import Direction, relevances
+from atr_moco_plugin.evaluation.rerank import Candidates
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
 from atr_moco_plugin.hosts.fairseq2.compat import Task
@@ -40,7 +43,6 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable, check_enough
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
-from atr_moco_plugin.hosts.fairseq2.training.units import relevances
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.rank import RankLogger
@@ -152,7 +154,7 @@ class Evaluate(Task):
 
     def _score(
         self, rerank_k: Sequence[int]
-    ) -> tuple[Encoded, Encoded, Cosines, Candidates | None]:
+    ) -> tuple[Encoded, Encoded, Cosines, dict[Direction, Candidates] | None]:
         """Everything that takes the model, with all processes."""
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16)
         with autocast if self._config.autocast == "bf16" else nullcontext():
@@ -194,7 +196,9 @@ class Evaluate(Task):
                 advance=advance,
             )
 
-    def _match(self, audio: Encoded, text: Encoded, cosines: Cosines, k: int) -> Candidates:
+    def _match(
+        self, audio: Encoded, text: Encoded, cosines: Cosines, k: int
+    ) -> dict[Direction, Candidates]:
         pairs = find_pairs(cosines, text, k)
         own = torch.isin(pairs.numbers.cpu() // len(text.distinct), audio.kept).sum()
         with self._progress("Re-ranking pairs", int(own)) as advance:
@@ -212,11 +216,11 @@ class Evaluate(Task):
         audio: Encoded,
         text: Encoded,
         cosines: Cosines,
-        candidates: Candidates | None,
+        candidates: Mapping[Direction, Candidates] | None,
         rerank_k: Sequence[int],
     ) -> None:
         config, clips = self._config, self._retrieval_set.clips
-        strict, duplicates = relevances(self._retrieval_set, text.distinct.device)
+        relevance = relevances(self._retrieval_set, text.distinct.device)
         folder = self._output_dir / "trec"
         clip_names = [trec_id(clip.key) for clip in clips]
         caption_names = caption_ids(
@@ -228,17 +232,15 @@ class Evaluate(Task):
         with runs if config.trec_depth else nullcontext() as on_scores:
             result = retrieval_figures(
                 cosines,
-                strict,
-                duplicates=duplicates,
+                relevance,
                 candidates=candidates,
                 rerank_k=rerank_k,
                 temperature=self._checkpoint.temperature,
                 on_scores=on_scores,
             )
         if config.trec_depth:
-            write_qrels(folder, strict, clip_names, caption_names)
-            if duplicates is not None:
-                write_qrels(folder, duplicates, clip_names, caption_names, "_dup")
+            for suffix, relevant in relevance.items():
+                write_qrels(folder, relevant, clip_names, caption_names, suffix)
         embeddings = {"audio": audio.embeddings, "text": text.embeddings}
         result["test_set"] = test_set_name(self._dataset.name, config.split, len(clips))
         result["rank"] = RankLogger(embeddings).log(step=0)
