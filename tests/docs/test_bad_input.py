@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "bad_input.md"
+from docs.pages import ROOT, read
+
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def rows() -> list[list[str]]:
     """The cells of the first table, without its head and the headings within."""
-    lines = PAGE.read_text().partition("| what |")[2].partition("\n\n")[0].splitlines()[2:]
+    lines = read("docs/bad_input.md").partition("| what |")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in lines]
     return [row for row in cells if not row[0].startswith("**")]
 

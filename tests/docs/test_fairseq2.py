@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from docs.pages import blocks, files
 
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
 from atr_moco_plugin.hosts.fairseq2.compat import V08
 
-PAGE = Path(__file__).parents[3] / "docs" / "fairseq2.md"
-BLOCKS = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE.read_text(), re.S)
+PAGE = "docs/fairseq2.md"
+FILES = files(PAGE, "python", "yaml")
 SHORT = ["regime.num_steps=8", "regime.publish_metrics_every_n_steps=4"]
 
 pytestmark = pytest.mark.skipif(not V08, reason="the page is written for fairseq2 0.8")
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not V08, reason="the page is written for fairseq
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files of the page."""
-    for name, text in BLOCKS:
+    for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "today", raising=False)
@@ -44,8 +44,8 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_the_page_has_the_three_files() -> None:
-    assert [name for name, _ in BLOCKS] == ["today.py", "moco.py", "moco.yaml"]
-    assert PAGE.read_text().count("```python") + PAGE.read_text().count("```yaml") == len(BLOCKS)
+    assert list(FILES) == ["today.py", "moco.py", "moco.yaml"]
+    assert len(blocks(PAGE, "python", "yaml")) == len(FILES)
 
 
 def test_the_recipe_before(page: Path, monkeypatch) -> None:

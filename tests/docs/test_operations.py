@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docs.pages import ROOT, blocks, read
 
-ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "docs" / "operations.md").read_text()
-SHELL = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+TEXT = read("docs/operations.md")
+SHELL = [block.text for block in blocks("docs/operations.md", "bash")]
 LAUNCHER = next(block for block in SHELL if "launch.sh: torchrun" in block)
 
 WORKER = """
@@ -48,7 +48,7 @@ def test_recipes_and_presets_exist() -> None:
 def test_every_key_exists() -> None:
     if importlib.util.find_spec("fairseq2") is None:
         pytest.skip("fairseq2 is not installed")
-    import atr_moco_plugin.recipes  # first: makes fairseq2 importable without libsndfile
+    import atr_moco_plugin.recipes  # noqa: F401  # first: it brings fairseq2 its libsndfile
     from atr_moco_plugin.criterion import MocoAtcAtmConfig
     from atr_moco_plugin.recipes.audiocaps import AudiocapsRecipeConfig
 

@@ -1,0 +1,151 @@
+"""Every Python block of the README and the guide runs, with what its page takes as given."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from docs.pages import PAGES, ROOT, blocks, read, run_python
+from transformers import (
+    AutoTokenizer,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    Trainer,
+    TrainingArguments,
+)
+
+from atr_moco_plugin.hosts.transformers import TRAINING_ARGUMENTS
+from atr_moco_plugin.text.tokenizer import train_wordpiece
+
+CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door closes"]
+# Pages whose code needs more than a call of `run_python`, and the file that runs it.
+ELSEWHERE = {
+    "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
+    "docs/laion_clap.md": "tests/hosts/laion_clap/test_laion_clap.py",
+    "docs/plugins.md": "tests/plugins/test_contracts.py",
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def logged_steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_every_page_with_python_is_run_here_or_elsewhere() -> None:
+    pages = {str(page.relative_to(ROOT)) for page in PAGES}
+    here = set(re.findall(r"run_python\(\"([\w/.]+)\"", Path(__file__).read_text()))
+    assert {page for page in pages if blocks(page, "python")} == here | ELSEWHERE.keys()
+    for page, file in ELSEWHERE.items():
+        assert Path(page).name in (ROOT / file).read_text(), file
+
+
+@pytest.fixture
+def clap_user(tmp_path: Path) -> Path:
+    """A folder with what the page takes as given, under the names it uses: a tiny model where the
+    hub's would be, two tables and their audio."""
+    folder = tmp_path / "laion" / "clap-htsat-unfused"
+    tokenizer = train_wordpiece(CAPTIONS)
+    tokenizer.save_pretrained(folder)
+    ClapFeatureExtractor(
+        feature_size=8, sampling_rate=8000, hop_length=512, max_length_s=1, fft_window_size=256,
+        frequency_max=4000, truncation="rand_trunc",
+    ).save_pretrained(folder)  # fmt: skip
+    text = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 80,
+            "pad_token_id": 0}  # fmt: skip
+    audio = {"num_mel_bins": 8, "spec_size": 16, "window_size": 2, "patch_embeds_hidden_size": 8,
+             "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2]}  # fmt: skip
+    config = ClapConfig(text_config=text, audio_config=audio, projection_dim=12)
+    ClapModel(config).save_pretrained(folder)
+    rng = np.random.default_rng(0)
+    for table in ("train", "valid"):
+        with (tmp_path / f"{table}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "caption"])
+            for number, caption in enumerate(CAPTIONS):
+                name = f"{table}{number}.wav"
+                soundfile.write(name, rng.normal(0, 0.1, 8000), 8000)
+                writer.writerows([[name, caption], [name, f"{caption} again"]])
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:The queue has 16,384 rows")
+def test_the_readme(clap_user: Path, tiny_model: Callable, tiny_batch: Callable) -> None:
+    name = "laion/clap-htsat-unfused"
+    batch = tiny_batch()
+    given = {
+        "torch": torch,
+        "Trainer": Trainer,
+        "clap": ClapModel.from_pretrained(name),
+        "tokenizer": AutoTokenizer.from_pretrained(name),
+        "extractor": ClapFeatureExtractor.from_pretrained(name),
+        "arguments": TrainingArguments("out", **TRAINING_ARGUMENTS, max_steps=1, report_to="none"),
+        "pairs": [
+            {"audio": f"train{i}.wav", "caption": caption, "clip_id": i, "caption_id": i}
+            for i, caption in enumerate(CAPTIONS)
+        ],
+        "two_towers": tiny_model(),
+        "batch": SimpleNamespace(**batch),
+    }
+    names = run_python("README.md", given)
+    names["trainer"].train()
+    names["loss"].backward()
+    names["optimizer"].step()
+    assert int(names["model"].criterion.num_steps) == 1
+    assert len(names["criterion"].audio_queue) == len(batch["clip_ids"])
+
+
+def test_any_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="loss of step 3 is nan.*audio embeddings of 5[.]"):
+        names = run_python("docs/any_loop.md")
+    assert names["guard"].skipped == 1
+    assert len(names["criterion"].audio_queue) == 64
+    assert logged_steps(tmp_path / "moco/rank.jsonl") == [50, 100]
+    assert logged_steps(tmp_path / "clap/rank.jsonl") == [1]
+    measure, pairs = capsys.readouterr().out.splitlines()
+    assert 1 < float(measure) < 64
+    assert "'alignment'" in pairs and "None" not in pairs
+
+
+def test_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (table,) = re.findall(r"```\n(file_name,.*?)```", read("docs/data.md"), re.S)
+    (tmp_path / "PATH/TO/AUDIO/dogs").mkdir(parents=True)
+    (tmp_path / "PATH/TO/table.csv").write_text(table)
+    for name in ("dogs/001.wav", "rain.flac"):
+        soundfile.write(f"PATH/TO/AUDIO/{name}", np.full(8000, 0.1 + 0.1 * len(name) / 20), 8000)
+    data = run_python("docs/data.md")["data"]
+    assert "train 1 clips x 2 captions" in capsys.readouterr().out
+    assert [clip.captions for clip in data.clips("valid")] == [("Rain on a roof",)]
+
+
+def test_operations() -> None:
+    class MyQuantizedTensor:
+        """Stands for the class of a plugin."""
+
+    with torch.serialization.safe_globals([]):
+        run_python("docs/operations.md", {"torch": torch, "MyQuantizedTensor": MyQuantizedTensor})
+        assert MyQuantizedTensor in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.filterwarnings("ignore:The queue has 16,384 rows")
+def test_transformers(clap_user: Path) -> None:
+    names = run_python("docs/transformers.md")
+    assert logged_steps(clap_user / "runs/clap/rank.jsonl") == [1, 2, 3]
+    history = names["trainer"].state.log_history
+    assert [entry["step"] for entry in history if "loss_atm" in entry] == [1, 2, 3]
+    assert names["metrics"]["eval_clips"] == 4 and names["metrics"]["eval_captions"] == 8
+    assert names["plain"].config.projection_dim == 12
+    assert names["model"].criterion.model.embed_dim == 256
