@@ -1,6 +1,7 @@
 # make demo      train and evaluate on the embedded data set (about four minutes on two cores)
 # make test      lint, types, and the tests that take seconds (under six minutes on two cores)
 # make test-all  the same and the slow tests: whole trainings, many processes, thousands of cases
+# make docs      the site in docs/_build: guide, API reference, results; warnings are errors
 # make matrix    the tests in fresh environments: other Pythons, other torch, each host (hours)
 # All but the last create .venv when it is missing. PYTHON picks the interpreter (3.10 to 3.12), OUT
 # the folder of the demo.
@@ -11,7 +12,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
-.PHONY: demo lint test test-slow test-all matrix clean
+.PHONY: demo lint test test-slow test-all docs matrix clean
 
 demo: $(READY)
 	$(VENV)/bin/python -m atr_moco_plugin.recipes.toy $(OUT)
@@ -28,6 +29,13 @@ test-slow: $(READY)
 	$(PYTEST) -m slow
 
 test-all: test test-slow
+
+docs: $(VENV)/.docs-ready
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+$(VENV)/.docs-ready: $(READY)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
 
 matrix:
 	tests/matrix.sh runs/matrix
