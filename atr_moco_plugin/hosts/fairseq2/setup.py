@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.registry import DATASETS
-from atr_moco_plugin.evaluation.retrieval import figure_names
+from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
     OPTIMIZER,
     RetrievalAdamWConfig,
@@ -134,8 +134,11 @@ def _metrics() -> list[MetricDescriptor]:
 
 def _all_figures() -> list[str]:
     """Names of everything that validation and the rank hook record."""
-    rows = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-    retrieval = dict.fromkeys(figure_names(duplicates=True) + figure_names(duplicates=False))
+    ids, rows = torch.arange(2), torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    retrieval = {
+        **retrieval_metrics(torch.eye(2), ids, caption_ids=ids),
+        **relevance_metrics(torch.eye(2), torch.eye(2).bool()),
+    }
     rank = RankLogger.scalars(RankLogger({"audio": rows, "text": rows}).log(0))
     return [
         *retrieval,

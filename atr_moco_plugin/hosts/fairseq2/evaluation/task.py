@@ -23,8 +23,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.loader import iterate_audio
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import split_report, test_set_name
-from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
-from atr_moco_plugin.evaluation.cosines import Cosines
+from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import (
     CaptionBatches,
     Encoded,
@@ -33,8 +32,6 @@ from atr_moco_plugin.evaluation.encode import (
     encode_shared,
     own_share,
 )
-from atr_moco_plugin.evaluation.relevance import Direction, relevances
-from atr_moco_plugin.evaluation.rerank import Candidates
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
 from atr_moco_plugin.hosts.fairseq2.compat import Task
@@ -43,6 +40,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable, check_enough
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
+from atr_moco_plugin.hosts.fairseq2.training.units import relevances
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.rank import RankLogger
@@ -154,7 +152,7 @@ class Evaluate(Task):
 
     def _score(
         self, rerank_k: Sequence[int]
-    ) -> tuple[Encoded, Encoded, Cosines, dict[Direction, Candidates] | None]:
+    ) -> tuple[Encoded, Encoded, Cosines, Candidates | None]:
         """Everything that takes the model, with all processes."""
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16)
         with autocast if self._config.autocast == "bf16" else nullcontext():
@@ -196,9 +194,7 @@ class Evaluate(Task):
                 advance=advance,
             )
 
-    def _match(
-        self, audio: Encoded, text: Encoded, cosines: Cosines, k: int
-    ) -> dict[Direction, Candidates]:
+    def _match(self, audio: Encoded, text: Encoded, cosines: Cosines, k: int) -> Candidates:
         pairs = find_pairs(cosines, text, k)
         own = torch.isin(pairs.numbers.cpu() // len(text.distinct), audio.kept).sum()
         with self._progress("Re-ranking pairs", int(own)) as advance:
@@ -216,11 +212,11 @@ class Evaluate(Task):
         audio: Encoded,
         text: Encoded,
         cosines: Cosines,
-        candidates: Mapping[Direction, Candidates] | None,
+        candidates: Candidates | None,
         rerank_k: Sequence[int],
     ) -> None:
         config, clips = self._config, self._retrieval_set.clips
-        relevance = relevances(self._retrieval_set, text.distinct.device)
+        strict, duplicates = relevances(self._retrieval_set, text.distinct.device)
         folder = self._output_dir / "trec"
         clip_names = [trec_id(clip.key) for clip in clips]
         caption_names = caption_ids(
@@ -232,15 +228,17 @@ class Evaluate(Task):
         with runs if config.trec_depth else nullcontext() as on_scores:
             result = retrieval_figures(
                 cosines,
-                relevance,
+                strict,
+                duplicates=duplicates,
                 candidates=candidates,
                 rerank_k=rerank_k,
                 temperature=self._checkpoint.temperature,
                 on_scores=on_scores,
             )
         if config.trec_depth:
-            for suffix, relevant in relevance.items():
-                write_qrels(folder, relevant, clip_names, caption_names, suffix)
+            write_qrels(folder, strict, clip_names, caption_names)
+            if duplicates is not None:
+                write_qrels(folder, duplicates, clip_names, caption_names, "_dup")
         embeddings = {"audio": audio.embeddings, "text": text.embeddings}
         result["test_set"] = test_set_name(self._dataset.name, config.split, len(clips))
         result["rank"] = RankLogger(embeddings).log(step=0)

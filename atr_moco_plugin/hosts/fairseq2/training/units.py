@@ -19,11 +19,11 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.dataset import RetrievalSet
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.distributed import process_index
-from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
-from atr_moco_plugin.evaluation.cosines import Cosines
+from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
+from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
 from atr_moco_plugin.evaluation.encode import CaptionBatches, SharedEncoder, encode_captions
-from atr_moco_plugin.evaluation.relevance import relevances
-from atr_moco_plugin.evaluation.retrieval import figure_names, retrieval_figures
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance, Relevance, RelevanceMatrix
+from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit, TrainUnit
 from atr_moco_plugin.hosts.fairseq2.training.batches import ClipBatch, UnreadableBatch
 from atr_moco_plugin.hosts.fairseq2.training.safety import warn
@@ -114,6 +114,17 @@ class RetrievalTrainUnit(TrainUnit[PairBatch]):
                 self._recorder.record_metric_values(name, hook.scalars(record), step)
 
 
+def relevances(retrieval_set: RetrievalSet, device: Device) -> tuple[Relevance, Relevance | None]:
+    """What counts as a hit in the strict and in the duplicate-aware figures; the latter is None
+    where a caption has several clips anyway."""
+    owner = retrieval_set.caption_to_audio
+    if owner is None:
+        return RelevanceMatrix(retrieval_set.relevance.to(device)), None
+    clips, ids = len(retrieval_set.clips), retrieval_set.caption_ids.to(device)
+    strict = CaptionRelevance(owner.to(device), clips)
+    return strict, CaptionRelevance(owner.to(device), clips, caption_ids=ids)
+
+
 def reported(retrieval_set: RetrievalSet, *, reranks: bool) -> set[str]:
     """Names of the figures that a validation records, of which one may be the score.
 
@@ -121,7 +132,11 @@ def reported(retrieval_set: RetrievalSet, *, reranks: bool) -> set[str]:
         retrieval_set: of the validation split.
         reranks: whether a validation re-ranks.
     """
-    figures = figure_names(duplicates=retrieval_set.caption_to_audio is not None)
+    ids = torch.arange(2)
+    if retrieval_set.caption_to_audio is None:
+        figures = relevance_metrics(torch.eye(2), torch.eye(2).bool())
+    else:
+        figures = retrieval_metrics(torch.eye(2), ids, caption_ids=ids)
     again = {f"reranked_{name}" for name in figures} if reranks else set()
     return {*figures, *again, *(f"{name}_rankme" for name in ("audio", "text"))}
 
@@ -210,9 +225,11 @@ class RetrievalEvalUnit(EvalUnit[ClipBatch | UnreadableBatch]):
             candidates = match_pairs(model, audio, text, pairs, batch_size=self._batch_size)
         if process_index() != 0:
             return
+        strict, duplicates = relevances(self.retrieval_set, text.distinct.device)
         self.result = retrieval_figures(
             cosines,
-            relevances(self.retrieval_set, text.distinct.device),
+            strict,
+            duplicates=duplicates,
             candidates=candidates,
             rerank_k=[self._rerank_k] if self._rerank_k else [],
             temperature=self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item(),
