@@ -8,8 +8,7 @@ import sys
 if importlib.util.find_spec("fairseq2") is None:
     raise SystemExit("The recipes need fairseq2: pip install atr-moco-plugin[fairseq2]")
 
-# Before any recipe imports fairseq2: this makes it importable without a system libsndfile.
-import atr_moco_plugin.hosts.fairseq2
+# Before any recipe imports fairseq2: the host makes it importable without a system libsndfile.
 from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key
 
 __all__: list[str] = []

@@ -7,65 +7,60 @@ weights, momentum queues, contrastive and matching loss. Which value comes from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from fairseq2.recipe.config import (
-    LRSchedulerSection,
-    ModelSection,
-    RegimeSection,
-    TrainerSection,
-)
+from fairseq2.recipe.config import LRSchedulerSection, ModelSection, RegimeSection, TrainerSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
-from atr_moco_plugin.hosts.fairseq2.config.recipe import (
+from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.config.sections import (
     CaptionTokenizerSection,
     EvaluationSection,
     RetrievalDatasetSection,
-    RetrievalRecipeConfig,
     best_by_r_sum,
     bf16,
     cosine,
+    default,
 )
-from atr_moco_plugin.hosts.fairseq2.training.model import FAMILY
 
 BERT = "bert-base-uncased"
 
 
-def pretrained_model() -> ModelSection:
-    """BEATs-base and BERT-base. Where the BEATs checkpoint lies is for the user to say."""
-    overrides = {"text": {"config": {"pretrained": BERT}}}
-    return ModelSection(family=FAMILY, arch="base", config_overrides=overrides)
-
-
 @dataclass(kw_only=True)
 class AudiocapsRecipeConfig(RetrievalRecipeConfig):
-    """About ten epochs of the 49,838 training clips, 64 a step."""
+    """About ten epochs of the 49,838 training clips, 64 a step.
+
+    The user sets ``model.config_overrides.audio.config.checkpoint``, where the BEATs weights lie.
+    """
 
     init: str = "pretrained"
-    model: ModelSection = field(default_factory=pretrained_model)
-    dataset: RetrievalDatasetSection = field(
-        default_factory=lambda: RetrievalDatasetSection(
-            family="audiocaps",
-            config_overrides={},
-            batch_size=64,
-            max_seconds=10.0,
-            num_workers=8,
-            max_bad_clips=100,
-        )
+    model: ModelSection = default(
+        ModelSection,
+        family=FAMILY,
+        arch="base",
+        config_overrides={"text": {"config": {"pretrained": BERT}}},
     )
-    tokenizer: CaptionTokenizerSection = field(
-        default_factory=lambda: CaptionTokenizerSection(name=BERT, max_tokens=64)
+    dataset: RetrievalDatasetSection = default(
+        RetrievalDatasetSection,
+        family="audiocaps",
+        config_overrides={},
+        batch_size=64,
+        max_seconds=10.0,
+        num_workers=8,
+        max_bad_clips=100,
     )
-    criterion: CriterionSection | str = field(
-        default_factory=lambda: CriterionSection(
-            name="moco_atc_atm", config={"queue_size": 16_384, "alpha_warmup_steps": 800}
-        )
+    tokenizer: CaptionTokenizerSection = default(CaptionTokenizerSection, name=BERT, max_tokens=64)
+    criterion: CriterionSection | str = default(
+        CriterionSection,
+        name="moco_atc_atm",
+        config={"queue_size": 16_384, "alpha_warmup_steps": 800},
     )
-    evaluation: EvaluationSection = field(default_factory=lambda: EvaluationSection(rerank_k=128))
-    trainer: TrainerSection = field(default_factory=bf16)
-    lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(800))
-    regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(8_000, 800, 50))
+    evaluation: EvaluationSection = default(EvaluationSection, rerank_k=128)
+    trainer: TrainerSection = default(bf16)
+    lr_scheduler: LRSchedulerSection = default(cosine, 800)
+    regime: RegimeSection = default(best_by_r_sum, 8_000, 800, 50)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ As the recipe for AudioCaps, on Clotho's longer clips; ``init=RUN`` starts from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fairseq2.recipe.config import LRSchedulerSection, RegimeSection, TrainerSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
-from atr_moco_plugin.hosts.fairseq2.config.recipe import (
+from atr_moco_plugin.hosts.fairseq2.config.sections import (
     RetrievalDatasetSection,
     best_by_r_sum,
     bf16,
     cosine,
+    default,
 )
 from atr_moco_plugin.recipes.audiocaps import AudiocapsRecipeConfig
 
@@ -24,25 +25,24 @@ from atr_moco_plugin.recipes.audiocaps import AudiocapsRecipeConfig
 class ClothoRecipeConfig(AudiocapsRecipeConfig):
     """Ten epochs of the 19,195 training pairs, 64 a step in four batches of 16."""
 
-    dataset: RetrievalDatasetSection = field(
-        default_factory=lambda: RetrievalDatasetSection(
-            family="clotho",
-            config_overrides={},
-            batch_size=16,
-            max_seconds=30.0,  # no clip of Clotho is longer
-            captions="all",
-            num_workers=8,
-            max_bad_clips=100,
-        )
+    dataset: RetrievalDatasetSection = default(
+        RetrievalDatasetSection,
+        family="clotho",
+        config_overrides={},
+        batch_size=16,
+        max_seconds=30.0,  # no clip of Clotho is longer
+        captions="all",
+        num_workers=8,
+        max_bad_clips=100,
     )
-    criterion: CriterionSection | str = field(
-        default_factory=lambda: CriterionSection(
-            name="moco_atc_atm", config={"queue_size": 4_096, "alpha_warmup_steps": 300}
-        )
+    criterion: CriterionSection | str = default(
+        CriterionSection,
+        name="moco_atc_atm",
+        config={"queue_size": 4_096, "alpha_warmup_steps": 300},
     )
-    trainer: TrainerSection = field(default_factory=lambda: bf16(accumulate=4))
-    lr_scheduler: LRSchedulerSection = field(default_factory=lambda: cosine(300))
-    regime: RegimeSection = field(default_factory=lambda: best_by_r_sum(3_000, 300, 50))
+    trainer: TrainerSection = default(bf16, accumulate=4)
+    lr_scheduler: LRSchedulerSection = default(cosine, 300)
+    regime: RegimeSection = default(best_by_r_sum, 3_000, 300, 50)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ checkpoint of a training run, on its own data set or another."""
 
 from __future__ import annotations
 
-from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation
+from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 
 if __name__ == "__main__":
     run_evaluation()

@@ -21,7 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.config.arguments import check_name
+from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
 from atr_moco_plugin.io.lock import claim
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.study.page import write_study
@@ -66,7 +66,8 @@ def load_config(file: Path | None, overrides: Sequence[Mapping[str, Any]]) -> St
     Raises:
         ValueError: for a file that cannot be read, an unknown key or a bad value.
     """
-    merger, tree = StandardConfigMerger(), asdict(StudyConfig())
+    merger = StandardConfigMerger()
+    tree: Any = asdict(StudyConfig())
     if file is not None:
         try:
             tree = merger.merge(tree, read_yaml(file))

@@ -18,7 +18,6 @@ pytest.importorskip("fairseq2")
 from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.config.arguments import check_name
 from atr_moco_plugin.hosts.fairseq2.runs.folder import (
     find_checkpoint,
     load_model,
@@ -26,8 +25,9 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import (
     read_model_config,
     read_state,
 )
-from atr_moco_plugin.hosts.fairseq2.runs.resume import drop_after, newest, problem_with_checkpoint
-from atr_moco_plugin.io.checkpoints import problem_with
+from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
+from atr_moco_plugin.hosts.fairseq2.runs.resume import drop_after, problem_with_checkpoint
+from atr_moco_plugin.io.checkpoints import problem_with, step_folders
 
 FUZZ = settings.get_profile("fuzz")
 
@@ -122,8 +122,8 @@ def test_folders_of_checkpoints(
     for step in {x.name for x in (run / "checkpoints").iterdir() if x.name != "scores"}:
         path = run / "checkpoints" / step
         attempt(lambda: find_checkpoint(path, which), (RecipeError,), str(path))
-    found = newest(run / "checkpoints")
-    assert found is None or problem_with_checkpoint(found) is not None
+    for _, folder in step_folders(run / "checkpoints", "step_"):
+        assert problem_with_checkpoint(folder) is not None
 
 
 @FUZZ

@@ -12,8 +12,10 @@ if importlib.util.find_spec("fairseq2") is None:
 from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import StandardConfigMerger
 
-from atr_moco_plugin.hosts.fairseq2.config.dataset import open_with_decoder
-from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalDatasetSection
+from atr_moco_plugin.hosts.fairseq2.config.sections import (
+    RetrievalDatasetSection,
+    open_with_decoder,
+)
 
 
 def opened(family: str, decoder: str, overrides: dict[str, object]) -> object:

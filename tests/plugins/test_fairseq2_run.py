@@ -78,7 +78,7 @@ def test_every_part_may_be_another_packages(run: Run, tmp_path: Path, monkeypatc
     assert "model.audio.encoder.first.weight" in state and int(state["audio_queue.position"][0]) > 0
 
     # The run is evaluated and started from by the names of its parts.
-    from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation
+    from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 
     command = ["evaluate", str(tmp_path / "ev"), "--no-rich", "--config", f"run={out}"]
     monkeypatch.setattr(sys, "argv", [*command, "checkpoint=step_4"])
@@ -106,7 +106,7 @@ def test_an_encoder_of_another_rate_trains_and_is_evaluated(
     model = json.loads((out / "model.json").read_text())
     assert model["audio"]["config"]["sample_rate"] == sample_rate
 
-    from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation
+    from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 
     command = ["evaluate", str(tmp_path / "ev"), "--no-rich", "--config", f"run={out}"]
     monkeypatch.setattr(sys, "argv", command)

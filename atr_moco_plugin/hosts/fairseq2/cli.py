@@ -1,4 +1,4 @@
-"""Command line of a recipe: fairseq2's own, with this package's errors in one line."""
+"""The command lines of the recipes: fairseq2's own, with this package's errors in one line."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.compat import training_main
-from atr_moco_plugin.hosts.fairseq2.config.arguments import (
-    check_name,
-    is_evaluation,
-    prepare_output,
-)
+from atr_moco_plugin.hosts.fairseq2.compat import evaluation_main, training_main
+from atr_moco_plugin.hosts.fairseq2.config.command_line import option
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog
-from atr_moco_plugin.hosts.fairseq2.runs.record import Record
+from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import EvaluateRecipe
+from atr_moco_plugin.hosts.fairseq2.runs.output import (
+    check_for_evaluation,
+    check_for_training,
+    prepare_output,
+    read_description,
+    restore_description,
+)
 from atr_moco_plugin.hosts.fairseq2.training.recipe import RetrievalRecipe
 
 
 def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
-    """Run a recipe with the arguments of the command line.
+    """Train with the arguments of the command line.
 
     Args:
         config_class: its defaults are the recipe's.
@@ -28,20 +30,28 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
     Raises:
         SystemExit: with status 2, where the output folder cannot be used or is in use.
     """
-    out = prepare_output(_check)
+    out = prepare_output(check_for_training)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    record = None if out is None else Record(out)
+    description = {} if out is None else read_description(out)
+    recipe = RetrievalRecipe(config_class)
     try:
-        training_main(RetrievalRecipe(config_class, record))
+        training_main(recipe)
     finally:
-        if record is not None:
-            record.restore()
+        if not recipe.started:
+            restore_description(description)
 
 
-def _check(out: Path, arguments: Namespace) -> None:
-    check_name(arguments.checkpoint_dir or out)
-    if is_evaluation(out):
-        raise InputError(
-            f"{out} holds an evaluation, whose config.yaml and retrieval.json a training run would "
-            "overwrite: give another output folder."
-        )
+def run_evaluation() -> None:
+    """Evaluate with the arguments of the command line.
+
+    Raises:
+        SystemExit: with status 2, where the output folder is in use, a training run's, or holds
+            another evaluation.
+    """
+
+    def check(out: Path, arguments: Namespace) -> None:
+        check_for_evaluation(out, overwrite=bool(option(arguments, "overwrite", False)))
+
+    prepare_output(check)
+    logging.getLogger("fairseq2").addFilter(ReadableLog())
+    evaluation_main(EvaluateRecipe())

@@ -1,7 +1,8 @@
-"""What differs between fairseq2 0.7 and 0.8; nothing else in this package asks for the version.
+"""What differs between fairseq2 0.7 and 0.8, and what we use of fairseq2's private parts.
 
-0.8 is the version the rest is written for. Under 0.7, which is what resolves beside laion-clap, the
-names below are what comes closest.
+0.8 is the version that the rest is written for. Under 0.7, which pip resolves beside laion-clap,
+the names below are the closest ones. No other module of this package asks for the version or
+touches a private name of fairseq2; ``tests/hosts/fairseq2/test_internals.py`` guards each of them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import fairseq2
 from fairseq2.checkpoint import CheckpointManager
@@ -20,40 +23,46 @@ from fairseq2.gang import Gangs, broadcast_flag
 from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.model import RecipeModel
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import Module
 
 from atr_moco_plugin.io.checkpoints import read_torch, unsafe_globals
 
-BatchT = TypeVar("BatchT", contravariant=True)
 ConfigT = TypeVar("ConfigT")
 DatasetT = TypeVar("DatasetT")
 
 V08 = tuple(int(x) for x in fairseq2.__version__.split(".")[:2]) >= (0, 8)
 
-# The old homes of the units exist in both; the new ones cannot be imported first.
-from fairseq2.recipe.evaluator import EvalUnit as _EvalUnit
-from fairseq2.recipe.trainer import TrainUnit as _TrainUnit
-
-if V08:
+if TYPE_CHECKING or V08:
     from fairseq2.checkpoint import CheckpointDir
-    from fairseq2.model_checkpoint import CorruptModelCheckpointError as ModelFileError
+    from fairseq2.model_checkpoint import CorruptModelCheckpointError
     from fairseq2.nn.data_parallel import get_data_parallel_facade
-    from fairseq2.recipe.base import Recipe as EvalRecipe
-    from fairseq2.recipe.base import Recipe as TrainRecipe
-    from fairseq2.recipe.cli import main as evaluation_main
-    from fairseq2.recipe.cli import main as training_main
-    from fairseq2.task import Task, TaskStopException
-    from fairseq2.trainer import Trainer
+    from fairseq2.recipe.base import Recipe
+    from fairseq2.recipe.cli import main
 
-    EvalUnit, TrainUnit = _EvalUnit, _TrainUnit
+    # The old homes of the units: the new ones cannot be imported first.
+    from fairseq2.recipe.evaluator import EvalUnit as EvalUnit
+    from fairseq2.recipe.trainer import TrainUnit as TrainUnit
+    from fairseq2.task import Task as Task
+    from fairseq2.task import TaskStopException as TaskStopException
+    from fairseq2.trainer import Trainer as Trainer
+
+    EvalRecipe = TrainRecipe = Recipe
+    evaluation_main = training_main = main
+    ModelFileError = CorruptModelCheckpointError
 else:
-    from fairseq2.model_checkpoint import ModelCheckpointError as ModelFileError
+    from fairseq2.model_checkpoint import ModelCheckpointError as ModelFileError  # noqa: F401
     from fairseq2.recipe import cli as _cli
     from fairseq2.recipe.base import EvalRecipe as _EvalRecipe
     from fairseq2.recipe.base import TrainRecipe as _TrainRecipe
+    from fairseq2.recipe.evaluator import EvalUnit as _EvalUnit
     from fairseq2.recipe.model import _StandardRecipeModel
-    from fairseq2.recipe.task import Task, TaskStopException
+    from fairseq2.recipe.task import Task as Task
+    from fairseq2.recipe.task import TaskStopException
     from fairseq2.recipe.trainer import Trainer
+    from fairseq2.recipe.trainer import TrainUnit as _TrainUnit
+
+    BatchT = TypeVar("BatchT", contravariant=True)
 
     class TrainRecipe(_TrainRecipe):
         """A training recipe with the method of 0.8."""
@@ -108,29 +117,6 @@ else:
         logger.propagate = False
 
 
-__all__ = [
-    "EvalRecipe",
-    "EvalUnit",
-    "ModelFileError",
-    "Task",
-    "TaskStopException",
-    "TrainRecipe",
-    "TrainUnit",
-    "Trainer",
-    "checkpoint_dir",
-    "config_as",
-    "create_trainer",
-    "data_parallel_model",
-    "dataset_as",
-    "evaluation_main",
-    "parallel_facade",
-    "replaced",
-    "save_and_stop",
-    "trained_module",
-    "training_main",
-]
-
-
 def config_as(context: RecipeContext, kls: type[ConfigT]) -> ConfigT:
     """The recipe's configuration."""
     return context.get_config_as(kls) if V08 else context.config.as_(kls)
@@ -141,24 +127,24 @@ def dataset_as(context: RecipeContext, kls: type[DatasetT]) -> DatasetT:
     return context.get_dataset_as(kls) if V08 else context.default_dataset.as_(kls)
 
 
-def trained_module(context: RecipeContext) -> Module:
-    """What is trained, without the wrapper for data parallelism."""
+def trained_module(context: RecipeContext) -> Any:
+    """The module that is trained, without the wrapper for data parallelism."""
     return context.get_model() if V08 else context.model.base_module
 
 
 def data_parallel_model(context: RecipeContext) -> Module:
-    """What is trained, in the wrapper for data parallelism where there is one."""
+    """The module that is trained, in the wrapper for data parallelism where there is one."""
     return context.get_data_parallel_model() if V08 else context.model.module
 
 
 def parallel_facade(context: RecipeContext) -> Any:
-    """Loads this process's part of a checkpoint (``load_state_dict``) and makes the model whole on
-    every process for an evaluation (``summon_full_parameters``)."""
+    """What loads this process's part of a checkpoint (``load_state_dict``), and makes the model
+    whole on every process for an evaluation (``summon_full_parameters``)."""
     return get_data_parallel_facade(data_parallel_model(context)) if V08 else context.model
 
 
 def checkpoint_dir(context: RecipeContext) -> Path:
-    """Where the trainer saves."""
+    """The folder where the trainer saves."""
     chosen = context.resolver.resolve(CheckpointDir).path if V08 else None
     return chosen or context.output_dir / "checkpoints"
 
@@ -166,38 +152,47 @@ def checkpoint_dir(context: RecipeContext) -> Path:
 def replaced(model: RecipeModel, module: Module) -> Any:
     """What ``prepare_model`` returns to have another module trained in place of the model's."""
     if V08:
-        # Of what this older hook returns, `module` is kept.
-        return _Holder(module)
-    return _StandardRecipeModel(module, model.config, model.family, model.newly_initialized)
-
-
-class _Holder:
-    def __init__(self, module: Module) -> None:
-        self.module = module
+        # fairseq2 keeps the `module` of what this older hook returns.
+        return SimpleNamespace(module=module)
+    return _StandardRecipeModel(  # type: ignore[name-defined]  # under 0.7
+        module, model.config, model.family, model.newly_initialized
+    )
 
 
 def create_trainer(
     context: RecipeContext, unit: Any, reader: Any, valid_unit: Any, valid_reader: Any
 ) -> Trainer:
-    """fairseq2's trainer with one unit to train and one to validate."""
+    """Make fairseq2's trainer with one unit to train and one to validate.
+
+    Its checkpoints are read with ``torch.load(weights_only=True)``, a checkpoint is complete only
+    when its score is known, and the process groups stay open when the training is done.
+    """
     if not V08:
         unit.model = valid_unit.model = context.model
-    trainer = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
-    _weights_only(trainer._checkpoint_manager)
-    # A validator would put a checkpoint in its place before the score that it is chosen by is
-    # known; a run that is killed then would go on from there without ever validating it.
-    trainer._validator._checkpoint_manager = _ScoresOnly(trainer._checkpoint_manager)
-    # It would close the process groups when it is done, and the evaluation after it needs them.
+    trainer: Any = context.create_trainer(unit, reader, [valid_unit], [valid_reader])
+    checkpoints = context.resolver.resolve(CheckpointManager)
+    # fairseq2 reads the model alone with weights_only, and writes the other parts in a pickle
+    # protocol that cannot be read so.
+    prefix = "_tensor_file" if V08 else "_tensor"
+    files = _WeightsOnlyFiles(getattr(checkpoints, f"{prefix}_dumper"))
+    setattr(checkpoints, f"{prefix}_dumper", files)
+    setattr(checkpoints, f"{prefix}_loader", files)
+    # A validator would complete a checkpoint before its score is known; a run that is killed then
+    # would go on from there and never validate it.
+    trainer._validator._checkpoint_manager = SimpleNamespace(
+        load_scores=checkpoints.load_scores, maybe_complete_save_operation=lambda: None
+    )
+    # The trainer would close the process groups, and the evaluation after it needs them.
     gangs = trainer._gangs
-    trainer._gangs = _StayOpen(**{x.name: getattr(gangs, x.name) for x in fields(gangs)})
-    return trainer
+    trainer._gangs = _OpenGangs(**{x.name: getattr(gangs, x.name) for x in fields(gangs)})
+    return trainer  # type: ignore[no-any-return]  # private attributes were set above
 
 
-def save_and_stop(trainer: Trainer, checkpoints: CheckpointManager, gangs: Gangs) -> NoReturn:
-    """Save a checkpoint of the steps that were made, where there is none yet, and end the run.
+def save_and_stop(trainer: Any, checkpoints: CheckpointManager, gangs: Gangs) -> NoReturn:
+    """Save a checkpoint of the steps so far, where there is none yet, and end the run.
 
-    A trainer's own ``request_stop`` does nothing where a run has a number of steps. Called on all
-    processes, between two steps.
+    A trainer's own ``request_stop`` does nothing where a run has a number of steps. Every process
+    calls it, between two steps.
 
     Raises:
         TaskStopException: always.
@@ -210,13 +205,31 @@ def save_and_stop(trainer: Trainer, checkpoints: CheckpointManager, gangs: Gangs
     raise TaskStopException()
 
 
-def _weights_only(checkpoints: Any) -> None:
-    """Have every part of a checkpoint loaded with ``torch.load(weights_only=True)``. fairseq2 does
-    so for the model alone, and writes the others in a pickle protocol that cannot be read so."""
-    prefix = "_tensor_file" if V08 else "_tensor"
-    files = _WeightsOnlyFiles(getattr(checkpoints, f"{prefix}_dumper"))
-    setattr(checkpoints, f"{prefix}_dumper", files)
-    setattr(checkpoints, f"{prefix}_loader", files)
+def name_gradient_sync(sharded: Module) -> None:
+    """Give an FSDP module ``set_requires_grad_sync``, which fairseq2's ``no_sync`` calls.
+
+    Torch has that method as ``set_requires_gradient_sync``.
+    """
+    if isinstance(sharded, FSDPModule) and not hasattr(sharded, "set_requires_grad_sync"):
+        setattr(sharded, "set_requires_grad_sync", sharded.set_requires_gradient_sync)  # noqa: B010
+
+
+def lists_environment(record: logging.LogRecord) -> bool:
+    """Whether a log record is fairseq2's list of all environment variables."""
+    return record.getMessage().startswith("Environment Variables")
+
+
+def is_configuration_error(error: BaseException) -> bool:
+    """Whether fairseq2 fell over a configuration, such as ``.inf`` for a whole number."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(x.name == "load" and x.filename.endswith("cli.py") for x in frames)
+
+
+class _OpenGangs(Gangs):
+    """Process groups that the trainer does not close."""
+
+    def close(self) -> None:
+        pass
 
 
 class _WeightsOnlyFiles:
@@ -228,7 +241,7 @@ class _WeightsOnlyFiles:
 
     def __init__(self, dumper: Any) -> None:
         self._dumper = dumper
-        self._told = False
+        self._warned = False
 
     def load(self, file: Path, *args: Any, **options: Any) -> Any:
         return read_torch(file)
@@ -236,28 +249,11 @@ class _WeightsOnlyFiles:
     def dump(self, data: Mapping[str, object], file: Path, *args: Any, **options: Any) -> None:
         self._dumper.dump(data, file)  # in protocol 2
         names = unsafe_globals(file)
-        if names and not self._told:
-            self._told = True
+        if names and not self._warned:
+            self._warned = True
             log.warning(
                 "{} holds `{}`, which `torch.load(weights_only=True)` refuses, so that this run "
                 "cannot go on from its checkpoints. If it is harmless, let the plugin's module "
                 "call `torch.serialization.add_safe_globals`.",
                 file, ", ".join(names),
             )  # fmt: skip
-
-
-class _StayOpen(Gangs):
-    """Process groups that whoever was given them does not close."""
-
-    def close(self) -> None:
-        pass
-
-
-class _ScoresOnly:
-    """What a validator asks of the checkpoints, but for completing one."""
-
-    def __init__(self, checkpoints: CheckpointManager) -> None:
-        self.load_scores = checkpoints.load_scores
-
-    def maybe_complete_save_operation(self) -> None:
-        pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,13 +11,24 @@ from fairseq2.error import OperationalError
 from fairseq2.recipe.error import RecipeConfigParseError, RecipeError
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.compat import ModelFileError
+from atr_moco_plugin.hosts.fairseq2.compat import (
+    ModelFileError,
+    is_configuration_error,
+    lists_environment,
+)
+
+LONG = 1_000
+"""Records with more characters go to the log file alone."""
+
+_TRACE = re.compile(r"^\s*Traceback \(.*\n(?:\s+.*\n)*", re.MULTILINE)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what this package raises for bad input into fairseq2's ``RecipeError``, which its
-    command line prints as one line with exit status 2."""
+    """Turn an :class:`~atr_moco_plugin.errors.InputError` into fairseq2's ``RecipeError``.
+
+    fairseq2's command line prints that as one line and ends with exit status 2.
+    """
     try:
         yield
     except InputError as ex:
@@ -26,58 +36,48 @@ def one_line_errors() -> Iterator[None]:
 
 
 def system_error(error: BaseException | None) -> OSError | None:
-    """The operating system's part in an error: itself or what caused it."""
+    """Find the error of the operating system that is, or caused, an error."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
-_TRACE = re.compile(r"^\s*Traceback \(.*\n(?:\s+.*\n)*", re.MULTILINE)
-
-LONG = 1_000
-"""Records with more characters go to the log file alone."""
-
-
 class ReadableLog(logging.Filter):
     """Filter for the logger ``fairseq2``.
 
-    Folds the trace of a configuration that cannot be parsed, or of a checkpoint that cannot be
-    read, into its messages, and leaves out the record of all environment variables, which may hold
-    secrets.
+    It folds the trace of a configuration that cannot be parsed, or of a checkpoint that cannot be
+    read, into one line, and drops the record of all environment variables, which may hold secrets.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; False drops it."""
-        if record.getMessage().startswith("Environment Variables"):
+        if lists_environment(record):
             return False
         for handler in logging.getLogger().handlers + logging.getLogger("fairseq2").handlers:
             # fairseq2 makes its console handler only when a recipe runs.
             if not isinstance(handler, logging.FileHandler) and not handler.filters:
                 handler.addFilter(_is_short)
-        error = record.exc_info[1] if record.exc_info else None
-        failed = system_error(error) if isinstance(error, OperationalError) else None
-        if failed is not None:
-            record.msg, record.args = f"{failed.strerror}: {failed.filename}", ()
-            record.exc_info = record.exc_text = None
-        if isinstance(error, Exception) and _of_configuration(error):
-            record.msg = f"The recipe's configuration cannot be read: {_folded(error)}"
-            record.args = ()
-            record.exc_info = record.exc_text = None
-        if isinstance(error, (RecipeConfigParseError, ModelFileError)):
-            start = f"{error.path}: " if isinstance(error, ModelFileError) else ""
-            record.msg, record.args = start + _folded(error), ()
+        message = _one_line(record.exc_info[1]) if record.exc_info else None
+        if message is not None:
+            record.msg, record.args = message, ()
             record.exc_info = record.exc_text = None
         return True
 
 
-def _of_configuration(error: Exception) -> bool:
-    """Whether fairseq2 fell over a configuration: ``.inf`` for a whole number, Latin-1."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(x.name == "load" and x.filename.endswith("cli.py") for x in frames)
+def _one_line(error: BaseException | None) -> str | None:
+    """What to say in place of a trace; None for a bug, which keeps its trace."""
+    if isinstance(error, ModelFileError):
+        return f"{error.path}: {_folded(error)}"
+    if isinstance(error, RecipeConfigParseError):
+        return _folded(error)
+    if isinstance(error, Exception) and is_configuration_error(error):
+        return f"The recipe's configuration cannot be read: {_folded(error)}"
+    failed = system_error(error) if isinstance(error, OperationalError) else None
+    return None if failed is None else f"{failed.strerror}: {failed.filename}"
 
 
 def _folded(error: BaseException | None) -> str:
-    """The messages of an error and of what caused it, in one line."""
+    """The messages of an error and of its causes, in one line."""
     messages: list[str] = []
     while error is not None:
         # fairseq2 puts whole traces into some of its messages.

@@ -19,20 +19,16 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.registry import DATASETS
-from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
+from atr_moco_plugin.hosts.fairseq2.config.model import ARCHITECTURES, FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
     OPTIMIZER,
     RetrievalAdamWConfig,
     create_optimizer,
 )
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
-from atr_moco_plugin.hosts.fairseq2.training.model import (
-    ARCHITECTURES,
-    FAMILY,
-    apply_fsdp,
-    convert_state_dict,
-)
+from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
 from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
 
@@ -92,58 +88,49 @@ def _open_dataset(
         return opener(config)
 
 
+_PARTS = {
+    "loss_atc": "ATC Loss",
+    "loss_atm": "ATM Loss",
+    "atm_accuracy": "ATM Accuracy",
+    "temperature": "Temperature",
+    "alpha": "Alpha",
+    "queue_fill": "Queue Fill",
+    "queue_size": "Queue Size",
+}
+
+
 def _metrics() -> list[MetricDescriptor]:
-    parts = {
-        "loss_atc": "ATC Loss",
-        "loss_atm": "ATM Loss",
-        "atm_accuracy": "ATM Accuracy",
-        "temperature": "Temperature",
-        "alpha": "Alpha",
-        "queue_fill": "Queue Fill",
-        "queue_size": "Queue Size",
-    }
-    descriptors = [
-        MetricDescriptor(name, title, 100 + i, format_as_float)
-        for i, (name, title) in enumerate(parts.items())
-    ]
-    recalls = [
-        (f"{way}_r{k}", f"{way.upper()} R@{k}") for way in ("a2t", "t2a") for k in (1, 5, 10)
-    ]
-    figures = [("r_sum", "R-sum"), *recalls]
-    figures += [(f"reranked_{name}", f"Re-ranked {title}") for name, title in figures]
-    descriptors += [
-        MetricDescriptor(name, title, 200 + i, format_as_float, higher_better=True)
-        for i, (name, title) in enumerate(figures)
-    ]
-    shown = {d.name for d in descriptors} | {"audio_rankme", "text_rankme"}
-    return descriptors + [
-        # What has no descriptor would be written to the console too. Any figure may be the score
-        # that the best checkpoint is chosen by, and of ranks alone a lower one is better.
+    """A title for each figure on the console; any other one is recorded under its own name."""
+    figures = {f"{way}_r{k}": f"{way.upper()} R@{k}" for way in ("a2t", "t2a") for k in (1, 5, 10)}
+    figures = {"r_sum": "R-sum", **figures}
+    figures |= {f"reranked_{name}": f"Re-ranked {title}" for name, title in figures.items()}
+    titles = _PARTS | figures
+    shown = {*titles, "audio_rankme", "text_rankme"}
+    names = dict.fromkeys([*titles, *_recorded()])
+    return [
+        # A figure without a descriptor would be written to the console too. Any one may be the
+        # score that chooses the best checkpoint; a lower one is better only for median ranks.
         MetricDescriptor(
             name,
-            name,
-            300,
+            titles.get(name, name),
+            100 + number,
             format_as_float,
             log=name in shown,
-            higher_better="medr" not in name,
+            higher_better=name not in _PARTS and "medr" not in name,
         )
-        for name in _all_figures()
-        if name not in {d.name for d in descriptors}
+        for number, name in enumerate(names)
     ]
 
 
-def _all_figures() -> list[str]:
-    """Names of everything that validation and the rank hook record."""
-    ids, rows = torch.arange(2), torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-    retrieval = {
-        **retrieval_metrics(torch.eye(2), ids, caption_ids=ids),
-        **relevance_metrics(torch.eye(2), torch.eye(2).bool()),
-    }
-    rank = RankLogger.scalars(RankLogger({"audio": rows, "text": rows}).log(0))
+def _recorded() -> list[str]:
+    """Names of all figures that validation and the rank hook record."""
+    rows = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    record = RankLogger({"audio": rows, "text": rows}).log(0)
+    assert record is not None
     return [
-        *retrieval,
-        *(f"reranked_{name}" for name in retrieval),
-        *rank,
+        *figure_names(one_clip_each=True, reranks=True),
+        *figure_names(one_clip_each=False, reranks=True),
+        *RankLogger.scalars(record),
         "audio_fill",
         "text_fill",
     ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,60 +12,43 @@ if importlib.util.find_spec("fairseq2") is None:
 from fairseq2.metrics import MetricBag
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.data.dataset import Clip, RetrievalSet
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
-from atr_moco_plugin.evaluation.encode import distinct_captions
-from atr_moco_plugin.hosts.fairseq2.training.batches import ClipBatch
-from atr_moco_plugin.hosts.fairseq2.training.units import RetrievalEvalUnit
+from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, prepare_split
+from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 
-CLIPS, CAPTIONS = 5, 10
-OWNER = torch.arange(CAPTIONS) % CLIPS
-MATRIX = torch.arange(CLIPS)[:, None] == OWNER
+CLIPS, CAPTIONS = 5, 25
 
 
-def make_unit(criterion, retrieval_set, captions, rerank_k: int = 0) -> RetrievalEvalUnit:
-    return RetrievalEvalUnit(
-        criterion,
-        retrieval_set,
-        captions,
-        3,  # batches of two clips
-        rerank_k=rerank_k,
-        batch_size=8,
-        device=torch.device("cpu"),
+def to_tokens(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three tokens a caption, the same for equal captions."""
+    distinct = sorted(set(captions))
+    ids = torch.tensor([[1, 5 + distinct.index(text), 2] for text in captions])
+    return ids, torch.ones_like(ids).bool()
+
+
+def make_unit(make_model, rerank_k: int = 0) -> RetrievalEvalUnit:
+    dataset = open_toy(ToyConfig(num_train=2, num_valid=CLIPS, num_test=2))
+    dataset.read_with(AudioReader(16_000))
+    split: Split = prepare_split(
+        dataset, "valid", to_tokens, batch_size=2, max_seconds=1.0, num_workers=0
     )
-
-
-def evaluated(
-    make_model, make_batch, retrieval_set: RetrievalSet, rerank_k: int
-) -> RetrievalEvalUnit:
-    audio, text = make_batch(b=CLIPS, seed=1)["audio"], make_batch(b=CAPTIONS, seed=2)["text"]
     criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=4)).eval()
-    captions = distinct_captions(text["input_ids"], text["mask"], 4)
-    unit = make_unit(criterion, retrieval_set, captions, rerank_k)
+    return RetrievalEvalUnit(criterion, split, rerank_k, torch.device("cpu"))
+
+
+def test_similarity_and_relevance_are_those_of_the_figures(tiny_model) -> None:
+    unit = make_unit(tiny_model, rerank_k=3)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
-    with torch.no_grad():
-        for rows in torch.arange(CLIPS).split(2):
-            unit.process_batch(ClipBatch(audio["waveforms"][rows], audio["lengths"][rows]), bag)
-        unit.finalize(bag)
-    return unit
-
-
-def retrieval_set_of(owner: torch.Tensor | None) -> RetrievalSet:
-    clips = [Clip(key=str(i), captions=("a",), source=None) for i in range(CLIPS)]
-    ids = torch.arange(CAPTIONS) // 2
-    return RetrievalSet(clips, ["a"] * CAPTIONS, ids, owner, None if owner is not None else MATRIX)
-
-
-def test_similarity_and_relevance_are_those_of_the_figures(tiny_model, tiny_batch) -> None:
-    retrieval_set = retrieval_set_of(OWNER)
-    unit = evaluated(tiny_model, tiny_batch, retrieval_set, rerank_k=3)
-    assert unit.retrieval_set is retrieval_set
-    similarity = unit.similarity
+    unit.finalize(bag)
+    similarity, captions = unit.similarity, unit.split.retrieval_set
     assert similarity.shape == (CLIPS, CAPTIONS) and similarity.dtype == torch.float32
-    assert unit.result["dual"] == pytest.approx(
-        retrieval_metrics(similarity, OWNER, caption_ids=retrieval_set.caption_ids)
+    expected = retrieval_metrics(
+        similarity, captions.caption_to_audio, caption_ids=captions.caption_ids
     )
+    assert unit.result["dual"] == pytest.approx(expected)
     values: dict[str, object] = {}
     unit.process_metric_values(values)
     assert values["r_sum"] == unit.result["dual"]["r_sum"]
@@ -72,15 +56,17 @@ def test_similarity_and_relevance_are_those_of_the_figures(tiny_model, tiny_batc
     assert values["audio_rankme"] > 0
 
 
-def test_labels_as_relevance(tiny_model, tiny_batch) -> None:
-    unit = evaluated(tiny_model, tiny_batch, retrieval_set_of(None), rerank_k=0)
-    assert unit.result["dual"] == pytest.approx(relevance_metrics(unit.similarity, MATRIX))
+def test_labels_as_relevance(tiny_model) -> None:
+    unit = make_unit(tiny_model)
+    matrix = torch.rand(CLIPS, CAPTIONS, generator=torch.Generator().manual_seed(0)) < 0.4
+    by_clip = unit.split.retrieval_set
+    by_label = replace(by_clip, caption_to_audio=None, label_relevance=matrix)
+    unit.split = replace(unit.split, retrieval_set=by_label)
+    unit.evaluate()
+    assert unit.result["dual"] == pytest.approx(relevance_metrics(unit.similarity, matrix))
     assert "reranked" not in unit.result
 
 
 def test_there_is_no_similarity_before_an_evaluation(tiny_model) -> None:
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
-    captions = distinct_captions(torch.ones(2, 3).long(), torch.ones(2, 3).bool(), 2)
-    unit = make_unit(criterion, retrieval_set_of(OWNER), captions)
     with pytest.raises(RuntimeError, match="before the first evaluation"):
-        unit.similarity
+        make_unit(tiny_model).similarity  # noqa: B018

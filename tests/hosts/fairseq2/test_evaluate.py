@@ -25,10 +25,10 @@ from ruamel.yaml import YAML
 
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.evaluation.trec import clip_key
-from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation, run_recipe
 from atr_moco_plugin.hosts.fairseq2.evaluation import progress as progress_module
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
-from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation, temperature_of
+from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import temperature_of
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, load_model, read_state
 from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +16,8 @@ pytest.importorskip("fairseq2")
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.evaluation.clips import FILE
-from atr_moco_plugin.hosts.fairseq2.training.recipe import prepare_splits
-from atr_moco_plugin.recipes.toy import ToyRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.evaluation.split import prepare_split
+from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE
 
 Run = Callable[..., int]
 
@@ -91,7 +89,7 @@ def test_an_undecodable_clip_is_left_out_of_every_evaluation_alike(
     write(manifest / "valid2.wav")
     assert run(out, *of(manifest)) == 0
     assert result(out)["splits"]["valid"]["clips"] == 3
-    assert set(json.loads((out / FILE).read_text())["unreadable"]) == {"valid", "test"}
+    assert set(json.loads((out / CLIPS_FILE).read_text())["unreadable"]) == {"valid", "test"}
 
 
 @pytest.mark.parametrize(
@@ -112,18 +110,15 @@ def test_what_can_be_known_is_told_before_the_first_step(
     assert not (out / "metrics" / "train.jsonl").exists()
 
 
-def test_a_caption_without_a_word_is_told_with_its_split(tmp_path: Path) -> None:
+def test_a_caption_without_a_word_is_told_with_its_split() -> None:
     data = open_toy(ToyConfig(num_train=4, num_valid=2, num_test=2))
     data.read_with(AudioReader(16_000))
-    config = ToyRecipeConfig()
-    gangs = SimpleNamespace(root=SimpleNamespace(device=torch.device("cpu")))
-    context = SimpleNamespace(output_dir=tmp_path, gangs=gangs)
 
     def no_word(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         raise InputError(f"Caption 0 ({captions[0]!r}) holds no word: drop it or correct it.")
 
     with pytest.raises(InputError, match="toy split 'test': Caption 0 .* holds no word"):
-        prepare_splits(config, data, ["test"], no_word, context)
+        prepare_split(data, "test", no_word, batch_size=4, max_seconds=1.0, num_workers=0)
 
 
 def test_a_split_without_a_clip_that_can_be_decoded_is_refused(

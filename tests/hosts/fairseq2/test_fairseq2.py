@@ -19,8 +19,9 @@ from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data.loading.batch import PairBatch
-from atr_moco_plugin.hosts.fairseq2.training.model import convert_state_dict, toy
-from atr_moco_plugin.hosts.fairseq2.training.units import RetrievalTrainUnit
+from atr_moco_plugin.hosts.fairseq2.config.model import toy
+from atr_moco_plugin.hosts.fairseq2.training.model import convert_state_dict
+from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import FiniteGuard
 
@@ -69,9 +70,14 @@ def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None
 
     captured = capsys.readouterr()
     assert max(map(len, captured.err.splitlines())) < 1_200
-    printed = captured.out
-    assert "Retrieval on toy test: 6 clips, 30 captions" in printed and "chance" in printed
-    assert "RankMe" in printed and str(tmp_path / "retrieval.json") in printed
+    title, header, rule, *rows, last = [line for line in captured.out.splitlines() if line]
+    assert title == "Retrieval on toy test: 6 clips, 30 captions" and header.split()[0] == "R@1"
+    systems = ("dual encoder", "re-ranked", "chance")
+    ways = ("audio to text", "text to audio")
+    assert [row[:32].rpartition("  ")[0].strip().split("  ")[0] for row in rows] == [
+        f"{way}, {system}" for way in ways for system in systems
+    ]
+    assert last == f"Report: {tmp_path / 'report' / 'index.html'}"
 
 
 def checkpoint(out: Path, step: int) -> dict[str, torch.Tensor]:
@@ -161,7 +167,7 @@ def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
         (["dataset.config_overrides.num_trian=3"], "num_trian"),
         (["model.config_overrides.embed_dimm=3"], "of `RetrievalModelConfig`"),
         (["regime.num_steps=many"], "`num_steps` field cannot be structured"),
-        (["dataset.batch_size=1"], "`batch_size` is 1, but must be 2 or more"),
+        (["dataset.batch_size=1"], "`batch_size` is 1, expected 2 or more"),
         (["dataset.train_split=trian"], "trian"),
         (["model.config_overrides.audio.name=beast"], "Did you mean beats?"),
         (["model.config_overrides.audio.config.encoder_layer=3"], "encoder_layer"),

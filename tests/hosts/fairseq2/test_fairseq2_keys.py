@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 if importlib.util.find_spec("fairseq2") is None:
@@ -18,11 +17,10 @@ if importlib.util.find_spec("fairseq2") is None:
 from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.data.dataset import Clip, RetrievalSet
 from atr_moco_plugin.encoders.bert.layers import BertLayer
-from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation
+from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
+from atr_moco_plugin.hosts.fairseq2.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp
-from atr_moco_plugin.hosts.fairseq2.training.units import reported
 
 Run = Callable[..., int]
 
@@ -81,15 +79,11 @@ def test_the_best_checkpoint_has_the_best_score(run: Run, tmp_path: Path, metric
 
 
 def test_what_a_validation_reports() -> None:
-    clips = [Clip(key=str(i), captions=("a",), source=None) for i in range(2)]
-    ids = torch.arange(2)
-    owned = RetrievalSet(clips, ["a", "b"], ids, ids)
-    labelled = RetrievalSet(clips, ["a", "b"], ids, None, torch.eye(2).bool())
-    assert {"r_sum", "r_sum_dup", "audio_rankme"} < reported(owned, reranks=False)
-    assert "a2t_precision1" not in reported(owned, reranks=False)
-    assert "r_sum_dup" not in reported(labelled, reranks=False)
-    assert "a2t_precision1" in reported(labelled, reranks=False)
-    assert "reranked_r_sum" in reported(owned, reranks=True) - reported(owned, reranks=False)
+    by_clip = set(figure_names(one_clip_each=True, reranks=False))
+    by_label = set(figure_names(one_clip_each=False, reranks=False))
+    assert {"r_sum", "r_sum_dup", "audio_rankme"} < by_clip
+    assert "a2t_precision1" in by_label - by_clip and "r_sum_dup" not in by_label
+    assert "reranked_r_sum" in set(figure_names(one_clip_each=True, reranks=True)) - by_clip
 
 
 def wrapped(granularity: str, tiny_model) -> tuple[MocoAtcAtm, list[tuple[nn.Module, bool | None]]]:

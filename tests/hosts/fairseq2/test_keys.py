@@ -33,7 +33,7 @@ def sections(config: Any, where: str = "") -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_key_of_a_recipe_is_known_and_no_other(recipe: str) -> None:
-    module, _, name = RECIPES[recipe].rpartition(".")
+    module, name = RECIPES[recipe]
     config = getattr(importlib.import_module(module), name)()
     count = 0
     for where, fields in sections(config):

@@ -15,7 +15,7 @@ if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import check_free, clear
+from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_evaluation, remove_evaluation
 
 Run = Callable[..., int]
 
@@ -75,15 +75,15 @@ def test_only_what_an_evaluation_writes_is_removed(tmp_path: Path) -> None:
     for name in ("retrieval.json", "embeddings.safetensors", "trec/a2t.qrels", "trec/x.run"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match="holds another evaluation .retrieval.json, .*overwrite"):
-        check_free(tmp_path, overwrite=False)
+        check_for_evaluation(tmp_path, overwrite=False)
     (tmp_path / "trec" / "notes.txt").touch()
     (tmp_path / "mine").touch()
-    check_free(tmp_path, overwrite=True)
-    clear(tmp_path)
+    check_for_evaluation(tmp_path, overwrite=True)
+    remove_evaluation(tmp_path)
     assert sorted(x.name for x in tmp_path.rglob("*")) == ["mine", "notes.txt", "trec"]
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="of a training run"):
-        check_free(tmp_path, overwrite=True)
+        check_for_evaluation(tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_a_run_whose_checkpoints_are_elsewhere_is_no_evaluation(run: Run, tmp_pa
     out = tmp_path / "out"
     assert run(out, "regime.num_steps=2", more=("--checkpoint-dir", str(tmp_path / "saved"))) == 0
     with pytest.raises(InputError, match="output folder of a training run"):
-        check_free(out, overwrite=True)
+        check_for_evaluation(out, overwrite=True)

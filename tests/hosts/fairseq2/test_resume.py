@@ -21,8 +21,8 @@ pytest.importorskip("fairseq2")
 
 from kill_and_resume import OPTIONS, differences, fork, kill_and_resume, run_to_the_end
 
+from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 from atr_moco_plugin.hosts.fairseq2.runs.resume import drop_after
-from atr_moco_plugin.hosts.fairseq2.training.units import RetrievalEvalUnit
 
 Run = Callable[..., int]
 
@@ -272,19 +272,15 @@ def test_a_checkpoint_is_in_its_place_only_with_its_score(
 ) -> None:
     """A run that was killed in between would go on from it without ever validating it."""
     seen = []
-    process, finalize = RetrievalEvalUnit.process_batch, RetrievalEvalUnit.finalize
+    evaluate = RetrievalEvalUnit.evaluate
 
-    def slowly(*args: object) -> None:
-        time.sleep(0.05)  # time to write the checkpoint
-        process(*args)
-
-    def look(*args: object) -> None:
+    def look(unit: RetrievalEvalUnit) -> None:
+        time.sleep(0.3)  # time to write the checkpoint
         seen.append(sorted(x.name for x in (tmp_path / "checkpoints").glob("step_?")))
-        finalize(*args)
+        evaluate(unit)
 
-    monkeypatch.setattr(RetrievalEvalUnit, "process_batch", slowly)
-    monkeypatch.setattr(RetrievalEvalUnit, "finalize", look)
-    assert run(tmp_path, "evaluation.batch_size=1") == 0
+    monkeypatch.setattr(RetrievalEvalUnit, "evaluate", look)
+    assert run(tmp_path) == 0
     assert seen[:2] == [[], ["step_2"]]
 
 

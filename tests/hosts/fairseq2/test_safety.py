@@ -18,8 +18,8 @@ if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
 from atr_moco_plugin.data.loading.batch import PairBatch
-from atr_moco_plugin.hosts.fairseq2.training.batches import PairReader
-from atr_moco_plugin.hosts.fairseq2.training.units import RetrievalTrainUnit
+from atr_moco_plugin.hosts.fairseq2.training.data import PairReader
+from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 
 Run = Callable[..., int]
 SHORT = ("regime.validate_every_n_steps=1000", "regime.checkpoint_every_n_steps=2")

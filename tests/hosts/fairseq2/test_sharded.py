@@ -75,7 +75,7 @@ def test_two_processes_train_and_evaluate(kind: str, request, tmp_path: Path) ->
     out, written = request.getfixturevalue(kind)
     result = json.loads((out / "retrieval.json").read_text())
     assert result["criterion"] == "moco_atc_atm" and "failed" not in result
-    assert written.count("Retrieval on toy valid") == written.count("Retrieval on toy test") == 1
+    assert written.count("Retrieval on toy test") == 1
     # Both ranks' batches of 8, twice in each of 20 steps, have gone through the queue.
     assert count_in_queue(out, STEPS) == 40
     # One process finds the same to the last bit, of the checkpoint put together from its shards.
@@ -94,7 +94,7 @@ def test_two_processes_train_and_evaluate(kind: str, request, tmp_path: Path) ->
 
 def evaluated(run: Path, out: Path, *config: str) -> dict:
     """What the evaluation recipe finds on one process."""
-    code = "from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import run_evaluation; run_evaluation()"
+    code = "from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation; run_evaluation()"
     options = [f"run={run}", *config, "rerank_k=[3]", "batch_size=2", "trec_depth=0"]
     command = [sys.executable, "-c", code, str(out), "--no-rich", "--config", *options]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

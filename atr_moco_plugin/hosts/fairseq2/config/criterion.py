@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.plugins import load_complete
 
 
@@ -33,9 +34,12 @@ class CriterionSection(SupportsStructure):
     config: object = field(default_factory=dict)
     """Options of that criterion."""
 
-    def leave_options_of(self, default: CriterionSection) -> None:
-        """Take none of the options that a recipe sets for its own criterion, and that are merged
-        with those that are set here, where this is another criterion that does not know them."""
+    def drop_options_of(self, default: CriterionSection) -> None:
+        """Drop options that the recipe sets for its own criterion and this one does not know.
+
+        fairseq2 merges the options of a recipe's default criterion with those that a user sets,
+        also where the user names another criterion.
+        """
         if self.name in (None, default.name) or not (
             isinstance(self.config, dict) and isinstance(default.config, dict)
         ):
@@ -55,12 +59,10 @@ class CriterionSection(SupportsStructure):
                 "criterion.config.KEY=VALUE` instead of the shorthand `criterion: NAME` when "
                 "options are set as well."
             )
-        try:
-            self.config = self._structured()
-        except InputError as ex:
-            raise RecipeError(str(ex)) from None
+        with one_line_errors():
+            self.config = self._options()
 
-    def _structured(self) -> object:
+    def _options(self) -> object:
         if not isinstance(self.config, dict):
             return self.config  # already an object of the criterion's own config class
         return build_config(self.kind.config_class, self.config, "criterion.config")
@@ -70,7 +72,7 @@ class CriterionSection(SupportsStructure):
         """The criterion's class.
 
         Raises:
-            ValueError: when there is none of that name, or it lacks what a criterion has.
+            InputError: for an unknown name, and a class that lacks what a criterion has.
         """
         return load_complete("criteria", str(self.name))
 
@@ -80,13 +82,13 @@ class CriterionSection(SupportsStructure):
         return "loss_atm" in self.kind.measures
 
     def build(self, model: Module) -> Any:
-        """Wrap a model in the criterion, whatever its class.
+        """Wrap a model in the criterion.
 
         Raises:
-            ValueError: for an unknown name or option, one that does not fit the model, or a
+            InputError: for an unknown name or option, one that does not fit the model, or a
                 criterion that lacks what one has.
         """
-        criterion = self.kind(model, self._structured())
+        criterion = self.kind(model, self._options())
         for name in ("model", "temperature"):
             if not hasattr(criterion, name):
                 raise InputError(

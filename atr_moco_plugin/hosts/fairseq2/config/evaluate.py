@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,8 +12,9 @@ from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
-from atr_moco_plugin.hosts.fairseq2.config.dataset import open_with_decoder
-from atr_moco_plugin.hosts.fairseq2.config.refused import refused
+from atr_moco_plugin.config import in_range
+from atr_moco_plugin.hosts.fairseq2.config.checks import result_of, unsupported
+from atr_moco_plugin.hosts.fairseq2.config.sections import MIN_SECONDS, open_with_decoder
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_config, run_folder
 
 
@@ -35,12 +35,10 @@ class EvaluateDatasetSection(DatasetSection):
 
     @override
     def validate(self) -> ValidationResult:
-        result = ValidationResult()
-        if self.max_seconds is not None and not 0.175 <= self.max_seconds < math.inf:
-            result.add_error(f"`max_seconds` is {self.max_seconds}, but must be 0.175 or more.")
-        if self.num_workers < 0:
-            result.add_error(f"`num_workers` is {self.num_workers}, but must be 0 or more.")
-        return result
+        return result_of(
+            in_range(self, "max_seconds", least=MIN_SECONDS),
+            in_range(self, "num_workers", least=0),
+        )
 
 
 @dataclass(kw_only=True)
@@ -94,16 +92,13 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
 
     @override
     def validate(self) -> ValidationResult:
-        result = ValidationResult()
-        for reason in refused(self.gang):
-            result.add_error(reason)
-        if any(k < 1 for k in self.rerank_k):
-            result.add_error(f"`rerank_k` is {self.rerank_k}, but holds numbers of 1 or more.")
-        if self.batch_size < 1:
-            result.add_error(f"`batch_size` is {self.batch_size}, but must be 1 or more.")
-        if self.trec_depth < 0:
-            result.add_error(f"`trec_depth` is {self.trec_depth}, but must be 0 or more.")
-        return result
+        small = [k for k in self.rerank_k if k < 1]
+        return result_of(
+            unsupported(self.gang),
+            (f"`rerank_k` is {self.rerank_k}, expected numbers of 1 or more." for _ in small[:1]),
+            in_range(self, "batch_size", least=1),
+            in_range(self, "trec_depth", least=0),
+        )
 
 
 def _fill_in(

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from fairseq2.recipe.config import ModelSection
 from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import ConfigMerger
-from torch.nn import Module
 
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_model_config
 from atr_moco_plugin.io.paths import expanded
-from atr_moco_plugin.model import without_weights
+from atr_moco_plugin.model import RetrievalModel, without_weights
 
 KINDS = ("pretrained", "random")
 
@@ -64,7 +63,8 @@ def start_from(source: Source, model: ModelSection, merger: ConfigMerger) -> Non
     model.path = source.model
     if source.architecture is None:
         return
-    overrides = dict(model.config_overrides or {})
+    stated: Any = model.config_overrides or {}
+    overrides = dict(stated)
     for part in ("audio", "text"):
         section = dict(overrides.get(part) or {})
         name = section.get("name", source.architecture[part]["name"])
@@ -74,7 +74,7 @@ def start_from(source: Source, model: ModelSection, merger: ConfigMerger) -> Non
     model.arch, model.config_overrides = "base", merger.merge(source.architecture, overrides)
 
 
-def check_pretrained(model: Module) -> None:
+def check_pretrained(model: RetrievalModel) -> None:
     """Refuse a model with an encoder that could have been pretrained and is not.
 
     Raises:

@@ -12,11 +12,14 @@ from fairseq2.utils.validation import Validatable, ValidationResult
 from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
+from atr_moco_plugin.config import in_range
 from atr_moco_plugin.hosts.fairseq2.compat import data_parallel_model
+from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 OPTIMIZER = "retrieval_adamw"
+_RATES = ("lr", "audio_lr", "text_lr", "temperature_lr")
 
 
 @dataclass(kw_only=True)
@@ -38,8 +41,8 @@ class RetrievalAdamWConfig(Validatable):
     """Learning rate of the temperature; None takes ``lr``."""
 
     layer_decay: float = 1.0
-    """Factor on the rate from each layer of an encoder to the one below; 1 is the same for all. Other
-    values are refused where an encoder does not publish its ``layers``."""
+    """Factor on the rate from each layer of an encoder to the one below; 1 is the same for all.
+    Other values are refused where an encoder does not publish its ``layers``."""
 
     weight_decay: float = 0.05
     """Of weight matrices, embeddings and kernels."""
@@ -55,29 +58,22 @@ class RetrievalAdamWConfig(Validatable):
 
     @override
     def validate(self) -> ValidationResult:
-        result = ValidationResult()
-        for name in ("lr", "audio_lr", "text_lr", "temperature_lr"):
-            rate = getattr(self, name)
-            if rate is not None and rate <= 0:
-                result.add_error(f"`{name}` is {rate}, but must be above 0.")
-        if not 0 < self.layer_decay <= 1:
-            result.add_error(f"`layer_decay` is {self.layer_decay}, but must be in (0, 1].")
-        return result
+        return result_of(
+            in_range(self, *_RATES, above=0), in_range(self, "layer_decay", above=0, most=1)
+        )
 
 
 def create_optimizer(resolver: DependencyResolver, config: RetrievalAdamWConfig) -> Optimizer:
     """Make the optimizer of the model that is trained."""
     model = data_parallel_model(RecipeContext(resolver))
+    rates = {name: getattr(config, name) for name in _RATES}
     with one_line_errors():
         groups = parameter_groups(
             # DDP's wrapper would put a prefix before every name.
             getattr(model, "module", model),
             config.weight_decay,
-            lr=config.lr,
-            audio_lr=config.audio_lr,
-            text_lr=config.text_lr,
-            temperature_lr=config.temperature_lr,
             layer_decay=config.layer_decay,
+            **rates,
         )
     for group in groups:
         log.info(

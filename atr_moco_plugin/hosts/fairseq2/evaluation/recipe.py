@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
@@ -18,21 +15,12 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.compat import (
-    EvalRecipe,
-    Task,
-    config_as,
-    dataset_as,
-    evaluation_main,
-)
-from atr_moco_plugin.hosts.fairseq2.config.arguments import option, prepare_output
+from atr_moco_plugin.hosts.fairseq2.compat import EvalRecipe, Task, config_as, dataset_as
+from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
-from atr_moco_plugin.hosts.fairseq2.config.refused import check_attention
-from atr_moco_plugin.hosts.fairseq2.errors import ReadableLog, one_line_errors
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.task import Checkpoint, Evaluate
 from atr_moco_plugin.hosts.fairseq2.runs.folder import (
-    MODEL_FILE,
     find_checkpoint,
     load_model,
     read_config,
@@ -40,64 +28,10 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import (
     read_state,
     run_folder,
 )
+from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_evaluation, remove_evaluation
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.io.lock import claim
 from atr_moco_plugin.model import build_model, model_config
-
-FILES = ("retrieval.json", "embeddings.safetensors")
-TREC = "trec"
-"""What an evaluation writes: files, and a folder of ``*.qrels`` and ``*.run``."""
-
-
-def run_evaluation() -> None:
-    """Evaluate with the arguments of the command line.
-
-    Raises:
-        SystemExit: with status 2, where the output folder is in use, a training run's, or holds
-            another evaluation.
-    """
-
-    def check(out: Path, arguments: Namespace) -> None:
-        check_free(out, overwrite=bool(option(arguments, "overwrite", False)))
-
-    prepare_output(check)
-    logging.getLogger("fairseq2").addFilter(ReadableLog())
-    evaluation_main(EvaluateRecipe())
-
-
-def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder whose files would mix with those of a new evaluation.
-
-    Args:
-        out: the folder.
-        overwrite: whether an earlier evaluation there is to make room, see :func:`clear`.
-
-    Raises:
-        InputError: for the folder of a training run, and for one of another evaluation.
-    """
-    # With `--checkpoint-dir` its checkpoints are elsewhere.
-    if (out / "checkpoints").is_dir() or (out / MODEL_FILE).is_file():
-        raise InputError(
-            f"{out} is the output folder of a training run; give the evaluation a folder of its "
-            "own, since it would overwrite config.yaml and retrieval.json there."
-        )
-    there = [name for name in (*FILES, TREC) if (out / name).exists()]
-    if there and not overwrite:
-        raise InputError(
-            f"{out} holds another evaluation ({', '.join(there)}), whose files would mix with the "
-            "new ones: give another output folder, or `overwrite=true` to remove them."
-        )
-
-
-def clear(out: Path) -> None:
-    """Remove what an evaluation writes, and nothing else."""
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
-    folder = out / TREC
-    for file in (*folder.glob("*.qrels"), *folder.glob("*.run")):
-        file.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 class EvaluateRecipe(EvalRecipe):
@@ -119,7 +53,7 @@ class EvaluateRecipe(EvalRecipe):
 
     def _create_task(self, context: RecipeContext) -> Task:
         config = config_as(context, EvaluateRecipeConfig)
-        check_free(context.output_dir, overwrite=config.overwrite)
+        check_for_evaluation(context.output_dir, overwrite=config.overwrite)
         claim(context.output_dir)
         if config.run is None:
             raise RecipeError(
@@ -146,7 +80,7 @@ class EvaluateRecipe(EvalRecipe):
             context.resolver.resolve(ProgressReporter),
         )
         if context.gangs.root.rank == 0:
-            clear(context.output_dir)
+            remove_evaluation(context.output_dir)
         return task
 
 

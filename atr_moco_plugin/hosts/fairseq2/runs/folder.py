@@ -14,17 +14,17 @@ from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
-from atr_moco_plugin.io.checkpoints import read_torch
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.io.checkpoints import read_torch, step_folders
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.model import (
     RetrievalModel,
     RetrievalModelConfig,
     built_config,
     model_config,
 )
-from atr_moco_plugin.io.paths import expanded
 
 _SECTIONS = {
     "model": (),
@@ -36,6 +36,8 @@ _SECTIONS = {
 }
 _NAMED = 3
 MODEL_FILE = "model.json"
+CLIPS_FILE = "evaluation_clips.json"
+"""In a run's output folder: by split the clips that could not be decoded, with the reason."""
 
 
 def run_folder(run: str) -> Path:
@@ -71,11 +73,8 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
             )
         return path.resolve().parent.parent, path
     which = which or "best"
-    steps = {
-        int(folder.name.removeprefix("step_")): folder
-        for folder in (path / "checkpoints").glob("step_*")
-        if folder.name.removeprefix("step_").isdecimal() and (folder / "model").is_dir()
-    }
+    found = step_folders(path / "checkpoints", "step_")
+    steps = {step: folder for step, folder in found if (folder / "model").is_dir()}
     if not steps:
         raise RecipeError(
             f"{path}: no checkpoint there; looked for `checkpoints/step_N/model` and `model`. Give "
@@ -92,6 +91,15 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
             return path, folder
     names = ", ".join(steps[step].name for step in sorted(steps))
     raise RecipeError(f"{path} has no checkpoint {which!r}; choose best, last or one of {names}.")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where the file is missing, half-written or something else."""
+    try:
+        content = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def score_of(checkpoint: Path) -> float | None:
@@ -219,17 +227,14 @@ def load_model(model: Module, shards: Sequence[Mapping[str, Tensor]], checkpoint
             problems.setdefault("without numbers", []).append(name)
             continue
         # Compared before memory is taken for the whole.
-        shape, whole = own[name].shape, parts[0].shape
-        rows = {x.shape[1:] if x.dim() else None for x in parts}
-        if whole != shape and len(rows) == 1 and None not in rows:
-            whole = torch.Size([sum(len(x) for x in parts), *whole[1:]])
-        if whole != shape:
+        shape, whole = own[name].shape, _joined_shape(parts)
+        if shape in (whole, parts[0].shape):
+            state[name] = parts[0] if parts[0].shape == shape else torch.cat(parts)
+        else:
             shapes = f"{name} {list(whole)} for {list(shape)}"
             problems.setdefault("of another shape", []).append(shapes)
-            continue
-        state[name] = parts[0] if parts[0].shape == shape else torch.cat(parts)
     if any(problems.values()):
-        said = "; ".join(
+        listed = "; ".join(
             f"{len(names)} {kind}: {', '.join(map(one_line, sorted(names)[:_NAMED]))}"
             f"{', ...' if len(names) > _NAMED else ''}"
             for kind, names in problems.items()
@@ -237,6 +242,15 @@ def load_model(model: Module, shards: Sequence[Mapping[str, Tensor]], checkpoint
         )
         raise RecipeError(
             f"{checkpoint} is a checkpoint of another model than its run's config.yaml "
-            f"describes ({said})."
+            f"describes ({listed})."
         )
     model.load_state_dict(state)
+
+
+def _joined_shape(parts: Sequence[Tensor]) -> torch.Size:
+    """The shape of tensors joined along their first dimension, that of the first where they do
+    not fit together."""
+    rows = {x.shape[1:] if x.dim() else None for x in parts}
+    if len(rows) > 1 or None in rows:
+        return parts[0].shape
+    return torch.Size([sum(map(len, parts)), *parts[0].shape[1:]])

@@ -16,8 +16,10 @@ from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.error import RecipeError
 from torch.optim import Optimizer
 
-from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.processes import from_first
+from atr_moco_plugin.hosts.fairseq2.runs.scores import changes
+from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 
 # What moves in a schedule; the rest of its state is its options.
 _POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
@@ -25,7 +27,7 @@ PARTS = ("trainer", "model", "optimizer", "data_reader")
 """Folders of a checkpoint that a run can go on from."""
 
 
-def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
+def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
     """Leave a run's folder so that the newest sound checkpoint is the one it goes on from.
 
     Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, with a warning,
@@ -39,37 +41,22 @@ def settle(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
         gangs: the processes.
 
     Raises:
-        RecipeError: on every process, where there are checkpoints and none can be gone on from (a
+        InputError: on every process, where there are checkpoints and none can be gone on from (a
             run never begins anew in their place), where torch refuses the newest whole one, or
             where other processes than these saved it.
     """
-    said: list[object] = [None]
-    if gangs.root.rank == 0:
-        try:
-            step = _settle(checkpoints, gangs.root.size, gangs.sdp.size)
-            for file in sorted((output_dir / "metrics").glob("*.jsonl")):
-                drop_after(file, step)
-        except (RecipeError, InputError, OSError) as ex:
-            said = [str(ex)]
-    gangs.root.broadcast_objects(said)
-    if said[0] is not None:
-        raise RecipeError(str(said[0]))
+
+    def prepare() -> None:
+        step = _choose(checkpoints, gangs.root.size, gangs.sdp.size)
+        for file in sorted((output_dir / "metrics").glob("*.jsonl")):
+            drop_after(file, step)
+
+    from_first(prepare, gangs.root.device)
 
 
-def newest(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was saved whole, None where there is none."""
-    steps = steps_in(checkpoints)
-    return steps[-1][1] if steps else None
-
-
-def steps_in(checkpoints: Path) -> list[tuple[int, Path]]:
-    """Step and folder of every checkpoint, oldest first."""
-    return step_folders(checkpoints, "step_")
-
-
-def _settle(checkpoints: Path, processes: int, shards: int) -> int:
+def _choose(checkpoints: Path, processes: int, shards: int) -> int:
     """The step to go on from, 0 for a new run; damaged newer ones are set aside."""
-    steps = steps_in(checkpoints)
+    steps = step_folders(checkpoints, "step_")
     damaged: list[tuple[Path, str]] = []
     while steps:
         step, folder = steps.pop()
@@ -143,55 +130,33 @@ def _set_aside(damaged: list[tuple[Path, str]], taken: str) -> None:
         )  # fmt: skip
 
 
-class Unchanged:
-    """Whether the options of the optimizer and its schedule are still those of the configuration.
+def optimizer_options(scheduler: LRScheduler, optimizer: Optimizer) -> dict[str, object]:
+    """The options of an optimizer and its schedule, by name.
 
-    A checkpoint brings its own with it, which silently take the place of what a changed
-    configuration says; a schedule over a number of steps that has changed would even begin anew.
-
-    Args:
-        scheduler: of the learning rate, as the configuration makes it.
-        optimizer: likewise.
+    A checkpoint brings its own, which silently take the place of what a changed configuration says;
+    a schedule over a number of steps that has changed would even begin anew. So they are read as
+    the configuration made them, and again once the checkpoint is loaded, see :func:`check_options`.
     """
+    options = {k: v for k, v in scheduler.state_dict().items() if k not in _POSITION}
+    for number, group in enumerate(optimizer.param_groups):
+        for name in group.keys() - {"params", "lr"}:
+            options[f"{name} of parameter group {number}"] = group[name]
+    return options
 
-    def __init__(self, scheduler: LRScheduler, optimizer: Optimizer) -> None:
-        self._scheduler = scheduler
-        self._optimizer = optimizer
-        self._told: dict[str, object] | None = self._options()
 
-    def check(self) -> None:
-        """Look once, before the first step.
+def check_options(configured: dict[str, object], loaded: dict[str, object]) -> None:
+    """Compare the options of the configuration with those of the checkpoint.
 
-        Raises:
-            RecipeError: naming what the checkpoint has changed.
-        """
-        told, self._told = self._told, None
-        if told is None:
-            return
-        found = self._options()
-        changed = [
-            f"{name} was {found.get(name)!r} and is {value!r}"
-            for name, value in told.items()
-            if found.get(name) != value
-        ]
-        if changed:
-            raise RecipeError(
-                f"The run cannot go on with another optimizer or schedule: {'; '.join(changed)}. "
-                "Give it the `optimizer`, `lr_scheduler` and `regime.num_steps` it began with, or "
-                "start a new run from its weights with `init=RUN` and another output folder."
-            )
-
-    def _options(self) -> dict[str, object]:
-        groups = self._optimizer.param_groups
-        return {
-            **{k: v for k, v in self._scheduler.state_dict().items() if k not in _POSITION},
-            **{
-                f"{name} of parameter group {i}": value
-                for i, group in enumerate(groups)
-                for name, value in group.items()
-                if name not in ("params", "lr")
-            },
-        }
+    Raises:
+        RecipeError: naming what has changed.
+    """
+    changed = changes(loaded, configured)
+    if changed:
+        raise RecipeError(
+            f"The run cannot go on with another optimizer or schedule: {changed}. Give it the "
+            "`optimizer`, `lr_scheduler` and `regime.num_steps` it began with, or start a new run "
+            "from its weights with `init=RUN` and another output folder."
+        )
 
 
 def drop_after(file: Path, step: int) -> None:

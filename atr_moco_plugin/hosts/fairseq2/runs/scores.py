@@ -9,8 +9,9 @@ from typing import Any
 
 from fairseq2.device import Device
 
-from atr_moco_plugin.distributed import gather_values, process_index
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.processes import from_first
+from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json
 from atr_moco_plugin.io.atomic import write_atomically
 
 FILE = "scores/of.json"
@@ -35,42 +36,37 @@ def splits_in_two_roles(train: str, valid: str | None, test: str | None) -> Iter
         )
 
 
-def check_same(checkpoints: Path, of: Mapping[str, Any], device: Device) -> None:
-    """Refuse to go on with scores of something else, among which the best would be chosen.
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Each value that is there before and now and differs, such as ``seed was 1 and is 2``."""
+    return "; ".join(
+        f"{key} was {before[key]} and is {value}"
+        for key, value in now.items()
+        if key in before and before[key] != value
+    )
+
+
+def check_same(checkpoints: Path, made_of: Mapping[str, Any], device: Device) -> None:
+    """Refuse scores of another kind, since the best checkpoint is chosen among all of them.
 
     Args:
         checkpoints: where the run saves.
-        of: key of the configuration to its value, for everything that a score depends on.
-        device: of this process.
+        made_of: key of the configuration to its value, for everything that a score depends on.
+        device: where the process group exchanges tensors.
 
     Raises:
         InputError: on every process, naming what has changed.
     """
     folder = (checkpoints / FILE).parent
-    problem = None
-    if process_index() == 0:
-        before = _read(checkpoints / FILE) if any(folder.glob("step_*.txt")) else {}
-        changed = [
-            f"{key} was {before[key]} and is {value}"
-            for key, value in of.items()
-            if key in before and before[key] != value
-        ]
+
+    def check() -> None:
+        before = read_json(checkpoints / FILE) if any(folder.glob("step_*.txt")) else {}
+        changed = changes(before, made_of)
         if changed:
-            problem = (
+            raise InputError(
                 f"The validation scores in {folder} are not comparable with those of this run, and "
-                f"the best checkpoint is chosen by them: {'; '.join(changed)}. Change it back, give "
-                f"another output folder, or remove {folder} to choose among later checkpoints alone."
+                f"the best checkpoint is chosen by them: {changed}. Change it back, give another "
+                f"output folder, or remove {folder} to choose among later checkpoints alone."
             )
-    problem = gather_values(problem, device)[0]
-    if problem is not None:
-        raise InputError(problem)
-    if process_index() == 0:
-        write_atomically(checkpoints / FILE, json.dumps(dict(of), indent=2) + "\n")
+        write_atomically(checkpoints / FILE, json.dumps(dict(made_of), indent=2) + "\n")
 
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    from_first(check, device)

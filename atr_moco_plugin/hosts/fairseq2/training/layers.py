@@ -23,41 +23,42 @@ plainly. Its default of 8 is too few: `Module.compile` compiles one function for
 layer comes with and without gradient, dropout, padding and cross-attention, at several shapes."""
 
 
-def checkpoint_layers(criterion: Module, every_nth_layer: int) -> Module:
+def checkpoint_layers(model: Module, every_nth_layer: int) -> Module:
     """Keep only the input of every n-th layer of the trained model, and run the layer once more in
     the backward pass (Chen et al., arXiv:1604.06174). In place.
 
     Args:
-        criterion: a criterion around its model, or a model alone.
+        model: a criterion around its model, or a model alone.
         every_nth_layer: 1 for every layer.
 
     Raises:
         RecipeError: a tower has layers of another kind, whose memory would stay as it is.
     """
-    model = getattr(criterion, "model", criterion)
-    _check_towers(model, "trainer.activation_checkpointing.mode=layerwise", "trainer."
+    trained = getattr(model, "model", model)
+    _check_towers(trained, "trainer.activation_checkpointing.mode=layerwise", "trainer."
                   "activation_checkpointing.mode=off")  # fmt: skip
-    for stack in layer_stacks(model):
+    for stack in layer_stacks(trained):
         apply_layerwise_ac(stack, every_nth_layer)
-    return criterion
+    return model
 
 
-def compile_layers(criterion: Module, **options: Any) -> None:
+def compile_layers(model: Module, *args: Any, **options: Any) -> None:
     """Compile every layer in place; layers of one shape share what is compiled.
 
     Args:
-        criterion: a criterion around its model, or a model alone.
-        options: of :func:`torch.compile`.
+        model: a criterion around its model, or a model alone.
+        args: of :func:`torch.compile`.
+        options: likewise.
 
     Raises:
         RecipeError: a tower has layers of another kind, which would run as they are.
     """
-    _check_towers(getattr(criterion, "model", criterion), "model.compile=true",
+    _check_towers(getattr(model, "model", model), "model.compile=true",
                   "model.compile=false")  # fmt: skip
     allow_recompilations(GRAPHS)
-    for stack in layer_stacks(criterion):
+    for stack in layer_stacks(model):
         for layer in stack:
-            layer.compile(**options)
+            layer.compile(*args, **options)  # type: ignore[no-untyped-call]  # torch's
 
 
 def layer_stacks(module: Module) -> list[ModuleList]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from fairseq2.logging import log
@@ -13,7 +12,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.hosts.fairseq2.compat import checkpoint_dir
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
-from atr_moco_plugin.hosts.fairseq2.runs.resume import steps_in
+from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.safety.finite import FiniteGuard, NameClips, by_number
 from atr_moco_plugin.safety.last_good import last_good_checkpoint
 
@@ -34,12 +33,24 @@ def make_guard(
         name_clips: see there; such as
             :func:`~atr_moco_plugin.safety.names.name_clips_of` a data set.
     """
+    checkpoints: Path = checkpoint_dir(context)
+
+    def last_good(sound: bool) -> str:
+        return last_good_checkpoint(
+            [folder for _, folder in reversed(step_folders(checkpoints, "step_"))],
+            checkpoints,
+            sound,
+            read_state,
+            resume="move later ones away, and the same command goes on from it.",
+            restart="start a new run.",
+        )
+
     return FiniteGuard(
         context.resolver.resolve(Optimizer),
         criterion,
         max_skipped=max_skipped,
         name_clips=name_clips,
-        last_good=partial(last_good, checkpoint_dir(context)),
+        last_good=last_good,
         error=RecipeError,
         warn=warn,
     )
@@ -48,21 +59,3 @@ def make_guard(
 def warn(text: str) -> None:
     """Write a warning to fairseq2's log, whatever braces are in it."""
     log.warning("{}", text)
-
-
-def last_good(checkpoints: Path, sound: bool) -> str:
-    """A sentence that names the checkpoint to go on from.
-
-    Args:
-        checkpoints: where the run saves.
-        sound: whether the weights of now are finite. Then those that were saved are too, since no
-            step is made without a look at it; otherwise the checkpoints are looked through.
-    """
-    return last_good_checkpoint(
-        [folder for _, folder in reversed(steps_in(checkpoints))],
-        checkpoints,
-        sound,
-        read_state,
-        resume="move later ones away, and the same command goes on from it.",
-        restart="start a new run.",
-    )

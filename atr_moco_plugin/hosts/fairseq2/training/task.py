@@ -6,6 +6,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -15,114 +16,101 @@ from fairseq2.checkpoint.manager import CheckpointStateNotValidError
 from fairseq2.error import OperationalError
 from fairseq2.gang import Gangs
 from fairseq2.logging import log
-from fairseq2.metrics import MetricBag
 from fairseq2.recipe.error import RecipeError
 from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.distributed import ProcessesDifferError, gather_values
+from atr_moco_plugin.distributed import ProcessesDifferError
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation.tables import split_report
-from atr_moco_plugin.evaluation.testsets import test_set_name
+from atr_moco_plugin.evaluation.tables import format_table
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors, system_error
+from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
+from atr_moco_plugin.hosts.fairseq2.processes import StopRequest, from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
-from atr_moco_plugin.hosts.fairseq2.runs.resume import newest
-from atr_moco_plugin.hosts.fairseq2.training.batches import ClipReader
 from atr_moco_plugin.hosts.fairseq2.training.skipped import name_skipped
-from atr_moco_plugin.hosts.fairseq2.training.stop import StopRequest
-from atr_moco_plugin.hosts.fairseq2.training.units import RetrievalEvalUnit
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
 
-
-def _is_bug(error: BaseException) -> bool:
-    """Whether what loads its state fell over its own code, and not over another state than its own:
-    PyTorch says the latter with a ValueError too."""
-    if isinstance(error, InputError) or not isinstance(error, (TypeError, ValueError)):
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    return not frames or "torch" not in Path(frames[-1].filename).parts
+_COLUMNS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "MedR": "medr", "mAP10": "map10"}
 
 
 @final
+@dataclass
 class TrainAndEvaluate(Task):
     """Run a trainer, load its best checkpoint and evaluate it on the named splits.
 
-    The figures of a split go to ``retrieval.json`` in the output folder and as tables to standard
-    output as soon as they are there, and with the curves of the run and retrievals of the
-    validation split to ``report/index.html``. A split that cannot be evaluated is named beside the
-    others, and the run ends with its reason. The best checkpoint is the one with the highest
-    validation score; the test split takes no part in choosing it.
+    The figures of a split go to ``retrieval.json`` in the output folder as soon as they are there.
+    At the end the last split's are printed as a table, and those of all splits go with the curves
+    of the run and retrievals of the validation split to ``report/index.html``. A split that cannot
+    be evaluated is named beside the others, and the run ends with its reason. The best checkpoint
+    is the one with the highest validation score; the test split takes no part in choosing it.
 
-    Args:
+    Attributes:
         trainer: fairseq2's trainer, which leaves the process groups open.
+        on_trained: called when the training is done, or a whole run was loaded.
         stop: what a request to stop goes to; the trainer asks it.
         criterion: the bare criterion module that the trainer trains.
-        model: :func:`~.compat.parallel_facade` of what is trained.
+        model: :func:`~atr_moco_plugin.hosts.fairseq2.compat.parallel_facade` of what is trained.
         checkpoints: knows the validation scores of what the trainer saved.
         checkpoint_dir: where the trainer saves.
-        units: split name to its evaluation unit and reader.
-        dataset: what the splits are of; the report plays some of its clips.
+        units: split name to its evaluation unit.
+        dataset: has the splits; the report plays some of its clips.
         train_pairs: pairs in an epoch.
         output_dir: where ``retrieval.json`` and ``report/`` are written.
         config: the recipe's configuration.
-        gangs: the processes; all of them evaluate, rank 0 writes.
-        goes_on: called when the checkpoint that there was has been taken up.
+        gangs: the processes; all of them evaluate, the first one writes.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        stop: StopRequest,
-        criterion: Module,
-        model: Any,
-        checkpoints: CheckpointManager,
-        checkpoint_dir: Path,
-        units: Mapping[str, tuple[RetrievalEvalUnit, ClipReader]],
-        dataset: AudioTextDataset,
-        train_pairs: int,
-        output_dir: Path,
-        config: RetrievalRecipeConfig,
-        gangs: Gangs,
-        goes_on: Callable[[], None],
-    ) -> None:
-        self._goes_on = goes_on
-        self._trainer = trainer
-        self._stop = stop
-        self._criterion = criterion
-        self._model = model
-        self._checkpoints = checkpoints
-        self._checkpoint_dir = checkpoint_dir
-        self._units = units
-        self._dataset = dataset
-        self._train_pairs = train_pairs
-        self._output_dir = output_dir
-        self._config = config
-        self._gangs = gangs
-        # Read now: they are asked for after the process groups are closed too.
-        self._rank, self._device = gangs.root.rank, gangs.root.device
+    trainer: Trainer
+    on_trained: Callable[[], None]
+    stop: StopRequest
+    criterion: Module
+    model: Any
+    checkpoints: CheckpointManager
+    checkpoint_dir: Path
+    units: Mapping[str, RetrievalEvalUnit]
+    dataset: AudioTextDataset
+    train_pairs: int
+    output_dir: Path
+    config: RetrievalRecipeConfig
+    gangs: Gangs
+
+    def __post_init__(self) -> None:
+        # Read now: it is asked for after the process groups are closed too.
+        self._first = self.gangs.root.rank == 0
+        self._file = self.output_dir / "retrieval.json"
 
     @override
     def run(self) -> None:
         # Whatever part a mistake shows in: data, criterion, hook or evaluation, of a plugin or not.
         with one_line_errors():
-            self._run()
+            self._train()
+            self.on_trained()
+            if self._first:
+                name_skipped(self.output_dir)
+            failed = self._evaluate()
+            self.gangs.close()
+            if self._first and self._file.exists():
+                self._show()
+            if failed is not None:
+                raise failed
 
-    def _run(self) -> None:
+    def _train(self) -> None:
         try:
-            self._trainer.run()
+            self.trainer.run()
         except CheckpointError as ex:
             cause = ex.__cause__ or ex
             if _is_bug(cause):
                 raise
             reason = " ".join(str(cause).split())
             raise RecipeError(
-                f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A configuration "
-                f"that was changed needs another folder than {self._output_dir}."
+                f"The checkpoint of step {ex.step_nr} cannot be continued: {reason} A "
+                f"configuration that was changed needs another folder than {self.output_dir}."
             ) from None
         except ProcessesDifferError as ex:
             raise RecipeError(str(ex)) from None
@@ -130,40 +118,27 @@ class TrainAndEvaluate(Task):
             raise RecipeError(self._not_written(ex)) from None
         except TaskStopException:
             log.info("Stopped on request at step {}; the same command goes on from its checkpoint.",
-                     self._trainer.step_nr)  # fmt: skip
+                     self.trainer.step_nr)  # fmt: skip
             raise
-        self._goes_on()
-        if self._rank == 0:
-            name_skipped(self._output_dir)
-        failed = self._evaluate()
-        self._gangs.close()
-        if self._rank == 0 and self._config.report and self._file.exists():
-            self._write_report()
-        if failed is not None:
-            raise failed
 
     def _not_written(self, error: Exception) -> str:
-        """One sentence for a file that could not be written, where `error` is that.
+        """One sentence for an error over a file that could not be written.
 
         Raises:
-            Exception: `error` itself, where it is another.
+            Exception: ``error`` itself, where it is another one.
         """
         failed = system_error(error)
         if failed is None:
             raise error
         # The log may be on the disk that is full; its complaints would hide this one.
         logging.raiseExceptions = False
-        file = failed.filename or self._output_dir
-        last = newest(self._checkpoint_dir)
+        file = failed.filename or self.output_dir
+        saved = step_folders(self.checkpoint_dir, "step_")
         return (
-            f"{file}: {failed.strerror}; the run stops at step {self._trainer.step_nr}. "
-            f"{f'{last} is whole, and' if last else 'Nothing was saved, and'} the same command goes "
-            "on from it once there is space or access."
+            f"{file}: {failed.strerror}; the run stops at step {self.trainer.step_nr}. "
+            f"{f'{saved[-1][1]} is whole, and' if saved else 'Nothing was saved, and'} the same "
+            "command goes on from it once there is space or access."
         )
-
-    @property
-    def _file(self) -> Path:
-        return self._output_dir / "retrieval.json"
 
     def _evaluate(self) -> Exception | None:
         """Evaluate the best checkpoint on every split, with all processes.
@@ -171,114 +146,120 @@ class TrainAndEvaluate(Task):
         Returns:
             What to end the run with, where a split failed.
         """
-        # Read by one process: another might not see the last score yet.
-        scores = self._checkpoints.load_scores() if self._rank == 0 else []
-        best = gather_values(scores[:1], self._device)[0]
+        best = from_first(lambda: self.checkpoints.load_scores()[:1], self.gangs.root.device)
         if not best:
             log.warning("No checkpoint has a validation score, so none is evaluated; set "
                         "`regime.score_metric` and the validation interval.")  # fmt: skip
             return None
         ((score, step),) = best
         # Not through the manager: a file that cannot be read is one sentence here.
-        shards = read_state(self._checkpoint_dir / f"step_{step}")
-        self._model.load_state_dict(shards[self._gangs.sdp.rank])
-        self._criterion.eval()
+        shards = read_state(self.checkpoint_dir / f"step_{step}")
+        self.model.load_state_dict(shards[self.gangs.sdp.rank])
+        self.criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
         summary: dict[str, Any] = {
-            "criterion": self._config.criterion_section.name,
-            "dataset": self._dataset.name,
-            "train_pairs": self._train_pairs,
-            "seed": self._config.common.seed,
-            "checkpoint": f"{self._checkpoint_dir.name}/step_{step}",
+            "criterion": self.config.criterion_section.name,
+            "dataset": self.dataset.name,
+            "train_pairs": self.train_pairs,
+            "seed": self.config.common.seed,
+            "checkpoint": f"{self.checkpoint_dir.name}/step_{step}",
             "valid_score": score,
             "splits": {},
             # Each until it is done: the file tells the truth of a run that is killed in between.
-            "failed": dict.fromkeys(self._units, "The run ended before it was evaluated."),
+            "failed": dict.fromkeys(self.units, "The run ended before it was evaluated."),
         }
         failed: Exception | None = None
-        with self._model.summon_full_parameters():
-            for split in self._units:
+        with self.model.summon_full_parameters(), torch.inference_mode():
+            for split in self.units:
                 error = self._evaluate_split(split, summary)
-                if error is None:
-                    continue
                 failed = failed or error
-                if not isinstance(error, (InputError, OSError)):
+                if error is not None and not isinstance(error, (InputError, OSError)):
                     break  # a bug, which the other processes may not have met
-        if self._rank == 0:
-            say(f"\nFigures: {self._file}\nMetrics, checkpoints and logs: {self._output_dir}")
-        if isinstance(failed, (InputError, OSError)):
-            names = " and ".join(summary["failed"])
-            return InputError(
-                f"No figures on {names}: {failed} {self._file} has those of the other splits."
-            )
-        return failed
+        if not isinstance(failed, (InputError, OSError)):
+            return failed
+        return InputError(
+            f"No figures on {' and '.join(summary['failed'])}: {failed} {self._file} has those of "
+            "the other splits."
+        )
 
     def _evaluate_split(self, split: str, summary: dict[str, Any]) -> Exception | None:
-        """Evaluate one split, and put its figures, or why there are none, into the summary and
-        into the file."""
-        unit, reader = self._units[split]
+        """Evaluate one split, and put its figures, or why there are none, into the file."""
+        failed: Exception | None = None
         try:
-            self._run_unit(unit, reader)
+            self.units[split].evaluate()
+            del summary["failed"][split]
+            summary["splits"][split] = self.units[split].result
         except Exception as ex:
             reason = " ".join(str(ex).split())
             if not isinstance(ex, (InputError, OSError)):
                 reason = f"{type(ex).__name__}: {reason}"
             summary["failed"][split] = reason
-            self._write(summary)
-            return ex
-        del summary["failed"][split]
-        if self._rank == 0:
-            name = test_set_name(self._dataset.name, split, unit.result["clips"])
-            summary["splits"][split] = {"test_set": name, **unit.result}
-            self._write(summary)
-            say(f"\n{split_report(summary['splits'][split])}")
-        return None
+            failed = ex
+        if self._first:
+            content = {key: value for key, value in summary.items() if key != "failed" or value}
+            write_atomically(self._file, json.dumps(content, indent=2) + "\n")
+        return failed
 
-    @torch.inference_mode()
-    def _run_unit(self, unit: RetrievalEvalUnit, reader: ClipReader) -> None:
-        bag = MetricBag(device=self._device)
-        unit.prepare_metric_bag(bag)
-        for batches in reader:
-            for batch in batches:
-                batch.to(self._device)
-                unit.process_batch(batch, bag)
-        unit.finalize(bag)
-
-    def _write(self, summary: Mapping[str, Any]) -> None:
-        if self._rank != 0:
-            return
-        content = {key: value for key, value in summary.items() if key != "failed" or value}
-        write_atomically(self._file, json.dumps(content, indent=2) + "\n")
-
-    def _write_report(self) -> None:
-        split = self._config.dataset.valid_split
-        unit, _ = self._units[split]
+    def _show(self) -> None:
+        """Print the figures of the last split that has some, and say where the others are."""
+        results = [unit.result for unit in self.units.values() if unit.result]
+        if results:
+            say(f"\n{short_table(results[-1])}\n")
+        valid = self.units[self.config.dataset.valid_split]
+        page = self._file
         try:
-            if unit.result:
-                examples = collect_examples(
-                    unit.similarity,
-                    unit.retrieval_set,
-                    self._dataset.load,
-                    self._dataset.sample_rate,
-                    split=split,
-                )
-                examples.save(self._output_dir)
-            page = write_report(self._output_dir)
+            if self.config.report:
+                if valid.result:
+                    collect_examples(
+                        valid.similarity,
+                        valid.split.retrieval_set,
+                        self.dataset.load,
+                        self.dataset.sample_rate,
+                        split=valid.split.name,
+                    ).save(self.output_dir)
+                page = write_report(self.output_dir)
         except (ReportError, OSError) as ex:
             # The run itself is done and its figures are written.
             log.warning("There is no report: {}", ex)
-        else:
-            say(f"Report: {page}")
+        say(f"{'Figures' if page == self._file else 'Report'}: {page}")
 
     @override
     def request_stop(self) -> None:
-        self._stop.ask()
+        self.stop.ask()
 
     @override
     def close(self) -> None:
-        self._trainer.close()
+        self.trainer.close()
 
     @property
     @override
     def step_nr(self) -> int:
-        return self._trainer.step_nr
+        return self.trainer.step_nr
+
+
+def short_table(result: Mapping[str, Any]) -> str:
+    """The figures of one split at a glance: both directions, with and without re-ranking.
+
+    Args:
+        result: of :func:`~atr_moco_plugin.hosts.fairseq2.evaluation.split.split_figures`.
+    """
+    systems = {"dual encoder": "dual", "re-ranked": "reranked", "chance": "chance"}
+    rows = [
+        [f"{direction}, {name}", *(f"{result[key][f'{way}_{x}']:.1f}" for x in _COLUMNS.values())]
+        for way, direction in (("a2t", "audio to text"), ("t2a", "text to audio"))
+        for name, key in systems.items()
+        if key in result
+    ]
+    size = f"{result['clips']:,} clips, {result['captions']:,} captions"
+    return f"Retrieval on {result['test_set']}: {size}\n\n{format_table(['', *_COLUMNS], rows)}"
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether loading a state failed in its own code, and not over another object's state.
+
+    PyTorch raises a ValueError for another object's state too.
+    """
+    if isinstance(error, InputError) or not isinstance(error, (TypeError, ValueError)):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return not frames or "torch" not in Path(frames[-1].filename).parts

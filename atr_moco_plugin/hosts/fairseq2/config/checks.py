@@ -6,11 +6,12 @@ opened. ``docs/fairseq2.md`` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fairseq2.models.transformer import SDPA
 from fairseq2.recipe.config import CommonSection, GangSection, TrainerSection
 from fairseq2.recipe.error import RecipeError
+from fairseq2.utils.validation import ValidationResult
 from torch.nn import Module
 
 TORCH_ATTENTION = ("torch", "torch_math", "torch_mem_efficient", "torch_flash")
@@ -18,8 +19,17 @@ TORCH_ATTENTION = ("torch", "torch_math", "torch_mem_efficient", "torch_flash")
 of this package call, runs on."""
 
 
-def refused(gang: GangSection, trainer: TrainerSection | None = None) -> Iterator[str]:
-    """One sentence for each key that cannot be honoured.
+def result_of(*checks: Iterable[str]) -> ValidationResult:
+    """Gather the problems that checks found, in fairseq2's form."""
+    result = ValidationResult()
+    for check in checks:
+        for problem in check:
+            result.add_error(problem)
+    return result
+
+
+def unsupported(gang: GangSection, trainer: TrainerSection | None = None) -> Iterator[str]:
+    """One sentence for each key of fairseq2 that cannot be honoured.
 
     Args:
         gang: the section ``gang``.
@@ -35,7 +45,7 @@ def refused(gang: GangSection, trainer: TrainerSection | None = None) -> Iterato
     if trainer.fsdp.version != "v2":
         yield (
             f"`trainer.fsdp.version` is {trainer.fsdp.version}, but must be v2: momentum copies "
-            "are sharded by parameter, as FSDP2 alone does."
+            "are sharded by parameter, which only FSDP2 does."
         )
     if trainer.fsdp.granularity == "model":
         yield (
@@ -54,6 +64,6 @@ def check_attention(model: Module, common: CommonSection) -> None:
     variant = common.torch.default_sdpa
     if variant not in TORCH_ATTENTION and not any(isinstance(x, SDPA) for x in model.modules()):
         raise RecipeError(
-            f"`common.torch.default_sdpa` is {variant}, but the encoders of this run call PyTorch's "
-            f"attention and would ignore it; set one of {', '.join(TORCH_ATTENTION)}."
+            f"`common.torch.default_sdpa` is {variant}, but the encoders of this run call "
+            f"PyTorch's attention and would ignore it; set one of {', '.join(TORCH_ATTENTION)}."
         )

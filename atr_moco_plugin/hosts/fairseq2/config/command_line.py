@@ -1,0 +1,74 @@
+"""What a recipe's command line says, read before fairseq2 reads it and without importing it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Parse the arguments of a recipe that matter here; fairseq2 complains about a wrong one.
+
+    Returns:
+        ``output_dir``, ``config_file`` and ``checkpoint_dir`` (a path or None), ``config`` (the
+        ``KEY=VALUE`` pairs) and ``dump_config``.
+    """
+    parser = _Parser(add_help=False)
+    parser.add_argument("output_dir", type=Path, nargs="?")
+    parser.add_argument("--config-file", type=Path, nargs="?")
+    parser.add_argument("--config", action="extend", nargs="*", default=[])
+    parser.add_argument("--checkpoint-dir", type=Path)
+    parser.add_argument("--dump-config", action="store_true")
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except ValueError:
+        return parser.parse_args([])
+
+
+def configurations(arguments: Namespace) -> Iterator[Mapping[Any, Any]]:
+    """The configuration file and each ``KEY=VALUE`` as nested mappings, later ones override."""
+    if arguments.config_file is not None:
+        yield read_yaml(arguments.config_file.expanduser())
+    for pair in arguments.config:
+        key, equals, text = pair.partition("=")
+        if not equals or key.startswith("del:"):
+            continue
+        *parents, last = key.strip().removeprefix("set:").split(".")
+        tree: Mapping[Any, Any] = {last: _load(text)}
+        for name in reversed(parents):
+            tree = {name: tree}
+        yield tree
+
+
+def option(arguments: Namespace, key: str, default: Any) -> Any:
+    """The value that a command line sets for a dotted key, unchecked."""
+    value = default
+    for tree in configurations(arguments):
+        found: Any = tree
+        for name in key.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        value = value if found is None else found
+    return value
+
+
+def read_yaml(file: Path) -> Mapping[Any, Any]:
+    """A mapping from a YAML file; empty where the file is missing or has something else in it."""
+    tree = _load(file)
+    return tree if isinstance(tree, Mapping) else {}
+
+
+def _load(source: Path | str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(source)
+    # fairseq2 reads it again and says what is wrong. A foreign file raises nearly anything.
+    except Exception:
+        return None

@@ -1,0 +1,239 @@
+"""Retrieval on one split: what is encoded, the scores, and the figures that are made of them.
+
+Validation, the end of a training run and the evaluation recipe all take this path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from fairseq2.device import Device
+from torch import Tensor
+
+from atr_moco_plugin.data.dataset import AudioTextDataset, RetrievalSet
+from atr_moco_plugin.data.loading.batch import Tokenize
+from atr_moco_plugin.data.loading.loader import iterate_audio
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics, test_set_name
+from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.encode import (
+    Advance,
+    CaptionBatches,
+    Encoded,
+    distinct_captions,
+    encode_captions,
+    encode_shared,
+    no_progress,
+    own_share,
+)
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance, Relevance, RelevanceMatrix
+from atr_moco_plugin.evaluation.retrieval import OnScores, retrieval_figures
+from atr_moco_plugin.rank import RankLogger
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+"""Shows how far something is, given what is done and the number of its items."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split that is evaluated, and how its clips and captions are read.
+
+    Attributes:
+        dataset: the data set.
+        name: the split's name in it.
+        retrieval_set: clips, captions and what counts as a hit.
+        captions: the captions, tokenised, in batches.
+        batch_size: clips, captions or pairs a forward pass on each process.
+        max_seconds: a clip is taken whole up to this length, of a longer one its beginning.
+        num_workers: threads that decode audio ahead on each process.
+        unreadable: how many clips of the split were left out.
+    """
+
+    dataset: AudioTextDataset
+    name: str
+    retrieval_set: RetrievalSet
+    captions: CaptionBatches
+    batch_size: int
+    max_seconds: float
+    num_workers: int
+    unreadable: int = 0
+
+    def relevances(self, device: Device) -> tuple[Relevance, Relevance | None]:
+        """What counts as a hit in the strict and in the duplicate-aware figures.
+
+        The latter is None where a caption has several clips anyway.
+        """
+        owner, clips = self.retrieval_set.caption_to_audio, len(self.retrieval_set.clips)
+        if owner is None:
+            return RelevanceMatrix(self.retrieval_set.relevance.to(device)), None
+        ids = self.retrieval_set.caption_ids.to(device)
+        strict = CaptionRelevance(owner.to(device), clips)
+        return strict, CaptionRelevance(owner.to(device), clips, caption_ids=ids)
+
+
+def prepare_split(
+    dataset: AudioTextDataset,
+    name: str,
+    to_tokens: Tokenize,
+    *,
+    batch_size: int,
+    max_seconds: float,
+    num_workers: int,
+    without: Collection[str] = (),
+) -> Split:
+    """Look through the captions of a split and tokenise them.
+
+    Args:
+        dataset: the data set.
+        name: the split's name in it.
+        to_tokens: the tokenizer.
+        batch_size: see :class:`Split`, like the rest.
+        max_seconds: longest clip.
+        num_workers: threads.
+        without: keys of clips that are left out.
+
+    Raises:
+        InputError: for a split that is not there or has one clip, which every caption finds, and
+            for a caption without a word.
+    """
+    retrieval_set = dataset.retrieval_set(name, without=without)
+    if len(retrieval_set.clips) < 2:
+        raise InputError(
+            f"{dataset.name} split {name!r} has one clip to evaluate on, among which there is "
+            "nothing to find; give it two or more."
+        )
+    try:
+        captions = distinct_captions(*to_tokens(retrieval_set.captions), batch_size)
+    except InputError as ex:
+        raise InputError(f"{dataset.name} split {name!r}: {ex}") from ex
+    return Split(
+        dataset, name, retrieval_set, captions, batch_size, max_seconds, num_workers, len(without)
+    )
+
+
+class Scores(NamedTuple):
+    """What a model makes of a split.
+
+    Attributes:
+        audio: the clips, encoded; the embeddings are the same on every process.
+        text: the captions.
+        cosines: of all clips and captions.
+        candidates: matches of each query's best candidates; None where nothing is re-ranked.
+    """
+
+    audio: Encoded
+    text: Encoded
+    cosines: Cosines
+    candidates: Candidates | None
+
+    @property
+    def embeddings(self) -> dict[str, Tensor]:
+        """``audio`` [A, d] and ``text`` [C, d], unit-norm float32."""
+        return {"audio": self.audio.embeddings, "text": self.text.embeddings}
+
+
+def score_split(
+    model: Any,
+    split: Split,
+    device: Device,
+    rerank_k: Sequence[int],
+    progress: Progress = lambda name, total: nullcontext(no_progress),
+) -> Scores:
+    """Encode and match the clips and captions of a split, shared out over all processes.
+
+    Args:
+        model: the model, in eval mode.
+        split: the split.
+        device: where the model is.
+        rerank_k: numbers of candidates of each query that the matching head re-ranks.
+        progress: shows how far each stage is.
+
+    Raises:
+        InputError: on every process, when one of them cannot read a clip.
+    """
+    clips, keep = split.retrieval_set.clips, bool(rerank_k)
+    with progress("Encoding captions", len(torch.unique(split.captions.rows))) as advance:
+        text = encode_captions(model, split.captions, device, keep_tokens=keep, advance=advance)
+    own, total = own_share(clips, split.batch_size)
+    decoded = iterate_audio(
+        split.dataset, own, split.batch_size, split.max_seconds, split.num_workers
+    )
+    with progress("Encoding clips", len(clips)) as advance:
+        audio = encode_shared(
+            model.audio,
+            ((waveforms.to(device), lengths) for waveforms, lengths in decoded),
+            total,
+            keep_tokens=keep,
+            gather_states=False,
+            advance=advance,
+        )
+    cosines = Cosines(audio, text)
+    if not rerank_k:
+        return Scores(audio, text, cosines, None)
+    pairs = find_pairs(cosines, text, max(rerank_k))
+    own_pairs = torch.isin(pairs.numbers.cpu() // len(text.distinct), audio.kept).sum()
+    with progress("Re-ranking pairs", int(own_pairs)) as advance:
+        candidates = match_pairs(
+            model, audio, text, pairs, batch_size=split.batch_size, advance=advance
+        )
+    return Scores(audio, text, cosines, candidates)
+
+
+def split_figures(
+    scores: Scores,
+    split: Split,
+    rerank_k: Sequence[int],
+    temperature: float,
+    on_scores: OnScores | None = None,
+) -> dict[str, Any]:
+    """The figures of a split, for ``retrieval.json``.
+
+    Args:
+        scores: of the model.
+        split: the split.
+        rerank_k: numbers of candidates of each query that are re-ranked.
+        temperature: the trained temperature tau.
+        on_scores: see :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`.
+
+    Returns:
+        ``test_set``, the name of what was evaluated; the keys of ``retrieval_figures``; ``rank``,
+        the rank of the embeddings; ``unreadable`` where clips were left out.
+    """
+    strict, duplicates = split.relevances(scores.text.distinct.device)
+    figures = retrieval_figures(
+        scores.cosines,
+        strict,
+        duplicates=duplicates,
+        candidates=scores.candidates,
+        rerank_k=rerank_k,
+        temperature=temperature,
+        on_scores=on_scores,
+    )
+    result: dict[str, Any] = {
+        "test_set": test_set_name(split.dataset.name, split.name, figures["clips"]),
+        **figures,
+        "rank": RankLogger(scores.embeddings).log(step=0),
+    }
+    if split.unreadable:
+        result["unreadable"] = split.unreadable
+    return result
+
+
+def figure_names(*, one_clip_each: bool, reranks: bool) -> list[str]:
+    """Names of the figures that a validation records, each of which may choose the checkpoint.
+
+    Args:
+        one_clip_each: whether every caption belongs to one clip, not to all clips of a label.
+        reranks: whether a validation re-ranks.
+    """
+    if one_clip_each:
+        ids = torch.arange(2)
+        figures = list(retrieval_metrics(torch.eye(2), ids, caption_ids=ids))
+    else:
+        figures = list(relevance_metrics(torch.eye(2), torch.eye(2).bool()))
+    again = [f"reranked_{name}" for name in figures] if reranks else []
+    return [*figures, *again, "audio_rankme", "text_rankme"]

@@ -1,0 +1,197 @@
+"""What a training run reads: the tokenizer, training batches and the splits it evaluates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq2.datasets import DataReader
+from fairseq2.gang import Gangs
+from fairseq2.logging import log
+from fairseq2.recipe.error import RecipeError
+from transformers import PreTrainedTokenizerFast
+from typing_extensions import Self, override
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
+from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.evaluation.clips import unreadable_clips
+from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, prepare_split
+from atr_moco_plugin.hosts.fairseq2.training.skipped import SkippedClips
+from atr_moco_plugin.model import RetrievalModel
+from atr_moco_plugin.text.checks import check_captions, check_tokenizer
+from atr_moco_plugin.text.tokenizer import load_tokenizer, train_wordpiece
+
+
+@dataclass
+class PairReader(DataReader[PairBatch]):
+    """Training batches; its state is the loader's own, which is exact.
+
+    Attributes:
+        loader: where batches come from.
+        accumulate: batches an optimizer step.
+        process: index of this process among all.
+        before_step: called before the batches of a step are read, on every process alike.
+    """
+
+    loader: PairLoader
+    accumulate: int
+    process: int = 0
+    before_step: Callable[[], None] = lambda: None
+
+    @override
+    def __iter__(self) -> Self:
+        return self
+
+    @override
+    def __next__(self) -> list[PairBatch]:
+        self.before_step()
+        try:
+            with one_line_errors():
+                # A step that the epoch cannot fill is dropped: every step sees as many pairs.
+                batches = []
+                for _ in range(self.accumulate):
+                    batches.append(next(self.loader))
+                return batches
+        except RecipeError as ex:
+            if self.process != 0:
+                # fairseq2 shows the first process's log alone; the launcher stops the others.
+                print(f"Process {self.process}: {ex}", file=sys.stderr)
+            raise
+
+    @override
+    def reset(self) -> None:
+        self.loader.reset()
+
+    @override
+    def state_dict(self) -> dict[str, object]:
+        return self.loader.state_dict()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self.loader.load_state_dict(state_dict)
+
+    @property
+    @override
+    def num_accumulate(self) -> int:
+        return self.accumulate
+
+
+def train_reader(
+    config: RetrievalRecipeConfig,
+    dataset: AudioTextDataset,
+    to_tokens: Tokenize,
+    gangs: Gangs,
+    output_dir: Path,
+) -> PairReader:
+    """Shuffled training batches of this process, which notes the clips that it skips.
+
+    Raises:
+        RecipeError: where an epoch has fewer batches than an optimizer step.
+    """
+    section = config.dataset
+    loader = PairLoader(
+        dataset,
+        section.train_split,
+        to_tokens,
+        section.batch_size,
+        max_seconds=section.max_seconds,
+        shuffle=True,
+        seed=config.common.seed,
+        rank=gangs.dp.rank,
+        world_size=gangs.dp.size,
+        drop_last=True,
+        num_workers=section.num_workers,
+        prefetch=section.prefetch,
+        captions=section.captions,
+        max_bad=section.max_bad_clips,
+        pin_memory=gangs.root.device.type == "cuda",
+        augment=section.augment,
+        on_bad=SkippedClips(output_dir, gangs.dp.rank),
+    )
+    accumulate = config.trainer.grad_accumulation.num_batches
+    if accumulate > len(loader):
+        raise RecipeError(
+            f"`trainer.grad_accumulation.num_batches` is {accumulate}, but an epoch of "
+            f"`{section.train_split}` has {len(loader)} batches ({loader.num_examples:,} pairs in "
+            f"batches of {section.batch_size} on {gangs.dp.size} process(es)), which fill no step: "
+            "lower it or `dataset.batch_size`."
+        )
+    return PairReader(loader, accumulate, gangs.root.rank)
+
+
+def make_tokenizer(
+    config: RetrievalRecipeConfig, dataset: AudioTextDataset, model: RetrievalModel
+) -> PreTrainedTokenizerFast:
+    """Load the recipe's tokenizer, or train one on the training captions, and check it.
+
+    Captions of which it leaves nothing are dropped, see :mod:`atr_moco_plugin.text.checks`.
+
+    Raises:
+        InputError: for a tokenizer that does not fit the text encoder or the captions.
+    """
+    section, train_split = config.tokenizer, config.dataset.train_split
+    if section.name is not None:
+        tokenizer = load_tokenizer(section.name)
+    else:
+        captions = [text for clip in dataset.clips(train_split) for text in clip.captions]
+        tokenizer = train_wordpiece(captions, section.vocab_size)
+    check_tokenizer(
+        tokenizer,
+        model.text.encoder,
+        section.max_tokens,
+        tokens_key="tokenizer.max_tokens",
+        vocabulary_key="model.config_overrides.text.config.vocab_size",
+    )
+    splits = [train_split, config.dataset.valid_split]
+    if config.evaluation.test_split is not None:
+        splits.append(config.evaluation.test_split)
+    for note in check_captions(
+        tokenizer, dataset, splits, section.max_tokens, allow_unknown=section.allow_unknown
+    ):
+        log.info("{}", note)
+    return tokenizer
+
+
+def evaluated_splits(
+    config: RetrievalRecipeConfig,
+    dataset: AudioTextDataset,
+    to_tokens: Tokenize,
+    output_dir: Path,
+    gangs: Gangs,
+) -> dict[str, Split]:
+    """Prepare the splits that a run evaluates, and look at everything that may be wrong with them.
+
+    Raises:
+        InputError: for a split that is not there, a caption without a word, or too many clips that
+            cannot be decoded.
+    """
+    section, options = config.dataset, config.evaluation
+    names = (section.valid_split, options.test_split)
+    splits = list(dict.fromkeys(x for x in names if x is not None))
+    unreadable = unreadable_clips(
+        dataset,
+        splits,
+        output_dir,
+        decoder=section.decoder,
+        seconds=config.evaluated_seconds,
+        num_workers=section.num_workers,
+        most=section.max_bad_clips,
+        device=gangs.root.device,
+    )
+    return {
+        split: prepare_split(
+            dataset,
+            split,
+            to_tokens,
+            batch_size=options.batch_size,
+            max_seconds=config.evaluated_seconds,
+            num_workers=section.num_workers,
+            without=unreadable[split],
+        )
+        for split in splits
+    }

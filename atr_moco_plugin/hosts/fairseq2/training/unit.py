@@ -1,0 +1,135 @@
+"""The unit that fairseq2's trainer calls in every training step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any, final
+
+import torch
+from fairseq2.metrics import Mean, MetricBag, Sum
+from fairseq2.metrics.recorders import MetricRecorder
+from fairseq2.recipe.base import RecipeContext
+from torch import Tensor
+from torch.nn import Module
+from typing_extensions import override
+
+from atr_moco_plugin.data.loading.batch import PairBatch
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.compat import TrainUnit
+from atr_moco_plugin.hosts.fairseq2.training.safety import warn
+from atr_moco_plugin.optim.step_hook import attach
+from atr_moco_plugin.plugins import load
+from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
+
+FINITE = "finite_batches"
+"""Number of finite batches since the last report; it is not reported itself."""
+
+
+@final
+class RetrievalTrainUnit(TrainUnit[Any]):
+    """One call of the criterion a batch; hooks and the watch for a collapse at each report.
+
+    It attaches the criterion to the optimizer, so that the momentum copies have moved when a
+    checkpoint of the step is saved.
+
+    Args:
+        criterion: the bare criterion module, as ``docs/plugins.md`` describes one.
+        dp_model: the same, wrapped for data parallelism.
+        hooks: name to hook; each is asked to log at every report.
+        recorder: where the scalars of the hooks go.
+        guard: on the optimizer that makes the steps; it is shown every loss.
+        warn_after: ``after`` of :class:`~atr_moco_plugin.safety.collapse.CollapseWatch`.
+    """
+
+    def __init__(
+        self,
+        criterion: Any,
+        dp_model: Module,
+        hooks: Mapping[str, Any],
+        recorder: MetricRecorder,
+        guard: FiniteGuard,
+        warn_after: int,
+    ) -> None:
+        self._criterion = criterion
+        self._dp_model = dp_model
+        self._hooks = hooks
+        self._recorder = recorder
+        self._guard = guard
+        self._collapse = CollapseWatch(warn_after, warn)
+        self._step_nr: int | None = None
+        attach(criterion, guard.optimizers)
+
+    @override
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        for name in self._criterion.measures:
+            metric_bag.add(name, Mean())
+        metric_bag.add(FINITE, Sum())
+
+    @override
+    def set_step_nr(self, step_nr: int) -> None:
+        # An fp16 overflow repeats a step number; the optimizer has made no step then.
+        self._guard.check_skipped_step()
+        self._guard.step = self._step_nr = step_nr
+
+    @override
+    def process_batch(self, batch: PairBatch, metric_bag: MetricBag) -> tuple[Tensor, int | None]:
+        # FSDP moves the tensors of a dict to the device, and the lengths belong to the host.
+        audio = MappingProxyType(batch.audio)
+        measures = self._dp_model(audio, batch.text, batch.clip_ids, batch.caption_ids)
+        loss = measures["loss"]
+        self._guard.watch(loss, batch.clip_ids)
+        # A batch that is not finite stops the run or is left out, of the averages too.
+        finite = loss.detach().isfinite()
+        metric_bag.get(FINITE, Sum).update(finite.float())
+        for name in self._criterion.measures:
+            value = torch.where(finite, measures[name].detach(), 0.0)
+            metric_bag.get(name, Mean).update(value, weight=finite * float(len(batch)))
+        return loss, None
+
+    @override
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        step = self._step_nr or 0
+        if not values.pop(FINITE, True):
+            # fairseq2's mean of nothing is 0.
+            values.update(dict.fromkeys(self._criterion.measures, math.nan))
+        measures = {
+            name: float(torch.as_tensor(values[name]))
+            for name in ("loss_atm", "temperature")
+            if name in values
+        }
+        self._collapse.look(step, self._criterion.queues, measures)
+        for name, hook in self._hooks.items():
+            record = hook.log(step)
+            if record is not None:
+                self._recorder.record_metric_values(name, hook.scalars(record), step)
+
+
+def make_hooks(
+    sections: Mapping[str, object], criterion: Any, context: RecipeContext
+) -> dict[str, Any]:
+    """Make the hooks on the queues, on the first process alone: all processes have equal queues.
+
+    Args:
+        sections: hook name (group ``atr_moco_plugin.hooks``) to its options.
+        criterion: has ``queues``.
+        context: the recipe's; each hook writes ``NAME.jsonl`` in its output folder.
+
+    Raises:
+        InputError: for an unknown hook or option.
+    """
+    if context.gangs.root.rank != 0 or not criterion.queues:
+        return {}
+    hooks = {}
+    for name, section in sections.items():
+        path, hook = context.output_dir / f"{name}.jsonl", load("hooks", name)
+        options: Any = section or {}
+        try:
+            # Not the call itself, whose own errors are bugs of the hook.
+            inspect.signature(hook).bind(criterion.queues, path, **options)
+        except TypeError as ex:
+            raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
+        hooks[name] = hook(criterion.queues, path, **options)
+    return hooks
