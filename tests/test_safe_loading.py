@@ -96,7 +96,7 @@ def test_a_planted_payload_never_runs(tmp_path: Path, form: str) -> None:
              "intermediate_size": 12, "max_position_embeddings": 10}  # fmt: skip
     (bert / "config.json").write_text(json.dumps(sizes))
     (bert / "pytorch_model.bin").write_bytes(data)
-    with pytest.raises(ValueError, match="pytorch_model.bin is damaged or is no plain weights"):
+    with pytest.raises(ValueError, match="pytorch_model.bin cannot be read as BERT weights"):
         BertEncoder.from_pretrained(str(bert))
 
     entry = tmp_path / "a.npy"

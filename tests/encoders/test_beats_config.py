@@ -1,4 +1,4 @@
-"""Validation of the BEATs configuration, and its translation from and to the official one."""
+"""Validation of the BEATs configuration, and its translation from the official one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from beats_files import official_cfg
 
 from atr_moco_plugin.encoders.beats import BeatsConfig
 
@@ -24,7 +25,7 @@ def test_defaults_are_the_base_model() -> None:
 
 def test_official_round_trip() -> None:
     config = BeatsConfig(encoder_layers=3, dropout=0.3, finetuned_model=True, predictor_class=5)
-    assert BeatsConfig.from_official(config.to_official()) == config
+    assert BeatsConfig.from_official(official_cfg(config)) == config
 
 
 def test_silent_cfg_means_the_official_defaults() -> None:
@@ -40,12 +41,9 @@ def test_layerdrop_and_gradient_decay_are_dropped_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
-        config = BeatsConfig.from_official(base_cfg() | {"layer_wise_gradient_decay_ratio": 0.6})
+        BeatsConfig.from_official(base_cfg() | {"layer_wise_gradient_decay_ratio": 0.6})
     assert "encoder_layerdrop 0.05 is set to 0.0" in caplog.text
     assert "layer_wise_gradient_decay_ratio 0.6 is set to 1.0" in caplog.text
-    exported = config.to_official()
-    assert exported["encoder_layerdrop"] == 0.0
-    assert exported["layer_wise_gradient_decay_ratio"] == 1.0
 
 
 @pytest.mark.parametrize(

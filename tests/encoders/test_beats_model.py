@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from beats_files import save_official
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -159,7 +160,7 @@ def test_variants_of_the_architecture(changes: dict[str, Any], tmp_path: Path) -
     states, mask = encoder(waveforms, lengths)
     alone = encoder(waveforms[1:, :6_000])
     torch.testing.assert_close(states[1][mask[1]], alone.states[0], atol=1e-5, rtol=0)
-    encoder.save_checkpoint(tmp_path / "variant.pt")
+    save_official(encoder, tmp_path / "variant.pt")
     loaded = BeatsEncoder.from_checkpoint(tmp_path / "variant.pt").eval()
     assert torch.equal(loaded(waveforms, lengths).states, states)
 

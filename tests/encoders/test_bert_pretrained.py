@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
-from atr_moco_plugin.encoders.bert.pretrained import read_weights
+from atr_moco_plugin.encoders.bert.pretrained import read_state
 from atr_moco_plugin.encoders.bert.sources import find_folder
 
 SIZES = {
@@ -112,7 +112,7 @@ def test_digest_is_checked(tmp_path: Path) -> None:
     name = save(tmp_path, public_state())
     digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     BertEncoder.from_config(BertConfig(pretrained=name, sha256=digest.upper()))
-    with pytest.raises(ValueError, match=f"has SHA-256 {digest} but {'0' * 64} is expected"):
+    with pytest.raises(ValueError, match=f"has SHA-256 {digest}, expected {'0' * 64}"):
         BertEncoder.from_config(BertConfig(pretrained=name, sha256="0" * 64))
 
 
@@ -213,13 +213,13 @@ def test_damaged_and_unsafe_files_are_refused(
     safetensors.write_bytes(safetensors.read_bytes()[:-10])
     torch.save({"weight": _Unsafe()}, pickled)
     for path in (safetensors, pickled):
-        with pytest.raises(ValueError, match=f"{path.name} is damaged or is no plain weights"):
-            read_weights(path)
+        with pytest.raises(ValueError, match=f"{path.name} cannot be read as BERT weights"):
+            read_state(path)
     for content in (b"", b"text", b"\x80\x02"):
         pickled.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or is no plain weights file"):
-            read_weights(pickled)
+        with pytest.raises(ValueError, match="cannot be read as BERT weights"):
+            read_state(pickled)
     torch.save([torch.zeros(2)], pickled)
     with pytest.raises(ValueError, match="must hold a state dict"):
-        read_weights(pickled)
+        read_state(pickled)
     assert capsys.readouterr().out == ""

@@ -143,8 +143,8 @@ def bert_state() -> dict[str, torch.Tensor]:
     """A BERT's weights under their public names, which are those this encoder does not have."""
     from atr_moco_plugin.encoders.bert import pretrained
 
-    ours = {f"{ours}.": f"{public}." for public, ours in pretrained._EMBEDDINGS.items()}
-    ours |= {f".{ours}.": f".{public}." for public, ours in pretrained._LAYER_PARTS.items()}
+    ours = {f"{ours}.": f"{public}." for public, ours in pretrained.EMBEDDINGS.items()}
+    ours |= {f".{ours}.": f".{public}." for public, ours in pretrained.LAYER_PARTS.items()}
     state = {}
     for name, value in BertEncoder(TINY_BERT).state_dict().items():
         for part, public in ours.items():

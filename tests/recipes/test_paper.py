@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from beats_files import save_official
 
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
@@ -243,7 +244,7 @@ def test_audiocaps_starts_from_a_beats_checkpoint(run: Run, tmp_path: Path, caps
     torch.manual_seed(5)
     config = BeatsConfig(**AUDIO, dropout=0.0, attention_dropout=0.0, dropout_input=0.0)
     beats = BeatsEncoder(config)
-    beats.save_checkpoint(tmp_path / "beats.pt")
+    save_official(beats, tmp_path / "beats.pt")
     text = [option for option in TINY if "audio" not in option]
     source = f"model.config_overrides.audio.config.checkpoint={tmp_path / 'beats.pt'}"
     options = ("dataset.max_seconds=0.5", "regime.num_steps=2", "optimizer.config.audio_lr=1e-30")

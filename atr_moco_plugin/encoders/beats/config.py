@@ -1,10 +1,10 @@
-"""The BEATs configuration, and its translation from and to the official ``cfg``."""
+"""The BEATs configuration, and its translation from the official ``cfg``."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from atr_moco_plugin.config import Config, in_range
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 PaddingMask = Literal["exact", "official"]
 
-# What the official code assumes where a cfg is silent and the base model's value is another one.
+# Defaults of the official code for a cfg without the entry; the base model has other values.
 _OFFICIAL_DEFAULTS: dict[str, Any] = {
     "deep_norm": False,
     "relative_position_embedding": False,
@@ -28,7 +28,7 @@ _OFFICIAL_DEFAULTS: dict[str, Any] = {
 
 # Settings of the official cfg that this encoder fixes, with the reason shown to the user.
 _FIXED = {
-    "encoder_layerdrop": (0.0, "it drops different layers on each rank"),
+    "encoder_layerdrop": (0.0, "it drops different layers in each process"),
     "layer_wise_gradient_decay_ratio": (1.0, "it silently scales the gradients of lower layers"),
 }
 
@@ -204,9 +204,3 @@ class BeatsConfig(Config):
     def options(self) -> dict[str, Any]:
         """What a user chooses for a loaded checkpoint: dropouts and ``padding_mask``."""
         return {name: getattr(self, name) for name in (*_DROPOUTS, "padding_mask")}
-
-    def to_official(self) -> dict[str, Any]:
-        """The ``cfg`` from which the official code builds the same model."""
-        cfg = {name: value for name, value in asdict(self).items() if name not in _OURS}
-        fixed = {name: value for name, (value, _) in _FIXED.items()}
-        return {**cfg, **fixed, "layer_norm_first": False}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,23 +9,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.beats import checkpoint as files
+from atr_moco_plugin.encoders.beats.checkpoint import (
+    from_official,
+    official_name,
+    read_checkpoint,
+)
 from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
+from atr_moco_plugin.encoders.weights import load
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tensors.transfer import to_device
 from atr_moco_plugin.tokens import AudioTokens, valid_first
 
 
 class BeatsFeatures(NamedTuple):
-    """Clips on their way into the encoder.
+    """Clips as the encoder's input.
 
     Attributes:
         fbank: ``[B, frames, 128]`` normalised features.
         mask: ``[B, T]`` bool, ``True`` at the valid tokens of each row, on the same device.
-        padded: Whether a row has others, which the host knows without a look at the mask.
+        padded: Whether a row has invalid tokens. The host knows it without a wait for the device.
     """
 
     fbank: Tensor
@@ -130,59 +134,26 @@ class BeatsEncoder(nn.Module):
 
     @classmethod
     def _load(cls, path: str | Path, sha256: str | None, options: dict[str, Any]) -> BeatsEncoder:
-        cfg, model = files.read_checkpoint(path, sha256)
+        cfg, model = read_checkpoint(path, sha256)
         try:
             config = replace(BeatsConfig.from_official(cfg), **options)
-            # Before memory is taken: a cfg may say any size.
-            files.check_fits(files.from_official(model), cls._expected(config, len(model)))
-            encoder = cls(config)
-            encoder.load_official_state_dict(model)
+            state = from_official(model)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        return encoder
-
-    @classmethod
-    def _expected(cls, config: BeatsConfig, tensors: int) -> dict[str, Tensor]:
-        """Names and shapes of the parameters of ``config``, without memory for them.
-
-        Raises:
-            ValueError: If there cannot be such a model, or not one of so few ``tensors``.
-        """
-        if config.encoder_layers > tensors:
-            raise InputError(
-                f"the cfg asks for {config.encoder_layers} layers, but the file has {tensors} "
-                "tensors."
-            )
-        try:
-            with torch.device("meta"):
-                return cls(config).state_dict()
-        except (RuntimeError, OverflowError, TypeError) as error:
-            raise InputError("the cfg asks for a model of an impossible size.") from error
-
-    def export_state_dict(self) -> dict[str, Tensor]:
-        """Parameters under their official names, the relative attention bias for every layer."""
-        return files.to_official(self.state_dict(), self.config.encoder_layers)
-
-    def load_official_state_dict(self, model: Mapping[str, Tensor]) -> None:
-        """Load parameters under their official names, as :meth:`export_state_dict` gives them.
-
-        Raises:
-            ValueError: If a parameter is missing, unexpected or of another shape, or the relative
-                attention bias differs between layers.
-        """
-        state = files.from_official(model)
-        files.check_fits(state, self.state_dict())
-        self.load_state_dict(state)
-
-    def save_checkpoint(self, path: str | Path) -> None:
-        """Write an official checkpoint, in safetensors format if the suffix is ``.safetensors``."""
-        files.write_checkpoint(path, self.config.to_official(), self.export_state_dict())
+        return load(
+            lambda: cls(config),
+            state,
+            path,
+            layers=config.encoder_layers,
+            config="its cfg",
+            shown=official_name,
+        )
 
     def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> BeatsFeatures:
-        """What of :meth:`forward` does not depend on the weights.
+        """The part of :meth:`forward` that does not depend on the weights: filterbank and mask.
 
-        An online encoder and its momentum copy see the same clips, so this is computed once for
-        both: features and mask. Arguments are those of :meth:`forward`.
+        An online encoder and its momentum copy see the same clips, so a criterion computes this
+        once for both. Arguments are those of :meth:`forward`.
 
         Raises:
             ValueError: As :meth:`forward`.
@@ -266,4 +237,5 @@ class BeatsEncoder(nn.Module):
                 f"lengths must be [{waveforms.size(0)}] integer samples, got shape "
                 f"{list(lengths.shape)} {lengths.dtype}."
             )
-        return lengths.tolist()
+        counts: list[int] = lengths.tolist()
+        return counts

@@ -21,14 +21,9 @@ from atr_moco_plugin.encoders.bert.layers import (
     CrossAttention,
     init_bert_weights,
 )
-from atr_moco_plugin.encoders.bert.pretrained import (
-    check_fits,
-    merge_config,
-    read_config,
-    read_weights,
-)
+from atr_moco_plugin.encoders.bert.pretrained import merge_config, read_config, read_state
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.encoders.weights import load
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
@@ -89,25 +84,13 @@ class BertEncoder(nn.Module):
 
     @classmethod
     def _load(cls, config: BertConfig, weights: Path) -> BertEncoder:
-        """The encoder of ``config`` with the weights of a file, every tensor or none."""
-        state = read_weights(weights)
-        if config.num_hidden_layers > len(state):
-            raise InputError(
-                f"{weights} has {len(state)} tensors, too few for the "
-                f"{config.num_hidden_layers} layers of its config.json."
-            )
-        try:
-            # Before memory is taken: a config.json may say any size.
-            with torch.device("meta"):
-                expected = cls(config).state_dict()
-        except (RuntimeError, OverflowError, TypeError) as error:
-            raise InputError(
-                f"{weights.with_name(CONFIG_FILE)} asks for a model of an impossible size."
-            ) from error
-        check_fits(state, expected, weights)
-        encoder = cls(config)
-        encoder.load_state_dict(state)
-        return encoder
+        return load(
+            lambda: cls(config),
+            read_state(weights),
+            weights,
+            layers=config.num_hidden_layers,
+            config=f"its {CONFIG_FILE}",
+        )
 
     def forward(
         self,

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.bert.config import BertConfig
-from atr_moco_plugin.encoders.weights import is_weights, one_line
+from atr_moco_plugin.encoders.weights import check_state, read_weights
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.checkpoints import read_torch
 
 _REQUIRED = (
     "vocab_size",
@@ -41,13 +38,13 @@ _PREFIX = "bert."
 # Pooler and pre-training heads are no part of a text encoder; the two buffers are constants.
 _IGNORED = re.compile(r"pooler\.|cls\.|embeddings\.(position_ids|token_type_ids)$")
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)$")
-_EMBEDDINGS = {
+EMBEDDINGS = {
     "embeddings.word_embeddings": "embeddings.word",
     "embeddings.position_embeddings": "embeddings.position",
     "embeddings.token_type_embeddings": "embeddings.token_type",
     "embeddings.LayerNorm": "embeddings.norm",
 }
-_LAYER_PARTS = {
+LAYER_PARTS = {
     "attention.self.query": "attention.query",
     "attention.self.key": "attention.key",
     "attention.self.value": "attention.value",
@@ -105,72 +102,31 @@ def merge_config(user: BertConfig, checkpoint: BertConfig) -> BertConfig:
     return replace(checkpoint, **{name: getattr(user, name) for name in own})
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """Read a public BERT state dict under the names of :class:`BertEncoder`.
 
     Accepts the names with and without the prefix ``bert.``, and ``gamma``/``beta`` for a layer
-    norm's weight and bias. Pooler and pre-training heads are left out; a name unknown here is kept
-    as it is, for :func:`check_fits` to report.
+    norm's weight and bias. Pooler and pre-training heads are left out. An unknown name is kept as
+    it is, so that the message on weights that do not fit shows it.
 
     Raises:
         ValueError: the file cannot be read without running code from it, or holds other things
             than tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = read_torch(path)
-    except Exception as error:  # the restricted unpickler lets through whatever garbage causes
-        raise InputError(
-            f"{path} is damaged or is no plain weights file: save the model's state dict again."
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items()
-    ):
-        raise InputError(f"{path} must hold a state dict, that is, tensors by name.")
-    kept = {
-        _translate(name): tensor
-        for name, tensor in state.items()
-        if not _IGNORED.match(name.removeprefix(_PREFIX))
-    }
-    strange = sorted(name for name, tensor in kept.items() if not is_weights(tensor))
-    if strange:
-        raise InputError(f"{path} has no plain numbers for {_list(strange)}.")
-    return kept
+    content, _ = read_weights(path, "BERT weights")
+    if isinstance(content, dict):
+        content = {name: x for name, x in content.items() if not _is_ignored(name)}
+    return {_translate(name): tensor for name, tensor in check_state(content, path).items()}
+
+
+def _is_ignored(name: object) -> bool:
+    return isinstance(name, str) and bool(_IGNORED.match(name.removeprefix(_PREFIX)))
 
 
 def _translate(name: str) -> str:
     plain = name.removeprefix(_PREFIX)
     plain = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", plain))
-    if (layer := _LAYER.match(plain)) and layer[2] in _LAYER_PARTS:
-        return f"layers.{layer[1]}.{_LAYER_PARTS[layer[2]]}.{layer[3]}"
+    if (layer := _LAYER.match(plain)) and layer[2] in LAYER_PARTS:
+        return f"layers.{layer[1]}.{LAYER_PARTS[layer[2]]}.{layer[3]}"
     module, _, kind = plain.rpartition(".")
-    return f"{_EMBEDDINGS[module]}.{kind}" if module in _EMBEDDINGS else name
-
-
-def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
-    """Check that ``state``, read from ``path``, has exactly the names and shapes of ``own``.
-
-    Raises:
-        ValueError: names are missing or unexpected, or a shape differs.
-    """
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unexpected:
-        raise InputError(
-            f"{path} does not fit the BERT of its config.json: missing {_list(missing)}, "
-            f"unexpected {_list(unexpected)}; give the weights of a plain BERT."
-        )
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise InputError(
-                f"{path} has {name} of shape {list(tensor.shape)} where its config.json says "
-                f"{list(own[name].shape)}: give weights and config.json of one model."
-            )
-
-
-def _list(names: list[str]) -> str:
-    names = [one_line(name) for name in names]
-    if len(names) > 5:
-        return f"{', '.join(names[:5])} and {len(names) - 5} more"
-    return ", ".join(names) or "none"
+    return f"{EMBEDDINGS[module]}.{kind}" if module in EMBEDDINGS else name

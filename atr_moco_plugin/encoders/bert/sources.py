@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-
+from atr_moco_plugin.encoders.weights import fetch, verify
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.paths import expanded
 
@@ -89,30 +86,14 @@ def find_weights(name_or_path: str, sha256: str | None = None) -> Path:
             f"{weights.parent} holds {weights.name} but no {CONFIG_FILE}: save both into one "
             "folder."
         )
-    if sha256 is not None:
-        with weights.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != sha256.lower():
-            raise InputError(
-                f"{weights} has SHA-256 {digest.hexdigest()} but {sha256.lower()} is expected: "
-                "fetch the file again or correct sha256."
-            )
+    verify(weights, sha256)
     return weights
 
 
 def _download(name: str) -> Path:
-    try:
-        hf_hub_download(name, CONFIG_FILE)
-        try:
-            return Path(hf_hub_download(name, WEIGHT_FILES[0]))
-        except EntryNotFoundError:
-            return Path(hf_hub_download(name, WEIGHT_FILES[1]))
-    except (EntryNotFoundError, OSError, ValueError) as error:
-        raise MissingFileError(
-            f"The BERT weights '{name}' are neither a local folder, nor an installed pip package "
-            "with model files, nor to be had from the Hugging Face Hub "
-            f"({type(error).__name__}): download them where there is a network and give the local "
-            "folder."
-        ) from error
+    subject = (
+        f"The BERT weights '{name}' are neither a local folder, nor an installed pip package with "
+        "model files, and"
+    )
+    fetch(name, [CONFIG_FILE], subject)
+    return fetch(name, WEIGHT_FILES, subject)
