@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """A file, a configuration or an argument that cannot be used.
@@ -17,3 +19,9 @@ class MissingFileError(InputError, FileNotFoundError):
 
     # `OSError` would show an errno, and takes one argument for none.
     __str__ = ValueError.__str__
+
+
+def listed(items: Sequence[str], most: int = 3) -> str:
+    """The first items of a list, for a message: ``a, b, c and 7 more``."""
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -26,6 +26,7 @@ _INVISIBLE = re.compile(
 # Symbols that say something: emoji with their skin tones, \u266a and \u2602, but not \u00b0,
 # bullets and boxes.
 _PICTOGRAPH = re.compile("[\u2300-\u23ff\u2600-\u27bf\u2b50-\u2b55\U0001f000-\U0001faff]")
+_LATIN_WORD = re.compile(r"[0-9A-Za-z]")
 _APOSTROPHES = frozenset("'\u2019\u2018\u02bc`\u00b4\uff07")
 
 
@@ -88,6 +89,11 @@ def _normalize_once(text: str) -> str:
             words = words or category[0] in "LN"
             kept.append(character)
     return " ".join(_INVISIBLE.sub("", "".join(kept)).split()) if words else ""
+
+
+def has_words(text: str) -> bool:
+    """Whether anything is left of a caption after normalisation, so that it has an id."""
+    return bool(_LATIN_WORD.search(text) or normalize_caption(text))
 
 
 def clip_id(dataset: str, key: str) -> int:

@@ -25,8 +25,8 @@ from atr_moco_plugin.data.audio.read import read_audio
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio, tolerated_clips
-from atr_moco_plugin.data.opening.assemble import read_headers
-from atr_moco_plugin.data.opening.audio_files import describe, list_files
+from atr_moco_plugin.data.opening.audio_files import describe_folder, list_files
+from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.sets.audiocaps import AudioCapsConfig, open_audiocaps
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.sets.tar_shards import WebdatasetConfig, open_webdataset
@@ -106,7 +106,7 @@ def test_captions_that_are_no_plain_file_are_one_sentence(tmp_path: Path, kind: 
 
 def test_a_link_to_itself_is_listed_as_a_file(tmp_path: Path) -> None:
     special(tmp_path, "loop")
-    assert list_files(tmp_path) == ["x.wav"] and describe(tmp_path) == "found x.wav"
+    assert list_files(tmp_path) == ["x.wav"] and describe_folder(tmp_path) == "found x.wav"
 
 
 def test_a_file_that_vanishes_after_opening(

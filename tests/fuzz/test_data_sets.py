@@ -23,15 +23,16 @@ from atr_moco_plugin.data.audio.cache import read_entry
 from atr_moco_plugin.data.audio.read import read_audio
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.assemble import read_headers
-from atr_moco_plugin.data.opening.duplicates import same_file
+from atr_moco_plugin.data.opening.duplicates import file_identity
+from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 FUZZ = settings.get_profile("fuzz")
 
 COLUMNS = [
-    "file_name", "audio", "wav", "youtube_id", "caption", "captions", "caption_1", "caption_2", "caption.1", "Caption 2", "caption_x",
+    "file_name", "audio", "wav", "youtube_id",
+    "caption", "captions", "caption_1", "caption_2", "caption.1", "Caption 2", "caption_x",
     "text", "id", "clip_id", "split", "start_time", "audiocap_id", "", "x",
     "start", "end", "onset", "offset", "duration", "source",
 ]  # fmt: skip
@@ -209,7 +210,7 @@ def no_audio_twice(dataset: AudioTextDataset) -> None:
     splits: dict[object, str] = {}
     for split, clips in dataset.splits.items():
         for source in (clip.source for clip in clips):
-            file = same_file(source)
+            file = file_identity(source)
             part = (source.start, source.end) if isinstance(source, Segment) else None
             assert (file, part) not in found and splits.setdefault(file, split) == split
             found.add((file, part))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from atr_moco_plugin.data.opening.audio_files import AudioFiles, Listings, list_files
+from atr_moco_plugin.data.opening.audio_files import AudioFiles
+from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.paths import expanded, spellings
 
@@ -58,19 +59,19 @@ def test_names_are_matched_where_that_is_unambiguous(home: Path, name: str, file
     path.touch()
     folder = home / "audio"
     name = name.replace("{root}", str(folder).lstrip("/"))
-    assert Listings().locate(str(folder), name) is not None
-    assert Path(Listings().locate(str(folder), name)).samefile(path)
-    assert AudioFiles(folder, list_files(folder)).candidates(name) == [file]
+    assert FileLookup().find_spelling(str(folder), name) is not None
+    assert Path(FileLookup().find_spelling(str(folder), name)).samefile(path)
+    assert AudioFiles(folder).candidates(name) == [file]
 
 
 def test_a_name_that_fits_two_files_is_nobodys(home: Path) -> None:
     for file in ("a.flac", "a.mp3", "b.WAV", "b.Wav", "c.wav", "c.flac"):
         (home / file).touch()
-    listings = Listings()
+    lookup = FileLookup()
     for name in ("a.wav", "b.wav", "d.wav", "C.wav"):
-        assert listings.locate(str(home), name) is None, name
-    assert listings.locate(str(home), "c.wav") == str(home / "c.wav")
-    assert listings.locate(str(home), "a") == str(home / "a.flac")
+        assert lookup.find_spelling(str(home), name) is None, name
+    assert lookup.find_spelling(str(home), "c.wav") == str(home / "c.wav")
+    assert lookup.find_spelling(str(home), "a") == str(home / "a.flac")
 
 
 def test_spellings_of_a_plain_name_are_one() -> None:

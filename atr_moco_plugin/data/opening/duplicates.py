@@ -1,8 +1,8 @@
 """Which audio files are the same: by what the file system says, and by their bytes.
 
-Bytes are compared in steps, so that hardly anything is read of files that differ: the size, a block
-near the beginning, blocks from all over the file, and a digest of the whole. The last is kept in
-the user's cache folder, since equal files would be read whole whenever the data set is opened.
+Bytes are compared in steps, so that files that differ are hardly read: the size, a block near the
+beginning, blocks from all over the file, and a digest of the whole file. That digest is kept in the
+user's cache folder; without it, equal files would be read whole each time the data set is opened.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ import uuid
 import zlib
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from atr_moco_plugin.data.audio.decode import opened
-from atr_moco_plugin.data.audio.source import FileSlice, Segment, Source
+from atr_moco_plugin.data.audio.source import FileSlice, Segment
+
+FileSource = str | os.PathLike[str] | FileSlice | Segment
+"""A file, or a part of one: a :data:`~atr_moco_plugin.data.audio.source.Source` on disk."""
 
 _BLOCK = 1024
-_FIRST = 4096  # behind any header, and in what the system has read together with that
+_FIRST = 4096  # behind any header, and within the first pages, which the system reads together
 _BLOCKS = 16
-_WHOLE = 2**20
+_CHUNK = 2**20
 _FILES_A_JOB = 256
 
 
-def same_file(source: Source) -> object:
-    """What two sources have in common if and only if they are in one file, over links of any kind;
-    of a part of a file's bytes, if they are the same part.
+def file_identity(source: FileSource) -> object:
+    """A value that is equal for two sources if and only if they are in one file, over links of any
+    kind. Two parts of a file's bytes have equal values if they are the same part.
 
-    The path itself where there is no file.
+    It is the path itself where there is no file.
     """
     path, *part = _bounds(source)
     try:
@@ -47,12 +51,13 @@ def same_file(source: Source) -> object:
     return file, *part
 
 
-def look_up(sources: Iterable[Source]) -> tuple[array[int], array[int]]:
-    """What the file system says of many sources, with one call a file.
+def file_marks(sources: Iterable[FileSource]) -> tuple[array[int], array[int]]:
+    """Marks and sizes of many sources, with one call to the file system a file.
 
     Returns:
-        A number for each, equal where two may be in one file, which :func:`same_file` then tells;
-        and its size in bytes, 0 where there is no file.
+        A number for each source: two that are in one file have equal numbers, and
+        :func:`file_identity` tells whether two with equal numbers are. And the size of each in
+        bytes, 0 where there is no file.
     """
     marks, sizes = array("q"), array("q")
     previous, mark, size = "", 0, 0
@@ -71,20 +76,19 @@ def look_up(sources: Iterable[Source]) -> tuple[array[int], array[int]]:
 
 
 def equal_sources(
-    sources: Sequence[Source], sizes: Sequence[int], *, silence: bool = False
+    sources: Sequence[FileSource], sizes: Sequence[int], *, silence: bool = False
 ) -> list[list[int]]:
     """Groups of sources with the same bytes, of at least two each, as positions in ``sources``.
 
-    Of a segment all of its file counts. Files that are empty or that cannot be read are in no
-    group, and without ``silence`` neither are those that hold nothing but digital silence, which is
-    no recording.
+    Segments are compared by their whole files. Files that are empty or that cannot be read are in
+    no group. Files of digital silence are no recordings and are in no group without ``silence``.
 
     Args:
         sources: the sources.
-        sizes: those of :func:`look_up`.
+        sizes: their sizes from :func:`file_marks`.
         silence: whether silent files may be equal.
     """
-    chosen = [at for at in repeated(sizes) if sizes[at] > 0]
+    chosen = [at for at in repeated_positions(sizes) if sizes[at] > 0]
     jobs = [chosen[k : k + _FILES_A_JOB] for k in range(0, len(chosen), _FILES_A_JOB)]
     marks = array("q")
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
@@ -92,32 +96,26 @@ def equal_sources(
             marks.extend(found)
     keys = array("q", (hash((sizes[at], mark)) for at, mark in zip(chosen, marks, strict=True)))
     groups: dict[object, list[int]] = defaultdict(list)
-    for k in repeated(keys):
+    for k in repeated_positions(keys):
         groups[keys[k]].append(chosen[k])
-    for digest in (_spread, _whole):
-        groups = _split(groups.values(), lambda at, digest=digest: digest(sources[at]))
-    return sorted(g for g in groups.values() if silence or not _silent(sources[g[0]]))
+    for digest in (_digest_of_blocks, _digest_of_all):
+        finer: dict[object, list[int]] = defaultdict(list)
+        for at in chain.from_iterable(groups.values()):
+            finer[digest(sources[at], sizes[at])].append(at)
+        groups = {key: same for key, same in finer.items() if key is not None and len(same) > 1}
+    return sorted(g for g in groups.values() if silence or not _is_silent(sources[g[0]]))
 
 
-def _split(
-    groups: Iterable[Sequence[int]], digest: Callable[[int], object]
-) -> dict[object, list[int]]:
-    finer: dict[object, list[int]] = defaultdict(list)
-    for group in groups:
-        for at in group:
-            finer[digest(at)].append(at)
-    return {key: group for key, group in finer.items() if key is not None and len(group) > 1}
-
-
-def repeated(values: Sequence[int]) -> list[int]:
-    """Positions of the values that come more than once, in order."""
+def repeated_positions(values: Sequence[int]) -> list[int]:
+    """Positions of the values that occur more than once, in order."""
     _, inverse, counts = np.unique(
         np.asarray(values, np.int64), return_inverse=True, return_counts=True
     )
-    return np.flatnonzero(counts[inverse] > 1).tolist()
+    positions: list[int] = np.flatnonzero(counts[inverse] > 1).tolist()
+    return positions
 
 
-def _bounds(source: Source) -> tuple[str, int, int | None]:
+def _bounds(source: FileSource) -> tuple[str, int, int | None]:
     """Path, first byte, and number of bytes; ``None`` for all."""
     if type(source) is str:
         return source, 0, None
@@ -127,17 +125,7 @@ def _bounds(source: Source) -> tuple[str, int, int | None]:
     return os.fspath(path), 0, None
 
 
-def _size(source: Source) -> int:
-    path, _, size = _bounds(source)
-    if size is not None:
-        return size
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):
-        return 0
-
-
-def _first_block(source: Source) -> int:
+def _first_block(source: FileSource) -> int:
     path, offset, size = _bounds(source)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -154,9 +142,8 @@ def _first_block(source: Source) -> int:
         os.close(file)
 
 
-def _spread(source: Source) -> object:
+def _digest_of_blocks(source: FileSource, size: int) -> bytes | None:
     path, offset, _ = _bounds(source)
-    size = _size(source)
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     try:
         with open(path, "rb") as file:
@@ -168,14 +155,13 @@ def _spread(source: Source) -> object:
     return digest.digest()
 
 
-def _whole(source: Source) -> object:
-    path, offset, size = _bounds(source)
+def _digest_of_all(source: FileSource, size: int) -> bytes | None:
+    path, offset, _ = _bounds(source)
     try:
         state = os.stat(path)
-        size = state.st_size if size is None else size
         key = repr(["digest 1", os.path.abspath(path), state.st_mtime_ns, state.st_size])
         key += repr([offset, size])
-        entry = _entry(key)
+        entry = _cache_entry(key)
         with suppress(OSError, ValueError):
             known = bytes.fromhex(entry.read_text("ascii"))
             if len(known) == 16:
@@ -184,22 +170,22 @@ def _whole(source: Source) -> object:
         with open(path, "rb") as file:
             file.seek(offset)
             left = size
-            while left > 0 and (data := file.read(min(left, _WHOLE))):
+            while left > 0 and (data := file.read(min(left, _CHUNK))):
                 digest.update(data)
                 left -= len(data)
     except OSError:
         return None
-    _write(entry, digest.hexdigest())
+    _write_entry(entry, digest.hexdigest())
     return digest.digest()
 
 
-def _entry(key: str) -> Path:
+def _cache_entry(key: str) -> Path:
     name = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "atr_moco_plugin" / "digests" / name[:2] / name
 
 
-def _write(entry: Path, text: str) -> None:
+def _write_entry(entry: Path, text: str) -> None:
     temporary = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.tmp")
     with suppress(OSError):  # a folder that cannot be written costs time and nothing else
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -207,11 +193,11 @@ def _write(entry: Path, text: str) -> None:
         temporary.replace(entry)
 
 
-def _silent(source: Source) -> bool:
+def _is_silent(source: FileSource) -> bool:
     """Whether all samples of the file are zero."""
     whole = source.path if isinstance(source, Segment) else source
     try:
         with opened(whole) as file:
-            return not any(block.any() for block in file.blocks(_WHOLE // file.channels))
+            return not any(block.any() for block in file.blocks(_CHUNK // file.channels))
     except (ValueError, OSError, RuntimeError):
         return False

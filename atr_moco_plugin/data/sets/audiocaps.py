@@ -1,7 +1,7 @@
-"""AudioCaps in the layouts people have it in.
+"""AudioCaps in the layouts that people have it in.
 
 C. D. Kim, B. Kim, H. Lee, G. Kim, *AudioCaps: Generating Captions for Audios in The Wild*, NAACL
-2019. A clip is one segment of a YouTube video; the captions files are public, the audio is what
+2019. A clip is one segment of a YouTube video. The captions files are public; the audio is what
 could still be downloaded, so that some of it is always missing.
 """
 
@@ -9,58 +9,53 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.assemble import assemble
-from atr_moco_plugin.data.opening.audio_files import stem_of
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
-from atr_moco_plugin.data.opening.folders import (
-    CaptionLayout,
-    FolderConfig,
-    absolute,
-    filled,
-    find_exactly,
-    need_root,
+from atr_moco_plugin.data.opening.caption_folder import (
+    CaptionFolder,
+    CaptionFolderConfig,
+    find_by_name,
+    open_caption_folder,
     read_captions,
-    read_folder,
+    required_value,
 )
+from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
 from atr_moco_plugin.data.sets import youtube
-from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.tables.column_names import VIDEO
+from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.tables.file_names import stem_of
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.data.tables.segments import plain_number
 from atr_moco_plugin.errors import InputError
 
-_VIDEO = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:_\d+(?:\.\d+)?)?)?", re.ASCII)
+_VIDEO_FILE = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:_\d+(?:\.\d+)?)?)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class AudioCapsConfig(FolderConfig):
+class AudioCapsConfig(CaptionFolderConfig):
     """How to open AudioCaps."""
 
 
 def open_audiocaps(config: AudioCapsConfig) -> AudioTextDataset:
-    """Open AudioCaps with those of the splits ``train``, ``valid`` and ``test`` that are there.
+    """Open AudioCaps with the splits ``train``, ``valid`` and ``test`` that are there.
 
-    A clip is a (``youtube_id``, ``start_time``), and its key its YouTube id, whatever the layout;
-    of several starts in one video ``<id>_<start>``. Its audio is the file named ``Y<id>`` or
+    A clip is a (``youtube_id``, ``start_time``). Its key is its YouTube id in every layout, and
+    ``<id>_<start>`` where one video has several starts. Its audio is the file named ``Y<id>`` or
     ``<id>`` (where the video has one start), ``<id>_<start>`` (in seconds, with or without
-    decimals, or milliseconds, the end may follow) or ``<audiocap_id>``, with any suffix that
+    decimals, or milliseconds; the end may follow) or ``<audiocap_id>``, with any suffix that
     soundfile reads: first in a folder named after the split (``train/``, ``waveforms/train/``),
-    then in any other. Of one file a caption row the first that is there is taken. Captions files
-    without ``youtube_id`` name the audio by its path: equal names in two folders are two clips.
+    then in any other. Where there is a file for each caption row, the first one that is there is
+    taken. Captions files without ``youtube_id`` name the audio by its path: equal names in two
+    folders are two clips.
 
     Raises:
-        FileNotFoundError: if there are no captions or no audio; under ``strict``, if some audio is
-            missing.
-        ValueError: if a file cannot be read, a split has two captions files, a name fits files in
-            two folders, or a recording is in two splits.
+        MissingFileError, InputError: see :func:`~.caption_folder.open_caption_folder`.
     """
-    root = need_root(config.root, "AudioCaps")
-    tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
-    sources = absolute(find_exactly(tables, files, elsewhere=True), files)
-    return assemble("audiocaps", tables, sources, files.folder, config)
+    return open_caption_folder(_LAYOUT, config)
 
 
 def read_audiocaps_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTable]:
@@ -73,62 +68,68 @@ def read_audiocaps_captions(place: str | os.PathLike[str]) -> dict[str, CaptionT
         Split to its recordings, keyed by YouTube id.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`open_audiocaps`.
+        MissingFileError, InputError: see :func:`open_audiocaps`.
     """
     return read_captions(_LAYOUT, Path(place))
 
 
-def _read_table(path: Path, split: str) -> CaptionTable:
-    table = CaptionTable()
+def _read(file: Path, split: str) -> Iterator[tuple[Recording, Row]]:
     starts: dict[str, tuple[str, int]] = {}
-    for number, row in enumerate(read_rows(path), start=1):
-        captions, place = tuple(row_captions(row)), os.fspath(path)
+    for number, row in enumerate(read_rows(file), start=1):
         column = audio_column(tuple(row))
-        if "youtube_id" in row:
-            video = filled(row, "youtube_id", path, number).strip()
+        if VIDEO in row:
+            video = required_value(row, VIDEO, file, number).strip()
             start = youtube.start_of(row)
             known, first = starts.setdefault(video, (start, number))
             if bool(known) != bool(start):
                 raise InputError(
-                    f"{path}: rows {first} and {number} are of video {video!r}, and only one has a "
+                    f"{file}: rows {first} and {number} are of video {video!r}, and only one has a "
                     "start_time; give it in both"
                 )
-            names = youtube.names_of(video, start, str(row.get("audiocap_id", "")))
-            item = Recording(video, captions, names, place=place, row=number)
-            item.identity, item.shared_names = youtube.clip_name(video, start), names[:2]
-            item.starts = f"youtube_id {video}" + (start and f", start_time {start}")
             named = str(row[column]) if column is not None else ""
-            item.names, item.copies = (named, *names) if named else names, not named
+            item = _of_video(video, start, str(row.get("audiocap_id", "")), named)
         else:
-            name = filled(row, column, path, number)
-            item = _named(name, captions)
-            item.place, item.row = place, number
-        table.add(item, row)
-    return table
+            item = _of_file(required_value(row, column, file, number))
+        item.captions, item.file, item.row = tuple(row_captions(row)), os.fspath(file), number
+        yield item, row
 
 
-def _named(name: str, captions: tuple[str, ...]) -> Recording:
+def _of_video(video: str, start: str, row_id: str, file_name: str) -> Recording:
+    """A recording by its place in a video, and by the name of its file where the row has one."""
+    names = youtube.names_of(video, start, row_id)
+    return Recording(
+        video,
+        (),
+        (file_name, *names) if file_name else names,
+        identity=youtube.clip_name(video, start),
+        shared_names=names[:2],
+        copies=not file_name,
+        place_note=f"youtube_id {video}" + (start and f", start_time {start}"),
+    )
+
+
+def _of_file(name: str) -> Recording:
     """A recording by the name of its file, with the folders in it."""
     folder, base = os.path.split(os.path.normpath(name.replace("\\", "/")))
-    stem = stem_of(base)
-    video = _VIDEO.fullmatch(stem)
-    key, start = (video[1], video[2] or "") if video else (stem, "")
-    names = (name, os.path.join(folder, f"Y{key}"), os.path.join(folder, key))
-    item = Recording(key, captions, names, shared_names=names[1:])
-    name = youtube.clip_name(key, plain_number(start)) if video else base
-    item.identity = os.path.join(folder, name)
-    return item
+    video = _VIDEO_FILE.fullmatch(stem_of(base))
+    key = video[1] if video else stem_of(base)
+    identity = youtube.clip_name(key, plain_number(video[2] or "")) if video else base
+    stems = (os.path.join(folder, f"Y{key}"), os.path.join(folder, key))
+    return Recording(
+        key, (), (name, *stems), identity=os.path.join(folder, identity), shared_names=stems
+    )
 
 
 def _accepts(columns: tuple[str, ...]) -> bool:
     return bool(caption_columns(columns)) and (
-        "youtube_id" in columns or audio_column(columns) is not None
+        VIDEO in columns or audio_column(columns) is not None
     )
 
 
-_LAYOUT = CaptionLayout(
+_LAYOUT = CaptionFolder(
     "AudioCaps",
     "the columns youtube_id and caption, or file_name and caption or caption_1, caption_2, ...",
     _accepts,
-    _read_table,
+    _read,
+    partial(find_by_name, other_splits=True),
 )

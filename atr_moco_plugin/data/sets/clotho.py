@@ -1,8 +1,8 @@
-"""Clotho in the layouts people have it in.
+"""Clotho in the layouts that people have it in.
 
 K. Drossos, S. Lipping, T. Virtanen, *Clotho: an Audio Captioning Dataset*, ICASSP 2020. File names
-are titles from Freesound, with commas, brackets and HTML entities, which download tools change;
-four names are in two splits and stand for different recordings.
+are titles from Freesound, with commas, brackets and HTML entities, which download tools change.
+Four names are in two splits and stand for different recordings.
 """
 
 from __future__ import annotations
@@ -10,51 +10,47 @@ from __future__ import annotations
 import html
 import os
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.assemble import assemble
-from atr_moco_plugin.data.opening.audio_files import AudioFiles, match_renamed, stem_of
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
-from atr_moco_plugin.data.opening.folders import (
-    CaptionLayout,
-    FolderConfig,
-    absolute,
-    filled,
-    find_exactly,
-    need_root,
+from atr_moco_plugin.data.opening.audio_files import AudioFiles
+from atr_moco_plugin.data.opening.caption_folder import (
+    CaptionFolder,
+    CaptionFolderConfig,
+    find_by_name,
+    open_caption_folder,
     read_captions,
-    read_folder,
+    required_value,
 )
-from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.renamed_files import match_renamed
+from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.tables.file_names import stem_of
 from atr_moco_plugin.data.tables.rows import read_rows
-from atr_moco_plugin.data.tables.segments import fragment, segment_of, starts_of
+from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
 
 
 @dataclass(frozen=True)
-class ClothoConfig(FolderConfig):
+class ClothoConfig(CaptionFolderConfig):
     """How to open Clotho."""
 
 
 def open_clotho(config: ClothoConfig) -> AudioTextDataset:
-    """Open Clotho with those of the splits ``train``, ``valid`` and ``test`` that are there.
+    """Open Clotho with the splits ``train``, ``valid`` and ``test`` that are there.
 
     ``development`` is ``train``, ``validation`` is ``valid``, ``evaluation`` is ``test``. A clip's
-    key is ``<split>/<file name without suffix>``, HTML entities resolved, with its folders
-    and its suffix where two clips have the same. Audio is taken by its
-    exact name from a folder of the split or of no split, else by a name that
-    :func:`~.files.match_renamed` pairs without ambiguity. One file for two splits is nobody's.
+    key is ``<split>/<file name without suffix>``, with HTML entities resolved; where two clips have
+    the same, their folders and suffixes are in it too. Audio is taken by its exact name from a
+    folder of the split or of no split, else by a name that
+    :func:`~.renamed_files.match_renamed` pairs without ambiguity. A file that two splits may mean
+    belongs to neither.
 
     Raises:
-        FileNotFoundError: if there are no captions or no audio; under ``strict``, if some audio is
-            missing.
-        ValueError: if a file cannot be read, a split has two captions files, a name fits files in
-            two folders, or a recording is in two splits.
+        MissingFileError, InputError: see :func:`~.caption_folder.open_caption_folder`.
     """
-    root = need_root(config.root, "Clotho")
-    tables, files = read_folder(_LAYOUT, root, config.captions, config.audio)
-    return assemble("clotho", tables, absolute(_find(tables, files), files), files.folder, config)
+    return open_caption_folder(_LAYOUT, config)
 
 
 def read_clotho_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTable]:
@@ -67,47 +63,46 @@ def read_clotho_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTabl
         Split to its recordings.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`open_clotho`.
+        MissingFileError, InputError: see :func:`open_clotho`.
     """
     return read_captions(_LAYOUT, Path(place))
 
 
-def _find(tables: dict[str, CaptionTable], files: AudioFiles) -> dict[str, list[str | None]]:
-    sources = find_exactly(tables, files, elsewhere=False)
-    taken = {path for paths in sources.values() for path in paths}
-    for split, table in tables.items():
-        items = list(table.recordings.values())
-        left = [i for i, path in enumerate(sources[split]) if path is None]
-        free = [path for path in files.of_split(split) if path not in taken]
-        pairs = match_renamed([items[i].names[0] for i in left], free)
-        for i in left:
-            sources[split][i] = pairs.get(items[i].names[0])
-    claims = Counter(path for paths in sources.values() for path in set(paths))
-    return {
-        split: [path if claims[path] == 1 else None for path in paths]
-        for split, paths in sources.items()
-    }
-
-
-def _read_table(path: Path, split: str) -> CaptionTable:
-    table = CaptionTable()
-    for number, row in enumerate(read_rows(path), start=1):
-        name = filled(row, audio_column(tuple(row)), path, number)
-        item = Recording("", tuple(row_captions(row)), (name,), place=os.fspath(path), row=number)
+def _read(file: Path, split: str) -> Iterator[tuple[Recording, Row]]:
+    for number, row in enumerate(read_rows(file), start=1):
+        name = required_value(row, audio_column(tuple(row)), file, number)
+        key = f"{split}/{html.unescape(stem_of(name))}"
+        item = Recording(key, tuple(row_captions(row)), (name,), os.fspath(file), number)
         item.segment = segment_of(row, item.where)
-        item.starts = "" if item.segment else starts_of(row)
-        item.key = f"{split}/{html.unescape(stem_of(name))}"
+        item.place_note = "" if item.segment else place_note(row)
         # With its suffix: rain.wav and rain.flac may be two recordings.
-        whole = html.unescape(os.path.normpath(name.replace("\\", "/")))
-        item.identity = f"{split}/{whole}{fragment(item.segment)}"
-        table.add(item, row)
-    return table
+        path = html.unescape(os.path.normpath(name.replace("\\", "/")))
+        item.identity = f"{split}/{path}{fragment(item.segment)}"
+        yield item, row
+
+
+def _find_audio(tables: Mapping[str, CaptionTable], audio: AudioFiles) -> None:
+    find_by_name(tables, audio, other_splits=False)
+    items = [item for table in tables.values() for item in table.recordings.values()]
+    taken = {item.path for item in items}
+    for split, table in tables.items():
+        missing = [item for item in table.recordings.values() if item.path is None]
+        free = [path for path in audio.of_split(split) if path not in taken]
+        pairs = match_renamed([item.names[0] for item in missing], free)
+        for item in missing:
+            item.path = pairs.get(item.names[0])
+    splits_of = Counter(
+        path for table in tables.values() for path in {i.path for i in table.recordings.values()}
+    )
+    for item in items:
+        if splits_of[item.path] > 1:
+            item.path = None
 
 
 def _accepts(columns: tuple[str, ...]) -> bool:
     return bool(caption_columns(columns)) and audio_column(columns) is not None
 
 
-_LAYOUT = CaptionLayout(
-    "Clotho", "the columns file_name and caption_1, caption_2, ...", _accepts, _read_table
+_LAYOUT = CaptionFolder(
+    "Clotho", "the columns file_name and caption_1, caption_2, ...", _accepts, _read, _find_audio
 )

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from atr_moco_plugin.config import Config
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
-from atr_moco_plugin.data.opening.captions import has_words
-from atr_moco_plugin.data.opening.folders import filled
-from atr_moco_plugin.data.opening.joining import Found, check_shared, with_marks
-from atr_moco_plugin.data.sets.esc50_phrases import CLASS_PHRASES
-from atr_moco_plugin.data.tables.encoding import parse_json, read_text
+from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
+from atr_moco_plugin.data.opening.audio_files import describe_folder
+from atr_moco_plugin.data.opening.caption_folder import required_root, required_value
+from atr_moco_plugin.data.opening.joining import check_shared_clips
+from atr_moco_plugin.data.tables.encoding import read_json
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.ids import has_words, stable_digest
+
+PHRASES_FILE = Path(__file__).with_name("esc50_phrases.json")
+"""ESC-50 class name to three captions; used where a data set's folder has no table of its own."""
 
 _INDEXES = ("meta/esc50.csv", "esc50_16k.csv")
 _NEEDED = ("filename", "fold", "category", "src_file")
@@ -40,7 +43,7 @@ class Esc50Config(Config):
             index's ``bench_split`` column; ``"auto"`` is ``"bench"`` where that column is there.
         test_fold: the fold tested on by ``"fold"``.
         valid_fraction: share of the training clips kept for validation, by class and source.
-        seed: of the choice of validation sources.
+        seed: decides which sources are for validation.
         strict: make missing audio an error; otherwise such clips are left out and counted.
         allow_shared_audio: let a recording be in two splits, and count such clips.
         cache: keep decoded audio in memory.
@@ -55,6 +58,9 @@ class Esc50Config(Config):
     allow_shared_audio: bool = False
     cache: bool = False
 
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "valid_fraction", least=0, below=1)
+
 
 def open_esc50(config: Esc50Config) -> AudioTextDataset:
     """Open ESC-50 with the splits ``train``, ``valid`` and ``test``.
@@ -65,61 +71,41 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
     from this package's own table; the wordings of a class share one caption id.
 
     Raises:
-        FileNotFoundError: if ``root`` has neither layout, or audio is missing under ``strict``.
-        ValueError: if the index lacks a column, class or fold that is needed, a file is in it
+        MissingFileError: if ``root`` has neither layout, or audio is missing under ``strict``.
+        InputError: if the index lacks a column, class or fold that is needed, a file is in it
             twice with different folds or classes, or a recording is in two splits.
     """
-    if not 0 <= config.valid_fraction < 1:
-        raise InputError(f"valid_fraction must be in [0, 1), not {config.valid_fraction}")
-    if config.root is None:
-        raise InputError(
-            "ESC-50 needs its folder: set root (in a recipe, "
-            "`--config dataset.config_overrides.root=PATH/TO/ESC-50`)"
-        )
-    root = Path(config.root)
+    root = required_root(config.root, "ESC-50")
     index = _find_index(root)
     rows = _read_rows(index)
     phrases = _read_phrases(root, {row["category"] for row in rows})
 
-    held_out = _held_out(rows, config, index)
-    present: list[dict[str, str]] = []
-    absent: list[Path] = []
-    for row in rows:
-        path = root / "audio" / row["filename"]
-        if os.path.isfile(path):  # the path's own method raises for a name that is too long
-            present.append(row)
-        else:
-            absent.append(path)
-    if absent and (config.strict or not present):
-        first = " ".join(str(absent[0]).split())
-        raise MissingFileError(
-            f"{first}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
-            "lists are missing, put them there"
-        )
-
-    test = [row for row in present if row["filename"] in held_out]
-    # By the whole index, so that a missing file moves no source to another split.
-    test_sources = {row["src_file"] for row in rows if row["filename"] in held_out}
-    rest = [row for row in present if row["src_file"] not in test_sources]
+    # Splits come from the whole index, so that a missing file moves no source to another split.
+    test_files = _test_files(rows, config, index)
+    test_sources = {row["src_file"] for row in rows if row["filename"] in test_files}
     valid_sources = choose_sources(
         [(row["category"], row["src_file"]) for row in rows if row["src_file"] not in test_sources],
         config.valid_fraction,
         config.seed,
     )
-    parts = {
-        "train": [row for row in rest if row["src_file"] not in valid_sources],
-        "valid": [row for row in rest if row["src_file"] in valid_sources],
-        "test": test,
-    }
-    splits = {
-        name: [_clip(row, root, phrases) for row in part] for name, part in parts.items() if part
-    }
-    shared, same = check_shared(
-        "esc50",
-        with_marks([Found(split, clip.source) for split in splits for clip in splits[split]]),
-        allow=config.allow_shared_audio,
-        contents=True,
-    )
+    splits: dict[str, list[Clip]] = {"train": [], "valid": [], "test": []}
+    absent: list[Path] = []
+    for row in rows:
+        clip = _clip(row, root, phrases)
+        if not os.path.isfile(clip.source):  # the path's own method raises for too long a name
+            absent.append(clip.source)
+        elif row["filename"] in test_files:
+            splits["test"].append(clip)
+        elif row["src_file"] not in test_sources:
+            splits["valid" if row["src_file"] in valid_sources else "train"].append(clip)
+    if absent and (config.strict or len(absent) == len(rows)):
+        first = " ".join(str(absent[0]).split())
+        raise MissingFileError(
+            f"{first}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
+            "lists are missing, put them there"
+        )
+    splits = {split: clips for split, clips in splits.items() if clips}
+    shared, same = check_shared_clips("esc50", splits, allow=config.allow_shared_audio)
     return AudioTextDataset(
         "esc50",
         splits,
@@ -127,7 +113,7 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
         counts={
             split: Counts(shared_audio=shared[split], same_audio=same[split]) for split in splits
         },
-        seconds=_CLIP_SECONDS * sum(len(part) for part in parts.values()),
+        seconds=_CLIP_SECONDS * sum(map(len, splits.values())),
         missing=len(absent),
         cache=config.cache,
     )
@@ -137,13 +123,13 @@ def choose_sources(clips: Iterable[tuple[str, str]], fraction: float, seed: int)
     """Choose sources with about ``fraction`` of each class's clips, never all sources of a class.
 
     Sources are taken in the order of a digest of (seed, source), which does not depend on the order
-    of ``clips``. A class takes whole sources while that brings it nearer to its share, and at least
-    its smallest one, so that every class with two sources or more is among the chosen.
+    of ``clips``. A class takes whole sources as long as each brings it nearer to its share, and at
+    least its smallest one, so that every class with two sources or more has a chosen one.
 
     Args:
         clips: ``(class, source)`` of every clip.
         fraction: share of a class's clips wanted, in ``[0, 1)``; 0 chooses nothing.
-        seed: of the choice.
+        seed: decides which sources are chosen.
 
     Returns:
         The chosen sources. A source with clips of several classes is chosen for all of them.
@@ -180,14 +166,9 @@ def _find_index(root: Path) -> Path:
     for name in _INDEXES:
         if (root / name).is_file() and (root / "audio").is_dir():
             return root / name
-    if not root.is_dir():
-        found = "there is no such folder"
-    else:
-        names = sorted(path.name for path in root.iterdir())
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        found = f"found {shown}" if names else "found an empty folder"
     raise MissingFileError(
-        f"{root}: not an ESC-50 folder: looked for audio/ with {' or '.join(_INDEXES)}, {found}"
+        f"{root}: not an ESC-50 folder: looked for audio/ with {' or '.join(_INDEXES)}, "
+        f"{describe_folder(root)}"
     )
 
 
@@ -199,7 +180,7 @@ def _read_rows(index: Path) -> list[dict[str, str]]:
     first: dict[str, tuple[int, dict[str, str]]] = {}
     for number, row in enumerate(rows, start=1):
         for column in _NEEDED:
-            filled(row, column, index, number)
+            required_value(row, column, index, number)
         earlier, known = first.setdefault(os.path.normpath(row["filename"]), (number, row))
         for column in (*_NEEDED[1:], "bench_split"):
             if row.get(column) != known.get(column):
@@ -213,30 +194,23 @@ def _read_rows(index: Path) -> list[dict[str, str]]:
 
 def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:
     path = root / "class_phrases.json"
-    phrases: Mapping[str, Sequence[str]] = CLASS_PHRASES
-    name = f"{root}: this package's table of ESC-50 phrases"
-    if path.is_file():
-        name = str(path)
-        text = read_text(path)
-        try:
-            phrases = parse_json(text)
-        except ValueError as error:
-            raise InputError(f"{name}: is not JSON ({error}); correct or remove it") from error
-        if not isinstance(phrases, dict):
-            raise InputError(f"{name}: is no JSON object of classes with their captions")
+    if not path.is_file():
+        path = PHRASES_FILE
+    phrases = read_json(path, otherwise="correct or remove it")
+    if not isinstance(phrases, dict):
+        raise InputError(f"{path}: is no JSON object of classes with their captions")
+    name = f"{root}: this package's table of ESC-50 phrases" if path is PHRASES_FILE else path
     for label in sorted(classes):
         given = phrases.get(label)
-        if not isinstance(given, (list, tuple)) or not given:
+        if not isinstance(given, list) or not given:
             raise InputError(f"{name}: has no list of captions for class {label!r}; add one")
         if not all(isinstance(text, str) and has_words(text) for text in given):
             raise InputError(f"{name}: class {label!r} has a caption without words; correct it")
     return phrases
 
 
-def _held_out(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> set[str]:
+def _test_files(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> set[str]:
     """File names of the test clips."""
-    if config.split not in ("auto", "bench", "fold"):
-        raise InputError(f"split must be 'auto', 'bench' or 'fold', not {config.split!r}")
     has_bench = "bench_split" in rows[0]
     if config.split == "bench" and not has_bench:
         raise InputError(f"{index}: has no column 'bench_split'; use split 'fold'")

@@ -5,41 +5,34 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.assemble import Policy, assemble
-from atr_moco_plugin.data.opening.audio_files import Listings, describe, names_path
-from atr_moco_plugin.data.opening.captions import (
-    SPLIT_NAMES,
-    SPLITS,
-    CaptionTable,
-    Recording,
-    finish,
-    indistinct,
-)
-from atr_moco_plugin.data.opening.duplicates import same_file
-from atr_moco_plugin.data.opening.folders import need_root
+from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
+from atr_moco_plugin.data.opening.audio_files import describe_folder
+from atr_moco_plugin.data.opening.caption_folder import required_root, shared_name_error
+from atr_moco_plugin.data.opening.captions import CaptionTable, Recording, assign_keys
+from atr_moco_plugin.data.opening.duplicates import file_identity
+from atr_moco_plugin.data.opening.file_lookup import FileLookup
+from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS
 from atr_moco_plugin.data.sets import youtube
+from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.columns import (
-    AUDIO_COLUMNS,
+    Row,
     audio_column,
     caption_columns,
     row_audio,
     row_captions,
 )
+from atr_moco_plugin.data.tables.file_names import names_path
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
-from atr_moco_plugin.data.tables.segments import fragment, names_places, segment_of, starts_of
-from atr_moco_plugin.errors import InputError, MissingFileError
-
-_ID_COLUMNS = ("id", "key")
-_SPLIT_COLUMNS = ("split", "subset")
+from atr_moco_plugin.data.tables.segments import fragment, name_places, place_note, segment_of
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
 
 
 @dataclass(frozen=True)
-class ManifestConfig(Policy):
+class ManifestConfig(OpeningConfig):
     """How to open a manifest.
 
     Attributes:
@@ -59,29 +52,33 @@ class ManifestConfig(Policy):
 def open_manifest(config: ManifestConfig) -> AudioTextDataset:
     """Open a manifest: CSV, TSV or JSON with an audio path and captions in every row.
 
-    Columns: the audio in ``file_name`` or another of :data:`~.columns.AUDIO_COLUMNS` (the first
-    that the row fills; another one must not be the name of another file there), or as
-    ``youtube_id`` (the file is ``<id>`` or ``Y<id>`` with an audio suffix); captions as
-    :func:`~.columns.row_captions` reads them; optionally a part of the file as
-    :func:`~.segments.segment_of` reads it, and the split in ``split``. ``val``, ``development`` and
+    For example ``file_name,caption,split``. The audio is in ``file_name`` or another column of
+    :data:`~.column_names.AUDIO` (the first that the row fills; a further one must not name another
+    file that is there), or in ``youtube_id`` (the file is ``<id>`` or ``Y<id>`` with an audio
+    suffix). Captions are read by :func:`~.columns.row_captions`. Optional are a part of the file,
+    read by :func:`~.segments.segment_of`, and the split in ``split``: ``val``, ``development`` and
     the like become ``valid``, ``train``, ...; other splits keep their names.
 
     A clip is a file, or a part of one: rows of one file are one clip, however they spell its path.
-    Of ``youtube_id`` the clip is (``youtube_id``, ``start_time``). Rows of one ``clip_id`` are one
-    clip as well, and their files must be equal. A clip's key is its ``clip_id``, else its ``id`` or
-    ``key`` where each clip has one and no two the same, else its path, relative to the audio
-    folder.
+    With ``youtube_id`` a clip is a (``youtube_id``, ``start_time``). Rows with one ``clip_id`` are
+    one clip as well, and their files must be equal. A clip's key is its ``clip_id``, else its
+    ``id`` or ``key`` where each clip has one and no two have the same, else its path, relative to
+    the audio folder.
 
     Raises:
-        FileNotFoundError: if there is no manifest or no audio; under ``strict``, if some audio is
+        MissingFileError: if there is no manifest or no audio; under ``strict``, if some audio is
             missing.
-        ValueError: if the manifest cannot be read or lacks a column, a ``clip_id`` contradicts the
+        InputError: if the manifest cannot be read or lacks a column, a ``clip_id`` contradicts the
             files, a part is not in its file, or a recording is in two splits.
     """
-    path = _find_manifest(need_root(config.root, "A manifest"))
+    path = _find_manifest(required_root(config.root, "A manifest"))
     folder = os.fspath(path.parent if config.audio is None else config.audio)
     tables = read_manifest_captions(path, folder, config.split)
-    return assemble(config.name, tables, _find(tables, folder), folder, config)
+    lookup = FileLookup()
+    for table in tables.values():
+        for item in table.recordings.values():
+            item.path = _find_audio(lookup, folder, item)
+    return assemble(config.name, tables, folder, config)
 
 
 def read_manifest_captions(
@@ -100,119 +97,123 @@ def read_manifest_captions(
         Split to its recordings.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`open_manifest`.
+        MissingFileError, InputError: see :func:`open_manifest`.
     """
     path = Path(path)
     folder = os.fspath(path.parent if audio is None else audio)
     tables: dict[str, CaptionTable] = {}
-    table_of: dict[str, CaptionTable] = {}  # by what a row says: most rows say what others said
-    default = SPLIT_NAMES.get(split.lower(), split)
-    own_of: dict[str, str] = {}
-    other_rows: Counter[str] = Counter()
-    unread: dict[str, set[str]] = {}
-    place, number = os.fspath(path), 0
+    splits = _SplitColumns(path, SPLIT_NAMES.get(split.lower(), split))
+    number = 0
     for number, row in enumerate(read_rows(path), start=1):
-        columns = tuple(row)
-        names = _names(row, columns)
-        if not names or not caption_columns(columns):
-            what = "the audio's path" if not names else "a caption"
+        names = _audio_names(row)
+        if not names or not caption_columns(tuple(row)):
+            what = "a caption" if names else "the audio's path"
             raise InputError(
                 f"{path}: row {number} does not say {what}; needed are one of the columns "
-                f"{', '.join(AUDIO_COLUMNS)} or youtube_id, and caption, caption_1, captions, "
+                f"{', '.join(column_names.AUDIO)} or youtube_id, and caption, caption_1, captions, "
                 f"text, raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
             )
-        said = repr((row.get("split"), row.get("subset")))
-        if said not in table_of:
-            own_of[said] = _split_of(row, path, number)
-            table_of[said] = tables.setdefault(own_of[said] or default, CaptionTable())
-        table_of[said].add(_recording(row, columns, names, folder, place, number), row)
-        if (own_split := own_of[said]) and own_split not in SPLITS:
-            other_rows[own_split] += 1
-        if number == 1 and not set(_SPLIT_COLUMNS) & set(columns):
-            unread = {column: set() for column in columns}
-        if unread:
-            _keep_splits(row, unread)
+        table = tables.setdefault(splits.of_row(row, number), CaptionTable())
+        table.add(_recording(row, names, folder, os.fspath(path), number), row)
     if not number:
         raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
-    _warn_of_splits(path, other_rows, unread, default)
-    known = [name for name in SPLITS if name in tables]
-    others = [name for name in tables if name not in SPLITS]
-    return finish({name: tables[name] for name in known + others})
+    splits.warn()
+    names_in_order = [name for name in SPLITS if name in tables]
+    names_in_order += [name for name in tables if name not in SPLITS]
+    tables = {name: tables[name] for name in names_in_order}
+    assign_keys(tables)
+    return tables
 
 
-def _recording(
-    row: Mapping[str, object],
-    columns: tuple[str, ...],
-    names: tuple[str, ...],
-    folder: str,
-    place: str,
-    number: int,
-) -> Recording:
-    clip_id = _first(row, ("clip_id",))
-    item = Recording("", tuple(row_captions(row)), names, place=place, row=number)
-    if audio_column(columns) is None:  # a video: its file is the cut already
+class _SplitColumns:
+    """The splits of a manifest's rows, and what looks wrong about them.
+
+    Args:
+        path: the manifest, for messages.
+        default: the split of rows that name none.
+    """
+
+    def __init__(self, path: Path, default: str) -> None:
+        self._path = path
+        self._default = default
+        self._other_rows: Counter[str] = Counter()  # of splits that nothing uses by itself
+        # Columns that are not read, to the splits that they name in all rows so far.
+        self._unread: dict[str, set[str]] = {}
+        self._known: dict[tuple[object, ...], str] = {}  # most rows name a split that others named
+
+    def of_row(self, row: Row, number: int) -> str:
+        """The split of the row of that number."""
+        values = tuple(row.get(name) for name in column_names.SPLITS)
+        key = tuple(map(repr, values))
+        if key not in self._known:
+            self._known[key] = self._named_in(values, number)
+        split = self._known[key]
+        if split and split not in SPLITS:
+            self._other_rows[split] += 1
+        if number == 1 and not any(name in row for name in column_names.SPLITS):
+            self._unread = {column: set() for column in row}
+        for column in list(self._unread):
+            value = row.get(column)
+            name = value.strip().lower() if isinstance(value, str) else ""
+            if name in SPLIT_NAMES:
+                self._unread[column].add(SPLIT_NAMES[name])
+            else:
+                del self._unread[column]
+        return split or self._default
+
+    def _named_in(self, values: tuple[object, ...], number: int) -> str:
+        names = [name for value in values if (name := _text(value))]
+        found = [SPLIT_NAMES.get(name.lower(), name) for name in names]
+        if len(set(found) & set(SPLITS)) > 1:
+            raise InputError(
+                f"{self._path}: row {number} is of the split {names[0]!r} and of the subset "
+                f"{names[1]!r}; keep one of the two columns"
+            )
+        return found[0] if found else ""
+
+    def warn(self) -> None:
+        """Warn of splits that nothing uses, and of columns that name splits and are not read."""
+        if self._other_rows:
+            most_common = [f"{n[:40]!r} ({k:,})" for n, k in self._other_rows.most_common()]
+            warnings.warn(
+                f"{self._path}: rows of the splits {listed(most_common, 5)} are neither trained on "
+                "nor evaluated unless an option names their split; if they are misspelled, write "
+                f"{', '.join(SPLITS)}",
+                stacklevel=4,
+            )
+        for column, names in self._unread.items():
+            if len(names) > 1:
+                warnings.warn(
+                    f"{self._path}: column {column!r} has names of splits and is not read, so that "
+                    f"all rows are {self._default}; call it split",
+                    stacklevel=4,
+                )
+
+
+def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number: int) -> Recording:
+    item = Recording("", tuple(row_captions(row)), names, file, number)
+    video = _text(row.get(column_names.VIDEO))
+    if audio_column(tuple(row)) is None:
         key, item.shared_names = names[0], names[:2]
         item.identity = youtube.clip_name(key, youtube.start_of(row))
     else:
         if len(names) > 1:
-            item.names = tuple(name for name in names if _alike(name, names[0]))
-            item.others = names[1:]
-        key = _relative(names[0], folder)
-        if names_places(columns):
-            item.segment = None if "youtube_id" in row else segment_of(row, item.where)
-            item.starts = "" if item.segment else starts_of(row)
-            if video := _first(row, ("youtube_id",)):
-                item.starts = f"youtube_id {video}" + (item.starts and f", {item.starts}")
-            key += fragment(item.segment)
+            item.names = tuple(name for name in names if _may_be_one_file(name, names[0]))
+            item.other_names = names[1:]
+        if name_places(tuple(row)):
+            # A place beside a video is one in the video: the file is the cut already.
+            item.segment = None if column_names.VIDEO in row else segment_of(row, item.where)
+            note = "" if item.segment else place_note(row)
+            item.place_note = ", ".join(filter(None, (video and f"youtube_id {video}", note)))
+        key = _relative(names[0], folder) + fragment(item.segment)
         item.identity = key
         if len(item.names) > 1:  # 001.wav in one column and dogs/001.wav in another
             item.identity = _relative(max(item.names, key=len), folder) + fragment(item.segment)
-    item.key = clip_id or _first(row, _ID_COLUMNS) or key
-    item.given = bool(clip_id)
+    clip_id = _text(row.get(column_names.CLIP_ID))
+    ids = (text for name in column_names.IDS if (text := _text(row.get(name))))
+    item.key = clip_id or next(ids, key)
+    item.has_clip_id = bool(clip_id)
     return item
-
-
-def _split_of(row: Mapping[str, object], path: Path, number: int) -> str:
-    """The split that a row names, empty if none."""
-    names = [name for column in _SPLIT_COLUMNS if (name := _first(row, (column,)))]
-    found = [SPLIT_NAMES.get(name.lower(), name) for name in names]
-    if len(set(found) & set(SPLITS)) > 1:
-        raise InputError(
-            f"{path}: row {number} is of the split {names[0]!r} and of the subset {names[1]!r}; "
-            "keep one of the two columns"
-        )
-    return found[0] if found else ""
-
-
-def _keep_splits(row: Mapping[str, object], unread: dict[str, set[str]]) -> None:
-    """Keep the columns that have nothing but names of splits in all rows so far."""
-    for column in list(unread):
-        value = row.get(column)
-        name = value.strip().lower() if isinstance(value, str) else ""
-        if name in SPLIT_NAMES:
-            unread[column].add(SPLIT_NAMES[name])
-        else:
-            del unread[column]
-
-
-def _warn_of_splits(
-    path: Path, other_rows: Counter[str], unread: dict[str, set[str]], default: str
-) -> None:
-    if other_rows:
-        names = ", ".join(f"{name[:40]!r} ({n:,})" for name, n in other_rows.most_common(5))
-        more = f" and {len(other_rows) - 5:,} more" if len(other_rows) > 5 else ""
-        warnings.warn(
-            f"{path}: rows of the splits {names}{more} are neither trained on nor evaluated unless "
-            f"an option names their split; if they are misspelled, write {', '.join(SPLITS)}",
-            stacklevel=4,
-        )
-    for column, names in unread.items():
-        if len(names) > 1:
-            warnings.warn(
-                f"{path}: column {column!r} has names of splits and is not read, so that all rows "
-                f"are {default}; call it split",
-                stacklevel=4,
-            )
 
 
 def _find_manifest(root: Path) -> Path:
@@ -226,63 +227,49 @@ def _find_manifest(root: Path) -> Path:
         found = [path for path in found if path.suffix.lower() != ".json"] or found
     if len(found) != 1:
         raise MissingFileError(
-            f"{root}: no single manifest there: looked for manifest.csv, .tsv, .jsonl or .json or the "
-            f"only such file, {describe(root)}; set root to the manifest itself"
+            f"{root}: no single manifest there: looked for manifest.csv, .tsv, .jsonl or .json or "
+            f"the only such file, {describe_folder(root)}; set root to the manifest itself"
         )
     return found[0]
 
 
-def _find(tables: Mapping[str, CaptionTable], folder: str) -> dict[str, list[str | None]]:
-    listings = Listings()
-    sources: dict[str, list[str | None]] = {}
-    for split, table in tables.items():
-        sources[split] = [_find_one(listings, folder, item) for item in table.recordings.values()]
-    return sources
-
-
-def _find_one(listings: Listings, folder: str, item: Recording) -> str | None:
+def _find_audio(lookup: FileLookup, folder: str, item: Recording) -> str | None:
     for name in item.names:
-        path = listings.locate(folder, name)
+        path = lookup.find_spelling(folder, name)
         if path is not None:
-            for other in item.others:
-                _check_other(listings, folder, item, path, other)
+            for other in item.other_names:
+                # One of the two would be read without a word. A title that is no file here
+                # contradicts nothing.
+                found = lookup.find_spelling(folder, other)
+                if found is not None and file_identity(found) != file_identity(path):
+                    raise InputError(
+                        f"{item.where} names two files, {item.names[0]!r} and {other!r}; keep the "
+                        "column with its audio, and rename the other (audio is looked for in "
+                        f"{', '.join(column_names.AUDIO)})"
+                    )
             return path
     for name in item.shared_names:
-        if listings.locate(folder, name) is not None:
-            raise indistinct(item, name)
+        if lookup.find_spelling(folder, name) is not None:
+            raise shared_name_error(item, name)
     return None
 
 
-def _check_other(listings: Listings, folder: str, item: Recording, path: str, other: str) -> None:
-    """Refuse a second column that names another file, since one of the two would be read without a
-    word; a title that is no file here contradicts nothing."""
-    found = listings.locate(folder, other)
-    if found is not None and same_file(found) != same_file(path):
-        raise InputError(
-            f"{item.where} names two files, {item.names[0]!r} and {other!r}; keep the column with "
-            f"its audio, and rename the other (audio is looked for in {', '.join(AUDIO_COLUMNS)})"
-        )
-
-
-def _names(row: Mapping[str, object], columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Where the audio of a row may be, relative to the audio folder; nothing if it does not say."""
-    if audio_column(columns) is not None:
+def _audio_names(row: Row) -> tuple[str, ...]:
+    """Names that a row gives its audio, relative to the audio folder; empty if it gives none."""
+    if audio_column(tuple(row)) is not None:
         return row_audio(row)
-    video = str(row.get("youtube_id") or "")
+    video = str(row.get(column_names.VIDEO) or "")
     return youtube.names_of(video, youtube.start_of(row)) if video else ()
 
 
-def _alike(one: str, two: str) -> bool:
-    """Whether two names may be one file's: one may lack folders of the other."""
+def _may_be_one_file(one: str, two: str) -> bool:
+    """Whether two names differ in nothing but folders that one of them leaves out."""
     one, two = one.replace("\\", "/"), two.replace("\\", "/")
     return names_path(one, two) or names_path(two, one)
 
 
-def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str:
-    for column in columns:
-        if column in row and (value := row[column]) is not None and value != "":
-            return str(value).strip()
-    return ""
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _relative(name: str, folder: str) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from atr_moco_plugin.data.audio.source import MAX_SLICE_BYTES, FileSlice
-from atr_moco_plugin.data.opening.audio_files import AUDIO_SUFFIXES
-from atr_moco_plugin.data.opening.captions import has_words
 from atr_moco_plugin.data.tables.encoding import parse_json
+from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES
+from atr_moco_plugin.ids import has_words
 
 _HEADER_BYTES = 2**20
 _TEXT_BYTES = 2**20

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
-from atr_moco_plugin.data.opening.audio_files import describe
-from atr_moco_plugin.data.opening.captions import split_name
-from atr_moco_plugin.data.opening.folders import need_root
-from atr_moco_plugin.data.opening.joining import Found, check_shared, with_marks
+from atr_moco_plugin.data.opening.audio_files import describe_folder
+from atr_moco_plugin.data.opening.caption_folder import required_root
+from atr_moco_plugin.data.opening.joining import check_shared_clips
+from atr_moco_plugin.data.opening.split_names import split_in_name
 from atr_moco_plugin.data.sets.tar_index import Shard, read_shard
 from atr_moco_plugin.data.tables.encoding import parse_json
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -66,7 +66,7 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
         ValueError: if no clip can be used, under ``strict`` if one cannot, or if a recording is in
             two splits.
     """
-    root = need_root(config.root, "A webdataset")
+    root = required_root(config.root, "A webdataset")
     splits: dict[str, list[Clip]] = {}
     counts: dict[str, Counts] = {}
     problems: list[str] = []
@@ -93,12 +93,7 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
         )
     if problems:
         _report(config.name, root, problems, error=config.strict or not splits)
-    shared, same = check_shared(
-        config.name,
-        with_marks([Found(split, clip.source) for split in splits for clip in splits[split]]),
-        allow=config.allow_shared_audio,
-        contents=True,
-    )
+    shared, same = check_shared_clips(config.name, splits, allow=config.allow_shared_audio)
     for split in splits:
         counts[split] = replace(counts[split], shared_audio=shared[split], same_audio=same[split])
     return AudioTextDataset(
@@ -122,7 +117,7 @@ def find_shards(root: Path, split: str) -> dict[str, list[Path]]:
     nested: dict[str, list[Path]] = defaultdict(list)
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if folder.is_dir() and (paths := _tars(folder)):
-            nested[split_name(folder.name) or folder.name] += paths
+            nested[split_in_name(folder.name) or folder.name] += paths
     if flat and nested:
         raise InputError(
             f"{root}: has shards itself and in {', '.join(nested)}; move {flat[0].name} and those "
@@ -131,7 +126,7 @@ def find_shards(root: Path, split: str) -> dict[str, list[Path]]:
     if not flat and not nested:
         raise MissingFileError(
             f"{root}: looked for *.tar in it and in folders such as train/ below it, "
-            f"{describe(root)}"
+            f"{describe_folder(root)}"
         )
     return dict(nested) if nested else {split: flat}
 

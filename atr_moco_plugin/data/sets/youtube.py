@@ -1,21 +1,20 @@
-"""Clips that are a place in a YouTube video: what they are told apart by, and names of their
-files."""
+"""Clips that are a place in a YouTube video: how they are named, and how their files are."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+from atr_moco_plugin.data.tables.column_names import VIDEO_STARTS
 from atr_moco_plugin.data.tables.segments import plain_number
 
 _SECONDS = 10
-_STARTS = ("start_time", "start", "start_seconds", "start_sec", "onset", "offset")
 
 
 def start_of(row: Mapping[str, object]) -> str:
-    """Where in its video a row's clip begins, as plain as can be (``30`` for ``30.0``); empty where
-    the row does not say. The file is the cut already, so it is no place in that."""
-    for name in _STARTS:
+    """The start of a row's clip in its video, without needless digits (``30`` for ``30.0``); empty
+    where the row has none. The file holds the clip alone, so this is no place in the file."""
+    for name in VIDEO_STARTS:
         value = row.get(name)
         if value is not None and str(value).strip():
             return plain_number(value)
@@ -23,13 +22,19 @@ def start_of(row: Mapping[str, object]) -> str:
 
 
 def clip_name(video: str, start: str) -> str:
-    """What tells a clip from others of its video: ``<video>_<start>``, or the video alone."""
+    """A name that no other clip of the video has: ``<video>_<start>``, or the video alone."""
     return f"{video}_{start}" if start else video
 
 
 def names_of(video: str, start: str, row_id: str = "") -> tuple[str, ...]:
-    """Stems the audio of a clip may have, best first; the first two fit every start in the
-    video."""
+    """Stems that the file of a clip may have, best first; the first two fit every clip of the
+    video.
+
+    Args:
+        video: the id on YouTube.
+        start: what :func:`start_of` gives.
+        row_id: the ``audiocap_id``, which names one file a caption.
+    """
     stems = [f"Y{video}", video]
     try:
         seconds = float(start)

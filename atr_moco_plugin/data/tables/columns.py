@@ -9,15 +9,21 @@ import tokenize
 from collections.abc import Mapping
 from functools import lru_cache
 
+from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.encoding import parse_json
 
-AUDIO_COLUMNS = ("file_name", "fname", "filename", "audio", "wav", "path", "audio_path")
-"""Names of the column with the audio file, the first that is there counts."""
+Row = dict[str, object]
+"""A row of a table: column name in lower case to value."""
 
-_CAPTION_COLUMNS = ("caption", "captions", "text", "raw_text", "full_text")
-_OTHER_COLUMNS = ("youtube_id", "audiocap_id", "clip_id", "split", "subset", "category", "src_file")
+_KNOWN = {
+    *column_names.AUDIO,
+    column_names.VIDEO,
+    column_names.CLIP_ID,
+    *column_names.SPLITS,
+    *column_names.FURTHER,
+}
 # caption_1, caption1, caption 1, caption.1 (pandas renames a second "caption" so), caption (1).
-_CAPTION = re.compile(rf"({'|'.join(_CAPTION_COLUMNS)})(?:[\s._#-]*\(?(\d+)\)?)?")
+_CAPTION = re.compile(rf"({'|'.join(column_names.CAPTIONS)})(?:[\s._#-]*\(?(\d+)\)?)?")
 _ABOUT_CAPTIONS = re.compile(
     r"(num|number|n)_.*|.*(id|index|count|number|length|language|source|path|file)s?"
 )
@@ -28,10 +34,10 @@ _LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
 def caption_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     """The columns with captions, in order.
 
-    They are those of the first word there is of ``caption``, ``captions``, ``text``, ``raw_text``
-    and ``full_text``: the word alone, then the word with a number behind it, smallest first, as in
-    ``caption_1``, ``caption1``, ``caption 1``, ``caption.1`` and ``caption (1)``. Where one of the
-    first two words has numbers, the other one's numbers count as well.
+    For example ``caption``, ``caption_2`` and ``caption_10``. The first word of
+    :data:`~.column_names.CAPTIONS` that is there counts: alone, then with a number behind it,
+    smallest first, as in ``caption_1``, ``caption1``, ``caption 1``, ``caption.1`` and
+    ``caption (1)``. Beside ``caption``, numbered ``captions`` count as well.
 
     Args:
         columns: names in lower case.
@@ -39,7 +45,7 @@ def caption_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     found = [(name, match) for name in columns if (match := _CAPTION.fullmatch(name))]
     if not found:
         return ()
-    word = min((match[1] for _, match in found), key=_CAPTION_COLUMNS.index)
+    word = min((match[1] for _, match in found), key=column_names.CAPTIONS.index)
     words = {word}
     if word == "caption" and any(match[1] == "captions" and match[2] for _, match in found):
         words.add("captions")
@@ -50,29 +56,22 @@ def caption_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def audio_column(columns: tuple[str, ...]) -> str | None:
     """The column with the audio file, ``None`` if there is none."""
-    return next(iter(_audio_columns(columns)), None)
-
-
-@lru_cache(maxsize=1024)
-def _audio_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in AUDIO_COLUMNS if name in columns)
+    return next((name for name in column_names.AUDIO if name in columns), None)
 
 
 def row_audio(row: Mapping[str, object]) -> tuple[str, ...]:
-    """The names that a row gives its audio, in the order of :data:`AUDIO_COLUMNS`, each once; empty
-    where it names none."""
-    names = [row[name] for name in _audio_columns(tuple(row))]
-    if len(names) == 1 and isinstance(names[0], str) and names[0]:  # as in most tables
-        return (names[0],)
+    """The names that a row gives its audio, in the order of :data:`~.column_names.AUDIO`, each
+    once; empty where it names none."""
+    names = [row[name] for name in column_names.AUDIO if name in row]
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name.strip()))
 
 
-def known(column: str) -> bool:
-    """Whether a column of this name is used, by its name alone."""
-    return column in AUDIO_COLUMNS or column in _OTHER_COLUMNS or bool(_CAPTION.fullmatch(column))
+def is_known_column(name: str) -> bool:
+    """Whether a column of this name is used, or tells that a line is one of column names."""
+    return name in _KNOWN or bool(_CAPTION.fullmatch(name))
 
 
-def left_captions(columns: tuple[str, ...]) -> list[str]:
+def unused_caption_columns(columns: tuple[str, ...]) -> list[str]:
     """Columns that look as if they had captions and are not among :func:`caption_columns`."""
     taken = caption_columns(columns)
     return [
@@ -88,14 +87,14 @@ def row_captions(row: Mapping[str, object]) -> list[str]:
     """The captions of a row, stripped and on one line; an empty one is an empty string.
 
     A JSON list gives its texts, and so does a list that was written into a CSV cell, in JSON's or
-    Python's notation (``['a dog barks', 'a bark']``, numpy's without commas as well). What a column
-    without a number repeats of the numbered ones beside it counts once.
+    Python's notation (``['a dog barks', 'a bark']``, numpy's without commas as well). A text that
+    is both in a column without a number and in a numbered one beside it counts once.
     """
     columns = caption_columns(tuple(row))
     if len(columns) == 1:
         return _texts(row[columns[0]])
     texts = [text for column in columns for text in _texts(row[column])]
-    if columns and columns[0] in _CAPTION_COLUMNS:
+    if columns and columns[0] in column_names.CAPTIONS:
         alone = len(_texts(row[columns[0]]))
         texts = [text for text in texts[:alone] if text not in texts[alone:]] + texts[alone:]
     return texts

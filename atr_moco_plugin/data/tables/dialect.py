@@ -7,9 +7,9 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.columns import known
+from atr_moco_plugin.data.tables.columns import is_known_column
 from atr_moco_plugin.errors import InputError
 
 _SEPARATORS = ",;\t|"
@@ -24,14 +24,14 @@ class Dialect:
     Attributes:
         separator: between its columns.
         quoted: whether quotes around a cell belong to the file's form and not to its text.
-        before: lines before the one with the column names.
+        lines_before: lines before the one with the column names.
     """
 
     separator: str
     quoted: bool = True
-    before: int = 0
+    lines_before: int = 0
 
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """Arguments of :func:`csv.reader`."""
         return {
             "delimiter": self.separator,
@@ -82,7 +82,7 @@ def _separator(path: Path, header: str, usual: str) -> str:
         except csv.Error:
             continue
         if len(cells) > 1:
-            points[separator] = sum(known(cell.strip().lower()) for cell in cells)
+            points[separator] = sum(is_known_column(cell.strip().lower()) for cell in cells)
     most = max(points.values(), default=0)
     likely = [separator for separator in points if points[separator] == most]
     if not most:

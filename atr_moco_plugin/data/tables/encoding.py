@@ -1,10 +1,9 @@
-"""Text files of any origin: their encoding, and JSON that anyone may have written."""
+"""Text files and JSON from unknown writers: which encoding they have, and what is in them."""
 
 from __future__ import annotations
 
 import codecs
 import json
-import os
 import re
 import warnings
 from pathlib import Path
@@ -19,13 +18,12 @@ _NOT_IN_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _SAVE_ANEW = "save it as UTF-8 (in Excel: CSV UTF-8)"
 
 
-def read_text(path: str | os.PathLike[str], *, warn: bool = True) -> str:
-    """A whole text file, in the encoding that :func:`text_encoding` finds; ``warn`` as there.
+def read_text(path: Path, *, warn: bool = True) -> str:
+    """A whole text file, in the encoding that :func:`text_encoding` finds.
 
     Raises:
-        FileNotFoundError, ValueError: if it is not there, or not text.
+        MissingFileError, InputError: if it is not there, or not text.
     """
-    path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; set the path of the captions")
     return path.read_text(encoding=text_encoding(path, warn=warn))
@@ -39,39 +37,49 @@ def text_encoding(path: Path, *, warn: bool = True) -> str:
 
     Args:
         path: the file.
-        warn: name a file in Windows-1252 in a warning, since it may be of a third encoding.
+        warn: name a file in Windows-1252 in a warning, since its encoding may be a third one.
 
     Raises:
-        ValueError: if the file has zero bytes, as archives and spreadsheets have, is UTF-8 in one
-            line and not in another, or has a byte that Windows-1252 has not.
+        InputError: if the file has zero bytes, as archives and spreadsheets have, is UTF-8 in one
+            line and not in another, or has a byte that Windows-1252 does not define.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    encoding = "utf-8-sig"
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            if file.tell() == len(chunk) and chunk.startswith(
-                (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            ):
-                return _utf_16(path)
-            if b"\0" in chunk:
-                raise _no_text(path)
-            if encoding == "cp1252":
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return _utf_16(path)
+        file.seek(0)
+        if any(b"\0" in chunk for chunk in iter(lambda: file.read(_CHUNK), b"")):
+            raise _not_text(path)
+        file.seek(0)
+        in_utf_8, in_cp1252, example = 0, 0, ""  # the first line of each kind
+        for number, line in enumerate(file, start=1):
+            if line.isascii():
                 continue
             try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError:
-                encoding = "cp1252"
-    if decoder.getstate()[0]:
-        encoding = "cp1252"  # it ends within a character
-    if encoding == "cp1252":
-        line, example = _first_in_cp1252(path)
-        if warn:
-            warnings.warn(
-                f"{path}: is not UTF-8 (line {line}) and is read as Windows-1252, which gives "
-                f"{example!r}; if that is not what it says, {_SAVE_ANEW}",
-                stacklevel=2,
-            )
-    return encoding
+                line.decode("utf-8-sig" if number == 1 else "utf-8")
+                in_utf_8 = in_utf_8 or number
+            except UnicodeDecodeError as error:
+                unknown = _NOT_IN_CP1252.search(line)
+                if unknown:
+                    raise InputError(
+                        f"{path}: line {number} has the byte 0x{unknown[0].hex()}, which is "
+                        f"neither UTF-8 nor Windows-1252; {_SAVE_ANEW}"
+                    ) from None
+                if not in_cp1252:
+                    around = line[max(0, error.start - 30) : error.start + 30]
+                    in_cp1252, example = number, around.decode("cp1252", "replace").strip()
+            if in_utf_8 and in_cp1252:
+                raise InputError(
+                    f"{path}: line {in_utf_8} is UTF-8 and line {in_cp1252} is not; {_SAVE_ANEW}"
+                )
+    if not in_cp1252:
+        return "utf-8-sig"
+    if warn:
+        warnings.warn(
+            f"{path}: is not UTF-8 (line {in_cp1252}) and is read as Windows-1252, which gives "
+            f"{example!r}; if that is not what it says, {_SAVE_ANEW}",
+            stacklevel=2,
+        )
+    return "cp1252"
 
 
 def _utf_16(path: Path) -> str:
@@ -80,52 +88,39 @@ def _utf_16(path: Path) -> str:
         try:
             while chunk := file.read(_CHUNK):
                 if "\0" in decoder.decode(chunk):
-                    raise _no_text(path)
+                    raise _not_text(path)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
-            raise _no_text(path) from None
+            raise _not_text(path) from None
     return "utf-16"
 
 
-def _first_in_cp1252(path: Path) -> tuple[int, str]:
-    """The number of the first line that is not UTF-8, and the text around the place."""
-    first = (0, "")
-    in_utf_8 = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.isascii():
-                continue
-            try:
-                line.decode("utf-8-sig" if number == 1 else "utf-8")
-                in_utf_8 = in_utf_8 or number
-                continue
-            except UnicodeDecodeError as error:
-                around = line[max(0, error.start - 30) : error.start + 30]
-            unknown = _NOT_IN_CP1252.search(line)
-            if unknown:
-                raise InputError(
-                    f"{path}: line {number} has the byte 0x{unknown[0].hex()}, which is neither "
-                    f"UTF-8 nor Windows-1252; {_SAVE_ANEW}"
-                )
-            if not first[0]:
-                first = number, around.decode("cp1252", "replace").strip()
-            if in_utf_8:
-                break
-    if in_utf_8:
-        raise InputError(
-            f"{path}: line {in_utf_8} is UTF-8 and line {first[0]} is not; {_SAVE_ANEW}"
-        )
-    return first
-
-
-def _no_text(path: Path) -> InputError:
+def _not_text(path: Path) -> InputError:
     return InputError(
         f"{path}: is not a text file (it has zero bytes); give a CSV, TSV or JSON file in UTF-8"
     )
 
 
+def read_json(path: Path, *, otherwise: str = "fetch it again", warn: bool = True) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: the file.
+        otherwise: what to do where it is not JSON, for the message.
+        warn: as for :func:`text_encoding`.
+
+    Raises:
+        MissingFileError, InputError: if it is not there, not text or no JSON.
+    """
+    text = read_text(path, warn=warn)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}); {otherwise}") from error
+
+
 def parse_json(content: str | bytes) -> Any:
-    """Parse JSON that anyone may have written.
+    """Parse JSON from an unknown writer.
 
     Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
 
@@ -147,7 +142,7 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def _deeper(value: object, levels: int) -> bool:
-    containers = [value]
+    containers: list[Any] = [value]
     for _ in range(levels + 1):
         inner = (x.values() if isinstance(x, dict) else x for x in containers)
         containers = [x for items in inner for x in items if isinstance(x, (dict, list))]

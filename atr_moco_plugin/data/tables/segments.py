@@ -6,40 +6,39 @@ import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
+from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.errors import InputError
 
-_STARTS = ("start", "start_time", "start_seconds", "start_sec", "start_s", "begin", "onset")
-_ENDS = ("end", "end_time", "end_seconds", "end_sec", "end_s", "stop")
-_LENGTHS = ("duration", "duration_seconds", "duration_sec", "duration_s")
 _PLACES = frozenset({"start", "starts", "begin", "onset", "offset", "end", "stop"})
 
 
-def names_places(columns: tuple[str, ...]) -> bool:
-    """Whether a table with these columns may say of a place in a file."""
-    return bool(_roles(columns)[3])
+def name_places(columns: tuple[str, ...]) -> bool:
+    """Whether any of the columns names a place in a file, by its name."""
+    return bool(_roles(columns).places)
 
 
-def left_places(columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Columns that speak of a place in a file and that :func:`segment_of` does not read, such as
-    ``start_ms``. Beside a ``youtube_id`` they may be places in the video."""
-    starts, ends, _, places = _roles(columns)
-    if "youtube_id" in columns:
+def unused_place_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Columns that name a place in a file and that :func:`segment_of` does not read, such as
+    ``start_ms``. Beside a ``youtube_id`` there are none: they may be places in the video."""
+    roles = _roles(columns)
+    if column_names.VIDEO in columns:
         return ()
-    return tuple(name for name in places if name not in starts + (ends if starts else ()))
+    read = roles.starts + (roles.ends if roles.starts else ())
+    return tuple(name for name in roles.places if name not in read)
 
 
 def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | None:
     """Start and end in seconds of the part of its file that a row is about.
 
-    The start is in ``start`` (or with ``_time``, ``_seconds``, ``_sec``, ``_s`` behind it),
-    ``begin`` or ``onset``; the end in ``end`` (likewise) or ``stop``, beside ``onset`` also in
-    ``offset``, or it follows from ``duration`` (``_seconds``, ``_sec``, ``_s``). Beside a
-    duration and without another start, ``offset`` is the start. A duration alone says nothing.
+    For example the columns ``start`` and ``end``, or ``start`` and ``duration``; all names are in
+    :mod:`~.column_names`. ``offset`` is the end beside ``onset``, and the start beside a duration
+    and no other start. A duration alone says nothing.
 
     Args:
         row: by column name in lower case.
-        where: of the row, for messages.
+        where: the file and the row, for messages.
 
     Returns:
         ``None`` where the row names no part, or not both its ends.
@@ -47,33 +46,32 @@ def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | N
     Raises:
         ValueError: if a value is no number of seconds, or the end is not after the start.
     """
-    starts, ends, lengths, _ = _roles(tuple(row))
-    start, end = _seconds(row, starts, where), _seconds(row, ends, where)
+    roles = _roles(tuple(row))
+    start, end = _seconds(row, roles.starts, where), _seconds(row, roles.ends, where)
     if start is None:
         return None
     if end is None:
-        length = _seconds(row, lengths, where)
+        length = _seconds(row, roles.durations, where)
         if length is None:
             return None
         end = start + length
     if not 0 <= start < end < math.inf:
         raise InputError(
             f"{where} has a part from {start:g} s to {end:g} s, which must be in order and not "
-            f"begin before 0; correct {starts[0]}, or rename it if it is no place in the file"
+            f"begin before 0; correct {roles.starts[0]}, or rename it if it is no place in the file"
         )
     return start, end
 
 
-def starts_of(row: Mapping[str, object]) -> str:
-    """What a row without a :func:`segment_of` says of a place in its file, in words; empty if
-    nothing. Rows of one clip agree in it."""
-    columns = _roles(tuple(row))[3]
-    said = [(name, row[name]) for name in columns if _filled(row[name])]
+def place_note(row: Mapping[str, object]) -> str:
+    """The place in its file that a row without a :func:`segment_of` names, in words; empty if it
+    names none. Rows of one clip agree in it."""
+    said = [(name, row[name]) for name in _roles(tuple(row)).places if _filled(row[name])]
     return ", ".join(f"{name} {plain_number(value)[:40]}" for name, value in said)
 
 
 def fragment(segment: tuple[float, float] | None) -> str:
-    """The part as it is written behind a name: ``#t=30,40`` as in W3C Media Fragments."""
+    """The part in the notation of W3C Media Fragments, to follow a name: ``#t=30,40``."""
     return "" if segment is None else "#t=" + ",".join(map(plain_number, segment))
 
 
@@ -86,19 +84,27 @@ def plain_number(value: object) -> str:
     return str(int(number)) if number.is_integer() else repr(number)
 
 
+class _Roles(NamedTuple):
+    """The columns of a table by what they say; ``places`` are all that name a place in a file."""
+
+    starts: tuple[str, ...]
+    ends: tuple[str, ...]
+    durations: tuple[str, ...]
+    places: tuple[str, ...]
+
+
 @lru_cache(maxsize=1024)
-def _roles(columns: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """The columns of the start, the end and the length, and all that speak of a place."""
-    starts = tuple(name for name in _STARTS if name in columns)
-    ends = tuple(name for name in _ENDS if name in columns)
-    lengths = tuple(name for name in _LENGTHS if name in columns)
+def _roles(columns: tuple[str, ...]) -> _Roles:
+    starts = tuple(name for name in column_names.STARTS if name in columns)
+    ends = tuple(name for name in column_names.ENDS if name in columns)
+    durations = tuple(name for name in column_names.DURATIONS if name in columns)
     if "offset" in columns:
         if "onset" in columns:
             ends += ("offset",)
-        elif lengths and not starts:
+        elif durations and not starts:
             starts = ("offset",)
     places = tuple(name for name in columns if _PLACES & set(re.split(r"[^a-z]+", name)))
-    return starts, ends, lengths, places
+    return _Roles(starts, ends, durations, places)
 
 
 def _seconds(row: Mapping[str, object], columns: tuple[str, ...], where: str) -> float | None:

@@ -9,17 +9,20 @@ import pytest
 import soundfile
 
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, read_audio
-from atr_moco_plugin.data.opening.assemble import Policy, assemble, read_headers
+from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
 from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.headers import read_headers
 
-LENIENT = Policy(strict=False, check_audio=True, cache=False)
+LENIENT = OpeningConfig(strict=False, check_audio=True, cache=False)
 
 
-def table(*keys: str) -> CaptionTable:
+def table(folder: Path | None, *keys: str) -> CaptionTable:
+    """Recordings whose audio is in ``folder``, or missing."""
     made = CaptionTable()
     for key in keys:
-        made.add(Recording(key, ("a dog",), (key,)), {"key": key})
-    return made.finish()
+        path = None if folder is None else str(folder / f"{key}.wav")
+        made.add(Recording(key, ("a dog",), (key,), path=path), {"key": key})
+    return made
 
 
 def test_headers_in_order_of_all_kinds_of_files(
@@ -80,15 +83,12 @@ def test_a_file_that_ends_early_is_found_when_opening(
 
 def test_the_first_broken_files_are_named_in_one_warning(tmp_path: Path) -> None:
     keys = [f"k{number}" for number in range(9)]
-    sources: dict[str, list[str | None]] = {"train": []}
     for key in keys:
-        path = tmp_path / f"{key}.wav"
-        path.touch()
-        sources["train"].append(str(path))
-    soundfile.write(sources["train"][8], np.zeros(4800), 16_000)
+        (tmp_path / f"{key}.wav").touch()
+    soundfile.write(tmp_path / "k8.wav", np.zeros(4800), 16_000)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        data = assemble("d", {"train": table(*keys)}, sources, tmp_path, LENIENT)
+        data = assemble("d", {"train": table(tmp_path, *keys)}, tmp_path, LENIENT)
     (message,) = [str(item.message) for item in caught]
     assert message.startswith("d: 8 audio files are not usable: ")
     assert message.count("the file is empty") == 3 and "and 5 more; fetch them again" in message
@@ -98,10 +98,10 @@ def test_the_first_broken_files_are_named_in_one_warning(tmp_path: Path) -> None
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     with pytest.raises(ValueError, match=r"d: 1 audio file is not usable: .*; fetch it again"):
-        assemble("d", {"test": table("a")}, {"test": [str(tmp_path / "a.wav")]}, tmp_path, LENIENT)
+        assemble("d", {"test": table(tmp_path, "a")}, tmp_path, LENIENT)
 
 
 def test_all_keys_in_two_splits_are_counted(tmp_path: Path) -> None:
-    tables = {"train": table(*"abcde"), "test": table(*"edcbx")}
+    tables = {"train": table(None, *"abcde"), "test": table(None, *"edcbx")}
     with pytest.raises(ValueError, match="4 clips are in both 'train' and 'test': 'e', 'd', 'c' "):
-        assemble("d", tables, {"train": [None] * 5, "test": [None] * 5}, tmp_path, LENIENT)
+        assemble("d", tables, tmp_path, LENIENT)

@@ -9,14 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atr_moco_plugin.data.opening.audio_files import (
-    AudioFiles,
-    Listings,
-    describe,
-    list_files,
-    match_renamed,
-    stem_of,
-)
+from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder, list_files
+from atr_moco_plugin.data.opening.file_lookup import FileLookup
+from atr_moco_plugin.data.opening.renamed_files import match_renamed
+from atr_moco_plugin.data.tables.file_names import stem_of
 
 
 def touch(root: Path, *names: str) -> None:
@@ -26,7 +22,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def audio(root: Path) -> AudioFiles:
-    return AudioFiles(root, list_files(root))
+    return AudioFiles(root)
 
 
 def test_list_files_follows_links_once_and_skips_hidden_ones(tmp_path: Path) -> None:
@@ -40,40 +36,40 @@ def test_list_files_follows_links_once_and_skips_hidden_ones(tmp_path: Path) -> 
     assert list_files(tmp_path / "missing") == []
 
 
-def test_describe(tmp_path: Path) -> None:
-    assert describe(tmp_path / "x") == "there is no such folder"
-    assert describe(tmp_path) == "found an empty folder"
+def test_a_folder_is_described(tmp_path: Path) -> None:
+    assert describe_folder(tmp_path / "x") == "there is no such folder"
+    assert describe_folder(tmp_path) == "found an empty folder"
     touch(tmp_path, "b.csv", "a/x.wav")
-    assert describe(tmp_path) == "found a/, b.csv"
-    assert describe(tmp_path / "b.csv") == "found a file"
+    assert describe_folder(tmp_path) == "found a/, b.csv"
+    assert describe_folder(tmp_path / "b.csv") == "found a file"
     touch(tmp_path, *(f"{number:02d}.wav" for number in range(20)))
-    assert describe(tmp_path).endswith("07.wav, ... (22 in all)")
+    assert describe_folder(tmp_path).endswith("07.wav, ... (22 in all)")
 
 
 def test_find_takes_the_split_then_no_split_then_others(tmp_path: Path) -> None:
     touch(tmp_path, "waveforms/test/Ya.wav", "waveforms/train/Ya.wav", "all/Ya.wav", "val/Yb.flac")
     files = audio(tmp_path)
-    assert files.find(["Ya"], "test", elsewhere=False) == "waveforms/test/Ya.wav"
-    assert files.find(["Ya"], "train", elsewhere=False) == "waveforms/train/Ya.wav"
-    assert files.find(["Ya"], "valid", elsewhere=False) == "all/Ya.wav"
-    assert files.find(["Yb"], "test", elsewhere=False) is None
-    assert files.find(["Yb"], "test", elsewhere=True) == "val/Yb.flac"
-    assert files.find(["Yc", "Yb"], "valid", elsewhere=False) == "val/Yb.flac"
+    assert files.find(["Ya"], "test", other_splits=False) == "waveforms/test/Ya.wav"
+    assert files.find(["Ya"], "train", other_splits=False) == "waveforms/train/Ya.wav"
+    assert files.find(["Ya"], "valid", other_splits=False) == "all/Ya.wav"
+    assert files.find(["Yb"], "test", other_splits=False) is None
+    assert files.find(["Yb"], "test", other_splits=True) == "val/Yb.flac"
+    assert files.find(["Yc", "Yb"], "valid", other_splits=False) == "val/Yb.flac"
 
 
 def test_find_by_name_stem_and_path(tmp_path: Path) -> None:
     touch(tmp_path, "one/a.flac", "one/a.wav", "two/a.wav", "two/b.c.ogg", "two/notes.txt")
     files = audio(tmp_path)
-    assert files.find(["a"], "train", elsewhere=False, copies=True) == "one/a.wav"
-    assert files.find(["two/a.wav"], "train", elsewhere=False) == "two/a.wav"
-    assert files.find(["three/a.wav"], "train", elsewhere=False, copies=True) == "one/a.wav"
+    assert files.find(["a"], "train", other_splits=False, copies=True) == "one/a.wav"
+    assert files.find(["two/a.wav"], "train", other_splits=False) == "two/a.wav"
+    assert files.find(["three/a.wav"], "train", other_splits=False, copies=True) == "one/a.wav"
     for name in ("a", "three/a.wav"):
         with pytest.raises(ValueError, match=f"{name!r} may be one/a.wav or two/a.wav; give its"):
-            files.find([name], "train", elsewhere=False)
-    assert files.find(["b.c"], "train", elsewhere=False) == "two/b.c.ogg"
-    assert files.find(["b.c.m4a"], "train", elsewhere=False) == "two/b.c.ogg"
-    assert files.find(["b"], "train", elsewhere=False) is None
-    assert files.find(["notes.txt"], "train", elsewhere=False) is None
+            files.find([name], "train", other_splits=False)
+    assert files.find(["b.c"], "train", other_splits=False) == "two/b.c.ogg"
+    assert files.find(["b.c.m4a"], "train", other_splits=False) == "two/b.c.ogg"
+    assert files.find(["b"], "train", other_splits=False) is None
+    assert files.find(["notes.txt"], "train", other_splits=False) is None
 
 
 def test_stem_of_takes_only_media_suffixes() -> None:
@@ -82,21 +78,21 @@ def test_stem_of_takes_only_media_suffixes() -> None:
     assert stem_of("C:\\x\\clip.MP3") == "clip"
 
 
-def test_listings_find_files_and_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookup_finds_files_and_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a/x.wav", "a/x.flac", "a/y.ogg", "a/z/w.wav")
     asked = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda place: asked.append(place) or real(place))
-    listings = Listings()
+    lookup = FileLookup()
     folder = str(tmp_path / "a")
-    assert listings.find(f"{folder}/x.flac") == f"{folder}/x.flac"
-    assert listings.find(f"{folder}/x") == f"{folder}/x.wav"
-    assert listings.find(f"{folder}/y") == f"{folder}/y.ogg"
-    assert listings.find(f"{folder}/z") is None
-    assert listings.find(f"{folder}/none.wav") is None
+    assert lookup.find(f"{folder}/x.flac") == f"{folder}/x.flac"
+    assert lookup.find(f"{folder}/x") == f"{folder}/x.wav"
+    assert lookup.find(f"{folder}/y") == f"{folder}/y.ogg"
+    assert lookup.find(f"{folder}/z") is None
+    assert lookup.find(f"{folder}/none.wav") is None
     assert asked == [folder]
-    assert listings.find(f"{tmp_path}/nowhere/x.wav") is None
-    assert listings.find(f"{folder}/x.wav/y.wav") is None
+    assert lookup.find(f"{tmp_path}/nowhere/x.wav") is None
+    assert lookup.find(f"{folder}/x.wav/y.wav") is None
 
 
 # How download tools change a name; the last two leave a trace of &#39;.

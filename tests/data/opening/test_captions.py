@@ -5,11 +5,10 @@ import pytest
 from atr_moco_plugin.data.opening.captions import (
     CaptionTable,
     Recording,
-    finish,
-    has_words,
-    split_name,
+    assign_keys,
 )
-from atr_moco_plugin.ids import caption_id
+from atr_moco_plugin.data.opening.split_names import split_in_name
+from atr_moco_plugin.ids import caption_id, has_words
 
 
 def add(table: CaptionTable, key: str, captions: list[str], **row: object) -> None:
@@ -20,7 +19,8 @@ def test_rows_of_a_clip_are_grouped_wherever_they_are() -> None:
     table = CaptionTable()
     for number, key in enumerate("abab"):
         add(table, key, [f"caption {number}"], n=number)
-    recordings = table.finish().recordings
+    table.leave_out_without_caption()
+    recordings = table.recordings
     assert list(recordings) == ["a", "b"]
     assert recordings["a"].captions == ("caption 0", "caption 2")
     assert recordings["a"].names == ("Ya",)
@@ -30,7 +30,7 @@ def test_equal_rows_count_once_and_equal_texts_of_two_rows_twice() -> None:
     table = CaptionTable()
     for row_id in ("1", "1", "2"):
         add(table, "a", ["a dog barks"], id=row_id, caption="a dog barks")
-    assert table.finish().repeated == 1
+    assert table.repeated_rows == 1
     assert table.recordings["a"].captions == ("a dog barks", "a dog barks")
 
 
@@ -41,8 +41,9 @@ def test_captions_without_words_are_dropped_and_counted() -> None:
     add(table, "c", [""], n=3)
     add(table, "c", ["rain"], n=4)
     add(table, "c", ["\ufe0f", "\u200b\ufe0e", "\u0301"], n=5)
-    assert table.finish().empty == 8
-    assert table.bare == ("b",)
+    table.leave_out_without_caption()
+    assert table.empty_captions == 8
+    assert table.without_caption == ("b",)
     assert {key: item.captions for key, item in table.recordings.items()} == {
         "a": ("a dog",),
         "c": ("rain",),
@@ -52,7 +53,7 @@ def test_captions_without_words_are_dropped_and_counted() -> None:
 def test_a_caption_of_5000_words_is_kept() -> None:
     table = CaptionTable()
     add(table, "a", ["word " * 5_000])
-    assert len(table.finish().recordings["a"].captions[0].split()) == 5_000
+    assert len(table.recordings["a"].captions[0].split()) == 5_000
 
 
 def ids(rows: list[tuple[str, str]]) -> dict[str, str]:
@@ -60,7 +61,7 @@ def ids(rows: list[tuple[str, str]]) -> dict[str, str]:
     table = CaptionTable()
     for number, (key, file) in enumerate(rows):
         table.add(Recording(key, ("x",), (file,), identity=file), {"n": number})
-    finish({"train": table})
+    assign_keys({"train": table})
     return {identity: item.key for identity, item in table.recordings.items()}
 
 
@@ -119,4 +120,4 @@ def test_words_are_what_has_a_caption_id(text: str) -> None:
     ],
 )
 def test_split_names(text: str, split: str | None) -> None:
-    assert split_name(text) == split
+    assert split_in_name(text) == split

@@ -4,6 +4,7 @@ import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import soundfile
 
 from atr_moco_plugin.data.audio.source import FileSlice, Segment, Source
 from atr_moco_plugin.data.opening import duplicates
-from atr_moco_plugin.data.opening.duplicates import look_up, repeated, same_file
+from atr_moco_plugin.data.opening.duplicates import file_identity, file_marks, repeated_positions
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +30,14 @@ def test_links_and_spellings_lead_to_one_file(tmp_path: Path) -> None:
     (tmp_path / "e").symlink_to("d")
     names = ["a.wav", "b.wav", "./a.wav", "d/../a.wav", "e/../a.wav", "soft.wav", "hard.wav", "no"]
     paths = [f"{tmp_path}/{name}" for name in names]
-    alike = [k for k, path in enumerate(paths) if same_file(path) == same_file(paths[0])]
-    assert alike == [0, 2, 3, 4, 5, 6] == repeated(look_up(paths)[0])
-    assert same_file(paths[7]) == same_file(paths[7]) != same_file(paths[1])
-    assert same_file(Segment(paths[0], 0, 1)) == same_file(paths[5])
+    alike = [k for k, path in enumerate(paths) if file_identity(path) == file_identity(paths[0])]
+    assert alike == [0, 2, 3, 4, 5, 6] == repeated_positions(file_marks(paths)[0])
+    assert file_identity(paths[7]) == file_identity(paths[7]) != file_identity(paths[1])
+    assert file_identity(Segment(paths[0], 0, 1)) == file_identity(paths[5])
     parts = [FileSlice(tmp_path / "a.wav", at, 5, "x") for at in (0, 5)]
-    assert repeated(look_up(parts)[0]) == [] and same_file(parts[0]) != same_file(parts[1])
+    assert repeated_positions(file_marks(parts)[0]) == [] and file_identity(
+        parts[0]
+    ) != file_identity(parts[1])
 
 
 def test_inode_numbers_that_a_network_file_system_repeats_join_nothing(
@@ -44,11 +47,11 @@ def test_inode_numbers_that_a_network_file_system_repeats_join_nothing(
         (tmp_path / name).write_bytes(b"x")
     first = os.stat(tmp_path / "a")
     monkeypatch.setattr(duplicates.os, "stat", lambda path, **options: first)
-    assert same_file(f"{tmp_path}/a") != same_file(f"{tmp_path}/b")
+    assert file_identity(f"{tmp_path}/a") != file_identity(f"{tmp_path}/b")
 
 
 def equal_sources(sources: list[Source], **options: bool) -> list[list[int]]:
-    return duplicates.equal_sources(sources, look_up(sources)[1], **options)
+    return duplicates.equal_sources(sources, file_marks(sources)[1], **options)
 
 
 def sound(seed: int, size: int = 40_000) -> bytes:
@@ -70,34 +73,39 @@ def test_equal_bytes_are_found_and_nearly_equal_ones_are_not(tmp_path: Path) -> 
     assert [[names[k] for k in group] for group in groups] == [["a", "b"], ["short", "cut"]]
 
 
-def test_hardly_anything_is_read_of_files_that_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read beyond their first block, once for each step."""
+    names: list[str] = []
+    real = open
+
+    def spy(path: str, mode: str = "r") -> IO[bytes]:
+        names.append(Path(path).name)
+        return real(path, mode)
+
+    monkeypatch.setattr("builtins.open", spy)
+    return names
+
+
+def test_files_that_differ_are_hardly_read(tmp_path: Path, opened: list[str]) -> None:
     for name in range(20):
         (tmp_path / f"{name}").write_bytes(sound(name))
     (tmp_path / "copy").write_bytes(sound(3))
-    read: list[str] = []
-    for step in ("_spread", "_whole"):
-        real = getattr(duplicates, step)
-        spy = lambda source, real=real: read.append(Path(source).name) or real(source)  # noqa: E731
-        monkeypatch.setattr(duplicates, step, spy)
     paths = [str(tmp_path / f"{name}") for name in [*range(20), "copy"]]
     assert equal_sources(paths) == [[3, 20]]
-    assert read == ["3", "copy"] * 2
+    assert opened == ["3", "copy"] * 2
 
 
-def test_the_digest_of_a_whole_file_is_kept(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_of_a_whole_file_is_kept(tmp_path: Path, cache: Path, opened: list[str]) -> None:
     for name in "ab":
         (tmp_path / name).write_bytes(sound(0))
     paths = [str(tmp_path / name) for name in "ab"]
     assert equal_sources(paths) == [[0, 1]]
     entries = [path for path in cache.rglob("*") if path.is_file()]
     assert len(entries) == 2
-    with monkeypatch.context() as patch:
-        patch.setattr(duplicates, "_WHOLE", None)  # reading a file whole would fail
-        assert equal_sources(paths) == [[0, 1]]
+    opened.clear()
+    assert equal_sources(paths) == [[0, 1]]
+    assert opened == ["a", "b"]  # for blocks alone
     entries[0].write_bytes(b"\xff damaged")
     assert equal_sources(paths) == [[0, 1]]
     changed = bytearray(sound(0))

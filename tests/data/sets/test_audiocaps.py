@@ -390,7 +390,10 @@ def test_the_real_captions() -> None:
         for split, table in tables.items()
     }
     assert lengths == {"train": {1}, "valid": {5}, "test": {5}}
-    assert not any(table.repeated or table.empty or table.bare for table in tables.values())
+    assert not any(
+        table.repeated_rows or table.empty_captions or table.without_caption
+        for table in tables.values()
+    )
     keys = [{item.key for item in table.recordings.values()} for table in tables.values()]
     assert len(set.union(*keys)) == sum(map(len, keys))
     starts = {key[0] for key in keys[0]}

@@ -173,7 +173,10 @@ def test_the_real_captions() -> None:
     assert sizes == {"train": 3_839, "valid": 1_045, "test": 1_045}
     items = [item for table in tables.values() for item in table.recordings.values()]
     assert {len(item.captions) for item in items} == {5}
-    assert not any(table.repeated or table.empty or table.bare for table in tables.values())
+    assert not any(
+        table.repeated_rows or table.empty_captions or table.without_caption
+        for table in tables.values()
+    )
     assert max(len(text.split()) for item in items for text in item.captions) == 21
     test_names = [item.names[0] for item in tables["test"].recordings.values()]
     assert sum(bool(re.search("[,()]|&.*;", name)) for name in test_names) == 65

@@ -16,7 +16,7 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.data.tables.segments import fragment, segment_of, starts_of
+from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
 
 RATE = 16_000
 
@@ -119,11 +119,11 @@ def test_another_part_under_the_same_clip_id_is_other_data(
 
 
 def test_what_else_speaks_of_a_place_is_compared() -> None:
-    assert starts_of({"start_time": "30.0", "caption": "start"}) == "start_time 30"
-    assert starts_of({"start_ms": "5", "clip_start": "x", "weekend": "7"}) == (
+    assert place_note({"start_time": "30.0", "caption": "start"}) == "start_time 30"
+    assert place_note({"start_ms": "5", "clip_start": "x", "weekend": "7"}) == (
         "start_ms 5, clip_start x"
     )
-    assert starts_of({"duration": "10", "start": " "}) == ""
+    assert place_note({"duration": "10", "start": " "}) == ""
     assert fragment((30.0, 40.5)) == "#t=30,40.5" and fragment(None) == ""
 
 

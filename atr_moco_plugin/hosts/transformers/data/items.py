@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from atr_moco_plugin.data.opening.captions import has_words
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.waveform import (
     BadClipError,
@@ -19,6 +18,7 @@ from atr_moco_plugin.hosts.transformers.data.waveform import (
     as_waveform,
     shown,
 )
+from atr_moco_plugin.ids import has_words
 
 FIELDS = ("audio", "caption", "clip_id", "caption_id")
 NO_ITEM = -100

@@ -1,0 +1,108 @@
+"""What opening refuses or warns of before any audio is read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from atr_moco_plugin.data.opening.audio_files import describe_folder
+from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
+
+NAMES_TRIED = (
+    "names were tried as they are, with / for \\, ~ and $NAME replaced, file: URLs as paths, "
+    "without blanks around them, in either form of accents, and with the suffix in another case or "
+    "another one of audio where one file alone has it"
+)
+
+
+def check_disjoint(name: str, tables: Mapping[str, CaptionTable], *, allow: bool) -> None:
+    """Refuse a recording that the captions files list in two splits.
+
+    Args:
+        name: of the data set.
+        tables: split to its recordings.
+        allow: whether a recording may be in two splits; a ``clip_id`` may not all the same.
+    """
+    for first, second in combinations(tables, 2):
+        known = {key: item for item in tables[first].recordings.values() for key in _keys(item)}
+        both = [
+            (known[key], item)
+            for item in tables[second].recordings.values()
+            for key in _keys(item)
+            if key in known and not (allow and not item.has_clip_id)
+        ]
+        if both:
+            one, two = both[0]
+            lift = "" if two.has_clip_id else ", or set allow_shared_audio: true"
+            raise InputError(
+                f"{name}: {number_of(both, 'clip')} in both {first!r} and {second!r}: "
+                f"{listed([repr(item.key) for _, item in both])}; a recording may be in one split "
+                f"only, take it out of one of the two ({one.where} and {two.where}){lift}"
+            )
+
+
+def _keys(item: Recording) -> tuple[str, ...]:
+    """The key, and the video where others of its clips have keys of their own."""
+    return item.key, *item.shared_names[:1]
+
+
+def check_captions(name: str, tables: Mapping[str, CaptionTable], *, strict: bool) -> None:
+    """Refuse clips without a caption under ``strict``, and a data set that has no others."""
+    for split, table in tables.items():
+        keys = table.without_caption
+        if keys and (strict or not any(t.recordings for t in tables.values())):
+            raise InputError(
+                f"{name}: {number_of(keys, 'clip')} of split {split!r} without a caption: "
+                f"{listed(list(map(repr, keys)))}; give each one, or leave them out"
+                + (" with strict: false" if strict else "")
+            )
+
+
+def check_audio_found(
+    name: str,
+    tables: Mapping[str, CaptionTable],
+    place: str | os.PathLike[str],
+    *,
+    strict: bool,
+) -> None:
+    """Warn of clips whose audio was not found; refuse them under ``strict``, or if they are all.
+
+    Args:
+        name: of the data set.
+        tables: split to its recordings.
+        place: where audio was looked for.
+        strict: whether missing audio is an error.
+    """
+    items = [item for table in tables.values() for item in table.recordings.values()]
+    absent = [item for item in items if item.path is None]
+    total = len(items)
+    if not absent:
+        return
+    if not strict and len(absent) < total:
+        warnings.warn(
+            f"{name}: {number_of(absent, 'clip')} without audio in {os.fspath(place)}, of "
+            f"{total:,}: "
+            f"{listed([repr(item.names[0] if item.names else item.key) for item in absent], 5)}; "
+            f"{NAMES_TRIED}",
+            stacklevel=4,
+        )
+        return
+    names = listed([repr(text) for text in absent[0].names], 6)
+    if len(absent) == total:
+        which, what_to_do = f"none of the {total:,} clips has its audio", "set audio to its folder"
+    else:
+        which = f"{len(absent):,} of {total:,} clips have no audio"
+        what_to_do = "put it there or set strict: false"
+    raise MissingFileError(
+        f"{os.fspath(place)}: {name}: {which} there: looked for {absent[0].key!r} under the name "
+        f"{names} (.wav, .flac, ...), {describe_folder(place)}; {NAMES_TRIED}; {what_to_do}"
+    )
+
+
+def number_of(items: Sequence[object], noun: str) -> str:
+    """``1 clip is`` or ``2 clips are``, for the subject of a message."""
+    number = len(items)
+    return f"{number:,} {noun} is" if number == 1 else f"{number:,} {noun}s are"
