@@ -42,7 +42,7 @@ def read_torch(file: Path, *, mmap: bool = False, safe_globals: Iterable[Any] = 
     zipped = zipfile.is_zipfile(file)
     if zipped:
         _check_size(file)
-    with _allowed(safe_globals):
+    with allow_numpy(safe_globals):
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipped)
         except OSError:
@@ -61,7 +61,7 @@ def read_torch(file: Path, *, mmap: bool = False, safe_globals: Iterable[Any] = 
 def unsafe_globals(file: Path) -> list[str]:
     """Names of the classes and functions in a file of ``torch.save`` that
     ``torch.load(weights_only=True)`` refuses; those of an old or foreign file are not found."""
-    with _allowed():
+    with allow_numpy():
         try:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
         # A foreign file raises nearly anything.
@@ -208,7 +208,12 @@ def _refusal(file: Path, error: Exception) -> str:
 
 
 @contextmanager
-def _allowed(more: Iterable[Any] = ()) -> Iterator[None]:
+def allow_numpy(more: Iterable[Any] = ()) -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` read NumPy's numbers and random states for a while.
+
+    Args:
+        more: further classes and functions that are safe.
+    """
     # At its end torch's context removes what it was given, so nothing that was there before.
     before = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals([x for x in (*_of_numpy(), *more) if x not in before]):

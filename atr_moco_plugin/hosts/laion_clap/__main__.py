@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.laion_clap.export import export_main
 from atr_moco_plugin.hosts.laion_clap.launch import prepare
 from atr_moco_plugin.hosts.laion_clap.options import help_text
+from atr_moco_plugin.hosts.laion_clap.weights import export
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """
     try:
         if argv[:1] == ["export"]:
-            return export_main(argv[1:])
+            return _export(argv[1:])
         if {"-h", "--help"} & set(argv):
             print(help_text(argv))
             return 0
@@ -30,6 +31,18 @@ def main(argv: Sequence[str]) -> int:
     except InputError as ex:
         print(f"error: {ex}", file=sys.stderr)
         return 1
+
+
+def _export(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m atr_moco_plugin.hosts.laion_clap export",
+        description="Write plain CLAP weights for CLAP_Module.load_ckpt.",
+    )
+    parser.add_argument("checkpoint", help="epoch_N.pt of a training")
+    parser.add_argument("out", help="file to write")
+    args = parser.parse_args(argv)
+    print(f"{args.out}: {export(args.checkpoint, args.out)} tensors")
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,12 +7,16 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from atr_moco_plugin.hosts.laion_clap.internals import steps_an_epoch
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
@@ -50,10 +54,9 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         args: Any,
         tb_writer: Any = None,
     ) -> None:
-        clap = model.module if hasattr(model, "module") else model
-        steps = data["train"].dataloader.num_batches
-        last = steps * (epoch + 1)
-        log = StepLog(clap, args, rank_every, tb_writer, collapse, last=last)
+        clap: Any = model.module if hasattr(model, "module") else model
+        steps = steps_an_epoch(data)
+        log = StepLog(clap, args, tb_writer, rank_every, collapse, last=steps * (epoch + 1))
         step = steps * epoch
 
         def stepped(*_: Any) -> None:
@@ -66,53 +69,46 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         every = list(optimizer.values()) if isinstance(optimizer, dict) else [optimizer]
         # A scaler unscales the gradients of one right before its step, and looks at them itself.
         guarded = every if scaler is None else every[-1:]
-        guard = FiniteGuard(guarded, clap, last_good=_go_on)
-        guard.step = step + 1
-        handles = [attach(clap, every), every[-1].register_step_post_hook(stepped)]
-        clap.guard = guard
-        try:
+        with ExitStack() as hooks:
+            clap.guard = FiniteGuard(guarded, clap, last_good=_last_good)
+            clap.guard.step = step + 1
+            hooks.callback(setattr, clap, "guard", None)
+            hooks.callback(clap.guard.close)
+            hooks.callback(attach(clap, every).remove)
+            hooks.callback(every[-1].register_step_post_hook(stepped).remove)
             train_one_epoch(model, data, epoch, optimizer, scaler, scheduler, args, tb_writer)
-            guard.check_skipped_step()
-        finally:
-            clap.guard = None
-            guard.close()
-            for handle in handles:
-                handle.remove()
+            clap.guard.check_skipped_step()
 
     return followed
 
 
+@dataclass
 class StepLog:
-    """Rank records and the criterion's measures, on the first rank alone.
+    """Rank records and the criterion's measures, in the first process alone.
 
-    Args:
+    Attributes:
         clap: the model with its criterion.
         args: LAION-CLAP's arguments.
-        rank_every: steps between two records of ``rank.jsonl``.
         tb_writer: its TensorBoard writer, or ``None``.
+        rank_every: steps between two records of ``rank.jsonl``.
         collapse: looks at the queues when the measures are logged.
-        last: step after which the measures are logged whatever its number.
+        last: a step after which the measures are always logged.
     """
 
-    def __init__(
-        self,
-        clap: Any,
-        args: Any,
-        rank_every: int,
-        tb_writer: Any,
-        collapse: CollapseWatch,
-        last: int,
-    ) -> None:
-        self._clap = clap
-        self._collapse = collapse
-        self._tb_writer = tb_writer
-        self._last = last
-        self._wandb = args.wandb
-        self._on = args.rank == 0 and bool(args.logs) and args.logs.lower() != "none"
+    clap: Any
+    args: Any
+    tb_writer: Any
+    rank_every: int
+    collapse: CollapseWatch
+    last: int
+
+    def __post_init__(self) -> None:
+        logs = self.args.logs
+        self._on = self.args.rank == 0 and bool(logs) and logs.lower() != "none"
         self._rank: RankLogger | None = None
-        if self._on and clap.moco.queues:
-            path = os.path.join(args.logs, args.name, "rank.jsonl")
-            self._rank = RankLogger(clap.moco.queues, path, every=rank_every)
+        if self._on and self.clap.moco.queues:
+            path = os.path.join(logs, self.args.name, "rank.jsonl")
+            self._rank = RankLogger(self.clap.moco.queues, path, every=self.rank_every)
 
     def log(self, step: int) -> None:
         """Log what is due at this step.
@@ -125,8 +121,8 @@ class StepLog:
         record = None if self._rank is None else self._rank.log(step)
         if record is not None:
             self._scalars("rank", RankLogger.scalars(record), step)
-        if step % _LOG_EVERY == 1 or step == self._last:
-            measures = {name: float(value) for name, value in self._clap.measures.items()}
+        if step % _LOG_EVERY == 1 or step == self.last:
+            measures = {name: float(value) for name, value in self.clap.measures.items()}
             logging.info(
                 "Criterion: step %d %s",
                 step,
@@ -135,20 +131,18 @@ class StepLog:
             self._scalars("train", measures, step)
             # The measures are of one batch, too few for a verdict on the matching loss.
             steady = {name: x for name, x in measures.items() if name == "temperature"}
-            self._collapse.look(step, self._clap.moco.queues, steady)
+            self.collapse.look(step, self.clap.moco.queues, steady)
 
     def _scalars(self, group: str, values: dict[str, float], step: int) -> None:
         named = {f"{group}/{name}": value for name, value in values.items()}
-        if self._tb_writer is not None:
+        if self.tb_writer is not None:
             for name, value in named.items():
-                self._tb_writer.add_scalar(name, value, step)
-        if self._wandb:
-            import wandb
-
-            wandb.log({**named, "step": step})
+                self.tb_writer.add_scalar(name, value, step)
+        if self.args.wandb:
+            import_module("wandb").log({**named, "step": step})
 
 
-def _go_on(sound: bool) -> str:
+def _last_good(sound: bool) -> str:
     if sound:
         return "The last checkpoint is sound: --resume it, with --precision fp32 where it was amp."
     return "Go on with --resume from a checkpoint that was saved before they were."

@@ -1,13 +1,14 @@
 """A CLAP model that trains with a criterion of this package.
 
-It is LAION's model with the criterion as one more submodule: the weights keep their names, so a
-state dict is CLAP's and the entries under :data:`OWN`.
+It is LAION's model with the criterion as one more submodule. The weights keep their names, so a
+state dict has CLAP's entries and those under :data:`OWN`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
-from atr_moco_plugin.hosts.laion_clap.towers import ClapPair, audio_inputs, audio_width
+from atr_moco_plugin.hosts.laion_clap.internals import add_methods, audio_width, set_unregistered
+from atr_moco_plugin.hosts.laion_clap.towers import ClapPair, audio_inputs
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.safety import FiniteGuard
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
@@ -25,30 +27,33 @@ OWN = ("moco", "matching_head")
 """Submodules that are not CLAP's."""
 
 POSITION_IDS = "text_branch.embeddings.position_ids"
-"""A buffer that older transformers saved: not in a model of today, but asked for by
-``CLAP_Module.load_ckpt``."""
+"""A buffer that older transformers saved: models of today lack it, but ``CLAP_Module.load_ckpt``
+asks for it."""
 
 _MIN_TEMPERATURE = 0.01  # CLAP clips its scale to 100
 
 
-class CriterionForward:
-    """What :func:`add_criterion` puts over LAION's model class."""
+class CriterionForward(nn.Module):
+    """The methods that :func:`add_criterion` puts over LAION's model class."""
 
     moco: Atc
+    logit_scale_a: nn.Parameter
+    get_logit_scale: Callable[[], tuple[Tensor, Tensor]]
+
     measures: dict[str, Tensor]
-    """What the criterion measured in the last training pass."""
+    """The criterion's measures of the last training pass."""
 
     guard: FiniteGuard | None = None
     """Is shown every loss, so that all processes decide together where one is not finite."""
 
     def forward(self, audio: Any, text: Any, device: Any = None) -> Any:
-        """In training CLAP's six outputs, of which the first is the loss: DDP finds what was used
-        from the outputs, so the loss must be among them. Otherwise what CLAP returns."""
+        """In training CLAP's six outputs, of which the first is the loss: DDP finds the parameters
+        that were used from the outputs. Otherwise CLAP's own result."""
         if not self.training or audio is None or text is None:
             return super().forward(audio, text, device)
         if self.guard is not None:
             self.guard.check_skipped_step()
-        # Captions come filled up to 77 tokens, of which most have a fifth.
+        # Captions come padded to 77 tokens, of which most have a fifth.
         length = int(text["attention_mask"].sum(dim=1).max())
         clips, captions = batch_ids(audio, device)
         measures = self.moco(
@@ -65,24 +70,21 @@ class CriterionForward:
 
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
-        """The criterion's, in which the guard sees the clips that were left out."""
+        """The criterion's queues, in which the guard sees the clips that are not finite."""
         return self.moco.queues
 
     def on_optimizer_step(self) -> None:
         """Move the momentum copies, and give CLAP's own scale the temperature's new value."""
         self.moco.on_optimizer_step()
         with torch.no_grad():
-            # The scale is capped after every step of theirs; the temperature agrees with it.
+            # LAION-CLAP caps the scale after every step; the temperature agrees with it.
             self.moco.temperature.clamp_(min=_MIN_TEMPERATURE)
             self.logit_scale_a.copy_(-self.moco.temperature.squeeze().log())
 
 
 def add_criterion(
-    clap: nn.Module,
-    criterion_class: type[Atc],
-    config: Any,
-    head: FusionHeadConfig | None = None,
-) -> nn.Module:
+    clap: Any, criterion_class: type[Atc], config: Any, head: FusionHeadConfig | None = None
+) -> Any:
     """Make a CLAP model train with a criterion, in place.
 
     Call it after pretrained weights are loaded: the momentum copies and the temperature start
@@ -95,7 +97,7 @@ def add_criterion(
         head: size of the matching head, for a criterion that matches.
 
     Returns:
-        ``clap``.
+        ``clap``, which is a :class:`CriterionForward` too.
     """
     device = clap.logit_scale_a.device
     pair = ClapPair(clap, None)
@@ -106,13 +108,11 @@ def add_criterion(
     low, high = max(TEMPERATURE_RANGE[0], _MIN_TEMPERATURE), TEMPERATURE_RANGE[1]
     config = dataclasses.replace(config, temperature=min(max(temperature, low), high))
     criterion = criterion_class(pair, config)
-    # The towers are in CLAP already. As a plain attribute the pair gives the criterion what it
-    # calls and adds no second name to any weight.
-    del criterion.model
-    object.__setattr__(criterion, "model", pair)
+    # The towers are in CLAP already.
+    set_unregistered(criterion, "model", pair)
     clap.moco = criterion.to(device)
-    clap.__class__ = type("CriterionClap", (CriterionForward, type(clap)), {})
-    # Every rank enqueues the same rows, so DDP need not send the queues before each forward pass.
+    add_methods(clap, CriterionForward)
+    # Every process enqueues the same rows, so DDP need not send the queues in each forward pass.
     exclude_from_ddp_broadcast(clap, [x for x, _ in clap.named_buffers() if "_queue." in x])
     return clap
 

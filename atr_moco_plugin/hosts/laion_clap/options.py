@@ -1,4 +1,4 @@
-"""The command line: this package's options, and what is left for LAION-CLAP's own parser."""
+"""The command line: this package's options; LAION-CLAP's own parser gets all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FROM_HOST = ("temperature", "embed_dim", "seed")  # CLAP's model and --seed giv
 
 @dataclass
 class Options:
-    """What this package takes from the command line.
+    """This package's options from the command line.
 
     Attributes:
         criterion_class: the criterion.
@@ -49,7 +49,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         This package's options, and the arguments that are LAION-CLAP's.
 
     Raises:
-        ValueError: for an unknown criterion, or an option of it that does not fit.
+        InputError: an unknown criterion, or an option of it that does not fit.
     """
     named, _ = _parser(None).parse_known_args(argv)
     criterion_class = load("criteria", named.criterion)
@@ -75,19 +75,19 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def help_text(argv: Sequence[str]) -> str:
-    """This package's options in words, with those of the criterion that ``argv`` names."""
+    """The help on this package's options, with the options of the criterion that ``argv`` names."""
     named, _ = _parser(None).parse_known_args(argv)
     return _parser(load("criteria", named.criterion)).format_help()
 
 
 def check_theirs(args: argparse.Namespace) -> None:
-    """Refuse what the criterion would silently change or cannot work with.
+    """Refuse arguments that the criterion would silently change or cannot work with.
 
     Args:
-        args: what LAION-CLAP's parser made of its arguments.
+        args: the result of LAION-CLAP's parser.
 
     Raises:
-        ValueError: naming the argument.
+        InputError: with the name of the argument.
     """
     for name, reason in (
         ("clap_mlploss", "is a loss of its own; leave it out, --criterion is the loss"),

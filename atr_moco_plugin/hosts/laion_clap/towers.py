@@ -1,6 +1,6 @@
-"""LAION-CLAP's branches in the form the criteria ask for.
+"""LAION-CLAP's branches as the towers of a criterion.
 
-The modules are CLAP's own and stay registered in it: nothing here adds a parameter but the head.
+The modules are CLAP's own and stay registered in it: only the head has parameters of its own.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.hosts.laion_clap.internals import audio_states
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 TEXT_MODELS = ("bert", "roberta")
 """Text towers (``--tmodel``) that give token states and a mask."""
 
-_TOKEN_STRIDE = 32
 _AUDIO_KEYS = ("waveform", "longer", "mel_fusion")
 
 
@@ -28,7 +28,7 @@ class ClapAudio(nn.Module):
         clap: the CLAP model.
     """
 
-    def __init__(self, clap: nn.Module) -> None:
+    def __init__(self, clap: Any) -> None:
         super().__init__()
         self.branch = clap.audio_branch
         self.projection = clap.audio_projection
@@ -45,12 +45,10 @@ class ClapAudio(nn.Module):
 
         Returns:
             ``[B, joint]`` unit-norm float32 embeddings and the tokens, all of them valid: CLAP
-            fills short clips up and has no mask for it.
+            repeats short clips and has no mask.
         """
         encoded = self.branch(batch, mixup_lambda=None, device=device)
-        # CLAP repeats every state 32 times to stand for frames. Attention to equal copies is
-        # attention to one of them, so one of each is enough.
-        states = encoded["fine_grained_embedding"][:, ::_TOKEN_STRIDE]
+        states = audio_states(encoded)
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         return unit_norm(self.projection(encoded["embedding"])), AudioTokens(states, mask)
 
@@ -62,7 +60,7 @@ class ClapText(nn.Module):
         clap: the CLAP model.
     """
 
-    def __init__(self, clap: nn.Module) -> None:
+    def __init__(self, clap: Any) -> None:
         super().__init__()
         self.branch = clap.text_branch
         self.projection = clap.text_projection
@@ -70,7 +68,7 @@ class ClapText(nn.Module):
     @property
     def width(self) -> int:
         """Width of the token states."""
-        return self.branch.config.hidden_size
+        return int(self.branch.config.hidden_size)
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, TextTokens]:
         """Encode captions.
@@ -90,15 +88,15 @@ class ClapText(nn.Module):
 
 
 class ClapPair(nn.Module):
-    """A CLAP model as the criteria see it.
+    """A CLAP model as a criterion takes it.
 
     Args:
         clap: the CLAP model, with a BERT or RoBERTa text branch.
-        head: ``head(text_tower, text_tokens, audio_tokens) -> logits [P, 2]``; ``None`` where the
-            criterion matches nothing.
+        head: ``head(text_tower, text_tokens, audio_tokens) -> logits [P, 2]``; ``None`` for a
+            criterion that does not match.
     """
 
-    def __init__(self, clap: nn.Module, head: nn.Module | None) -> None:
+    def __init__(self, clap: Any, head: Any) -> None:
         super().__init__()
         self.audio = ClapAudio(clap)
         self.text = ClapText(clap)
@@ -107,14 +105,10 @@ class ClapPair(nn.Module):
 
     def match(self, text: TextTokens, audio: AudioTokens) -> Tensor:
         """``[P, 2]`` matching logits of P pairs, index 1 = the pair matches."""
-        return self.head(self.text, text, audio)
+        logits: Tensor = self.head(self.text, text, audio)
+        return logits
 
 
 def audio_inputs(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The entries of a batch that the audio branch reads."""
     return {key: batch[key] for key in _AUDIO_KEYS if key in batch}
-
-
-def audio_width(clap: nn.Module) -> int:
-    """Width of the audio tokens, which is that of the embedding before the projection."""
-    return clap.audio_projection[0].in_features

@@ -27,7 +27,8 @@ from atr_moco_plugin.hosts.laion_clap.epoch import follow_epoch
 from atr_moco_plugin.hosts.laion_clap.model import CriterionForward, add_criterion, is_own
 from atr_moco_plugin.hosts.laion_clap.requirements import find_laion_clap, put_on_path
 from atr_moco_plugin.hosts.laion_clap.towers import ClapAudio
-from atr_moco_plugin.hosts.laion_clap.weights import numpy_scalars, read_clap
+from atr_moco_plugin.hosts.laion_clap.weights import read_clap
+from atr_moco_plugin.io.checkpoints import allow_numpy
 from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
@@ -100,7 +101,7 @@ def arguments(home: Path, name: str, *more: str) -> list[str]:
 
 
 def state(home: Path, name: str, epoch: int = EPOCHS) -> dict[str, Tensor]:
-    with numpy_scalars():
+    with allow_numpy():
         path = home / "logs" / name / "checkpoints" / f"epoch_{epoch}.pt"
         return torch.load(path, weights_only=True)["state_dict"]
 

@@ -25,7 +25,8 @@ from atr_moco_plugin.hosts.laion_clap.epoch import StepLog, follow_epoch
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
 from atr_moco_plugin.hosts.laion_clap.options import parse
-from atr_moco_plugin.hosts.laion_clap.weights import export, numpy_scalars, read_clap
+from atr_moco_plugin.hosts.laion_clap.weights import export, read_clap
+from atr_moco_plugin.io.checkpoints import allow_numpy
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.safety import CollapseWatch, NonFiniteError
 
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_their_training_is_read_without_running_it(tmp_path: Pat
     path = tmp_path / "epoch_1.pt"
     torch.save({"epoch": 1, "state_dict": state, "optimizer": optimizer}, path)
     assert read_clap(path).keys() == plain_weights().keys()
-    with numpy_scalars():
+    with allow_numpy():
         checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["optimizer"] == optimizer
 
@@ -179,7 +180,7 @@ def test_measures_and_ranks_reach_the_writer(tmp_path: Path) -> None:
     written: list[tuple[str, float, int]] = []
     writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar))
     args = SimpleNamespace(rank=0, logs=str(tmp_path), name="run", wandb=False)
-    log = StepLog(model, args, rank_every=2, tb_writer=writer, collapse=WATCH, last=3)
+    log = StepLog(model, args, writer, rank_every=2, collapse=WATCH, last=3)
     for step in (1, 2, 3):
         log.log(step)
     losses = [(step, value) for name, value, step in written if name == "train/loss"]
@@ -193,7 +194,7 @@ def test_measures_and_ranks_reach_the_writer(tmp_path: Path) -> None:
 def test_other_ranks_log_nothing(tmp_path: Path) -> None:
     model = SimpleNamespace(moco=SimpleNamespace(queues={"audio": EmbeddingQueue(4, 3)}))
     args = SimpleNamespace(rank=1, logs=str(tmp_path), name="run", wandb=False)
-    StepLog(model, args, rank_every=1, tb_writer=None, collapse=WATCH, last=1).log(1)
+    StepLog(model, args, None, rank_every=1, collapse=WATCH, last=1).log(1)
     assert list(tmp_path.iterdir()) == []
 
 
