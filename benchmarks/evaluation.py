@@ -18,8 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
-from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import Encoded
+from atr_moco_plugin.evaluation.relevance import Direction
+from atr_moco_plugin.evaluation.rerank import Candidates
 from atr_moco_plugin.heads import AtmHead
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 from benchmarks import harness
@@ -121,15 +124,14 @@ class _OneByOne:
         return torch.stack([score, items.to(score.dtype)])[:, score.argsort(descending=True)]
 
 
-def _scores(found: Candidates, cosines: Cosines, clips: Tensor, captions: Tensor) -> Tensor:
+def _scores(
+    found: dict[Direction, Candidates], cosines: Cosines, clips: Tensor, captions: Tensor
+) -> Tensor:
     """The same from the candidates of all queries."""
-    ways = (
-        (cosines.of_clips(), found.texts, found.text_logits, clips),
-        (cosines.of_captions(), found.clips, found.clip_logits, captions),
-    )
     parts = []
-    for blocks, items, logits, queries in ways:
-        cosine = torch.cat([block for _, block in blocks]).gather(1, items)[queries]
+    for (direction, (items, logits)), queries in zip(found.items(), (clips, captions), strict=True):
+        blocks = [block for _, block in cosines.blocks(direction)]
+        cosine = torch.cat(blocks).gather(1, items)[queries]
         score = (logits[..., 1] - logits[..., 0])[queries] + cosine / TEMPERATURE
         score, order = score.sort(dim=1, descending=True)
         parts.append(torch.stack([score, items[queries].gather(1, order).to(score.dtype)], dim=1))

@@ -1,15 +1,14 @@
-"""Retrieval evaluation: metrics, re-ranking with a matching head, and tables."""
+"""Retrieval evaluation: embeddings of a split, cosines, re-ranking with a matching head, figures.
+
+Here belong the way from a model and a split to R@k, median rank and mAP@10, on one process or
+several, their expectation at random, plain-text tables and TREC files. May import the core and the
+types of ``data``; never a host, a recipe or the report.
+"""
 
 from __future__ import annotations
 
 from atr_moco_plugin.evaluation.chance import chance_metrics
-from atr_moco_plugin.evaluation.metrics import (
-    caption_relevance,
-    metrics_from,
-    relevance_metrics,
-    retrieval_metrics,
-)
-from atr_moco_plugin.evaluation.rerank import rerank
+from atr_moco_plugin.evaluation.metrics import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.tables import (
     format_table,
     rank_table,
@@ -19,13 +18,10 @@ from atr_moco_plugin.evaluation.tables import (
 from atr_moco_plugin.evaluation.testsets import test_set_name
 
 __all__ = [
-    "caption_relevance",
     "chance_metrics",
     "format_table",
-    "metrics_from",
     "rank_table",
     "relevance_metrics",
-    "rerank",
     "retrieval_metrics",
     "retrieval_table",
     "split_report",

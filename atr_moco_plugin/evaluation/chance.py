@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.metrics import CUTOFFS
-from atr_moco_plugin.evaluation.relevance import Relevance, RelevanceMatrix
+from atr_moco_plugin.evaluation.metrics import CUTOFFS, r_sum
+from atr_moco_plugin.evaluation.relevance import DIRECTIONS, Relevance
 
 
 @torch.no_grad()
-def chance_metrics(relevant: Tensor) -> dict[str, float]:
-    """Expected figures of :func:`~atr_moco_plugin.evaluation.metrics.metrics_from` at random.
+def chance_metrics(relevance: Relevance) -> dict[str, float]:
+    """Expected figures of :class:`~atr_moco_plugin.evaluation.metrics.RetrievalMetrics` at random.
 
     Scores are independent and continuous, so all orders are equally likely. With n items of which
     R are relevant, a query is missed among the first k with the hypergeometric probability
@@ -21,39 +21,29 @@ def chance_metrics(relevant: Tensor) -> dict[str, float]:
     of them reach.
 
     Args:
-        relevant: ``[A, C]`` bool, clips by texts.
+        relevance: of A clips and C texts.
 
     Returns:
-        The keys of ``metrics_from``, R@k and mAP@10 in percent.
+        The keys of :data:`~atr_moco_plugin.evaluation.metrics.FIGURES`, R@k and mAP@10 in percent.
 
     Raises:
-        ValueError: when ``relevant`` is not a bool matrix or no pair is relevant.
+        ValueError: when no pair is relevant.
 
     Example:
-        >>> round(chance_metrics(torch.eye(20, dtype=torch.bool))["t2a_r5"], 3)
+        >>> from atr_moco_plugin.evaluation.relevance import RelevanceMatrix
+        >>> round(chance_metrics(RelevanceMatrix(torch.eye(20, dtype=torch.bool)))["t2a_r5"], 3)
         25.0
     """
-    if relevant.dim() != 2 or relevant.dtype != torch.bool or not bool(relevant.any()):
-        raise ValueError(
-            "chance_metrics expects a bool matrix [A, C] with at least one relevant pair, "
-            f"got {relevant.dtype} {list(relevant.shape)}."
-        )
-    return chance_of(RelevanceMatrix(relevant))
-
-
-def chance_of(relevance: Relevance) -> dict[str, float]:
-    """:func:`chance_metrics` of a relevance that need not exist as a matrix.
-
-    Args:
-        relevance: A clips and C captions, at least one pair of them relevant.
-    """
-    metrics: dict[str, float] = {}
     clips, captions = relevance.shape
-    for way, relevant_items, items in zip(("a2t", "t2a"), relevance.counts(), (captions, clips)):
-        expected = _direction(relevant_items.cpu(), items)
-        metrics |= {f"{way}_{name}": value for name, value in expected.items()}
-    metrics["r_sum"] = sum(metrics[f"{way}_r{k}"] for way in ("a2t", "t2a") for k in CUTOFFS)
-    return metrics
+    metrics: dict[str, float] = {}
+    for direction, counts, items in zip(
+        DIRECTIONS, relevance.counts(), (captions, clips), strict=True
+    ):
+        if not bool(counts.any()):
+            raise ValueError("Chance needs at least one relevant pair.")
+        expected = _direction(counts.cpu(), items)
+        metrics |= {f"{direction}_{name}": value for name, value in expected.items()}
+    return metrics | {"r_sum": r_sum(metrics)}
 
 
 def _direction(relevant: Tensor, items: int) -> dict[str, float]:

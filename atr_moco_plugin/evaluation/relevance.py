@@ -1,17 +1,28 @@
-"""Which clips and captions belong together, a block of queries at a time."""
+"""Which clips and captions are relevant to each other, a block of queries at a time."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:  # metrics work without the libraries that decode audio
+    from atr_moco_plugin.data.dataset import RetrievalSet
+
+Direction = Literal["a2t", "t2a"]
+"""``a2t``: clips are the queries and captions the items; ``t2a``: the other way round."""
+
+DIRECTIONS: tuple[Direction, Direction] = ("a2t", "t2a")
+
+DUPLICATES = "_dup"
+"""Suffix of the duplicate-aware figures, in which captions with equal text count as one."""
+
 
 class Relevance(Protocol):
-    """A relevance of A clips and C captions.
+    """Relevance of A clips and C captions to each other.
 
-    A block of a matrix ``[A, C]`` is made when it is asked for, so that the matrix need not exist.
+    It is a matrix ``[A, C]`` that need not exist: blocks are made on request.
     """
 
     @property
@@ -19,17 +30,29 @@ class Relevance(Protocol):
         """``(A, C)``."""
         ...
 
-    def captions_of(self, start: int, stop: int) -> Tensor:
-        """``[n, C]`` bool: the captions of the clips ``start`` to ``stop``."""
-        ...
-
-    def clips_of(self, start: int, stop: int) -> Tensor:
-        """``[n, A]`` bool: the clips of the captions ``start`` to ``stop``."""
+    def block(self, direction: Direction, start: int, stop: int) -> Tensor:
+        """``[n, items]`` bool: items relevant to the queries ``start`` to ``stop``."""
         ...
 
     def counts(self) -> tuple[Tensor, Tensor]:
         """``[A]`` captions of each clip and ``[C]`` clips of each caption, int64."""
         ...
+
+
+def relevances(retrieval_set: RetrievalSet, device: torch.device) -> dict[str, Relevance]:
+    """The relevance of a split, by the suffix of the figures that it gives.
+
+    Returns:
+        ``""`` for the strict figures, and :data:`DUPLICATES` where every caption has one clip.
+    """
+    owner = retrieval_set.caption_to_audio
+    if owner is None:
+        return {"": RelevanceMatrix(retrieval_set.relevance.to(device))}
+    clips, owner, ids = len(retrieval_set.clips), owner.to(device), retrieval_set.caption_ids
+    return {
+        "": CaptionRelevance(owner, clips),
+        DUPLICATES: CaptionRelevance(owner, clips, caption_ids=ids.to(device)),
+    }
 
 
 class RelevanceMatrix:
@@ -45,7 +68,7 @@ class RelevanceMatrix:
     def __init__(self, matrix: Tensor) -> None:
         if matrix.dim() != 2 or matrix.dtype != torch.bool:
             raise ValueError(
-                f"A relevance is a bool matrix [A, C], got {matrix.dtype} {list(matrix.shape)}."
+                f"Relevance is a bool matrix [A, C], got {matrix.dtype} {list(matrix.shape)}."
             )
         self._matrix = matrix
 
@@ -55,30 +78,28 @@ class RelevanceMatrix:
         clips, captions = self._matrix.shape
         return clips, captions
 
-    def captions_of(self, start: int, stop: int) -> Tensor:
-        """``[n, C]`` bool: the captions of the clips ``start`` to ``stop``."""
-        return self._matrix[start:stop]
-
-    def clips_of(self, start: int, stop: int) -> Tensor:
-        """``[n, A]`` bool: the clips of the captions ``start`` to ``stop``."""
-        return self._matrix[:, start:stop].T
+    def block(self, direction: Direction, start: int, stop: int) -> Tensor:
+        """See :meth:`Relevance.block`."""
+        return (self._matrix if direction == "a2t" else self._matrix.T)[start:stop]
 
     def counts(self) -> tuple[Tensor, Tensor]:
-        """``[A]`` captions of each clip and ``[C]`` clips of each caption, int64."""
+        """See :meth:`Relevance.counts`."""
         # In blocks, since summing a bool matrix at once makes an int64 copy of it.
-        captions = torch.cat([block.sum(dim=1) for block in self._matrix.split(256)])
-        clips = torch.cat([block.sum(dim=0) for block in self._matrix.split(256, dim=1)])
-        return captions, clips
+        of_clip, of_caption = (
+            torch.cat([block.sum(dim=1) for block in torch.split(matrix, 256)])
+            for matrix in (self._matrix, self._matrix.T)
+        )
+        return of_clip, of_caption
 
 
 class CaptionRelevance:
-    """Every caption belongs to the clip it describes, and with ids to those of an equal text too.
+    """A caption is relevant to the clip it describes; with ids, equal captions share their clips.
 
     Args:
         caption_to_audio: ``[C]`` integers in ``[0, clips)``.
         clips: A, the number of clips.
-        caption_ids: ``[C]`` integers; with it a clip also belongs to every caption that has the
-            id of one of its own.
+        caption_ids: ``[C]`` integers, equal where captions have the same text. A clip is then
+            relevant to every caption with the id of one of its own.
 
     Raises:
         ValueError: when an index is out of range or the lengths differ.
@@ -108,15 +129,19 @@ class CaptionRelevance:
         """``(A, C)``."""
         return self._clips, len(self._owner)
 
-    def captions_of(self, start: int, stop: int) -> Tensor:
-        """``[n, C]`` bool: the captions of the clips ``start`` to ``stop``."""
+    def block(self, direction: Direction, start: int, stop: int) -> Tensor:
+        """See :meth:`Relevance.block`."""
+        if direction == "a2t":
+            return self._captions_of(start, min(stop, self._clips))
+        return self._clips_of(start, stop)
+
+    def _captions_of(self, start: int, stop: int) -> Tensor:
         own = (self._owner >= start) & (self._owner < stop)
-        has_text = self._zeros(min(stop, self._clips) - start, len(self._owner))
+        has_text = self._zeros(stop - start, len(self._owner))
         has_text[self._owner[own] - start, self._text[own]] = True
         return has_text[:, self._text]
 
-    def clips_of(self, start: int, stop: int) -> Tensor:
-        """``[n, A]`` bool: the clips of the captions ``start`` to ``stop``."""
+    def _clips_of(self, start: int, stop: int) -> Tensor:
         texts, row = torch.unique(self._text[start:stop], return_inverse=True)
         place = torch.searchsorted(texts, self._text).clamp_max(len(texts) - 1)
         same = texts[place] == self._text
@@ -125,7 +150,7 @@ class CaptionRelevance:
         return has_clip[row]
 
     def counts(self) -> tuple[Tensor, Tensor]:
-        """``[A]`` captions of each clip and ``[C]`` clips of each caption, int64."""
+        """See :meth:`Relevance.counts`."""
         # Captions of a text times the texts of a clip, each pair of text and clip once.
         pairs = torch.unique(torch.stack([self._text, self._owner]), dim=1)
         texts = int(self._text.max()) + 1 if len(self._text) else 0

@@ -1,118 +1,80 @@
-"""Re-ranking of the best candidates with the matching head, as in ALBEF and BLIP."""
+"""Re-ranking of a query's best candidates with the matching head, as in ALBEF and BLIP.
+
+The new order is expressed in rank levels, integers where larger is better. Adding an offset to
+logits of unknown size would either let other items overtake or round their order away.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# A float32 holds integers exactly up to here, and the levels below are integers.
-_MAX_ITEMS = 2**24
-_BLOCK_ELEMENTS = 2**23
+RERANKINGS = ("reranked", "reranked_blip", "reranked_albef")
+"""The ways to score a candidate, see
+:func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`."""
 
 
-@torch.no_grad()
-def rerank(
-    similarity: Tensor,
-    score_pairs: Callable[[Tensor, Tensor], Tensor],
-    k: int,
-    *,
-    mode: Literal["logit+cosine", "logit"] = "logit+cosine",
-    batch_size: int = 256,
-) -> tuple[Tensor, Tensor]:
-    """Re-order the top k texts of every clip and the top k clips of every text.
+class System(NamedTuple):
+    """A way to rank: by cosine (``k`` 0), or by re-ranking the top k with one of the scores."""
 
-    What comes back is not logits but rank levels, integers where larger is better, because adding
-    an offset to logits of unknown size either lets the tail overtake or rounds its order away. In
-    each row of the first matrix (column of the second) the k re-ranked candidates have levels >= 0
-    in the order of their new score, and the others levels < 0 in the order of their cosine. Equal
-    scores have equal levels: metrics see ties as ties. Where the cosine at place k is tied, the
-    candidate with the lower index is re-ranked.
+    k: int
+    score: str
 
-    A pair that both directions need is scored once. Feed the results to
-    :func:`~atr_moco_plugin.evaluation.metrics.metrics_from`, or to ``retrieval_metrics`` as
-    ``similarity`` and ``t2a_scores``.
+    @property
+    def name(self) -> str:
+        """Such as ``dual`` or ``reranked_blip_k64``."""
+        return f"{self.score}_k{self.k}" if self.k else self.score
+
+
+DUAL = System(0, "dual")
+
+
+class Candidates(NamedTuple):
+    """The K best items of n queries by cosine, the best first, and what the head says of them.
+
+    Attributes:
+        items: ``[n, K]`` int64, numbers of the items.
+        logits: ``[n, K, 2]`` float32 matching logits of query and item.
+    """
+
+    items: Tensor
+    logits: Tensor
+
+
+def system_scores(
+    systems: Sequence[System],
+    cosines: Tensor,
+    candidates: Candidates | None = None,
+    temperature: float = 1.0,
+) -> Iterator[tuple[System, Tensor]]:
+    """What each system says of a block of queries.
 
     Args:
-        similarity: ``[A, C]`` cosines, audio by text.
-        score_pairs: takes audio indices ``[P]`` and text indices ``[P]`` (int64, on the device of
-            ``similarity``, P <= ``batch_size``, sorted by audio) and returns the match logits
-            ``[P]``. Which logit is the caller's choice; ALBEF and BLIP take that of the
-            "match" class, ``head(...)[:, 1]``, without a softmax.
-        k: candidates of each query; more than there are means all.
-        mode: ``"logit+cosine"`` (BLIP) or ``"logit"`` (ALBEF).
-        batch_size: pairs of one call of ``score_pairs``.
+        systems: :data:`DUAL`, or re-rankings of the first candidates.
+        cosines: ``[n, items]``.
+        candidates: of the n queries, for re-ranking.
+        temperature: the trained temperature tau.
 
     Returns:
-        ``(a2t_scores, t2a_scores)``, each ``[A, C]`` float32 rank levels.
-
-    Raises:
-        ValueError: when ``k`` or ``batch_size`` is not positive, the mode is unknown,
-            ``similarity`` is not a finite matrix, or ``score_pairs`` returns another shape or
-            logits that are not finite.
+        Systems with ``[n, items]`` scores, larger is better: cosines or rank levels.
     """
-    if k < 1 or batch_size < 1:
-        raise ValueError(f"rerank needs k >= 1 and batch_size >= 1, got {k} and {batch_size}.")
-    if mode not in ("logit+cosine", "logit"):
-        raise ValueError(f"Unknown mode {mode!r}; expected 'logit+cosine' or 'logit'.")
-    if similarity.dim() != 2 or similarity.numel() == 0 or max(similarity.shape) >= _MAX_ITEMS:
-        raise ValueError(
-            f"similarity must be a matrix [A, C] with sides of 1 to {_MAX_ITEMS - 1}, "
-            f"got {list(similarity.shape)}."
-        )
-    if not all(bool(block.isfinite().all()) for block in torch.split(similarity, 1024)):
-        raise ValueError("similarity has values that are not finite; check the embeddings.")
-
-    clips, captions = similarity.shape
-    texts = torch.cat([top_candidates(block, k) for block in _row_blocks(similarity)])
-    audios = torch.cat([top_candidates(block, k) for block in _row_blocks(similarity.T)])
-    # A pair's number is audio * C + text.
-    a2t_pairs = torch.arange(clips, device=similarity.device)[:, None] * captions + texts
-    t2a_pairs = audios * captions + torch.arange(captions, device=similarity.device)[:, None]
-    pairs = torch.unique(torch.cat([a2t_pairs.flatten(), t2a_pairs.flatten()]))
-    audio_index, text_index = pairs // captions, pairs % captions
-
-    scores = _match_logits(score_pairs, audio_index, text_index, batch_size)
-    if mode == "logit+cosine":
-        scores = scores + similarity[audio_index, text_index].double()
-    a2t = _levels(similarity, texts, scores[torch.searchsorted(pairs, a2t_pairs)])
-    t2a = _levels(similarity.T, audios, scores[torch.searchsorted(pairs, t2a_pairs)])
-    return a2t, t2a.T
-
-
-def _match_logits(
-    score_pairs: Callable[[Tensor, Tensor], Tensor],
-    audio_index: Tensor,
-    text_index: Tensor,
-    batch_size: int,
-) -> Tensor:
-    """Logits of all pairs, ``[P]`` float64."""
-    parts = []
-    batches = zip(
-        torch.split(audio_index, batch_size), torch.split(text_index, batch_size), strict=True
-    )
-    for audio, text in batches:
-        logits = score_pairs(audio, text)
-        if logits.shape != audio.shape:
-            raise ValueError(
-                f"score_pairs must return one logit a pair, {list(audio.shape)}, "
-                f"got {list(logits.shape)}; pick the match logit, such as logits[:, 1]."
-            )
-        if not bool(logits.isfinite().all()):
-            raise ValueError("score_pairs returned logits that are not finite.")
-        parts.append(logits.to(audio.device).double())
-    return torch.cat(parts)
-
-
-def _row_blocks(similarity: Tensor) -> Iterator[Tensor]:
-    yield from torch.split(similarity, max(_BLOCK_ELEMENTS // similarity.size(1), 1))
-
-
-def _levels(similarity: Tensor, candidates: Tensor, scores: Tensor) -> Tensor:
-    tail = torch.cat([tail_levels(block) for block in _row_blocks(similarity)])
-    return candidate_levels(tail, candidates, scores)
+    scores, others = {}, cosines
+    if candidates is not None:
+        cosine = cosines.gather(1, candidates.items).double()
+        no, yes = candidates.logits.double().unbind(-1)
+        reranked = (yes - no + cosine / temperature, yes + cosine, yes)
+        scores = dict(zip(RERANKINGS, reranked, strict=True))
+        others = _levels_by_cosine(cosines)
+    for system in systems:
+        if system == DUAL:
+            yield DUAL, cosines
+        else:
+            assert candidates is not None, "re-ranking needs candidates"
+            items, new = candidates.items[:, : system.k], scores[system.score][:, : system.k]
+            yield system, _reranked_levels(others, items, new)
 
 
 def top_candidates(cosines: Tensor, k: int) -> Tensor:
@@ -123,15 +85,16 @@ def top_candidates(cosines: Tensor, k: int) -> Tensor:
         k: how many; more than there are means all.
 
     Returns:
-        ``[n, min(k, items)]`` int64, the best first: its first columns are those of a smaller k.
+        ``[n, min(k, items)]`` int64, the best first: the candidates for a smaller k are its first
+        columns.
     """
     order = cosines.sort(dim=1, descending=True, stable=True).indices
     # Cloned, since a slice would keep the whole order alive.
     return order[:, :k].clone()
 
 
-def tail_levels(cosines: Tensor) -> Tensor:
-    """Rank levels of items that are not re-ranked, see :func:`rerank`.
+def _levels_by_cosine(cosines: Tensor) -> Tensor:
+    """Rank levels of items that are not re-ranked: all below 0, equal where cosines are equal.
 
     Args:
         cosines: ``[n, items]``.
@@ -142,18 +105,19 @@ def tail_levels(cosines: Tensor) -> Tensor:
     return -1 - _dense_rank(cosines, descending=True)
 
 
-def candidate_levels(tail: Tensor, candidates: Tensor, scores: Tensor) -> Tensor:
-    """Rank levels of all items once the candidates have a new score, see :func:`rerank`.
+def _reranked_levels(levels: Tensor, candidates: Tensor, scores: Tensor) -> Tensor:
+    """Rank levels of all items, with the candidates in the order of their new score.
 
     Args:
-        tail: ``[n, items]``, from :func:`tail_levels`.
+        levels: ``[n, items]`` of :func:`_levels_by_cosine`.
         candidates: ``[n, k]`` int64, item indices.
         scores: ``[n, k]`` new scores of the candidates.
 
     Returns:
-        ``[n, items]`` float32; the candidates have levels from 0, the others those of ``tail``.
+        ``[n, items]`` float32. Candidates have levels from 0 up, equal where scores are equal;
+        the others keep theirs.
     """
-    return tail.scatter(1, candidates, _dense_rank(scores, descending=False))
+    return levels.scatter(1, candidates, _dense_rank(scores, descending=False))
 
 
 def _dense_rank(values: Tensor, *, descending: bool) -> Tensor:

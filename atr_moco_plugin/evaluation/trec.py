@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.relevance import Relevance
+from atr_moco_plugin.evaluation.relevance import Direction, Relevance
 
 _BLOCK = 256
 
@@ -72,7 +72,10 @@ class RunFiles:
         self, folder: Path, clips: Sequence[str], captions: Sequence[str], depth: int
     ) -> None:
         self._folder = folder
-        self._ids = {"a2t": (clips, captions), "t2a": (captions, clips)}
+        self._ids: dict[Direction, tuple[Sequence[str], Sequence[str]]] = {
+            "a2t": (clips, captions),
+            "t2a": (captions, clips),
+        }
         self._depth = depth
         self._files: dict[str, TextIO] = {}
         self._stack = ExitStack()
@@ -89,18 +92,20 @@ class RunFiles:
     ) -> None:
         self._stack.close()
 
-    def __call__(self, way: str, system: str, start: int, scores: Tensor, relevant: Tensor) -> None:
+    def __call__(
+        self, direction: Direction, system: str, start: int, scores: Tensor, relevant: Tensor
+    ) -> None:
         """Write the ranking of n queries.
 
         Args:
-            way: ``a2t`` or ``t2a``.
+            direction: ``a2t`` or ``t2a``.
             system: its name.
             start: number of the first query.
             scores: ``[n, items]``.
             relevant: ``[n, items]`` bool.
         """
-        queries, items = self._ids[way]
-        file = self._file(f"{way}_{system}")
+        queries, items = self._ids[direction]
+        file = self._file(f"{direction}_{system}")
         for row, order in enumerate(best_first(scores, relevant, self._depth).tolist()):
             query = queries[start + row]
             file.writelines(
@@ -148,14 +153,16 @@ def write_qrels(
         captions: the C captions' ids.
         suffix: part of the names.
     """
-    for way, block, queries, items in (
-        ("a2t", relevance.captions_of, clips, captions),
-        ("t2a", relevance.clips_of, captions, clips),
-    ):
-        path = folder / f"{way}{suffix}.qrels"
+    ids: dict[Direction, tuple[Sequence[str], Sequence[str]]] = {
+        "a2t": (clips, captions),
+        "t2a": (captions, clips),
+    }
+    for direction, (queries, items) in ids.items():
+        path = folder / f"{direction}{suffix}.qrels"
         with path.open("w", encoding="utf-8", newline="\n") as file:
             for start in range(0, len(queries), _BLOCK):
-                pairs = torch.nonzero(block(start, min(start + _BLOCK, len(queries))))
+                block = relevance.block(direction, start, min(start + _BLOCK, len(queries)))
+                pairs = torch.nonzero(block)
                 file.writelines(
                     f"{queries[start + query]} 0 {items[item]} 1\n"
                     for query, item in pairs.tolist()

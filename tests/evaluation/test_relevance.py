@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atr_moco_plugin.evaluation import chance_metrics
-from atr_moco_plugin.evaluation.chance import chance_of
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
 
 
@@ -36,18 +35,18 @@ def test_blocks_and_counts_are_those_of_the_matrix(
     block = data.draw(st.integers(1, 7))
     for found in (relevance, RelevanceMatrix(expected)):
         assert found.shape == expected.shape
-        rows = [found.captions_of(i, min(i + block, clips)) for i in range(0, clips, block)]
+        rows = [found.block("a2t", i, min(i + block, clips)) for i in range(0, clips, block)]
         assert torch.equal(torch.cat(rows), expected)
         n = len(owner)
-        columns = [found.clips_of(i, min(i + block, n)) for i in range(0, n, block)]
+        columns = [found.block("t2a", i, min(i + block, n)) for i in range(0, n, block)]
         assert torch.equal(torch.cat(columns), expected.T)
         of_clip, of_caption = found.counts()
         assert of_clip.tolist() == expected.sum(dim=1).tolist()
         assert of_caption.tolist() == expected.sum(dim=0).tolist()
-        assert chance_of(found) == chance_metrics(expected)
+        assert chance_metrics(found) == chance_metrics(RelevanceMatrix(expected))
 
 
-def test_what_is_no_relation_is_refused() -> None:
+def test_what_is_no_relevance_is_refused() -> None:
     with pytest.raises(ValueError, match="indices of the 2 clips"):
         CaptionRelevance(torch.tensor([0, 2]), 2)
     with pytest.raises(ValueError, match="2 captions, caption_ids 3"):

@@ -1,28 +1,37 @@
-from __future__ import annotations
+"""The law of re-ranking: the k best by cosine in the order of their new score, then the rest."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from retrieval import directed_caption_metrics, directed_metrics
 from torch import Tensor
 
-from atr_moco_plugin.evaluation import metrics_from, rerank, retrieval_metrics
+from atr_moco_plugin.evaluation import retrieval_metrics
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance
+from atr_moco_plugin.evaluation.rerank import (
+    DUAL,
+    Candidates,
+    System,
+    system_scores,
+    top_candidates,
+)
 
 
-class Recorder:
-    """A scorer that reads logits from a table and notes what it was asked."""
+def rerank(cosines: Tensor, logits: Tensor, k: int, score: str = "reranked_albef") -> Tensor:
+    """Scores ``[n, items]`` of the queries in the rows, with one match logit a pair."""
+    items = top_candidates(cosines, k)
+    match = logits.gather(1, items)
+    candidates = Candidates(items, torch.stack([torch.zeros_like(match), match], dim=-1))
+    ((_, scores),) = system_scores([System(k, score)], cosines, candidates)
+    return scores
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-        self.pairs: list[tuple[int, int]] = []
-        self.sizes: list[int] = []
 
-    def __call__(self, audio: Tensor, text: Tensor) -> Tensor:
-        self.pairs += zip(audio.tolist(), text.tolist(), strict=True)
-        self.sizes.append(len(audio))
-        return self.logits[audio, text]
+def rerank_both(similarity: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Scores of both directions, each ``[A, C]``."""
+    return rerank(similarity, logits, k), rerank(similarity.T, logits.T, k).T
 
 
 def oracle_order(cosine: list[float], logit: list[float], k: int, add: bool) -> list[set[int]]:
@@ -46,44 +55,28 @@ def order_of(scores: Tensor) -> list[set[int]]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    clips=st.integers(1, 7),
-    captions=st.integers(1, 12),
+    queries=st.integers(1, 7),
+    items=st.integers(1, 12),
     k=st.integers(1, 14),
     levels=st.sampled_from([2, 1000]),
     scale=st.sampled_from([1.0, 1e-6, 1e30]),
     add=st.booleans(),
-    batch_size=st.integers(1, 40),
     seed=st.integers(0, 2**32),
 )
 def test_matches_sorting_by_hand(
-    clips: int,
-    captions: int,
-    k: int,
-    levels: int,
-    scale: float,
-    add: bool,
-    batch_size: int,
-    seed: int,
+    queries: int, items: int, k: int, levels: int, scale: float, add: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    shape = (clips, captions)
+    shape = (queries, items)
     # Sixteenths are exact, so that the oracle's sums tie where the tensors' do.
-    similarity = torch.randint(-levels, levels, shape, generator=generator) / 16
+    cosines = torch.randint(-levels, levels, shape, generator=generator) / 16
     logits = scale * torch.randint(-levels, levels, shape, generator=generator).double()
-    scorer = Recorder(logits)
-    mode = "logit+cosine" if add else "logit"
-    a2t, t2a = rerank(similarity, scorer, k, mode=mode, batch_size=batch_size)
-
-    for a in range(clips):
-        expected = oracle_order(similarity[a].tolist(), logits[a].tolist(), k, add)
-        assert order_of(a2t[a]) == expected
-    for c in range(captions):
-        expected = oracle_order(similarity[:, c].tolist(), logits[:, c].tolist(), k, add)
-        assert order_of(t2a[:, c]) == expected
-    assert len(set(scorer.pairs)) == len(scorer.pairs)
-    assert max(scorer.sizes) <= batch_size
+    scores = rerank(cosines, logits, k, "reranked_blip" if add else "reranked_albef")
+    for query in range(queries):
+        expected = oracle_order(cosines[query].tolist(), logits[query].tolist(), k, add)
+        assert order_of(scores[query]) == expected
 
 
 def _case(clips: int = 30, captions: int = 60) -> tuple[Tensor, Tensor]:
@@ -92,75 +85,40 @@ def _case(clips: int = 30, captions: int = 60) -> tuple[Tensor, Tensor]:
     return torch.rand(clips, captions, generator=generator), owner
 
 
-def test_perfect_scorer_lifts_every_query_whose_match_is_among_the_candidates() -> None:
+def test_perfect_logits_lift_every_query_whose_match_is_among_the_candidates() -> None:
     similarity, owner = _case()
-    k = 10
     relevant = owner == torch.arange(len(similarity))[:, None]
     before = retrieval_metrics(similarity, owner)
-    a2t, t2a = rerank(similarity, lambda a, c: 100.0 * relevant[a, c], k)
-    after = metrics_from(a2t, t2a, relevant)
+    scores = rerank_both(similarity, 100.0 * relevant, k=10)
+    after = directed_metrics(*scores, CaptionRelevance(owner, len(similarity)))
     for way in ("a2t", "t2a"):
         assert after[f"{way}_r1"] == before[f"{way}_r10"] < 100
-        # A query without a match in its head keeps the rank it had: median over all of them.
+        # A query without a match among its candidates keeps the rank it had.
         assert after[f"{way}_r10"] == before[f"{way}_r10"]
 
 
 def test_one_candidate_changes_no_metric() -> None:
     similarity, owner = _case()
-    a2t, t2a = rerank(similarity, Recorder(torch.randn(30, 60)), 1)
+    scores = rerank_both(similarity, torch.randn(30, 60), 1)
     expected = retrieval_metrics(similarity, owner)
-    assert retrieval_metrics(a2t, owner, t2a_scores=t2a) == pytest.approx(expected)
+    assert directed_caption_metrics(*scores, owner) == pytest.approx(expected)
 
 
 def test_more_candidates_than_there_are_means_all_of_them() -> None:
     similarity, owner = _case()
     logits = torch.randn(30, 60, generator=torch.Generator().manual_seed(1))
-    scorer = Recorder(logits)
-    a2t, t2a = rerank(similarity, scorer, 1000, mode="logit")
-    assert len(scorer.pairs) == 30 * 60
+    scores = rerank_both(similarity, logits, 1000)
     expected = retrieval_metrics(logits, owner)
-    assert retrieval_metrics(a2t, owner, t2a_scores=t2a) == pytest.approx(expected)
+    assert directed_caption_metrics(*scores, owner) == pytest.approx(expected)
 
 
-def test_scores_exactly_the_pairs_that_either_direction_needs() -> None:
+def test_the_lower_index_wins_a_tie_for_the_last_place() -> None:
+    cosines = torch.tensor([[0.5, 0.9, 0.5, 0.5]])
+    assert top_candidates(cosines, 2).tolist() == [[1, 0]]
+    assert top_candidates(cosines, 9).tolist() == [[1, 0, 2, 3]]
+
+
+def test_cosines_pass_as_they_are() -> None:
     similarity, _ = _case()
-    scorer = Recorder(torch.zeros(30, 60))
-    rerank(similarity, scorer, 4, batch_size=7)
-    needed = {(a, c) for a in range(30) for c in similarity[a].topk(4).indices.tolist()}
-    needed |= {(a, c) for c in range(60) for a in similarity[:, c].topk(4).indices.tolist()}
-    assert scorer.pairs == sorted(needed)
-
-
-def test_does_not_depend_on_the_batch_size() -> None:
-    similarity, _ = _case()
-    logits = torch.randn(30, 60, generator=torch.Generator().manual_seed(2))
-    first = rerank(similarity, Recorder(logits), 9, batch_size=1)
-    second = rerank(similarity, Recorder(logits), 9, batch_size=4096)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("scorer", "message"),
-    [
-        (lambda a, c: torch.zeros(len(a), 2), "one logit a pair"),
-        (lambda a, c: torch.full((len(a),), float("nan")), "not finite"),
-    ],
-)
-def test_refuses_what_a_scorer_must_not_return(
-    scorer: Callable[[Tensor, Tensor], Tensor], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        rerank(torch.eye(3), scorer, 2)
-
-
-def test_refuses_bad_arguments() -> None:
-    scorer = Recorder(torch.zeros(3, 3))
-    with pytest.raises(ValueError, match="k >= 1"):
-        rerank(torch.eye(3), scorer, 0)
-    with pytest.raises(ValueError, match="Unknown mode 'cosine'"):
-        rerank(torch.eye(3), scorer, 1, mode="cosine")
-    with pytest.raises(ValueError, match="must be a matrix"):
-        rerank(torch.empty(0, 3), scorer, 1)
-    with pytest.raises(ValueError, match="not finite"):
-        rerank(torch.full((3, 3), float("nan")), scorer, 1)
-    assert scorer.pairs == []
+    ((system, scores),) = system_scores([DUAL], similarity)
+    assert system == DUAL and scores is similarity

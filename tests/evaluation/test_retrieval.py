@@ -5,15 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from retrieval import directed_caption_metrics, directed_metrics, evaluate_retrieval
 from torch import Tensor
 
-from atr_moco_plugin.evaluation import candidates as candidates_module
-from atr_moco_plugin.evaluation import caption_relevance, chance_metrics, retrieval_metrics
-from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation import (
+    chance_metrics,
+    metrics,
+    relevance_metrics,
+    retrieval_metrics,
+)
+from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
-from atr_moco_plugin.evaluation.metrics import metrics_from, relevance_metrics
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
-from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval, retrieval_figures
+from atr_moco_plugin.evaluation.retrieval import dual_figure_names, retrieval_figures
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 CLIPS, CAPTIONS, K = 9, 21, 4
@@ -117,8 +122,8 @@ def test_dual_figures_are_those_of_the_cosines(case: Case) -> None:
     result = case.evaluate(rerank_k=[])
     expected = retrieval_metrics(case.cosines, OWNER, caption_ids=CAPTION_IDS)
     assert result["dual"] == pytest.approx(expected)
-    assert "t2a_r1_dup" in result["dual"]
-    assert result["chance"] == chance_metrics(caption_relevance(OWNER, CLIPS))
+    assert set(result["dual"]) == set(dual_figure_names(duplicates=True))
+    assert result["chance"] == chance_metrics(STRICT)
     assert (result["clips"], result["captions"]) == (CLIPS, CAPTIONS)
     assert result.keys() == {"clips", "captions", "dual", "chance"}
 
@@ -127,7 +132,7 @@ def test_reranked_figures_are_those_of_sorting_every_query_by_hand(case: Case) -
     result = case.evaluate()
     for name in RERANKED:
         a2t, t2a = case.reranked(name)
-        expected = retrieval_metrics(a2t, OWNER, caption_ids=CAPTION_IDS, t2a_scores=t2a)
+        expected = directed_caption_metrics(a2t, t2a, OWNER, CAPTION_IDS)
         assert result[name] == pytest.approx(expected)
         # Worth computing: re-ranking a model with random weights does change the figures.
         assert result[name]["a2t_map10"] != pytest.approx(result["dual"]["a2t_map10"])
@@ -166,7 +171,7 @@ def test_figures_do_not_depend_on_batch_sizes(case: Case, batches, pairs: int) -
 @pytest.mark.parametrize("elements", [1, 50])
 def test_figures_do_not_depend_on_the_blocks(case: Case, elements: int, monkeypatch) -> None:
     expected = case.evaluate()
-    monkeypatch.setattr(candidates_module, "_BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(metrics, "BLOCK_ELEMENTS", elements)
     assert case.evaluate() == expected
 
 
@@ -186,7 +191,7 @@ def test_several_numbers_of_candidates_are_each_re_ranked_alone(case: Case, monk
         assert result["rerank"][str(k)] == alone["rerank"][str(k)]
         for name in RERANKED:
             a2t, t2a = case.reranked(name, k)
-            expected = retrieval_metrics(a2t, OWNER, caption_ids=CAPTION_IDS, t2a_scores=t2a)
+            expected = directed_caption_metrics(a2t, t2a, OWNER, CAPTION_IDS)
             assert result["rerank"][str(k)][name] == pytest.approx(expected)
             assert alone[name] == alone["rerank"][str(k)][name]
     assert result["reranked"] == result["rerank"]["100"]["reranked"]
@@ -227,11 +232,16 @@ def test_scores_pass_by_as_they_are_ranked(case: Case) -> None:
         relevance[way] = relevant
 
     retrieval_figures(
-        cosines, STRICT, candidates=candidates, rerank_k=[2, K], temperature=TAU, on_scores=keep
+        cosines,
+        {"": STRICT},
+        candidates=candidates,
+        rerank_k=[2, K],
+        temperature=TAU,
+        on_scores=keep,
     )
     names = ["dual", *(f"{name}_k{k}" for k in (2, K) for name in RERANKED)]
     assert list(passed) == [(way, name) for way in ("a2t", "t2a") for name in names]
-    assert torch.equal(relevance["a2t"], caption_relevance(OWNER, CLIPS))
+    assert torch.equal(relevance["a2t"], STRICT.block("a2t", 0, CLIPS))
     assert torch.equal(relevance["t2a"], relevance["a2t"].T)
     for name in RERANKED:
         a2t, t2a = case.reranked(name)
@@ -251,11 +261,14 @@ def test_relevance_without_one_clip_a_caption(case: Case) -> None:
     # Three classes, as labels: a text belongs to several clips.
     relevant = torch.arange(CLIPS)[:, None] % 3 == torch.arange(CAPTIONS)[None, :] % 3
     result = case.evaluate(relevance=RelevanceMatrix(relevant), duplicates=None)
-    assert result["dual"] == pytest.approx(relevance_metrics(case.cosines, relevant))
-    assert "a2t_precision1" in result["dual"]
+    expected = relevance_metrics(case.cosines, RelevanceMatrix(relevant))
+    expected |= {f"{way}_precision1": expected[f"{way}_r1"] for way in ("a2t", "t2a")}
+    assert result["dual"] == pytest.approx(expected)
+    assert set(result["dual"]) == set(dual_figure_names(duplicates=False))
     for name in RERANKED:
-        assert result[name] == pytest.approx(metrics_from(*case.reranked(name), relevant))
-    assert result["chance"] == chance_metrics(relevant)
+        expected = directed_metrics(*case.reranked(name), RelevanceMatrix(relevant))
+        assert result[name] == pytest.approx(expected)
+    assert result["chance"] == chance_metrics(RelevanceMatrix(relevant))
 
 
 def test_autocast_does_not_round_the_cosines(case: Case) -> None:
@@ -275,7 +288,7 @@ def test_reranking_needs_tokens(case: Case) -> None:
 
 def test_what_does_not_fit_is_refused(case: Case) -> None:
     with pytest.raises(ValueError, match=r"relevance has shape \[21, 9\], .*9 clips and 21 cap"):
-        case.evaluate(relevance=RelevanceMatrix(caption_relevance(OWNER, CLIPS).T))
+        case.evaluate(relevance=RelevanceMatrix(STRICT.block("t2a", 0, CAPTIONS)))
     with pytest.raises(ValueError, match="k >= 1"):
         case.evaluate(rerank_k=[-1])
     with pytest.raises(ValueError, match="Nothing was encoded"):

@@ -15,7 +15,8 @@ import torch
 from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation.candidates import Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
@@ -59,9 +60,9 @@ def evaluate(make_model: Callable[..., Any], make_batch: Callable[..., Any]) -> 
         relevance = CaptionRelevance(torch.arange(CAPTIONS) % CLIPS, CLIPS)
         found[f"{size} {fusion}"] = {
             "embeddings": [encoded_audio.embeddings, encoded_text.embeddings],
-            "candidates": list(candidates),
+            "candidates": [x for found_there in candidates.values() for x in found_there],
             "figures": retrieval_figures(
-                cosines, relevance, candidates=candidates, rerank_k=[2, K]
+                cosines, {"": relevance}, candidates=candidates, rerank_k=[2, K]
             ),
             "encoded": sum(done),
             "kept": encoded_audio.kept.tolist(),

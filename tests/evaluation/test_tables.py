@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from atr_moco_plugin.evaluation import (
-    caption_relevance,
     chance_metrics,
     format_table,
     rank_table,
     retrieval_metrics,
     retrieval_table,
 )
+from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.rank import RankLogger
 
 
@@ -40,7 +40,7 @@ def _retrieval() -> tuple[dict[str, float], dict[str, float]]:
     owner = torch.arange(600) // 2
     similarity = torch.rand(300, 600, generator=torch.Generator().manual_seed(0))
     metrics = retrieval_metrics(similarity, owner, caption_ids=torch.arange(600) // 3)
-    return metrics, chance_metrics(caption_relevance(owner, 300))
+    return metrics, chance_metrics(CaptionRelevance(owner, 300))
 
 
 def test_retrieval_table_fits_a_terminal_and_shows_each_figure_under_its_direction() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.metrics import metrics_from
+from atr_moco_plugin.evaluation.metrics import relevance_metrics
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.evaluation.trec import (
     RunFiles,
@@ -77,7 +77,7 @@ def test_files_hold_the_ranking_that_the_metrics_see(tmp_path: Path, levels: int
     scores = torch.randint(-levels, levels, shape, generator=generator) / levels
     relevance = CaptionRelevance(OWNER, len(KEYS))
     clips, captions = [trec_id(x) for x in KEYS], caption_ids(KEYS, OWNER, len(OWNER))
-    relevant = relevance.captions_of(0, len(KEYS))
+    relevant = relevance.block("a2t", 0, len(KEYS))
     with RunFiles(tmp_path / "trec", clips, captions, depth=7) as write:
         for start in range(0, len(KEYS), 4):  # in blocks, as they come
             rows = slice(start, start + 4)
@@ -85,7 +85,7 @@ def test_files_hold_the_ranking_that_the_metrics_see(tmp_path: Path, levels: int
         write("t2a", "dual", 0, scores.T, relevant.T)
     write_qrels(tmp_path / "trec", relevance, clips, captions)
 
-    expected = metrics_from(scores, scores, relevant)
+    expected = relevance_metrics(scores, relevance)
     for way, items in (("a2t", len(captions)), ("t2a", len(clips))):
         run = read_run(tmp_path / "trec" / f"{way}_dual.run")
         qrels = read_qrels(tmp_path / "trec" / f"{way}.qrels")
@@ -93,7 +93,7 @@ def test_files_hold_the_ranking_that_the_metrics_see(tmp_path: Path, levels: int
             assert recall(run, qrels, k) == pytest.approx(expected[f"{way}_r{k}"])
         for lines in run.values():
             assert [rank for _, rank, _ in lines] == list(range(1, min(7, items) + 1))
-            assert all(x[2] > y[2] for x, y in zip(lines, lines[1:]))
+            assert all(x[2] > y[2] for x, y in zip(lines, lines[1:], strict=False))
             assert len({item for item, _, _ in lines}) == len(lines)
     assert read_qrels(tmp_path / "trec" / "a2t.qrels")["a"] == {"a#0", "a#1", "a#2"}
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from retrieval import evaluate_retrieval
 from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
-from atr_moco_plugin.evaluation.retrieval import evaluate_retrieval
 from atr_moco_plugin.heads import AtmHead, FusionHead
 from atr_moco_plugin.tokens import TextTokens
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation import metrics_from
+from atr_moco_plugin.evaluation import relevance_metrics
+from atr_moco_plugin.evaluation.relevance import RelevanceMatrix
 from atr_moco_plugin.report import Examples, collect_examples
 from atr_moco_plugin.report.examples import Direction
 
@@ -138,7 +139,7 @@ def test_ranks_are_those_of_the_metrics() -> None:
     scores = torch.randn(18, 18, generator=torch.Generator().manual_seed(1))
     way = collect_examples(scores, retrieval_set, load, 16_000, per_side=9).text_to_audio
     ranks = [r.rank for r in (*way.best, *way.worst)]
-    metrics = metrics_from(scores, scores, retrieval_set.relevance)
+    metrics = relevance_metrics(scores, RelevanceMatrix(retrieval_set.relevance))
     assert len(ranks) == 18
     assert 100 * np.mean([rank <= 5 for rank in ranks]) == pytest.approx(metrics["t2a_r5"])
     assert np.median(ranks) == metrics["t2a_medr"]

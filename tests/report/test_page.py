@@ -20,6 +20,7 @@ pytest.importorskip("jinja2")
 
 from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
 from atr_moco_plugin.evaluation import chance_metrics, retrieval_metrics
+from atr_moco_plugin.evaluation.relevance import RelevanceMatrix
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
 from atr_moco_plugin.report.__main__ import main
@@ -78,7 +79,7 @@ def make_run(folder: Path, word: str = "text", criterion: str = "moco_atc_atm") 
         "clips": 9,
         "captions": 18,
         "dual": dual,
-        "chance": chance_metrics(retrieval_set.relevance),
+        "chance": chance_metrics(RelevanceMatrix(retrieval_set.relevance)),
     }
     if queues:
         result |= {"reranked": dual, "rerank_k": 3}

@@ -15,6 +15,7 @@ from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
+from atr_moco_plugin.evaluation.relevance import RelevanceMatrix
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 
@@ -63,7 +64,9 @@ def test_labels_as_relevance(tiny_model) -> None:
     by_label = replace(by_clip, caption_to_audio=None, label_relevance=matrix)
     unit.split = replace(unit.split, retrieval_set=by_label)
     unit.evaluate()
-    assert unit.result["dual"] == pytest.approx(relevance_metrics(unit.similarity, matrix))
+    expected = relevance_metrics(unit.similarity, RelevanceMatrix(matrix))
+    expected |= {f"{way}_precision1": expected[f"{way}_r1"] for way in ("a2t", "t2a")}
+    assert unit.result["dual"] == pytest.approx(expected)
     assert "reranked" not in unit.result
 
 

@@ -18,8 +18,9 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, RetrievalSet
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.loader import iterate_audio
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics, test_set_name
-from atr_moco_plugin.evaluation.candidates import Candidates, Cosines, find_pairs, match_pairs
+from atr_moco_plugin.evaluation import test_set_name
+from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import (
     Advance,
     CaptionBatches,
@@ -30,8 +31,9 @@ from atr_moco_plugin.evaluation.encode import (
     no_progress,
     own_share,
 )
-from atr_moco_plugin.evaluation.relevance import CaptionRelevance, Relevance, RelevanceMatrix
-from atr_moco_plugin.evaluation.retrieval import OnScores, retrieval_figures
+from atr_moco_plugin.evaluation.relevance import Direction, relevances
+from atr_moco_plugin.evaluation.rerank import Candidates
+from atr_moco_plugin.evaluation.retrieval import OnScores, dual_figure_names, retrieval_figures
 from atr_moco_plugin.rank import RankLogger
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
@@ -61,18 +63,6 @@ class Split:
     max_seconds: float
     num_workers: int
     unreadable: int = 0
-
-    def relevances(self, device: Device) -> tuple[Relevance, Relevance | None]:
-        """What counts as a hit in the strict and in the duplicate-aware figures.
-
-        The latter is None where a caption has several clips anyway.
-        """
-        owner, clips = self.retrieval_set.caption_to_audio, len(self.retrieval_set.clips)
-        if owner is None:
-            return RelevanceMatrix(self.retrieval_set.relevance.to(device)), None
-        ids = self.retrieval_set.caption_ids.to(device)
-        strict = CaptionRelevance(owner.to(device), clips)
-        return strict, CaptionRelevance(owner.to(device), clips, caption_ids=ids)
 
 
 def prepare_split(
@@ -128,7 +118,7 @@ class Scores(NamedTuple):
     audio: Encoded
     text: Encoded
     cosines: Cosines
-    candidates: Candidates | None
+    candidates: dict[Direction, Candidates] | None
 
     @property
     def embeddings(self) -> dict[str, Tensor]:
@@ -203,11 +193,9 @@ def split_figures(
         ``test_set``, the name of what was evaluated; the keys of ``retrieval_figures``; ``rank``,
         the rank of the embeddings; ``unreadable`` where clips were left out.
     """
-    strict, duplicates = split.relevances(scores.text.distinct.device)
     figures = retrieval_figures(
         scores.cosines,
-        strict,
-        duplicates=duplicates,
+        relevances(split.retrieval_set, scores.text.distinct.device),
         candidates=scores.candidates,
         rerank_k=rerank_k,
         temperature=temperature,
@@ -230,10 +218,6 @@ def figure_names(*, one_clip_each: bool, reranks: bool) -> list[str]:
         one_clip_each: whether every caption belongs to one clip, not to all clips of a label.
         reranks: whether a validation re-ranks.
     """
-    if one_clip_each:
-        ids = torch.arange(2)
-        figures = list(retrieval_metrics(torch.eye(2), ids, caption_ids=ids))
-    else:
-        figures = list(relevance_metrics(torch.eye(2), torch.eye(2).bool()))
+    figures = dual_figure_names(duplicates=one_clip_each)
     again = [f"reranked_{name}" for name in figures] if reranks else []
     return [*figures, *again, "audio_rankme", "text_rankme"]

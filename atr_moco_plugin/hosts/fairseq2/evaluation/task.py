@@ -21,6 +21,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import split_report
 from atr_moco_plugin.evaluation.encode import Advance
+from atr_moco_plugin.evaluation.relevance import relevances
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
 from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
@@ -168,11 +169,9 @@ class Evaluate(Task):
             result = split_figures(
                 scores, split, self._rerank_k, self._checkpoint.temperature, on_scores
             )
-        strict, duplicates = split.relevances(scores.text.distinct.device)
         if depth:
-            write_qrels(folder, strict, clips, captions)
-        if depth and duplicates is not None:
-            write_qrels(folder, duplicates, clips, captions, "_dup")
+            for suffix, relevance in relevances(retrieval_set, self._device).items():
+                write_qrels(folder, relevance, clips, captions, suffix)
         if self._config.save_embeddings:
             self._save_embeddings(scores)
         file = self._output_dir / "retrieval.json"

@@ -13,7 +13,7 @@ from typing_extensions import Self, override
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.distributed import process_index
-from atr_moco_plugin.evaluation.candidates import Cosines
+from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, score_split, split_figures
 
