@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from atr_moco_plugin.evaluation import format_table
+from atr_moco_plugin.evaluation import Table
 
 CRITERIA = ("moco_atc_atm", "moco_atc", "atc")
 ROUND_TO = 50
@@ -123,7 +123,7 @@ def main() -> None:
     chance = equal[CRITERIA[0], seeds[0]]["chance"]
     figures = [f"{chance[key]:.1f}" for key in ("r_sum", "a2t_r1", "t2a_r1")]
     rows.append(["chance", "", "", figures[0], "", "", figures[1], figures[2], "", ""])
-    print(format_table(HEADER, rows, markdown=True))
+    print(Table(HEADER, rows).markdown())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from atr_moco_plugin.config_builder import build_config
-from atr_moco_plugin.evaluation import format_table
+from atr_moco_plugin.evaluation import Table
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from benchmarks.memory import CAPTION_TOKENS, HALFWAY, fill_queues, make_criterion, resident
@@ -162,7 +162,7 @@ def table(results: dict[str, dict[int, Cost]]) -> str:
             rows.append([NAMES[axis], f"{size:,}", f"{1000 * cost.seconds:,.0f}", in_time,
                          f"{cost.mib:,.0f}", in_memory])  # fmt: skip
     header = ["what grows", "to", "step ms", "exponent", "MiB", "exponent "]
-    return format_table(header, rows, markdown=True)
+    return Table(header, rows).markdown()
 
 
 def _padded(values: Sequence[float], length: int) -> list[str]:

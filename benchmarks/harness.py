@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation import format_table
+from atr_moco_plugin.evaluation import Table
 from benchmarks.memory import LiveBytes
 
 
@@ -171,7 +171,7 @@ def table(rows: Iterable[Row]) -> str:
         "what", "floor", "ours", "baseline", "which baseline", "ratio", "target", "met",
         "error", "of what", "floor is",
     ]  # fmt: skip
-    return format_table(header, [_cells(row) for row in rows], markdown=True)
+    return Table(header, [_cells(row) for row in rows]).markdown()
 
 
 def _cells(row: Row) -> list[str]:

@@ -38,7 +38,7 @@ from torch.utils._pytree import tree_leaves
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
 from atr_moco_plugin.encoders.beats.relative_position import distance_buckets
-from atr_moco_plugin.evaluation import format_table
+from atr_moco_plugin.evaluation import Table
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.plugins import load
@@ -334,7 +334,7 @@ def check(batch_sizes: Sequence[int]) -> str:
                 f"{100 * (counted / real - 1):+.1f} %",
             ])  # fmt: skip
     header = ["criterion", "batch", "counted MiB", "real MiB", "error"]
-    return format_table(header, rows, markdown=True)
+    return Table(header, rows).markdown()
 
 
 def table(batch_sizes: Sequence[int], queue_sizes: Sequence[int], autocast: bool) -> str:
@@ -354,7 +354,7 @@ def table(batch_sizes: Sequence[int], queue_sizes: Sequence[int], autocast: bool
         "criterion", "queue", "batch", "weights", "momentum", "AdamW", "gradients", "queues",
         "activations", "one process", "DDP", "FSDP2 over 8",
     ]  # fmt: skip
-    return format_table(header, rows, markdown=True)
+    return Table(header, rows).markdown()
 
 
 def main() -> None:

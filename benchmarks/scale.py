@@ -34,7 +34,7 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import Clip
 from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.evaluation import format_table
+from atr_moco_plugin.evaluation import Table
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank import RankLogger
 from benchmarks.memory import resident
@@ -212,7 +212,7 @@ def show(figures: dict[str, float]) -> str:
         else [name, f"{value / 2**20:,.0f} MiB"]
         for name, value in figures.items()
     ]
-    return format_table(["", "figure"], rows, markdown=True)
+    return Table(["", "figure"], rows).markdown()
 
 
 def main() -> None:

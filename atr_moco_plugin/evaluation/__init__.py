@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from atr_moco_plugin.evaluation.chance import chance_metrics
 from atr_moco_plugin.evaluation.metrics import relevance_metrics, retrieval_metrics
-from atr_moco_plugin.evaluation.tables import (
-    format_table,
-    rank_table,
-    retrieval_table,
-    split_report,
-)
+from atr_moco_plugin.evaluation.result_tables import rank_table, retrieval_table, split_report
+from atr_moco_plugin.evaluation.tables import Table
 from atr_moco_plugin.evaluation.testsets import test_set_name
 
 __all__ = [
+    "Table",
     "chance_metrics",
-    "format_table",
     "rank_table",
     "relevance_metrics",
     "retrieval_metrics",

@@ -18,8 +18,8 @@ __all__ = ["Examples", "ReportError", "collect_examples", "write_report"]
 def write_report(run_folder: str | os.PathLike[str]) -> Path:
     """Write ``report/index.html`` of a run from the files in its folder.
 
-    What a run does not have (yet) is left out with a sentence that says why. The same files give
-    the same page, byte for byte.
+    A part whose file is missing is left out, with a sentence that says why. The same files give the
+    same page, byte for byte.
 
     Args:
         run_folder: the output folder of a run.
@@ -28,8 +28,8 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         The page.
 
     Raises:
-        ReportError: when the folder is not that of a run, or the packages of the extra ``report``
-            are not installed.
+        ReportError: when the folder is not the output of a run, or the packages of the extra
+            ``report`` are not installed.
     """
     try:
         from atr_moco_plugin.report.page import build_report

@@ -1,191 +1,151 @@
-"""Figures of the training curves: losses, recalls and the schedules."""
+"""Panels of values by step. ``panels.yaml`` says which values and has the words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import yaml
 from matplotlib.axes import Axes
 
 from atr_moco_plugin.report.figures import (
     BASELINE,
     CYCLE,
-    SEQUENCE,
+    Color,
     Panel,
     legend_above,
     panel,
     plain_axis,
-    plain_log_axis,
-    step_axis,
+    sequence_colors,
+    whole_numbers,
 )
 from atr_moco_plugin.report.run_folder import Record, Series, number, series
 
-_LOSSES = ("Loss", "ATC Loss", "ATM Loss")
-_RECALLS = ("R@1", "R@5", "R@10")
-_FEW = 25
+PANELS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("panels.yaml").read_text("utf-8"))
+
+_MARKED_POINTS = 25
 
 
-def training_panels(train: Sequence[Record]) -> list[Panel]:
-    """Losses, accuracy of the matching head, and the schedules; what was not logged is left out.
+@dataclass(frozen=True)
+class Curve:
+    """A line of a panel.
 
-    Args:
-        train: records of ``metrics/train.jsonl``.
+    Attributes:
+        name: in the legend; empty for none.
+        values: steps and values, or one value for all steps.
+        color: of the line.
+        style: of the line, in matplotlib's words. Dotted lines are references for the others.
     """
-    panels = [
-        _panel(
-            "Training loss", "loss, nats",
-            "Lower is better; the total is the weighted sum of the contrastive (ATC) and the "
-            "matching loss (ATM), and a jump where the queue enters the loss is expected.",
-            {name: series(train, "Step", name) for name in _LOSSES},
-        ),
-        _panel(
-            "Accuracy of the matching head", "share of pairs",
-            "Share of pairs that the matching head tells apart; 0.67 is reached by always saying "
-            "“no match”, since two of three pairs are hard negatives.",
-            {"accuracy": series(train, "Step", "ATM Accuracy")},
-            baselines={"always “no match”": 2 / 3},
-        ),
-        _panel(
-            "Learning rate", "learning rate",
-            "One line for each distinct schedule of the optimizer's parameter groups.",
-            _learning_rates(train),
-        ),
-        _panel(
-            "Temperature", "tau",
-            "Similarities are divided by this learned value; smaller sharpens the softmax.",
-            {"temperature": series(train, "Step", "Temperature")},
-        ),
-        _panel(
-            "Soft targets and queue", "share",
-            "Alpha is the weight of the momentum model's soft targets, fill the share of the "
-            "queue's rows that hold embeddings.",
-            {
-                "alpha": series(train, "Step", "Alpha"),
-                "queue fill": series(train, "Step", "Queue Fill"),
-            },
-        ),
-        _panel(
-            "Gradient norm", "norm",
-            "Before clipping; spikes that the loss shows too point to a learning rate that is too "
-            "high.",
-            {"gradient norm": series(train, "Step", "Gradient Norm")},
-            log=True,
-        ),
-    ]  # fmt: skip
-    return [figure for figure in panels if figure is not None]
+
+    name: str
+    values: Series | float
+    color: Color
+    style: str = "-"
 
 
-def recall_panels(
-    valid: Sequence[Record], chance: Mapping[str, Any], best_step: int | None
+def curve_panels(
+    group: str,
+    records: Sequence[Record],
+    chance: Mapping[str, Any] | None = None,
+    best_step: int | None = None,
 ) -> list[Panel]:
-    """Recalls at every validation beside chance.
+    """The panels of a group of ``panels.yaml`` without those of which nothing was logged.
 
     Args:
-        valid: records of ``metrics/valid.jsonl``.
-        chance: figures of random scores on the same split; empty when they are not known.
-        best_step: the step whose checkpoint was evaluated; marked.
+        group: ``"training"`` or ``"validation"``.
+        records: of ``metrics/train.jsonl`` or ``metrics/valid.jsonl``.
+        chance: figures of random scores on the same split, where they are known.
+        best_step: the step to mark, of the checkpoint that was evaluated.
     """
     panels = []
-    for way, name in (("a2t", "Audio to text"), ("t2a", "Text to audio")):
-        lines = {cut: series(valid, "Step", f"{way.upper()} {cut}") for cut in _RECALLS}
-        levels = {cut: number(chance.get(f"{way}_{cut.lower().replace('@', '')}")) for cut in lines}
-        panels.append(
-            _panel(
-                f"{name}: recall on validation",
-                "percent of queries",
-                "Share of queries with a right answer among the first 1, 5 or 10; dotted lines are "
-                "random scores, a vertical line marks the checkpoint that was kept.",
-                lines,
-                chance=levels,
-                mark=best_step,
-                limits=(0, 100),
-            )  # fmt: skip
-        )
-    sums = {
-        "dual encoder": series(valid, "Step", "R-sum"),
-        "re-ranked": series(valid, "Step", "reranked_r_sum"),
-    }
-    panels.append(
-        _panel(
-            "R-sum on validation",
-            "R-sum",
-            "Sum of the six recalls, 600 at most; the checkpoint with the highest value is kept "
-            "(vertical line), and the dotted line is chance.",
-            sums,
-            chance={"dual encoder": number(chance.get("r_sum"))},
-            mark=best_step,
-        )  # fmt: skip
-    )
-    return [figure for figure in panels if figure is not None]
+    for words in PANELS[group]:
+        lines = {}
+        for name, key in words["lines"].items():
+            lines.update(_logged(records, name, key))
+        few = len(lines) <= len(CYCLE)
+        colors = CYCLE if few else sequence_colors(len(lines))
+        curves = []
+        for (name, points), color in zip(lines.items(), colors, strict=False):
+            level = number((chance or {}).get(words.get("chance", {}).get(name)))
+            curves += [Curve(name, points, color), Curve("", level, color, ":")]
+        curves += [Curve(name, x, BASELINE, ":") for name, x in words.get("levels", {}).items()]
+        panels.append(curve_panel(words, curves, best_step))
+    return [found for found in panels if found is not None]
 
 
-def _learning_rates(train: Sequence[Record]) -> dict[str, Series]:
-    """The distinct schedules, named by their highest value."""
-    groups = max((len(_rates(record)) for record in train), default=0)
-    lines: dict[str, Series] = {}
-    for group in range(groups):
-        steps, values = series(train, "Step", "Learning Rate", group)
-        if len(values):
-            lines.setdefault(f"up to {values.max():.3g}", (steps, values))
-    return lines or {"learning rate": series(train, "Step", "Learning Rate")}
-
-
-def _rates(record: Record) -> list[Any]:
-    rates = record.get("Learning Rate")
-    return rates if isinstance(rates, list) else []
-
-
-def _panel(
-    title: str,
-    label: str,
-    aid: str,
-    lines: Mapping[str, Series],
-    *,
-    chance: Mapping[str, float] | None = None,
-    baselines: Mapping[str, float] | None = None,
-    mark: float | None = None,
-    limits: tuple[float, float] | None = None,
-    log: bool = False,
+def curve_panel(
+    words: Mapping[str, Any], curves: Iterable[Curve], mark: float | None = None
 ) -> Panel | None:
-    lines = {name: line for name, line in lines.items() if len(line[0])}
-    if not lines:
+    """A panel of curves by step.
+
+    Args:
+        words: title, unit, aid, and ``log`` or ``limits`` of the axis.
+        curves: those without a value are left out.
+        mark: a step to mark with a vertical line.
+
+    Returns:
+        The panel; ``None`` where nothing but references has values.
+    """
+    drawn = [curve for curve in curves if _has_values(curve)]
+    described = [text for curve in drawn if curve.style != ":" for text in _described(curve)]
+    if not described:
         return None
 
-    # More lines than colours, as with a learning rate for every layer, are a family without names.
-    few = len(lines) <= len(CYCLE)
-    colours = CYCLE if few else SEQUENCE(np.linspace(0, 1, len(lines)))
-
     def plot(axes: Axes) -> None:
-        for (name, (steps, values)), colour in zip(lines.items(), colours, strict=False):
-            marker = "o" if len(steps) <= _FEW else ""
-            axes.plot(steps, values, marker=marker, markersize=3, color=colour, label=name)
-            if math.isfinite(level := (chance or {}).get(name, math.nan)):
-                axes.axhline(level, color=colour, linestyle=":", linewidth=1.2)
-        for name, level in (baselines or {}).items():
-            axes.axhline(level, color=BASELINE, linestyle=":", linewidth=1.2, label=name)
+        for curve in drawn:
+            look: dict[str, Any] = {"color": curve.color, "linestyle": curve.style}
+            look["label"] = curve.name or None
+            if curve.style == ":":
+                look |= {"linewidth": 1.2, "zorder": 1.9}
+            if isinstance(curve.values, float):
+                axes.axhline(curve.values, **look)
+                continue
+            steps, values = curve.values
+            marked = len(steps) <= (_MARKED_POINTS if curve.style != ":" else 1)
+            axes.plot(steps, values, marker="o" if marked else "", markersize=3, **look)
         if mark is not None:
             axes.axvline(mark, color=BASELINE, linewidth=0.9)
-        if limits:
-            axes.set_ylim(*limits)
-        if log and all((values > 0).all() for _, values in lines.values()):
-            plain_log_axis(axes, "y")
-        else:
-            plain_axis(axes)
-        step_axis(axes)
-        axes.set_ylabel(label)
-        if few:
-            legend_above(axes)
+        if "limits" in words:
+            axes.set_ylim(*words["limits"])
+        plain_axis(axes, log=words.get("log", False) and all(map(_is_positive, drawn)))
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(whole_numbers())
+        axes.set_ylabel(words["unit"])
+        legend_above(axes)
 
-    return panel(title, aid, _alt(title, lines), plot)
+    title = words["title"]
+    return panel(title, words["aid"], f"{title} by training step: {'; '.join(described)}.", plot)
 
 
-def _alt(title: str, lines: Mapping[str, Series]) -> str:
-    """First and last value of each line."""
-    parts = [
-        f"{name} {values[0]:.4g} at step {steps[0]:g}"
-        + (f", {values[-1]:.4g} at step {steps[-1]:g}" if len(steps) > 1 else "")
-        for name, (steps, values) in lines.items()
-    ]
-    return f"{title} by training step: {'; '.join(parts)}."
+def _logged(records: Sequence[Record], name: str, key: str) -> dict[str, Series]:
+    """The series of a key. A list, as of learning rates, is one for each distinct schedule."""
+    lists = (value for record in records if isinstance(value := record.get(key), list))
+    found: dict[str, Series] = {}
+    for index in range(max(map(len, lists), default=0)):
+        steps, values = series(records, "Step", key, index)
+        if len(values):
+            found.setdefault(f"up to {values.max():.3g}", (steps, values))
+    points = series(records, "Step", key)
+    return found or ({name: points} if len(points[0]) else {})
+
+
+def _has_values(curve: Curve) -> bool:
+    if isinstance(curve.values, float):
+        return math.isfinite(curve.values)
+    return len(curve.values[0]) > 0
+
+
+def _is_positive(curve: Curve) -> bool:
+    return isinstance(curve.values, float) or bool((curve.values[1] > 0).all())
+
+
+def _described(curve: Curve) -> Iterator[str]:
+    """The first and the last value in words."""
+    if isinstance(curve.values, float):
+        return
+    steps, values = curve.values
+    last = f", {values[-1]:.4g} at step {steps[-1]:g}" if len(steps) > 1 else ""
+    yield f"{curve.name} {values[0]:.4g} at step {steps[0]:g}{last}"

@@ -35,7 +35,7 @@ class Sound:
         label: its class, where there are classes.
         captions: its captions.
         uri: its audio as a ``data:`` address; ``None`` when it could not be read.
-        note: what to know of the audio: that it was cut, or why there is none.
+        note: that the audio was cut, or why there is none.
     """
 
     key: str
@@ -70,7 +70,7 @@ class Retrieval:
         query: index into :attr:`Examples.captions` (text to audio) or :attr:`Examples.sounds`.
         rank: of the best relevant item, ties counted against it.
         candidates: how many items were ranked.
-        margin: score of the best relevant item minus that of the best one that is not.
+        margin: score of the best relevant item minus the score of the best other one.
         found: the first results, and the best relevant item where it is not among them.
     """
 
@@ -95,7 +95,7 @@ class Matrix:
 
     Attributes:
         rows: R clip keys.
-        columns: K captions, one of each clip; a caption that is several clips' occurs once.
+        columns: K captions, one for each clip; a caption of several clips occurs once.
         values: R rows of K similarities.
         relevant: R rows of K truth values.
     """
@@ -108,13 +108,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a report shows of a model's retrieval on one split.
+    """Retrievals and similarities of a model on one split, as the page shows them.
 
     Attributes:
         split: the split's name.
         clips: how many clips it has.
-        sounds: the clips that occur below.
-        captions: the captions that occur below.
+        sounds: the clips in the retrievals.
+        captions: the captions in the retrievals.
         text_to_audio: captions as queries.
         audio_to_text: clips as queries.
         matrix: a sample of the similarities.
@@ -128,13 +128,9 @@ class Examples:
     audio_to_text: Direction
     matrix: Matrix
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Examples:
-        """The reverse of :meth:`to_dict`.
+        """Examples from the parsed file of :meth:`save`.
 
         Raises:
             ValueError: when something is missing or of another type.
@@ -151,7 +147,7 @@ class Examples:
     def save(self, run_folder: Path) -> Path:
         """Write ``report/examples.json`` of a run, from which its page can be built again."""
         path = Path(run_folder) / EXAMPLES_FILE
-        write_atomically(path, json.dumps(self.to_dict()) + "\n")
+        write_atomically(path, json.dumps(asdict(self)) + "\n")
         return path
 
 
@@ -171,25 +167,24 @@ def collect_examples(
 ) -> Examples:
     """Choose what a report shows. The same arguments always give the same examples.
 
-    A query is the better the lower the rank of its best relevant item (ties count against it, as
-    in the metrics), then the larger the margin to the best item that is not relevant, then the
-    earlier it stands in the split; the worst are at the other end of that order. For the sake of
-    variety only the most extreme one is taken of the captions of one clip (where a caption has
-    several clips: of those with one caption id) and of the clips with one label, and no such group
-    is among the best and the worst.
+    The best query has the lowest rank of its best relevant item (ties count against it, as in the
+    metrics), then the largest margin to the best other item, then the first place in the split; the
+    worst is at the other end of that order. For variety, only the most extreme query of a group is
+    shown, and no group is shown on both sides. A group is the captions of one clip, or with one
+    caption id where captions have several clips, and the clips with one label.
 
     Args:
         similarity: ``[A, C]``, clips by captions, larger is closer.
-        retrieval_set: of the same A clips and C captions.
-        load: a clip to its waveform, ``[samples]`` float32. A clip that it cannot read
-            (``OSError``, ``ValueError``, ``RuntimeError``) is shown without sound.
-        sample_rate: of those waveforms, in Hz.
+        retrieval_set: the same A clips and C captions, and which belong together.
+        load: reads the waveform of a clip, ``[samples]`` float32. A clip that it cannot read
+            (``OSError``, ``InputError``, ``SoundFileError``) is shown without sound.
+        sample_rate: of the waveforms, in Hz.
         split: the split's name.
-        per_side: best retrievals of each direction, and worst ones.
+        per_side: how many best and how many worst retrievals each direction has.
         matrix_size: clips in the sample of similarities.
-        top: results shown of each query.
-        max_seconds: longer clips are cut to their beginning.
-        seed: of the sample.
+        top: how many results are shown for each query.
+        max_seconds: longer clips are cut to their beginning, in seconds.
+        seed: of the draw of the sample.
 
     Raises:
         ValueError: when the shapes differ or a similarity is not finite.
@@ -204,57 +199,65 @@ def collect_examples(
     if not bool(scores.isfinite().all()):
         raise InputError("similarity has values that are not finite; check the embeddings.")
     owner = retrieval_set.caption_to_audio
-    caption_groups: list[Hashable] = (
-        retrieval_set.caption_ids if owner is None else owner
-    ).tolist()
+    by_caption = retrieval_set.caption_ids if owner is None else owner
+    caption_groups: list[Hashable] = by_caption.tolist()
     clip_groups: list[Hashable] = [
         (clip.label is None, clip.label or clip.key) for clip in retrieval_set.clips
     ]
-    text_to_audio = _direction(scores.T, relevant.T, caption_groups, per_side, top)
-    audio_to_text = _direction(scores, relevant, clip_groups, per_side, top)
-
-    # From here on, indices into what the page shows instead of into the split.
-    sounds = _Shown()
-    captions = _Shown()
-    shown = {
-        "text_to_audio": _renumber(text_to_audio, captions, sounds),
-        "audio_to_text": _renumber(audio_to_text, sounds, captions),
-    }
+    sounds, captions = _Numbers(), _Numbers()
+    text_to_audio = _direction(
+        scores.T, relevant.T, caption_groups, per_side, top, captions, sounds
+    )
+    audio_to_text = _direction(scores, relevant, clip_groups, per_side, top, sounds, captions)
     return Examples(
         split=split,
         clips=len(retrieval_set.clips),
         sounds=tuple(
-            _sound(retrieval_set.clips[i], load, sample_rate, max_seconds) for i in sounds.items
+            _sound(retrieval_set.clips[i], load, sample_rate, max_seconds) for i in sounds
         ),
-        captions=tuple(retrieval_set.captions[i] for i in captions.items),
+        captions=tuple(retrieval_set.captions[i] for i in captions),
+        text_to_audio=text_to_audio,
+        audio_to_text=audio_to_text,
         matrix=_matrix(scores, relevant, retrieval_set, matrix_size, seed),
-        **shown,
     )
 
 
+class _Numbers(dict[int, int]):
+    """Indices into the split to indices into what the page shows, in the order of asking."""
+
+    def __missing__(self, item: int) -> int:
+        return self.setdefault(item, len(self))
+
+
 def _direction(
-    scores: Tensor, relevant: Tensor, groups: Sequence[Hashable], per_side: int, top: int
+    scores: Tensor,
+    relevant: Tensor,
+    groups: Sequence[Hashable],
+    per_side: int,
+    top: int,
+    shown_queries: _Numbers,
+    shown_items: _Numbers,
 ) -> Direction:
-    """Rows ``[Q, N]`` are queries."""
+    """The best and the worst retrievals; rows of ``scores`` ``[Q, N]`` are queries."""
     inf = float("inf")
-    good = scores.masked_fill(~relevant, -inf).amax(dim=1)
-    bad = scores.masked_fill(relevant, -inf).amax(dim=1)
-    rank = 1 + ((scores >= good[:, None]) & ~relevant).sum(dim=1)
-    margin = good - bad
-    # Without a hit, or with nothing but hits, there is nothing to get right or wrong.
-    askable = (relevant.any(dim=1) & ~relevant.all(dim=1)).nonzero().flatten().tolist()
-    order = sorted(askable, key=lambda q: (int(rank[q]), -float(margin[q]), q))
+    best_relevant = scores.masked_fill(~relevant, -inf).amax(dim=1)
+    best_other = scores.masked_fill(relevant, -inf).amax(dim=1)
+    ranks = 1 + ((scores >= best_relevant[:, None]) & ~relevant).sum(dim=1)
+    margins = best_relevant - best_other
+    # A query without a relevant item, or with nothing else, can be answered neither well nor badly.
+    judged = (relevant.any(dim=1) & ~relevant.all(dim=1)).nonzero().flatten().tolist()
+    order = sorted(judged, key=lambda q: (int(ranks[q]), -float(margins[q]), q))
     best = _distinct(order, groups, per_side)
     taken = {groups[q] for q in best}
     worst = _distinct([q for q in reversed(order) if groups[q] not in taken], groups, per_side)
 
     def retrieval(q: int) -> Retrieval:
         return Retrieval(
-            query=q,
-            rank=int(rank[q]),
+            query=shown_queries[q],
+            rank=int(ranks[q]),
             candidates=scores.size(1),
-            margin=round(float(margin[q]), 4),
-            found=_found(scores[q], relevant[q], top),
+            margin=round(float(margins[q]), 4),
+            found=_found(scores[q], relevant[q], top, shown_items),
         )
 
     return Direction(tuple(map(retrieval, best)), tuple(map(retrieval, worst)))
@@ -268,7 +271,7 @@ def _distinct(order: Sequence[int], groups: Sequence[Hashable], count: int) -> l
     return list(chosen.values())[:count]
 
 
-def _found(scores: Tensor, relevant: Tensor, top: int) -> tuple[Found, ...]:
+def _found(scores: Tensor, relevant: Tensor, top: int, shown_items: _Numbers) -> tuple[Found, ...]:
     """The first results and the best relevant one; of equal scores, the irrelevant come first."""
     # Sorted by the second criterion first: the sorts are stable.
     order = relevant.byte().argsort(stable=True)
@@ -277,39 +280,13 @@ def _found(scores: Tensor, relevant: Tensor, top: int) -> tuple[Found, ...]:
     places.add(int(relevant[order].nonzero()[0]))
     return tuple(
         Found(
-            item=int(order[place]),
+            item=shown_items[int(order[place])],
             place=place + 1,
             score=round(float(scores[order[place]]), 4),
             relevant=bool(relevant[order[place]]),
         )
         for place in sorted(places)
     )
-
-
-class _Shown:
-    """Numbers items in the order in which they are first asked for."""
-
-    def __init__(self) -> None:
-        self.items: dict[int, int] = {}
-
-    def __call__(self, item: int) -> int:
-        return self.items.setdefault(item, len(self.items))
-
-
-def _renumber(direction: Direction, queries: _Shown, items: _Shown) -> Direction:
-    def side(retrievals: tuple[Retrieval, ...]) -> tuple[Retrieval, ...]:
-        return tuple(
-            Retrieval(
-                query=queries(r.query),
-                rank=r.rank,
-                candidates=r.candidates,
-                margin=r.margin,
-                found=tuple(Found(items(f.item), f.place, f.score, f.relevant) for f in r.found),
-            )
-            for r in retrievals
-        )
-
-    return Direction(side(direction.best), side(direction.worst))
 
 
 def _sound(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Sound:

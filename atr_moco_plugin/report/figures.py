@@ -1,9 +1,9 @@
 """How the figures of the reports look, and how one gets into a page.
 
-A figure is drawn by matplotlib and inlined as SVG: sharp on every screen, some kilobytes, one file.
-It is small, so that its text is still readable when a phone shows it at 340 pixels; what needs more
-room is several figures side by side. Text, axes and grid take their colours from the page, which
-has a dark mode; lines have colours that stand out on both grounds.
+matplotlib draws a figure, which goes into the page as SVG: sharp on every screen, some kilobytes, no
+second file. A figure is small, so that its text is still readable at the 340 pixels of a phone; a
+question that needs more room gets several figures side by side. Text, axes and grid take their
+colours from the page, which has a dark mode; the colours of lines stand out on both grounds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,51 +21,33 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+Color = str | tuple[float, ...]
+
+STYLE = Path(__file__).with_name("figures.mplstyle")
+"""Settings of matplotlib for all figures, for ``matplotlib.rc_context``."""
+
 INK = "#1a1b1c"
-"""Text and axes; becomes ``var(--ink)`` of the page."""
+"""Text and axes in :data:`STYLE`; becomes ``var(--ink)`` of the page."""
 
 GRID = "#d9dadb"
-"""Grid lines; becomes ``var(--grid)`` of the page."""
+"""Grid lines in :data:`STYLE`; becomes ``var(--grid)`` of the page."""
 
 BASELINE = "#808182"
-"""What a measurement stands beside: chance, random vectors."""
+"""A reference for a measurement: chance, random vectors."""
 
 AUDIO, TEXT = "#3b7ddd", "#e0662b"
 """The two modalities, wherever they are two lines in one figure."""
 
+MODALITY_COLORS = {"audio": AUDIO, "text": TEXT}
+
 CYCLE = (AUDIO, TEXT, "#2f9e62", "#a855b5", "#b08400", "#d6456b", "#4aa3b5", "#7d7f8c")
-"""Lines without a meaning of their own; told apart by most colour-blind readers."""
+"""Lines without a meaning of their own; most colour-blind readers can tell them apart."""
 
 SEQUENCE = LinearSegmentedColormap.from_list("sequence", ["#4468dd", "#b8458f", "#f0902a"])
 """From first to last: training steps, queue sizes."""
 
 WIDTH = 4.0
 """Inches; where a phone has 320 pixels for a figure, its text is 10 pixels high."""
-
-STYLE = {
-    "svg.fonttype": "none",
-    # A caption is no formula, even with two dollar signs.
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "legend.fontsize": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
-    "legend.frameon": False,
-    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
-}
-"""Settings of matplotlib for all figures, for ``matplotlib.rc_context``."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +71,27 @@ def panel(
     """Draw one figure.
 
     Args:
-        title: see :class:`Panel`; also tells the figure's inner ids from those of other figures,
-            so no two figures of a page may share it.
+        title: see :class:`Panel`. It also sets the figure's inner ids apart from those of other
+            figures, so no two figures of a page may share it.
         aid: see :class:`Panel`.
-        alt: what a reader hears who does not see the figure.
+        alt: the figure in words, for readers who do not see it.
         plot: draws into the axes it gets.
         height: in inches, of a width of :data:`WIDTH`.
     """
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+    with matplotlib.rc_context({"svg.hashsalt": title}, STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         plot(figure.subplots())
         return Panel(title, aid, _inline(figure, alt))
 
 
+def sequence_colors(count: int) -> list[Color]:
+    """Colours of ``count`` lines in an order, from the first to the last of :data:`SEQUENCE`."""
+    return [SEQUENCE(i / max(count - 1, 1)) for i in range(count)]
+
+
 def legend_above(axes: Axes, columns: int = 3) -> None:
-    """A legend over the axes, where it covers no line; none for fewer than two labels."""
-    if len(axes.get_legend_handles_labels()[1]) > 1:
+    """A legend over the axes, where it covers no line; none for one label or for very many."""
+    if 1 < len(axes.get_legend_handles_labels()[1]) <= len(CYCLE) + 1:
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
             handlelength=1.3, columnspacing=1.0, handletextpad=0.5,
@@ -115,32 +103,18 @@ def whole_numbers() -> MaxNLocator:
     return MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])
 
 
-def step_axis(axes: Axes) -> None:
-    """Label the x axis as training steps, which are whole."""
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(whole_numbers())
-
-
-def plain_axis(axes: Axes) -> None:
-    """Numbers in full at the ticks of a linear y axis, without a factor above it in the legend."""
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def plain_log_axis(axes: Axes, which: str) -> None:
-    """Make the ``"x"`` or ``"y"`` axis logarithmic, with plain numbers at its ticks."""
-    if which == "x":
-        axes.set_xscale("log")
-        axis = axes.xaxis
-    else:
+def plain_axis(axes: Axes, *, log: bool = False) -> None:
+    """Plain numbers at the ticks of the y axis, without a factor above it; ``log`` scales it."""
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    if log:
         axes.set_yscale("log")
-        axis = axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    # A range of less than a decade has no other labels than the minor ones.
-    low, high = axis.get_view_interval()
-    if low > 0 and high / low < 10:
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        # Labels between the decades only where there would be none, in less than a decade.
+        low, high = axes.yaxis.get_view_interval()
+        if low > 0 and high / low < 10:
+            axes.yaxis.set_minor_formatter(plain)
+        else:
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.yaxis.set_major_formatter(plain)
 
 
 def _inline(figure: Figure, alt: str) -> str:
@@ -153,8 +127,9 @@ def _inline(figure: Figure, alt: str) -> str:
         metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
     )
     text = buffer.getvalue()
-    box = re.search(r'viewBox="([^"]*)"', text)
-    body = text[text.index(">", text.index("<svg")) + 1 :]
+    _, _, after = text.partition('viewBox="')
+    box = after.partition('"')[0]
+    body = after.partition(">")[2]
     for pattern, by in (
         (r"<metadata>.*?</metadata>|<!--.*?-->", ""),
         # It would hold for the whole page; the page's own style says the same.
@@ -163,16 +138,21 @@ def _inline(figure: Figure, alt: str) -> str:
         (r'<g id="[^"]*"/>', ""),
         (r'<g id="[^"]*">', "<g>"),
         (r'(<image [^>]*?) id="[^"]*"', r"\1"),
-        (r'style="font(?:-size)?: *([\d.]+)px[^"]*?(;[^"]*)?"', _font),
-        (r'\sd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]).replace(" \n", " ")),
-        (r"\s*\n\s*", "\n"),
     ):
         body = re.sub(pattern, by, body, flags=re.DOTALL)
+    body = re.sub(r'style="font(?:-size)?: *([\d.]+)px[^"]*?(;[^"]*)?"', _font, body)
+    body = re.sub(r'\sd="[^"]*"', _rounded, body)
+    body = re.sub(r"\s*\n\s*", "\n", body)
     body = body.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">{body}'
+    return f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}">{body}'
+
+
+def _rounded(path: re.Match[str]) -> str:
+    """Two digits are a fraction of a pixel."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", path[0]).replace(" \n", " ")
 
 
 def _font(style: re.Match[str]) -> str:
-    """Size and alignment of a text are the figure's, the family is the page's."""
+    """Keep size and alignment of a text; its family is the page's."""
     kept = [part for part in style[0][len('style="') : -1].split(";") if "font" not in part]
     return f'style="font-size: {style[1]}px{"".join(";" + part for part in kept)}"'

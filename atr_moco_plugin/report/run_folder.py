@@ -1,4 +1,4 @@
-"""What a run left in its folder, read with patience: a stopped run leaves half-written files."""
+"""Reads the folder of a run, with patience: a stopped run leaves half-written files."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class ReportError(RuntimeError):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run that a report is made of; what is not there is empty.
+    """The files of a run that a report is made of; a missing file is empty.
 
     Attributes:
         folder: the output folder of the run.
         config: ``config.yaml``, dotted key to text, without anything secret.
         train: ``metrics/train.jsonl``, one record a step, sorted.
-        valid: ``metrics/valid.jsonl``, likewise.
-        rank: ``rank.jsonl``, likewise.
+        valid: ``metrics/valid.jsonl``, one record a step, sorted.
+        rank: ``rank.jsonl``, one record a step, sorted.
         retrieval: ``retrieval.json``.
         examples: ``report/examples.json``.
-        problems: file name to what is wrong with a file that is there.
+        problems: name of a file that cannot be read to a sentence on why.
     """
 
     folder: Path
@@ -59,10 +59,10 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Read what there is.
+    """Read the files of a run that are there.
 
     Raises:
-        ReportError: when the folder has none of the files.
+        ReportError: when the folder has none of them.
     """
     problems: dict[str, str] = {}
 
@@ -97,8 +97,8 @@ def read_run(folder: Path) -> RunFiles:
 def parse_lines(text: str, step: str) -> list[Record]:
     """Records of a JSON-lines file, one a step and sorted by it.
 
-    Lines that are no record are left out: the last one of a run that was killed is cut off. Of a
-    step that was reached twice, by a run that went back to a checkpoint, the later record counts.
+    Lines without a record are left out: the last line of a killed run is cut off. Where a run went
+    back to a checkpoint and reached a step twice, the later record counts.
 
     Args:
         text: the file.
@@ -118,8 +118,8 @@ def parse_lines(text: str, step: str) -> list[Record]:
 def parse_config(text: str) -> dict[str, str]:
     """A YAML file as dotted keys, the way they are given to ``--config``.
 
-    Values are kept as they are written. Those of keys that name a secret are hidden, and so are
-    user and query of addresses.
+    Values stay as they are written. The value of a key that names a secret is hidden, and so are
+    user and query of an address.
 
     Raises:
         ValueError, yaml.YAMLError: when it is not YAML, or not a mapping.
@@ -132,10 +132,10 @@ def parse_config(text: str) -> dict[str, str]:
 
 
 def series(records: Iterable[Mapping[str, Any]], step: str, *path: str | int) -> Series:
-    """The steps and the values at ``path`` of the records that have a finite number there.
+    """Steps and values of the records that have a finite number at ``path``.
 
-    Long curves are thinned to a thousand points or so, of each stretch its lowest and highest
-    value, so that a single spike stays visible.
+    A long curve is thinned to about a thousand points: the lowest and the highest value of each
+    stretch, so that a single spike stays visible.
     """
     points = [(number(record.get(step)), number(_at(record, path))) for record in records]
     steps, values = np.array([p for p in points if math.isfinite(p[1])]).reshape(-1, 2).T

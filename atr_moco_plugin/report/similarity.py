@@ -34,10 +34,9 @@ def similarity_panel(matrix: Matrix) -> Panel | None:
         bar = axes.figure.colorbar(image, ax=axes, label="similarity", pad=0.02, aspect=30)
         bar.outline.set_visible(False)
 
-    hit, miss = values[relevant].mean(), values[~relevant].mean() if not relevant.all() else None
-    means = f"relevant pairs have a mean of {hit:.3f}"
-    if miss is not None:
-        means += f", the others of {miss:.3f}"
+    means = f"relevant pairs have a mean of {values[relevant].mean():.3f}"
+    if not relevant.all():
+        means += f", the others of {values[~relevant].mean():.3f}"
     return panel(
         "Similarity matrix",
         "Brighter is more similar; the right pairs have a pink square and should be the brightest "

@@ -18,7 +18,7 @@ def sound_uri(waveform: NDArray[np.float32], sample_rate: int) -> str:
     """Encode a waveform as a ``data:`` address that every browser plays.
 
     MP3 at about 40 kbit/s where libsndfile writes it (1.1 and later), else FLAC, about three times
-    as large. What exceeds full scale is clipped.
+    as large. Samples above full scale are clipped.
 
     Args:
         waveform: ``[samples]``, mono.

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from atr_moco_plugin.io.stdout import duration
 from atr_moco_plugin.study.plan import OVERRIDES, Run, StudyConfig, check_folder, write_yaml
 
 _POLL_SECONDS = 0.2
@@ -125,14 +126,6 @@ def train_missing(
         finally:
             _end(active)
     return failures
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them: 45 s, 12 min, 3 h 05 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @contextmanager

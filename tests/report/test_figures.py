@@ -11,14 +11,14 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
 
-from atr_moco_plugin.report.figures import GRID, INK, legend_above, panel, plain_log_axis
+from atr_moco_plugin.report.figures import GRID, INK, legend_above, panel, plain_axis
 
 
 def draw(axes: Axes) -> None:
     axes.plot([1, 2, 3], [1, 100, 10], label="<script>alert(1)</script> $x$ & more")
     axes.plot([1, 2, 3], [1, 2, 3], label="second")
     axes.imshow([[1, 2], [3, 4]], extent=(1, 3, 1, 100), aspect="auto")
-    plain_log_axis(axes, "y")
+    plain_axis(axes, log=True)
     legend_above(axes)
 
 

@@ -1,38 +1,52 @@
+"""The files of a study: one is written and looked at from all sides."""
+
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from atr_moco_plugin.study.figures import study_plots
 from atr_moco_plugin.study.page import write_study
-from atr_moco_plugin.study.summary import aggregate
-from atr_moco_plugin.study.table import study_markdown
+from atr_moco_plugin.study.summary import Study, aggregate
 
 FIGURES = (
     "rank_of_queue", "rank_of_held_out", "r_sum", "rank_and_r_sum", "spectra", "rank_over_steps",
 )  # fmt: skip
 
+MakeRun = Callable[..., Path]
 
-@pytest.fixture
-def folders(make_run, tmp_path: Path) -> list[Path]:
-    return [
-        make_run(tmp_path / f"q{size}_s{seed}", size, seed, 300.0 + size % 7, reranked=True)
+
+@pytest.fixture(scope="module")
+def study(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    runs = tmp_path_factory.mktemp("runs")
+    return aggregate(
+        make_run(runs / f"q{size}_s{seed}", size, seed, 300.0 + size % 7, reranked=True)
         for size in (0, 16, 64, 2048)
         for seed in (0, 1)
-    ]
+    )
 
 
-def test_a_study_leaves_table_figures_and_page(folders, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    write_study(aggregate(folders), "A <study>", out, failed=["q4_s9"])
-    assert json.loads((out / "rank_study.json").read_text())["failed"] == ["q4_s9"]
+@pytest.fixture(scope="module")
+def out(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    write_study(study, "A <study>", out, failed=["q4_s9"])
+    return out
+
+
+def test_figures_are_there_twice(out: Path) -> None:
+    assert {path.stem for path in (out / "figures").iterdir()} == set(FIGURES)
     for name in FIGURES:
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         svg = (out / "figures" / f"{name}.svg").read_text()
         assert "</svg>" in svg and "mathdefault" not in svg
+
+
+def test_the_page_is_whole_and_asks_nobody(out: Path) -> None:
+    assert json.loads((out / "rank_study.json").read_text())["failed"] == ["q4_s9"]
     page = (out / "index.html").read_text()
     assert "<title>A &lt;study&gt;</title>" in page and page.count("<svg") == 15
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
@@ -42,9 +56,9 @@ def test_a_study_leaves_table_figures_and_page(folders, tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_table_has_each_figure_beside_random_vectors_and_marks(folders) -> None:
-    study = aggregate(folders)
-    text = study_markdown(study, "Study")
+def test_the_table_has_each_figure_beside_random_vectors_and_marks(study: Study, out: Path) -> None:
+    text = (out / "rank_study.md").read_text()
+    assert text.startswith("# A <study>\n\n**Recommended queue size: 16.** ")
     assert "| 2,048\\* |" in text and "epoch has 1,000 pairs" in text
     header = [cell.strip() for cell in text.split("Retrieval by queue size:")[1].split("|")[1:7]]
     titles = ["R-sum valid", "R-sum test", "re-ranked valid", "re-ranked test", "seeds"]
@@ -56,19 +70,21 @@ def test_the_table_has_each_figure_beside_random_vectors_and_marks(folders) -> N
     assert "more than 5 % per doubling" in text and "never filled" not in text
 
 
-def test_variants_have_files_of_their_own(make_run, tmp_path: Path) -> None:
-    folders = [
+def test_variants_have_files_of_their_own(make_run: MakeRun, tmp_path: Path) -> None:
+    study = aggregate(
         make_run(tmp_path / f"q{size}_m{momentum}", size, 0, momentum=momentum)
         for size in (8, 16)
         for momentum in (0.5, 0.9)
-    ]
-    write_study(aggregate(folders), "Study", tmp_path)
+    )
+    plots = [plot.name for variant in study.variants for plot in study_plots(study, variant)]
+    assert plots == [f"{name}_m{m}_pclip" for m in (0.5, 0.9) for name in FIGURES]
+
+
+def test_variants_without_queues_are_shown_too(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"m{m}", 0, 0, momentum=m) for m in (0.5, 0.9)]
+    write_study(aggregate(runs), "Study", tmp_path)
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert names == {f"{name}_m{m}_pclip" for name in FIGURES for m in (0.5, 0.9)}
+    shown = ("rank_of_held_out", "r_sum", "rank_and_r_sum")
+    assert names == {f"{name}_m{m}_pclip" for name in shown for m in (0.5, 0.9)}
     assert "## Momentum 0.5, positives clip" in (tmp_path / "rank_study.md").read_text()
-
-
-def test_a_study_without_queues_is_shown_too(make_run, tmp_path: Path) -> None:
-    write_study(aggregate([make_run(tmp_path / "q0_s0", 0, 0)]), "Study", tmp_path)
-    names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert names == {"rank_of_held_out", "r_sum", "rank_and_r_sum"}
+    assert "Tables (momentum 0.9, positives clip)" in (tmp_path / "index.html").read_text()

@@ -23,7 +23,7 @@ from typing_extensions import override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import ProcessesDifferError
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation.tables import format_table
+from atr_moco_plugin.evaluation.tables import Table
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors, system_error
@@ -251,7 +251,7 @@ def short_table(result: Mapping[str, Any]) -> str:
         if key in result
     ]
     size = f"{result['clips']:,} clips, {result['captions']:,} captions"
-    return f"Retrieval on {result['test_set']}: {size}\n\n{format_table(['', *_COLUMNS], rows)}"
+    return f"Retrieval on {result['test_set']}: {size}\n\n{Table(['', *_COLUMNS], rows).text()}"
 
 
 def _is_bug(error: BaseException) -> bool:
