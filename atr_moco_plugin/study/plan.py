@@ -166,7 +166,7 @@ def write_yaml(tree: Mapping[str, Any], stream: TextIO) -> None:
     """Write YAML 1.2 that fairseq2 reads."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
     yaml.dump(dict(tree), stream)
 
 
