@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.data.audio.read import fit_length
 from atr_moco_plugin.data import Clip, RetrievalSet
+from atr_moco_plugin.data.audio.read import fit_length
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.report.sound import sound_uri

@@ -1,8 +1,8 @@
 """How the figures of the reports look, and how one gets into a page.
 
-matplotlib draws a figure, which goes into the page as SVG: sharp on every screen, some kilobytes, no
-second file. A figure is small, so that its text is still readable at the 340 pixels of a phone; a
-question that needs more room gets several figures side by side. Text, axes and grid take their
+matplotlib draws a figure, which goes into the page as SVG: sharp on every screen, some kilobytes,
+no second file. A figure is small, so that its text is still readable at the 340 pixels of a phone;
+a question that needs more room gets several figures side by side. Text, axes and grid take their
 colours from the page, which has a dark mode; the colours of lines stand out on both grounds.
 """
 

@@ -103,6 +103,6 @@ def _steps(variant: Variant) -> Table:
     return Table(
         header=["rows", *variant.steps[0].modalities, "worth it"],
         rows=rows,
-        caption="The rule step by step: gain of the queues' centred RankMe per doubling / of random "
-        "vectors",
+        caption="The rule step by step: gain of the queues' centred RankMe per doubling / of "
+        "random vectors",
     )

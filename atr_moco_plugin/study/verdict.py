@@ -79,8 +79,8 @@ def _drift(step: Step, study: Study) -> str:
     if not step.beyond_epoch:
         return ""
     return (
-        f", but an epoch has {study.train_pairs:,} pairs, so that it holds items more than once and "
-        "gains by the drift of the encoder between the copies"
+        f", but an epoch has {study.train_pairs:,} pairs, so that it holds items more than once "
+        "and gains by the drift of the encoder between the copies"
     )
 
 

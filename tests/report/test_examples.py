@@ -45,9 +45,9 @@ def by_label(labels: list[str]) -> RetrievalSet:
 def brute_force(scores: list[list[float]], relevant: list[list[bool]], groups: list, n: int):
     """(query, rank, margin) of the best and of the worst n groups; rows are queries."""
     judged = []
-    for q, (row, hits) in enumerate(zip(scores, relevant)):
-        good = [s for s, hit in zip(row, hits) if hit]
-        bad = [s for s, hit in zip(row, hits) if not hit]
+    for q, (row, hits) in enumerate(zip(scores, relevant, strict=True)):
+        good = [s for s, hit in zip(row, hits, strict=True) if hit]
+        bad = [s for s, hit in zip(row, hits, strict=True) if not hit]
         if good and bad:
             rank = 1 + sum(s >= max(good) for s in bad)
             judged.append((rank, -(max(good) - max(bad)), q))
@@ -101,7 +101,7 @@ def check_found(direction: Direction, items: int) -> None:
         hits = [item for item in found if item.relevant]
         assert hits[0].place == retrieval.rank and retrieval.candidates == items
         assert len(found) <= 3 and (retrieval.rank <= 2) == (len(found) == min(2, items))
-        assert all(a.score >= b.score for a, b in zip(found, found[1:]))
+        assert all(a.score >= b.score for a, b in zip(found, found[1:], strict=False))
 
 
 @settings(max_examples=60, deadline=None)

@@ -154,7 +154,9 @@ def test_a_step_is_worth_it_when_one_modality_gains_within_an_epoch() -> None:
     yes, no = Growth(0.3, 0.5), Growth(0.01, 0.5)
 
     def worth_it(*gains: Growth, beyond_epoch: bool = False) -> bool:
-        return Step((8, 16), dict(zip(("audio", "text"), gains)), beyond_epoch).worth_it
+        return Step(
+            (8, 16), dict(zip(("audio", "text"), gains, strict=True)), beyond_epoch
+        ).worth_it
 
     assert worth_it(yes, no) and worth_it(no, yes) and not worth_it(no, no)
     assert not worth_it(yes, yes, beyond_epoch=True)

@@ -23,6 +23,7 @@ from typing_extensions import override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import ProcessesDifferError
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.result_tables import RETRIEVAL_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
@@ -35,8 +36,6 @@ from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
-
-_COLUMNS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "MedR": "medr", "mAP10": "map10"}
 
 
 @final
@@ -245,13 +244,13 @@ def short_table(result: Mapping[str, Any]) -> str:
     """
     systems = {"dual encoder": "dual", "re-ranked": "reranked", "chance": "chance"}
     rows = [
-        [f"{direction}, {name}", *(f"{result[key][f'{way}_{x}']:.1f}" for x in _COLUMNS.values())]
+        [f"{direction}, {name}", *(f"{result[key][f'{way}_{x}']:.1f}" for x in RETRIEVAL_COLUMNS)]
         for way, direction in (("a2t", "audio to text"), ("t2a", "text to audio"))
         for name, key in systems.items()
         if key in result
     ]
     size = f"{result['clips']:,} clips, {result['captions']:,} captions"
-    return f"Retrieval on {result['test_set']}: {size}\n\n{Table(['', *_COLUMNS], rows).text()}"
+    return f"Retrieval on {result['test_set']}: {size}\n\n{Table(['', *RETRIEVAL_COLUMNS.values()], rows).text()}"
 
 
 def _is_bug(error: BaseException) -> bool:
