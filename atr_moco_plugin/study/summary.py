@@ -290,9 +290,10 @@ def _history(runs: Sequence[RunResult], modality: str) -> tuple[tuple[int, float
 
 def _step(before: SizeSummary, after: SizeSummary) -> Step:
     def gained(name: str) -> Growth:
-        pair = before.queue[name], after.queue[name]
-        rows, ranks = zip(*((r.rows, r.measures["rankme_centered"].mean) for r in pair))
-        return growth(rows, ranks, pair[0].dim)
+        short, long = before.queue[name], after.queue[name]
+        measure = "rankme_centered"
+        ranks = short.measures[measure].mean, long.measures[measure].mean
+        return growth((short.rows, long.rows), ranks, short.dim)
 
     return Step(
         (before.queue_size, after.queue_size),

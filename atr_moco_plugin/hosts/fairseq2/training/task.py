@@ -250,7 +250,8 @@ def short_table(result: Mapping[str, Any]) -> str:
         if key in result
     ]
     size = f"{result['clips']:,} clips, {result['captions']:,} captions"
-    return f"Retrieval on {result['test_set']}: {size}\n\n{Table(['', *RETRIEVAL_COLUMNS.values()], rows).text()}"
+    table = Table(["", *RETRIEVAL_COLUMNS.values()], rows)
+    return f"Retrieval on {result['test_set']}: {size}\n\n{table.text()}"
 
 
 def _is_bug(error: BaseException) -> bool:
