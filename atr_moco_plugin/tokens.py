@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -25,7 +26,7 @@ class TextTokens(NamedTuple):
 
     Attributes:
         states: ``[B, L, width]`` float, one vector a token; column 0 is ``[CLS]``. ``None`` where
-            a matching head has said that it reads none (``needs_text_states``).
+            the matching head reads none (``needs_text_states``).
         mask: ``[B, L]`` bool, ``True`` where the token is of the caption and not padding.
         input_ids: ``[B, L]`` int64, the ids the states were computed from.
     """
@@ -68,6 +69,12 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     return x.index_select(0, rows) if x.device.type == "cpu" else x[rows]
 
 
+def map_tokens(change: Callable[[Tensor], Tensor], tokens: TokensT) -> TokensT:
+    """Tokens with each of their tensors changed; absent states stay absent."""
+    changed = [None if x is None else change(x) for x in tokens]
+    return type(tokens)(*changed)  # type: ignore[arg-type]  # only states may be absent
+
+
 def take_tokens(tokens: TokensT, rows: Tensor) -> TokensT:
-    """:func:`take_rows` of all that tokens have."""
-    return type(tokens)(*(None if x is None else take_rows(x, rows) for x in tokens))
+    """Some rows of all tensors of tokens, see :func:`take_rows`."""
+    return map_tokens(lambda x: take_rows(x, rows), tokens)

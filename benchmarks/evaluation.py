@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
 from atr_moco_plugin.evaluation.cosines import Cosines
-from atr_moco_plugin.evaluation.encode import Encoded
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.relevance import Direction
 from atr_moco_plugin.evaluation.rerank import Candidates
 from atr_moco_plugin.heads import AtmHead

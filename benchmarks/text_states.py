@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.encode import Encoded
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.tokens import TextTokens, take_tokens
 from benchmarks import harness
 from benchmarks.harness import Machine, Row

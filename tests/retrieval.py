@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
 from atr_moco_plugin.evaluation.cosines import Cosines
-from atr_moco_plugin.evaluation.encode import Encoded
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.metrics import CUTOFFS, relevance_metrics
 from atr_moco_plugin.evaluation.relevance import DUPLICATES, CaptionRelevance, Relevance
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures

@@ -11,7 +11,8 @@ from torch.nn import Module
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.cosines import Cosines
-from atr_moco_plugin.evaluation.encode import Advance, Encoded, no_progress
+from atr_moco_plugin.evaluation.encode import Advance, no_progress
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, Direction
 from atr_moco_plugin.evaluation.rerank import Candidates, top_candidates
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens

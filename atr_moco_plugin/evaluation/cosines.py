@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation.encode import Encoded
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.metrics import query_blocks
 from atr_moco_plugin.evaluation.relevance import Direction
 

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import torch
 
-from atr_moco_plugin.evaluation.encode import (
-    Encoded,
-    distinct_captions,
-    encode_shared,
-    encode_text,
-    share,
-)
+from atr_moco_plugin.evaluation.captions import distinct_captions
+from atr_moco_plugin.evaluation.encode import encode_captions, encode_shared, share
+from atr_moco_plugin.evaluation.encoded import Encoded
+
+CPU = torch.device("cpu")
 
 
 def test_equal_captions_are_encoded_once_and_by_length() -> None:
@@ -31,7 +29,7 @@ def test_what_padding_holds_does_not_make_captions_differ() -> None:
 def test_encoded_keeps_the_valid_tokens_and_no_padding(tiny_model, tiny_batch) -> None:
     model, text = tiny_model(fusion="albef").eval(), tiny_batch(b=21, seed=2)["text"]
     captions = distinct_captions(text["input_ids"], text["mask"], 8)
-    encoded = encode_text(model, captions, keep_tokens=True)
+    encoded = encode_captions(model, captions, CPU, keep_tokens=True)
     with torch.no_grad():
         embeddings, expected = model.text(**text)
     torch.testing.assert_close(encoded.embeddings, embeddings, atol=1e-5, rtol=1e-5)
@@ -53,8 +51,9 @@ def test_encoded_keeps_the_valid_tokens_and_no_padding(tiny_model, tiny_batch) -
 
 def test_a_head_that_starts_from_ids_gets_nothing_else(tiny_model, tiny_batch) -> None:
     model, text = tiny_model().eval(), tiny_batch(b=21, seed=2)["text"]
-    encoded = encode_text(model, distinct_captions(text["input_ids"], text["mask"], 8),
-                          keep_tokens=True)  # fmt: skip
+    encoded = encode_captions(
+        model, distinct_captions(text["input_ids"], text["mask"], 8), CPU, keep_tokens=True
+    )
     assert len(encoded.kept) == 21
     tokens = encoded.text_tokens(encoded.rows)
     longest = int(text["mask"].sum(dim=1).max())

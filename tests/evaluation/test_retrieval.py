@@ -15,8 +15,10 @@ from atr_moco_plugin.evaluation import (
     retrieval_metrics,
 )
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.evaluation.cosines import Cosines
-from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
+from atr_moco_plugin.evaluation.encode import encode_captions
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
 from atr_moco_plugin.evaluation.retrieval import dual_figure_names, retrieval_figures
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -57,7 +59,7 @@ class Case:
             )
             audio.add(embeddings, states if tokens else None)
         captions = distinct_captions(self.text["input_ids"], self.text["mask"], text_batch)
-        return audio, encode_text(self.model, captions, keep_tokens=tokens)
+        return audio, encode_captions(self.model, captions, torch.device("cpu"), keep_tokens=tokens)
 
     def evaluate(self, batches: tuple[int, int] = (4, 8), **options: Any) -> dict[str, Any]:
         defaults = {"duplicates": DUPLICATES, "rerank_k": [K], "temperature": TAU}

@@ -16,8 +16,9 @@ from gloo import process_group, run_on_ranks
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.evaluation.cosines import Cosines
-from atr_moco_plugin.evaluation.encode import distinct_captions, encode_shared, share
+from atr_moco_plugin.evaluation.encode import encode_shared, share
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 

@@ -10,7 +10,9 @@ from retrieval import evaluate_retrieval
 from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
-from atr_moco_plugin.evaluation.encode import Encoded, distinct_captions, encode_text
+from atr_moco_plugin.evaluation.captions import distinct_captions
+from atr_moco_plugin.evaluation.encode import encode_captions
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.heads import AtmHead, FusionHead
 from atr_moco_plugin.tokens import TextTokens
@@ -47,7 +49,7 @@ def retrieval(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     with torch.no_grad():
         audio.add(*model.audio(**batch["audio"]))
     captions = distinct_captions(batch["text"]["input_ids"], batch["text"]["mask"], 3)
-    text = encode_text(model, captions, keep_tokens=True)
+    text = encode_captions(model, captions, torch.device("cpu"), keep_tokens=True)
     relevance = CaptionRelevance(torch.arange(len(batch["clip_ids"])), len(batch["clip_ids"]))
     return evaluate_retrieval(model, audio, text, relevance, rerank_k=(3,))
 

@@ -20,17 +20,16 @@ from atr_moco_plugin.data.loading.loader import iterate_audio
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import test_set_name
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
+from atr_moco_plugin.evaluation.captions import CaptionBatches, distinct_captions
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import (
     Advance,
-    CaptionBatches,
-    Encoded,
-    distinct_captions,
     encode_captions,
     encode_shared,
     no_progress,
     own_share,
 )
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.relevance import Direction, relevances
 from atr_moco_plugin.evaluation.rerank import Candidates
 from atr_moco_plugin.evaluation.retrieval import OnScores, dual_figure_names, retrieval_figures
