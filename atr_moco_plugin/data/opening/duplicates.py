@@ -13,9 +13,10 @@ import uuid
 import zlib
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -41,9 +42,8 @@ def file_identity(source: FileSource) -> object:
     It is the path itself where there is no file.
     """
     path, *part = _bounds(source)
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError):
+    state = _stat(path)
+    if state is None:
         return path, *part
     # Some network file systems give numbers to files as they like: one without a second name can
     # only be met twice by its real path.
@@ -51,33 +51,21 @@ def file_identity(source: FileSource) -> object:
     return file, *part
 
 
-def file_marks(sources: Iterable[FileSource]) -> tuple[array[int], array[int]]:
-    """Marks and sizes of many sources, with one call to the file system a file.
-
-    Returns:
-        A number for each source: two that are in one file have equal numbers, and
-        :func:`file_identity` tells whether two with equal numbers are. And the size of each in
-        bytes, 0 where there is no file.
-    """
-    marks, sizes = array("q"), array("q")
-    previous, mark, size = "", 0, 0
-    for source in sources:
-        path, offset, length = _bounds(source)
-        if path != previous:  # segments of one file mostly follow each other
-            previous = path
-            try:
-                state = os.stat(path)
-                mark, size = hash((state.st_dev, state.st_ino)), state.st_size
-            except (OSError, ValueError):
-                mark, size = hash(path), 0
-        marks.append(hash((mark, offset)) if offset else mark)
-        sizes.append(size if length is None else length)
-    return marks, sizes
+def same_files(sources: Sequence[FileSource]) -> list[list[int]]:
+    """Groups of sources that are in one file, of at least two each, as positions in ``sources``."""
+    stat = lru_cache(maxsize=1)(_stat)  # segments of one file mostly follow each other
+    marks = array("q")
+    for path, offset, _ in map(_bounds, sources):
+        state = stat(path)
+        file = path if state is None else (state.st_dev, state.st_ino)
+        marks.append(hash((file, offset)))
+    groups: dict[object, list[int]] = defaultdict(list)
+    for at in _repeated(marks):
+        groups[file_identity(sources[at])].append(at)
+    return [group for group in groups.values() if len(group) > 1]
 
 
-def equal_sources(
-    sources: Sequence[FileSource], sizes: Sequence[int], *, silence: bool = False
-) -> list[list[int]]:
+def equal_sources(sources: Sequence[FileSource], *, silence: bool = False) -> list[list[int]]:
     """Groups of sources with the same bytes, of at least two each, as positions in ``sources``.
 
     Segments are compared by their whole files. Files that are empty or that cannot be read are in
@@ -85,10 +73,10 @@ def equal_sources(
 
     Args:
         sources: the sources.
-        sizes: their sizes from :func:`file_marks`.
         silence: whether silent files may be equal.
     """
-    chosen = [at for at in repeated_positions(sizes) if sizes[at] > 0]
+    sizes = array("q", map(_size, sources))
+    chosen = [at for at in _repeated(sizes) if sizes[at] > 0]
     jobs = [chosen[k : k + _FILES_A_JOB] for k in range(0, len(chosen), _FILES_A_JOB)]
     marks = array("q")
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
@@ -96,7 +84,7 @@ def equal_sources(
             marks.extend(found)
     keys = array("q", (hash((sizes[at], mark)) for at, mark in zip(chosen, marks, strict=True)))
     groups: dict[object, list[int]] = defaultdict(list)
-    for k in repeated_positions(keys):
+    for k in _repeated(keys):
         groups[keys[k]].append(chosen[k])
     for digest in (_digest_of_blocks, _digest_of_all):
         finer: dict[object, list[int]] = defaultdict(list)
@@ -106,7 +94,7 @@ def equal_sources(
     return sorted(g for g in groups.values() if silence or not _is_silent(sources[g[0]]))
 
 
-def repeated_positions(values: Sequence[int]) -> list[int]:
+def _repeated(values: Sequence[int]) -> list[int]:
     """Positions of the values that occur more than once, in order."""
     _, inverse, counts = np.unique(
         np.asarray(values, np.int64), return_inverse=True, return_counts=True
@@ -140,6 +128,22 @@ def _first_block(source: FileSource) -> int:
         return hash(path)
     finally:
         os.close(file)
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _size(source: FileSource) -> int:
+    """In bytes, 0 where there is no file."""
+    path, _, size = _bounds(source)
+    if size is None:
+        state = _stat(path)
+        size = 0 if state is None else state.st_size
+    return size
 
 
 def _digest_of_blocks(source: FileSource, size: int) -> bytes | None:

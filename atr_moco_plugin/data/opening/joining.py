@@ -14,9 +14,7 @@ from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
 from atr_moco_plugin.data.opening.duplicates import (
     FileSource,
     equal_sources,
-    file_identity,
-    file_marks,
-    repeated_positions,
+    same_files,
 )
 from atr_moco_plugin.errors import InputError, listed
 
@@ -31,16 +29,12 @@ class LocatedAudio:
         row: the row of its captions file, for messages; 0 where there is none.
         part: tells it from other clips in its file: the segment in seconds, or the first sample and
             one after the last where the header was read. ``None`` where neither is known.
-        mark: equal for two that are in one file, see :func:`~.duplicates.file_marks`.
-        size: of its file, or of its share of the file's bytes, in bytes.
     """
 
     split: str
     source: FileSource
     row: int = 0
     part: tuple[float, float] | None = None
-    mark: int = 0
-    size: int = 0
 
     @property
     def path(self) -> str:
@@ -80,7 +74,6 @@ def join_recordings(tables: Mapping[str, CaptionTable]) -> list[LocatedRecording
                 found.append(
                     LocatedRecording(split, source, row=item.row, part=part, recording=item)
                 )
-    _set_marks(found)
     return _join_clip_ids(_join_files(found))
 
 
@@ -89,7 +82,6 @@ def check_shared_clips(
 ) -> tuple[Counter[str], Counter[str]]:
     """:func:`check_shared` for clips that come from no captions file, by their contents."""
     audio = [LocatedAudio(split, clip.source) for split in splits for clip in splits[split]]
-    _set_marks(audio)
     return check_shared(name, audio, allow=allow, contents=True)
 
 
@@ -142,21 +134,17 @@ def check_shared(
     return shared, same
 
 
-def _set_marks(audio: Sequence[LocatedAudio]) -> None:
-    for clip, mark, size in zip(audio, *file_marks(clip.source for clip in audio), strict=True):
-        clip.mark, clip.size = mark, size
-
-
 def _join_files(found: list[LocatedRecording]) -> list[LocatedRecording]:
-    known: dict[object, LocatedRecording] = {}
     joined: set[int] = set()
-    for at in repeated_positions([clip.mark for clip in found]):
-        clip = found[at]
-        first = known.setdefault((clip.split, file_identity(clip.source), clip.part), clip)
-        if first is not clip:
-            first.recording.merge(clip.recording)
-            joined.add(at)
-    return [clip for at, clip in enumerate(found) if at not in joined] if joined else found
+    for group in same_files([clip.source for clip in found]):
+        known: dict[object, LocatedRecording] = {}
+        for at in group:
+            clip = found[at]
+            first = known.setdefault((clip.split, clip.part), clip)
+            if first is not clip:
+                first.recording.merge(clip.recording)
+                joined.add(at)
+    return [clip for at, clip in enumerate(found) if at not in joined]
 
 
 def _join_clip_ids(found: list[LocatedRecording]) -> list[LocatedRecording]:
@@ -167,7 +155,9 @@ def _join_clip_ids(found: list[LocatedRecording]) -> list[LocatedRecording]:
     joined: set[int] = set()
     for key, (first, *others) in groups.items():
         for clip in others:
-            if first.part != clip.part or not _equal([first, clip], silence=True):
+            if first.part != clip.part or not equal_sources(
+                [first.source, clip.source], silence=True
+            ):
                 raise InputError(
                     f"{first.recording.where} and row {clip.row} have the clip_id {key!r} and "
                     f"different audio, {first.source} and {clip.source}; one clip_id is one "
@@ -175,29 +165,20 @@ def _join_clip_ids(found: list[LocatedRecording]) -> list[LocatedRecording]:
                 )
             first.recording.merge(clip.recording)
             joined.add(id(clip))
-    return [clip for clip in found if id(clip) not in joined] if joined else found
+    return [clip for clip in found if id(clip) not in joined]
 
 
 def _in_one_recording(audio: Sequence[LocatedAudio], contents: bool) -> list[list[LocatedAudio]]:
     """Clips of one file or of equal files, in groups of at least two."""
-    groups: dict[object, list[LocatedAudio]] = defaultdict(list)
-    positions = repeated_positions([clip.mark for clip in audio])
-    for at in positions:
-        groups[file_identity(audio[at].source)].append(audio[at])
-    linked = list(groups.values())
-    if not contents:
-        return [group for group in linked if len(group) > 1]
-    alone = sorted(set(range(len(audio))).difference(positions))
-    firsts = [group[0] for group in linked] + [audio[at] for at in alone]
-    merged: list[list[LocatedAudio]] = []
-    taken: set[int] = set()
-    for equal in _equal(firsts):
-        groups_of = (linked[at] if at < len(linked) else [firsts[at]] for at in equal)
-        merged.append(list(chain.from_iterable(groups_of)))
-        taken.update(equal)
-    return merged + [g for at, g in enumerate(linked) if at not in taken and len(g) > 1]
-
-
-def _equal(clips: Sequence[LocatedAudio], *, silence: bool = False) -> list[list[int]]:
-    sizes = [clip.size for clip in clips]
-    return equal_sources([clip.source for clip in clips], sizes, silence=silence)
+    groups = same_files([clip.source for clip in audio])
+    if contents:
+        # The first clip of each file stands for the others, which equal files then bring along.
+        group_of = {group[0]: group for group in groups}
+        others = set(chain.from_iterable(group[1:] for group in groups))
+        firsts = [at for at in range(len(audio)) if at not in others]
+        equal_files = [
+            list(chain.from_iterable(group_of.pop(firsts[k], [firsts[k]]) for k in equal))
+            for equal in equal_sources([audio[at].source for at in firsts])
+        ]
+        groups = equal_files + list(group_of.values())
+    return [[audio[at] for at in group] for group in groups]

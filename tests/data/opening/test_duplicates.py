@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from atr_moco_plugin.data.audio.source import FileSlice, Segment, Source
-from atr_moco_plugin.data.opening import duplicates
-from atr_moco_plugin.data.opening.duplicates import file_identity, file_marks, repeated_positions
+from atr_moco_plugin.data.audio.source import FileSlice, Segment
+from atr_moco_plugin.data.opening.duplicates import equal_sources, file_identity, same_files
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +30,11 @@ def test_links_and_spellings_lead_to_one_file(tmp_path: Path) -> None:
     names = ["a.wav", "b.wav", "./a.wav", "d/../a.wav", "e/../a.wav", "soft.wav", "hard.wav", "no"]
     paths = [f"{tmp_path}/{name}" for name in names]
     alike = [k for k, path in enumerate(paths) if file_identity(path) == file_identity(paths[0])]
-    assert alike == [0, 2, 3, 4, 5, 6] == repeated_positions(file_marks(paths)[0])
+    assert [alike] == [[0, 2, 3, 4, 5, 6]] == same_files(paths)
     assert file_identity(paths[7]) == file_identity(paths[7]) != file_identity(paths[1])
     assert file_identity(Segment(paths[0], 0, 1)) == file_identity(paths[5])
     parts = [FileSlice(tmp_path / "a.wav", at, 5, "x") for at in (0, 5)]
-    assert repeated_positions(file_marks(parts)[0]) == [] and file_identity(
-        parts[0]
-    ) != file_identity(parts[1])
+    assert same_files(parts) == [] and file_identity(parts[0]) != file_identity(parts[1])
 
 
 def test_inode_numbers_that_a_network_file_system_repeats_join_nothing(
@@ -46,12 +43,9 @@ def test_inode_numbers_that_a_network_file_system_repeats_join_nothing(
     for name in "ab":
         (tmp_path / name).write_bytes(b"x")
     first = os.stat(tmp_path / "a")
-    monkeypatch.setattr(duplicates.os, "stat", lambda path, **options: first)
+    monkeypatch.setattr(os, "stat", lambda path, **options: first)
     assert file_identity(f"{tmp_path}/a") != file_identity(f"{tmp_path}/b")
-
-
-def equal_sources(sources: list[Source], **options: bool) -> list[list[int]]:
-    return duplicates.equal_sources(sources, file_marks(sources)[1], **options)
+    assert same_files([f"{tmp_path}/a", f"{tmp_path}/b"]) == []
 
 
 def sound(seed: int, size: int = 40_000) -> bytes:
