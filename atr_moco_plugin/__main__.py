@@ -19,6 +19,9 @@ from atr_moco_plugin.plugins import GROUPS, import_part, missing, owner, publish
 HOST_GROUPS = ("fairseq2.extension",)
 """Groups of host frameworks that this package registers itself in."""
 
+BROKEN = "BROKEN: "
+"""Stands before the reason why a part cannot be imported."""
+
 
 class Row(NamedTuple):
     """One part of the listing.
@@ -28,43 +31,41 @@ class Row(NamedTuple):
         package: package and version.
         path: module and object.
         problem: why it cannot be used, empty where it can.
-        broken: whether the import failed.
     """
 
     name: str
     package: str
     path: str
     problem: str
-    broken: bool
 
 
 def rows(group: str) -> Iterator[Row]:
     """The parts of a group, each of them imported; one that fails does not stop the others."""
     for name, points in published(group).items():
-        for index, point in enumerate(points):
-            problem, broken = _problem(group, point)
-            if index and not broken:
+        for point in points:
+            problem = _problem(group, point)
+            if point is not points[0] and not problem.startswith(BROKEN):
                 problem = f"not used: {owner(points[0])} publishes this name too"
-            yield Row(name, owner(point), point.value, problem, broken)
+            yield Row(name, owner(point), point.value, problem)
 
 
-def _problem(group: str, point: EntryPoint) -> tuple[str, bool]:
-    """What is wrong with an entry point, empty where nothing is, and whether its import fails."""
+def _problem(group: str, point: EntryPoint) -> str:
+    """Why an entry point cannot be used, empty where it can."""
     # What a module prints or warns of when it is imported is not part of the listing.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             absent = missing(group, import_part(point))
         except InputError as ex:
-            return "BROKEN: " + str(ex).partition(f"{point.value}: ")[2], True
-    return f"incomplete: no {', '.join(absent)} (docs/plugins.md)" if absent else "", False
+            return BROKEN + str(ex).partition(f"{point.value}: ")[2]
+    return f"incomplete: no {', '.join(absent)} (docs/plugins.md)" if absent else ""
 
 
 def list_plugins(*, strict: bool) -> int:
     """Print every part of every group.
 
     Args:
-        strict: return 1 when a part is broken.
+        strict: return 1 when a part cannot be imported.
 
     Returns:
         The exit status.
@@ -73,11 +74,11 @@ def list_plugins(*, strict: bool) -> int:
     for group in (*GROUPS.values(), *HOST_GROUPS):
         say(group)
         table = list(rows(group))
-        widths = [max((len(row[i]) for row in table), default=0) for i in range(3)]
+        widths = [max(map(len, column)) for column in list(zip(*table, strict=True))[:3]]
         for row in table:
-            cells = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True))
-            say(f"  {'  '.join((*cells, row.problem))}".rstrip())
-        broken = broken or any(row.broken for row in table)
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            say("  " + "  ".join((*cells, row.problem)).rstrip())
+            broken = broken or row.problem.startswith(BROKEN)
     return int(strict and broken)
 
 
@@ -86,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m atr_moco_plugin",
         description="Momentum-queue training for audio-text retrieval.",
-        epilog="Training: python -m atr_moco_plugin.recipes.toy OUT (and audiocaps, clotho, esc50).",
+        epilog=(
+            "Training: python -m atr_moco_plugin.recipes.toy OUT (and audiocaps, clotho, esc50)."
+        ),
     )
     commands = parser.add_subparsers(dest="command")
     plugins = commands.add_parser(

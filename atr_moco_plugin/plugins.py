@@ -10,10 +10,15 @@ import difflib
 import functools
 import traceback
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
-from importlib_metadata import Distribution, EntryPoint, distributions
+from importlib_metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distribution,
+    distributions,
+)
 
 from atr_moco_plugin.errors import InputError
 
@@ -71,16 +76,22 @@ def published(group: str) -> dict[str, list[EntryPoint]]:
         group: a short name of :data:`GROUPS` or a full entry-point group.
     """
     found: dict[str, list[EntryPoint]] = {}
-    for distribution in _installed():
+    seen: set[str] = set()
+    for package in distributions():
         try:
-            points = list(distribution.entry_points.select(group=GROUPS.get(group, group)))
+            points = package.entry_points.select(group=GROUPS.get(group, group))
         except Exception as ex:
             _warn_once(
-                f"The entry points of {_field(distribution, 'Name') or 'a package'} "
-                f"{_where(distribution)} cannot be read ({_reason(ex)}), so its parts are left out; "
-                "reinstall or remove it."
+                f"The entry points of {_field(package, 'Name') or 'a package'} {_where(package)} "
+                f"cannot be read ({_reason(ex)}), so its parts are left out; reinstall or remove it."
             )
             continue
+        # Reading the metadata of every package takes long, so only those with a part are read.
+        name = _field(package, "Name") if points else ""
+        if not points or name in seen or _is_hidden(package, name):
+            continue
+        if name:
+            seen.add(name)
         for point in points:
             found.setdefault(point.name, []).append(point)
     return {name: sorted(found[name], key=_precedence) for name in sorted(found)}
@@ -161,51 +172,32 @@ def owner(point: EntryPoint) -> str:
     return f"{name} {_field(point.dist, 'Version')}".strip()
 
 
-def _installed() -> Iterator[Distribution]:
-    """Every package once: the first on ``sys.path`` hides others of its name, as it does for
-    imports (an editable install is often found twice)."""
-    seen = set()
-    for distribution in distributions():
-        name = _name(distribution)
-        if not name or name not in seen:
-            seen.add(name)
-            yield distribution
+def _is_hidden(package: Distribution, name: str) -> bool:
+    """Whether another package of that name comes first on ``sys.path``, as for imports; an editable
+    install is often found twice."""
+    try:
+        return distribution(name).locate_file("") != package.locate_file("")
+    except (PackageNotFoundError, ValueError):  # its folder has another name, or it has none
+        return False
 
 
-_NAMES: dict[str, str] = {}
-"""Folder of metadata to the package's name. A recipe asks for its parts dozens of times, and reading
-the metadata of all packages is most of what that takes."""
-
-
-def _name(distribution: Distribution) -> str:
-    """A package's name for comparing, empty where it has none."""
-    folder = getattr(distribution, "_path", None)
-    name = _NAMES.get(str(folder)) or _normalized(_field(distribution, "Name"))
-    if folder is not None:
-        _NAMES[str(folder)] = name
-    return name
-
-
-def _field(distribution: Distribution, key: str) -> str:
+def _field(package: Distribution, key: str) -> str:
     """A field of a package's metadata, empty where it has none or cannot be read."""
     try:
-        return str(distribution.metadata.get(key) or "")
+        return str(package.metadata.get(key) or "")
     except Exception:  # whatever a damaged file raises
         return ""
 
 
-def _where(distribution: Distribution) -> str:
+def _where(package: Distribution) -> str:
     """The folder of a package's metadata in brackets, where it is known."""
-    path = getattr(distribution, "_path", None)
+    path = getattr(package, "_path", None)
     return f"({path})" if path else ""
 
 
-def _normalized(name: str) -> str:
-    return name.replace("_", "-").replace(".", "-").lower()
-
-
 def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
-    name = _normalized(_field(point.dist, "Name") if point.dist else "")
+    name = _field(point.dist, "Name") if point.dist else ""
+    name = name.replace("_", "-").replace(".", "-").lower()
     return name != _OWN, name, point.value
 
 
