@@ -37,6 +37,7 @@ def test_the_scripts_are_short(name: str, lines: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_trainer_script_runs(tmp_path: Path) -> None:
     out = run_example("clap_trainer.py", str(tmp_path), "--steps", "10")
     figures = re.findall(r"^(\w+) +([\d.]+) -> +([\d.]+)$", out, re.M)
@@ -47,6 +48,7 @@ def test_the_trainer_script_runs(tmp_path: Path) -> None:
     assert ClapModel.from_pretrained(tmp_path / "clap").config.projection_dim == 64
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_plain_loop_runs(tmp_path: Path) -> None:
     out = run_example("plain_loop.py", str(tmp_path), "1")

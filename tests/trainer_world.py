@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import Dataset
 from transformers import (
+    BertConfig,
+    BertModel,
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
@@ -20,13 +22,17 @@ from transformers import (
 )
 
 from atr_moco_plugin.data import ToyConfig, open_toy
-from atr_moco_plugin.heads.fusion import FusionHeadConfig
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers import (
     TRAINING_ARGUMENTS,
+    AudioModelTower,
     ClapCollator,
     ClapTrainerModel,
     MocoCallback,
     PairDataset,
+    TextModelTower,
+    TowerPair,
+    TrainerModel,
     compute_metrics,
 )
 from atr_moco_plugin.optim.param_groups import parameter_groups
@@ -134,6 +140,35 @@ def make_trainer(
     )
     trainer.add_callback(MocoCallback(trainer, rank_every=2))
     return trainer
+
+
+class TiedEncoder(nn.Module):
+    """An audio encoder whose two layers are one, as tied weights of an encoder are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.second = nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.config = type("Config", (), {"hidden_size": 8})
+
+    def forward(self, features: Tensor) -> Any:
+        states = self.second(self.first(features).relu())
+        return type("Output", (), {"last_hidden_state": states})
+
+
+def pair_of(audio: nn.Module) -> TrainerModel:
+    """A criterion around an audio encoder and a small BERT."""
+    torch.manual_seed(0)
+    bert = BertModel(
+        BertConfig(
+            vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16,
+        )
+    )  # fmt: skip
+    towers = AudioModelTower(audio, 12), TextModelTower(bert, 12)
+    head = FusionHead(towers[1], towers[0].width, HEAD)
+    return TrainerModel(TowerPair(*towers, head, 12), queue_size=8, momentum=0.9)
 
 
 class Broken(Dataset[dict[str, Any]]):

@@ -353,6 +353,7 @@ def rank_main(rank: int, folder: Path) -> None:
             (folder / f"{rank}.txt").write_text(str(ex))
 
 
+@pytest.mark.slow
 def test_all_processes_stop_where_one_has_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     run_on_ranks(__file__, 2, tmp_path)
     first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))

@@ -63,7 +63,7 @@ def test_layers_compute_again_in_the_backward_pass() -> None:
     class Layer(GradientCheckpointingLayer):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             passes.append(1)
-            return 2 * x
+            return x * x
 
     tower = nn.Sequential(Layer(), nn.Identity()).train()
     checkpoint_layers(tower, "audio", {})

@@ -1,0 +1,126 @@
+"""Checkpoints of ``Trainer``: resumed to the last bit; broken ones are passed over or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from trainer_world import (
+    make_trainer,
+)
+from transformers import (
+    TrainingArguments,
+)
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.transformers import (
+    last_checkpoint,
+)
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
+
+
+def assert_equal_states(a: nn.Module, b: nn.Module) -> None:
+    first, second = a.state_dict(), b.state_dict()
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    options = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "gradient_accumulation_steps": 2,
+        "eval_strategy": "steps",  # evaluations must not move the draws of hard negatives
+        "eval_steps": 1,
+    }
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()  # writes the checkpoint of step 2 on its way
+    resumed = make_trainer(tmp_path / "resumed", **options)
+    start = {name: value.clone() for name, value in resumed.model.state_dict().items()}
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert_equal_states(whole.model, resumed.model)
+    assert len(resumed.model.criterion.audio_queue) == 30  # of 4 steps x 2 x 4 rows
+    assert resumed.model.criterion.num_steps.item() == 4
+    saved = load_file(checkpoint / "model.safetensors")
+    assert saved["criterion.num_steps"].item() == 2
+    name = "criterion.text_m.module.projection.linear1.weight"
+    assert not torch.equal(saved[name], start[name])
+    lines = (tmp_path / "resumed" / "rank.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4]
+
+    # What a kill while a checkpoint is written leaves, and what a bad disk does.
+    folder = tmp_path / "whole"
+    assert last_checkpoint(folder) == str(folder / "checkpoint-4")
+    (folder / "checkpoint-4" / "scheduler.pt").unlink()
+    with pytest.warns(UserWarning, match="checkpoint-4 has no scheduler.pt; it is passed over"):
+        assert last_checkpoint(folder) == str(checkpoint)
+    optimizer = checkpoint / "optimizer.pt"
+    data = bytearray(optimizer.read_bytes())
+    data[len(data) // 2] ^= 1
+    optimizer.write_bytes(data)
+    with pytest.warns(), pytest.raises(ValueError, match="cannot go on from any of them"):
+        last_checkpoint(folder)
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_the_last_good_checkpoint_is_the_newest_without_nan(tmp_path: Path) -> None:
+    for step, value in (("2", 1.0), ("10", math.nan), ("best", 1.0)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"weight": torch.full((2,), value)}, folder / "model.safetensors")
+        (folder / "trainer_state.json").write_text("{}")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({}, folder / name)
+    assert str(tmp_path / "checkpoint-10") in last_good(tmp_path, sound=True)
+    assert str(tmp_path / "checkpoint-2") in last_good(tmp_path, sound=False)
+
+
+def skip_unless_there(*options: str) -> None:
+    """Skip a test of options that this version of transformers has not."""
+    if missing := set(options) - {field.name for field in fields(TrainingArguments)}:
+        pytest.skip(f"TrainingArguments have no {', '.join(missing)} in this version")
+
+
+def test_a_checkpoint_of_another_criterion_is_refused(tmp_path: Path) -> None:
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    make_trainer(tmp_path, criterion="moco_atc", **options).train()
+    with pytest.raises(InputError, match="The checkpoint lacks weights of this model"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_checkpoint_without_safetensors_is_taken_and_checked(tmp_path: Path) -> None:
+    skip_unless_there("save_safetensors")
+    options = {"save_strategy": "steps", "save_steps": 2, "save_safetensors": False}
+    whole = make_trainer(tmp_path, **options)
+    whole.train()
+    newest = tmp_path / "checkpoint-4"
+    weights = newest / "pytorch_model.bin"
+    assert weights.is_file() and last_checkpoint(tmp_path) == str(newest)
+    assert str(newest) in last_good(tmp_path, sound=False)
+
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+    state = torch.load(weights, weights_only=True)
+    name = "criterion.model.text.projection.linear1.weight"
+    torch.save({**state, name: state[name] * torch.nan}, weights)
+    assert str(tmp_path / "checkpoint-2") in last_good(tmp_path, sound=False)
+
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.warns(UserWarning, match="pytorch_model.bin .*; it is passed over"):
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    weights.unlink()
+    with pytest.warns(UserWarning, match="checkpoint-4 has no weights"):
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
