@@ -163,6 +163,7 @@ def test_an_archive_does_not_inflate(tmp_path: Path) -> None:
         problem_with(file)
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_environment_is_written(tmp_path: Path, tiny_options: list[str]) -> None:
     pytest.importorskip("fairseq2")
     secrets = {

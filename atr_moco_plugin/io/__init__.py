@@ -1,4 +1,4 @@
-"""Files on disk: checkpoints read without running code, paths, locks, lines on standard output.
+"""Files on disk: checkpoints that are read without running code, paths, locks, standard output.
 
-Nothing here knows what the files mean to a model. May import ``errors`` alone.
+Nothing here knows what a model does with the files. May import ``errors`` alone.
 """

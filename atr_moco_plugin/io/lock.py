@@ -16,7 +16,7 @@ FILE = ".lock"
 _held: dict[Path, IO[str]] = {}
 
 
-def claim(folder: Path) -> None:
+def lock_folder(folder: Path) -> None:
     """Take a folder for this process until it ends, however it ends.
 
     Of the processes of one run the first takes it, by ``RANK`` or Slurm's ``SLURM_PROCID``. The

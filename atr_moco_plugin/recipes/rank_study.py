@@ -22,7 +22,7 @@ from ruamel.yaml.error import YAMLError
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
-from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.study.page import write_study
 from atr_moco_plugin.study.plan import StudyConfig, plan, read_yaml, write_yaml
@@ -91,7 +91,7 @@ def run_study(config: StudyConfig, out: Path) -> int:
     """
     check_name(out)
     if config.jobs:
-        claim(out)
+        lock_folder(out)
     runs, folder = plan(config), out / "runs"
     failures = train_missing(config, runs, folder, say)
     for failure in failures:

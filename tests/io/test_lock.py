@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.io.lock import lock_folder
 
 # Holds a folder, has a child as a loader has workers, and says when it does.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from atr_moco_plugin.io.lock import claim
-claim(Path(sys.argv[1]))
+from atr_moco_plugin.io.lock import lock_folder
+lock_folder(Path(sys.argv[1]))
 child = os.fork()
 if child == 0:
     time.sleep(60)
@@ -45,13 +45,13 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(
 ) -> None:
     folder = tmp_path / "out"
     with pytest.raises(InputError, match=rf"out is in use by process {holder.pid} on \S+: wait"):
-        claim(folder)
+        lock_folder(folder)
     with pytest.raises(InputError, match="is in use"):
-        claim(tmp_path / "elsewhere" / ".." / "out")
+        lock_folder(tmp_path / "elsewhere" / ".." / "out")
     holder.kill()
     holder.wait()
-    claim(folder)  # though a child of it lives on
-    claim(folder)  # again is nothing new
+    lock_folder(folder)  # though a child of it lives on
+    lock_folder(folder)  # again is nothing new
 
 
 def test_the_first_process_of_a_run_takes_it_for_all(
@@ -60,15 +60,15 @@ def test_the_first_process_of_a_run_takes_it_for_all(
     for name in ("RANK", "SLURM_PROCID"):
         with monkeypatch.context() as context:
             context.setenv(name, "1")
-            claim(tmp_path / "out")
+            lock_folder(tmp_path / "out")
             context.setenv(name, "0")
             with pytest.raises(InputError, match="is in use"):
-                claim(tmp_path / "out")
+                lock_folder(tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_made_is_for_its_writer_to_tell(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    claim(tmp_path / "file" / "out")
+    lock_folder(tmp_path / "file" / "out")
 
 
 def test_a_file_system_without_locks_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,4 +77,4 @@ def test_a_file_system_without_locks_warns(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("fcntl.lockf", refuse)
     with pytest.warns(UserWarning, match="cannot be locked .No locks available."):
-        claim(tmp_path)
+        lock_folder(tmp_path)

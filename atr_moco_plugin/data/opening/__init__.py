@@ -1,5 +1,5 @@
-"""Rows and audio files to clips: find the files, join the rows, tell copies, count what is missing.
+"""Rows and audio files to clips: find the files, join the rows, find copies, count what is missing.
 
-What all data sets share when they are opened. May import ``data.audio`` and ``data.tables``; never one
-data set of ``data.sets``.
+All data sets share this when they are opened. May import ``data.audio``, ``data.tables``,
+``data.clips`` and ``data.dataset``; never a data set of ``data.sets``.
 """

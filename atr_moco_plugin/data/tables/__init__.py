@@ -1,4 +1,4 @@
-"""Captions files to rows: encodings, separators, JSON, and what the columns are called.
+"""Captions files to rows: encodings, separators, JSON, and what columns and files are called.
 
-Knows nothing of audio or of any one data set. May import ``errors`` alone.
+Nothing here knows audio or one data set. May import ``errors`` alone.
 """

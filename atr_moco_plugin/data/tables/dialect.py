@@ -1,4 +1,8 @@
-"""How the columns of a CSV or TSV file are separated and quoted, found out from the file."""
+"""The dialect of a CSV or TSV file: how its columns are separated and quoted.
+
+``csv.Sniffer`` guesses from the characters of all cells and takes commas in captions for
+separators. Here the column names decide, since they are known.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class Dialect:
 
     Attributes:
         separator: between its columns.
-        quoted: whether quotes around a cell belong to the file's form and not to its text.
+        quoted: whether quotes around a cell belong to the format and not to the text.
         lines_before: lines before the one with the column names.
     """
 
@@ -41,20 +45,21 @@ class Dialect:
 
 
 def find_dialect(path: Path, file: TextIO, *, warn: bool = True) -> Dialect:
-    """Find out the dialect of a file, and leave it at its first line.
+    """Find the dialect of a file, and leave the file at its line of column names.
 
-    The separator is the one of comma, semicolon, tab and ``|`` that gives the line of column names
-    the most names that are known here. Cells between tabs are quoted only where the whole file
-    shows that a program quoted them: every name of a column is in quotes, or every cell in quotes
-    has a quote in it, written twice, or no row has its columns otherwise.
+    The separator is comma, semicolon, tab or ``|``: the one that splits the line of column names
+    into the most known names (see :mod:`~.column_names`). Quotes around cells between tabs belong
+    to the text, unless the whole file shows that a program wrote them: every column name is in
+    quotes, or every cell in quotes has a quote in it that is written twice, or the rows have their
+    columns in no other way.
 
     Args:
         path: the file, for messages and its suffix.
         file: it, opened with ``newline=""``.
-        warn: name a separator that is not the suffix's own in a warning.
+        warn: name a separator that is unusual for the suffix in a warning.
 
     Raises:
-        ValueError: if two separators or both ways to read quotes are as likely.
+        InputError: if two separators or both ways to read quotes are equally likely.
     """
     header, before = file.readline(), 0
     said = _SAYS_SEPARATOR.fullmatch(header)
@@ -96,48 +101,48 @@ def _separator(path: Path, header: str, usual: str) -> str:
 
 
 def _tabs_are_quoted(path: Path, file: TextIO, header: str, line: int) -> bool:
-    """Whether quotes around the cells of a file with tabs were written by a program."""
+    """Whether quotes around the cells of a file with tabs were written by a program.
+
+    Args:
+        path: the file, for messages.
+        file: it, anywhere.
+        header: its line of column names.
+        line: the number of that line.
+    """
     names = header.rstrip("\r\n").split("\t")
-    if '"' not in header and not any('"' in block for block in iter(lambda: file.read(2**16), "")):
-        return False
-    file.seek(0)
-    for _ in range(line):
-        file.readline()
     if all(map(_CLOSED.fullmatch, names)):
         return True
-    opened = needed = bare = 0  # the lines where such cells were seen first
-    for number, row in enumerate(file, start=line + 1):
-        if '"' not in row:
+    file.seek(0)
+    # The first line with a cell of each kind that begins with a quote.
+    unclosed = doubled = plain = 0
+    for number, row in enumerate(file, start=1):
+        if number <= line or '"' not in row:
             continue
         for cell in row.rstrip("\r\n").split("\t"):
-            if not cell.startswith('"'):
-                continue
             closed = _CLOSED.fullmatch(cell)
             if closed is None:
-                opened = opened or number
+                unclosed = unclosed or (number if cell.startswith('"') else 0)
             elif '""' in closed[1]:
-                needed = needed or number
+                doubled = doubled or number
             elif closed[1]:
-                bare = bare or number
-    if opened:
-        return not _rows_fit(file, len(names), quoted=False) and _rows_fit(
-            file, len(names), quoted=True
-        )
-    if needed and bare:
+                plain = plain or number
+    if unclosed:
+        as_text, as_quotes = (_rows_fit(file, len(names), quoted=q) for q in (False, True))
+        return as_quotes and not as_text
+    if doubled and plain:
         raise InputError(
-            f"{path}: line {needed} writes a quote within a cell twice, so that quotes around "
-            f"cells are not part of their text, and line {bare} has quotes around a cell that "
+            f"{path}: line {doubled} writes a quote within a cell twice, so that quotes around "
+            f"cells are not part of their text, and line {plain} has quotes around a cell that "
             "needs none; quote every cell with a quote in it, or none"
         )
-    return bool(needed)
+    return bool(doubled)
 
 
 def _rows_fit(file: TextIO, columns: int, *, quoted: bool) -> bool:
+    """Whether every row has the columns if quotes are read in one of the two ways."""
     file.seek(0)
     try:
-        return all(
-            len(cells) in (0, columns)
-            for cells in csv.reader(file, **Dialect("\t", quoted).options())
-        )
+        rows = csv.reader(file, **Dialect("\t", quoted).options())
+        return all(len(cells) in (0, columns) for cells in rows)
     except csv.Error:
         return False

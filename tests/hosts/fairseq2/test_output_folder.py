@@ -43,8 +43,8 @@ def test_the_name_of_a_folder_above_or_for_checkpoints_is_one_too(
 def test_a_folder_that_another_run_uses_is_refused(run: Run, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     program = (
-        "import sys; from pathlib import Path; from atr_moco_plugin.io.lock import claim;"
-        "claim(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from atr_moco_plugin.io.lock import lock_folder;"
+        "lock_folder(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -30,7 +30,7 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import (
 )
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_evaluation, remove_evaluation
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
-from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.model import build_model, model_config
 
 
@@ -54,7 +54,7 @@ class EvaluateRecipe(EvalRecipe):
     def _create_task(self, context: RecipeContext) -> Task:
         config = config_as(context, EvaluateRecipeConfig)
         check_for_evaluation(context.output_dir, overwrite=config.overwrite)
-        claim(context.output_dir)
+        lock_folder(context.output_dir)
         if config.run is None:
             raise RecipeError(
                 "`run` is missing; give the output folder of a training run: --config run=FOLDER."

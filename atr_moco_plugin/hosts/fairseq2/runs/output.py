@@ -14,7 +14,7 @@ from pathlib import Path
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.command_line import option, parse, read_yaml
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, MODEL_FILE
-from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.io.lock import lock_folder
 
 EVALUATION_FILES = ("retrieval.json", "embeddings.safetensors")
 TREC = "trec"
@@ -48,7 +48,7 @@ def prepare_output(check: Callable[[Path, Namespace], None]) -> Path | None:
         # With sweep folders a run's own is known when its configuration is complete.
         if not option(arguments, "common.no_sweep_dir", True):
             return None
-        claim(out)
+        lock_folder(out)
     except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         raise SystemExit(2) from None

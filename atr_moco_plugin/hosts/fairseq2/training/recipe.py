@@ -57,7 +57,7 @@ from atr_moco_plugin.hosts.fairseq2.training.data import (
 from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit, make_hooks
-from atr_moco_plugin.io.lock import claim
+from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.text.tokenizer import tokenize
 
@@ -96,7 +96,7 @@ class RetrievalRecipe(TrainRecipe):
         with one_line_errors():
             # The command line did both, but for sweep folders and for runs from Python.
             check_name(checkpoint_dir(context))
-            claim(context.output_dir)
+            lock_folder(context.output_dir)
             plain.freeze()  # fairseq2 has made every parameter trainable
             if config.init == "pretrained":
                 check_pretrained(plain)
