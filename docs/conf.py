@@ -126,7 +126,12 @@ def link_by_import(app: Any, env: Any, node: Any, text: Any) -> Any:
     if node.get("refdomain") != "py":
         return None
     target, is_role = node["reftarget"], isinstance(text, nodes.literal)
+    python = env.domaindata["py"]
     found = find(target, node.get("py:module"), node.get("py:class"))
+    if found is None and is_role:
+        # As with a dot before it: the one name of ours that ends so.
+        same = [name for name in python["objects"] if f".{name}".endswith(f".{target}")]
+        found = (PACKAGE, same[0]) if len(same) == 1 else None
     if found is None:
         # The names of an annotation are mypy's business. One with a blank in it is a sentence that
         # was taken for a type, since it has a colon.
@@ -134,7 +139,6 @@ def link_by_import(app: Any, env: Any, node: Any, text: Any) -> Any:
     owner, qualified = found
     if not owner.startswith(PACKAGE):
         return text
-    python = env.domaindata["py"]
     page = python["objects"].get(qualified) or python["modules"].get(owner)
     if page is None:
         return None
@@ -161,6 +165,10 @@ def imported(name: str) -> tuple[str, str] | None:
             continue
         for part in parts[size:]:
             if not hasattr(thing, part):
+                # An attribute of instances has its place in the docstring of the class.
+                described = isinstance(thing, type) and f" {part}: " in (thing.__doc__ or "")
+                if described:
+                    return thing.__module__, f"{thing.__module__}.{thing.__qualname__}"
                 return None
             thing = getattr(thing, part)
         if isinstance(thing, ModuleType):

@@ -109,7 +109,7 @@ class AudioTextDataset:
             ``clip.source`` as :class:`~atr_moco_plugin.data.audio.reader.AudioReader` does.
         read_rate: Hz of what ``read`` returns, required with it. It is resampled once to the rate
             of :meth:`read_with`.
-        relevance_mode: the default of :meth:`relevance`.
+        relevance_mode: the default mode of :meth:`retrieval_set`.
         seconds: total duration, where it is known.
         missing: clips that the data set lists and whose audio was not found.
         counts: the same and more by split, for the summary; of splits left without a clip too.

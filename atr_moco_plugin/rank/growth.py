@@ -59,8 +59,8 @@ def growth(rows: tuple[int, int], rankme: tuple[float, float], dim: int) -> Grow
         dim: embedding size d.
 
     Returns:
-        The gains per doubling: 0 when the second queue is not the longer one, as when neither of
-        two was ever filled, and an infinite one from a queue without any variation.
+        The gains per doubling. They are 0 if the second queue is not the longer one, as when
+        neither was ever filled, and infinite from a queue without any variation.
 
     Example:
         >>> growth((32, 64), (14.9, 15.5), dim=256).worth_it  # 16 directions, both queues see them

@@ -169,7 +169,7 @@ class SafetySection(Validatable):
 
 
 def adamw(**options: Any) -> OptimizerSection:
-    """AdamW with the options of :class:`~.optim.RetrievalAdamWConfig`."""
+    """AdamW with the options of :class:`RetrievalAdamWConfig`."""
     return OptimizerSection(name=OPTIMIZER, config=RetrievalAdamWConfig(**options))
 
 
