@@ -84,7 +84,7 @@ class ClapCollator:
 
         Args:
             text_encoder: the model's text encoder.
-            datasets: each :class:`~.data.PairDataset` among them loses captions without a token.
+            datasets: each :class:`PairDataset` among them loses captions without a token.
             allow_unknown: warn where the tokenizer does not know more than half of the captions.
 
         Raises:
