@@ -239,7 +239,11 @@ def _unequal(path: str, a: Any, b: Any) -> list[str]:
     if isinstance(a, (list, tuple)):
         if len(a) != len(b):
             return [f"{path}: length"]
-        return [x for i, pair in enumerate(zip(a, b)) for x in _unequal(f"{path}[{i}]", *pair)]
+        return [
+            x
+            for i, pair in enumerate(zip(a, b, strict=True))
+            for x in _unequal(f"{path}[{i}]", *pair)
+        ]
     return [] if a == b else [f"{path}: {a!r} and {b!r}"]
 
 

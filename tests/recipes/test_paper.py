@@ -140,6 +140,7 @@ def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.slow
 def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Path, capsys) -> None:
     audiocaps = write_audiocaps(tmp_path / "AudioCaps")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -212,6 +213,7 @@ def write_shards(root: Path, clips: dict[str, list[str]]) -> None:
         (root / split / "sizes.json").write_text(json.dumps({"0.tar": len(names)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "write", "options"),
     [
@@ -239,6 +241,7 @@ def test_the_recipe_takes_any_data_set(
     assert result["dataset"] == family and result["splits"]["valid"]["clips"] >= 4
 
 
+@pytest.mark.slow
 def test_audiocaps_starts_from_a_beats_checkpoint(run: Run, tmp_path: Path, capsys) -> None:
     root = write_audiocaps(tmp_path / "AudioCaps")
     torch.manual_seed(5)
@@ -289,6 +292,7 @@ def test_what_is_absent_is_named_in_one_line(
     assert "Traceback" not in written and len(errors) == 1 and message in errors[0], errors
 
 
+@pytest.mark.slow
 def test_one_step_at_the_real_sizes(run: Run, tmp_path: Path) -> None:
     """BEATs-base and BERT-base from random weights on clips of 10 s, without saving 3 GB of them."""
     root = write_audiocaps(tmp_path / "AudioCaps", seconds=10.0)

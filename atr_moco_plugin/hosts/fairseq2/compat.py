@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import fairseq2
 from fairseq2.checkpoint import CheckpointManager
@@ -47,7 +47,8 @@ if TYPE_CHECKING or V08:
     from fairseq2.task import TaskStopException as TaskStopException
     from fairseq2.trainer import Trainer as Trainer
 
-    EvalRecipe = TrainRecipe = Recipe
+    EvalRecipe: TypeAlias = Recipe
+    TrainRecipe: TypeAlias = Recipe
     evaluation_main = training_main = main
     ModelFileError = CorruptModelCheckpointError
 else:

@@ -25,12 +25,11 @@ from ruamel.yaml import YAML
 
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.evaluation.trec import clip_key
-from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation, run_recipe
+from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 from atr_moco_plugin.hosts.fairseq2.evaluation import progress as progress_module
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import temperature_of
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, load_model, read_state
-from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 
 Evaluation = Callable[..., int]
 RERANKED = ("reranked", "reranked_blip", "reranked_albef")
@@ -40,16 +39,6 @@ def arguments(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     # Without it an extension that fails to register only warns.
     monkeypatch.setenv("FAIRSEQ2_EXTENSION_TRACE", "1")
     monkeypatch.setattr(sys, "argv", ["recipe", *values])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_options: list[str]) -> Path:
-    """A finished run with two checkpoints."""
-    out = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        arguments(monkeypatch, str(out), "--no-rich", "--config", *tiny_options)
-        run_recipe(ToyRecipeConfig)
-    return out
 
 
 @pytest.fixture
@@ -157,6 +146,7 @@ def embedding(out: Path, name: str) -> torch.Tensor:
         return file.get_tensor(name)
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_does(
     evaluation: Evaluation, trained: Path, tmp_path: Path
 ) -> None:
@@ -438,6 +428,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(x.relative_to(folder)): x.read_bytes() for x in files}
 
 
+@pytest.mark.slow
 def test_two_evaluations_never_mix(
     evaluation: Evaluation, trained: Path, tmp_path: Path, capsys
 ) -> None:

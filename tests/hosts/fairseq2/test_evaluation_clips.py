@@ -71,6 +71,7 @@ def the_error(capfd: pytest.CaptureFixture[str]) -> str:
     return error
 
 
+@pytest.mark.slow
 def test_an_undecodable_clip_is_left_out_of_every_evaluation_alike(
     run: Run, manifest: Path, tmp_path: Path, capfd
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_split_without_a_clip_that_can_be_decoded_is_refused(
     assert "split 'test': 3 of 3 clips cannot be decoded" in the_error(capfd)
 
 
+@pytest.mark.slow
 def test_a_split_that_fails_is_named_beside_the_figures_of_the_others(
     run: Run, manifest: Path, tmp_path: Path, capfd
 ) -> None:

@@ -32,6 +32,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None:
     assert run(tmp_path, "report=true") == 0
 
@@ -85,12 +86,10 @@ def checkpoint(out: Path, step: int) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True)
 
 
-def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run: Run, tmp_path: Path) -> None:
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    assert run(whole) == 0
-    shutil.copytree(whole, resumed)
-    shutil.rmtree(resumed / "checkpoints" / "step_4")
-    (resumed / "checkpoints" / "scores" / "step_4.txt").unlink()
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
+    run: Run, trained: Path, stopped: Path
+) -> None:
+    whole, resumed = trained, stopped
     assert run(resumed) == 0
 
     expected, found = checkpoint(whole, 4), checkpoint(resumed, 4)
@@ -103,6 +102,7 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run: Run, tmp_path:
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_queue_that_grows_stays_within_an_epoch_and_resumes(run: Run, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = (
@@ -133,10 +133,11 @@ def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
     assert (tmp_path / "out" / "rank.jsonl").exists() == (name == "moco_atc")
 
 
-def test_another_configuration_in_the_same_folder_is_refused(run: Run, tmp_path, capsys) -> None:
-    assert run(tmp_path) == 0
+def test_another_configuration_in_the_same_folder_is_refused(
+    run: Run, trained_copy: Path, capsys
+) -> None:
     capsys.readouterr()
-    assert run(tmp_path, "common.seed=3") != 0
+    assert run(trained_copy, "common.seed=3") != 0
     written = capsys.readouterr().err
     errors = [line for line in written.splitlines() if " ERROR: " in line]
     assert "Traceback" not in written and len(errors) == 1
@@ -148,9 +149,8 @@ def test_a_queue_longer_than_an_epoch_is_warned_of(run: Run, tmp_path: Path, cap
     assert "The queue has 512 rows, but an epoch has 30 pairs" in capsys.readouterr().err
 
 
-def test_checkpoints_load_as_a_plain_model(run: Run, tmp_path: Path) -> None:
-    assert run(tmp_path) == 0
-    state = convert_state_dict(checkpoint(tmp_path, 4), toy())
+def test_checkpoints_load_as_a_plain_model(trained: Path) -> None:
+    state = convert_state_dict(checkpoint(trained, 4), toy())
     assert all(name.split(".")[0] in ("audio", "text", "head") for name in state)
 
 
@@ -318,14 +318,11 @@ def test_a_checkpoint_holds_the_averages_of_its_own_step(run: Run, tmp_path: Pat
             assert torch.equal(state[name], state[online]), name
 
 
-def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(run: Run, tmp_path: Path) -> None:
-    assert run(tmp_path) == 0
-    shutil.rmtree(tmp_path / "checkpoints" / "step_4")
-    (tmp_path / "checkpoints" / "scores" / "step_4.txt").unlink()
-    (file,) = (tmp_path / "checkpoints" / "step_2" / "model").rglob("*.pt")
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(run: Run, stopped: Path) -> None:
+    (file,) = (stopped / "checkpoints" / "step_2" / "model").rglob("*.pt")
     state = torch.load(file, weights_only=True)
     # It held the averages and the number of the step before.
     state["num_steps"] -= 1
     torch.save(state, file)
-    assert run(tmp_path) == 0
-    assert int(checkpoint(tmp_path, 4)["num_steps"]) == 3
+    assert run(stopped) == 0
+    assert int(checkpoint(stopped, 4)["num_steps"]) == 3

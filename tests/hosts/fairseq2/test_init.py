@@ -26,14 +26,16 @@ def checkpoint(run: Path, step: int) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True)
 
 
-def test_a_run_starts_from_the_best_checkpoint_of_another(run, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert run(first) == 0
+def test_a_run_starts_from_the_best_checkpoint_of_another(
+    run, trained: Path, tmp_path: Path
+) -> None:
+    first, second = trained, tmp_path / "second"
     best = find_checkpoint(first)[1]
     # A rate of next to nothing leaves the weights where they started.
     assert run(
-        second, f"init={first}", "optimizer.config.lr=1e-30", "optimizer.config.temperature_lr=1e-3",
-        "dataset.config_overrides.seed=5", "regime.num_steps=2",
+        second, f"init={first}", "optimizer.config.lr=1e-30",
+        "optimizer.config.temperature_lr=1e-3", "dataset.config_overrides.seed=5",
+        "regime.num_steps=2",
     ) == 0  # fmt: skip
 
     old = checkpoint(first, int(best.name.removeprefix("step_")))
@@ -55,10 +57,11 @@ def test_a_run_starts_from_the_best_checkpoint_of_another(run, tmp_path: Path) -
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
-def test_two_processes_start_from_the_same_weights(run, tiny_options, tmp_path: Path) -> None:
-    first = tmp_path / "first"
-    assert run(first, "regime.num_steps=2") == 0
-    options = [f"init={first}", "optimizer.config.lr=1e-30", "regime.num_steps=2"]
+@pytest.mark.slow
+def test_two_processes_start_from_the_same_weights(
+    run, trained: Path, tiny_options, tmp_path: Path
+) -> None:
+    options = [f"init={trained}", "optimizer.config.lr=1e-30", "regime.num_steps=2"]
     assert run(tmp_path / "one", *options, "dataset.batch_size=16") == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "two"), "--no-rich", "--config"]
@@ -83,18 +86,18 @@ def test_two_processes_start_from_the_same_weights(run, tiny_options, tmp_path: 
 
 @pytest.mark.parametrize("damage", ["half", "other model", "no weights"])
 def test_a_source_that_does_not_fit_is_one_sentence(
-    run, tmp_path: Path, capsys, damage: str
+    run, trained_copy: Path, tmp_path: Path, capsys, damage: str
 ) -> None:
-    first = tmp_path / "first"
-    assert run(first, "regime.num_steps=2") == 0
-    (file,) = (first / "checkpoints" / "step_2" / "model").rglob("*.pt")
+    first = trained_copy
     options = [f"init={first}"]
     if damage == "half":
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        for file in first.glob("checkpoints/step_*/model/**/*.pt"):
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif damage == "other model":
         options.append("model.config_overrides.embed_dim=10")
     else:
-        shutil.rmtree(first / "checkpoints" / "step_2" / "model")
+        for folder in first.glob("checkpoints/step_*/model"):
+            shutil.rmtree(folder)
     capsys.readouterr()
     assert run(tmp_path / "second", *options) != 0
     written = capsys.readouterr().err

@@ -39,19 +39,13 @@ def state(out: Path, step: int) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("plain")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(CHECKPOINTING,), COMPILED], ids=["checkpointed", "compiled"])
-def test_a_run_computes_the_same(run, plain: Path, tmp_path: Path, options) -> None:
-    if not (plain / "metrics").exists():
-        assert run(plain) == 0
+def test_a_run_computes_the_same(run, trained: Path, tmp_path: Path, options) -> None:
     assert run(tmp_path, *options) == 0
-    assert losses(tmp_path) == pytest.approx(losses(plain), abs=1e-5)
-    last = max(int(x.name.removeprefix("step_")) for x in (plain / "checkpoints").glob("step_*"))
-    ours, reference = state(tmp_path, last), state(plain, last)
+    assert losses(tmp_path) == pytest.approx(losses(trained), abs=1e-5)
+    last = max(int(x.name.removeprefix("step_")) for x in (trained / "checkpoints").glob("step_*"))
+    ours, reference = state(tmp_path, last), state(trained, last)
     # The same names, so that either run could go on with the other's checkpoint.
     assert list(ours) == list(reference)
     for name, value in reference.items():
@@ -103,6 +97,7 @@ def test_an_encoder_of_another_kind_is_refused() -> None:
         compile_layers(model)
 
 
+@pytest.mark.slow
 def test_both_at_once_compute_the_same_with_dropout_too(tiny_model, tiny_batch) -> None:
     def train(change: Callable[[MocoAtcAtm], object]) -> tuple[list[float], MocoAtcAtm]:
         criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=20, queue_warmup_steps=1))
@@ -139,16 +134,15 @@ def test_both_at_once_compute_the_same_with_dropout_too(tiny_model, tiny_batch) 
             )
 
 
-def test_a_run_goes_on_with_the_options_changed(run, plain: Path, tmp_path: Path) -> None:
-    if not (plain / "metrics").exists():
-        assert run(plain) == 0
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_options_changed(run, trained: Path, tmp_path: Path) -> None:
     changed, back = tmp_path / "changed", tmp_path / "back"
-    for begun, out, more in ((plain, changed, COMPILED), (changed, back, ())):
+    for begun, out, more in ((trained, changed, COMPILED), (changed, back, ())):
         shutil.copytree(begun, out)
         shutil.rmtree(out / "checkpoints" / "step_4")
         (out / "checkpoints" / "scores" / "step_4.txt").unlink()
         assert run(out, *more) == 0
-        assert losses(out) == pytest.approx(losses(plain), abs=1e-5)
-        found, expected = state(out, 4), state(plain, 4)
+        assert losses(out) == pytest.approx(losses(trained), abs=1e-5)
+        found, expected = state(out, 4), state(trained, 4)
         for name in ("audio_queue.clip_ids", "audio_queue.position", "num_steps"):
             assert torch.equal(found[name], expected[name])

@@ -106,12 +106,11 @@ def test_an_epoch_that_fills_no_step_is_refused(
 
 
 def test_a_refused_command_leaves_what_the_folder_says_of_its_checkpoints(
-    run: Run, tmp_path: Path, capsys
+    run: Run, trained_copy: Path, capsys
 ) -> None:
     """An evaluation takes configuration and tokenizer from there: it read other ids than the text
     tower was trained with, without a word."""
-    out = tmp_path / "out"
-    assert run(out) == 0
+    out = trained_copy
     names = ("config.yaml", "model.json", "evaluation_clips.json")
     files = [*(out / name for name in names), *(out / "tokenizer").iterdir()]
     before = {file: file.read_bytes() for file in files}
@@ -123,6 +122,7 @@ def test_a_refused_command_leaves_what_the_folder_says_of_its_checkpoints(
     assert (out / "config.yaml").read_bytes() != before[out / "config.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "said"),
     [

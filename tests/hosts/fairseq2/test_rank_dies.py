@@ -57,6 +57,7 @@ def run_to_the_end(out: Path) -> None:
     assert statuses == [0, 0], out.with_suffix(".log").read_text()[-3000:]
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"
     run_to_the_end(whole)

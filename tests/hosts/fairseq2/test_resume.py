@@ -73,6 +73,7 @@ def refused(out: Path, *options: str) -> str:
     return error
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_random_moments_ends_bitwise_equal(whole, tmp_path: Path) -> None:
     expected, seconds = whole
     out = tmp_path / "killed"
@@ -182,6 +183,7 @@ def test_a_run_never_begins_anew_in_place_of_one_that_cannot_go_on(copy: Path) -
     assert sorted(checkpoints.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_model_only_checkpoints_are_not_begun_anew(run: Run, tmp_path: Path, capsys) -> None:
     assert run(tmp_path, "regime.save_model_only=true") == 0
     capsys.readouterr()
@@ -226,6 +228,7 @@ def test_another_optimizer_or_schedule_is_refused(copy: Path, option: str, said:
     assert said in error and "it began with" in error
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer_where_its_schedule_does_not_hang_on_its_length(
     run: Run, tmp_path: Path
 ) -> None:
@@ -285,7 +288,7 @@ def test_a_checkpoint_is_in_its_place_only_with_its_score(
 
 
 def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(whole, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the same writes fail, with another number."""
+    """A limit on the size of files stands for the disk: the same writes fail."""
     out = tmp_path / "full"
     part = file_of(whole[0] / "checkpoints" / "step_12", "model")
     limit = part.stat().st_size - 1_000

@@ -102,6 +102,7 @@ def test_a_broken_gradient_stops_the_run(run: Run, tmp_path: Path, monkeypatch, 
     assert "model.audio." in line and "step_2." in line
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_is_told_from_a_sound_one(run: Run, tmp_path: Path, capsys) -> None:
     # A schedule that does not follow the number of steps.
     schedule = ("lr_scheduler.config.cycle_len=20", "lr_scheduler.config.num_warmup_steps=1")
@@ -146,6 +147,7 @@ def main(out: str, *options: str) -> None:
     run_recipe(ToyRecipeConfig)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together(tiny_options, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = [*tiny_options, *SHORT, "safety.max_skipped_steps=1"]

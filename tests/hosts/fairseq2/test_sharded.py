@@ -70,6 +70,7 @@ def fsdp(tiny_options: list[str], tmp_path_factory: pytest.TempPathFactory) -> t
     return out, run(tiny_options, out, *OPTIONS, "trainer.data_parallelism=fsdp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_train_and_evaluate(kind: str, request, tmp_path: Path) -> None:
     out, written = request.getfixturevalue(kind)
@@ -102,6 +103,7 @@ def evaluated(run: Path, out: Path, *config: str) -> dict:
     return figures
 
 
+@pytest.mark.slow
 def test_two_processes_train_without_the_matching_head(tiny_options, tmp_path: Path) -> None:
     written = run(tiny_options, tmp_path, "criterion=moco_atc")
     assert json.loads((tmp_path / "retrieval.json").read_text())["criterion"] == "moco_atc"
@@ -110,6 +112,7 @@ def test_two_processes_train_without_the_matching_head(tiny_options, tmp_path: P
     assert count_in_queue(tmp_path, 4) == 4 * 16
 
 
+@pytest.mark.slow
 def test_fsdp_trains_what_ddp_trains(ddp: tuple[Path, str], fsdp: tuple[Path, str]) -> None:
     expected, found = (lines(out / "metrics" / "train.jsonl") for out in (ddp[0], fsdp[0]))
     assert [record["Step"] for record in expected] == list(range(1, STEPS + 1))

@@ -67,6 +67,7 @@ def test_the_end_of_a_run_names_what_was_skipped(
     assert all("has NaN or infinite samples" in reason for reason in skipped.values())
 
 
+@pytest.mark.slow
 def test_too_many_on_one_process_stop_all_of_them(
     manifest: Path, tmp_path: Path, tiny_options: list[str]
 ) -> None:
@@ -85,11 +86,11 @@ def test_too_many_on_one_process_stop_all_of_them(
     assert "1 clips cannot be used, more than max_bad=0" in done.stderr
 
 
-def test_ranks_are_put_together_and_half_a_line_is_left_out(tmp_path: Path) -> None:
+def test_processes_are_put_together_and_half_a_line_is_left_out(tmp_path: Path) -> None:
     SkippedClips(tmp_path, 0)("b", "why")
     SkippedClips(tmp_path, 1)("a", "is damaged\nthere")
     SkippedClips(tmp_path, 1)("b", "why")
-    with (tmp_path / "skipped_clips" / "rank_1.jsonl").open("a") as file:
+    with (tmp_path / "skipped_clips" / "process_1.jsonl").open("a") as file:
         file.write('{"clip": "c", "rea')
     assert read_skipped(tmp_path) == {"a": "is damaged\nthere", "b": "why"}
 

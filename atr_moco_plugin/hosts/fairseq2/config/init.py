@@ -80,7 +80,8 @@ def check_pretrained(model: RetrievalModel) -> None:
     Raises:
         RecipeError: naming the key that is missing.
     """
-    for part, encoder in (("audio", model.audio.encoder), ("text", model.text.encoder)):
+    encoders: dict[str, Any] = {"audio": model.audio.encoder, "text": model.text.encoder}
+    for part, encoder in encoders.items():
         option = getattr(encoder, "weights_option", None)
         if option is not None and getattr(encoder.config, option) is None:
             raise RecipeError(

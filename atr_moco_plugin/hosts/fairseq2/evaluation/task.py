@@ -110,7 +110,8 @@ class Evaluate(Task):
         self._reporter = reporter
         tokenizer = load_tokenizer(str(checkpoint.run / "tokenizer"))
         max_tokens: int = checkpoint.trained["tokenizer"]["max_tokens"]
-        check_tokenizer(tokenizer, checkpoint.model.text.encoder, max_tokens)
+        encoder: Any = checkpoint.model.text.encoder
+        check_tokenizer(tokenizer, encoder, max_tokens)
         for note in check_captions(
             tokenizer,
             dataset,

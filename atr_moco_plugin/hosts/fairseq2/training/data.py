@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fairseq2.datasets import DataReader
 from fairseq2.gang import Gangs
@@ -140,9 +141,10 @@ def make_tokenizer(
     else:
         captions = [text for clip in dataset.clips(train_split) for text in clip.captions]
         tokenizer = train_wordpiece(captions, section.vocab_size)
+    encoder: Any = model.text.encoder
     check_tokenizer(
         tokenizer,
-        model.text.encoder,
+        encoder,
         section.max_tokens,
         tokens_key="tokenizer.max_tokens",
         vocabulary_key="model.config_overrides.text.config.vocab_size",

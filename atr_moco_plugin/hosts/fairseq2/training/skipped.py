@@ -1,4 +1,4 @@
-"""Training clips that could not be read: each rank notes its own, the run's end names them all."""
+"""Training clips that could not be read: each process notes its own, the end of a run names all."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from fairseq2.logging import log
 
 FOLDER = "skipped_clips"
-"""In a run's output folder; one file of JSON lines a rank, ``{"clip": key, "reason": text}``."""
+"""In a run's output folder. Each process has a file of lines ``{"clip": key, "reason": text}``."""
 
 _NAMED = 10
 
 
 class SkippedClips:
-    """Notes one rank's unreadable clips as they are met, so that a run that is killed has them too.
+    """Notes one process's unreadable clips as they are met, so that a killed run has them too.
 
     Args:
         output_dir: the run's.
-        rank: this process among those that share the data.
+        process: index of this process among those that share the data.
     """
 
-    def __init__(self, output_dir: Path, rank: int) -> None:
-        self._file = output_dir / FOLDER / f"rank_{rank}.jsonl"
+    def __init__(self, output_dir: Path, process: int) -> None:
+        self._file = output_dir / FOLDER / f"process_{process}.jsonl"
 
     def __call__(self, key: str, reason: str) -> None:
         """Note a clip and why it cannot be used."""
@@ -35,9 +35,12 @@ class SkippedClips:
 
 
 def read_skipped(output_dir: Path) -> dict[str, str]:
-    """The clips that any rank skipped, by key, with the reason; a half-written line is left out."""
+    """The clips that any process skipped, by key, with the reason.
+
+    A half-written line is left out. Runs of version 0.1.0 have files named ``rank_N.jsonl``.
+    """
     skipped: dict[str, str] = {}
-    for file in sorted((output_dir / FOLDER).glob("rank_*.jsonl")):
+    for file in sorted((output_dir / FOLDER).glob("*.jsonl")):
         for line in file.read_bytes().splitlines():
             try:
                 record = json.loads(line)
