@@ -294,7 +294,7 @@ def test_what_is_absent_is_named_in_one_line(
 
 @pytest.mark.slow
 def test_one_step_at_the_real_sizes(run: Run, tmp_path: Path) -> None:
-    """BEATs-base and BERT-base from random weights on clips of 10 s, without saving 3 GB of them."""
+    """BEATs-base and BERT-base from random weights on clips of 10 s; nothing is saved."""
     root = write_audiocaps(tmp_path / "AudioCaps", seconds=10.0)
     options = [
         "init=random",
