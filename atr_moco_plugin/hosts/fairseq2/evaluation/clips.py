@@ -14,6 +14,7 @@ from atr_moco_plugin.data.loading.loader import tolerated_clips
 from atr_moco_plugin.data.loading.readable import named, unreadable
 from atr_moco_plugin.distributed import gather_values, process_index, world_size
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, read_json
 from atr_moco_plugin.io.atomic import write_atomically
@@ -45,14 +46,10 @@ def find_unreadable(
 
 
 def unreadable_clips(
+    config: RetrievalRecipeConfig,
     dataset: AudioTextDataset,
     splits: Sequence[str],
     output_dir: Path,
-    *,
-    decoder: str,
-    seconds: float,
-    num_workers: int,
-    most: int | None,
     device: Device,
 ) -> Unreadable:
     """Find the clips that a training run leaves out of its evaluations.
@@ -61,22 +58,20 @@ def unreadable_clips(
     so that a run that goes on leaves out the same ones and its figures stay comparable.
 
     Args:
+        config: the recipe's configuration.
         dataset: the data set.
         splits: the splits that are evaluated.
         output_dir: the run's.
-        decoder: what decodes audio files.
-        seconds: what an evaluation reads of each clip.
-        num_workers: threads that decode on each process.
-        most: ``dataset.max_bad_clips``.
         device: where the process group exchanges tensors.
 
     Raises:
-        InputError: for a split that is not there, and where more clips of a split than ``most``, or
-            all of them, cannot be decoded.
+        InputError: for a split that is not there, and where more clips of a split than
+            ``dataset.max_bad_clips``, or all of them, cannot be decoded.
     """
+    seconds, section = config.evaluated_seconds, config.dataset
     made_with = {
         "data": dataset.fingerprint(),
-        "decoder": decoder,
+        "decoder": section.decoder,
         "max_seconds": seconds,
         "sample_rate": dataset.sample_rate,
     }
@@ -90,9 +85,9 @@ def unreadable_clips(
     if new:
         log.info("Decoding the clips of {}, so that none ends an evaluation.", " and ".join(new))
     for split in new:
-        found[split] = find_unreadable(dataset, split, seconds, num_workers, device)
+        found[split] = find_unreadable(dataset, split, seconds, section.num_workers, device)
     for split, reasons in found.items():
-        _check_number(dataset, split, reasons, most, file)
+        _check_number(dataset, split, reasons, section.max_bad_clips, file)
     if new and process_index() == 0:
         content = {"made_with": made_with, "unreadable": {**known, **found}}
         write_atomically(file, json.dumps(content, indent=2) + "\n")

@@ -74,6 +74,7 @@ class Checkpoint:
 
 
 @final
+@dataclass
 class Evaluate(Task):
     """Evaluate a checkpoint on one split; clips, captions and pairs are shared out over processes.
 
@@ -81,7 +82,7 @@ class Evaluate(Task):
     rankings to ``trec/``. They do not depend on the batch size or the number of processes, up to
     the rounding of the encoders.
 
-    Args:
+    Attributes:
         config: the recipe's configuration.
         checkpoint: the model.
         dataset: has the split.
@@ -93,28 +94,22 @@ class Evaluate(Task):
         InputError: for a tokenizer, a split or a caption that cannot be evaluated.
     """
 
-    def __init__(
-        self,
-        config: EvaluateRecipeConfig,
-        checkpoint: Checkpoint,
-        dataset: AudioTextDataset,
-        device: Device,
-        output_dir: Path,
-        reporter: ProgressReporter,
-    ) -> None:
-        self._config = config
-        self._checkpoint = checkpoint
-        self._dataset = dataset
-        self._device = device
-        self._output_dir = output_dir
-        self._reporter = reporter
-        tokenizer = load_tokenizer(str(checkpoint.run / "tokenizer"))
-        max_tokens: int = checkpoint.trained["tokenizer"]["max_tokens"]
-        encoder: Any = checkpoint.model.text.encoder
+    config: EvaluateRecipeConfig
+    checkpoint: Checkpoint
+    dataset: AudioTextDataset
+    device: Device
+    output_dir: Path
+    reporter: ProgressReporter
+
+    def __post_init__(self) -> None:
+        config = self.config
+        tokenizer = load_tokenizer(str(self.checkpoint.run / "tokenizer"))
+        max_tokens: int = self.checkpoint.trained["tokenizer"]["max_tokens"]
+        encoder: Any = self.checkpoint.model.text.encoder
         check_tokenizer(tokenizer, encoder, max_tokens)
         for note in check_captions(
             tokenizer,
-            dataset,
+            self.dataset,
             [config.split],
             max_tokens,
             allow_unknown=config.allow_unknown,
@@ -122,7 +117,7 @@ class Evaluate(Task):
         ):
             log.info("{}", note)
         self._split = prepare_split(
-            dataset,
+            self.dataset,
             config.split,
             partial(tokenize, tokenizer, max_tokens=max_tokens),
             batch_size=config.batch_size,
@@ -135,30 +130,30 @@ class Evaluate(Task):
     def run(self) -> None:
         split = self._split
         with one_line_errors(), torch.inference_mode():
-            if self._rerank_k and not self._checkpoint.matches:
+            if self._rerank_k and not self.checkpoint.matches:
                 log.info(
                     "Re-ranking is left out: {} does not train the matching head.",
-                    self._checkpoint.criterion,
+                    self.checkpoint.criterion,
                 )
                 self._rerank_k = []
             check_all_readable(
-                self._dataset, split.name, split.max_seconds, split.num_workers, self._device
+                self.dataset, split.name, split.max_seconds, split.num_workers, self.device
             )
-            autocast = torch.autocast(self._device.type, dtype=torch.bfloat16)
+            autocast = torch.autocast(self.device.type, dtype=torch.bfloat16)
             # What is printed while bars are drawn would go to standard error.
-            with self._reporter, autocast if self._config.autocast == "bf16" else nullcontext():
+            with self.reporter, autocast if self.config.autocast == "bf16" else nullcontext():
                 scores = score_split(
-                    self._checkpoint.model, split, self._device, self._rerank_k, self._progress
+                    self.checkpoint.model, split, self.device, self._rerank_k, self._progress
                 )
             if process_index() == 0:
                 self._write(scores)
 
     def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:
-        return progress(self._reporter, name, total, quiet=process_index() != 0)
+        return progress(self.reporter, name, total, quiet=process_index() != 0)
 
     def _write(self, scores: Scores) -> None:
-        split, depth = self._split, self._config.trec_depth
-        retrieval_set, folder = split.retrieval_set, self._output_dir / TREC
+        split, depth = self._split, self.config.trec_depth
+        retrieval_set, folder = split.retrieval_set, self.output_dir / TREC
         clips = [trec_id(clip.key) for clip in retrieval_set.clips]
         captions = caption_ids(
             [clip.key for clip in retrieval_set.clips],
@@ -168,19 +163,19 @@ class Evaluate(Task):
         runs = RunFiles(folder, clips, captions, depth)
         with runs if depth else nullcontext() as on_scores:
             result = split_figures(
-                scores, split, self._rerank_k, self._checkpoint.temperature, on_scores
+                scores, split, self._rerank_k, self.checkpoint.temperature, on_scores
             )
         if depth:
-            for suffix, relevance in relevances(retrieval_set, self._device).items():
+            for suffix, relevance in relevances(retrieval_set, self.device).items():
                 write_qrels(folder, relevance, clips, captions, suffix)
-        if self._config.save_embeddings:
+        if self.config.save_embeddings:
             self._save_embeddings(scores)
-        file = self._output_dir / "retrieval.json"
+        file = self.output_dir / "retrieval.json"
         file.write_text(json.dumps(self._summary(result), indent=2) + "\n")
         say(f"\n{split_report(result)}\n\nFigures: {file}")
 
     def _summary(self, result: dict[str, Any]) -> dict[str, Any]:
-        checkpoint, section = self._checkpoint, self._config.dataset
+        checkpoint, section = self.checkpoint, self.config.dataset
         return {
             "run": str(checkpoint.run),
             "criterion": checkpoint.criterion,
@@ -188,13 +183,13 @@ class Evaluate(Task):
             "checkpoint": f"{checkpoint.folder.parent.name}/{checkpoint.folder.name}",
             "valid_score": score_of(checkpoint.folder),
             "dataset": {
-                "name": self._dataset.name,
+                "name": self.dataset.name,
                 "family": section.family,
                 "config_overrides": section.config_overrides,
                 "max_seconds": section.max_seconds,
-                "missing": self._dataset.missing,
+                "missing": self.dataset.missing,
             },
-            "autocast": self._config.autocast,
+            "autocast": self.config.autocast,
             "splits": {self._split.name: result},
         }
 
@@ -204,7 +199,7 @@ class Evaluate(Task):
         if retrieval_set.caption_to_audio is not None:
             tensors["caption_to_audio"] = retrieval_set.caption_to_audio
         keys = json.dumps([clip.key for clip in retrieval_set.clips])
-        save_file(tensors, self._output_dir / "embeddings.safetensors", {"clips": keys})
+        save_file(tensors, self.output_dir / "embeddings.safetensors", {"clips": keys})
 
     @override
     def request_stop(self) -> None:

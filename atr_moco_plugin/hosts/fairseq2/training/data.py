@@ -175,16 +175,7 @@ def evaluated_splits(
     section, options = config.dataset, config.evaluation
     names = (section.valid_split, options.test_split)
     splits = list(dict.fromkeys(x for x in names if x is not None))
-    unreadable = unreadable_clips(
-        dataset,
-        splits,
-        output_dir,
-        decoder=section.decoder,
-        seconds=config.evaluated_seconds,
-        num_workers=section.num_workers,
-        most=section.max_bad_clips,
-        device=gangs.root.device,
-    )
+    unreadable = unreadable_clips(config, dataset, splits, output_dir, gangs.root.device)
     return {
         split: prepare_split(
             dataset,

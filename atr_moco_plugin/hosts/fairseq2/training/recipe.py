@@ -20,19 +20,7 @@ from typing_extensions import override
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.hosts.fairseq2.compat import (
-    Task,
-    TrainRecipe,
-    checkpoint_dir,
-    config_as,
-    create_trainer,
-    data_parallel_model,
-    dataset_as,
-    parallel_facade,
-    replaced,
-    save_and_stop,
-    trained_module,
-)
+from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
@@ -62,7 +50,7 @@ from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.text.tokenizer import tokenize
 
 
-class RetrievalRecipe(TrainRecipe):
+class RetrievalRecipe(compat.TrainRecipe):
     """Train a retrieval model and evaluate its best checkpoint.
 
     Args:
@@ -90,41 +78,41 @@ class RetrievalRecipe(TrainRecipe):
         # The criterion owns momentum copies, queues and temperature, so it is what is trained,
         # wrapped for data parallelism and saved. In 0.8.1 a module returned by `setup_model` is
         # thrown away again right after; this older hook is there in 0.7 too.
-        config = config_as(context, RetrievalRecipeConfig)
+        config = compat.config_as(context, RetrievalRecipeConfig)
         plain: Any = model.module
         check_attention(plain, config.common)
         with one_line_errors():
             # The command line did both, but for sweep folders and for runs from Python.
-            check_name(checkpoint_dir(context))
+            check_name(compat.checkpoint_dir(context))
             lock_folder(context.output_dir)
             plain.freeze()  # fairseq2 has made every parameter trainable
             if config.init == "pretrained":
                 check_pretrained(plain)
             criterion = config.criterion_section.build(plain)
             # After all plugins are imported, which say what of theirs may be in a checkpoint.
-            prepare_resume(context.output_dir, checkpoint_dir(context), context.gangs)
+            prepare_resume(context.output_dir, compat.checkpoint_dir(context), context.gangs)
         if context.gangs.root.rank == 0:
             model_config: Any = model.config
             save_model_config(context.output_dir, model_config, plain)
-        return replaced(model, criterion)
+        return compat.replaced(model, criterion)
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
         # False would be DDP's find_unused_parameters, a walk over the graph in every step. Only a
         # criterion that leaves a part of the model out needs it, as those without a matching loss
         # do with the head.
-        return config_as(context, RetrievalRecipeConfig).criterion_section.matches
+        return compat.config_as(context, RetrievalRecipeConfig).criterion_section.matches
 
     @override
-    def create_task(self, context: RecipeContext) -> Task:
+    def create_task(self, context: RecipeContext) -> compat.Task:
         with one_line_errors():
             return self._create_task(context)
 
-    def _create_task(self, context: RecipeContext) -> Task:
-        config, gangs = config_as(context, RetrievalRecipeConfig), context.gangs
+    def _create_task(self, context: RecipeContext) -> compat.Task:
+        config, gangs = compat.config_as(context, RetrievalRecipeConfig), context.gangs
         resolve = context.resolver.resolve
-        criterion = trained_module(context)
-        dataset = dataset_as(context, AudioTextDataset)
+        criterion = compat.trained_module(context)
+        dataset = compat.dataset_as(context, AudioTextDataset)
         section = config.dataset
         dataset.read_with(
             AudioReader(criterion.model.sample_rate, section.decoder, section.cache_dir)
@@ -141,7 +129,7 @@ class RetrievalRecipe(TrainRecipe):
         fit_queue(criterion, train_pairs)
         unit = RetrievalTrainUnit(
             criterion,
-            data_parallel_model(context),
+            compat.data_parallel_model(context),
             make_hooks(config.hooks, criterion, context),
             resolve(MetricRecorder),
             make_guard(
@@ -169,7 +157,7 @@ class RetrievalRecipe(TrainRecipe):
         by_clip = valid.retrieval_set.caption_to_audio is not None
         check_score(config.regime.score_metric, by_clip, reranks=valid_k > 0)
         check_same(
-            checkpoint_dir(context),
+            compat.checkpoint_dir(context),
             {
                 "regime.score_metric": config.regime.score_metric,
                 "dataset.valid_split": section.valid_split,
@@ -179,7 +167,7 @@ class RetrievalRecipe(TrainRecipe):
             gangs.root.device,
         )
         valid_unit = RetrievalEvalUnit(criterion, valid, valid_k, gangs.root.device)
-        trainer = create_trainer(context, unit, reader, valid_unit, NoBatches())
+        trainer = compat.create_trainer(context, unit, reader, valid_unit, NoBatches())
         stop, checkpoints = StopRequest(gangs), resolve(CheckpointManager)
         options = partial(optimizer_options, resolve(LRScheduler), resolve(Optimizer))
         configured = options()
@@ -192,7 +180,7 @@ class RetrievalRecipe(TrainRecipe):
                 check_options(configured, options())
             start()
             if stop.agreed():
-                save_and_stop(trainer, checkpoints, gangs)
+                compat.save_and_stop(trainer, checkpoints, gangs)
 
         reader.before_step = before_step
         return TrainAndEvaluate(
@@ -200,9 +188,9 @@ class RetrievalRecipe(TrainRecipe):
             on_trained=start,
             stop=stop,
             criterion=criterion,
-            model=parallel_facade(context),
+            model=compat.parallel_facade(context),
             checkpoints=checkpoints,
-            checkpoint_dir=checkpoint_dir(context),
+            checkpoint_dir=compat.checkpoint_dir(context),
             units=units,
             dataset=dataset,
             train_pairs=train_pairs,
