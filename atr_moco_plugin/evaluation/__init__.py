@@ -8,10 +8,10 @@ types of ``data``; never a host, a recipe or the report.
 from __future__ import annotations
 
 from atr_moco_plugin.evaluation.chance import chance_metrics
+from atr_moco_plugin.evaluation.evaluation_sets import evaluation_set_name
 from atr_moco_plugin.evaluation.metrics import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.result_tables import rank_table, retrieval_table, split_report
 from atr_moco_plugin.evaluation.tables import Table
-from atr_moco_plugin.evaluation.testsets import test_set_name
 
 __all__ = [
     "Table",
@@ -21,5 +21,5 @@ __all__ = [
     "retrieval_metrics",
     "retrieval_table",
     "split_report",
-    "test_set_name",
+    "evaluation_set_name",
 ]

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import Module
 
+from atr_moco_plugin.contracts import MatchingModel
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import Advance, no_progress
@@ -62,7 +62,7 @@ def find_pairs(cosines: Cosines, text: Encoded, k: int) -> Pairs:
 
 @torch.no_grad()
 def match_pairs(
-    model: Module,
+    model: MatchingModel,
     audio: Encoded,
     text: Encoded,
     pairs: Pairs,
@@ -119,7 +119,7 @@ def match_pairs(
     }
 
 
-def _match_clip(model: Module, text: TextTokens, audio: AudioTokens) -> Tensor:
+def _match_clip(model: MatchingModel, text: TextTokens, audio: AudioTokens) -> Tensor:
     """Logits of captions with one clip. A head that shares audio projects the clip once."""
     rows = torch.zeros(len(text.mask), dtype=torch.int64, device=text.mask.device)
     if getattr(model, "shares_audio", False):

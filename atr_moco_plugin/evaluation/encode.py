@@ -20,7 +20,7 @@ from atr_moco_plugin.distributed import (
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.captions import CaptionBatches
 from atr_moco_plugin.evaluation.encoded import Encoded
-from atr_moco_plugin.tokens import map_tokens
+from atr_moco_plugin.tokens import TokensT, map_tokens
 
 ItemT = TypeVar("ItemT")
 
@@ -107,7 +107,7 @@ def encode_shared(
         kept = None
         if keep_tokens:
             tokens = tokens if keep_states else tokens._replace(states=None)
-            kept = map_tokens(lambda x, mine=mine: x[:mine], tokens)
+            kept = _first_rows(tokens, mine)
             kept = type(tokens)(*gather_padded(*kept)) if gather_states else kept
         first = 0 if gather_states else sum(counts[: process_index()])
         encoded.add(gather(embeddings[:mine]), kept, first)
@@ -143,6 +143,10 @@ def encode_captions(
         gather_states=True,
         advance=advance,
     )
+
+
+def _first_rows(tokens: TokensT, n: int) -> TokensT:
+    return map_tokens(lambda x: x[:n], tokens)
 
 
 def _stop(reason: str | None, device: torch.device) -> NoReturn:

@@ -100,8 +100,8 @@ class AtmHead(nn.Module):
 
     @property
     def text_layers(self) -> nn.ModuleList | None:
-        """The layers taken out of the text encoder, from lower to upper; None with ``blip``. They are
-        pretrained and have the text encoder's learning rate."""
+        """The layers taken out of the text encoder, from lower to upper; ``None`` with ``blip``.
+        They are pretrained, so they train with the text encoder's learning rate."""
         return self.layers
 
     def forward(

@@ -120,6 +120,7 @@ class FusionHead(nn.Module):
         """
         check_pairs(text, audio, self.audio_width, audio_rows)
         x = text.states
+        assert x is not None, "the head says with needs_text_states that it reads them"
         for block, cross in zip(self.blocks, self.crosses, strict=True):
             x = block(x, text.mask, cross, audio, audio_rows)
         logits: Tensor = self.classifier(x[:, 0])

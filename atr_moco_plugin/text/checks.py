@@ -178,7 +178,8 @@ def _judge(
     share = found.unknown / found.captions
     message = (
         f"{name}: {found.unknown:,} of {found.captions:,} captions ({share:.1%}) of split "
-        f"{split!r} are {tokenizer.unk_token} alone to the tokenizer, such as {found.example[:60]!r}"
+        f"{split!r} are {tokenizer.unk_token} alone to the tokenizer, such as "
+        f"{found.example[:60]!r}"
     )
     if share > _REFUSE_ABOVE and not allow_unknown:
         raise InputError(

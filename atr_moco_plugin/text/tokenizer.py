@@ -31,7 +31,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     folder = find_folder(name_or_path, TOKENIZER_FILES)
     try:
         # Column 0 must be [CLS] and padding must follow, whatever side the files ask for.
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
             name_or_path if folder is None else folder,
             local_files_only=folder is not None,
             # Not None, which asks whether to run Python code that the files name.
@@ -105,7 +105,7 @@ def train_wordpiece(
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, trained.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=trained,
         pad_token="[PAD]",
         unk_token="[UNK]",

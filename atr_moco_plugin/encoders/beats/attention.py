@@ -30,14 +30,13 @@ class GatedSelfAttention(nn.Module):
             self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
 
     def reset_parameters(self) -> None:
-        """Set the scale of the gate in place; the projections have a ``reset_parameters`` of their
-        own."""
+        """Set the scale of the gate in place. The projections reset themselves."""
         if self.gated:
             nn.init.ones_(self.grep_a)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that :func:`~atr_moco_plugin.optim.param_groups.parameter_groups` leaves out of
-        weight decay."""
+        """Parameters without weight decay, for
+        :func:`~atr_moco_plugin.optim.param_groups.parameter_groups`."""
         return {"grep_a"}
 
     def forward(self, x: Tensor, bias: Tensor | None, key_bias: Tensor | None) -> Tensor:
@@ -65,11 +64,13 @@ class GatedSelfAttention(nn.Module):
         states = scaled_dot_product_attention(
             query, key, value, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.out_proj(states.transpose(1, 2).flatten(2))
+        attended: Tensor = self.out_proj(states.transpose(1, 2).flatten(2))
+        return attended
 
     def _gate(self, query: Tensor) -> Tensor:
         """Gate of each query, ``[B, heads, T, 1]``, from ``query [B, heads, T, width / heads]``."""
         reset, update = (
             self.grep_linear(query).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         )
-        return (reset * (update * self.grep_a - 1.0) + 2.0).to(query.dtype)
+        gate: Tensor = (reset * (update * self.grep_a - 1.0) + 2.0).to(query.dtype)
+        return gate

@@ -71,7 +71,7 @@ def fbank(waveforms: Tensor) -> Tensor:
     if waveforms.device.type == "cpu":
         clips = max(_BLOCK_FRAMES // frames, 1)
     with torch.autocast(waveforms.device.type, enabled=False):
-        return torch.cat([_features(block.float()) for block in waveforms.split(clips)])
+        return torch.cat([_features(block.float()) for block in torch.split(waveforms, clips)])
 
 
 def _features(waveforms: Tensor) -> Tensor:
@@ -92,7 +92,8 @@ def _features(waveforms: Tensor) -> Tensor:
     for bins, bands, triangles in _mel_filterbank(waveforms.device):
         energies[:, bands].addmm_(power[:, bins], triangles)
     log_mel = energies.clamp_min_(torch.finfo(torch.float32).eps).log()
-    return log_mel.sub_(_MEAN).div_(2 * _STD).unflatten(0, count)
+    features: Tensor = log_mel.sub_(_MEAN).div_(2 * _STD).unflatten(0, count)
+    return features
 
 
 # A constant first made under inference mode could not take part in a later gradient.

@@ -194,6 +194,8 @@ class BeatsEncoder(nn.Module):
                 batch, or an argument has another shape or type.
         """
         if features is None:
+            if waveforms is None:
+                raise ValueError("The BEATs encoder takes waveforms or features, but got neither.")
             features = self.features(waveforms, lengths)
         spectrogram, mask, padded = features
         spectrogram = spectrogram.to(self.patch_embedding.weight.dtype)
@@ -219,7 +221,8 @@ class BeatsEncoder(nn.Module):
         states, mask = self(waveforms, lengths)
         logits = self.predictor(self.predictor_dropout(states))
         logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
-        return (logits / mask.sum(1, keepdim=True)).sigmoid()
+        probabilities: Tensor = (logits / mask.sum(1, keepdim=True)).sigmoid()
+        return probabilities
 
     @staticmethod
     def _sample_counts(waveforms: Tensor, lengths: Tensor | None) -> list[int]:

@@ -41,9 +41,10 @@ class BeatsTransformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the convolution's direction and gain anew, in place: its own ``reset_parameters`` does
-        not reach through the weight norm."""
-        gain, direction = self.pos_conv[0].parametrizations.weight.parameters()
+        """Draw the convolution's direction and gain anew, in place. The convolution's own
+        ``reset_parameters`` does not reach through the weight norm."""
+        weight = self.pos_conv.get_submodule("0.parametrizations.weight")
+        gain, direction = weight.parameters()
         nn.init.normal_(direction, std=_position_std(*direction.shape))
         gain.copy_(direction.norm(dim=(0, 1), keepdim=True))
 
@@ -77,6 +78,8 @@ class BeatsTransformer(nn.Module):
         # In float32 on a CPU: with AMX, oneDNN 3.7 (torch 2.9) returns other numbers altogether in
         # bfloat16 where a group has fewer than 16 channels.
         conv = self.pos_conv[0]
+        assert isinstance(conv, nn.Conv1d)
+        assert isinstance(conv.padding, tuple) and conv.bias is not None
         with torch.autocast("cpu", enabled=False):
             weight, bias = conv.weight.float(), conv.bias.float()
             y = conv1d(x.float(), weight, bias, padding=conv.padding, groups=conv.groups)
@@ -110,7 +113,8 @@ class BeatsLayer(nn.Module):
         x = self.self_attn_layer_norm(self.alpha * x + y)
         y = dropout(self.activation(self.fc1(x)), self.activation_dropout, self.training)
         y = dropout(self.fc2(y), self.dropout, self.training)
-        return self.final_layer_norm(self.alpha * x + y)
+        states: Tensor = self.final_layer_norm(self.alpha * x + y)
+        return states
 
     def _initialise(self, config: BeatsConfig) -> None:
         for module in self.modules():
@@ -133,7 +137,8 @@ def _position_convolution(config: BeatsConfig) -> nn.Conv1d:
     )
     nn.init.normal_(convolution.weight, std=_position_std(*convolution.weight.shape))
     nn.init.zeros_(convolution.get_parameter("bias"))
-    return weight_norm(convolution, dim=2)
+    normalised: nn.Conv1d = weight_norm(convolution, dim=2)
+    return normalised
 
 
 def _position_std(width: int, _: int, kernel: int) -> float:

@@ -18,7 +18,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset, RetrievalSet
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.loader import iterate_audio
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation import test_set_name
+from atr_moco_plugin.evaluation import evaluation_set_name
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
 from atr_moco_plugin.evaluation.captions import CaptionBatches, distinct_captions
 from atr_moco_plugin.evaluation.cosines import Cosines
@@ -201,7 +201,7 @@ def split_figures(
         on_scores=on_scores,
     )
     result: dict[str, Any] = {
-        "test_set": test_set_name(split.dataset.name, split.name, figures["clips"]),
+        "test_set": evaluation_set_name(split.dataset.name, split.name, figures["clips"]),
         **figures,
         "rank": RankLogger(scores.embeddings).log(step=0),
     }

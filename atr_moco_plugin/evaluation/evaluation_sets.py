@@ -1,13 +1,13 @@
-"""Names for the evaluation sets of the field, of which some are in use in several sizes."""
+"""Names of evaluation sets, some of which the field uses in several sizes."""
 
 from __future__ import annotations
 
 AUDIOCAPS_TEST_CLIPS = (883, 957, 975)
-"""Clips of the AudioCaps test sets in use: the official list has 975, and clips have gone since."""
+"""Clips of the AudioCaps test sets in use: the official list has 975, and some are gone by now."""
 
 
-def test_set_name(dataset: str, split: str, clips: int) -> str:
-    """What was evaluated, so that figures on different sets are not mistaken for each other.
+def evaluation_set_name(dataset: str, split: str, clips: int) -> str:
+    """Name an evaluation set so that nobody compares figures of sets that differ in their clips.
 
     Args:
         dataset: the data set's name.
@@ -15,11 +15,11 @@ def test_set_name(dataset: str, split: str, clips: int) -> str:
         clips: number of clips in it.
 
     Example:
-        >>> test_set_name("audiocaps", "test", 957)
+        >>> evaluation_set_name("audiocaps", "test", 957)
         'AudioCaps test, 957-clip version'
-        >>> test_set_name("audiocaps", "test", 960)
+        >>> evaluation_set_name("audiocaps", "test", 960)
         'AudioCaps test, 960 clips (none of the versions in use, which have 883, 957 and 975)'
-        >>> test_set_name("clotho", "valid", 1045)
+        >>> evaluation_set_name("clotho", "valid", 1045)
         'clotho valid'
     """
     if dataset.lower() != "audiocaps" or split != "test":
@@ -31,7 +31,3 @@ def test_set_name(dataset: str, split: str, clips: int) -> str:
         f"AudioCaps test, {clips:,} clips (none of the versions in use, which have "
         f"{', '.join(map(str, others))} and {last})"
     )
-
-
-# Its name begins like a test's, but it is none, wherever a test imports it.
-test_set_name.__test__ = False
