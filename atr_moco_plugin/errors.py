@@ -1,4 +1,4 @@
-"""Errors that are a user's to mend, told apart from bugs."""
+"""Errors that a user can correct; all others are bugs. And lists of items for their messages."""
 
 from __future__ import annotations
 

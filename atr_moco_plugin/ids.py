@@ -1,4 +1,4 @@
-"""Stable ids of clips and captions: what tells a positive from a negative across batches and runs.
+"""Stable ids of clips and captions, by which a loss knows positives across batches and runs.
 
 Ids are 63-bit digests, so they are equal in every process, on every rank and in every run (Python's
 own ``hash`` of a string is salted per process), fit int64, and leave the negative numbers free for
@@ -53,12 +53,12 @@ def stable_digest(domain: str, *parts: str | int) -> int:
 def normalize_caption(text: str) -> str:
     """Reduce a caption to the form under which two captions count as the same text.
 
-    Unicode NFKC and case folding; apostrophes and invisible characters are removed (``don't`` =
-    ``dont``), variation selectors among them. Every other punctuation mark, symbol, control and
-    space character separates words (``low-pitched`` = ``low pitched``), but for pictographs such as
-    emoji, which are words. Words are joined by single spaces. Accents and every script's letters
-    and digits are kept; of accents without a letter, digit or pictograph nothing is left.
-    Normalising twice changes nothing.
+    For example ``A dog's bark -- low-pitched!`` becomes ``a dogs bark low pitched``. Text is
+    brought to Unicode NFKC and its case folded. Apostrophes and invisible characters are removed,
+    variation selectors among them. All other punctuation marks, symbols, control and space
+    characters separate words, except for pictographs such as emoji, which are words. Words are
+    joined by single spaces. Accents and the letters and digits of all scripts are kept; a text of
+    accents alone becomes empty. Normalising twice changes nothing.
     """
     if text.isascii():  # the same in a sixteenth of the time
         return " ".join(text.translate(_ASCII).split())
@@ -92,7 +92,7 @@ def _normalize_once(text: str) -> str:
 
 
 def has_words(text: str) -> bool:
-    """Whether anything is left of a caption after normalisation, so that it has an id."""
+    """Whether a caption is not empty after normalisation, so that it has an id."""
     return bool(_LATIN_WORD.search(text) or normalize_caption(text))
 
 
@@ -110,10 +110,10 @@ def clip_id(dataset: str, key: str) -> int:
 
 
 def caption_id(text: str) -> int:
-    """Id of a caption's text as normalised, whatever the clip or data set.
+    """Id of a caption's normalised text; it is the same for all clips and data sets.
 
     Raises:
-        ValueError: if nothing is left of ``text`` after normalisation.
+        InputError: if ``text`` is empty after normalisation.
     """
     normalized = normalize_caption(text)
     if not normalized:
@@ -131,7 +131,7 @@ def caption_group_id(group: str) -> int:
             sets are meant to share the group. It never equals the :func:`caption_id` of a text.
 
     Raises:
-        ValueError: if ``group`` is empty.
+        InputError: if ``group`` is empty.
     """
     if not group:
         raise InputError("a caption group needs a name; use None for clips without a group")

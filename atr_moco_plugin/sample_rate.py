@@ -1,4 +1,8 @@
-"""Sampling rates: what a model, a data set and a file may have."""
+"""The range of sampling rates that models, data sets and files may have.
+
+The rate of a run is decided by its audio encoder, which publishes ``sample_rate``; everything else
+reads and resamples to that.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,14 @@ resampling from 1 Hz would take 16,000 times the memory of the file."""
 
 
 def check_sample_rate(sample_rate: object, owner: str) -> int:
-    """Return a sampling rate that a model, a reader or a data set publishes, if it is one.
+    """Check the sampling rate that a model, a reader or a data set publishes, and return it.
 
     Args:
-        sample_rate: an integer in Hz; ``None`` where it publishes none.
-        owner: whose it is, for the message.
+        sample_rate: an integer in Hz; ``None`` where none is published.
+        owner: the object that publishes it, for the message.
 
     Raises:
-        ValueError: if it is no integer within :data:`RATES`.
+        InputError: if it is no integer within :data:`RATES`.
     """
     if type(sample_rate) is not int or not RATES[0] <= sample_rate <= RATES[1]:
         raise InputError(

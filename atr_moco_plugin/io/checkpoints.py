@@ -1,4 +1,5 @@
-"""Files of saved tensors: read without running code, and damage told from what torch refuses."""
+"""Files of saved tensors, read without running code. Damaged files and files that torch refuses are
+two different errors."""
 
 from __future__ import annotations
 
@@ -25,18 +26,18 @@ class DamagedFileError(InputError):
 
 
 def read_torch(file: Path, *, mmap: bool = False, safe_globals: Iterable[Any] = ()) -> Any:
-    """What ``torch.save`` wrote, on the CPU, by ``torch.load(weights_only=True)``.
+    """Read a file of ``torch.save`` to the CPU with ``torch.load(weights_only=True)``.
 
     Args:
         file: the file.
         mmap: map it into memory, so that a tensor is read when it is used.
-        safe_globals: classes and functions that may be in this file beside those that are safe
-            for torch or were given to ``torch.serialization.add_safe_globals``.
+        safe_globals: further classes and functions that may be in this file; torch has its own
+            list, and plugins add to it with ``torch.serialization.add_safe_globals``.
 
     Raises:
         DamagedFileError: for a file that is damaged.
-        InputError: for a file that is whole and that torch refuses, with what it names and what to
-            do, and for an archive that is larger inside than it is.
+        InputError: for a whole file that torch refuses, with the names of the refused classes and
+            what to do, and for an archive whose content is larger than its file.
         OSError: where the file cannot be read.
     """
     zipped = zipfile.is_zipfile(file)
@@ -60,7 +61,7 @@ def read_torch(file: Path, *, mmap: bool = False, safe_globals: Iterable[Any] = 
 
 def unsafe_globals(file: Path) -> list[str]:
     """Names of the classes and functions in a file of ``torch.save`` that
-    ``torch.load(weights_only=True)`` refuses; those of an old or foreign file are not found."""
+    ``torch.load(weights_only=True)`` refuses; empty for a file in a very old or foreign format."""
     with allow_numpy():
         try:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
@@ -70,22 +71,22 @@ def unsafe_globals(file: Path) -> list[str]:
 
 
 def problem_with(file: Path) -> str | None:
-    """What is missing or damaged of a file of ``torch.save`` or a ``.safetensors`` file.
+    """Whether a file of ``torch.save`` or a ``.safetensors`` file is whole, and if not, why.
 
-    Every byte of a ``torch.save`` file is compared with its checksum, which ``torch.load`` leaves
-    out, so that a file that lost a block to a crash or a bad disk is found before training goes on
-    from it. A ``.safetensors`` file and one in the format that torch had before 1.6 have no
-    checksums: their sizes alone are compared.
+    All bytes of a ``torch.save`` file are compared with its checksums, which ``torch.load`` does
+    not do. So a file that lost a block to a crash or a bad disk is found before training resumes
+    from it. A ``.safetensors`` file and a file in torch's format before 1.6 have no checksums: only
+    their sizes are compared.
 
     Args:
         file: the file.
 
     Returns:
-        What follows the file's name in a sentence, such as ``"is half-written or damaged"``; None
-        where the file is whole and ``torch.load(weights_only=True)`` reads it.
+        The rest of a sentence that begins with the file's name, such as ``"is half-written or
+        damaged"``; None where the file is whole and ``torch.load(weights_only=True)`` reads it.
 
     Raises:
-        InputError: for a file that is whole and that torch refuses, as :func:`read_torch`.
+        InputError: for a whole file that torch refuses, as :func:`read_torch`.
     """
     if not file.is_file():
         return "is missing"
@@ -107,17 +108,18 @@ def problem_with(file: Path) -> str | None:
 
 
 def problem_in(folder: Path, parts: Mapping[str, str]) -> str | None:
-    """What is missing or damaged in a checkpoint's folder.
+    """Whether a checkpoint's folder has all its parts, whole, and if not, what is wrong.
 
     Args:
         folder: the checkpoint.
-        parts: what it has to have, in a word or two, to the pattern of its files, at least one.
+        parts: name of each part to the pattern of its files, of which there is at least one, such
+            as ``{"model": "model/*.pt"}``.
 
     Returns:
-        What follows the folder's name in a sentence; None where it is sound.
+        The rest of a sentence that begins with the folder's name; None where it is sound.
 
     Raises:
-        InputError: for a file that is whole and that torch refuses, as :func:`read_torch`.
+        InputError: for a whole file that torch refuses, as :func:`read_torch`.
     """
     for part, pattern in parts.items():
         files = sorted(folder.glob(pattern))
@@ -131,7 +133,7 @@ def problem_in(folder: Path, parts: Mapping[str, str]) -> str | None:
 
 
 def step_folders(parent: Path, prefix: str) -> list[tuple[int, Path]]:
-    """The checkpoints of a training, whole or not: folders named by a prefix and a step.
+    """The checkpoint folders of a run, whole or not; their names are a prefix and a step.
 
     Args:
         parent: the folder that they are in.
@@ -163,7 +165,7 @@ def _check_size(file: Path) -> None:
 
 
 def _damage(file: Path) -> str | None:
-    """What is damaged, found without loading anything; None where nothing is."""
+    """What is damaged, found without loading the file; None if it is whole."""
     if zipfile.is_zipfile(file):
         _check_size(file)
         try:
@@ -214,15 +216,17 @@ def allow_numpy(more: Iterable[Any] = ()) -> Iterator[None]:
     Args:
         more: further classes and functions that are safe.
     """
-    # At its end torch's context removes what it was given, so nothing that was there before.
+    # On exit torch's context removes all that it was given, so it is not given what was there.
     before = torch.serialization.get_safe_globals()
-    with torch.serialization.safe_globals([x for x in (*_of_numpy(), *more) if x not in before]):
+    with torch.serialization.safe_globals(
+        [x for x in (*_numpy_globals(), *more) if x not in before]
+    ):
         yield
 
 
-def _of_numpy() -> list[Any]:
-    """What NumPy's random states and scalars name, under the names of NumPy 1 and 2, and under
-    those of this version. Nothing of it runs code that comes with a file."""
+def _numpy_globals() -> list[Any]:
+    """Classes and functions in pickles of NumPy's random states and scalars, under the names that
+    NumPy 1, NumPy 2 and this version give them. None of them runs code that comes with a file."""
     array, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     return [
         np.ndarray,

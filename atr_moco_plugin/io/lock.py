@@ -19,16 +19,16 @@ _held: dict[Path, IO[str]] = {}
 def lock_folder(folder: Path) -> None:
     """Take a folder for this process until it ends, however it ends.
 
-    Of the processes of one run the first takes it, by ``RANK`` or Slurm's ``SLURM_PROCID``. The
-    lock is the system's, on a file in the folder: it goes with its process, and children such as
-    the workers of a loader neither hold nor lose it. Where a file system has no locks there is a
-    warning instead.
+    Only the first process of a run takes it, the one whose ``RANK`` or ``SLURM_PROCID`` is 0. The
+    operating system holds the lock on a file in the folder and drops it when the process ends.
+    Child processes, such as the workers of a loader, do not hold it. A file system without locks
+    gives a warning instead.
 
     Args:
-        folder: made where it is missing.
+        folder: the folder, made where it is missing.
 
     Raises:
-        InputError: where another process has it, with its id and machine.
+        InputError: if another process has it, with its id and machine.
     """
     if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") != "0":
         return
@@ -39,7 +39,7 @@ def lock_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / FILE).open("a+")
     except OSError:
-        return  # whoever writes there next says so
+        return  # whatever writes there next reports it
     try:
         # Not `flock`, whose locks pass on to children and so outlive the process.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

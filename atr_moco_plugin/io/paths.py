@@ -18,15 +18,16 @@ _VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})", re.ASCII)
 def expanded(path: str | os.PathLike[str], name: str) -> Path:
     """A path with ``~``, ``~user``, ``$NAME`` and ``${NAME}`` replaced, as a shell does.
 
-    What has a ``$`` and is there as it is written stays.
+    For example ``~/data`` or ``$SCRATCH/runs``. A path with a ``$`` that exists as it is written
+    stays as it is.
 
     Args:
-        path: as a configuration has it.
+        path: from a configuration.
         name: of the option, for the message.
 
     Raises:
-        InputError: for a variable that is not set or a user that is not there, which would make a
-            folder of that name.
+        InputError: for a variable that is not set or an unknown user; otherwise a folder of that
+            name would be made.
     """
     text = os.fspath(path)
     if "$" in text and not os.path.lexists(text):
@@ -47,10 +48,11 @@ def expanded(path: str | os.PathLike[str], name: str) -> Path:
 
 
 def spellings(name: str) -> Iterator[str]:
-    """A file's name in a table, and what else it may mean on this machine, likeliest first.
+    """A file's name from a table, and other names it may have on this machine, likeliest first.
 
-    One step builds on the other: a ``file:`` URL as a path, variables and ``~`` replaced, Windows'
-    separators, no blanks around it, and accents in one form of Unicode and in the other.
+    Each is made from the one before: a ``file:`` URL becomes a path, variables and ``~`` are
+    replaced, Windows' separators too, blanks around the name go, and accents are written in one
+    form of Unicode and then in the other.
     """
     yield name
     if not _ODD.search(name):

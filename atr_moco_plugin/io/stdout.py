@@ -7,8 +7,11 @@ import sys
 
 
 def say(text: str = "") -> None:
-    """Print a line at once, also into a pipe. Where its reader is gone, as ``| head`` is after ten
-    lines, nothing more is printed and the command goes on to its end and its usual exit status."""
+    """Print a line without delay, also into a pipe.
+
+    If the reader of the pipe has ended, as ``head`` does after ten lines, nothing more is printed,
+    and the command still runs to its end and its usual exit status.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 import zlib
 from array import array
 from collections import defaultdict
@@ -24,6 +23,7 @@ import numpy as np
 
 from atr_moco_plugin.data.audio.decode import opened
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
+from atr_moco_plugin.io.atomic import write_atomically
 
 FileSource = str | os.PathLike[str] | FileSlice | Segment
 """A file, or a part of one: a :data:`~atr_moco_plugin.data.audio.source.Source` on disk."""
@@ -179,7 +179,8 @@ def _digest_of_all(source: FileSource, size: int) -> bytes | None:
                 left -= len(data)
     except OSError:
         return None
-    _write_entry(entry, digest.hexdigest())
+    with suppress(OSError):  # a folder that cannot be written costs time and nothing else
+        write_atomically(entry, digest.hexdigest())
     return digest.digest()
 
 
@@ -187,14 +188,6 @@ def _cache_entry(key: str) -> Path:
     name = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "atr_moco_plugin" / "digests" / name[:2] / name
-
-
-def _write_entry(entry: Path, text: str) -> None:
-    temporary = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.tmp")
-    with suppress(OSError):  # a folder that cannot be written costs time and nothing else
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, "ascii")
-        temporary.replace(entry)
 
 
 def _is_silent(source: FileSource) -> bool:

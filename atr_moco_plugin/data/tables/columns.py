@@ -1,4 +1,4 @@
-"""Which columns of a table have the audio and the captions, and the captions of a row."""
+"""The columns of a table that have audio and captions, and the captions of a row."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def row_audio(row: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def is_known_column(name: str) -> bool:
-    """Whether a column of this name is used, or tells that a line is one of column names."""
+    """Whether a column has a name that data sets use, as in a line of column names."""
     return name in _KNOWN or bool(_CAPTION.fullmatch(name))
 
 

@@ -1,4 +1,4 @@
-"""Columns that say which part of a file a row is about."""
+"""Columns that name a part of a file: its start, end and duration."""
 
 from __future__ import annotations
 
