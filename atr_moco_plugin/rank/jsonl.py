@@ -12,11 +12,11 @@ from atr_moco_plugin.errors import InputError
 
 
 class StepFile:
-    """Append-only file of one JSON object with a ``step`` in each line.
+    """File to append to, with one JSON object with a ``step`` in each line.
 
-    Appending a step that the file has reached already (a run resumed from an earlier checkpoint)
-    first drops the lines of that step and later, through a temporary file that replaces the old
-    one at once. A last line that a crash left half-written is dropped likewise.
+    A run that resumed from an earlier checkpoint appends steps that the file has already. The lines
+    from that step on are dropped first, through a temporary file that replaces the old one at once.
+    So is a last line that a crash left half-written.
 
     Args:
         path: the file; it and its folders are made at the first :meth:`append`.

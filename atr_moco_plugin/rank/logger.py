@@ -14,8 +14,8 @@ from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.jsonl import StepFile
 from atr_moco_plugin.rank.measures import alignment, modality_gap, uniformity
 from atr_moco_plugin.rank.moments import Moments, PairDistance, QueueMoments, QueueUniformity
-from atr_moco_plugin.rank.report import RankReport, rank_report, report_of_spectrum
-from atr_moco_plugin.rank.spectrum import NORMALIZERS
+from atr_moco_plugin.rank.report import RankReport, check_matrix, report_of_spectrum
+from atr_moco_plugin.rank.spectrum import NORMALIZERS, singular_values
 
 _DIGITS = 6
 
@@ -37,7 +37,7 @@ Source = QueueLike | Tensor | Callable[[], Tensor]
 
 
 class _View(NamedTuple):
-    """The filled rows ``[K, d]`` of a source; what else there is of it."""
+    """The filled rows ``[K, d]`` of a source; of a queue also ids and size, and sums if kept."""
 
     embeddings: Tensor
     clip_ids: Tensor | None = None
@@ -45,8 +45,8 @@ class _View(NamedTuple):
     moments: Moments | None = None
 
 
-class _Followed(NamedTuple):
-    """What follows one queue."""
+class _Sums(NamedTuple):
+    """The running sums of one queue."""
 
     moments: QueueMoments
     uniformity: QueueUniformity
@@ -55,34 +55,36 @@ class _Followed(NamedTuple):
 class RankLogger:
     """Measures the rank of named embedding sources and writes it to a file.
 
-    Of a queue only the filled rows are used; a source with fewer than two rows is left out of the
-    record. A record has for each source the raw and the centred measures with the normalised
-    spectrum, beside the same measures for random unit vectors of the same shape, and for each
-    pair the modality gap and, where row i of the one belongs to row i of the other (equal numbers
-    of rows, and equal clip ids where both are queues), the alignment.
+    Only the filled rows of a queue are used. A source with fewer than two rows is left out of the
+    record. For each source, a record has the measures of the raw and of the centred matrix with the
+    normalised spectrum, beside the same measures of random unit vectors of the same shape. For each
+    pair it has the modality gap, and the alignment where row i of one source belongs to row i of
+    the other: equal numbers of rows, and equal clip ids where both are queues.
 
-    A queue with more rows than dimensions is followed (see :mod:`atr_moco_plugin.rank.moments`):
-    its singular values are those of a ``[d, d]`` matrix of sums, within 1e-6 of the largest raw one
-    of those of its rows, and what centring leaves below 5e-7 of the largest raw one counts as 0.
-    Rows that are changed without the queue's methods are seen after a refresh only: when the queue
-    was written over 16 times, or its state was taken or loaded.
+    For a queue with more rows than dimensions the logger keeps running sums (see
+    :mod:`atr_moco_plugin.rank.moments`) and takes the singular values from them. They differ from
+    the singular values of the rows by at most 1e-6 of the largest raw one; centred values below
+    5e-7 of the largest raw one count as 0. Rows that were changed by other means than the queue's
+    methods are seen only after a refresh: when the queue was written over 16 times, or its state
+    was saved or loaded.
 
-    Queues hold the same rows on every rank: in distributed training construct it on rank 0 alone.
+    Queues hold the same rows on every process: in distributed training construct the logger on
+    process 0 alone.
 
     Args:
         sources: name -> a queue, an ``[N, d]`` tensor that is updated in place, or a function
-            that returns one. One source is enough.
+            that returns such a tensor. One source is enough.
         path: JSON-lines file, usually ``rank.jsonl``; ``None`` writes nothing. A run that resumes
-            at an earlier step than the file has drops the later lines first.
-        every: steps that are not multiples of it are not logged.
+            at an earlier step than the last in the file drops the later lines first.
+        every: steps that are no multiple of it are not logged.
         normalizer: see :func:`~atr_moco_plugin.rank.report.rank_report`.
         threshold: see :func:`~atr_moco_plugin.rank.report.rank_report`.
-        pairs: names of sources that are two views of the same items; a pair with a source that
-            is not there is left out.
+        pairs: names of sources that are two views of the same items; a pair without one of its
+            sources is left out.
 
     Raises:
         ValueError: when there is no source, ``every`` is not positive, the normaliser is unknown,
-            or the file at ``path`` is not one this class wrote.
+            or the file at ``path`` was not written by this class.
 
     Example:
         >>> logger = RankLogger({"audio": torch.eye(4, 8)})
@@ -117,8 +119,8 @@ class RankLogger:
         self.pairs = tuple(pairs)
         self._file = None if path is None else StepFile(path)
         queues = {k: v for k, v in self.sources.items() if isinstance(v, EmbeddingQueue)}
-        self._followed = {
-            name: _Followed(QueueMoments(queue), QueueUniformity(queue))
+        self._sums = {
+            name: _Sums(QueueMoments(queue), QueueUniformity(queue))
             for name, queue in queues.items()
         }
         self._distances = {
@@ -170,9 +172,9 @@ class RankLogger:
         """A record of :class:`RankLogger` as flat names for TensorBoard or a metric recorder.
 
         Names are ``audio_rows``, ``audio_fill``, ``audio_uniformity``, ``audio_rankme``,
-        ``audio_rankme_random``, ``audio_centered_rankme``, ``audio_centered_rankme_random`` (and so on
-        for the other measures), ``audio_text_alignment``, ``audio_text_modality_gap``. What is not
-        defined is left out.
+        ``audio_rankme_random``, ``audio_centered_rankme``, ``audio_centered_rankme_random`` (and so
+        on for the other measures), ``audio_text_alignment``, ``audio_text_modality_gap``. A measure
+        that is not defined is left out.
         """
         flat: dict[str, float | None] = {}
         for name, source in record["sources"].items():
@@ -187,70 +189,67 @@ class RankLogger:
         return {name: float(value) for name, value in flat.items() if value is not None}
 
     def _source_record(self, name: str, view: _View) -> dict[str, Any]:
-        try:
-            raw, centered = self._reports(view)
-        except ValueError as error:
-            raise ValueError(f"Rank analysis of source {name!r}: {error}") from error
+        rows, dim = view.embeddings.shape
+        if view.moments is None:
+            try:
+                check_matrix(view.embeddings)
+            except ValueError as error:
+                raise ValueError(f"Rank analysis of source {name!r}: {error}") from error
+            spectra = [singular_values(view.embeddings, center=center) for center in (False, True)]
+            uniform = uniformity(view.embeddings)
+        else:
+            spectra = list(view.moments.spectra())
+            uniform = self._sums[name].uniformity.read()
+        raw, centered = (
+            report_of_spectrum(
+                values,
+                rows,
+                dim,
+                center=center,
+                normalizer=self.normalizer,
+                threshold=self.threshold,
+            )
+            for values, center in zip(spectra, (False, True), strict=True)
+        )
         return {
-            "rows": raw.rows,
-            "dim": raw.dim,
+            "rows": rows,
+            "dim": dim,
             "queue_size": view.size,
-            "fill": None if view.size is None else raw.rows / view.size,
-            "uniformity": (
-                uniformity(view.embeddings)
-                if view.moments is None
-                else self._followed[name].uniformity.read()
-            ),
+            "fill": None if view.size is None else rows / view.size,
+            "uniformity": uniform,
             "raw": _report_record(raw),
             "centered": _report_record(centered),
         }
 
     def _with_moments(self, name: str, view: _View) -> _View:
-        """With the sums of a queue that is followed, has more rows than dimensions and is finite."""
-        if name not in self._followed or len(view.embeddings) <= view.embeddings.size(1):
+        """Add the running sums of a queue with more rows than dimensions, if they are finite."""
+        if name not in self._sums or len(view.embeddings) <= view.embeddings.size(1):
             return view
-        moments = self._followed[name].moments.read()
+        moments = self._sums[name].moments.read()
         if not bool(moments.gram.trace().isfinite()):
-            # The report of the rows themselves says how many are not finite. That may be repaired.
-            self._followed[name].moments.restart()
+            # The check of the rows says how many are not finite. They may be repaired later.
+            self._sums[name].moments.restart()
             return view
         return view._replace(moments=moments)
 
-    def _reports(self, view: _View) -> tuple[RankReport, RankReport]:
-        """Raw and centred."""
-
-        def report(center: bool, values: Tensor | None) -> RankReport:
-            options = {"center": center, "threshold": self.threshold}
-            if values is None:
-                return rank_report(view.embeddings, normalizer=self.normalizer, **options)
-            rows, dim = view.embeddings.shape
-            return report_of_spectrum(values, rows, dim, normalizer=self.normalizer, **options)
-
-        raw, centered = (None, None) if view.moments is None else view.moments.spectra()
-        return report(False, raw), report(True, centered)
-
     def _pair_record(self, names: tuple[str, str], a: _View, b: _View) -> dict[str, float | None]:
+        record: dict[str, float | None] = {"alignment": None, "modality_gap": None}
         aligned = a.embeddings.shape == b.embeddings.shape
         if aligned and a.clip_ids is not None and b.clip_ids is not None:
             aligned = torch.equal(a.clip_ids, b.clip_ids)
-        comparable = a.embeddings.size(1) == b.embeddings.size(1)
-        if a.moments is None or b.moments is None:
-            return {
-                "alignment": alignment(a.embeddings, b.embeddings) if aligned else None,
-                "modality_gap": modality_gap(a.embeddings, b.embeddings) if comparable else None,
-            }
-        gap = a.moments.mean_direction() - b.moments.mean_direction() if comparable else None
-        distance = self._distances.get(names)
-        return {
-            "alignment": (
-                None
-                if not aligned
-                else alignment(a.embeddings, b.embeddings)
-                if distance is None
-                else distance.read()
-            ),
-            "modality_gap": None if gap is None else float(torch.linalg.vector_norm(gap)),
-        }
+        summed = a.moments is not None and b.moments is not None
+        if aligned and summed and names in self._distances:
+            record["alignment"] = self._distances[names].read()
+        elif aligned:
+            record["alignment"] = alignment(a.embeddings, b.embeddings)
+        if a.embeddings.size(1) != b.embeddings.size(1):
+            return record
+        if a.moments is not None and b.moments is not None:
+            gap = a.moments.mean_direction() - b.moments.mean_direction()
+            record["modality_gap"] = float(torch.linalg.vector_norm(gap))
+        else:
+            record["modality_gap"] = modality_gap(a.embeddings, b.embeddings)
+        return record
 
 
 def _view(source: Source) -> _View:
@@ -264,9 +263,8 @@ def _view(source: Source) -> _View:
 
 
 def _report_record(report: RankReport) -> dict[str, Any]:
-    full = report.to_dict()
     return {
         **report.measures(),
-        "random": full["random_baseline"],
-        "spectrum": [round(value, _DIGITS) for value in full["normalized"]],
+        "random": report.random_baseline.measures(),
+        "spectrum": [round(value, _DIGITS) for value in report.normalized.tolist()],
     }

@@ -43,14 +43,14 @@ def uniformity(x: Tensor, t: float = 2.0, *, max_rows: int = 2048, seed: int = 0
     """Log of the mean Gaussian potential of all pairs of rows (Wang & Isola 2020).
 
     ``log mean_{i<j} exp(-t |x_i - x_j|^2)``; 0 when all rows are equal, smaller is more uniform.
-    The number of pairs is quadratic, so that of more than ``max_rows`` rows a random subset,
-    drawn with a generator of its own, stands for all: about two million pairs at most by default.
+    The number of pairs is quadratic in the rows. So a random subset stands for more than
+    ``max_rows`` rows, drawn with a generator of its own: about two million pairs by default.
 
     Args:
         x: ``[N, d]``, normalised here.
         t: sharpness of the potential.
         max_rows: rows used at most.
-        seed: of the draw of the subset.
+        seed: of the subset's draw.
 
     Raises:
         ValueError: when ``x`` is not a matrix with at least two rows.
@@ -79,7 +79,7 @@ def uniformity(x: Tensor, t: float = 2.0, *, max_rows: int = 2048, seed: int = 0
 
 
 def sample(n: int, most: int, seed: int = 0) -> Tensor:
-    """Indices of all of ``n`` rows, or of ``most`` random ones of more; ``[min(n, most)]`` int64."""
+    """Indices of all ``n`` rows, or of ``most`` random ones; ``[min(n, most)]`` int64."""
     if n <= most:
         return torch.arange(n)
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]

@@ -1,14 +1,14 @@
-"""Sums over a queue's rows that follow it: rows in minus rows out, in place of a new pass.
+"""Running sums over the rows of a queue: add the new rows, take out the old ones.
 
-A logged step then costs the rows that came since the last one, whatever the queue's size. Three
-rules, none of which depends on the values, keep that right:
+A logged step then costs the rows written since the last one, whatever the queue's size. Three rules
+keep the sums right; none depends on the values:
 
-- Sums are kept where fewer rows are written between two readings than a pass over half of the queue
-  has; where logging is rarer, each reading sums the rows.
-- They are summed anew after the queue was written over 16 times. Float64 would do without for
-  long; what it bounds is any change of the rows that did not come through the queue.
-- They are summed anew after a state of the queue was taken, and are not kept before another batch
-  was written. A run that resumes from that state begins in the same way, so that both log the
+- Sums are kept where at most half of the queue is written between two readings. Where logging is
+  rarer, each reading sums all rows.
+- They are summed again after the queue was written over 16 times. Float64 could do without for
+  longer, but this bounds the life of any change of the rows that did not come through the queue.
+- They are summed again after the state of the queue was saved, and are not kept before the next
+  batch was written. A run that resumes from that state starts in the same way, so both runs log the
   same to the last bit.
 """
 
@@ -32,7 +32,6 @@ from atr_moco_plugin.rank.spectrum import (
 )
 
 _REFRESH_AFTER = 16  # times that all rows were written
-_SAMPLE = 2048
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ class Moments:
         return self.directions / self.rows
 
 
-class _Follower(ABC):
-    """Sums over the rows of one or more queues, and when they are made anew."""
+class _RunningSums(ABC):
+    """Sums over the rows of one or more queues, and the rules on when to sum again."""
 
     def __init__(self, *queues: EmbeddingQueue) -> None:
-        self._queues = queues
+        self.queues = queues
         self._sums: tuple[Tensor, ...] | None = None
         self._since_read = 0
         self._since_summed = 0
@@ -72,21 +71,21 @@ class _Follower(ABC):
             queue.add_observer(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copy follows the copies of the queues, which know of nobody.
+        # A copied queue has no observers.
         self.__dict__.update(state)
         self.restart()
-        for queue in self._queues:
+        for queue in self.queues:
             queue.add_observer(self)
 
     @property
     def _rows(self) -> int:
-        return sum(len(queue) for queue in self._queues)
+        return sum(len(queue) for queue in self.queues)
 
     @torch.no_grad()
     def _read(self) -> tuple[Tensor, ...]:
         sums = self._sums
         if sums is None or self._since_summed > _REFRESH_AFTER * self._rows:
-            sums = self._sum()
+            sums = self.sum_rows()
             self._since_summed = 0
             self._sums = sums if 0 < self._since_read <= self._rows // 2 else None
         self._since_read = 0
@@ -102,7 +101,7 @@ class _Follower(ABC):
         if moved or self._since_read > self._rows // 2:
             self._sums = None
         else:
-            self._update(queue, rows, old, new)
+            self.replace_rows(queue, rows, old, new)
 
     def restart(self) -> None:
         """See :class:`~atr_moco_plugin.queue.QueueObserver`."""
@@ -110,36 +109,34 @@ class _Follower(ABC):
         self._since_read = 0
 
     @abstractmethod
-    def _sum(self) -> tuple[Tensor, ...]:
-        """The sums over all rows, of tensors that nobody else holds."""
+    def sum_rows(self) -> tuple[Tensor, ...]:
+        """The sums over all rows, in new tensors."""
 
-    def _update(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
-        """Take the old rows out of the sums and the new ones in, without waiting for a device."""
+    @abstractmethod
+    def replace_rows(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+        """Replace the old rows by the new ones in the sums, without waiting for a device."""
 
 
-class QueueMoments(_Follower):
+class QueueMoments(_RunningSums):
     """Moments of the rows of a queue, in float64.
 
     Args:
-        queue: the queue to follow from now on.
+        queue: the queue to observe from now on.
     """
-
-    def __init__(self, queue: EmbeddingQueue) -> None:
-        super().__init__(queue)
 
     def read(self) -> Moments:
         """The moments of the valid rows; the tensors are good until the next batch is written."""
         return Moments(self._rows, *self._read())
 
-    def _sum(self) -> tuple[Tensor, ...]:
-        x = self._queues[0].valid[0]
+    def sum_rows(self) -> tuple[Tensor, ...]:
+        x = self.queues[0].valid[0]
         return (
             second_moments(blocks(x), x.size(1)),
             torch.stack([part.sum(dim=0) for part in blocks(x)]).sum(dim=0),
             torch.stack([unit(part).sum(dim=0) for part in blocks(x)]).sum(dim=0),
         )
 
-    def _update(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+    def replace_rows(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
         assert self._sums is not None
         gram, total, directions = self._sums
         old, new = to_float64(old), to_float64(new)
@@ -149,59 +146,58 @@ class QueueMoments(_Follower):
         directions += (unit(new) - unit(old)).sum(dim=0)
 
 
-class PairDistance(_Follower):
+class PairDistance(_RunningSums):
     """Alignment of two queues of one size: mean squared distance of rows of length 1.
 
     Args:
         a: a queue.
-        b: one whose row i belongs to row i of ``a`` whenever it is read.
+        b: a queue whose row i belongs to row i of ``a`` whenever the distance is read.
     """
-
-    def __init__(self, a: EmbeddingQueue, b: EmbeddingQueue) -> None:
-        super().__init__(a, b)
 
     def read(self) -> float:
         """See :func:`~atr_moco_plugin.rank.measures.alignment`."""
-        # What is left of sums of equal rows may be a rounding error below zero.
-        return max(float(self._read()[0]), 0.0) / len(self._queues[0])
+        # Where the rows are equal, a rounding error may leave the sum below zero.
+        return max(float(self._read()[0]), 0.0) / len(self.queues[0])
 
-    def _sum(self) -> tuple[Tensor, ...]:
-        pairs = zip(*(blocks(queue.valid[0]) for queue in self._queues), strict=True)
+    def sum_rows(self) -> tuple[Tensor, ...]:
+        pairs = zip(*(blocks(queue.valid[0]) for queue in self.queues), strict=True)
         return (torch.stack([_squared(a, b) for a, b in pairs]).sum(),)
 
-    def _update(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+    def replace_rows(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
         assert self._sums is not None
-        other = self._queues[1] if queue is self._queues[0] else self._queues[0]
+        other = self.queues[1] if queue is self.queues[0] else self.queues[0]
         if other.size != queue.size:
             self._sums = None
             return
-        # Until the other queue has its part of the batch too, its rows are of other items.
+        # The other queue gets its part of the batch too; until then its rows are other items'.
         partner = to_float64(other.embeddings[rows])
         self._sums[0].add_(_squared(to_float64(new), partner))
         self._sums[0].sub_(_squared(to_float64(old), partner))
 
 
-class QueueUniformity(_Follower):
+class QueueUniformity(_RunningSums):
     """Uniformity of a queue on a fixed sample of its rows.
 
-    Reading compares the sample with that of the last time: the potentials of the rows that are
-    others are taken out and put in.
+    Reading compares the sample with the sample of the last reading and replaces the potentials of
+    the rows that differ.
 
     Args:
-        queue: the queue to follow from now on.
+        queue: the queue to observe from now on.
+        max_rows: rows in the sample at most.
     """
 
-    def __init__(self, queue: EmbeddingQueue) -> None:
+    def __init__(self, queue: EmbeddingQueue, max_rows: int = 2048) -> None:
         super().__init__(queue)
+        self._max_rows = max_rows
         self._indices = torch.empty(0, dtype=torch.int64)
-        self._of = 0
+        self._sampled_from = 0
 
     @torch.no_grad()
     def read(self) -> float:
         """See :func:`~atr_moco_plugin.rank.measures.uniformity`."""
-        count = len(self._queues[0])
-        if self._of != count:
-            self._indices, self._of = sample(count, _SAMPLE), count
+        count = len(self.queues[0])
+        if self._sampled_from != count:
+            self._indices, self._sampled_from = sample(count, self._max_rows), count
             self._sums = None
         previous = self._sums
         then, total = self._read()
@@ -213,11 +209,14 @@ class QueueUniformity(_Follower):
         n = len(then)
         return float(total.log()) - math.log(n * (n - 1) / 2)
 
+    def replace_rows(self, queue: ObservedQueue, rows: Tensor, old: Tensor, new: Tensor) -> None:
+        """Reading finds the rows of the sample that differ."""
+
     def _sample(self) -> Tensor:
-        rows = self._queues[0].valid[0]
+        rows = self.queues[0].valid[0]
         return unit(rows[self._indices.to(rows.device)])
 
-    def _sum(self) -> tuple[Tensor, ...]:
+    def sum_rows(self) -> tuple[Tensor, ...]:
         x = self._sample()
         pairs = len(x) * (len(x) - 1) / 2
         return x, x.new_tensor(pairs * math.exp(uniformity(x)))
@@ -231,6 +230,6 @@ def _potentials(x: Tensor, chosen: Tensor) -> Tensor:
     """Sum of the potentials of all pairs of rows of which at least one is chosen."""
     rows = x[chosen]
     among = log_potential(rows, rows).exp()
-    with_itself = among.diagonal().sum()  # 1 each, but for the zeros in place of a broken row
+    with_itself = among.diagonal().sum()  # 1 each; 0 for the zeros in place of a broken row
     with_all = log_potential(rows, x).exp().sum() - with_itself
     return with_all - (among.sum() - with_itself) / 2

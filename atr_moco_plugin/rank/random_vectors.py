@@ -1,4 +1,4 @@
-"""What the rank measures read on random unit vectors, the value every figure stands beside."""
+"""Rank measures of random unit vectors, the reference for every measured value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.rank.spectrum import RankMeasures, singular_values, spectrum_measures
@@ -49,7 +50,7 @@ def random_spectra(rows: int, dim: int, center: bool) -> tuple[Tensor, ...]:
     """Seeded draws of the singular values of ``rows`` random unit vectors, each ``[min(N, d)]``."""
     rng = np.random.default_rng(0)
     if rows * dim > _MAX_NUMBERS:
-        return (_bartlett_spectrum(rng, rows, dim, center),)
+        return (bartlett_spectrum(rng, rows, dim, center),)
     draws = min(max(_MAX_NUMBERS // max(rows * dim, 1), 1), _MAX_DRAWS)
     return tuple(
         singular_values(_unit(rng.standard_normal((rows, dim))), center=center)
@@ -57,7 +58,15 @@ def random_spectra(rows: int, dim: int, center: bool) -> tuple[Tensor, ...]:
     )
 
 
-def _bartlett_spectrum(rng: np.random.Generator, rows: int, dim: int, center: bool) -> Tensor:
+def bartlett_spectrum(rng: np.random.Generator, rows: int, dim: int, center: bool) -> Tensor:
+    """One draw of :func:`random_spectra` through a triangular factor (see :func:`random_baseline`).
+
+    Args:
+        rng: of the draw.
+        rows: N.
+        dim: d.
+        center: whether the mean vector is removed first.
+    """
     if rows <= dim:
         # X = L Q with orthonormal rows Q: lengths, mean row and spectrum of X are those of L.
         return singular_values(_unit(_bartlett_factor(rng, rows, dim)), center=center)
@@ -66,12 +75,12 @@ def _bartlett_spectrum(rng: np.random.Generator, rows: int, dim: int, center: bo
     return singular_values(torch.from_numpy(factor / np.sqrt(dim)))
 
 
-def _bartlett_factor(rng: np.random.Generator, size: int, freedom: int) -> np.ndarray:
+def _bartlett_factor(rng: np.random.Generator, size: int, freedom: int) -> NDArray[np.float64]:
     """Lower triangular L with L L^T distributed as G G^T, G ``[size, freedom]`` Gaussian."""
     factor = np.tril(rng.standard_normal((size, size)), k=-1)
     np.fill_diagonal(factor, np.sqrt(rng.chisquare(freedom - np.arange(size))))
     return factor
 
 
-def _unit(x: np.ndarray) -> Tensor:
+def _unit(x: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +26,13 @@ class RankReport(RankMeasures):
     Attributes:
         singular_values: ``[min(N, d)]`` float32, descending, on the CPU.
         normalized: ``[min(N, d)]`` float32, the singular values divided as ``normalizer`` says.
-        random_baseline: the same measures for N random unit vectors of size d, centred likewise.
-            Its ``count`` is a mean over draws and may be fractional.
+        random_baseline: the same measures for N random unit vectors of size d, centred if the
+            matrix was. Its ``count`` is a mean over draws and may be fractional.
         rows: N.
         dim: d.
         center: whether the mean row was removed.
         normalizer: ``"max"``, ``"sum"`` or ``"l2"``.
-        threshold: what a normalised singular value has to exceed to be counted.
+        threshold: a normalised singular value above it is counted.
     """
 
     singular_values: Tensor
@@ -45,24 +43,6 @@ class RankReport(RankMeasures):
     center: bool
     normalizer: str
     threshold: float
-
-    def measures(self) -> dict[str, float | None]:
-        """The five measures by name, ``None`` for one that is not defined."""
-        return _json_measures(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values; a measure that is not defined becomes ``None``."""
-        return {
-            "rows": self.rows,
-            "dim": self.dim,
-            "center": self.center,
-            "normalizer": self.normalizer,
-            "threshold": self.threshold,
-            **self.measures(),
-            "random_baseline": _json_measures(self.random_baseline),
-            "singular_values": self.singular_values.tolist(),
-            "normalized": self.normalized.tolist(),
-        }
 
 
 @torch.no_grad()
@@ -75,17 +55,17 @@ def rank_report(
 ) -> RankReport:
     """Singular values of an embedding matrix and the rank they give.
 
-    Every measure grows with N even for noise, is fooled by rows that were never filled and by a
-    common mean direction. So: pass valid rows only (``queue.valid[0]``), compare with
-    ``random_baseline``, and look at both ``center`` settings. The rows are used as they are, not
-    normalised. All is computed in float64.
+    Three things mislead every measure: it grows with N even for noise, it counts rows that were
+    never filled, and it hides behind a mean direction that all rows share. So compare with
+    ``random_baseline``, pass valid rows only (``queue.valid[0]``), and look at both ``center``
+    settings. The rows are used as they are, not normalised, and everything is computed in float64.
 
     Args:
         embeddings: ``[N, d]``; N may be 0, which gives an empty spectrum and measures of 0.
         center: whether to subtract the mean row first.
         normalizer: ``"max"`` divides the singular values by the largest, ``"sum"`` by their sum,
             ``"l2"`` by their l2 norm.
-        threshold: what the normalised values have to exceed to be counted.
+        threshold: a normalised singular value above it is counted.
 
     Raises:
         ValueError: when ``embeddings`` is not a matrix or has rows that are not finite, and for
@@ -98,19 +78,8 @@ def rank_report(
         >>> round(rank_report(torch.eye(4, 8), center=True).rankme, 3)
         3.0
     """
-    if embeddings.dim() != 2:
-        raise ValueError(
-            f"rank_report expects embeddings of shape [N, d], got {list(embeddings.shape)}."
-        )
+    check_matrix(embeddings)
     rows, dim = embeddings.shape
-    # One number tells of the whole matrix; of a sum that overflows the rows are looked at.
-    finite = bool(embeddings.sum().isfinite())
-    broken = 0 if finite else int((~embeddings.isfinite()).any(dim=1).sum())
-    if broken:
-        raise ValueError(
-            f"{broken} of {rows} embedding rows are not finite; "
-            "find the step that made them NaN or infinite, or drop them before the rank analysis."
-        )
     return report_of_spectrum(
         singular_values(embeddings, center=center),
         rows,
@@ -119,6 +88,26 @@ def rank_report(
         normalizer=normalizer,
         threshold=threshold,
     )
+
+
+def check_matrix(embeddings: Tensor) -> None:
+    """Refuse anything but a matrix of finite rows.
+
+    Raises:
+        ValueError: with the shape, or with the number of rows that are not finite.
+    """
+    if embeddings.dim() != 2:
+        raise ValueError(
+            f"rank_report expects embeddings of shape [N, d], got {list(embeddings.shape)}."
+        )
+    # A finite sum has finite terms. The sum of finite terms may overflow, so then count rows.
+    finite = bool(embeddings.sum().isfinite())
+    broken = 0 if finite else int((~embeddings.isfinite()).any(dim=1).sum())
+    if broken:
+        raise ValueError(
+            f"{broken} of {len(embeddings)} embedding rows are not finite; "
+            "find the step that made them NaN or infinite, or drop them before the rank analysis."
+        )
 
 
 def report_of_spectrum(
@@ -152,9 +141,3 @@ def report_of_spectrum(
         normalizer=normalizer,
         threshold=threshold,
     )
-
-
-def _json_measures(measures: RankMeasures) -> dict[str, float | None]:
-    names = ("count", "rankme", "stable_rank", "participation_ratio", "alpha_req")
-    values = {name: getattr(measures, name) for name in names}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

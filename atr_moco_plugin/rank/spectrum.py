@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -14,13 +15,13 @@ NORMALIZERS = ("max", "sum", "l2")
 # law fitted through them would describe the arithmetic, not the embeddings.
 _ALPHA_FLOOR = 1e-5
 
-# Singular values below this share of the largest uncentred one are what rounding leaves in the
-# second moments. Of 65,536 equal rows, followed over nine rewrites, the centred eigenvalues were off
-# by at most 17 eps of the largest; squared, this floor is about 1,000 eps.
+# Singular values below this share of the largest uncentred one are rounding errors of the second
+# moments. For 65,536 equal rows, with running sums over nine rewrites, the centred eigenvalues were
+# off by at most 17 eps of the largest; squared, this floor is about 1,000 eps.
 _MOMENT_FLOOR = 2.0**-21
 
-# Rows that are converted to float64 at a time, few enough to stay in a processor's cache, and
-# columns of a product with itself of which the lower half is left out.
+# Rows converted to float64 at a time, few enough for a processor's cache, and columns of a block of
+# x^T x, of which only the upper half is computed.
 _ROWS, _COLUMNS = 2048, 64
 
 
@@ -51,6 +52,11 @@ class RankMeasures:
     participation_ratio: float
     alpha_req: float
 
+    def measures(self) -> dict[str, float | None]:
+        """The five measures by name, ready for JSON: ``None`` for one that is not defined."""
+        values = {field.name: getattr(self, field.name) for field in fields(RankMeasures)}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
+
 
 def to_float64(x: Tensor) -> Tensor:
     """The values in float64, on the CPU where the device has no float64 (Apple's GPUs)."""
@@ -59,8 +65,8 @@ def to_float64(x: Tensor) -> Tensor:
 
 
 def blocks(x: Tensor) -> Iterator[Tensor]:
-    """The rows of ``[N, d]`` in float64, some at a time, so that no copy of all is made."""
-    return (to_float64(part) for part in x.split(_ROWS))
+    """The rows of ``[N, d]`` in float64, a block at a time, so that no copy of all is made."""
+    return (to_float64(x[i : i + _ROWS]) for i in range(0, len(x), _ROWS))
 
 
 def second_moments(parts: Iterable[Tensor], dim: int) -> Tensor:
@@ -94,10 +100,10 @@ def spectra_of_moments(rows: int, total: Tensor, gram: Tensor) -> tuple[Tensor, 
         gram: ``[d, d]`` float64, ``sum x x^T``.
 
     Returns:
-        Raw and centred, ``[d]`` float64 each, descending. Both are within 1e-6 of the largest raw
-        one of those of the matrix itself. What is below 5e-7 of the largest raw one is 0, since
-        the difference ``sum x x^T - N mu mu^T`` of rows that are all equal is rounding errors,
-        which would read as a full rank.
+        Raw and centred, ``[d]`` float64 each, descending. They differ from the singular values of
+        the matrix itself by at most 1e-6 of the largest raw one. Values below 5e-7 of the largest
+        raw one are 0: where all rows are equal, ``sum x x^T - N mu mu^T`` has nothing but rounding
+        errors, which would read as a full rank.
     """
     centered = gram - torch.outer(total, total / rows)
     # Matrices as small as these are done sooner by the processor than by a GPU.
@@ -115,26 +121,27 @@ def singular_values(embeddings: Tensor, *, center: bool = False) -> Tensor:
         center: whether to subtract the mean row first.
 
     Returns:
-        ``[min(N, d)]`` float64, descending. They are within 1e-6 of the largest one of
-        ``torch.linalg.svdvals``.
+        ``[min(N, d)]`` float64, descending. They differ from ``torch.linalg.svdvals`` by at most
+        1e-6 of the largest.
     """
     rows, dim = embeddings.shape
     if embeddings.numel() == 0:
         return to_float64(embeddings).new_zeros(min(rows, dim))
     if rows > dim:
-        parts, removed = blocks(embeddings), 0.0
+        parts = blocks(embeddings)
+        mean = to_float64(embeddings[:1]).new_zeros(dim)
         if center:
-            mean = sum(x.sum(dim=0) for x in blocks(embeddings)) / rows
-            parts, removed = (x - mean for x in parts), rows * mean.square().sum()
+            mean = sum((x.sum(dim=0) for x in parts), mean) / rows
+            parts = (x - mean for x in blocks(embeddings))
         gram = second_moments(parts, dim)
-        square = gram.trace() + removed
+        square = gram.trace() + rows * mean.square().sum()
     else:
         x = to_float64(embeddings)
         square = x.square().sum()
         x = x - x.mean(dim=0) if center else x
         gram = x @ x.T
-    # Equal rows minus their rounded mean leave a residue of rounding errors, which would read as
-    # a full rank. The floor is that of numpy.linalg.matrix_rank, from before the mean is removed.
+    # Equal rows minus their rounded mean leave rounding errors, which would read as a full rank.
+    # The floor is numpy.linalg.matrix_rank's, of the matrix before its mean is removed.
     floor = max(rows, dim) * torch.finfo(torch.float64).eps * square.sqrt()
     values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt()
     return torch.where(values > floor, values, 0.0)
@@ -168,8 +175,8 @@ def spectrum_measures(values: Tensor, *, normalizer: str, threshold: float) -> R
 
     Args:
         values: ``[K]`` float64 singular values, descending.
-        normalizer: what ``count`` divides by: ``"max"``, ``"sum"`` or ``"l2"``.
-        threshold: what the normalised values have to exceed to be counted.
+        normalizer: divides the values before they are counted: ``"max"``, ``"sum"`` or ``"l2"``.
+        threshold: a normalised value above it is counted.
 
     Raises:
         ValueError: for another normaliser.

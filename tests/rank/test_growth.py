@@ -14,10 +14,8 @@ from atr_moco_plugin.rank.growth import (
     Growth,
     centered_rankme,
     growth,
-    growth_of_last_half,
 )
 from atr_moco_plugin.rank.random_vectors import random_baseline
-from atr_moco_plugin.rank.report import rank_report
 
 D = 128
 SIZES = [2**i for i in range(4, 13)]  # 16 to 4,096
@@ -33,7 +31,7 @@ def rows(scale: np.ndarray, n: int = SIZES[-1], dim: int = D) -> torch.Tensor:
 def recommended(x: torch.Tensor) -> int:
     ranks = [centered_rankme(x[-n:]) for n in SIZES]
     steps = (growth(SIZES[i : i + 2], ranks[i : i + 2], x.size(1)) for i in range(len(SIZES) - 1))
-    return next((n for n, step in zip(SIZES, steps) if not step.worth_it), SIZES[-1])
+    return next((n for n, step in zip(SIZES, steps, strict=False) if not step.worth_it), SIZES[-1])
 
 
 @pytest.mark.parametrize("directions", [8, 16, 32, 64, D])

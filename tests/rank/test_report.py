@@ -180,13 +180,13 @@ def test_refuses_bad_arguments() -> None:
         rank_report(torch.ones(3))
 
 
-def test_to_dict_is_json_with_none_where_nothing_is_defined() -> None:
+def test_measures_are_json_with_none_where_nothing_is_defined() -> None:
     report = rank_report(gaussian(1, 4), normalizer="sum", threshold=0.2)
-    read = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert read["alpha_req"] is None
-    assert read["normalized"] == [1.0]
-    assert (read["normalizer"], read["threshold"], read["rows"], read["dim"]) == ("sum", 0.2, 1, 4)
-    assert read["random_baseline"]["rankme"] == pytest.approx(1)
+    read = json.loads(json.dumps(report.measures(), allow_nan=False))
+    assert list(read) == list(MEASURES) and read["alpha_req"] is None
+    assert report.normalized.tolist() == [1.0]
+    assert (report.normalizer, report.threshold, report.rows, report.dim) == ("sum", 0.2, 1, 4)
+    assert report.random_baseline.measures()["rankme"] == pytest.approx(1)
 
 
 def test_gradients_are_not_tracked() -> None:

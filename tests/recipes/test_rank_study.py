@@ -19,9 +19,9 @@ import pytest
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from atr_moco_plugin.io.stdout import duration
 from atr_moco_plugin.recipes.rank_study import load_config, main
 from atr_moco_plugin.study.plan import StudyConfig, read_yaml
-from atr_moco_plugin.io.stdout import duration
 
 PRESET = Path(__file__).parents[2] / "recipes" / "rank_study.yaml"
 Study = Callable[..., int]
