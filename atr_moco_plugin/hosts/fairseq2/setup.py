@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -29,7 +27,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
-from atr_moco_plugin.model import RetrievalModel, RetrievalModelConfig, build_model
+from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
 
 ConfigT = TypeVar("ConfigT")
@@ -48,7 +46,7 @@ def register_all(container: DependencyContainer) -> None:
         FAMILY,
         kls=Module,  # built as a RetrievalModel, sharded as the criterion around it
         config_kls=RetrievalModelConfig,
-        factory=_build_model,
+        factory=one_line_errors()(build_model),
         supports_meta=False,
         state_dict_converter=convert_state_dict,
         compiler=compile_layers,
@@ -65,7 +63,7 @@ def register_all(container: DependencyContainer) -> None:
             name,
             AudioTextDataset,
             config_class,
-            opener=partial(_open_dataset, opener),
+            opener=one_line_errors()(opener),
         )
 
     register_component(
@@ -74,18 +72,6 @@ def register_all(container: DependencyContainer) -> None:
 
     for descriptor in _metrics():
         container.collection.register_instance(MetricDescriptor, descriptor)
-
-
-def _build_model(config: RetrievalModelConfig) -> RetrievalModel:
-    with one_line_errors():
-        return build_model(config)
-
-
-def _open_dataset(
-    opener: Callable[[ConfigT], AudioTextDataset], config: ConfigT
-) -> AudioTextDataset:
-    with one_line_errors():
-        return opener(config)
 
 
 _PARTS = {

@@ -126,6 +126,7 @@ def test_several_k_and_files_for_other_tools(
     assert {clip_key(line[0]) for line in qrels} == set(keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 5, 7])
 def test_figures_do_not_depend_on_the_batch_size(
     evaluation: Evaluation, trained: Path, tmp_path: Path, batch_size: int

@@ -121,6 +121,7 @@ def test_a_queue_that_grows_stays_within_an_epoch_and_resumes(run: Run, tmp_path
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["moco_atc", "atc"])
 def test_the_criterion_shorthand(run: Run, tmp_path: Path, name: str) -> None:
     file = tmp_path / "run.yaml"
@@ -144,6 +145,7 @@ def test_another_configuration_in_the_same_folder_is_refused(
     assert "seed was 2 and is 3" in errors[0] and "needs another folder" in errors[0]
 
 
+@pytest.mark.slow
 def test_a_queue_longer_than_an_epoch_is_warned_of(run: Run, tmp_path: Path, capsys) -> None:
     assert run(tmp_path, "regime.num_steps=2") == 0
     assert "The queue has 512 rows, but an epoch has 30 pairs" in capsys.readouterr().err

@@ -68,6 +68,7 @@ def test_an_evaluation_refuses_it_too(
     assert message in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["r_sum_dup", "t2a_map10", "a2t_medr"])
 def test_the_best_checkpoint_has_the_best_score(run: Run, tmp_path: Path, metric: str) -> None:
     assert run(tmp_path, f"regime.score_metric={metric}", "evaluation.test_split=null") == 0

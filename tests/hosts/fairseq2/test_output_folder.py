@@ -86,6 +86,7 @@ def test_only_what_an_evaluation_writes_is_removed(tmp_path: Path) -> None:
         check_for_evaluation(tmp_path, overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -255,6 +255,7 @@ def test_another_queue_size_keeps_the_newest_rows(copy: Path, run: Run, size: in
     assert torch.equal(after["audio_queue.clip_ids"].roll(-following)[:-16][-len(newest) :], newest)
 
 
+@pytest.mark.slow
 def test_a_stop_on_request_saves_and_the_run_goes_on(whole, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     running = fork(out, [*OPTIONS, "regime.num_steps=12"])
@@ -270,6 +271,7 @@ def test_a_stop_on_request_saves_and_the_run_goes_on(whole, tmp_path: Path) -> N
     assert differences(whole[0], out) == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_in_its_place_only_with_its_score(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_checkpoint_is_in_its_place_only_with_its_score(
     assert seen[:2] == [[], ["step_2"]]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(whole, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the same writes fail."""
     out = tmp_path / "full"

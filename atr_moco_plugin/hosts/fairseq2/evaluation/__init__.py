@@ -1,4 +1,5 @@
-"""The evaluation recipe: a checkpoint of a run on a split of a data set.
+"""Retrieval on the splits of a data set, with the model of a run or of one of its checkpoints.
 
-May import ``config`` and ``runs``.
+Here belongs the one path from clips and captions to figures, which validation, the end of a run and
+the evaluation recipe share. It may import ``config`` and ``runs``, never ``training``.
 """

@@ -47,11 +47,8 @@ class EvaluateRecipe(EvalRecipe):
         register_all(container)
 
     @override
+    @one_line_errors()
     def create_task(self, context: RecipeContext) -> Task:
-        with one_line_errors():
-            return self._create_task(context)
-
-    def _create_task(self, context: RecipeContext) -> Task:
         config = config_as(context, EvaluateRecipeConfig)
         check_for_evaluation(context.output_dir, overwrite=config.overwrite)
         lock_folder(context.output_dir)

@@ -1,4 +1,5 @@
-"""The training recipe: model, batches, steps, and what is done when a run stops.
+"""The training recipe: the criterion as fairseq2 trains it, its batches, its steps and its end.
 
-May import ``config`` and ``runs``.
+Here belongs what happens between the first step and the last file of a run. It may import
+``config``, ``runs`` and ``evaluation``; only ``cli`` and ``setup`` import it.
 """

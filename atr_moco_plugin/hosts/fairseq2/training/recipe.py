@@ -104,11 +104,8 @@ class RetrievalRecipe(compat.TrainRecipe):
         return compat.config_as(context, RetrievalRecipeConfig).criterion_section.matches
 
     @override
+    @one_line_errors()
     def create_task(self, context: RecipeContext) -> compat.Task:
-        with one_line_errors():
-            return self._create_task(context)
-
-    def _create_task(self, context: RecipeContext) -> compat.Task:
         config, gangs = compat.config_as(context, RetrievalRecipeConfig), context.gangs
         resolve = context.resolver.resolve
         criterion = compat.trained_module(context)
