@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from fairseq2.composition import register_dataset_family, register_model_family
 from fairseq2.metrics import format_as_float
@@ -29,8 +27,6 @@ from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, co
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
-
-ConfigT = TypeVar("ConfigT")
 
 
 def register_all(container: DependencyContainer) -> None:
