@@ -42,7 +42,7 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
     def plain() -> list[Tensor]:
         return gradients(lambda: plain_states(encoder, waveforms))
 
-    pairs = list(zip(ours(), plain()))
+    pairs = list(zip(ours(), plain(), strict=True))
     bias = 1 + [name for name, _ in encoder.named_parameters()].index(
         "encoder.relative_attention_bias.weight"
     )

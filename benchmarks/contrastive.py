@@ -75,7 +75,7 @@ def _rows(machine: Machine, b: int, k: int) -> Iterator[Row]:
     def plain() -> list[Tensor]:
         return gradients(plain_atc)
 
-    error = max(harness.largest_error(x, y) for x, y in zip(ours(), plain()))
+    error = max(harness.largest_error(x, y) for x, y in zip(ours(), plain(), strict=True))
     seconds = harness.fastest([ours, plain], device, rounds=3 if k > 100_000 else 5)
     # Online and momentum logits, and the gradient: three products in each direction.
     flops = 2 * 3 * 2 * b * (b + k) * DIM
@@ -97,10 +97,6 @@ def _rows(machine: Machine, b: int, k: int) -> Iterator[Row]:
         baseline_name="the same",
         ours=memory[0],
         baseline=memory[1],
-        floor=None,
-        floor_name="",
-        error=None,
-        error_name="",
         target=2.0,
         unit="MiB",
     )

@@ -81,8 +81,8 @@ def row(name: str, runs: list[dict[str, Any]]) -> list[str]:
 
 
 HEADER = [
-    "criterion", "steps", "train s", "R-sum", "re-ranked", "re-ranked as BLIP", "a2t R@1", "t2a R@1",
-    "RankMe audio", "RankMe text",
+    "criterion", "steps", "train s", "R-sum", "re-ranked", "re-ranked as BLIP", "a2t R@1",
+    "t2a R@1", "RankMe audio", "RankMe text",
 ]  # fmt: skip
 
 

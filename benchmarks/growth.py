@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -140,8 +141,8 @@ def exponents(sizes: Sequence[float], costs: Sequence[float]) -> list[float]:
         sizes: ascending.
         costs: as many.
     """
-    pairs = zip(zip(sizes, costs), zip(sizes[1:], costs[1:]))
-    return [math.log(d / b) / math.log(c / a) for (a, b), (c, d) in pairs]
+    points = list(zip(sizes, costs, strict=True))
+    return [math.log(d / b) / math.log(c / a) for (a, b), (c, d) in pairwise(points)]
 
 
 def table(results: dict[str, dict[int, Cost]]) -> str:
@@ -158,7 +159,7 @@ def table(results: dict[str, dict[int, Cost]]) -> str:
         memory = _padded(
             exponents([float(x) for x in sizes], [c.mib for c in costs.values()]), len(sizes)
         )
-        for (size, cost), in_time, in_memory in zip(costs.items(), growth, memory):
+        for (size, cost), in_time, in_memory in zip(costs.items(), growth, memory, strict=True):
             rows.append([NAMES[axis], f"{size:,}", f"{1000 * cost.seconds:,.0f}", in_time,
                          f"{cost.mib:,.0f}", in_memory])  # fmt: skip
     header = ["what grows", "to", "step ms", "exponent", "MiB", "exponent "]
@@ -176,7 +177,7 @@ def draw(results: dict[str, dict[int, Cost]], path: Path) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(12, 3.2), layout="constrained")
-    for axes, (axis, costs) in zip(figure.subplots(1, len(results)), results.items()):
+    for axes, (axis, costs) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
         sizes = list(costs)
         memory = axes.twinx()
         lines = [

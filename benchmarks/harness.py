@@ -1,8 +1,8 @@
 """Timing of one way of doing a thing against another, beside the least that it can take.
 
 A benchmark is a module with ``rows(machine, tiny=False)``, which yields a :class:`Row` for each
-figure. Both ways take turns in one process and the fastest round of each counts, since whatever else
-a machine does only ever adds time. ``tiny`` are sizes for the tests.
+figure. Both ways take turns in one process and the fastest round of each counts, since everything
+else that a machine does only adds time. ``tiny`` chooses sizes for the tests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,10 +48,10 @@ class Row:
     baseline_name: str
     ours: float
     baseline: float
-    floor: float | None
-    floor_name: str
-    error: float | None
-    error_name: str
+    floor: float | None = None
+    floor_name: str = ""
+    error: float | None = None
+    error_name: str = ""
     target: float | None = None
     cost: bool = False
     unit: str = "s"
@@ -95,7 +96,7 @@ class Machine:
         for dtype in types:
             x = torch.randn(size, size, device=device, dtype=dtype)
             out = torch.empty_like(x)
-            seconds = fastest([lambda: torch.mm(x, x, out=out)], device, rounds=15)[0]
+            seconds = fastest([partial(torch.mm, x, x, out=out)], device, rounds=15)[0]
             flops[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds
         source = torch.ones(2**28 if cuda else 2**26, device=device)
         target = torch.empty_like(source)
@@ -201,7 +202,7 @@ def _seconds(x: float) -> str:
 
 
 def run(benchmarks: Sequence[Callable[[Machine], Iterator[Row]]], description: str) -> None:
-    """Command line of one benchmark or of several: measure, print one table, write JSON if asked."""
+    """Command line of benchmarks: measure, print one table, write JSON if asked."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--threads", type=int, help="of the CPU; PyTorch's choice by default")

@@ -96,7 +96,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _WithoutGenerators(TorchDispatchMode):
-    """Draws from nothing: fake tensors have no values, and some of their draws take no generator."""
+    """Draws without a generator: fake tensors have no values, and some draws take none."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -117,7 +117,7 @@ class _EfficientAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = zip(ctx.saved_tensors[:4], ctx.needs_input_grad)
+        wanted = zip(ctx.saved_tensors[:4], ctx.needs_input_grad, strict=True)
         return tuple(torch.empty_like(x) if needed else None for x, needed in wanted)
 
 

@@ -25,7 +25,7 @@ class _OneByOne:
         self.copy = deepcopy(online).requires_grad_(False)
 
     def update(self, online: nn.Module) -> None:
-        for average, current in zip(self.copy.parameters(), online.parameters()):
+        for average, current in zip(self.copy.parameters(), online.parameters(), strict=True):
             average.data = average.data * MOMENTUM + current.data * (1.0 - MOMENTUM)
 
 
@@ -45,7 +45,7 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
     seconds = harness.fastest(
         [lambda: ours.update(online, MOMENTUM), lambda: plain.update(online)], machine.device
     )
-    pairs = zip(ours.module.parameters(), plain.copy.parameters())
+    pairs = zip(ours.module.parameters(), plain.copy.parameters(), strict=True)
     yield Row(
         name=f"EMA of {count / 1e6:.0f} M parameters",
         baseline_name="floor",
@@ -65,8 +65,6 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
         baseline=seconds[1],
         floor=machine.floor(moved=12 * count),
         floor_name="as above",
-        error=None,
-        error_name="",
     )
 
 

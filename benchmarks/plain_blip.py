@@ -126,7 +126,7 @@ class PlainBlip(nn.Module):
     def _momentum_update(self) -> None:
         pairs = ((self.model.audio, self.audio_m), (self.model.text, self.text_m))
         for online, copy in pairs:
-            for p, average in zip(online.parameters(), copy.parameters()):
+            for p, average in zip(online.parameters(), copy.parameters(), strict=True):
                 average.data = average.data * MOMENTUM + p.data * (1.0 - MOMENTUM)
 
     @torch.no_grad()

@@ -3,8 +3,9 @@
     python -m benchmarks.scale [--rows 1000000] [--queue-rows 1000000] [--workers 4]
 
 Each part runs in a process of its own, so that its peak is its own. Seconds are the processor's,
-on one thread; memory is the resident set above that of the process after its imports. The queues take about 8 GB for a moment; the manifest
-has as many empty files beside it, which are deleted again. Needs Linux.
+on one thread; memory is what the process takes beyond its size after the imports. The queues take
+about 8 GB for a moment; the manifest has as many empty files beside it, which are deleted again.
+Needs Linux.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def measure_queues(rows: int) -> dict[str, float]:
 
     def loss() -> None:
         columns = queues["audio"].valid
-        ids = [torch.cat([own, kept]) for own, kept in zip(new[1:], columns[1:])]
+        ids = [torch.cat([own, kept]) for own, kept in zip(new[1:], columns[1:], strict=True)]
         positives = positive_pairs(*new[1:], *ids, "clip_or_caption")
         atc_loss(
             audio, text, new[0], new[0], columns[0], queues["text"].valid[0], positives,

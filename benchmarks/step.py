@@ -99,8 +99,6 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
         baseline=plain_atc,
         floor=plain_atc * 4 / 3,
         floor_name="a third of the baseline more, for the momentum pass",
-        error=None,
-        error_name="",
         target=1.35 if cuda else 1.4,
         cost=True,
     )
@@ -111,8 +109,6 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
         baseline=plain_atc,
         floor=products + adamw + ema,
         floor_name="as of the whole step",
-        error=None,
-        error_name="",
         target=1.8 if cuda else 2.0,
         cost=True,
     )
@@ -160,7 +156,7 @@ def _rest(
     for name, ours, floor, floor_name, target in parts:
         yield Row(
             name=name, baseline_name=whole_name, ours=ours, baseline=whole, floor=floor,
-            floor_name=floor_name, error=None, error_name="", target=target, cost=True,
+            floor_name=floor_name, target=target, cost=True,
         )  # fmt: skip
 
 

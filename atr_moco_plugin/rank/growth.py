@@ -11,14 +11,14 @@ from atr_moco_plugin.rank.random_vectors import random_baseline
 from atr_moco_plugin.rank.spectrum import singular_values, spectrum_measures
 
 TOLERANCE = 0.05
-"""A gain per doubling of 5 % or less is none: from four times as many rows as dimensions on, even
-random vectors gain less, so there is nothing left to see."""
+"""A gain of at most 5 % per doubling counts as none. Even random vectors gain less once there are
+four times as many rows as dimensions, so there is nothing left to see."""
 
 SHARE = 0.1
-"""A gain of a tenth or less of what random vectors gain is none: the new rows repeat directions
-that the queue has already. With a tenth, a space of R equally strong directions is given 2 R rows
-whatever its dimension is, as random vectors are; with a quarter it would stop at R rows and 80 % of
-its rank wherever R is well below the dimension."""
+"""A gain of at most a tenth of the gain of random vectors counts as none: the new rows repeat
+directions that the queue has already. With a tenth, a space of R equally strong directions gets 2 R
+rows whatever its dimension, as random vectors do. With a quarter it would get R rows, and 80 % of
+its rank, wherever R is well below the dimension."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("fairseq2") is None, reason="needs fairseq2")
 def test_all_parts_run_and_are_written(tmp_path: Path) -> None:
     done = script(str(tmp_path / "out.json"), "--device", "cpu", "--tiny")

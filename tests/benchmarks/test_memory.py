@@ -33,6 +33,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> RetrievalModelConfig:
     return build_config(RetrievalModelConfig, SMALL, "model")
 
 
+@pytest.mark.slow
 def test_the_count_is_that_of_a_real_step(model: RetrievalModelConfig) -> None:
     name = "moco_atc_atm"
     counted = memory.count_step(name, model, 3, 50, autocast=False, cuda=False, tokens=5)
@@ -48,6 +49,7 @@ def test_the_count_is_that_of_a_real_step(model: RetrievalModelConfig) -> None:
     assert counted.weights == counted.gradients
 
 
+@pytest.mark.slow
 def test_it_is_linear_in_the_batch_and_in_the_queue(model: RetrievalModelConfig) -> None:
     def count(batch: int, queue: int) -> memory.Step:
         return memory.count_step("moco_atc", model, batch, queue, autocast=False, tokens=5)
@@ -61,6 +63,7 @@ def test_it_is_linear_in_the_batch_and_in_the_queue(model: RetrievalModelConfig)
     assert len({x.activations for x in rows}) == 1
 
 
+@pytest.mark.slow
 def test_less_under_autocast_and_with_kernels_that_keep_no_probabilities(
     model: RetrievalModelConfig,
 ) -> None:
@@ -74,6 +77,7 @@ def test_less_under_autocast_and_with_kernels_that_keep_no_probabilities(
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.slow
 def test_the_table_is_markdown(monkeypatch: pytest.MonkeyPatch, capsys, model) -> None:
     monkeypatch.setattr(memory, "RetrievalModelConfig", lambda: model)
     monkeypatch.setattr(sys, "argv", ["memory", "--batch-sizes", "2", "--queue-sizes", "4"])

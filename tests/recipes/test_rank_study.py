@@ -52,6 +52,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "study"))
 
 
+@pytest.mark.slow
 def test_a_study_trains_every_run_and_shows_them(finished: Path) -> None:
     result = json.loads((finished / "rank_study.json").read_text())
     (variant,) = result["variants"]
@@ -72,6 +73,7 @@ def test_a_study_trains_every_run_and_shows_them(finished: Path) -> None:
         assert "Retrieval on toy test" in (finished / "runs" / f"q{size}_s1.log").read_text()
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_trained_again(study: Study, out: Path, capsys) -> None:
     files = sorted((out / "runs").rglob("*"))
     before = [path.stat().st_mtime_ns for path in files]
@@ -82,6 +84,7 @@ def test_finished_runs_are_not_trained_again(study: Study, out: Path, capsys) ->
     assert "2 of 2 runs are finished." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(
     study: Study, out: Path, capsys
 ) -> None:
@@ -109,6 +112,7 @@ def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(
     assert "Failed and not in here: q16_s1." in (out / "rank_study.md").read_text()
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_before_anything_is_trained(
     study: Study, out: Path, capsys
 ) -> None:
@@ -119,6 +123,7 @@ def test_another_configuration_is_refused_before_anything_is_trained(
     assert "`regime.num_steps` was 4 and is 2" in error and "q8_s1" in error
 
 
+@pytest.mark.slow
 def test_runs_of_the_recipe_itself_are_taken_over(study: Study, out: Path, capsys) -> None:
     for overrides in (out / "runs").glob("*/overrides.yaml"):
         overrides.unlink()
@@ -128,6 +133,7 @@ def test_runs_of_the_recipe_itself_are_taken_over(study: Study, out: Path, capsy
     assert "`regime.num_steps` was 4 and is 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_jobs_nothing_is_trained(study: Study, out: Path, capsys) -> None:
     assert study(out, "jobs=0", "seeds=[1,2]") == 0
     assert "2 of 4 runs are finished." in capsys.readouterr().out

@@ -340,6 +340,7 @@ def test_nothing_secret_is_shown(run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "dataset.config_overrides.root=some/folder" in text
 
 
+@pytest.mark.slow
 def test_a_long_run_stays_small(run: Path) -> None:
     record = json.loads((run / "rank.jsonl").read_text().splitlines()[-1])
     rng = np.random.default_rng(0)
