@@ -11,8 +11,8 @@ For example::
         def problems(self) -> Iterator[str]:
             yield from in_range(self, "probability", least=0, most=1)
 
-``NoiseConfig(probability=2)`` raises ``InputError: `probability` is 2, expected 0 to 1.`` It needs no
-line of its own for a ``kind`` that is unknown or for a ``~`` in ``file``.
+``NoiseConfig(probability=2)`` raises ``InputError: `probability` is 2, expected 0 to 1.`` An
+unknown ``kind`` is refused and a ``~`` in ``file`` replaced without another line.
 """
 
 from __future__ import annotations

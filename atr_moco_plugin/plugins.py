@@ -83,7 +83,8 @@ def published(group: str) -> dict[str, list[EntryPoint]]:
         except Exception as ex:
             _warn_once(
                 f"The entry points of {_field(package, 'Name') or 'a package'} {_where(package)} "
-                f"cannot be read ({_reason(ex)}), so its parts are left out; reinstall or remove it."
+                f"cannot be read ({_reason(ex)}), so its parts are left out; reinstall or remove "
+                "it."
             )
             continue
         # Reading the metadata of every package takes long, so only those with a part are read.

@@ -36,7 +36,7 @@ FILE_RATE = 48_000
 
 
 class Collator:
-    """Waveforms and captions as the towers of ``RetrievalModel`` take them; it keeps what it saw."""
+    """Waveforms and captions as the towers of ``RetrievalModel`` take them; keeps what it saw."""
 
     def __init__(self, tokens: Any) -> None:
         self.tokens = tokens
