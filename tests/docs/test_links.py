@@ -60,6 +60,20 @@ def test_modules_and_names_that_are_named_are_there(page: Path) -> None:
         assert is_there(name), f"{name} is not there"
 
 
+def test_where_is_what_leads_to_the_place() -> None:
+    """A row of its table names files, and names that are in one of them."""
+    page = (ROOT / "docs" / "where.md").read_text()
+    rows = [SPAN.findall(line) for line in page.splitlines() if line.startswith("| ")]
+    assert sum(map(bool, rows)) > 8
+    for spans in rows:
+        files = [ROOT / "atr_moco_plugin" / span for span in spans if "/" in span or ".py" in span]
+        assert all(file.exists() for file in files), spans
+        texts = [file.read_text() for file in files if file.is_file()]
+        for span in spans:
+            if re.fullmatch(r"[\w.]+", span) and not span.endswith(".py"):
+                assert any(span.rpartition(".")[2] in text for text in texts), span
+
+
 def is_there(name: str) -> bool:
     """Whether Python finds a module, or a name in one; groups of entry points count too."""
     from atr_moco_plugin.plugins import GROUPS
