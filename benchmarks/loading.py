@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.encoders.beats.fbank import SAMPLE_RATE
 from benchmarks import harness

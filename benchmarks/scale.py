@@ -32,7 +32,6 @@ from torch.nn.functional import normalize
 from atr_moco_plugin.criterion import atc_loss
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import Clip
 from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.evaluation import Table
@@ -52,11 +51,10 @@ WORDS = (
 class Silence(AudioReader):
     """A fifth of a second of nothing for every clip: audio is not measured here."""
 
-    def __call__(self, clip: Clip) -> NDArray[np.float32]:
+    def __call__(
+        self, source: Any, samples: Any = None, generator: Any = None
+    ) -> NDArray[np.float32]:
         return np.zeros(3_200, np.float32)
-
-    def crop(self, clip: Clip, samples: int, generator: Any = None) -> NDArray[np.float32]:
-        return self(clip)
 
 
 def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:

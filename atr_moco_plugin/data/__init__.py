@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from atr_moco_plugin.data.audio.read import fit_length, read_audio
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Example, PairBatch, collate, pad_waveforms
-from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
+from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy, write_toy

@@ -102,7 +102,5 @@ class ClipTable(Sequence[Clip]):
             return NotImplemented
         return all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None
-
     def __repr__(self) -> str:
         return f"ClipTable of {len(self):,} clips"

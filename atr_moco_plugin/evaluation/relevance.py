@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # metrics work without the libraries that decode audio
-    from atr_moco_plugin.data.dataset import RetrievalSet
+    from atr_moco_plugin.data.retrieval_set import RetrievalSet
 
 Direction = Literal["a2t", "t2a"]
 """``a2t``: clips are the queries and captions the items; ``t2a``: the other way round."""

@@ -9,7 +9,9 @@ import soundfile
 import torch
 
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.summary import Counts, shared_captions
 from atr_moco_plugin.ids import caption_group_id, caption_id, clip_id
 
 READER = AudioReader(16_000)
@@ -65,24 +67,23 @@ def test_a_dataset_needs_clips() -> None:
 
 
 def test_summary_is_one_line_of_what_is_known() -> None:
-    line = dataset(seconds=5400.0, missing=3).summary()
+    line = dataset(counts={"train": Counts(seconds=5400.0, missing=3)}).summary()
     assert line == (
-        "d: train 2 clips x 2 captions, test 1 clips x 2 captions, 1.50 h, "
+        "d: train 2 clips x 2 captions (1.50 h, 3 missing), test 1 clips x 2 captions, 1.50 h, "
         "4 of 6 captions (66.7%) shared by 2+ clips, 3 clips without audio left out"
     )
     assert " h," not in dataset().summary()
 
 
 def test_shared_captions_count_other_clips_only() -> None:
-    assert dataset().shared_captions() == (4, 6)
-    assert dataset().shared_captions("train") == (2, 4)
-    twice = AudioTextDataset("d", {"s": [Clip("a", ("x", "X"), None)]})
-    assert twice.shared_captions() == (0, 2)
+    assert shared_captions(clips()) == (4, 6)
+    assert shared_captions(clips()[:2]) == (2, 4)
+    assert shared_captions([Clip("a", ("x", "X"), None)]) == (0, 2)
 
 
 def test_fingerprint_follows_content_and_not_place() -> None:
     base = dataset().fingerprint()
-    assert base == dataset(missing=1).fingerprint()
+    assert base == dataset(counts={"train": Counts(missing=1)}).fingerprint()
     moved = [Clip(c.key, c.captions, "elsewhere", c.label) for c in clips()]
     same = AudioTextDataset("d", {"train": moved[:2], "test": moved[2:]})
     assert same.fingerprint() == base

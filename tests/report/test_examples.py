@@ -12,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import relevance_metrics
 from atr_moco_plugin.evaluation.relevance import RelevanceMatrix

@@ -18,7 +18,9 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, RetrievalSet
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.evaluation import chance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.relevance import RelevanceMatrix
 from atr_moco_plugin.rank import RankLogger

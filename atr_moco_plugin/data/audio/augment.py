@@ -87,7 +87,8 @@ def augment(
     full_scale = max(1.0, peak)
     if loudest > full_scale:
         wave = wave * (full_scale / loudest)
-    return wave.numpy().astype(np.float32)
+    changed: NDArray[np.float32] = wave.numpy().astype(np.float32)
+    return changed
 
 
 def _with_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
-"""Decoded audio on disk: one memory-mapped file a clip, shared by workers, ranks and runs.
+"""Decoded audio on disk: one memory-mapped file a clip, shared by workers, processes and runs.
 
-A file is written beside its place and then renamed, so that no one sees half of it: two processes
-that decode the same clip write the same bytes, and the later one replaces the earlier. Nothing is
-ever deleted; remove the folder to free its space, also from ``*.tmp`` of a run that was killed.
+A file is written under another name and then renamed, so nobody reads half of it. Two processes
+that decode the same clip write the same bytes, and the later file replaces the earlier. Nothing is
+ever deleted: remove the folder to free its space, and with it the ``*.tmp`` files of killed runs.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import logging
 import os
 import uuid
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.audio.source import FileSlice, Segment, Source
-from atr_moco_plugin.errors import MissingFileError
+from atr_moco_plugin.data.audio.source import FileSlice, FileSource, Segment, stat_file
 
 Packed = NDArray[np.int16] | NDArray[np.float32]
-"""A waveform as it is kept: 16-bit integers, or float32 where they would not do."""
+"""A waveform as it is kept: 16-bit integers, or float32 where 16 bits lose too much."""
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT = "atr-moco-plugin cache 1"
@@ -30,18 +29,19 @@ _SCALE = np.float32(32768)
 
 
 def pack(waveform: NDArray[np.float32], *, exact: bool) -> Packed:
-    """Make a waveform small.
+    """Store a waveform in as few bytes as it can be.
 
     Args:
         waveform: ``[n]`` float32.
-        exact: ``True``: 16-bit integers only where they give ``waveform`` back exactly. ``False``:
-            wherever it is within full scale, with a rounding error of at most 2**-16 (-96 dB).
+        exact: ``True`` takes 16-bit integers only where they give ``waveform`` back exactly,
+            ``False`` wherever it is within full scale, with a rounding error of at most 2**-16
+            (-96 dB).
 
     Returns:
         ``[n]`` int16, or a float32 copy.
     """
     scaled = waveform * _SCALE
-    rounded = np.rint(scaled)
+    rounded: NDArray[np.float32] = np.rint(scaled)
     fits = bool((np.abs(rounded) < _SCALE).all())
     if fits and (not exact or np.array_equal(rounded, scaled)):
         return rounded.astype(np.int16)
@@ -49,17 +49,17 @@ def pack(waveform: NDArray[np.float32], *, exact: bool) -> Packed:
 
 
 def unpack(packed: Packed) -> NDArray[np.float32]:
-    """The waveform that was packed, ``[n]`` float32; a copy where ``packed`` is a file's."""
+    """The waveform that was packed, ``[n]`` float32; copied if ``packed`` is memory-mapped."""
     if packed.dtype == np.int16:
         return packed.astype(np.float32) / _SCALE
-    return np.array(packed, np.float32) if isinstance(packed, np.memmap) else packed
+    return np.array(packed, np.float32, copy=isinstance(packed, np.memmap))
 
 
-def entry_path(folder: Path, source: Source, *kind: str) -> Path:
+def entry_path(folder: Path, source: FileSource, *kind: str) -> Path:
     """Where the decoded audio of ``source`` is kept.
 
-    The name is a digest of the file's path, time of change and size (and of the part of it), so
-    that a file that is replaced is decoded anew.
+    The name is a digest of the file's path, time of change and size, and of the part of it, so that
+    a file that is replaced is decoded anew.
 
     Args:
         folder: the cache's folder.
@@ -69,18 +69,14 @@ def entry_path(folder: Path, source: Source, *kind: str) -> Path:
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    path = Path(source.path if isinstance(source, FileSlice | Segment) else source)
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise MissingFileError(
-            f"{source}: no such audio file; check the data set's root folder"
-        ) from error
     part: tuple[object, ...] = ()
     if isinstance(source, FileSlice):
-        part = (source.offset, source.size)
+        path, part = source.path, (source.offset, source.size)
     elif isinstance(source, Segment):
-        part = ("segment", source.start, source.end)
+        path, part = Path(source.path), ("segment", source.start, source.end)
+    else:
+        path = Path(source)
+    state = stat_file(path, source)
     key = [_FORMAT, os.path.abspath(path), state.st_mtime_ns, state.st_size, *part, *kind]
     digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return folder / digest[:2] / f"{digest}.npy"
@@ -100,8 +96,8 @@ def read_entry(path: Path) -> Packed | None:
 
 
 def write_entry(path: Path, packed: Packed) -> None:
-    """Keep ``packed`` at ``path``. Where that fails, e.g. on a full disk, one warning says so and
-    the run goes on without."""
+    """Keep ``packed`` at ``path``. If that fails, e.g. on a full disk, one warning says so and the
+    run goes on without."""
     # Not the tempfile module's: its files are for one user alone, and the folder may be shared.
     temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
@@ -115,6 +111,6 @@ def write_entry(path: Path, packed: Packed) -> None:
             temporary.unlink()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warn_once(folder: Path, reason: str) -> None:
     _LOGGER.warning("%s: decoded audio cannot be kept there (%s); go on without", folder, reason)

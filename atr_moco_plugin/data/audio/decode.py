@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.audio.source import Source, open_source
+from atr_moco_plugin.data.audio.source import Source, open_source, unusable
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import RATES
 
@@ -70,9 +70,7 @@ def opened(source: Source) -> Iterator[soundfile.SoundFile]:
             check_rate(file.samplerate, source)
             yield file
     except soundfile.SoundFileError as error:
-        raise InputError(
-            f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
-        ) from error
+        raise unusable(source, f"not readable as audio ({_reason(error)})") from error
 
 
 def check_rate(rate: int, source: Source) -> None:
@@ -82,9 +80,8 @@ def check_rate(rate: int, source: Source) -> None:
         ValueError: naming the source.
     """
     if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(
-            f"{source}: has a sampling rate of {rate} Hz, expected {RATES[0]} to {RATES[1]}; "
-            "fetch it again or leave it out"
+        raise unusable(
+            source, f"has a sampling rate of {rate} Hz, expected {RATES[0]} to {RATES[1]}"
         )
 
 
@@ -102,8 +99,9 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
             f"{source}: its header gives no length, which soundfile needs; convert it again, not "
             "through a pipe, or use decoder 'torchcodec'"
         )
+    seconds = file.frames / file.samplerate
     if file.format in ("FLAC", "MP3"):
-        # What is missing is at the end, so one sample from there decides.
+        # A truncated file lacks its end, so one sample from there decides.
         last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
         try:
             file.seek(last)
@@ -111,19 +109,14 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
         except soundfile.SoundFileError:
             complete = False
         if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
-            raise InputError(
-                f"{source}: is truncated, its header says {file.frames / file.samplerate:.3f} s; "
-                "fetch it again or leave it out"
-            )
+            raise unusable(source, f"is truncated, its header says {seconds:.3f} s")
     found = _CORRECTED.search(file.extra_info)
     if found is None or int(found[1]) >= _UNKNOWN_BYTES or not file.frames:
         return
-    said, there = int(found[1]), int(found[2])
-    seconds = file.frames / file.samplerate
-    if (said / there - 1) * seconds > TOLERANCE:
-        raise InputError(
-            f"{source}: is truncated, {seconds:.3f} s of {said / there * seconds:.3f} s are there; "
-            "fetch it again or leave it out"
+    ratio = int(found[1]) / int(found[2])
+    if (ratio - 1) * seconds > TOLERANCE:
+        raise unusable(
+            source, f"is truncated, {seconds:.3f} s of {ratio * seconds:.3f} s are there"
         )
 
 
@@ -214,9 +207,8 @@ def read_frames(
                 wanted = frames[max(0, len(frames) - (position - start)) :]
                 mono.append(average(wanted, source))
     except soundfile.SoundFileError as error:
-        raise InputError(
-            f"{source}: is damaged after {position / file.samplerate:.3f} s ({_reason(error)}); "
-            "fetch it again or leave it out"
+        raise unusable(
+            source, f"is damaged after {position / file.samplerate:.3f} s ({_reason(error)})"
         ) from error
     if stop is None and position == limit:
         raise InputError(
@@ -239,7 +231,7 @@ def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
         mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
         mono = np.ascontiguousarray(mono, dtype=np.float32)
     if not np.isfinite(mono).all():
-        raise InputError(f"{source}: has NaN or infinite samples; fetch it again or leave it out")
+        raise unusable(source, "has NaN or infinite samples")
     return mono
 
 
@@ -257,9 +249,7 @@ def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
     try:
         samples = decoders.AudioDecoder(open_source(source)).get_all_samples()
     except RuntimeError as error:
-        raise InputError(
-            f"{source}: not readable as audio ({_reason(error)}); fetch it again or leave it out"
-        ) from error
+        raise unusable(source, f"not readable as audio ({_reason(error)})") from error
     check_rate(samples.sample_rate, source)
     return average(samples.data.numpy().T, source), samples.sample_rate
 

@@ -90,8 +90,8 @@ def read_audio(
                 return part
             # The length was an estimate, as in an MP3 whose header has none, and the file ends
             # before: the crop is taken of what is there, or some epochs would have none.
-        stop = end if isinstance(source, Segment) else None
-        whole = check_length(read_frames(file, source, begin, stop), rate, name)
+        to_end = end if isinstance(source, Segment) else None
+        whole = check_length(read_frames(file, source, begin, to_end), rate, name)
     whole = resample(whole, rate, sample_rate)
     return whole if samples is None else fit_length(whole, samples, generator)
 

@@ -14,9 +14,8 @@ MAX_SLICE_BYTES = 256 * 2**20
 """Largest part of a file that is read into memory at once: 10 minutes of 24-bit stereo at 48 kHz
 are 165 MiB."""
 
-
 SEGMENT_TOLERANCE = 0.1
-"""Seconds that a segment may end behind its file, as rounded numbers do."""
+"""Seconds by which a segment may end after its file, as rounded numbers do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,7 @@ class FileSlice:
             raise InputError(
                 f"{self}: has {self.size:,} bytes, more than {MAX_SLICE_BYTES:,}; leave it out"
             )
-        if not self.path.is_file():
-            raise MissingFileError(f"{self}: no such file; check the data set's root folder")
+        stat_file(self.path, self)
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read(self.size)
@@ -79,7 +77,7 @@ class MemoryFile:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of the time of an audio file, a clip of its own.
+    """A stretch of time in an audio file that is a clip of its own.
 
     Attributes:
         path: the file.
@@ -98,8 +96,8 @@ class Segment:
         """First sample and one after the last, of a file with ``total`` samples at ``rate`` Hz.
 
         Raises:
-            ValueError: if the part begins where the file has ended, or ends more than
-                :data:`SEGMENT_TOLERANCE` behind it.
+            ValueError: if the part begins after the file's end, or ends more than
+                :data:`SEGMENT_TOLERANCE` after it.
         """
         if self.start * rate >= total or self.end * rate > total + SEGMENT_TOLERANCE * rate:
             raise InputError(
@@ -109,8 +107,31 @@ class Segment:
         return round(self.start * rate), min(round(self.end * rate), total)
 
 
-Source = str | os.PathLike[str] | FileSlice | MemoryFile | Segment
-"""A path, a part of a file's bytes, the content of a file, or a part of a file's time."""
+FileSource = str | os.PathLike[str] | FileSlice | Segment
+"""Audio on disk: a whole file, a run of a file's bytes, or a stretch of a file's time."""
+
+Source = FileSource | MemoryFile
+"""Audio on disk or in memory."""
+
+
+def stat_file(path: str | os.PathLike[str], source: object) -> os.stat_result:
+    """What the file system knows of the regular file at ``path``.
+
+    Raises:
+        FileNotFoundError: if there is none; the message begins with ``source``.
+    """
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):  # not there, or not a possible file name
+        state = None
+    if state is None or not stat.S_ISREG(state.st_mode):
+        raise MissingFileError(f"{source}: no such audio file; check the data set's root folder")
+    return state
+
+
+def unusable(source: object, problem: str) -> InputError:
+    """The error of an audio file with a problem, to be raised."""
+    return InputError(f"{source}: {problem}; fetch it again or leave it out")
 
 
 def open_source(source: Source) -> str | io.BytesIO:
@@ -120,23 +141,14 @@ def open_source(source: Source) -> str | io.BytesIO:
         FileNotFoundError: if there is no such file.
         ValueError: as :meth:`FileSlice.read`, and if the source is empty.
     """
+    opened: str | io.BytesIO
     if isinstance(source, FileSlice):
         size, opened = source.size, io.BytesIO(source.read())
     elif isinstance(source, MemoryFile):
         size, opened = len(source.content), io.BytesIO(source.content)
     else:
         opened = os.fspath(source.path if isinstance(source, Segment) else source)
-        try:
-            state = os.stat(opened)
-        except (OSError, ValueError):  # not there, or no name of a file
-            state = None
-        if state is None or not stat.S_ISREG(state.st_mode):
-            raise MissingFileError(
-                f"{source}: no such audio file; check the data set's root folder"
-            )
-        size = state.st_size
+        size = stat_file(opened, source).st_size
     if size == 0:
-        raise InputError(
-            f"{source}: not readable as audio (the file is empty); fetch it again or leave it out"
-        )
+        raise unusable(source, "not readable as audio (the file is empty)")
     return opened

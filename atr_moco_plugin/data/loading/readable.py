@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.evaluation_audio import map_ahead
 from atr_moco_plugin.data.loading.plan import max_samples
 from atr_moco_plugin.errors import InputError
 
@@ -17,15 +18,15 @@ _NAMED = 3
 def unreadable(
     dataset: AudioTextDataset, clips: Sequence[Clip], max_seconds: float, num_workers: int = 0
 ) -> dict[str, str]:
-    """Decode what an evaluation reads of each clip, and keep what goes wrong.
+    """Decode the part of each clip that an evaluation reads, and keep what goes wrong.
 
-    Headers tell little: a file may break off, or hold NaN, behind a sound one. It costs what one
-    validation decodes.
+    Headers tell little: a file may break off, or hold NaN, after a sound one. It costs the decoding
+    of one validation.
 
     Args:
         dataset: where clips come from.
-        clips: those to decode.
-        max_seconds: as of :func:`~atr_moco_plugin.data.loading.loader.iterate_audio`.
+        clips: the clips to decode.
+        max_seconds: as for :func:`~atr_moco_plugin.data.loading.evaluation_audio.iterate_audio`.
         num_workers: threads that decode; 0 decodes in this one.
 
     Returns:
@@ -41,11 +42,7 @@ def unreadable(
             return str(error)
         return None if np.isfinite(waveform).all() else "it has NaN or infinite samples"
 
-    if num_workers == 0:
-        reasons = list(map(reason, clips))
-    else:
-        with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
-            reasons = list(pool.map(reason, clips))
+    reasons = map_ahead(reason, clips, num_workers, ahead=len(clips))
     return {clip.key: why for clip, why in zip(clips, reasons, strict=True) if why is not None}
 
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder
 from atr_moco_plugin.data.clips import Clip, ClipTable
-from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.captions import CaptionTable
 from atr_moco_plugin.data.opening.checks import (
     check_audio_found,
@@ -22,6 +22,7 @@ from atr_moco_plugin.data.opening.checks import (
 )
 from atr_moco_plugin.data.opening.headers import clip_headers
 from atr_moco_plugin.data.opening.joining import LocatedRecording, check_shared, join_recordings
+from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError, listed
 
 
@@ -123,8 +124,6 @@ def assemble(
     return AudioTextDataset(
         name,
         splits,
-        seconds=sum(c.seconds or 0.0 for c in counts.values()) if config.check_audio else None,
-        missing=sum(c.missing for c in counts.values()),
         counts=counts,
         cache=config.cache,
         file_rates=rates,

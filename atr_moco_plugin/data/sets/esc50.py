@@ -7,7 +7,7 @@ are CC BY-NC 3.0). A clip is relevant to every caption of its class.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Literal
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.data.clips import Clip
-from atr_moco_plugin.data.dataset import AudioTextDataset, Counts
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root, required_value
 from atr_moco_plugin.data.opening.joining import check_shared_clips
+from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.encoding import read_json
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -89,15 +90,18 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
         config.seed,
     )
     splits: dict[str, list[Clip]] = {"train": [], "valid": [], "test": []}
+    missing: Counter[str] = Counter()
     absent: list[Path] = []
     for row in rows:
         clip = _clip(row, root, phrases)
+        split = "valid" if row["src_file"] in valid_sources else "train"
+        if row["filename"] in test_files:
+            split = "test"
         if not os.path.isfile(clip.source):  # the path's own method raises for too long a name
+            missing[split] += 1
             absent.append(clip.source)
-        elif row["filename"] in test_files:
-            splits["test"].append(clip)
-        elif row["src_file"] not in test_sources:
-            splits["valid" if row["src_file"] in valid_sources else "train"].append(clip)
+        elif split == "test" or row["src_file"] not in test_sources:
+            splits[split].append(clip)
     if absent and (config.strict or len(absent) == len(rows)):
         first = " ".join(str(absent[0]).split())
         raise MissingFileError(
@@ -111,10 +115,14 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
         splits,
         relevance_mode="label",
         counts={
-            split: Counts(shared_audio=shared[split], same_audio=same[split]) for split in splits
+            split: Counts(
+                seconds=_CLIP_SECONDS * len(splits.get(split, [])),
+                missing=missing[split],
+                shared_audio=shared[split],
+                same_audio=same[split],
+            )
+            for split in {**splits, **missing}
         },
-        seconds=_CLIP_SECONDS * sum(map(len, splits.values())),
-        missing=len(absent),
         cache=config.cache,
     )
 

@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atr_moco_plugin.config import Config
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip, Counts
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import split_in_name
 from atr_moco_plugin.data.sets.tar_index import Shard, read_shard
+from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.encoding import parse_json
 from atr_moco_plugin.errors import InputError, MissingFileError
 
@@ -99,7 +101,6 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
     return AudioTextDataset(
         config.name,
         splits,
-        missing=sum(c.missing for c in counts.values()),
         counts=counts,
         cache=config.cache,
     )

@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.toy_captions import (
     NUM_CAPTIONS,
     Event,
@@ -27,6 +28,7 @@ from atr_moco_plugin.data.sets.toy_captions import (
     pick,
 )
 from atr_moco_plugin.data.sets.toy_sounds import SAMPLE_RATE, SOUNDS, synthesize
+from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
@@ -109,7 +111,7 @@ def open_toy(config: ToyConfig | None = None) -> AudioTextDataset:
         splits,
         read=ToyRenderer(config.seed),
         read_rate=SAMPLE_RATE,
-        seconds=CLIP_SECONDS * sum(sizes.values()),
+        counts={split: Counts(seconds=CLIP_SECONDS * size) for split, size in sizes.items()},
         cache=config.cache,
     )
 

@@ -19,8 +19,10 @@ from atr_moco_plugin.data.audio import cache, reader
 from atr_moco_plugin.data.audio.cache import entry_path, pack, read_entry, unpack
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import FileSlice
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
-from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
+from atr_moco_plugin.data.loading.loader import PairLoader
 
 
 def tokenize(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,10 +34,6 @@ def write(path: Path, k: int = 0, rate: int = 44_100, seconds: float = 1.0) -> P
     rng = np.random.default_rng(k)
     soundfile.write(path, rng.uniform(-0.5, 0.5, (int(rate * seconds), 2)), rate)
     return path
-
-
-def clip(path: Path) -> Clip:
-    return Clip(path.stem, ("a",), path)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -59,7 +57,7 @@ def test_packing_is_exact_or_rounds_to_16_bits(wave: np.ndarray, exact: bool) ->
 def test_a_hit_gives_what_the_miss_gave_and_decodes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = clip(write(tmp_path / "a.wav"))
+    one = write(tmp_path / "a.wav")
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     plain = AudioReader(16_000)
     miss = cached(one)
@@ -70,15 +68,15 @@ def test_a_hit_gives_what_the_miss_gave_and_decodes_nothing(
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("decoded again")
 
-    crops = [plain.crop(one, 4000, torch.Generator().manual_seed(seed)) for seed in range(5)]
+    crops = [plain(one, 4000, torch.Generator().manual_seed(seed)) for seed in range(5)]
     monkeypatch.setattr(reader, "read_audio", refuse)
     np.testing.assert_array_equal(cached(one), miss)
     for seed, expected in enumerate(crops):
-        crop = cached.crop(one, 4000, torch.Generator().manual_seed(seed))
+        crop = cached(one, 4000, torch.Generator().manual_seed(seed))
         assert crop.shape == (4000,) and crop.flags.writeable
         assert np.abs(crop - expected).max() <= 2**-16 + 1e-6
-    np.testing.assert_array_equal(cached.crop(one, 4000), miss[:4000])
-    np.testing.assert_array_equal(cached.crop(one, 10**6), miss)
+    np.testing.assert_array_equal(cached(one, 4000), miss[:4000])
+    np.testing.assert_array_equal(cached(one, 10**6), miss)
 
 
 def test_beyond_full_scale_nothing_is_clipped(tmp_path: Path) -> None:
@@ -86,7 +84,7 @@ def test_beyond_full_scale_nothing_is_clipped(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     for _ in range(2):
-        np.testing.assert_array_equal(cached(clip(tmp_path / "a.wav")), wave)
+        np.testing.assert_array_equal(cached(tmp_path / "a.wav"), wave)
 
 
 DAMAGES = {
@@ -102,7 +100,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_entry_is_made_anew(tmp_path: Path, kind: str) -> None:
-    one = clip(write(tmp_path / "a.wav"))
+    one = write(tmp_path / "a.wav")
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     wave = cached(one)
     (entry,) = entries(tmp_path / "cache")
@@ -116,10 +114,10 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, kind: str) -> None:
 def test_a_file_that_changes_is_decoded_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 0)
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
-    first = cached(clip(path))
+    first = cached(path)
     write(path, 1)
     os.utime(path, ns=(1, 1))
-    assert not np.array_equal(cached(clip(path)), first)
+    assert not np.array_equal(cached(path), first)
 
 
 def test_entries_tell_files_parts_and_decoders_apart(tmp_path: Path) -> None:
@@ -138,7 +136,7 @@ def test_an_unreadable_clip_leaves_no_entry(tmp_path: Path) -> None:
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     for _ in range(2):
         with pytest.raises(ValueError, match="not readable as audio"):
-            cached(clip(tmp_path / "a.wav"))
+            cached(tmp_path / "a.wav")
     assert not (tmp_path / "cache").exists()
 
 
@@ -147,8 +145,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
-    one, two = clip(write(tmp_path / "a.wav")), clip(write(tmp_path / "b.wav", 1))
-    cache._warn_once.cache_clear()
+    one, two = write(tmp_path / "a.wav"), write(tmp_path / "b.wav", 1)
     with caplog.at_level(logging.WARNING):
         waves = [cached(item) for item in (one, two, one)]
     np.testing.assert_array_equal(waves[0], waves[2])
@@ -164,8 +161,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache.np, "save", full)
-    cache._warn_once.cache_clear()
-    one = clip(write(tmp_path / "a.wav"))
+    one = write(tmp_path / "a.wav")
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(cached(one), cached(one))
     assert entries(tmp_path / "cache") == [] and len(caplog.records) == 1
@@ -173,17 +169,17 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
 
 
 def test_entries_are_as_readable_as_other_files(tmp_path: Path) -> None:
-    AudioReader(16_000, cache_dir=tmp_path / "cache")(clip(write(tmp_path / "a.wav")))
+    AudioReader(16_000, cache_dir=tmp_path / "cache")(write(tmp_path / "a.wav"))
     (entry,) = entries(tmp_path / "cache")
     assert entry.stat().st_mode == (tmp_path / "a.wav").stat().st_mode
 
 
 def test_read_with_changes_the_reader_of_files_and_leaves_renderers_alone(tmp_path: Path) -> None:
-    one = clip(write(tmp_path / "a.wav"))
+    one = Clip("a", ("a",), write(tmp_path / "a.wav"))
     cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
     files = AudioTextDataset("d", {"train": [one]})
     files.read_with(cached)
-    np.testing.assert_array_equal(files.load(one, 100), cached(one)[:100])
+    np.testing.assert_array_equal(files.load(one, 100), cached(one.source)[:100])
     assert len(entries(tmp_path / "cache")) == 1
     rendered = AudioTextDataset(
         "d", {"train": [one]}, read=lambda _: np.ones(4000, np.float32), read_rate=16_000
@@ -195,7 +191,7 @@ def test_read_with_changes_the_reader_of_files_and_leaves_renderers_alone(tmp_pa
 def _load_all(arguments: tuple[Path, list[Path]]) -> list[bytes]:
     folder, paths = arguments
     cached = AudioReader(16_000, cache_dir=folder)
-    return [cached(clip(path)).tobytes() for path in paths]
+    return [cached(path).tobytes() for path in paths]
 
 
 def test_processes_and_threads_share_one_folder(tmp_path: Path) -> None:
@@ -212,7 +208,7 @@ def test_processes_and_threads_share_one_folder(tmp_path: Path) -> None:
 
 
 def test_batches_are_the_same_cold_warm_and_with_workers(tmp_path: Path) -> None:
-    rows = [clip(write(tmp_path / f"{k}.wav", k)) for k in range(6)]
+    rows = [Clip(str(k), ("a",), write(tmp_path / f"{k}.wav", k)) for k in range(6)]
     epochs = []
     for workers in (2, 0, 2):
         data = AudioTextDataset("d", {"train": rows})

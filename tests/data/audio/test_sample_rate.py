@@ -20,8 +20,10 @@ from atr_moco_plugin.data.audio.read import (
     too_short,
 )
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
-from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
+from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 
@@ -201,12 +203,12 @@ def test_a_run_is_not_resumed_at_another_rate(tmp_path: Path) -> None:
 
 def test_the_cache_keeps_a_clip_for_each_rate(tmp_path: Path) -> None:
     files(tmp_path, [48_000])
-    clip = Clip("a", ("a",), tmp_path / "0.wav")
+    source = tmp_path / "0.wav"
     for sample_rate in (16_000, 48_000, 16_000):
         cached = AudioReader(sample_rate, cache_dir=tmp_path / "cache")
         exact = AudioReader(sample_rate)
-        assert cached(clip).shape == exact(clip).shape == (round(0.6 * sample_rate),)
-        np.testing.assert_allclose(cached(clip), exact(clip), atol=2**-15)
-        crops = [r.crop(clip, 3_000, torch.Generator().manual_seed(1)) for r in (cached, exact)]
+        assert cached(source).shape == exact(source).shape == (round(0.6 * sample_rate),)
+        np.testing.assert_allclose(cached(source), exact(source), atol=2**-15)
+        crops = [r(source, 3_000, torch.Generator().manual_seed(1)) for r in (cached, exact)]
         np.testing.assert_allclose(*crops, atol=2**-15)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2

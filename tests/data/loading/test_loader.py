@@ -17,9 +17,11 @@ import torch
 
 from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import PairBatch
-from atr_moco_plugin.data.loading.loader import PairLoader, iterate_audio
+from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
+from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.errors import InputError
 
 READER = AudioReader(16_000)
@@ -251,26 +253,26 @@ def test_loading_leaves_the_global_generators_alone() -> None:
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_epoch_in_equal_batches(world_size: int, drop_last: bool) -> None:
+def test_processes_share_the_epoch_in_equal_batches(world_size: int, drop_last: bool) -> None:
     data = dataset()
-    ranks = [
-        list(loader(data, 2, rank=rank, world_size=world_size, drop_last=drop_last))
-        for rank in range(world_size)
+    processes = [
+        list(loader(data, 2, process_index=index, world_size=world_size, drop_last=drop_last))
+        for index in range(world_size)
     ]
-    assert len({tuple(len(batch) for batch in batches) for batches in ranks}) == 1
-    seen = [key for batches in ranks for key in keys(batches, data)]
+    assert len({tuple(len(batch) for batch in batches) for batches in processes}) == 1
+    seen = [key for batches in processes for key in keys(batches, data)]
     if drop_last:
         assert len(seen) == len(set(seen)) == 10 // (2 * world_size) * 2 * world_size
     else:
         assert len(set(seen)) == 10 and len(seen) - 10 < world_size
 
 
-def test_the_ranks_of_a_step_hold_what_one_process_would() -> None:
+def test_the_processes_of_a_step_hold_what_one_process_would() -> None:
     data = dataset(12)
     one = list(loader(data, 6))
-    two = [list(loader(data, 3, rank=rank, world_size=2)) for rank in range(2)]
+    two = [list(loader(data, 3, process_index=index, world_size=2)) for index in range(2)]
     for step, batch in enumerate(one):
-        together = [int(item) for rank in two for item in rank[step].clip_ids]
+        together = [int(item) for batches in two for item in batches[step].clip_ids]
         assert sorted(together) == sorted(batch.clip_ids.tolist())
 
 
@@ -284,7 +286,7 @@ def test_a_bad_clip_is_replaced_counted_and_named_once(caplog: pytest.LogCapture
         assert set(keys(batches, data)) == {f"clip{k}" for k in range(10) if k != 4}
         for batch in batches:
             assert len(set(batch.clip_ids.tolist())) == len(batch)
-    assert source.bad_clips == ["clip4"]
+    assert list(source.bad_clips.keys) == ["clip4"]
     named = [record.getMessage() for record in caplog.records]
     assert named == ["d split 'train': clip 'clip4' is skipped: clip file 4 is broken"]
 
@@ -302,13 +304,13 @@ def test_bad_clips_met_before_a_resume_still_count() -> None:
     list(first)
     second = loader(data, max_bad=2)
     second.load_state_dict(first.state_dict())
-    assert sorted(second.bad_clips) == ["clip1", "clip2"]
+    assert sorted(second.bad_clips.keys) == ["clip1", "clip2"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_strict_stops_at_the_first_bad_clip(workers: int) -> None:
-    source = loader(dataset(bad=frozenset({4})), strict=True, num_workers=workers)
-    with pytest.raises(ValueError, match="clip 'clip4' cannot be used: clip file 4") as error:
+def test_none_is_put_up_with_where_max_bad_is_0(workers: int) -> None:
+    source = loader(dataset(bad=frozenset({4})), max_bad=0, num_workers=workers)
+    with pytest.raises(ValueError, match="the last is 'clip4': clip file 4") as error:
         list(source)
     assert "\n" not in str(error.value)
 
@@ -369,7 +371,10 @@ def test_a_state_of_other_data_or_settings_is_refused() -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"rank": 2, "world_size": 2}, r"rank must be in \[0, world_size=2\), not 2"),
+        (
+            {"process_index": 2, "world_size": 2},
+            r"process_index must be in \[0, world_size=2\), not 2",
+        ),
         ({"captions": "some"}, "'random' or 'all', not 'some'"),
         ({"max_seconds": 0.0}, "max_seconds must be positive"),
         ({"prefetch": 0}, "prefetch must be at least 1, not 0"),
@@ -418,7 +423,7 @@ def test_a_bug_of_a_reader_is_no_bad_clip(workers: int) -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="invalid literal for int") as caught:
         next(batches)
-    assert not isinstance(caught.value, InputError) and batches.bad_clips == []
+    assert not isinstance(caught.value, InputError) and not batches.bad_clips.keys
     # A worker process puts the trace into the message.
     assert "in read" in "".join(traceback.format_exception(caught.value))
 

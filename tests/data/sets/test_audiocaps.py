@@ -9,12 +9,14 @@ import pytest
 import soundfile
 
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.dataset import AudioTextDataset, Clip
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.audiocaps import (
     AudioCapsConfig,
     open_audiocaps,
     read_audiocaps_captions,
 )
+from atr_moco_plugin.data.summary import shared_captions
 from atr_moco_plugin.ids import caption_id
 
 READER = AudioReader(16_000)
@@ -421,7 +423,7 @@ def test_the_real_captions() -> None:
     clips_with = Counter(item for own in ids["train"] for item in own)
     assert sum(clips_with[item] > 1 for own in ids["train"] for item in own) == 5_789
     test = [Clip(item.key, item.captions, None) for item in tables["test"].recordings.values()]
-    assert AudioTextDataset("audiocaps", {"test": test}).shared_captions() == (229, 4_875)
+    assert shared_captions(test) == (229, 4_875)
 
 
 @real

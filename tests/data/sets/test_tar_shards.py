@@ -384,7 +384,7 @@ def test_damaged_audio_in_a_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ends 9 bytes too early"):
         data.read_with(READER).load(data.clips("train")[0])
     (tmp_path / "0.tar").unlink()
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such audio file"):
         data.read_with(READER).load(data.clips("train")[0])
 
 

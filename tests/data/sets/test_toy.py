@@ -19,6 +19,7 @@ from atr_moco_plugin.data.sets.toy import (
     write_toy,
 )
 from atr_moco_plugin.data.sets.toy_captions import Event, Scene
+from atr_moco_plugin.data.summary import shared_captions
 
 READER = AudioReader(16_000)
 
@@ -69,7 +70,7 @@ def test_audio_is_16_bit_mono_of_four_seconds_and_never_clips(full: AudioTextDat
 
 
 def test_descriptions_are_many_to_one(full: AudioTextDataset) -> None:
-    shared, total = full.shared_captions("train")
+    shared, total = shared_captions(full.clips("train"))
     assert total == 7500 and 0.05 < shared / total < 0.2
     scenes = [clip.source.scene for clip in full.clips("train")]
     assert len(set(scenes)) < 0.9 * len(scenes)

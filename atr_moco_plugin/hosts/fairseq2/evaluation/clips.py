@@ -10,7 +10,7 @@ from fairseq2.device import Device
 from fairseq2.logging import log
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.loading.loader import tolerated_clips
+from atr_moco_plugin.data.loading.bad_clips import tolerated_clips
 from atr_moco_plugin.data.loading.readable import named, unreadable
 from atr_moco_plugin.distributed import gather_values, process_index, world_size
 from atr_moco_plugin.errors import InputError

@@ -14,9 +14,10 @@ import torch
 from fairseq2.device import Device
 from torch import Tensor
 
-from atr_moco_plugin.data.dataset import AudioTextDataset, RetrievalSet
+from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Tokenize
-from atr_moco_plugin.data.loading.loader import iterate_audio
+from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
+from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import evaluation_set_name
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs

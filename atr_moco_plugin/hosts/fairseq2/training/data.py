@@ -103,7 +103,7 @@ def train_reader(
         max_seconds=section.max_seconds,
         shuffle=True,
         seed=config.common.seed,
-        rank=gangs.dp.rank,
+        process_index=gangs.dp.rank,
         world_size=gangs.dp.size,
         drop_last=True,
         num_workers=section.num_workers,

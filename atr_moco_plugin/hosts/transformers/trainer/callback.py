@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atr_moco_plugin.criterion import MocoAtc
-from atr_moco_plugin.data.loading.loader import tolerated_clips
+from atr_moco_plugin.data.loading.bad_clips import tolerated_clips
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.loaders import set_up_loaders

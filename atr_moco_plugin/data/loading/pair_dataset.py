@@ -1,0 +1,153 @@
+"""Reading one batch of pairs, in whichever process torch's ``DataLoader`` asks for it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from atr_moco_plugin.data.audio.augment import augment
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.batch import Example, PairBatch, Tokenize, collate
+from atr_moco_plugin.data.loading.plan import (
+    BatchSettings,
+    batch_positions,
+    epoch_order,
+    max_samples,
+)
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.ids import stable_digest
+
+
+class FetchedBatch(NamedTuple):
+    """The result of reading one batch.
+
+    Attributes:
+        batch: ``None`` if too few readable clips were left to fill it.
+        bad_clips: key and reason of each unreadable clip that was met.
+    """
+
+    batch: PairBatch | None
+    bad_clips: list[tuple[str, str]]
+
+
+class PairBatchDataset(Dataset[FetchedBatch]):
+    """The batches of every epoch, by ``(epoch, index)``; copied into each worker process.
+
+    Besides the order, the caption drawn for a clip, the crop, its augmentation and the substitute
+    of an unreadable clip are pure functions of the data set, the settings, the epoch and the clip.
+
+    Args:
+        dataset: where clips come from.
+        tokenize: ``list[str] -> (input_ids [B, L] int64, mask [B, L] bool)``.
+        settings: what the batches hold.
+        process_index: this process, in ``[0, settings.world_size)``.
+        max_bad: unreadable clips passed over for one batch before it is given up.
+    """
+
+    def __init__(
+        self,
+        dataset: AudioTextDataset,
+        tokenize: Tokenize,
+        settings: BatchSettings,
+        process_index: int,
+        max_bad: int,
+    ) -> None:
+        self._dataset = dataset
+        self._tokenize = tokenize
+        self._settings = settings
+        self._process_index = process_index
+        self._max_bad = max_bad
+        self._max_samples = max_samples(settings.max_seconds, dataset.sample_rate)
+        self._clips = clips = dataset.clips(settings.split)
+        # The clip of each pair and which of its captions. Arrays and no lists of a million numbers,
+        # for the reason of `ClipTable`.
+        self._rows: Sequence[int] = range(len(clips))
+        self._columns: array[int] | None = None  # None: drawn anew each epoch
+        if settings.captions == "all":
+            counts = array("q", (len(clip.captions) for clip in clips))
+            self._rows = array("q", (row for row, n in enumerate(counts) for _ in range(n)))
+            self._columns = array("q", (column for n in counts for column in range(n)))
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs in an epoch, over all processes."""
+        return len(self._rows)
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the epoch's pairs; the last one is kept."""
+        if self._order is None or self._order[0] != epoch:
+            shuffle, seed = self._settings.shuffle, self._settings.seed
+            order = epoch_order(self.num_pairs, shuffle=shuffle, seed=seed, epoch=epoch)
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def __getitem__(self, at: tuple[int, int]) -> FetchedBatch:
+        """Read this process's batch ``(epoch, index)``."""
+        epoch, index = at
+        order = self._order_of(epoch)
+        size, first = len(order), self._process_index
+        positions, after = batch_positions(
+            size, self._settings.batch_size, first, self._settings.world_size, index
+        )
+        # Substitutes come from after the run of all processes, so that no clip of it comes twice.
+        substitutes = (order[(after + first + step) % size] for step in range(size))
+        examples: list[Example] = []
+        bad: dict[str, str] = {}
+        for position in positions:
+            example = self._first_readable(chain([order[position]], substitutes), epoch, bad)
+            if example is None:
+                return FetchedBatch(None, list(bad.items()))
+            examples.append(example)
+        return FetchedBatch(collate(examples, self._tokenize), list(bad.items()))
+
+    def _first_readable(
+        self, pairs: Iterable[int], epoch: int, bad: dict[str, str]
+    ) -> Example | None:
+        """The first of ``pairs`` that can be read; clips that cannot are added to ``bad``."""
+        for pair in pairs:
+            clip = self._clips[self._rows[pair]]
+            column = None if self._columns is None else self._columns[pair]
+            if clip.key in bad:
+                continue
+            try:
+                return self._example(clip, column, epoch)
+            # Errors that a file is to blame for. Any other is a bug of a reader or a decoder, which
+            # would go unseen if the clip were skipped.
+            except (OSError, InputError) as error:
+                bad[clip.key] = str(error)
+                if len(bad) > self._max_bad:
+                    return None
+        return None
+
+    def _example(self, clip: Clip, column: int | None, epoch: int) -> Example:
+        settings = self._settings
+        if column is None:
+            # Without shuffling every pass is the same one.
+            draw = epoch if settings.shuffle else 0
+            column = stable_digest("draw", settings.seed, draw, clip.key) % len(clip.captions)
+        generator: torch.Generator | None = None
+        if settings.shuffle:
+            generator = self._generator("crop", epoch, clip, column)
+        waveform = self._dataset.load(clip, self._max_samples, generator)
+        if settings.augment is not None:
+            changes = self._generator("augment", epoch, clip, column)
+            waveform = augment(waveform, settings.augment, self._dataset.sample_rate, changes)
+        return Example(
+            waveform=waveform,
+            caption=clip.captions[column],
+            clip_id=self._dataset.clip_id(clip),
+            caption_id=clip.caption_ids[column],
+        )
+
+    def _generator(self, what: str, epoch: int, clip: Clip, column: int) -> torch.Generator:
+        seed = stable_digest(what, self._settings.seed, epoch, clip.key, column)
+        return torch.Generator().manual_seed(seed)
