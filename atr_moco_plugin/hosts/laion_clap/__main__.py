@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.laion_clap.launch import prepare
+from atr_moco_plugin.hosts.laion_clap.launch import train
 from atr_moco_plugin.hosts.laion_clap.options import help_text
 from atr_moco_plugin.hosts.laion_clap.weights import export
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(argv):
             print(help_text(argv))
             return 0
-        return prepare(argv).run()
+        return train(argv)
     except InputError as ex:
         print(f"error: {ex}", file=sys.stderr)
         return 1

@@ -9,17 +9,17 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.epoch import follow_epoch
 from atr_moco_plugin.hosts.laion_clap.internals import replaced_in_training, their_arguments
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
-from atr_moco_plugin.hosts.laion_clap.options import Options, check_theirs, parse
+from atr_moco_plugin.hosts.laion_clap.options import check_theirs, parse
 from atr_moco_plugin.hosts.laion_clap.requirements import (
     check_hub_files,
     find_laion_clap,
@@ -29,51 +29,14 @@ from atr_moco_plugin.hosts.laion_clap.weights import has_criterion, load_clap, r
 from atr_moco_plugin.io.checkpoints import allow_numpy
 
 
-@dataclass
-class Launch:
-    """A training that has everything it needs.
-
-    Attributes:
-        options: this package's options.
-        theirs: LAION-CLAP's arguments.
-        pretrained: CLAP weights to start from, or ``None``.
-    """
-
-    options: Options
-    theirs: list[str]
-    pretrained: dict[str, Tensor] | None
-
-    def run(self) -> int:
-        """Run LAION-CLAP's ``main``; returns the exit code."""
-        laion: Any = import_module("training.main")
-        original = laion.create_model
-        train_one_epoch = follow_epoch(laion.train_one_epoch, self.options.rank_every)
-
-        @functools.wraps(original)
-        def create_model(*args: Any, **kwargs: Any) -> tuple[nn.Module, Any]:
-            clap, config = original(*args, **kwargs)
-            if self.pretrained is not None:
-                load_clap(clap, self.pretrained)
-            options = self.options
-            add_criterion(clap, options.criterion_class, options.config, options.head)
-            return clap, config
-
-        with (
-            their_arguments(self.theirs),
-            replaced_in_training(laion, create_model, train_one_epoch),
-            # Its schedule leaves the learning rate in the optimizer as a number of NumPy, so that
-            # its own --resume fails from torch 2.6 on.
-            allow_numpy(),
-        ):
-            # It says -1 after a message of its own, such as that the log folder exists.
-            return 1 if laion.main() == -1 else 0
-
-
-def prepare(argv: Sequence[str]) -> Launch:
-    """Check everything that can be checked before LAION-CLAP's ``main`` runs.
+def train(argv: Sequence[str]) -> int:
+    """Check everything that can be checked early, then run LAION-CLAP's ``main``.
 
     Args:
         argv: its arguments and this package's.
+
+    Returns:
+        The exit code.
 
     Raises:
         InputError: something is missing or does not fit, with what to do.
@@ -93,4 +56,24 @@ def prepare(argv: Sequence[str]) -> Launch:
     if hasattr(options.config, "seed"):
         options.config = replace(options.config, seed=args.seed)
     pretrained = None if options.pretrained is None else read_clap(options.pretrained)
-    return Launch(options, theirs, pretrained)
+    laion: Any = import_module("training.main")
+    original = laion.create_model
+
+    @functools.wraps(original)
+    def create_model(*args: Any, **kwargs: Any) -> tuple[nn.Module, Any]:
+        clap, config = original(*args, **kwargs)
+        if pretrained is not None:
+            load_clap(clap, pretrained)
+        add_criterion(clap, options.criterion_class, options.config, options.head)
+        return clap, config
+
+    train_one_epoch = follow_epoch(laion.train_one_epoch, options.rank_every)
+    with (
+        their_arguments(theirs),
+        replaced_in_training(laion, create_model, train_one_epoch),
+        # Its schedule leaves the learning rate in the optimizer as a number of NumPy, so that its
+        # own --resume fails from torch 2.6 on.
+        allow_numpy(),
+    ):
+        # It says -1 after a message of its own, such as that the log folder exists.
+        return 1 if laion.main() == -1 else 0

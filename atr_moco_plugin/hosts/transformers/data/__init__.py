@@ -1,4 +1,4 @@
-"""From a data set to the batches of ``Trainer``: items, waveforms, features, collator.
+"""From a data set to the batches of ``Trainer``: waveforms, items, features, collator, loaders.
 
-May import the package below ``hosts``.
+Imports nothing of ``model`` and ``trainer`` beside it.
 """

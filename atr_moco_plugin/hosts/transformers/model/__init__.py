@@ -1,4 +1,4 @@
-"""A criterion around two towers as the module that ``Trainer`` trains.
+"""A criterion around two towers as the module that ``Trainer`` trains and evaluates.
 
-May import the package below ``hosts``.
+May import ``data`` beside it, not ``trainer``.
 """

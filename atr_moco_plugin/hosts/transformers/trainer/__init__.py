@@ -1,4 +1,4 @@
-"""What happens around steps and evaluations of ``Trainer``: callback, arguments, R@k, resuming.
+"""``Trainer`` itself: the callback around its steps, its options, its checkpoints and R@k.
 
-May import ``model`` and ``data`` of this host.
+May import ``data`` and ``model`` beside it; neither imports this folder.
 """
