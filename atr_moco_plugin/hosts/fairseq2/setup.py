@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fairseq2.composition import register_dataset_family, register_model_family
 from fairseq2.metrics import format_as_float
@@ -54,12 +56,13 @@ def register_all(container: DependencyContainer) -> None:
         architecture(name)(make)
 
     for name, (config_class, opener) in DATASETS.items():
+        open_checked: Any = one_line_errors()(opener)
         register_dataset_family(
             container,
             name,
             AudioTextDataset,
             config_class,
-            opener=one_line_errors()(opener),
+            opener=open_checked,
         )
 
     register_component(

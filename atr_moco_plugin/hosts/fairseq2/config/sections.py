@@ -66,7 +66,7 @@ class RetrievalDatasetSection(DatasetSection):
     """What an epoch is: every clip once with a random one of its captions, or every pair."""
 
     num_workers: int = 0
-    """Processes that decode audio on each rank; 0 decodes between the steps. An evaluation has as
+    """Workers that decode audio for each process; 0 decodes between the steps. An evaluation has as
     many threads."""
 
     prefetch: int = 2

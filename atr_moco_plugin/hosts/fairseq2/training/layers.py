@@ -48,7 +48,7 @@ def compile_layers(model: Module, *args: Any, **options: Any) -> None:
     Args:
         model: a criterion around its model, or a model alone.
         args: of :func:`torch.compile`.
-        options: likewise.
+        options: of it too.
 
     Raises:
         RecipeError: a tower has layers of another kind, which would run as they are.
