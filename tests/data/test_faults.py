@@ -19,7 +19,6 @@ import pytest
 import soundfile
 import torch
 
-from atr_moco_plugin.data.audio import cache
 from atr_moco_plugin.data.audio.cache import read_entry
 from atr_moco_plugin.data.audio.read import read_audio
 from atr_moco_plugin.data.audio.reader import AudioReader

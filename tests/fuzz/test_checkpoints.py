@@ -83,7 +83,9 @@ plain = st.recursive(
     st.one_of(
         tensor, st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([2**62, 10**30]),
         st.floats(), st.text(max_size=4), st.sampled_from(["12", "gelu"]),
-        st.sampled_from([{1}, frozenset(), deque(), Path("a"), datetime(2024, 5, 1), Namespace(a=1)]),
+        st.sampled_from(
+            [{1}, frozenset(), deque(), Path("a"), datetime(2024, 5, 1), Namespace(a=1)]
+        ),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 

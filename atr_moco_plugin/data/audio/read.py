@@ -65,8 +65,8 @@ def read_audio(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be decoded, is truncated (WAV, FLAC, MP3), has NaN or infinite
-            samples in what is decoded of it, is too short, or a segment is not in it.
+        ValueError: if the file cannot be decoded, is truncated (WAV, FLAC, MP3), is too short, has
+            NaN or infinite samples in the decoded part, or a segment is not in it.
     """
     name = str(source)
     if decoder == "torchcodec":

@@ -154,7 +154,7 @@ def _members(file: IO[bytes], shard: Shard) -> Iterator[FileSlice]:
     try:
         archive = tarfile.open(fileobj=headers, mode="r:")
         while (info := archive.next()) is not None:
-            archive.members.clear()  # or they would all stay in memory
+            archive.members.clear()  # type: ignore[attr-defined]  # or all stay in memory
             headers.left = _HEADER_BYTES
             if info.size < 0 or info.offset_data < 0:
                 raise tarfile.ReadError("a member has a negative size")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from random import Random
 
@@ -19,17 +18,9 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.sets.toy_captions import (
-    NUM_CAPTIONS,
-    Event,
-    Relation,
-    Scene,
-    describe,
-    pick,
-)
+from atr_moco_plugin.data.sets.toy_captions import Arrangement, Event, Scene, describe, pick
 from atr_moco_plugin.data.sets.toy_sounds import SAMPLE_RATE, SOUNDS, synthesize
 from atr_moco_plugin.data.summary import Counts
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
 CLIP_SECONDS = 4.0
@@ -70,19 +61,6 @@ class ToyConfig:
 
 
 @dataclass(frozen=True)
-class ToySource:
-    """What a toy clip is rendered from.
-
-    Attributes:
-        scene: what is heard.
-        says: what each of the clip's captions says of it, in the captions' order.
-    """
-
-    scene: Scene
-    says: tuple[Scene, ...]
-
-
-@dataclass(frozen=True)
 class ToyRenderer:
     """Renders clips of one data seed; called with a clip, as the data set's ``read``."""
 
@@ -90,8 +68,7 @@ class ToyRenderer:
 
     def __call__(self, clip: Clip) -> NDArray[np.float32]:
         """The clip's waveform, ``[64000]`` float32, on the grid of 16-bit audio."""
-        source: ToySource = clip.source
-        return render(source.scene, stable_digest("toy audio", self.seed, clip.key))
+        return render(clip.source, stable_digest("toy audio", self.seed, clip.key))
 
 
 def open_toy(config: ToyConfig | None = None) -> AudioTextDataset:
@@ -125,23 +102,18 @@ def _make_clip(config: ToyConfig, key: str) -> Clip:
         )
     else:
         scene = draw_scene(rng, config.single_share)
-    wordings = describe(scene, rng)
-    return Clip(
-        key=key,
-        captions=tuple(wording.text for wording in wordings),
-        source=ToySource(scene, tuple(wording.says for wording in wordings)),
-    )
+    return Clip(key=key, captions=describe(scene, rng), source=scene)
 
 
 def draw_scene(rng: Random, single_share: float) -> Scene:
-    """Draw one or two different sounds, their attributes and their relation, all uniformly."""
+    """Draw one or two different sounds, their attributes and their arrangement, all uniformly."""
     names = tuple(SOUNDS)
     first = pick(rng, names)
     if rng.random() < single_share:
         return Scene("alone", (_draw_event(first, rng),))
     second = pick(rng, tuple(name for name in names if name != first))
-    relation: Relation = "then" if rng.random() < 0.5 else "while"
-    return Scene(relation, (_draw_event(first, rng), _draw_event(second, rng)))
+    arrangement: Arrangement = "then" if rng.random() < 0.5 else "while"
+    return Scene(arrangement, (_draw_event(first, rng), _draw_event(second, rng)))
 
 
 def _draw_event(sound: str, rng: Random) -> Event:
@@ -152,7 +124,7 @@ def render(scene: Scene, seed: int) -> NDArray[np.float32]:
     """Synthesise a scene over background noise.
 
     Args:
-        scene: every event's pitch and loudness given.
+        scene: what is heard.
         seed: times, durations, small deviations of pitch and level, and noise.
 
     Returns:
@@ -163,9 +135,7 @@ def render(scene: Scene, seed: int) -> NDArray[np.float32]:
     samples = int(CLIP_SECONDS * SAMPLE_RATE)
     noise_level = 10 ** rng.uniform(-3.3, -2.5)
     out = (rng.random(samples, dtype=np.float32) - np.float32(0.5)) * np.float32(noise_level)
-    for event, (start, length) in zip(scene.events, _times(scene.relation, rng), strict=True):
-        if event.pitch is None or event.loudness is None:
-            raise InputError(f"an event to render needs a pitch and a loudness, not {event}")
+    for event, (start, length) in zip(scene.events, _times(scene.arrangement, rng), strict=True):
         pitch = PITCH_FACTORS[event.pitch] * 2 ** rng.uniform(-0.05, 0.05)
         level = _PEAK * 10 ** ((LOUDNESS_DB[event.loudness] + rng.uniform(-1.5, 1.5)) / 20)
         wave = synthesize(event.sound, length, pitch, rng)
@@ -174,48 +144,17 @@ def render(scene: Scene, seed: int) -> NDArray[np.float32]:
     return steps / np.float32(32768)
 
 
-def _times(relation: Relation, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _times(arrangement: Arrangement, rng: np.random.Generator) -> list[tuple[int, int]]:
     """(start, length) of each event in samples: 1.0 to 1.6 s in a sequence, else 1.4 to 2 s."""
-    if relation == "then":
+    if arrangement == "then":
         first, gap, second = rng.uniform(1.0, 1.6), rng.uniform(0.1, 0.3), rng.uniform(1.0, 1.6)
         start = rng.uniform(0.05, CLIP_SECONDS - 0.05 - first - gap - second)
         spans = [(start, first), (start + first + gap, second)]
     else:
         start = rng.uniform(0.05, 1.6)
-        count = 2 if relation == "while" else 1
+        count = 2 if arrangement == "while" else 1
         spans = [(start + rng.uniform(0, 0.25), rng.uniform(1.4, 2.0)) for _ in range(count)]
     return [(int(begin * SAMPLE_RATE), int(length * SAMPLE_RATE)) for begin, length in spans]
-
-
-def oracle_r_sum(dataset: AudioTextDataset, split: str) -> dict[str, float]:
-    """R^sum of a listener who knows exactly which captions are true of which clips of a toy split.
-
-    Its score is 1 where a caption is true of a clip's scene and else 0, so what keeps it from 600
-    is descriptions shared by several clips: the ceiling of any model.
-
-    Returns:
-        R@1 + R@5 + R@10 in percent, summed over both directions, with ties resolved for the
-        listener (``"optimistic"``), at random (``"random"``, the expectation) and against it
-        (``"pessimistic"``).
-    """
-    sources: list[ToySource] = [clip.source for clip in dataset.clips(split)]
-    said = [says for source in sources for says in source.says]
-    true_of = np.array([[says.fits(source.scene) for says in said] for source in sources])
-    clips_of_caption = true_of.sum(axis=0)
-    others_of_clip = true_of.sum(axis=1) - NUM_CAPTIONS
-    random, pessimistic = 0.0, 0.0
-    for k in (1, 5, 10):
-        # text to audio: the own clip is one of n tied ones.
-        random += float(np.mean(np.minimum(k / clips_of_caption, 1)))
-        pessimistic += float(np.mean(clips_of_caption <= k))
-        # audio to text: the best of five own captions among them and m others, all tied.
-        misses = [
-            comb(int(m), k) / comb(int(m) + NUM_CAPTIONS, k) if m >= k else 0.0
-            for m in others_of_clip
-        ]
-        random += 1 - float(np.mean(misses))
-        pessimistic += float(np.mean(others_of_clip < k))
-    return {"optimistic": 600.0, "random": 100 * random, "pessimistic": 100 * pessimistic}
 
 
 def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:

@@ -1,14 +1,29 @@
-"""Scenes of one or two sounds, and a grammar that words them in captions."""
+"""Scenes of one or two sounds, and a grammar that words them in captions.
+
+The words and the sentence patterns are in ``toy_words.json`` beside this file. In a pattern,
+``{a}`` and ``{b}`` stand for a sound as in "a loud dog barks", ``{a_ing}`` and ``{b_ing}`` as in
+"a loud dog barking".
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-Relation = Literal["alone", "then", "while"]
+Arrangement = Literal["alone", "then", "while"]
 T = TypeVar("T")
+
+_WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("toy_words.json").read_text("utf-8"))
+
+# What each caption of a clip says of each event: p its pitch, l its loudness.
+_MENTIONS = {
+    1: ("pl", "pl", "pl", "p", "l"),
+    2: ("pl pl", "p p", "l l", "pl l", "p pl"),
+}
 
 
 @dataclass(frozen=True)
@@ -17,114 +32,26 @@ class Event:
 
     Attributes:
         sound: a key of :data:`atr_moco_plugin.data.sets.toy_sounds.SOUNDS`.
-        pitch: 0 low, 1 middle, 2 high; ``None`` in a description that does not say.
-        loudness: 0 quiet, 1 loud; ``None`` in a description that does not say.
+        pitch: 0 low, 1 middle, 2 high.
+        loudness: 0 quiet, 1 loud.
     """
 
     sound: str
-    pitch: int | None
-    loudness: int | None
+    pitch: int
+    loudness: int
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is heard in a clip, or what a caption says of it.
+    """What is heard in a clip.
 
     Attributes:
-        relation: ``"alone"``: one event; ``"then"``: two in order; ``"while"``: two at once.
+        arrangement: ``"alone"``: one event; ``"then"``: two in order; ``"while"``: two at once.
         events: one or two events.
     """
 
-    relation: Relation
+    arrangement: Arrangement
     events: tuple[Event, ...]
-
-    def fits(self, scene: Scene) -> bool:
-        """Whether this description is true of ``scene``; the order counts only in ``"then"``."""
-        if self.relation != scene.relation:
-            return False
-        orders = [scene.events]
-        if self.relation == "while":
-            orders.append(scene.events[::-1])
-        return any(
-            all(_event_fits(said, heard) for said, heard in zip(self.events, order, strict=True))
-            for order in orders
-        )
-
-
-def _event_fits(said: Event, heard: Event) -> bool:
-    return (
-        said.sound == heard.sound
-        and said.pitch in (None, heard.pitch)
-        and said.loudness in (None, heard.loudness)
-    )
-
-
-class Wording(NamedTuple):
-    """A caption's text and what it says of the scene."""
-
-    text: str
-    says: Scene
-
-
-class _Words(NamedTuple):
-    noun: str
-    finite: tuple[str, ...]
-    gerund: tuple[str, ...]
-
-
-_LEXICON = {
-    "siren": _Words("siren", ("wails", "howls"), ("wailing", "howling")),
-    "bell": _Words("bell", ("tolls", "chimes"), ("tolling", "chiming")),
-    "dog": _Words("dog", ("barks", "woofs"), ("barking", "woofing")),
-    "bird": _Words("bird", ("chirps", "sings"), ("chirping", "singing")),
-    "engine": _Words("engine", ("runs", "rumbles"), ("running", "rumbling")),
-    "alarm": _Words("alarm", ("beeps",), ("beeping",)),
-    "hammer": _Words("hammer", ("knocks", "pounds"), ("knocking", "pounding")),
-    "whistle": _Words("whistle", ("blows", "sounds"), ("blowing", "sounding")),
-    "rain": _Words("rain shower", ("patters", "falls"), ("pattering", "falling")),
-    "wind": _Words("wind", ("blows", "gusts"), ("blowing", "gusting")),
-    "walker": _Words("walker", ("steps along", "walks"), ("stepping along", "walking")),
-    "clock": _Words("clock", ("ticks",), ("ticking",)),
-    "glass": _Words("glass pane", ("shatters", "breaks"), ("shattering", "breaking")),
-    "tap": _Words("tap", ("drips", "leaks"), ("dripping", "leaking")),
-    "bee": _Words("bee", ("buzzes", "hums"), ("buzzing", "humming")),
-    "phone": _Words("phone", ("rings",), ("ringing",)),
-}
-_PITCH = (("low", "deep"), ("mid-pitched",), ("high", "shrill"))
-_LOUDNESS = (("quiet", "faint"), ("loud", "strong"))
-
-# {a}, {b}: "a loud dog barks"; {a_ing}, {b_ing}: "a loud dog barking".
-_TEMPLATES: dict[Relation, tuple[str, ...]] = {
-    "alone": ("{a} alone", "only {a_ing}", "{a} on its own", "nothing but {a_ing}"),
-    "then": (
-        "{a} then {b}",
-        "{a_ing} followed by {b_ing}",
-        "{b} after {a}",
-        "{a} before {b}",
-        "first {a} and next {b}",
-    ),
-    "while": (
-        "{a} while {b}",
-        "{a_ing} together with {b_ing}",
-        "{a} as {b}",
-        "{a} and {b} at the same time",
-        "{a_ing} over {b_ing}",
-    ),
-}
-# For each caption of a clip, whether it gives (pitch, loudness) of the first and the second event.
-_MENTIONS = {
-    1: (((1, 1),), ((1, 1),), ((1, 1),), ((1, 0),), ((0, 1),)),
-    2: (
-        ((1, 1), (1, 1)),
-        ((1, 0), (1, 0)),
-        ((0, 1), (0, 1)),
-        ((1, 1), (0, 1)),
-        ((1, 0), (1, 1)),
-    ),
-}
-
-NUM_CAPTIONS = 5
-"""Captions of a clip."""
 
 
 def pick(rng: Random, options: Sequence[T], first: float | None = None) -> T:
@@ -143,35 +70,32 @@ def pick(rng: Random, options: Sequence[T], first: float | None = None) -> T:
     return options[int(value * len(options))]
 
 
-def describe(scene: Scene, rng: Random) -> tuple[Wording, ...]:
+def describe(scene: Scene, rng: Random) -> tuple[str, ...]:
     """Five true captions of ``scene``, worded and detailed differently.
 
-    Each names all of the scene's events, their relation, and the pitch or the loudness of each
-    event; the first gives both of every event. The commonest wording of every part is chosen most
-    of the time, so that two clips with one scene often share a caption's exact text.
+    Each names all of the scene's events, how they are arranged, and the pitch or the loudness of
+    each event; the first gives both of every event. The commonest wording of every part is chosen
+    most of the time, so that two clips with one scene often share a caption's exact text.
     """
-    return tuple(_word(scene, mention, rng) for mention in _MENTIONS[len(scene.events)])
+    return tuple(_word(scene, mentions.split(), rng) for mentions in _MENTIONS[len(scene.events)])
 
 
-def _word(scene: Scene, mention: tuple[tuple[int, int], ...], rng: Random) -> Wording:
-    said = tuple(
-        Event(event.sound, event.pitch if pitch else None, event.loudness if loudness else None)
-        for event, (pitch, loudness) in zip(scene.events, mention, strict=True)
-    )
-    if scene.relation == "while" and rng.random() < 0.5:
-        said = said[::-1]
-    template = pick(rng, _TEMPLATES[scene.relation], first=0.4)
+def _word(scene: Scene, mentions: Sequence[str], rng: Random) -> str:
+    said = list(zip(scene.events, mentions, strict=True))
+    if scene.arrangement == "while" and rng.random() < 0.5:
+        said.reverse()
+    pattern: str = pick(rng, _WORDS["patterns"][scene.arrangement], first=0.4)
     slots: dict[str, str] = {}
-    for name, event in zip("ab", said):
-        words = _LEXICON[event.sound]
-        adjectives = []
-        if event.loudness is not None:
-            adjectives.append(pick(rng, _LOUDNESS[event.loudness], first=0.75))
-        if event.pitch is not None:
-            adjectives.append(pick(rng, _PITCH[event.pitch], first=0.75))
-        verb = pick(rng, range(len(words.finite)), first=0.75)
-        phrase = " ".join([*adjectives, words.noun])
-        article = "an" if phrase[0] in "aeiou" else "a"
-        slots[name] = f"{article} {phrase} {words.finite[verb]}"
-        slots[f"{name}_ing"] = f"{article} {phrase} {words.gerund[verb]}"
-    return Wording(template.format(**slots), Scene(scene.relation, said))
+    for name, (event, mention) in zip("ab", said, strict=False):
+        words = _WORDS["sounds"][event.sound]
+        phrase: list[str] = []
+        if "l" in mention:
+            phrase.append(pick(rng, _WORDS["loudness"][event.loudness], first=0.75))
+        if "p" in mention:
+            phrase.append(pick(rng, _WORDS["pitch"][event.pitch], first=0.75))
+        phrase.append(words["noun"])
+        verb = pick(rng, range(len(words["finite"])), first=0.75)
+        article = "an" if phrase[0][0] in "aeiou" else "a"
+        slots[name] = " ".join([article, *phrase, words["finite"][verb]])
+        slots[f"{name}_ing"] = " ".join([article, *phrase, words["gerund"][verb]])
+    return pattern.format(**slots)

@@ -7,7 +7,6 @@ pitch factor 1 and times in seconds; a factor of 0.6 to 1.7 keeps every one belo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,8 @@ def _phase(frequency: float | Wave, n: int) -> Wave:
         cycles = np.cumsum(frequency, dtype=np.float64) / SAMPLE_RATE
     else:
         cycles = np.arange(n, dtype=np.float64) * (frequency / SAMPLE_RATE)
-    return (cycles - np.floor(cycles)).astype(np.float32)
+    phase: Wave = (cycles - np.floor(cycles)).astype(np.float32)
+    return phase
 
 
 def _sine(phase: Wave) -> Wave:
@@ -195,26 +195,13 @@ def _phone(n: int, pitch: float, rng: np.random.Generator) -> Wave:
     return tone + np.float32(0.005) * _noise(n, rng)
 
 
-SOUNDS: MappingProxyType[str, Synthesizer] = MappingProxyType(
-    {
-        "siren": _siren,
-        "bell": _bell,
-        "dog": _dog,
-        "bird": _bird,
-        "engine": _engine,
-        "alarm": _alarm,
-        "hammer": _hammer,
-        "whistle": _whistle,
-        "rain": _rain,
-        "wind": _wind,
-        "walker": _walker,
-        "clock": _clock,
-        "glass": _glass,
-        "tap": _tap,
-        "bee": _bee,
-        "phone": _phone,
-    }
-)
+SOUNDS: dict[str, Synthesizer] = {
+    sound.__name__.removeprefix("_"): sound
+    for sound in (
+        *(_siren, _bell, _dog, _bird, _engine, _alarm, _hammer, _whistle),
+        *(_rain, _wind, _walker, _clock, _glass, _tap, _bee, _phone),
+    )
+}
 """Sound name to ``(samples, pitch factor, generator) -> [samples] float32`` of any level."""
 
 

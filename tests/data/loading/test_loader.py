@@ -79,7 +79,7 @@ def loader(
 def text_of(batch: PairBatch) -> list[str]:
     return [
         "".join(chr(int(i)) for i in row[mask])
-        for row, mask in zip(batch.input_ids, batch.text_mask)
+        for row, mask in zip(batch.input_ids, batch.text_mask, strict=True)
     ]
 
 
@@ -102,7 +102,7 @@ def take(source: PairLoader, count: int) -> list[PairBatch]:
 
 def assert_same(a: list[PairBatch], b: list[PairBatch]) -> None:
     assert len(a) == len(b)
-    for left, right in zip(a, b):
+    for left, right in zip(a, b, strict=True):
         assert same(left, right)
 
 

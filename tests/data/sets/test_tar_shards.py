@@ -375,7 +375,9 @@ def test_damaged_audio_in_a_shard_is_named(tmp_path: Path) -> None:
     damaged = [("0.flac", b"not audio"), ("1.flac", b"")]
     write(tmp_path / "0.tar", [*damaged, ("0.json", text("a")), ("1.json", text("b"))])
     data = open_quietly(tmp_path)
-    for clip, message in zip(data.clips("train"), ("not readable as audio", "the file is empty")):
+    for clip, message in zip(
+        data.clips("train"), ("not readable as audio", "the file is empty"), strict=False
+    ):
         with pytest.raises(ValueError, match=message) as error:
             data.read_with(READER).load(clip)
         assert str(error.value).startswith(f"{tmp_path / '0.tar'}, member {clip.key[-1]}.flac: ")
@@ -398,5 +400,5 @@ def test_the_index_goes_to_workers(tmp_path: Path) -> None:
     alone = list(PairLoader(data, "train", tokenize, 2, **options))
     workers = list(PairLoader(copy, "train", tokenize, 2, num_workers=2, **options))
     assert len(alone) == len(workers) == 3
-    for a, b in zip(alone, workers):
+    for a, b in zip(alone, workers, strict=False):
         assert torch.equal(a.waveforms, b.waveforms) and torch.equal(a.clip_ids, b.clip_ids)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def features(wave: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(wave, 400)[::160] * np.hanning(400)
     spectrum = np.abs(np.fft.rfft(frames, 1024)) ** 2
     edges = np.geomspace(2, 512, 25).astype(int)
-    bands = np.stack([spectrum[:, a : b + 1].mean(axis=1) for a, b in zip(edges, edges[1:])], 1)
+    bands = np.stack([spectrum[:, a : b + 1].mean(axis=1) for a, b in pairwise(edges)], 1)
     log = np.log(bands + 1e-4)
     modulation = np.abs(np.fft.rfft(log.mean(axis=1) - log.mean()))[1:20] / len(log)
     return np.concatenate([log.mean(axis=0), log.std(axis=0), 3 * modulation])
