@@ -27,7 +27,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
-    moco_atc_atm,
+    pairs,
 )
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -206,13 +206,13 @@ def compare(ours: MocoAtcAtm, plain: PlainBlip, batch: dict[str, Any]) -> tuple[
     ours.eval()
     plain.eval()
     drawn: list[Tensor] = []
-    real = moco_atc_atm.hard_negatives
+    real = pairs.hard_negatives
 
     def recorded(*args: Any) -> Tensor:
         drawn.append(real(*args))
         return drawn[-1]
 
-    with mock.patch.object(moco_atc_atm, "hard_negatives", recorded):
+    with mock.patch.object(pairs, "hard_negatives", recorded):
         with FlopCounterMode(display=False) as counter:
             one = _result(ours, ours(**batch))
     hard_text, hard_audio = (x.tolist() for x in drawn)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
@@ -18,9 +19,6 @@ from atr_moco_plugin.optim.step_hook import Attachment, StepWatch, attach
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import in_float32
-
-Inputs = Mapping[str, Any]
-"""Keyword arguments of a tower."""
 
 
 class Atc(nn.Module):
@@ -49,9 +47,11 @@ class Atc(nn.Module):
     measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
     """What ``forward`` returns."""
 
+    config: AtcConfig
+    model: DualEncoder
     temperature: nn.Parameter
 
-    def __init__(self, model: nn.Module, config: AtcConfig) -> None:
+    def __init__(self, model: DualEncoder, config: AtcConfig) -> None:
         super().__init__()
         if config.embed_dim not in (None, model.embed_dim):
             raise InputError(

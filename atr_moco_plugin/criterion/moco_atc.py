@@ -7,58 +7,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
-from atr_moco_plugin.criterion.in_batch import Atc, Inputs
+from atr_moco_plugin.criterion.exchange import GlobalBatch, gather_batch
+from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.positives import positive_pairs
-from atr_moco_plugin.distributed import (
-    ProcessesDifferError,
-    broadcast_bool,
-    gather_counts,
-    gather_packed,
-    mean_weight,
-    process_index,
-    processes_that_differ,
+from atr_moco_plugin.criterion.queue_pair import (
+    check_queues_agree,
+    clear_queues_of_other_data,
+    grow_queues,
+    make_queue,
 )
+from atr_moco_plugin.distributed import mean_weight
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.optim.step_hook import Attachment
 from atr_moco_plugin.queue import EmbeddingQueue, finite_rows
-from atr_moco_plugin.rank.growth import growth_of_last_half
 from atr_moco_plugin.tensors.compile import not_compiled
 
 QUEUE_CHECK_EVERY = 100
-"""Optimizer steps between two comparisons of the queues over ranks; each reads them once."""
-
-
-class GlobalBatch(NamedTuple):
-    """The N items of all ranks, in rank order; in a single process its B.
-
-    Attributes:
-        counts: items of every rank.
-        a_m: ``[N, d]`` momentum embeddings of the clips.
-        u_m: ``[N, d]`` momentum embeddings of the captions.
-        clip_ids: ``[N]`` int64.
-        caption_ids: ``[N]`` int64.
-    """
-
-    counts: list[int]
-    a_m: Tensor
-    u_m: Tensor
-    clip_ids: Tensor
-    caption_ids: Tensor
-
-    @property
-    def own(self) -> slice:
-        """The rows of this rank."""
-        first = sum(self.counts[: process_index()])
-        return slice(first, first + self.counts[process_index()])
+"""Optimizer steps between two comparisons of the queues over processes; each reads them once."""
 
 
 class MocoAtc(Atc):
@@ -75,22 +50,24 @@ class MocoAtc(Atc):
     measures: ClassVar[tuple[str, ...]] = (*Atc.measures, "alpha", "queue_fill", "queue_size")
 
     config: MocoAtcConfig
+    num_steps: Tensor
+    data_fingerprint: Tensor
 
-    def __init__(self, model: nn.Module, config: MocoAtcConfig) -> None:
+    def __init__(self, model: DualEncoder, config: MocoAtcConfig) -> None:
         super().__init__(model, config)
         self.audio_m = MomentumCopy(model.audio)
         self.text_m = MomentumCopy(model.text)
-        self.audio_queue = _make_queue(config, model.embed_dim)
-        self.text_queue = _make_queue(config, model.embed_dim)
+        self.audio_queue = make_queue(config, model.embed_dim)
+        self.text_queue = make_queue(config, model.embed_dim)
         self._growth_limit = self.audio_queue.max_size
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
-        # What `set_data` was told, 0 for nothing; the queues of a state may be of other data.
+        # Digest of what `set_data` was given, 0 before. A loaded state may be of other data.
         self.register_buffer("data_fingerprint", torch.zeros(1, dtype=torch.int64))
         self._loaded_fingerprint = 0
-        self._num_steps = 0  # mirror of the buffer, so that no step waits for the device
-        self._steps_here = 0  # those that this process made, equal on every rank
+        self._num_steps = 0  # mirrors the buffer, so that no step waits for the device
+        self._steps_here = 0  # made by this process, equal on all
         self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
-        self.register_load_state_dict_post_hook(_leave_queues_of_other_data)
+        self.register_load_state_dict_post_hook(_clear_queues_of_other_data)
 
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
@@ -106,8 +83,8 @@ class MocoAtc(Atc):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """See :meth:`Atc.reset_parameters`; the momentum copies become those of the towers as they
-        are when the first pass begins, or at :meth:`attach`."""
+        """See :meth:`Atc.reset_parameters`. The momentum copies are made anew from the towers when
+        the first pass begins, or at :meth:`attach`."""
         super().reset_parameters()
         self.num_steps.zero_()
         self.data_fingerprint.zero_()
@@ -120,47 +97,28 @@ class MocoAtc(Atc):
         self._start_copies()
         return super().attach(optimizers)
 
-    @not_compiled
-    def _start_pass(self) -> None:
-        super()._start_pass()
-        self._start_copies()
-
-    def _start_copies(self) -> None:
-        self.audio_m.start(self.model.audio)
-        self.text_m.start(self.model.text)
-
     def on_optimizer_step(self) -> None:
         """See :meth:`Atc.on_optimizer_step`; moves the momentum copies, counts the step, and lets
-        the queues grow where ``queue_size`` is ``auto``. Every rank calls it.
+        the queues grow where ``queue_size`` is ``auto``. Every process calls it.
 
-        In the first step of a process and in every hundredth the queues of all ranks are compared.
+        In the first step of a job and in every hundredth the queues of all processes are compared.
 
         Raises:
-            ProcessesDifferError: on every rank, where the queues differ.
+            ProcessesDifferError: on every process, where the queues differ.
         """
         super().on_optimizer_step()
-        # Counted from the start of the process and not from what was loaded: a state that one rank
-        # alone loaded is what the comparison is to find, and every rank has to take part in it.
+        # Every process has to take part in the comparison. So it counts from the start of the job:
+        # the loaded number of steps may differ, where one process loaded another state.
         if self._steps_here % QUEUE_CHECK_EVERY == 0:
-            self._check_queues()
+            check_queues_agree(self.queues, self._steps_here)
         self._steps_here += 1
         self.audio_m.update(self.model.audio, self.config.momentum)
         self.text_m.update(self.model.text, self.config.momentum)
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
-        self._grow_queues()
-
-    def _check_queues(self) -> None:
-        queues = {name: (*queue.valid, queue.position) for name, queue in self.queues.items()}
-        for name, ranks in processes_that_differ(queues).items():
-            named = ", ".join(str(x) for x in ranks)
-            raise ProcessesDifferError(
-                f"The {name} queue of rank(s) {named} is not that of rank 0 after "
-                f"{self._steps_here} optimizer steps of this job, so the ranks no longer train one "
-                "model: load the same state on every rank, keep the criterion's buffers out of "
-                "DDP's broadcast (`broadcast_buffers=False`), and go on from a checkpoint saved "
-                "before."
-            )
+        warm = self._num_steps >= self.config.queue_warmup_steps
+        if warm and self.audio_queue.size < self._growth_limit and self.audio_queue.refilled:
+            grow_queues(self.queues, self._growth_limit, self.num_steps.device)
 
     def limit_growth(self, rows: int) -> None:
         """Let ``queue_size: auto`` grow to this many rows at most, such as the pairs of an epoch: a
@@ -172,46 +130,19 @@ class MocoAtc(Atc):
         self._growth_limit = min(rows, self.audio_queue.max_size)
 
     def set_data(self, fingerprint: str) -> None:
-        """Say which data the clip and caption ids are of. It is saved with the queues, and queues
-        of other data are emptied, with a warning, whether they were loaded before or are later:
-        their ids mean other items, and their embeddings are no negatives of these.
+        """Name the data that the clip and caption ids belong to.
+
+        The name is saved with the queues. Queues of other data are emptied, with a warning, whether
+        they were loaded before or are loaded later: their ids mean other items, and their
+        embeddings are no negatives of these.
 
         Args:
-            fingerprint: any text that another data set does not have, such as
+            fingerprint: any text that no other data set has, such as
                 ``AudioTextDataset.fingerprint()``.
         """
-        saved, told = int(self.data_fingerprint), stable_digest("data", fingerprint)
-        self.data_fingerprint.fill_(told)
-        self._keep_queues_of(saved)
-
-    def _keep_queues_of(self, saved: int) -> None:
-        """Empty queues of the data with the fingerprint `saved` where ours is another."""
-        rows = sum(len(queue) for queue in self.queues.values())
-        if saved in (0, int(self.data_fingerprint)) or rows == 0:
-            return
-        for queue in self.queues.values():
-            queue.clear()
-        warnings.warn(
-            "The queues of the checkpoint hold embeddings of another data set, so they start "
-            "empty.",
-            stacklevel=2,
-        )
-
-    def _grow_queues(self) -> None:
-        size = self.audio_queue.size
-        if size >= self._growth_limit or not self.audio_queue.refilled:
-            return
-        if self._num_steps < self.config.queue_warmup_steps:
-            return
-        # The queues are equal on every rank, their singular values up to rounding only.
-        worth_it = process_index() == 0 and any(
-            growth_of_last_half(queue.newest(size // 2), queue.valid[0]).worth_it
-            for queue in self.queues.values()
-        )
-        if broadcast_bool(worth_it, self.num_steps.device):
-            size = min(2 * size, self._growth_limit)
-        for queue in self.queues.values():
-            queue.grow(size)
+        saved, present = int(self.data_fingerprint), stable_digest("data", fingerprint)
+        self.data_fingerprint.fill_(present)
+        clear_queues_of_other_data(self.queues, saved, present)
 
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
@@ -222,62 +153,80 @@ class MocoAtc(Atc):
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
         a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
-        loss = self._atc(a, u, self._exchanged(a_m, u_m, clip_ids, caption_ids))
+        batch = self._gather(a_m, u_m, clip_ids, caption_ids)
+        loss = self._atc(a, u, batch)
+        self._enqueue(batch)
         return {"loss": loss, **self._measures(loss)}
+
+    @not_compiled
+    def _start_pass(self) -> None:
+        super()._start_pass()
+        self._start_copies()
+
+    def _start_copies(self) -> None:
+        self.audio_m.start(self.model.audio)
+        self.text_m.start(self.model.text)
 
     def _prepare(self, audio: Inputs) -> Inputs:
         """Do once what the online tower and its momentum copy would both do to their input."""
         prepare = getattr(self.model.audio, "prepare", None)
-        return audio if prepare is None else prepare(**audio)
-
-    @not_compiled
-    def _exchanged(
-        self, a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor
-    ) -> GlobalBatch:
-        """The items of all ranks, in two exchanges."""
-        counts = gather_counts(len(a_m), a_m.device)
-        return GlobalBatch(counts, *gather_packed(a_m, u_m, clip_ids, caption_ids, counts=counts))
+        inputs: Inputs = audio if prepare is None else prepare(**audio)
+        return inputs
 
     @property
     def _trains(self) -> bool:
-        """Whether this pass is one of training; a pass of evaluation leaves no trace."""
+        """Whether this is a training pass; an evaluation pass leaves no trace."""
         return self.training and torch.is_grad_enabled()
 
     @not_compiled
-    def _atc(self, a: Tensor, u: Tensor, items: GlobalBatch) -> Tensor:
-        """Contrastive loss of the online embeddings ``a`` and ``u``, then the enqueue."""
-        _, a_m, u_m, *ids = items
-        # Views, which the enqueue at the end overwrites: `atc_loss` has found its gradient by then,
-        # and the ids are put together, and so copied, below.
+    def _gather(
+        self, a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor
+    ) -> GlobalBatch:
+        return gather_batch(a_m, u_m, clip_ids, caption_ids)
+
+    @not_compiled
+    def _atc(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> Tensor:
+        """Contrastive loss of the online embeddings ``a`` and ``u``."""
+        # Views, which the enqueue overwrites: `atc_loss` has found its gradient by then, and the
+        # ids are copied below.
         rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
         audio_queue, queue_clips, queue_captions = (x[rows] for x in self.audio_queue.valid)
         text_queue = self.text_queue.valid[0][rows]
-        columns = torch.cat([ids[0], queue_clips]), torch.cat([ids[1], queue_captions])
-        own = (x[items.own] for x in ids)
-        positives = positive_pairs(*own, *columns, self.config.positives)
+        positives = positive_pairs(
+            batch.clip_ids[batch.own],
+            batch.caption_ids[batch.own],
+            torch.cat([batch.clip_ids, queue_clips]),
+            torch.cat([batch.caption_ids, queue_captions]),
+            self.config.positives,
+        )
         ignore = None
         if self.config.queue_positives == "ignore":
             ignore = positives.clone()
-            ignore[:, : len(a_m)] = False
-
+            ignore[:, : len(batch.a_m)] = False
         loss = atc_loss(
             a,
             u,
-            a_m,
-            u_m,
+            batch.a_m,
+            batch.u_m,
             audio_queue,
             text_queue,
             positives,
             self.temperature,
             self.alpha,
             ignore=ignore,
-            first_row=items.own.start,
-        ) * mean_weight(len(a), len(a_m))
-        if self._trains:
-            finite = finite_rows(a_m, u_m)  # row k of both queues stays the same item
-            self.audio_queue.enqueue(a_m, *ids, finite=finite)
-            self.text_queue.enqueue(u_m, *ids, finite=finite)
-        return loss
+            first_row=batch.own.start,
+        )
+        return loss * mean_weight(len(a), len(batch.a_m))
+
+    @not_compiled
+    def _enqueue(self, batch: GlobalBatch) -> None:
+        """Write the momentum embeddings of all processes into the queues, in training."""
+        if not self._trains:
+            return
+        ids = batch.clip_ids, batch.caption_ids
+        finite = finite_rows(batch.a_m, batch.u_m)  # row k of both queues stays the same item
+        self.audio_queue.enqueue(batch.a_m, *ids, finite=finite)
+        self.text_queue.enqueue(batch.u_m, *ids, finite=finite)
 
     @not_compiled
     def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
@@ -294,25 +243,19 @@ class MocoAtc(Atc):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        told, name = self.data_fingerprint.clone(), f"{prefix}data_fingerprint"
+        present, name = self.data_fingerprint.clone(), f"{prefix}data_fingerprint"
         # Checkpoints of version 0.1.0 have none.
-        state_dict = {name: torch.zeros_like(told), **state_dict}
+        state_dict = {name: torch.zeros_like(present), **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_steps = int(self.num_steps)
         self._loaded_fingerprint = int(self.data_fingerprint)
-        if int(told):
-            self.data_fingerprint.copy_(told)
-
-
-def _make_queue(config: MocoAtcConfig, dim: int) -> EmbeddingQueue:
-    if config.queue_size == "auto":
-        return EmbeddingQueue(config.queue_min, dim, max_size=config.queue_max)
-    return EmbeddingQueue(config.queue_size, dim)
+        if int(present):
+            self.data_fingerprint.copy_(present)
 
 
 def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:
-    """After a checkpoint without momentum weights (``strict=False``): copy the online towers anew,
-    since the copies still are those of the weights before loading."""
+    """After a checkpoint without momentum weights (``strict=False``): copy the online towers, since
+    the copies still have the weights from before loading."""
     for copy, name in ((criterion.audio_m, "audio"), (criterion.text_m, "text")):
         if any(key.rpartition(f"{name}_m.module.")[1] for key in missing.missing_keys):
             copy.update(getattr(criterion.model, name), momentum=0.0)
@@ -323,5 +266,6 @@ def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:
             )
 
 
-def _leave_queues_of_other_data(criterion: MocoAtc, _: Any) -> None:
-    criterion._keep_queues_of(criterion._loaded_fingerprint)
+def _clear_queues_of_other_data(criterion: MocoAtc, _: Any) -> None:
+    saved, present = criterion._loaded_fingerprint, int(criterion.data_fingerprint)
+    clear_queues_of_other_data(criterion.queues, saved, present)

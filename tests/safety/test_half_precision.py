@@ -13,6 +13,7 @@ from torch.optim import AdamW
 import atr_moco_plugin.criterion.in_batch as baseline
 import atr_moco_plugin.criterion.moco_atc as moco
 import atr_moco_plugin.criterion.moco_atc_atm as moco_matching
+import atr_moco_plugin.criterion.pairs as pairs
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
@@ -55,7 +56,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 
     spied(baseline, "contrastive_loss", "contrastive")
     spied(moco, "atc_loss", "contrastive")
-    spied(moco_matching, "hard_negatives", "similarity")
+    spied(pairs, "hard_negatives", "similarity")
     spied(moco_matching, "atm_loss", "matching")
     return errors
 

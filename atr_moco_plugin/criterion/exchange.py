@@ -1,0 +1,103 @@
+"""What momentum criteria gather from all processes before they compute a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from atr_moco_plugin.distributed import (
+    gather,
+    gather_counts,
+    gather_numbers,
+    gather_packed,
+    pad_to,
+    process_index,
+)
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
+
+
+class GlobalBatch(NamedTuple):
+    """The N items of all processes, in process order; in a single process its B.
+
+    Attributes:
+        counts: items of every process.
+        a_m: ``[N, d]`` momentum embeddings of the clips.
+        u_m: ``[N, d]`` momentum embeddings of the captions.
+        clip_ids: ``[N]`` int64.
+        caption_ids: ``[N]`` int64.
+    """
+
+    counts: list[int]
+    a_m: Tensor
+    u_m: Tensor
+    clip_ids: Tensor
+    caption_ids: Tensor
+
+    @property
+    def own(self) -> slice:
+        """The rows of this process."""
+        first = sum(self.counts[: process_index()])
+        return slice(first, first + self.counts[process_index()])
+
+
+class OnlineBatch(NamedTuple):
+    """What the online towers made of the items to draw hard negatives from.
+
+    Attributes:
+        a: ``[M, d]`` embeddings of the clips.
+        u: ``[M, d]`` embeddings of the captions.
+        audio: tokens of M clips.
+        text: tokens of M captions; without states where the head reads none.
+    """
+
+    a: Tensor
+    u: Tensor
+    audio: AudioTokens
+    text: TextTokens
+
+
+def gather_batch(a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor) -> GlobalBatch:
+    """Gather momentum embeddings and ids of all processes, in two exchanges."""
+    counts = gather_counts(len(a_m), a_m.device)
+    return GlobalBatch(counts, *gather_packed(a_m, u_m, clip_ids, caption_ids, counts=counts))
+
+
+def gather_batch_and_tokens(
+    a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor, online: OnlineBatch
+) -> tuple[GlobalBatch, OnlineBatch]:
+    """:func:`gather_batch`, and what the online towers made of the items of all processes.
+
+    Two exchanges, and one for the token states of each modality. The gradient flows through the
+    states alone: none flows through the draw of a negative, which the embeddings are for.
+    """
+    a, u, audio, text = online
+    shapes = gather_numbers([len(a), audio.mask.size(1), text.mask.size(1)], a.device)
+    counts, audio_lengths, text_lengths = (list(x) for x in zip(*shapes, strict=True))
+    audio_mask, text_mask, input_ids = (
+        pad_to(x, 1, max(lengths))
+        for x, lengths in (
+            (audio.mask, audio_lengths),
+            (text.mask, text_lengths),
+            (text.input_ids, text_lengths),
+        )
+    )
+    a_m, u_m, clip_ids, caption_ids, a, u, audio_mask, text_mask, input_ids = gather_packed(
+        a_m, u_m, clip_ids, caption_ids, a, u, audio_mask, text_mask, input_ids, counts=counts
+    )
+    audio_states = _gather_states(audio.states, audio_lengths, counts)
+    text_states = None if text.states is None else _gather_states(text.states, text_lengths, counts)
+    return (
+        GlobalBatch(counts, a_m, u_m, clip_ids, caption_ids),
+        OnlineBatch(
+            a,
+            u,
+            AudioTokens(audio_states, audio_mask),
+            TextTokens(text_states, text_mask, input_ids),
+        ),
+    )
+
+
+def _gather_states(states: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> Tensor:
+    return gather(pad_to(states, 1, max(lengths)), grad=True, counts=counts)
