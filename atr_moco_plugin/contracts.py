@@ -34,6 +34,8 @@ class Module(Protocol):
 
     training: bool
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
     def train(self: ModuleT, mode: bool = True) -> ModuleT: ...
 
     def eval(self: ModuleT) -> ModuleT: ...
@@ -173,11 +175,21 @@ class MatchingModel(DualEncoder, Protocol):
         """Logits ``[P, 2]`` of P pairs; arguments as of :class:`Head`."""
 
 
-class Criterion(Module, Protocol):
+class StepListener(Module, Protocol):
+    """Trained parameters with something to do once an optimizer step.
+
+    Optional member: ``on_step_skipped()``, called after a step whose gradients the guard against
+    NaN has dropped.
+    """
+
+    def on_optimizer_step(self) -> None:
+        """Called once after each step of the optimizer."""
+
+
+class Criterion(StepListener, Protocol):
     """A criterion, group ``atr_moco_plugin.criteria``: a module around the model.
 
-    It holds everything that is trained or kept between steps. ``on_step_skipped()`` is optional:
-    called after a step whose gradients the guard against NaN has dropped.
+    It holds everything that is trained or kept between steps.
     """
 
     @property
@@ -195,9 +207,6 @@ class Criterion(Module, Protocol):
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
         """Modality to queue, for hooks; may be empty."""
-
-    def on_optimizer_step(self) -> None:
-        """Called once after each step of the optimizer."""
 
     def __call__(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor

@@ -36,9 +36,9 @@ def contrastive_loss(
     Args:
         audio: ``[B, d]`` unit-norm audio embeddings, the audio-to-text queries.
         text: ``[B, d]`` unit-norm text embeddings, the text-to-audio queries.
-        audio_columns: ``[M, d]`` what the text queries choose from: ``audio``, or that of all
-            ranks. The gradient flows through it.
-        text_columns: ``[M, d]`` what the audio queries choose from.
+        audio_columns: ``[M, d]`` the columns of the text queries: ``audio``, or that of all
+            processes. The gradient flows through it.
+        text_columns: ``[M, d]`` the columns of the audio queries.
         positives: ``[B, M]`` bool, at least one ``True`` a row.
         temperature: scalar (or one-element) tensor, tau.
 
@@ -90,7 +90,7 @@ def atc_loss(
         ignore: ``[B, B + K]`` bool, columns that take no part in a row, neither as positive nor
             as negative. Must leave at least one positive a row.
         first_row: where in ``audio_m`` and ``text_m`` the B items start when they hold the M >= B
-            items of all ranks; ``positives`` and ``ignore`` are then ``[B, M + K]``.
+            items of all processes; ``positives`` and ``ignore`` are then ``[B, M + K]``.
 
     Returns:
         Scalar float32.

@@ -87,7 +87,7 @@ class MocoAtcAtmConfig(MocoAtcConfig):
     """:class:`MocoAtcConfig` and the matching loss on hard negatives."""
 
     negatives: Literal["batch", "all_ranks"] = "batch"
-    """Where hard negatives are drawn from: this rank's batch, or those of all ranks."""
+    """Where hard negatives are drawn from: the batch of this process, or of all of them."""
 
     atm_weight: float = 1.0
     """Weight of the matching loss."""

@@ -2,8 +2,8 @@
 
 The columns, the batch's and the queue's, are read where they lie, a block at a time, and the
 gradient is found in the same pass: all that autograd keeps is one ``[B, d]`` matrix, where the
-plain form keeps and makes several ``[B, M]`` ones. ``tests/criterion/test_cross_entropy.py`` holds it to
-that form.
+plain form keeps and makes several ``[B, M]`` ones. ``tests/criterion/test_cross_entropy.py``
+holds it to that form.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def soft_target_cross_entropy(
     Returns:
         Scalar float32.
     """
-    return _SoftTargetCrossEntropy.apply(
+    loss: Tensor = _SoftTargetCrossEntropy.apply(
         query.float(),
         temperature.float(),
         query_m.detach().float(),
@@ -58,6 +58,7 @@ def soft_target_cross_entropy(
         alpha,
         ignore,
     )
+    return loss
 
 
 class _SoftTargetCrossEntropy(torch.autograd.Function):

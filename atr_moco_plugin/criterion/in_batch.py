@@ -1,4 +1,4 @@
-"""The criterion without momentum: what the others are compared with, and what they share."""
+"""The criterion without momentum: the baseline, and what all criteria share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.optim.step_hook import Attachment, StepWatch, attach
+from atr_moco_plugin.optim.step_hook import Attachment, attach
+from atr_moco_plugin.optim.step_watch import StepWatch
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import in_float32
@@ -71,8 +72,8 @@ class Atc(nn.Module):
         return {}
 
     def attach(self, optimizers: Optimizer | Sequence[Optimizer]) -> Attachment:
-        """Run :meth:`on_optimizer_step` after every step that an optimizer makes. Say it once,
-        before the loop; a loop that never does is warned.
+        """Run :meth:`on_optimizer_step` after every optimizer step. Call it once, before the loop;
+        a loop that never does is warned.
 
         Args:
             optimizers: see :func:`atr_moco_plugin.optim.step_hook.attach`.
@@ -87,28 +88,31 @@ class Atc(nn.Module):
 
     @torch.no_grad()
     def on_optimizer_step(self) -> None:
-        """Clip the temperature. :meth:`attach` calls it; a loop without an optimizer of torch calls
-        it once an optimizer step, and outside of ``forward``: FSDP2 loses a write made inside, and a
-        second pass before backward would find it changed."""
-        self._step_watch.told()
+        """Clip the temperature, after each optimizer step.
+
+        :meth:`attach` calls it. A loop without an optimizer of torch calls it itself, outside of
+        ``forward``: FSDP2 loses a write made inside, and a second pass before backward would find
+        the temperature changed.
+        """
+        self._step_watch.expect_moved_weights()
         self.temperature.clamp_(*TEMPERATURE_RANGE)
 
     def on_step_skipped(self) -> None:
-        """What :meth:`attach` calls after a step that changed no weight, since the guard has
-        dropped its gradients."""
+        """Called by :meth:`attach` after a step whose gradients the guard against NaN has dropped,
+        so that no weight changed."""
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Back to the initial state, in place and without the model: for a criterion that was made
         on the device ``meta`` and moved with ``to_empty``."""
         self.temperature.fill_(self.config.temperature)
-        self._step_watch.told()
+        self._step_watch.expect_moved_weights()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Atc:
         if recurse:
             for module in self.children():
                 module._apply(fn)
-        super()._apply(in_float32(fn), recurse=False)
+        super()._apply(in_float32(fn), recurse=False)  # type: ignore[no-untyped-call]
         return self
 
     @not_compiled
@@ -138,19 +142,21 @@ class Atc(nn.Module):
 
         Returns:
             ``loss`` (scalar with a gradient) and its parts and measures, scalars without one. The
-            mean of the losses over ranks is that of the global batch, also where ranks have
-            different numbers of items.
+            mean of the losses over processes is the loss of the global batch, also where processes
+            have different numbers of items.
         """
         self._start_pass()
         a, _ = self.model.audio(**audio)
         u, _ = self.model.text(**text)
         counts = gather_counts(len(a), a.device)
-        ids = gather_packed(clip_ids, caption_ids, counts=counts)
-        positives = positive_pairs(clip_ids, caption_ids, *ids, self.config.positives)
+        all_clips, all_captions = gather_packed(clip_ids, caption_ids, counts=counts)
+        positives = positive_pairs(
+            clip_ids, caption_ids, all_clips, all_captions, self.config.positives
+        )
         # One exchange: both are float32 and of one size.
-        columns = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
-        loss = contrastive_loss(a, u, *columns, positives, self.temperature)
-        loss = loss * mean_weight(len(a), len(columns[0]))
+        all_a, all_u = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
+        loss = contrastive_loss(a, u, all_a, all_u, positives, self.temperature)
+        loss = loss * mean_weight(len(a), len(all_a))
         return {
             "loss": loss,
             "loss_atc": loss.detach(),
@@ -159,5 +165,5 @@ class Atc(nn.Module):
 
 
 def _expect_other_weights(criterion: Atc, _: Any) -> None:
-    """After a state was loaded: that the weights have moved says nothing of a step."""
-    criterion._step_watch.told()
+    """Loading a state moves the weights without an optimizer step."""
+    criterion._step_watch.expect_moved_weights()

@@ -41,24 +41,28 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
 
 
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
-    """The configuration that builds the same architecture anew without any file: the sizes that
-    came with pretrained weights are in it, and where the weights came from is not.
+    """The configuration that builds the same architecture without any file: with the sizes that
+    came with pretrained weights, and without the place that the weights came from.
 
     Args:
         config: what ``model`` was built with.
         model: the model.
     """
-    parts = {}
-    for name, encoder in (("audio", model.audio.encoder), ("text", model.text.encoder)):
-        part: PartConfig = getattr(config, name)
-        own = getattr(encoder, "config", None)
-        sizes = asdict(own) if is_dataclass(own) else part.config
-        parts[name] = replace(part, config=without_weights(f"{name}_encoders", part.name, sizes))
-    return replace(config, **parts)
+    return replace(
+        config,
+        audio=_built_part("audio_encoders", config.audio, model.audio.encoder),
+        text=_built_part("text_encoders", config.text, model.text.encoder),
+    )
+
+
+def _built_part(group: str, part: PartConfig, encoder: object) -> PartConfig:
+    own = getattr(encoder, "config", None)
+    sizes = asdict(own) if is_dataclass(own) and not isinstance(own, type) else part.config
+    return replace(part, config=without_weights(group, part.name, sizes))
 
 
 def without_weights(group: str, name: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Options of an encoder without where its pretrained weights are.
+    """Options of an encoder without the place of its pretrained weights.
 
     Args:
         group: ``audio_encoders`` or ``text_encoders``.

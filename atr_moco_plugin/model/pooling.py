@@ -92,10 +92,12 @@ class ClsPooling(nn.Module):
         key, value = (self._split(x) for x in self.key_value(tokens).chunk(2, dim=-1))
         attended = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
         pooled = token + self.out(attended.transpose(1, 2).reshape(b, 1, -1))
-        return self.final_norm(pooled).squeeze(1)
+        normed: Tensor = self.final_norm(pooled)
+        return normed.squeeze(1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
 
 def build_pooling(kind: PoolingKind, width: int) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from atr_moco_plugin.contracts import Head
 from atr_moco_plugin.model.towers import AudioTower, TextTower
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
@@ -14,10 +15,14 @@ class RetrievalModel(nn.Module):
     Args:
         audio: the audio tower.
         text: the text tower.
-        head: ``head(text_encoder, text_tokens, audio_tokens) -> logits [P, 2]``.
+        head: see :class:`~atr_moco_plugin.contracts.Head`.
     """
 
-    def __init__(self, audio: AudioTower, text: TextTower, head: nn.Module) -> None:
+    audio: AudioTower
+    text: TextTower
+    head: Head
+
+    def __init__(self, audio: AudioTower, text: TextTower, head: Head) -> None:
         super().__init__()
         self.audio = audio
         self.text = text
@@ -32,7 +37,7 @@ class RetrievalModel(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms that the audio encoder takes: data are read at this rate."""
+        """Hz of the waveforms that the audio encoder takes. Data are read at this rate."""
         return self.audio.encoder.sample_rate
 
     @property
@@ -42,13 +47,13 @@ class RetrievalModel(nn.Module):
 
     @property
     def shares_audio(self) -> bool:
-        """Whether :meth:`match` takes ``audio_rows``, which is up to the head."""
+        """Whether the head, and so :meth:`match`, takes ``audio_rows``."""
         return getattr(self.head, "shares_audio", False)
 
     @property
     def needs_text_states(self) -> bool:
-        """Whether :meth:`match` reads ``text.states``, which is up to the head; without they are
-        ``None`` in training and evaluation."""
+        """Whether the head reads ``text.states``. Otherwise they are ``None`` for :meth:`match`, in
+        training and evaluation."""
         return getattr(self.head, "needs_text_states", True)
 
     def match(

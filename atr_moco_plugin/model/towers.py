@@ -40,6 +40,8 @@ class AudioTower(nn.Module):
             has no ``features``.
     """
 
+    encoder: AudioEncoder
+
     def __init__(
         self,
         encoder: AudioEncoder,
@@ -117,6 +119,8 @@ class TextTower(nn.Module):
         embed_dim: size d of the embedding.
         pooling: ``cls`` or ``mean``.
     """
+
+    encoder: TextEncoder
 
     def __init__(
         self, encoder: TextEncoder, embed_dim: int, pooling: Literal["cls", "mean"]

@@ -1,14 +1,15 @@
-"""Parameter groups: who is weight-decayed, and at which learning rate each part moves."""
+"""Parameter groups: weight decay or none, and a learning rate for each part of the model."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from atr_moco_plugin.contracts import Module
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tensors.internals import is_weight_norm
 
@@ -17,7 +18,7 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def parameter_groups(
-    criterion: nn.Module,
+    criterion: Module,
     weight_decay: float,
     *,
     lr: float | None = None,
@@ -26,17 +27,17 @@ def parameter_groups(
     temperature_lr: float | None = None,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """What to give an optimizer.
+    """Parameter groups for an optimizer.
 
-    Not weight-decayed are the temperature (ALBEF's intent; BLIP decays its own), biases, weights of
-    norms, gains of weight norms, whatever has one dimension, and what a module names in
-    ``no_weight_decay()``, as in timm: a set of names of its parameters. What is frozen is left out.
+    Weight decay leaves out the temperature (ALBEF's intent; BLIP decays its own), biases, weights
+    of norms, gains of weight norms, parameters of one dimension, and the parameters that a module
+    names in ``no_weight_decay() -> set[str]``, as in timm. Frozen parameters are in no group.
 
     With ``layer_decay`` below 1 a layer of an encoder moves slower the deeper it lies: its rate is
     that of its encoder times ``layer_decay ** (L + 1 - i)`` for layer i = 1 to L, and i = 0 for
-    everything in no layer (BEiT, Bao et al. 2022); what is not in an encoder is new and has no decay.
-    The layers are what the encoder, or else its tower, publishes as ``layers``, from input to output,
-    and after those of the text encoder the ``text_layers`` that a head has taken out of it.
+    everything in no layer (BEiT, Bao et al. 2022). Parameters outside of the encoders are new and
+    keep their rate. The encoder, or else its tower, publishes its ``layers`` from input to output;
+    the ``text_layers`` that a head has taken out of the text encoder come after its own.
 
     Args:
         criterion: a criterion of this package around its model.
@@ -52,9 +53,9 @@ def parameter_groups(
         Groups in the form of :class:`torch.optim.Optimizer`, none of them empty.
 
     Raises:
-        InputError: ``layer_decay`` is out of range or an encoder publishes no layers for it, a rate of a
-            part or a ``layer_decay`` comes without ``lr``, or a rate is for an encoder that is not
-            there, or ``temperature_lr`` comes with a wrapper of the criterion.
+        InputError: ``layer_decay`` is out of range or an encoder publishes no layers for it, a rate
+            of a part or a ``layer_decay`` comes without ``lr``, or a rate is for an encoder that is
+            not there, or ``temperature_lr`` comes with a wrapper of the criterion.
     """
     if not 0 < layer_decay <= 1:
         raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
@@ -91,7 +92,7 @@ def parameter_groups(
     ]
 
 
-def _undecayed(criterion: nn.Module) -> set[int]:
+def _undecayed(criterion: Module) -> set[int]:
     """Ids of the parameters without weight decay."""
     found = set()
     for module in criterion.modules():
@@ -99,10 +100,11 @@ def _undecayed(criterion: nn.Module) -> set[int]:
             gain = name == "weight_g" or (name == "original0" and is_weight_norm(module))
             if p.ndim <= 1 or name == "bias" or gain or isinstance(module, _NORMS):
                 found.add(id(p))
-        if callable(getattr(module, "no_weight_decay", None)):
+        no_weight_decay: Callable[[], set[str]] | None = getattr(module, "no_weight_decay", None)
+        if callable(no_weight_decay):
             named = dict(module.named_parameters())
-            # timm's models name what their other configurations have too.
-            found |= {id(named[x]) for x in module.no_weight_decay() if x in named}
+            # timm's models also name parameters of their other configurations.
+            found |= {id(named[x]) for x in no_weight_decay() if x in named}
     return found
 
 
@@ -116,7 +118,7 @@ class _Place:
 
 
 def _places(
-    criterion: nn.Module, rates: dict[str, float | None], layer_decay: float
+    criterion: Module, rates: dict[str, float | None], layer_decay: float
 ) -> dict[int, _Place]:
     """Id of each parameter of an encoder to its place."""
     model = getattr(criterion, "model", None)
@@ -129,8 +131,9 @@ def _places(
             for option, value in ((f"{part}_lr", rates[part]), ("layer_decay", decayed)):
                 if value is not None:
                     raise InputError(
-                        f"`{option}` is {value}, but the {part} tower, {type(tower).__name__}, has no "
-                        "`encoder` that it could be for: leave it out, or call the tower's encoder so."
+                        f"`{option}` is {value}, but the {part} tower, {type(tower).__name__}, has "
+                        "no `encoder` that it could be for: leave it out, or call the tower's "
+                        "encoder so."
                     )
             continue
         upper = (
@@ -150,7 +153,7 @@ def _places(
 
 
 def _published(
-    tower: nn.Module, encoder: nn.Module, part: str, layer_decay: float
+    tower: object, encoder: nn.Module, part: str, layer_decay: float
 ) -> Iterator[nn.Module]:
     """The layers of an encoder, from input to output."""
     own = {id(p) for p in encoder.parameters()}
@@ -163,7 +166,7 @@ def _published(
         ):
             return iter(layers)
     raise InputError(
-        f"`layer_decay` is {layer_decay}, but the {part} encoder, {type(encoder).__name__}, does not "
-        "say which its layers are, and all of it would move slower: give it an attribute `layers`, "
+        f"`layer_decay` is {layer_decay}, but the {part} encoder, {type(encoder).__name__}, does "
+        "not say which its layers are, and all of it would move slower: give it an attribute `layers`, "
         "its layers from input to output (docs/plugins.md), or set `layer_decay` to 1."
     )

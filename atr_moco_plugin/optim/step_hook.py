@@ -1,28 +1,23 @@
-"""The one way to run what a criterion does once an optimizer step: a hook on the optimizer."""
+"""The one way to run something once an optimizer step: a hook on the optimizer."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from torch import Tensor
-from torch.nn import Module
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
+from atr_moco_plugin.contracts import StepListener
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.tensors.internals import write_count
 
 
 class Attachment:
     """What :func:`attach` returns.
 
     Args:
-        optimizers: those that the criterion is attached to.
+        optimizers: that the criterion is attached to.
         handle: of the hook on the last of them.
     """
 
@@ -52,25 +47,25 @@ class Attachment:
 
 
 # Beside the criteria and not in them: a copied or pickled criterion is attached to nothing.
-_ATTACHED: WeakKeyDictionary[Module, Attachment] = WeakKeyDictionary()
-_LEFT_OUT: WeakSet[Optimizer] = WeakSet()
+_ATTACHED: WeakKeyDictionary[StepListener, Attachment] = WeakKeyDictionary()
+_SKIPPED: WeakSet[Optimizer] = WeakSet()
 
 
-def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> Attachment:
-    """Have ``criterion.on_optimizer_step()`` called after every step that an optimizer makes.
+def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer]) -> Attachment:
+    """Call ``criterion.on_optimizer_step()`` after every step of an optimizer.
 
     Torch calls the hook in ``optimizer.step()``, so batches whose gradients are accumulated count
-    once. Steps that change no weight do not count: those that a gradient scaler leaves out because
-    float16 overflowed, and those that :class:`~atr_moco_plugin.safety.finite.FiniteGuard` leaves
-    out. After the latter ``criterion.on_step_skipped()`` is called, where there is one. Attaching
-    to the same optimizer once more changes nothing. A copy of the criterion is not attached.
+    once. A step that changes no weight does not count: a gradient scaler skips it because float16
+    overflowed, or :class:`~atr_moco_plugin.safety.finite.FiniteGuard` skips it, and then
+    ``criterion.on_step_skipped()`` is called, if there is one. Attaching to the same optimizer
+    again changes nothing. A copy of the criterion is not attached.
 
     Args:
         criterion: anything with ``on_optimizer_step()``, see ``docs/plugins.md``. Wrap it for FSDP
             first: that replaces its parameters.
         optimizers: one, or several that are stepped one after the other, in that order; the hook is
-            on the last. Wrappers with the optimizer in ``.optimizer`` (accelerate, Lightning) are
-            looked through.
+            on the last. Wrappers (accelerate, Lightning) hold the optimizer in ``.optimizer`` and
+            are unwrapped.
 
     Returns:
         A handle; ``handle.remove()`` takes the hook away.
@@ -97,7 +92,7 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
     every = [_unwrapped(x) for x in several]
     if not every:
         raise InputError("`attach` got an empty list; give it the optimizer that makes the steps.")
-    before = _attachment(criterion)
+    before = attachment_of(criterion)
     if before is not None:
         if before.is_to(every):
             return before
@@ -116,9 +111,9 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
             )
 
     def stepped(optimizer: Optimizer, *_: Any) -> None:
-        if _moves_weights(optimizer):
+        if changes_weights(optimizer):
             criterion.on_optimizer_step()
-        elif optimizer in _LEFT_OUT and hasattr(criterion, "on_step_skipped"):
+        elif optimizer in _SKIPPED and hasattr(criterion, "on_step_skipped"):
             criterion.on_step_skipped()
 
     attachment = Attachment(every, every[-1].register_step_post_hook(stepped))
@@ -126,114 +121,30 @@ def attach(criterion: Module, optimizers: Optimizer | Sequence[Optimizer]) -> At
     return attachment
 
 
-def leave_out(optimizers: Iterable[Optimizer], left_out: bool) -> None:
-    """Say whether the step that optimizers are about to make changes nothing, so that it is none
-    for what is attached to them. It holds until it is said again.
+def skip_step(optimizers: Iterable[Optimizer], skipped: bool) -> None:
+    """Declare whether the next step of optimizers changes nothing, because their gradients were
+    dropped. It then counts as none for the criterion that is attached to them. It holds until the
+    next call.
 
     Args:
-        optimizers: their gradients have been dropped where ``left_out``.
-        left_out: whether the step is left out.
+        optimizers: of the step.
+        skipped: whether the step is skipped.
     """
     for optimizer in optimizers:
-        (_LEFT_OUT.add if left_out else _LEFT_OUT.discard)(optimizer)
+        (_SKIPPED.add if skipped else _SKIPPED.discard)(optimizer)
 
 
-class StepWatch:
-    """Warns once of weights that move between training passes without a word to the criterion.
-
-    Two things tell, and neither looks at the device: the version counters of a few parameters, which
-    writes in place raise, and a hook on all of torch's optimizers, since fused ones and those of
-    sharded weights do not raise them.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[int, int] = {}
-        self._held: set[int] = set()
-        self._stepped = self._warned = False
-
-    def told(self) -> None:
-        """Take the weights as they will be in the next pass: a step was made known, or a state was
-        loaded."""
-        self._seen, self._stepped = {}, False
-
-    def look(self, criterion: Module, parameters: Iterable[Tensor]) -> None:
-        """Look at the start of a pass that trains, outside of any graph.
-
-        Args:
-            criterion: what may be attached.
-            parameters: a few of those that are trained.
-        """
-        if self._warned:
-            return
-        _look_at_all_optimizers()
-        _WATCHES[criterion] = self
-        seen, self._seen = self._seen, {id(x): write_count(x) for x in parameters}
-        self._held = set(self._seen)
-        if _attachment(criterion) is not None:
-            # What else writes into weights may have its reasons; an optimizer makes steps.
-            if self._stepped:
-                self._warned = True
-                warnings.warn(
-                    "An optimizer that the criterion is not attached to has made a step with the "
-                    "criterion's weights after the last one that it is attached to, so that its "
-                    "momentum copies and the limits of its temperature stay behind: call "
-                    "`remove()` on the handle that `attach` returned and attach the new optimizer, "
-                    "or give `attach` a list of all optimizers, in the order of their steps.",
-                    stacklevel=2,
-                )
-            return
-        moved = any(seen.get(key, version) != version for key, version in self._seen.items())
-        if moved or self._stepped:
-            self._warned = True
-            warnings.warn(
-                "The weights have moved since the last training pass, but the criterion was not "
-                "told of an optimizer step, so that its momentum copies, its step count and the "
-                "limits of its temperature stay behind: write `criterion.attach(optimizer)` before "
-                "the loop, or call `criterion.on_optimizer_step()` after every `optimizer.step()`.",
-                stacklevel=2,
-            )
-
-    def note(self, optimizer: Optimizer, attachment: Attachment | None) -> None:
-        """Take notice of a step, which may be of another model's optimizer.
-
-        Args:
-            optimizer: made the step.
-            attachment: of the criterion, if it is attached.
-        """
-        if attachment is None:
-            # None are seen where the criterion was told within the step: a wrapper is attached.
-            weights = self._seen.keys()
-        elif attachment.has(optimizer):
-            return
-        else:
-            weights = self._held
-        if not self._warned and weights and _moves_weights(optimizer):
-            held = (id(x) for group in optimizer.param_groups for x in group["params"])
-            self._stepped = self._stepped or any(x in weights for x in held)
-
-
-_WATCHES: WeakKeyDictionary[Module, StepWatch] = WeakKeyDictionary()
-
-
-def _attachment(criterion: Module) -> Attachment | None:
+def attachment_of(criterion: StepListener) -> Attachment | None:
+    """The active attachment of a criterion, if it has one."""
     found = _ATTACHED.get(criterion)
     return found if found is not None and found.active else None
 
 
-def _moves_weights(optimizer: Optimizer) -> bool:
-    """Whether the step that an optimizer is making changes a weight."""
-    # A gradient scaler calls a fused optimizer also where gradients overflowed.
+def changes_weights(optimizer: Optimizer) -> bool:
+    """Whether the present step of an optimizer changes a weight."""
+    # A gradient scaler calls a fused optimizer even if gradients overflowed.
     overflow = getattr(optimizer, "found_inf", None)
-    return optimizer not in _LEFT_OUT and not (overflow is not None and bool(overflow))
-
-
-@cache
-def _look_at_all_optimizers() -> None:
-    def stepped(optimizer: Optimizer, *_: Any) -> None:
-        for criterion, watch in list(_WATCHES.items()):
-            watch.note(optimizer, _attachment(criterion))
-
-    register_optimizer_step_post_hook(stepped)
+    return optimizer not in _SKIPPED and not (overflow is not None and bool(overflow))
 
 
 def _unwrapped(optimizer: Any) -> Optimizer:

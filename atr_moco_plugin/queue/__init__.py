@@ -1,8 +1,8 @@
 """The first-in first-out queues of momentum embeddings that criteria take negatives from.
 
-``buffer`` holds the rows, and :meth:`EmbeddingQueue.enqueue` writes them; ``observers`` tells others
-of changes; ``states`` fits a saved state to a queue of another size. Imports torch, ``errors`` and
-``tensors`` alone.
+``buffer`` holds the rows, and :meth:`EmbeddingQueue.enqueue` writes them; ``observers`` tells
+others of changes; ``states`` fits a saved state to a queue of another size. Imports torch,
+``errors`` and ``tensors`` alone.
 """
 
 from atr_moco_plugin.queue.buffer import EmbeddingQueue

@@ -29,8 +29,8 @@ class EmbeddingQueue(ObservedQueue):
     Attributes:
         size: rows it holds when it is full, at present.
         max_size: rows it can grow to.
-        nonfinite_clip_ids: ``[B]`` int64 of the last batch: the clip ids of the rows that were not finite,
-            -1 for the others. Not part of the state.
+        nonfinite_clip_ids: ``[B]`` int64 of the last batch: the clip id of each row with a NaN or
+            an infinity, -1 for the other rows. Not part of the state.
 
     Raises:
         ValueError: when ``size`` is negative or above ``max_size``, or ``dim`` is not positive.
@@ -58,8 +58,8 @@ class EmbeddingQueue(ObservedQueue):
         self.register_buffer("embeddings", torch.zeros(self.max_size, dim))
         self.register_buffer("clip_ids", torch.full((self.max_size,), -1, dtype=torch.int64))
         self.register_buffer("caption_ids", torch.full((self.max_size,), -1, dtype=torch.int64))
-        # [valid rows, next row to write, size, rows that count as new to `refilled`]. The Python
-        # integers mirror it, since reading a tensor on a GPU would stop the host once a step.
+        # [valid rows, next row to write, size, rows that count as new to `refilled`]. Python
+        # integers mirror it, because reading a tensor on a GPU would stop the host in each step.
         self.register_buffer("position", torch.zeros(4, dtype=torch.int64))
         self.nonfinite_clip_ids = torch.empty(0, dtype=torch.int64)
         self._initial_size = size
@@ -79,8 +79,9 @@ class EmbeddingQueue(ObservedQueue):
 
     @property
     def refilled(self) -> bool:
-        """Whether the queue is full and holds something new: it was filled for the first time or
-        up to the size it grew to, or was rewritten once since :meth:`grow` kept its size."""
+        """Whether the queue is full and has news for the rule of growth: it was filled for the
+        first time, or up to the size it grew to, or was rewritten since :meth:`grow` kept its
+        size."""
         return self._fresh >= self.size > 0
 
     def newest(self, n: int) -> Tensor:
@@ -96,13 +97,14 @@ class EmbeddingQueue(ObservedQueue):
 
     @torch.no_grad()
     def grow(self, size: int) -> None:
-        """Hold this many rows from now on; those that are there stay, in their order.
+        """Hold more rows from now on. The present rows stay, in their order.
 
         Args:
-            size: at most ``max_size``; the present size changes nothing but :attr:`refilled`.
+            size: rows, from the present size to ``max_size``. The present size changes
+                :attr:`refilled` alone.
 
         Raises:
-            ValueError: when it is outside of that range.
+            ValueError: when ``size`` is outside of that range.
         """
         if not self.size <= size <= self.max_size:
             raise ValueError(
@@ -130,17 +132,18 @@ class EmbeddingQueue(ObservedQueue):
     ) -> None:
         """Write a batch over the oldest rows.
 
-        Where a new row has a NaN or an infinity, the old row stays in its place with its ids. While
-        the queue is filling there is none: the place gets a row of zeros with the ids -1, whose
-        similarity is 0 to everything and which is nobody's positive, until it is written over. The
-        number of rows written cannot depend on their values, which the host does not wait for.
+        Where a new row has a NaN or an infinity, the old row stays with its ids. Where there is no
+        old row yet, while the queue is filling, a row of zeros with the ids -1 takes the place: its
+        similarity to everything is 0, and it is nobody's positive. The number of rows written
+        cannot depend on the values, because the host does not wait for them.
 
         Args:
             embeddings: ``[B, d]`` float; of a batch longer than the queue the newest rows stay.
             clip_ids: ``[B]`` int64.
             caption_ids: ``[B]`` int64.
-            finite: ``[B]`` bool, which rows are finite in another queue too whose rows are of the
-                same items: :func:`finite_rows` of both. None looks at ``embeddings`` alone.
+            finite: ``[B]`` bool, :func:`finite_rows` of the embeddings for this queue and for a
+                second one with the same items, so that row k of both stays the same item. ``None``
+                looks at ``embeddings`` alone.
 
         Raises:
             ValueError: when the shapes do not fit.
@@ -189,8 +192,8 @@ class EmbeddingQueue(ObservedQueue):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Back to the initial state, in place: no row, and the size it was made with. For a queue that
-        was made on the device ``meta`` and moved with ``to_empty``."""
+        """Return to the initial state, in place: no row, and the size it was made with. For a queue
+        that was made on the device ``meta`` and moved with ``to_empty``."""
         self.size = self._initial_size
         self.nonfinite_clip_ids = torch.empty(0, dtype=torch.int64, device=self.position.device)
         self.clear()

@@ -62,5 +62,5 @@ class ObservedQueue(StaysFloat32):
         return {name: value for name, value in self.__dict__.items() if name != "_observers"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._observers = WeakSet()

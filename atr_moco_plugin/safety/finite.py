@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.distributed import process_index, world_size
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.optim.step_hook import leave_out
+from atr_moco_plugin.optim.step_hook import skip_step
 from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
 from atr_moco_plugin.tensors.internals import unwrapped_name
 
@@ -52,8 +52,8 @@ class FiniteGuard:
     broken batch: either all raise, or the gradients of all are dropped, so that the step changes no
     weight and no state of the optimizer. Running statistics of batch norms, which the forward pass
     has moved, go back to those of the step before. A step left out counts as a step for whoever
-    calls the optimizer, such as the learning rate's schedule, and as none for what is attached to
-    it (:func:`~atr_moco_plugin.optim.step_hook.attach`): momentum copies and the criterion's warm-ups.
+    calls the optimizer, such as the learning rate's schedule, and as none for the criterion that is
+    attached to it (:func:`~atr_moco_plugin.optim.step_hook.attach`): momentum copies and warm-ups.
 
     Scaled float16 training: a step that the gradient scaler leaves out because of infinite
     gradients is its own business, unless the loss was not finite either: see
@@ -160,9 +160,10 @@ clipping, or look for a broken clip in the batch.
         if any(x is not None for x in (*args[1:], kwargs.get("closure"))):
             raise InputError(
                 "The optimizer's step has a closure, in which the gradients are computed only "
-                "after FiniteGuard has looked at them; leave the guard out or step without a closure."
+                "after FiniteGuard has looked at them; leave the guard out or step without a "
+                "closure."
             )
-        leave_out(self.optimizers, False)
+        skip_step(self.optimizers, False)
         # A fused optimizer is called by the gradient scaler also where its gradients overflowed.
         scaled = getattr(optimizer, "found_inf", None) is not None
         self._check([] if scaled else self._gradients())
@@ -191,7 +192,9 @@ clipping, or look for a broken clip in the batch.
         if not _on_any_rank(bad):
             self._good_statistics = [x.clone() for x in self._statistics]
             return
-        for statistic, good in zip(self._statistics, self._good_statistics):
+        for statistic, good in zip(
+            self._statistics, self._good_statistics, strict=False
+        ):  # none yet
             statistic.copy_(good)
         self._act(of_all_ranks(self._find(watched, bad.device), bad.device))
 
@@ -202,7 +205,7 @@ clipping, or look for a broken clip in the batch.
             raise self._error(f"{text} {advised(findings)}")
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        leave_out(self.optimizers, True)
+        skip_step(self.optimizers, True)
         self.skipped += 1
         if process_index() == 0:
             self._warn(

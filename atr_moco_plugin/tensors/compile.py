@@ -1,4 +1,4 @@
-"""What ``torch.compile`` leaves out."""
+"""Keeping functions out of the graphs of ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ResultT = TypeVar("ResultT")
 
 
 def not_compiled(function: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT, ResultT]:
-    """Run a function as it is written where ``torch.compile`` compiles what calls it.
+    """Run a function as it is written, even where ``torch.compile`` compiles its caller.
 
-    What it reads on the host, such as how full a queue is, is another in every step, and a graph
-    holds for one value alone.
+    For functions that read a value on the host which changes in every step, such as the number of
+    rows in a queue: a graph holds for one value alone.
     """
 
     @wraps(function)
@@ -26,6 +26,7 @@ def not_compiled(function: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT
         # `torch.compiler.disable` imports the compiler.
         if not compiler_is_imported():
             return function(*args, **kwargs)
-        return torch.compiler.disable(function)(*args, **kwargs)
+        result: ResultT = torch.compiler.disable(function)(*args, **kwargs)
+        return result
 
     return call

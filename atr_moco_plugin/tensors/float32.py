@@ -1,4 +1,4 @@
-"""What stays in float32 when the model around it has another dtype."""
+"""Keeping tensors in float32 when the model around them has another dtype."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def unit_norm(x: Tensor) -> Tensor:
 
 
 def in_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A function that moves tensors, as ``Module.to`` makes one, without what it does to dtypes."""
+    """A function that moves tensors, as ``Module.to`` makes one, but keeps their dtypes."""
 
     def moved(x: Tensor) -> Tensor:
         y = fn(x)
@@ -31,18 +31,18 @@ def in_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def full_products() -> Iterator[None]:
-    """Matrix products of float32 tensors in float32 for as long as it lasts, whatever the process
-    allows: TF32 on CUDA has 10 bits of each factor and bfloat16 on a CPU 7, so a similarity over a
-    temperature of 0.001 would be off by 0.5 and more.
+    """Context in which matrix products of float32 tensors are computed in float32, whatever the
+    process allows. TF32 on CUDA keeps 10 bits of each factor and bfloat16 on a CPU 7, so a
+    similarity over a temperature of 0.001 would be off by 0.5 and more.
 
     PyTorch keeps the choice for the whole process, so other threads have it too meanwhile. A
-    backward pass takes the choice at its own time, see :func:`cosines`.
+    backward pass uses the choice of its own time, see :func:`cosines`.
     """
-    backends = [
-        backend
-        for backend in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
-        if hasattr(backend, "fp32_precision")  # PyTorch 2.9
+    candidates: list[Any] = [
+        torch.backends.cuda.matmul,
+        getattr(torch.backends.mkldnn, "matmul", None),
     ]
+    backends = [x for x in candidates if hasattr(x, "fp32_precision")]  # PyTorch 2.9
     before = [backend.fp32_precision for backend in backends]
     try:
         legacy = torch.get_float32_matmul_precision()
@@ -64,8 +64,8 @@ def full_products() -> Iterator[None]:
 def cosines(x: Tensor, y: Tensor) -> Tensor:
     """Products of all rows of ``[B, d]`` and ``[M, d]``: ``[B, M]`` float32.
 
-    In float32 whatever the autocast state and :func:`torch.set_float32_matmul_precision`, and so is
-    the gradient.
+    Products and gradients are computed in float32, whatever the autocast state and
+    :func:`torch.set_float32_matmul_precision`.
     """
     with torch.autocast(x.device.type, enabled=False):
         product: Tensor = _Cosines.apply(x.float(), y.float())
@@ -98,5 +98,5 @@ class StaysFloat32(Module):
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> StaysFloat32:
-        super()._apply(in_float32(fn), *args, **kwargs)
+        super()._apply(in_float32(fn), *args, **kwargs)  # type: ignore[no-untyped-call]
         return self

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -17,13 +17,13 @@ _WRAPPERS = (_CHECKPOINT_PREFIX, "_orig_mod.")
 
 
 def unwrapped_name(name: str) -> str:
-    """A parameter's name without what activation checkpointing and ``torch.compile`` put into it."""
+    """A parameter's name without the prefixes of activation checkpointing and ``torch.compile``."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
 
-def lerp_all_(averages: Sequence[Tensor], targets: Sequence[Tensor], weight: float) -> None:
+def lerp_all_(averages: list[Tensor], targets: list[Tensor], weight: float) -> None:
     """``average += weight * (target - average)`` for many tensors, in few kernels and in place."""
     torch._foreach_lerp_(averages, targets, weight)
 
@@ -46,8 +46,9 @@ def exclude_from_ddp_broadcast(module: Module, names: Iterable[str]) -> None:
 
 def empty_shared(rows: int, columns: int) -> Tensor:
     """``[rows, columns]`` float32, not filled, in memory that other processes can map."""
-    storage = torch.UntypedStorage._new_shared(4 * rows * columns)
-    return torch.empty(0).set_(storage, 0, (rows, columns))
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(4 * rows * columns)
+    empty: Tensor = torch.empty(0).set_(storage, 0, (rows, columns), (columns, 1))
+    return empty
 
 
 def is_weight_norm(module: Module) -> bool:
