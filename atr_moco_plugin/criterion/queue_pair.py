@@ -43,8 +43,9 @@ def check_queues_agree(queues: Queues, steps: int) -> None:
         raise ProcessesDifferError(
             f"The {name} queue of process(es) {', '.join(map(str, processes))} is not that of "
             f"process 0 after {steps} optimizer steps of this job, so the processes no longer "
-            "train one model: load the same state on every process, keep the criterion's buffers out "
-            "of DDP's broadcast (`broadcast_buffers=False`), and go on from a checkpoint saved before."
+            "train one model: load the same state on every process, keep the criterion's buffers "
+            "out of DDP's broadcast (`broadcast_buffers=False`), and go on from a checkpoint saved "
+            "before."
         )
 
 

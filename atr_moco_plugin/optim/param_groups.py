@@ -167,6 +167,6 @@ def _published(
             return iter(layers)
     raise InputError(
         f"`layer_decay` is {layer_decay}, but the {part} encoder, {type(encoder).__name__}, does "
-        "not say which its layers are, and all of it would move slower: give it an attribute `layers`, "
-        "its layers from input to output (docs/plugins.md), or set `layer_decay` to 1."
+        "not say which its layers are, and all of it would move slower: give it an attribute "
+        "`layers`, its layers from input to output (docs/plugins.md), or set `layer_decay` to 1."
     )
