@@ -122,7 +122,7 @@ def test_folders_of_checkpoints(
     attempt(lambda: find_checkpoint(run, which), (RecipeError,), str(run))
     for step in {x.name for x in (run / "checkpoints").iterdir() if x.name != "scores"}:
         path = run / "checkpoints" / step
-        attempt(lambda: find_checkpoint(path, which), (RecipeError,), str(path))
+        attempt(partial(find_checkpoint, path, which), (RecipeError,), str(path))
     for _, folder in step_folders(run / "checkpoints", "step_"):
         assert problem_with_checkpoint(folder) is not None
 

@@ -194,6 +194,7 @@ def _load_all(arguments: tuple[Path, list[Path]]) -> list[bytes]:
     return [cached(path).tobytes() for path in paths]
 
 
+@pytest.mark.slow  # processes are spawned
 def test_processes_and_threads_share_one_folder(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{k}.wav", k, seconds=0.5) for k in range(6)]
     expected = _load_all((tmp_path / "alone", paths))
