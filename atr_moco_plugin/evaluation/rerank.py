@@ -33,7 +33,7 @@ DUAL = System(0, "dual")
 
 
 class Candidates(NamedTuple):
-    """The K best items of n queries by cosine, the best first, and what the head says of them.
+    """The K best items of n queries by cosine, the best first, with the matching logits.
 
     Attributes:
         items: ``[n, K]`` int64, numbers of the items.

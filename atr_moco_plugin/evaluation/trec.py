@@ -54,8 +54,8 @@ def caption_ids(keys: Sequence[str], caption_to_audio: Tensor | None, captions: 
 class RunFiles:
     """Writes ``<direction>_<system>.run`` files, of any number of systems, query by query.
 
-    A line is ``query Q0 item rank score tag``. Ranks are those the metrics use: among equal scores
-    the items that are not relevant come first. The written score is the number of listed items
+    A line is ``query Q0 item rank score tag``. Ranks are the ranks of the metrics: among
+    equal scores the irrelevant items come first. The written score is the number of listed items
     from the rank on, so that it falls strictly and no reader can order ties in another way.
 
     Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`,
@@ -126,7 +126,7 @@ def best_first(scores: Tensor, relevant: Tensor, depth: int) -> Tensor:
 
     Args:
         scores: ``[n, items]``, larger is better.
-        relevant: ``[n, items]`` bool; of equal scores those that are not relevant come first.
+        relevant: ``[n, items]`` bool; among equal scores the irrelevant items come first.
         depth: how many.
 
     Returns:

@@ -14,12 +14,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from atr_moco_plugin.config import Config, in_range
-from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, init_bert_weights
+from atr_moco_plugin.encoders.bert import BertEncoder, CrossAttention, Fusion, init_bert_weights
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.pairs import check_pairs
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
-Fusion = Literal["blip", "albef"]
+FusionStyle = Literal["blip", "albef"]
 
 
 @dataclass(kw_only=True)
@@ -30,7 +30,7 @@ class AtmHeadConfig(Config):
         ValueError: an unknown ``fusion``, or a ``fusion_layers`` that it does not use.
     """
 
-    fusion: Fusion = "blip"
+    fusion: FusionStyle = "blip"
     """``blip`` (Li et al. 2022): a second pass of the captions through all layers of the text
     encoder, whose weights are shared, with a cross-attention in each. ``albef`` (Li et al. 2021):
     the upper layers of the text encoder become fusion layers and start from the text-only states of
@@ -129,11 +129,11 @@ class AtmHead(nn.Module):
             ValueError: text and audio differ in P, or the audio tokens have another width.
         """
         check_pairs(text, audio, self.audio_width, audio_rows)
+        fusion = Fusion(self.crosses, audio, audio_rows)
         if self.layers is None:
-            x = text_encoder(text.input_ids, text.mask, self.crosses, audio, audio_rows).states
+            x = text_encoder(text.input_ids, text.mask, fusion).states
         else:
-            x = text.states
-            for layer, cross in zip(self.layers, self.crosses, strict=True):
-                x = layer(x, text.mask, cross, audio, audio_rows)
+            assert text.states is not None, "albef says with needs_text_states that it reads them"
+            x = fusion.run(self.layers, text.states, text.mask)
         logits: Tensor = self.classifier(x[:, 0])
         return logits

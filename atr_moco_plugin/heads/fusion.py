@@ -19,6 +19,7 @@ from atr_moco_plugin.encoders.bert import (
     BertConfig,
     BertLayer,
     CrossAttention,
+    Fusion,
     init_bert_weights,
 )
 from atr_moco_plugin.errors import InputError
@@ -119,9 +120,8 @@ class FusionHead(nn.Module):
             ValueError: text and audio differ in P, or the audio tokens have another width.
         """
         check_pairs(text, audio, self.audio_width, audio_rows)
-        x = text.states
-        assert x is not None, "the head says with needs_text_states that it reads them"
-        for block, cross in zip(self.blocks, self.crosses, strict=True):
-            x = block(x, text.mask, cross, audio, audio_rows)
+        assert text.states is not None, "the head says with needs_text_states that it reads them"
+        fusion = Fusion(self.crosses, audio, audio_rows)
+        x = fusion.run(self.blocks, text.states, text.mask)
         logits: Tensor = self.classifier(x[:, 0])
         return logits

@@ -15,7 +15,7 @@ def check_pairs(
     Args:
         text: P captions.
         audio: P clips, ``[P, T, audio_width]``.
-        audio_width: what the head was built for.
+        audio_width: width of the audio tokens that the head was built for.
         audio_rows: ``[P]``, the row of ``audio`` of each caption; ``None`` for row by row.
 
     Raises:

@@ -34,8 +34,8 @@ def check_tokenizer(
         tokenizer: what makes the ids.
         encoder: the text encoder.
         max_tokens: tokens of the longest caption, ``[CLS]`` and ``[SEP]`` included.
-        tokens_key: what the user sets for ``max_tokens``.
-        vocabulary_key: what the user sets for the encoder's vocabulary.
+        tokens_key: the option of ``max_tokens``, for the message.
+        vocabulary_key: the option of the encoder's vocabulary, for the message.
 
     Raises:
         InputError: naming both numbers and the key to change.
@@ -82,12 +82,11 @@ def check_captions(
     allow_unknown: bool = False,
     option: str = "tokenizer.allow_unknown",
 ) -> list[str]:
-    """Look at what the tokenizer leaves of every caption, once and before training.
+    """Check the tokens of every caption, once and before training.
 
-    Captions of which it leaves no token are dropped from the data set, with a warning that counts
-    them; such a caption would stop the run when it is drawn. Captions that become ``[UNK]`` alone
-    all look the same to the model: their share is returned where there are any, above one in a
-    hundred it is a warning, and above half an error.
+    A caption without a token would stop the run when it is drawn, so it is dropped from the data
+    set, with a warning that counts them. Captions of nothing but ``[UNK]`` all look the same to the
+    model: up to one in a hundred is returned as a note, more is a warning, above half an error.
 
     Args:
         tokenizer: the run's own.
@@ -95,7 +94,7 @@ def check_captions(
         splits: the splits that are used; others are left as they are.
         max_tokens: longer captions are cut, special tokens included.
         allow_unknown: warn of more than half as well.
-        option: what the user sets for ``allow_unknown``.
+        option: the option of ``allow_unknown``, for the message.
 
     Returns:
         A sentence a split that has unknown captions and no warning of them.

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BertConfig as ReferenceConfig
 from transformers import BertModel
 
-from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder, BertLayer, CrossAttention
+from atr_moco_plugin.encoders.bert import BertConfig, BertEncoder, BertLayer, CrossAttention, Fusion
 from atr_moco_plugin.encoders.bert.sources import find_folder
 from atr_moco_plugin.tokens import AudioTokens
 
@@ -209,8 +209,9 @@ def test_a_layer_refuses_half_of_a_fusion() -> None:
         layer(x, mask, audio=audio)
     with pytest.raises(ValueError, match="give both or neither"):
         layer(x, mask, cross=CrossAttention(config, 10))
+    fusion = Fusion(torch.nn.ModuleList([CrossAttention(config, 10)]), audio)
     with pytest.raises(ValueError, match="3 layers but got 1 cross-attentions"):
-        make_encoder()(*captions([3, 2]), [CrossAttention(config, 10)], audio)
+        make_encoder()(*captions([3, 2]), fusion)
 
 
 def test_bad_inputs_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""BEATs checkpoint files: what they hold, how they name it, and what is wrong with a bad one."""
+"""BEATs checkpoint files: content, official names, and messages on bad files."""
 
 from __future__ import annotations
 

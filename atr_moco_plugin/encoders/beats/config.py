@@ -57,7 +57,7 @@ _OURS = {"padding_mask", "checkpoint", "sha256"}
 class BeatsConfig(Config):
     """Configuration of :class:`~atr_moco_plugin.encoders.beats.BeatsEncoder`.
 
-    Names are those of the official ``cfg``; defaults are the released base model.
+    Names are the names of the official ``cfg``; defaults are the released base model.
 
     Raises:
         ValueError: If a value is out of range or contradicts another one.

@@ -177,7 +177,7 @@ class BeatsEncoder(nn.Module):
         """Encode padded clips.
 
         Under the exact padding mask the batch is cut to its longest clip, and a clip's valid states
-        are those of the clip alone.
+        equal the states of the clip alone.
 
         Args:
             waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip.

@@ -37,9 +37,10 @@ def valid_tokens(
         lengths: Valid samples of each clip.
         samples: Samples of the padded batch.
         patch: Frames and mel bins of a token.
-        padding_mask: ``exact`` gives what each clip has alone. ``official`` gives what the
-            published code leaves unmasked: it cuts the batch into as many equal chunks of samples
-            as there are frames, then into chunks of frames as if a token had few of them.
+        padding_mask: ``exact`` gives the tokens that each clip has alone. ``official`` gives the
+            tokens that the published code leaves unmasked: it cuts the batch into as many equal
+            chunks of samples as there are frames, then into chunks of frames as if a token had few
+            of them.
 
     Raises:
         ValueError: If a clip is longer than the batch or too short for one token.

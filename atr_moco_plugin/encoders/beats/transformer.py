@@ -58,7 +58,7 @@ class BeatsTransformer(nn.Module):
         """
         key_bias = None
         if mask is not None:
-            # The convolution must see past a clip's end what it sees there in the clip alone.
+            # Zeros past a clip's end, as the convolution pads a clip that is alone.
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
             key_bias = _key_bias(mask, x.dtype)
         tokens = x.size(1)

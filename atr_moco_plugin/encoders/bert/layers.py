@@ -6,6 +6,8 @@ cross-attention between self-attention and feed-forward is that of ALBEF and BLI
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -162,6 +164,40 @@ class BertLayer(nn.Module):
             x = cross(x, audio.states, audio.mask, audio_rows)
         normed: Tensor = self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
         return normed
+
+
+class Fusion(NamedTuple):
+    """Audio that captions attend to: one cross-attention for each layer of a pass.
+
+    Both matching heads build one and run it. The way is head, pass through the layers, layer,
+    cross-attention, in this order, whether the layers are the text encoder's or the head's own.
+
+    Attributes:
+        crosses: the head's cross-attentions, from lower to upper layer.
+        audio: ``[B, T, audio_width]`` tokens; row i is fused into caption i.
+        audio_rows: ``[B]`` int64, the row of ``audio`` that is fused into each caption, where
+            captions share clips: the keys and values of a clip are then made once. ``None`` pairs
+            row by row.
+    """
+
+    crosses: nn.ModuleList
+    audio: AudioTokens
+    audio_rows: Tensor | None = None
+
+    def run(self, layers: nn.ModuleList, x: Tensor, mask: Tensor) -> Tensor:
+        """Run ``x`` ``[B, L, width]`` through layers, each with its cross-attention.
+
+        Raises:
+            ValueError: there are fewer or more cross-attentions than layers.
+        """
+        if len(self.crosses) != len(layers):
+            raise ValueError(
+                f"The fusion has {len(layers)} layers but got {len(self.crosses)} "
+                "cross-attentions; give one a layer."
+            )
+        for layer, cross in zip(layers, self.crosses, strict=True):
+            x = layer(x, mask, cross, self.audio, self.audio_rows)
+        return x
 
 
 class BertEmbeddings(nn.Module):

@@ -7,7 +7,6 @@ head owns the cross-attentions and passes them in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.bert.layers import (
     BertEmbeddings,
     BertLayer,
-    CrossAttention,
+    Fusion,
     init_bert_weights,
 )
 from atr_moco_plugin.encoders.bert.pretrained import merge_config, read_config, read_state
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
 from atr_moco_plugin.encoders.weights import load
-from atr_moco_plugin.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.tokens import TextTokens
 
 
 class BertEncoder(nn.Module):
@@ -73,7 +72,7 @@ class BertEncoder(nn.Module):
     def from_pretrained(cls, name_or_path: str) -> BertEncoder:
         """Load a local folder, an installed package or a Hugging Face model by name.
 
-        Unlike :meth:`from_config`, the dropouts too are those of the checkpoint.
+        Unlike :meth:`from_config`, the dropouts come from the checkpoint too.
 
         Raises:
             FileNotFoundError, ValueError: as :meth:`from_config`.
@@ -92,25 +91,15 @@ class BertEncoder(nn.Module):
             config=f"its {CONFIG_FILE}",
         )
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        mask: Tensor,
-        crosses: Sequence[CrossAttention] | None = None,
-        audio: AudioTokens | None = None,
-        audio_rows: Tensor | None = None,
-    ) -> TextTokens:
-        """Encode captions, text-only unless a fusion head passes cross-attentions in.
+    def forward(self, input_ids: Tensor, mask: Tensor, fusion: Fusion | None = None) -> TextTokens:
+        """Encode captions, text-only unless a matching head asks for a fusion pass.
 
         Args:
             input_ids: ``[B, L]`` int64 word-piece ids.
             mask: ``[B, L]`` bool, ``True`` where a token is of the caption. States of the other
                 tokens are finite but mean nothing.
-            crosses: one cross-attention a layer, given together with ``audio``. The fusion pass is
-                a call of the encoder, so that hooks and sharding see it.
-            audio: ``[B, T, audio_width]`` tokens; row i is fused into caption i.
-            audio_rows: ``[B]`` int64, the row of ``audio`` that is fused into each caption, where
-                captions share clips; the keys and values of a clip are then made once.
+            fusion: the clips of the captions and a cross-attention for each layer. The fusion pass
+                is a call of the encoder, so that hooks and sharding see it.
 
         Returns:
             States ``[B, L, width]`` with ``mask`` and ``input_ids`` as given.
@@ -120,14 +109,11 @@ class BertEncoder(nn.Module):
                 ``max_position_embeddings``.
         """
         self._check(input_ids, mask)
-        if crosses is not None and len(crosses) != len(self.layers):
-            raise ValueError(
-                f"The text encoder has {len(self.layers)} layers but got {len(crosses)} "
-                "cross-attentions; give one a layer."
-            )
         x = self.embeddings(input_ids)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, mask, None if crosses is None else crosses[index], audio, audio_rows)
+        if fusion is not None:
+            return TextTokens(fusion.run(self.layers, x, mask), mask, input_ids)
+        for layer in self.layers:
+            x = layer(x, mask)
         return TextTokens(x, mask, input_ids)
 
     def split(self, at: int) -> nn.ModuleList:

@@ -31,7 +31,7 @@ _OPTIONAL = (
     "layer_norm_eps",
     "pad_token_id",
 )
-# Fields of config.json that change what is computed, with the one value implemented here.
+# Fields of config.json that change the computation, with the one value implemented here.
 _FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
 _PREFIX = "bert."
