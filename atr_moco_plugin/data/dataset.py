@@ -19,12 +19,7 @@ from atr_moco_plugin.data.audio.read import check_length, fit_length, resample
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip, ClipTable
-from atr_moco_plugin.data.retrieval_set import (
-    RelevanceMode,
-    RetrievalSet,
-    retrieval_by_clip,
-    retrieval_by_label,
-)
+from atr_moco_plugin.data.retrieval_set import RelevanceMode, RetrievalSet, make_retrieval_set
 from atr_moco_plugin.data.summary import Counts, summarize, total_seconds
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import check_sample_rate
@@ -300,9 +295,4 @@ class AudioTextDataset:
         clips: Sequence[Clip] = self.clips(split)
         if without:
             clips = [clip for clip in clips if clip.key not in without]
-        mode = self.relevance_mode if mode is None else mode
-        if mode == "clip":
-            return retrieval_by_clip(clips)
-        if mode == "label":
-            return retrieval_by_label(clips, self.name)
-        raise InputError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
+        return make_retrieval_set(clips, self.relevance_mode if mode is None else mode, self.name)

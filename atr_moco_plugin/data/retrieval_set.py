@@ -48,7 +48,21 @@ class RetrievalSet:
         return torch.arange(len(self.clips))[:, None] == self.caption_to_audio[None, :]
 
 
-def retrieval_by_clip(clips: Sequence[Clip]) -> RetrievalSet:
+def make_retrieval_set(clips: Sequence[Clip], mode: RelevanceMode, name: str) -> RetrievalSet:
+    """Clips, captions and relevance, as ``AudioTextDataset.retrieval_set`` says.
+
+    Raises:
+        ValueError: if there is no such mode, or a clip lacks the label it takes; the message on it
+            begins with the data set's ``name``.
+    """
+    if mode == "clip":
+        return _by_clip(clips)
+    if mode == "label":
+        return _by_label(clips, name)
+    raise InputError(f"relevance mode must be 'clip' or 'label', not {mode!r}")
+
+
+def _by_clip(clips: Sequence[Clip]) -> RetrievalSet:
     """Every caption row is a column, relevant to its own clip alone."""
     owner = torch.tensor([row for row, clip in enumerate(clips) for _ in clip.captions])
     return RetrievalSet(
@@ -59,7 +73,7 @@ def retrieval_by_clip(clips: Sequence[Clip]) -> RetrievalSet:
     )
 
 
-def retrieval_by_label(clips: Sequence[Clip], name: str) -> RetrievalSet:
+def _by_label(clips: Sequence[Clip], name: str) -> RetrievalSet:
     """Every distinct caption text is a column, relevant to all clips whose label it is said of.
 
     Raises:
