@@ -24,8 +24,10 @@ def test_follows_the_formula_for_every_parameter_and_copies_buffers() -> None:
                 p.add_(torch.randn(p.shape, generator=generator))
             module[1].running_mean.add_(1.0)
         copy.update(module, 0.9)
-        expected = [0.9 * e + 0.1 * p.double() for e, p in zip(expected, module.parameters())]
-    for p, e in zip(copy.parameters(), expected):
+        expected = [
+            0.9 * e + 0.1 * p.double() for e, p in zip(expected, module.parameters(), strict=False)
+        ]
+    for p, e in zip(copy.parameters(), expected, strict=False):
         torch.testing.assert_close(p.double(), e, atol=1e-6, rtol=1e-6)
     assert torch.equal(copy.module[1].running_mean, module[1].running_mean)
 

@@ -72,7 +72,7 @@ def oracle(
 
     def direction(queries, queries_m, columns) -> float:
         total = 0.0
-        for i, (q, q_m) in enumerate(zip(queries, queries_m)):
+        for i, (q, q_m) in enumerate(zip(queries, queries_m, strict=False)):
             logits = torch.stack([(q * c).sum() / tau for c in columns])
             soft = torch.stack([(q_m * c).sum() / target_tau for c in columns]).exp()
             soft = soft / soft.sum()

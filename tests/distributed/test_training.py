@@ -141,7 +141,9 @@ def test_rows_that_changed_places_and_a_state_of_one_rank_are_found(two: Found) 
     for name, steps in (("swapped", 4), ("loaded", 0)):
         first, second = (rank[name] for rank in two)
         assert first == second
-        assert f"The audio queue of process(es) 1 is not that of process 0 after {steps} opt" in first
+        assert (
+            f"The audio queue of process(es) 1 is not that of process 0 after {steps} opt" in first
+        )
 
 
 def test_negatives_of_the_own_batch_keep_the_ranks_together(two: Found) -> None:
