@@ -1,7 +1,9 @@
 """The report of a run: one HTML file with tables, curves, spectra and retrievals to listen to.
 
 ``collect_examples`` chooses the retrievals while the model is at hand, ``write_report`` makes the
-page from the files of the run, then or later: ``python -m atr_moco_plugin.report RUN``.
+page from the files of the run, then or later: ``python -m atr_moco_plugin.report RUN``. Here belong
+figures, templates and the reading of a run's folder. May import ``rank``, ``evaluation`` and
+``data``, and alone matplotlib and jinja2; never a host, a recipe or the study.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from atr_moco_plugin.report.examples import Examples, collect_examples
+from atr_moco_plugin.report.collect import collect_examples
+from atr_moco_plugin.report.examples import Examples
 from atr_moco_plugin.report.run_folder import ReportError
 
 __all__ = ["Examples", "ReportError", "collect_examples", "write_report"]

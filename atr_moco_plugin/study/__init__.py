@@ -1,6 +1,7 @@
 """The rank study: one recipe over queue sizes, what it shows and which size it recommends.
 
-In reading order: ``plan`` names the runs, ``runner`` trains what is missing, ``results`` reads
-them, ``summary`` takes means and applies the rule, ``verdict`` says it in words, ``table``,
-``figures`` and ``page`` show it.
+In reading order: ``plan`` names the runs, ``runner`` trains the missing ones, ``results`` reads
+them, ``summary`` takes means and applies the rule, ``findings`` are its records, ``verdict`` puts
+the result into words, ``tables``, ``figures`` and ``page`` show it. May import the report and
+everything that the report may; never a host or a recipe.
 """

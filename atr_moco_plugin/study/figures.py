@@ -25,8 +25,8 @@ from atr_moco_plugin.report.figures import (
     plain_axis,
     sequence_colors,
 )
+from atr_moco_plugin.study.findings import Seeds, SizeSummary, Study, Variant
 from atr_moco_plugin.study.results import MODALITIES
-from atr_moco_plugin.study.summary import Seeds, SizeSummary, Study, Variant
 from atr_moco_plugin.study.tables import MEASURE_TITLES, size_label, variant_title
 
 _WORDS: dict[str, dict[str, str]] = yaml.safe_load(

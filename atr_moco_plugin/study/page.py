@@ -9,7 +9,7 @@ from pathlib import Path
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.report.html import render
 from atr_moco_plugin.study.figures import panels, save_plot, study_plots
-from atr_moco_plugin.study.summary import Study
+from atr_moco_plugin.study.findings import Study
 from atr_moco_plugin.study.tables import notes, variant_tables, variant_title
 from atr_moco_plugin.study.verdict import RULE, verdict
 

@@ -4,170 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.rank.growth import Growth, growth
+from atr_moco_plugin.study.findings import (
+    MEASURES,
+    Ranks,
+    Seeds,
+    SizeSummary,
+    Step,
+    Study,
+    Variant,
+)
 from atr_moco_plugin.study.results import MODALITIES, RunResult, read_run
-
-MEASURES = {
-    "rankme_centered": ("centered", "rankme"),
-    "rankme_raw": ("raw", "rankme"),
-    "participation_ratio_centered": ("centered", "participation_ratio"),
-    "stable_rank_centered": ("centered", "stable_rank"),
-}
-"""Name of a measure to where a rank record has it."""
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """A figure over the seeds.
-
-    Attributes:
-        mean: of the values.
-        std: sample standard deviation, 0 for one value.
-        values: one a seed.
-    """
-
-    mean: float
-    std: float
-    values: tuple[float, ...]
-
-    @staticmethod
-    def of(values: Iterable[float]) -> Seeds:
-        """Mean and standard deviation of one value or more."""
-        values = tuple(values)
-        std = statistics.stdev(values) if len(values) > 1 else 0.0
-        return Seeds(statistics.fmean(values), std, values)
-
-    def __str__(self) -> str:
-        spread = f" ± {self.std:.1f}" if len(self.values) > 1 else ""
-        return f"{self.mean:.1f}{spread}"
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Rank of the matrices of one modality.
-
-    Attributes:
-        rows: of each matrix; the smallest where seeds differ.
-        dim: embedding size.
-        measures: measure to its figure.
-        random: measure to its value for random unit vectors of the same shape.
-        spectrum: singular values of the centred rows, divided by the largest; mean over seeds.
-    """
-
-    rows: int
-    dim: int
-    measures: Mapping[str, Seeds]
-    random: Mapping[str, float]
-    spectrum: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class SizeSummary:
-    """What the runs with one queue size found.
-
-    Attributes:
-        queue_size: rows of the queues.
-        seeds: of the runs.
-        r_sum: split to R-sum of the dual encoder.
-        reranked_r_sum: the same after re-ranking.
-        queue: modality to the rank of its queue at the last step.
-        held_out: modality to the rank of the embeddings of the validation split.
-        history: modality to ``(step, mean centred RankMe)`` of its queue during training.
-        exceeds_training: whether it holds more rows than an epoch has pairs; None if not known.
-    """
-
-    queue_size: int
-    seeds: tuple[int, ...]
-    r_sum: Mapping[str, Seeds]
-    reranked_r_sum: Mapping[str, Seeds]
-    queue: Mapping[str, Ranks]
-    held_out: Mapping[str, Ranks]
-    history: Mapping[str, tuple[tuple[int, float], ...]]
-    exceeds_training: bool | None
-
-    @property
-    def filled(self) -> bool:
-        """Whether training was long enough to fill the queue."""
-        return all(ranks.rows >= self.queue_size for ranks in self.queue.values())
-
-
-@dataclass(frozen=True)
-class Step:
-    """From one queue size to the next.
-
-    Attributes:
-        sizes: both.
-        modalities: modality to what its queue gains.
-        beyond_epoch: whether the longer queue holds more rows than an epoch has pairs. What it
-            gains then is no new item: every item is in it more than once, as the encoder saw it at
-            different times.
-    """
-
-    sizes: tuple[int, int]
-    modalities: Mapping[str, Growth]
-    beyond_epoch: bool
-
-    @property
-    def worth_it(self) -> bool:
-        """Whether one modality gains within an epoch, which is enough, since both queues have one
-        length."""
-        return not self.beyond_epoch and any(g.worth_it for g in self.modalities.values())
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A comparison of queue sizes with all else equal.
-
-    Attributes:
-        momentum: EMA factor.
-        positives: which items count as positives.
-        sizes: ascending.
-        steps: between neighbouring sizes above 0.
-        recommended: the size by the rule, None with fewer than two sizes above 0.
-    """
-
-    momentum: float
-    positives: str
-    sizes: tuple[SizeSummary, ...]
-    steps: tuple[Step, ...]
-    recommended: SizeSummary | None
-
-    def best(self, split: str) -> SizeSummary:
-        """The size with the best mean R-sum on a split."""
-        return max(self.sizes, key=lambda size: size.r_sum[split].mean)
-
-
-@dataclass(frozen=True)
-class Study:
-    """Everything a rank study found.
-
-    Attributes:
-        valid_split: name of the validation split; all choices are made by its figures.
-        train_pairs: pairs of an epoch, None if not known.
-        variants: one for each momentum and positives mode.
-        chance: split to R-sum of chance.
-    """
-
-    valid_split: str
-    train_pairs: int | None
-    variants: tuple[Variant, ...]
-    chance: Mapping[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The study as JSON-ready values, with the rule's verdict on every step."""
-        result = asdict(self)
-        for variant, of_variant in zip(self.variants, result["variants"], strict=True):
-            size = variant.recommended
-            of_variant["recommended"] = None if size is None else size.queue_size
-            of_variant["best_r_sum"] = variant.best(self.valid_split).queue_size
-            for step, of_step in zip(variant.steps, of_variant["steps"], strict=True):
-                of_step["worth_it"] = step.worth_it
-        return result
 
 
 def aggregate(folders: Iterable[Path]) -> Study:

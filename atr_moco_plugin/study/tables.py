@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from atr_moco_plugin.evaluation.result_tables import MATRICES, RANK_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
-from atr_moco_plugin.study.summary import MEASURES, SizeSummary, Study, Variant
+from atr_moco_plugin.study.findings import MEASURES, SizeSummary, Study, Variant
 from atr_moco_plugin.study.verdict import RULE
 
 MEASURE_TITLES = {

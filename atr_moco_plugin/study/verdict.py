@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import sqrt
 
 from atr_moco_plugin.rank.growth import SHARE, TOLERANCE
-from atr_moco_plugin.study.summary import SizeSummary, Step, Study, Variant
+from atr_moco_plugin.study.findings import SizeSummary, Step, Study, Variant
 
 RULE = (
     f"A longer queue is worth it when the RankMe of its centred rows gains more than "

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from atr_moco_plugin.study.figures import study_plots
+from atr_moco_plugin.study.findings import Study
 from atr_moco_plugin.study.page import write_study
-from atr_moco_plugin.study.summary import Study, aggregate
+from atr_moco_plugin.study.summary import aggregate
 
 FIGURES = (
     "rank_of_queue", "rank_of_held_out", "r_sum", "rank_and_r_sum", "spectra", "rank_over_steps",

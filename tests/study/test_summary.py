@@ -7,9 +7,10 @@ import pytest
 
 from atr_moco_plugin.rank.growth import Growth
 from atr_moco_plugin.rank.random_vectors import random_baseline
+from atr_moco_plugin.study.findings import Step
 from atr_moco_plugin.study.results import read_run
 from atr_moco_plugin.study.runner import is_finished
-from atr_moco_plugin.study.summary import Step, aggregate
+from atr_moco_plugin.study.summary import aggregate
 from atr_moco_plugin.study.verdict import verdict
 
 
