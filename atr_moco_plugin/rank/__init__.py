@@ -1,4 +1,8 @@
-"""Rank analysis of embedding spaces: reports, pair measures, and a logger for queues."""
+"""Rank analysis of embedding spaces: reports, pair measures, and a logger for queues.
+
+Here belong measures of matrices and running sums over queues. May import torch, numpy, ``errors``
+and ``queue``; never data, evaluation, a report or a host.
+"""
 
 from __future__ import annotations
 
