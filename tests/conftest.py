@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import atr_moco_plugin.hosts.fairseq2  # makes fairseq2 importable without a system libsndfile
+import atr_moco_plugin.hosts.fairseq2  # noqa: F401 makes fairseq2 importable without libsndfile
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 
 # The models are tiny: threads that wait for each other would cost more than they give.

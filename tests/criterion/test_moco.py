@@ -132,9 +132,9 @@ def test_a_checkpoint_without_momentum_copies_them_anew(tiny_model) -> None:
     criterion = MocoAtc(tiny_model(seed=2), MocoAtcConfig(queue_size=4))
     with pytest.warns(UserWarning, match="no momentum copy of the audio tower"):
         criterion.load_state_dict(saved, strict=False)
-    for copy, name in ((criterion.audio_m, "audio"), (criterion.text_m, "text")):
+    for average, name in ((criterion.audio_m, "audio"), (criterion.text_m, "text")):
         online = getattr(criterion.model, name).state_dict()
-        for key, value in copy.module.state_dict().items():
+        for key, value in average.module.state_dict().items():
             torch.testing.assert_close(value, online[key])
 
 

@@ -76,7 +76,7 @@ def assert_all_close(found: Found, expected: dict[str, Any], **tolerance: float)
     for rank in training.put_together(found, expected):
         assert rank.keys() == expected.keys()
         for key, value in expected.items():
-            assert_close(rank[key], value, **tolerance, msg=lambda m: f"{key}: {m}")
+            assert_close(rank[key], value, **tolerance, msg=lambda m, key=key: f"{key}: {m}")
 
 
 @pytest.mark.parametrize("name", training.CASES)

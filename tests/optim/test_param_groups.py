@@ -140,8 +140,8 @@ def test_an_encoder_of_another_package_names_its_own() -> None:
     plain = {x for x in plain_names(with_encoders(True)) if x.startswith("model.audio.encoder.")}
     own = {name.removeprefix("model.audio.encoder.") for name in plain}
     assert own == {
-        "stem.bias", "blocks.0.bias", "blocks.1.bias", "cls_token", "map_norm.weight", "map_norm.bias",
-        "conv.bias", "conv.parametrizations.weight.original0", "shift.bias",
+        "stem.bias", "blocks.0.bias", "blocks.1.bias", "cls_token", "map_norm.weight",
+        "map_norm.bias", "conv.bias", "conv.parametrizations.weight.original0", "shift.bias",
     }  # fmt: skip
 
 

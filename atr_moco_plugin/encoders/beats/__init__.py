@@ -1,4 +1,8 @@
-"""BEATs (Chen et al., ICML 2023, https://arxiv.org/abs/2212.09058): waveforms to token states."""
+"""BEATs (Chen et al., ICML 2023, https://arxiv.org/abs/2212.09058): waveforms to token states.
+
+The network, its filterbank and its configuration, and the official checkpoints it reads. May import
+what ``encoders`` may, and nothing of ``encoders.bert``.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def compile_layers(model: Module, *args: Any, **options: Any) -> None:
     allow_recompilations(GRAPHS)
     for stack in layer_stacks(model):
         for layer in stack:
-            layer.compile(*args, **options)  # type: ignore[no-untyped-call]  # torch's
+            layer.compile(*args, **options)
 
 
 def layer_stacks(module: Module) -> list[ModuleList]:

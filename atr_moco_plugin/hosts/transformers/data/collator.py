@@ -113,7 +113,7 @@ class ClapCollator:
         other = copy.copy(self)
         other._seed = seed
         other._epoch = torch.zeros((), dtype=torch.int64)
-        other._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        other._epoch.share_memory_()
         return other
 
     def for_evaluation(self) -> ClapCollator:

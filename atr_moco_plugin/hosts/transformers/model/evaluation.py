@@ -57,7 +57,7 @@ def check_one_clip_each(clip_id: Tensor, differs: Tensor) -> None:
         clip_id: ``[N]`` int64.
         differs: ``[N]`` bool, whether the audio of a row differs from the first row of its clip.
     """
-    wrong = clip_id[differs & (clip_id != NO_ITEM)].unique()  # type: ignore[no-untyped-call]
+    wrong = clip_id[differs & (clip_id != NO_ITEM)].unique()
     if len(wrong):
         raise InputError(
             f"The clip_id {int(wrong[0])} of the evaluation set is in rows with different audio, "
@@ -139,7 +139,7 @@ def first_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``[U]`` and ``[N]`` int64, so that ``ids[first][owner]`` is ``ids``.
     """
-    unique, owner = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    unique, owner = ids.unique(return_inverse=True)
     rows = torch.arange(len(ids), device=ids.device)
     first = torch.full_like(unique, len(ids)).scatter_reduce(0, owner, rows, "amin")
     return first, owner

@@ -80,8 +80,8 @@ class TrainerModel(nn.Module):
         self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}
         self._passes: Tensor | int = 0
-        self.register_state_dict_post_hook(_drop_shared)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_restore_shared)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_drop_shared)
+        self.register_load_state_dict_pre_hook(_restore_shared)
 
     def forward(
         self,
