@@ -4,6 +4,7 @@ each folder says what belongs in it."""
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         if MODULES[module].name != "__init__.py"
     }
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
+
+
+def test_every_folder_is_a_package() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert (path.parent / "__init__.py").is_file(), path.parent
+
+
+def test_git_ignores_no_file_of_the_package() -> None:
+    """The wheel leaves out what git ignores, and a clean checkout does not have it."""
+    root = PACKAGE.parent
+    files = [str(path.relative_to(root)) for path in PACKAGE.rglob("*") if path.suffix != ".pyc"]
+    names = "\n".join(name for name in files if "__pycache__" not in name)
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    found = subprocess.run(command, cwd=root, input=names, capture_output=True, text=True)
+    if found.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert found.stdout == ""
 
 
 def test_every_folder_says_what_belongs_in_it() -> None:

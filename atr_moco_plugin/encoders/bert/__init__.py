@@ -1,4 +1,8 @@
-"""BERT text encoder: own implementation, public weights."""
+"""BERT text encoder: captions to token states, and the layers that a fusion pass uses.
+
+Our own network, since that of transformers cannot fuse with a mask; it reads public weights. May
+import what ``encoders`` may, and nothing of ``encoders.beats``.
+"""
 
 from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.bert.layers import (

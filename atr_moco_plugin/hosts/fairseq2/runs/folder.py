@@ -94,7 +94,7 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where the file is missing, half-written or something else."""
+    """The object in a JSON file; empty if the file is missing, half-written or something else."""
     try:
         content = json.loads(file.read_text())
     except (FileNotFoundError, ValueError, RecursionError):
