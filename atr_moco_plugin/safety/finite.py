@@ -1,4 +1,4 @@
-"""One check an optimizer step that loss and gradients are finite, with one outcome on all ranks."""
+"""One check an optimizer step that loss and gradients are finite, the same on all processes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from atr_moco_plugin.distributed import process_index, world_size
+from atr_moco_plugin.distributed import any_process, process_index
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import skip_step
-from atr_moco_plugin.safety.message import NAMED, Finding, advised, of_all_ranks, told
+from atr_moco_plugin.safety.message import NAMED, Finding, advice, describe, gather_findings
 from atr_moco_plugin.tensors.internals import unwrapped_name
 
 NameClips = Callable[[Sequence[int]], Mapping[int, str]]
@@ -47,13 +46,14 @@ class FiniteGuard:
     """Stops a run, or leaves out a step, whose loss or gradients are NaN or infinite.
 
     It looks right before the optimizer's step, at the losses it was shown since the last one and at
-    the gradients, which costs one pass over the gradients, one exchange of a number between ranks
-    and one wait for the device. All ranks come to the same decision, also where one alone has the
-    broken batch: either all raise, or the gradients of all are dropped, so that the step changes no
-    weight and no state of the optimizer. Running statistics of batch norms, which the forward pass
-    has moved, go back to those of the step before. A step left out counts as a step for whoever
-    calls the optimizer, such as the learning rate's schedule, and as none for the criterion that is
-    attached to it (:func:`~atr_moco_plugin.optim.step_hook.attach`): momentum copies and warm-ups.
+    the gradients, which costs one pass over the gradients, one exchange of a number between
+    processes and one wait for the device. All processes come to the same decision, also where one
+    alone has the broken batch: either all raise, or the gradients of all are dropped, so that the
+    step changes no weight and no state of the optimizer. Running statistics of batch norms, which
+    the forward pass has moved, go back to those of the step before. A step left out counts as a
+    step for whoever calls the optimizer, such as the learning rate's schedule, and as none for the
+    criterion that is attached to it (:func:`~atr_moco_plugin.optim.step_hook.attach`): momentum
+    copies and warm-ups.
 
     Scaled float16 training: a step that the gradient scaler leaves out because of infinite
     gradients is its own business, unless the loss was not finite either: see
@@ -68,9 +68,9 @@ class FiniteGuard:
             Where a weight or a queue is broken the run stops at once: no later step can be better.
         name_clips: names the few clips of a message.
         last_good: says in a sentence which checkpoint to go on from, given whether the weights are
-            still sound. It is called on the first rank alone.
+            still sound. It is called on process 0 alone.
         error: makes the exception from its message.
-        warn: is told of each step that is left out, on the first rank.
+        warn: is told of each step that is left out, on process 0.
 
     Attributes:
         optimizers: as given, in a list.
@@ -146,11 +146,11 @@ clipping, or look for a broken clip in the batch.
     def check_skipped_step(self) -> None:
         """Look at the losses of a step that a gradient scaler has left out.
 
-        Call it on every rank between two steps. Where the optimizer has made its step it does
+        Call it on every process between two steps. Where the optimizer has made its step it does
         nothing.
 
         Raises:
-            NonFiniteError: or what ``error`` makes, on every rank.
+            NonFiniteError: or what ``error`` makes, on every process.
         """
         if self._watched:
             self._check([])
@@ -186,23 +186,23 @@ clipping, or look for a broken clip in the batch.
         values = [loss.float().sum() for loss, _, _ in watched]
         if gradients:
             values.append(get_total_norm(gradients, torch.inf).float())
-        if not values:  # a rank whose shards are empty still takes part in the exchange
+        if not values:  # a process whose shards are empty still takes part in the exchange
             values.append(self.optimizers[0].param_groups[0]["params"][0].new_zeros(()))
         bad = (~torch.stack(values).isfinite()).any()
-        if not _on_any_rank(bad):
+        if not any_process(bad):
             self._good_statistics = [x.clone() for x in self._statistics]
             return
         for statistic, good in zip(
             self._statistics, self._good_statistics, strict=False
         ):  # none yet
             statistic.copy_(good)
-        self._act(of_all_ranks(self._find(watched, bad.device), bad.device))
+        self._act(gather_findings(self._find(watched, bad.device), bad.device))
 
     def _act(self, findings: list[Finding]) -> None:
-        text = told(findings, self.step)
+        text = describe(findings, self.step)
         sound = not any(x.state for x in findings)
         if not sound or self.skipped >= self._max_skipped:
-            raise self._error(f"{text} {advised(findings)}")
+            raise self._error(f"{text} {advice(findings)}")
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         skip_step(self.optimizers, True)
@@ -216,7 +216,7 @@ clipping, or look for a broken clip in the batch.
     def _find(
         self, watched: list[tuple[Tensor, Tensor, dict[str, Tensor]]], device: torch.device
     ) -> Finding:
-        """What is wrong on this rank; it may wait for the device as often as it likes."""
+        """What is wrong on this process; it may wait for the device as often as it likes."""
         batches = [(float(x), ids.tolist()) for x, ids, _ in watched if not bool(x.isfinite())]
         clips = list(dict.fromkeys(i for _, ids in batches for i in ids))
         rows: dict[str, list[int]] = {}
@@ -235,10 +235,10 @@ clipping, or look for a broken clip in the batch.
         state = {**parameters, **dict(self._criterion.named_buffers())}
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         unsound = not_finite(state)
-        # A broken weight may be in the shard of another rank.
-        sound = not _on_any_rank(torch.tensor(bool(unsound), device=device))
+        # A broken weight may be in the shard of another process.
+        sound = not any_process(torch.tensor(bool(unsound), device=device))
         return Finding(
-            rank=process_index(),
+            process=process_index(),
             losses=[value for value, _ in batches],
             clips=first(clips),
             num_clips=len(clips),
@@ -249,22 +249,14 @@ clipping, or look for a broken clip in the batch.
         )
 
 
-def _on_any_rank(flag: Tensor) -> bool:
-    """Whether a scalar bool is true on any rank; waits for the device."""
-    number = flag.long()
-    if world_size() > 1:
-        dist.all_reduce(number)
-    return bool(number.item())
-
-
 def _local(x: Tensor) -> Tensor:
-    """This rank's shard of a tensor that is sharded."""
+    """This process's shard of a tensor that is sharded."""
     to_local = getattr(x, "to_local", None)
     return x if to_local is None else to_local()
 
 
 def not_finite(named: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors with a NaN or an infinity in this rank's shard."""
+    """Names of the tensors with a NaN or an infinity in this process's shard."""
     shards = {name: _local(x.detach()) for name, x in named.items()}
     return [
         name

@@ -1,4 +1,4 @@
-"""What is not finite in a step, as found on each rank, and the sentences that say so."""
+"""What is not finite in a step, as found on each process, and the sentences that say so."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rank found in a step that is not finite.
+    """What one process found in a step that is not finite.
 
     Attributes:
-        rank: the rank.
+        process: its index.
         losses: values of its losses that are not finite.
         clips: clips of those batches, up to :data:`NAMED`.
         num_clips: number of all of them.
         rows: modality to the clips whose momentum embedding is not finite, up to :data:`NAMED`, the
-            number of all of them, and of the rows they are among; of all ranks' batches.
+            number of all of them, and of the rows they are among; of the batches of all processes.
         gradients: parameters whose gradients are not finite.
         state: weights and buffers that are not finite themselves.
-        last_good: what to go on from; on the first rank.
+        last_good: what to go on from; on process 0.
     """
 
-    rank: int
+    process: int
     losses: list[float]
     clips: list[str]
     num_clips: int
@@ -41,11 +41,11 @@ class Finding:
     last_good: str
 
 
-def of_all_ranks(finding: Finding, device: torch.device) -> list[Finding]:
-    """The findings of all ranks, in rank order.
+def gather_findings(finding: Finding, device: torch.device) -> list[Finding]:
+    """The findings of all processes, in process order.
 
     Args:
-        finding: this rank's.
+        finding: of this process.
         device: where the process group exchanges tensors.
     """
     line = json.dumps(asdict(finding)).encode() + b"\n"
@@ -53,21 +53,21 @@ def of_all_ranks(finding: Finding, device: torch.device) -> list[Finding]:
     return [Finding(**json.loads(line)) for line in bytes(every.tolist()).splitlines()]
 
 
-def told(findings: Sequence[Finding], step: int) -> str:
+def describe(findings: Sequence[Finding], step: int) -> str:
     """What happened, for a person.
 
     Args:
-        findings: of all ranks.
+        findings: of all processes.
         step: number of the optimizer step.
     """
     return " ".join([_beginning(findings, step), *_causes(findings)])
 
 
-def advised(findings: Sequence[Finding]) -> str:
+def advice(findings: Sequence[Finding]) -> str:
     """What to do about it.
 
     Args:
-        findings: of all ranks.
+        findings: of all processes.
     """
     if any(x.state for x in findings):
         return findings[0].last_good
@@ -86,9 +86,9 @@ def _beginning(findings: Sequence[Finding], step: int) -> str:
         return f"The loss of step {step} is finite, but the gradient of {listed(names)} is not."
     where = ""
     if len(bad) < len(findings):
-        where = f" on rank(s) {', '.join(str(x.rank) for x in bad)}"
-    # A few of each rank's, since one alone may have brought the fault into the embeddings of all.
-    clips = [clip for rank in zip_longest(*(x.clips for x in bad)) for clip in rank if clip]
+        where = f" on process(es) {', '.join(str(x.process) for x in bad)}"
+    # A few of each process's, since one may have brought the fault into the embeddings of all.
+    clips = [clip for row in zip_longest(*(x.clips for x in bad)) for clip in row if clip]
     named = listed(clips, sum(x.num_clips for x in bad))
     return f"The loss of step {step} is {bad[0].losses[0]}{where}, in a batch of the clips {named}."
 
