@@ -71,8 +71,8 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
         A handle; ``handle.remove()`` takes the hook away.
 
     Raises:
-        InputError: an optimizer has no parameter of the criterion, or the criterion is attached to
-            another one.
+        InputError: an optimizer has no parameter of the criterion, the criterion is attached to
+            another one, or it has the method ``on_step_left_out`` of before.
 
     Example:
         >>> import torch
@@ -88,6 +88,11 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
         >>> criterion.steps
         1
     """
+    if hasattr(criterion, "on_step_left_out"):
+        raise InputError(
+            f"{type(criterion).__name__} has a method `on_step_left_out`, which nothing calls any "
+            "more; rename it to `on_step_skipped`."
+        )
     several = optimizers if isinstance(optimizers, (list, tuple)) else [optimizers]
     every = [_unwrapped(x) for x in several]
     if not every:

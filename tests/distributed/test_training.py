@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import training
 
 COUNTS = (2, 4)
+pytestmark = pytest.mark.slow
 Found = list[dict[str, Any]]
 
 

@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.safety import FiniteGuard, NonFiniteError
 
+pytestmark = pytest.mark.slow  # forty seconds to start processes and wrap models
+
 WORLD = 2
 SECOND = 1
 """The rank that sees the fault."""

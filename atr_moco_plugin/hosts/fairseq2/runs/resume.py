@@ -76,9 +76,9 @@ def _choose(checkpoints: Path, processes: int, shards: int) -> int:
         folder, problem = damaged[0]
         raise RecipeError(
             f"{checkpoints} has checkpoints, but the run cannot go on from any of them (the "
-            f"newest, {folder.name}, {problem}), and does not begin anew in their place. Give another "
-            "output folder, with `init=RUN` there to start from the weights of this one, or move "
-            "the checkpoints away."
+            f"newest, {folder.name}, {problem}), and does not begin anew in their place. Give "
+            "another output folder, with `init=RUN` there to start from the weights of this one, or "
+            "move the checkpoints away."
         )
     return 0
 
