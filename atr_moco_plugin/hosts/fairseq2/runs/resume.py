@@ -77,8 +77,8 @@ def _choose(checkpoints: Path, processes: int, shards: int) -> int:
         raise RecipeError(
             f"{checkpoints} has checkpoints, but the run cannot go on from any of them (the "
             f"newest, {folder.name}, {problem}), and does not begin anew in their place. Give "
-            "another output folder, with `init=RUN` there to start from the weights of this one, or "
-            "move the checkpoints away."
+            "another output folder, with `init=RUN` there to start from the weights of this "
+            "one, or move the checkpoints away."
         )
     return 0
 
