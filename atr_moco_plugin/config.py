@@ -34,7 +34,8 @@ class Config:
 
     Options whose type names ``Path`` are expanded (see
     :func:`~atr_moco_plugin.io.paths.expanded`). Options whose type is a ``Literal`` must have one
-    of its values. A subclass checks the rest in :meth:`problems`.
+    of its values, and ``None`` is for options whose type names it. A subclass checks the rest in
+    :meth:`problems`.
 
     Raises:
         InputError: for the first option that cannot be used.
@@ -49,7 +50,8 @@ class Config:
                 object.__setattr__(self, name, expanded(value, name))
         for name, kind in types.items():
             value = getattr(self, name)
-            if _has_choices(kind) and not _is_choice(value, kind):
+            unset = value is None and kind in (bool, int, float, str)
+            if unset or (_has_choices(kind) and not _is_choice(value, kind)):
                 raise InputError(f"`{name}` is {value!r}, expected {describe_type(kind)}.")
         for problem in self.problems():
             raise InputError(problem)
@@ -89,7 +91,7 @@ def in_range(
     for name in names:
         value = getattr(config, name)
         if value is not None and not (
-            math.isfinite(value)
+            -math.inf < value < math.inf  # `isfinite` takes no integer of 400 digits
             and (least is None or value >= least)
             and (above is None or value > above)
             and (most is None or value <= most)

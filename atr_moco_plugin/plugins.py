@@ -81,6 +81,8 @@ def published(group: str) -> dict[str, list[EntryPoint]]:
         try:
             points = package.entry_points.select(group=GROUPS.get(group, group))
         except Exception as ex:
+            if _is_hidden(package, _field(package, "Name")):
+                continue
             _warn_once(
                 f"The entry points of {_field(package, 'Name') or 'a package'} {_where(package)} "
                 f"cannot be read ({_reason(ex)}), so its parts are left out; reinstall or remove "
@@ -88,7 +90,7 @@ def published(group: str) -> dict[str, list[EntryPoint]]:
             )
             continue
         # Reading the metadata of every package takes long, so only those with a part are read.
-        name = _field(package, "Name") if points else ""
+        name = _normalized(_field(package, "Name")) if points else ""
         if not points or name in seen or _is_hidden(package, name):
             continue
         if name:
@@ -190,6 +192,10 @@ def _field(package: Distribution, key: str) -> str:
         return ""
 
 
+def _normalized(name: str) -> str:
+    return name.replace("_", "-").replace(".", "-").lower()
+
+
 def _where(package: Distribution) -> str:
     """The folder of a package's metadata in brackets, where it is known."""
     path = getattr(package, "_path", None)
@@ -197,8 +203,7 @@ def _where(package: Distribution) -> str:
 
 
 def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
-    name = _field(point.dist, "Name") if point.dist else ""
-    name = name.replace("_", "-").replace(".", "-").lower()
+    name = _normalized(_field(point.dist, "Name")) if point.dist else ""
     return name != _OWN, name, point.value
 
 

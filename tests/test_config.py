@@ -54,6 +54,7 @@ def test_all_path_options_are_expanded(tmp_path: Path, monkeypatch: pytest.Monke
         {"kind": None, "size": 3, "share": 1},
         {"width": 4, "rate": 1e-9, "dropout": 0},
         {"size": "auto", "width": None},
+        {"width": 10**400},
     ],
 )
 def test_what_fits_is_taken(options: dict[str, object]) -> None:
@@ -72,6 +73,9 @@ def test_what_fits_is_taken(options: dict[str, object]) -> None:
         ({"kind": "blue"}, "`kind` is 'blue', expected one of white, pink or None."),
         ({"size": "many"}, "`size` is 'many', expected int or auto."),
         ({"kind": "blue", "share": 2}, "`kind` is 'blue', expected one of white, pink or None."),
+        ({"share": None}, "`share` is None, expected float."),
+        ({"share": 10**400}, "`share` is 1000"),
+        ({"width": -(10**400)}, "`width` is -1000"),
         ({"root": "$NOT_SET/x"}, "`root` is '$NOT_SET/x', but the environment variable $NOT_SET"),
     ],
 )

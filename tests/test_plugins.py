@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -144,6 +145,25 @@ def test_a_package_found_twice_is_one(tmp_path, monkeypatch) -> None:
         (tmp_path / folder).mkdir()
         publish(tmp_path / folder, monkeypatch, "twice_found", "class Criterion: ...\n")
     assert len(published("criteria")["twice_found"]) == 1
+
+
+def test_a_package_found_twice_under_two_spellings_is_one(tmp_path, monkeypatch) -> None:
+    text = "class Criterion: ...\n"
+    publish(tmp_path, monkeypatch, "acme_twice", text)
+    old = tmp_path / "acme_twice-1.1.dist-info"
+    shutil.copytree(tmp_path / "acme_twice-1.2.dist-info", old)
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-twice\nVersion: 1.1\n")
+    assert len(published("criteria")["acme_twice"]) == 1
+
+
+def test_nothing_is_said_of_a_broken_package_that_another_hides(tmp_path, monkeypatch) -> None:
+    text = "class Criterion: ...\n"
+    for folder, points in (("hidden", "name without a value"), ("first", None)):
+        (tmp_path / folder).mkdir()
+        publish(tmp_path / folder, monkeypatch, "acme_hides", text, points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(published("criteria")["acme_hides"]) == 1
 
 
 def test_the_listing_needs_no_fairseq2() -> None:

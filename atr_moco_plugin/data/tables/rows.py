@@ -88,8 +88,8 @@ def _open_table(path: Path, *, warn: bool) -> Iterator[tuple[tuple[str, ...], It
         else:
             file.seek(0)
             rows = _rows_of_lines(path, file)
-            first = next(rows, {})
-            yield tuple(first), chain([first] if first else [], rows)
+            first = next(rows, None)  # a row without columns is a row too
+            yield tuple(first or ()), chain([] if first is None else [first], rows)
 
 
 def _entries(content: Any) -> list[object] | None:

@@ -15,6 +15,14 @@ from atr_moco_plugin.data.tables.rows import columns_of, read_rows
 from atr_moco_plugin.errors import InputError
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_first_row_without_columns_is_a_row(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    rows: list[dict[str, str]] = [{}, {"audio": "a.wav"}]
+    path.write_text(json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)))
+    assert list(read_rows(path)) == rows
+
+
 def test_csv_rows_with_quotes_and_line_breaks(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(' File_Name ,caption\na.wav,"one, two"\n\nb.wav,"a\nb"\nc.wav\n')
