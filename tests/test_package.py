@@ -60,6 +60,13 @@ def test_versions_agree() -> None:
     assert f'version = "{atr_moco_plugin.__version__}"' in text
 
 
+def test_the_wheel_names_the_package_in_a_key_that_hatchling_reads() -> None:
+    """Hatchling ignores keys that it does not know, so a misspelled one goes unnoticed."""
+    text = (ROOT / "pyproject.toml").read_text()
+    wheel = text.split("[tool.hatch.build.targets.wheel]\n")[1].split("\n\n")[0]
+    assert wheel == 'packages = ["atr_moco_plugin"]'
+
+
 def test_the_changelog_knows_what_the_package_offers() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     for group in GROUPS:
