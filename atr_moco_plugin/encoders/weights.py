@@ -18,6 +18,8 @@ from atr_moco_plugin.io.checkpoints import DamagedFileError, read_torch
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
+_REMEDY = "give the weights and the configuration of one model"
+
 
 def fetch(repository: str, files: Sequence[str], subject: str) -> Path:
     """The first of some files that a repository on the Hugging Face Hub, or its cache, has.
@@ -103,7 +105,10 @@ def check_state(state: object, path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} must hold a state dict, that is, tensors by name.")
     strange = [name for name, value in state.items() if not is_weights(value)]
     if strange:
-        raise InputError(f"{path} has no plain numbers for {listed(strange)}.")
+        raise InputError(
+            f"{path} has no plain tensor of numbers for {listed(strange)}; save the model's state "
+            "dict again."
+        )
     return state
 
 
@@ -133,7 +138,8 @@ def load(
     """
     if layers > len(state):
         raise InputError(
-            f"{path} has {len(state)} tensors, too few for the {layers} layers of {config}."
+            f"{path} has {len(state)} tensors, too few for the {layers} layers of {config}; "
+            f"{_REMEDY}."
         )
     try:
         with torch.device("meta"):
@@ -144,13 +150,13 @@ def load(
     if missing or unexpected:
         raise InputError(
             f"{path} does not fit {config}: missing {listed(map(shown, missing))}, unexpected "
-            f"{listed(map(shown, unexpected))}."
+            f"{listed(map(shown, unexpected))}; {_REMEDY}."
         )
     for name, tensor in expected.items():
         if state[name].shape != tensor.shape:
             raise InputError(
                 f"{path} has {shown(name)} of shape {list(state[name].shape)} where {config} asks "
-                f"for {list(tensor.shape)}."
+                f"for {list(tensor.shape)}; {_REMEDY}."
             )
     model = make()
     model.load_state_dict(state)

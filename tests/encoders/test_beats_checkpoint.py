@@ -192,7 +192,7 @@ def without(model: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda m: m | {"predictor.bias": torch.ones(3)}, "unexpected predictor.bias"),
         (
             lambda m: m | {"layer_norm.weight": torch.ones(7)},
-            r"layer_norm.weight of shape \[7\] where its cfg asks for \[32\]",
+            r"layer_norm.weight of shape \[7\] where its cfg asks for \[32\]; give the weights",
         ),
         (lambda m: m | {LAYER_BIAS.format(1): torch.ones(32, 4)}, "differs from other layers"),
     ],
