@@ -1,7 +1,9 @@
 """The range of sampling rates that models, data sets and files may have.
 
-The rate of a run is decided by its audio encoder, which publishes ``sample_rate``; everything else
-reads and resamples to that.
+Audio encoders of this package and of plugins publish ``sample_rate``, and their data are read at
+it: in the recipes of the fairseq2 host, and wherever a model is a
+:class:`~atr_moco_plugin.model.RetrievalModel`. The transformers host reads at the rate of its
+feature extractor, LAION-CLAP at its own 48 kHz.
 """
 
 from __future__ import annotations

@@ -10,12 +10,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from house import CORE, FOUNDATION
 
 PACKAGE = Path(__file__).parents[1] / "atr_moco_plugin"
-
-CORE = {"contracts", "errors", "tokens", "tensors", "momentum", "queue", "distributed", "optim"}
-CORE |= {"rank", "criterion"}
-FOUNDATION = {"errors", "ids", "sample_rate", "config", "config_builder", "plugins", "io"}
 
 # What each folder or file of the package may import beside itself. A new arrow is a decision: it
 # is written here first.

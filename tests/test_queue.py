@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atr_moco_plugin.queue import EmbeddingQueue
@@ -70,6 +70,7 @@ def test_state_goes_on_exactly_and_another_size_keeps_the_newest(
     assert [row[1] for row in rows(resized)] == (kept[-other:] if other else [])
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(1, 6),
     extra=st.integers(0, 20),

@@ -1,8 +1,16 @@
 """Audio-text contrastive (ATC) and matching (ATM) losses with momentum queues.
 
-Pure functions: :func:`atc_loss`, :func:`atc_targets`, :func:`contrastive_loss`,
-:func:`hard_negatives`, :func:`atm_loss`, :func:`positive_pairs`. Stateful modules around them:
-:class:`MocoAtcAtm`, :class:`MocoAtc`, :class:`Atc`.
+One training step, top to bottom, is :meth:`MocoAtcAtm.forward`, and :meth:`MocoAtc.forward` without
+the matching loss. :class:`Atc` (``in_batch``) is the base of both.
+
+* Losses, pure functions: :func:`contrastive_loss` and :func:`atc_loss` in ``atc``, the second on
+  ``cross_entropy``; :func:`atm_loss` and :func:`hard_negatives` in ``atm``; :func:`positive_pairs`.
+* ``exchange``: what a step gathers from the other processes. ``pairs``: which pairs the matching
+  loss scores, so the draw of the hard negatives. ``queue_pair``: the audio and the text queue as
+  one: their size, growth, comparison over processes, and emptying.
+
+Here belong losses and what they keep between steps. May not import a model, an encoder, a head,
+data or a host: a criterion gets its model, see ``contracts``.
 """
 
 from atr_moco_plugin.criterion.atc import atc_loss, atc_targets, contrastive_loss

@@ -1,4 +1,4 @@
-"""Cross-entropy against momentum soft targets over columns that are never put together.
+"""Cross-entropy against momentum soft targets over columns that are never concatenated.
 
 The columns, the batch's and the queue's, are read where they lie, a block at a time, and the
 gradient is found in the same pass: all that autograd keeps is one ``[B, d]`` matrix, where the

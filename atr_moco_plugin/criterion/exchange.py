@@ -69,8 +69,9 @@ def gather_batch_and_tokens(
 ) -> tuple[GlobalBatch, OnlineBatch]:
     """:func:`gather_batch`, and what the online towers made of the items of all processes.
 
-    Two exchanges, and one for the token states of each modality. The gradient flows through the
-    states alone: none flows through the draw of a negative, which the embeddings are for.
+    Two exchanges, and one more for the token states of each modality. The gradient flows through
+    the states. No gradient flows through the gathered embeddings: they only decide which negatives
+    are drawn.
     """
     a, u, audio, text = online
     shapes = gather_numbers([len(a), audio.mask.size(1), text.mask.size(1)], a.device)

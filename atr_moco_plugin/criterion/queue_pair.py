@@ -41,11 +41,12 @@ def check_queues_agree(queues: Queues, steps: int) -> None:
     found = {name: (*queue.valid, queue.position) for name, queue in queues.items()}
     for name, processes in processes_that_differ(found).items():
         raise ProcessesDifferError(
-            f"The {name} queue of process(es) {', '.join(map(str, processes))} is not that of "
-            f"process 0 after {steps} optimizer steps of this job, so the processes no longer "
-            "train one model: load the same state on every process, keep the criterion's buffers "
-            "out of DDP's broadcast (`broadcast_buffers=False`), and go on from a checkpoint saved "
-            "before."
+            f"The {name} queue of process(es) {', '.join(map(str, processes))} differs from that "
+            f"of process 0 after {steps} optimizer steps of this job, so the processes no longer "
+            "train one model. The processes loaded different states, or something wrote into the "
+            "queues of one, such as DDP's broadcast of buffers. Load the same state on every "
+            "process, wrap the criterion with `broadcast_buffers=False`, and go on from a "
+            "checkpoint saved before."
         )
 
 

@@ -1,4 +1,18 @@
-"""Data sets of audio clips with captions, and the loader that makes training batches of them."""
+"""Data sets of audio clips with captions, and the loader that makes training batches of them.
+
+In floors; each may import the floors before it, never a later one:
+
+1. ``audio``: one file to a waveform.
+2. ``tables``: captions files to rows.
+3. ``clips``, ``retrieval_set``, ``summary``, ``dataset``: an open data set, its clips, its
+   retrieval task and its one line.
+4. ``opening``: rows and files to clips, for all data sets.
+5. ``sets``: one file a data set, and ``registry``, which gives them their names.
+6. ``loading``: an open data set to batches.
+
+Nothing here knows models, criteria or hosts. The names below are for scripts; a new data set need
+not be among them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Audio and text encoders, and how they read weights of other projects.
 
-Each encoder is a folder with its own configuration and returns token states with the mask of the
-valid tokens. May import ``contracts``, ``tensors``, ``tokens`` and ``io``; never a head, a model, a
-criterion or data.
+Each encoder is a folder with its own configuration. It returns token states and the mask of the
+valid tokens. ``weights`` fetches, verifies and loads files of weights. May not import a
+head, a model, a criterion, data, or another encoder.
 """

@@ -1,8 +1,8 @@
 """Retrieval evaluation: embeddings of a split, cosines, re-ranking with a matching head, figures.
 
 Here belong the way from a model and a split to R@k, median rank and mAP@10, on one process or
-several, their expectation at random, plain-text tables and TREC files. May import the core and the
-types of ``data``; never a host, a recipe or the report.
+several, their expectation at random, plain-text tables and TREC files. May not import a host, a
+recipe or the report.
 """
 
 from __future__ import annotations

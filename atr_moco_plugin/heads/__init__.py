@@ -1,8 +1,9 @@
 """Matching heads: logits of pairs of a clip and a caption from their token states.
 
-A head owns its cross-attentions and classifier and may run the text encoder again. May import
-``encoders.bert`` for layers, ``contracts``, ``tensors`` and ``tokens``; never a model or a
-criterion. Encoders never import heads.
+``atm`` runs the layers of the text encoder again, ``fusion`` has layers of its own, ``pairs``
+checks what both are given. Here belong cross-attention and the classifier of a pair. A head may
+import ``encoders.bert`` for its layers; it may not import a model, a criterion or data, and
+encoders never import heads.
 """
 
 from atr_moco_plugin.heads.atm import AtmHead, AtmHeadConfig

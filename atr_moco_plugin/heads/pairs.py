@@ -24,8 +24,8 @@ def check_pairs(
     clips = len(audio.states) if audio_rows is None else len(audio_rows)
     if len(text.mask) != clips:
         raise ValueError(
-            "The matching head scores pairs row by row, but got "
-            f"{len(text.mask)} captions and {clips} clips."
+            f"The matching head scores pairs row by row, but got {len(text.mask)} captions and "
+            f"{clips} clips; give one clip for each caption, or `audio_rows`."
         )
     if audio.states.shape[-1] != audio_width:
         raise ValueError(

@@ -52,9 +52,9 @@ class StepWatch:
             if self._stepped:
                 self._warned = True
                 warnings.warn(
-                    "An optimizer that the criterion is not attached to has made a step with the "
-                    "criterion's weights after the last one that it is attached to, so that its "
-                    "momentum copies and the limits of its temperature stay behind: call "
+                    "A second optimizer has changed the criterion's weights after the attached "
+                    "one, so its momentum copies and the limits of its temperature stay behind: "
+                    "call "
                     "`remove()` on the handle that `attach` returned and attach the new optimizer, "
                     "or give `attach` a list of all optimizers, in the order of their steps.",
                     stacklevel=2,

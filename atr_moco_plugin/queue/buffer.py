@@ -79,9 +79,8 @@ class EmbeddingQueue(ObservedQueue):
 
     @property
     def refilled(self) -> bool:
-        """Whether the queue is full and has news for the rule of growth: it was filled for the
-        first time, or up to the size it grew to, or was rewritten since :meth:`grow` kept its
-        size."""
+        """Whether every row is new to the rule of growth: the queue is full, and since the rule was
+        last asked it has filled up or been rewritten once."""
         return self._fresh >= self.size > 0
 
     def newest(self, n: int) -> Tensor:

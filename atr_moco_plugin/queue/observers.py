@@ -26,9 +26,9 @@ class QueueObserver(Protocol):
     def restart(self) -> None:
         """Start again from the present rows.
 
-        Called when all rows changed or moved, and when a state of the queue is saved. A run that
-        resumes from that state knows its rows alone, so the run that goes on has to start from them
-        as well, or the two would differ in the last bits.
+        The queue calls it when all rows changed or moved, and when it saves its state. A run that
+        resumes from that state has the rows and nothing else. The run that goes on starts from the
+        rows too, or the two would differ in the last bits.
         """
 
 

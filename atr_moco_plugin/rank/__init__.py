@@ -1,7 +1,9 @@
-"""Rank analysis of embedding spaces: reports, pair measures, and a logger for queues.
+"""Rank analysis of embedding spaces.
 
-Here belong measures of matrices and running sums over queues. May import torch, numpy, ``errors``
-and ``queue``; never data, evaluation, a report or a host.
+``measures``, ``spectrum`` and ``report`` are functions of a matrix; ``moments`` are running sums
+over a queue; ``growth`` is the rule by which a queue grows; ``random_vectors`` is the baseline;
+``logger`` is the hook ``rank``, which writes ``rank.jsonl``. May not import data, a criterion,
+evaluation, the report of a run or a host.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
-"""Recipes to run: ``python -m atr_moco_plugin.recipes.NAME OUT``. They need the extra
-``fairseq2``."""
+"""Recipes to run: ``python -m atr_moco_plugin.recipes.NAME OUT``. They need the extra ``fairseq2``.
+
+A recipe is a configuration with its defaults and a call of ``hosts.fairseq2.cli``; ``rank_study``
+starts other recipes. What a recipe does belongs in the host. Nothing imports a recipe but another
+recipe.
+"""
 
 import importlib.util
 import os

@@ -2,8 +2,8 @@
 
 ``collect_examples`` chooses the retrievals while the model is at hand, ``write_report`` makes the
 page from the files of the run, then or later: ``python -m atr_moco_plugin.report RUN``. Here belong
-figures, templates and the reading of a run's folder. May import ``rank``, ``evaluation`` and
-``data``, and alone matplotlib and jinja2; never a host, a recipe or the study.
+figures, templates and the reading of a run's folder. Only this folder and ``study`` import
+matplotlib and jinja2. May not import a host, a recipe or the study.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ ATM_MARGIN = 0.01
 
 
 class CollapseWatch:
-    """Warns of three ways in which a run that goes on learns nothing, of each once.
+    """Warns of three ways in which a run that goes on learns nothing. Each is warned of once.
 
     * The embeddings of a modality lie on a point or a line: the RankMe of the newest rows of its
       queue, raw or centred, is near 1.

@@ -43,21 +43,20 @@ def last_checkpoint(sound: bool) -> str:
 
 
 class FiniteGuard:
-    """Stops a run, or leaves out a step, whose loss or gradients are NaN or infinite.
+    """Stops a run, or skips a step, whose loss or gradients are NaN or infinite.
 
     It looks right before the optimizer's step, at the losses it was shown since the last one and at
     the gradients, which costs one pass over the gradients, one exchange of a number between
     processes and one wait for the device. All processes come to the same decision, also where one
     alone has the broken batch: either all raise, or the gradients of all are dropped, so that the
     step changes no weight and no state of the optimizer. Running statistics of batch norms, which
-    the forward pass has moved, go back to those of the step before. A step left out counts as a
-    step for whoever calls the optimizer, such as the learning rate's schedule, and as none for the
-    criterion that is attached to it (:func:`~atr_moco_plugin.optim.step_hook.attach`): momentum
-    copies and warm-ups.
+    the forward pass has moved, go back to those of the step before.
 
-    Scaled float16 training: a step that the gradient scaler leaves out because of infinite
-    gradients is its own business, unless the loss was not finite either: see
-    :meth:`check_skipped_step`.
+    The schedule counts a skipped step. The criterion does not
+    (:func:`~atr_moco_plugin.optim.step_hook.attach`): its momentum copies and warm-ups stay.
+
+    In float16, the guard leaves infinite gradients to the gradient scaler. It acts only where the
+    loss is not finite, see :meth:`check_skipped_step`.
 
     Args:
         optimizers: one, or several that are stepped one after the other, in that order; a gradient

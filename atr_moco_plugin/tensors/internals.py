@@ -1,5 +1,11 @@
-"""Every private name of PyTorch that this package uses. ``tests/tensors/test_internals.py`` guards
-them."""
+"""The private names of PyTorch that this package calls, one function each.
+``tests/tensors/test_internals.py`` says what to do where a release moves one.
+
+Not here, since they cannot be wrapped: classes override ``Module``'s hooks ``_apply``,
+``_load_from_state_dict`` and ``_save_to_state_dict`` (``tensors/float32.py``, ``queue/buffer.py``,
+``criterion/``), and ``optim/step_hook.py`` and ``safety/finite.py`` read ``found_inf``, which a
+gradient scaler puts on a fused optimizer.
+"""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def train_wordpiece(
 
     Args:
         captions: training captions.
-        vocab_size: most pieces, the five special ones (ids 0 to 4: ``[PAD]``, ``[UNK]``, ``[CLS]``,
-            ``[SEP]``, ``[MASK]``) included.
+        vocab_size: upper limit of the number of pieces, including the five special pieces (ids 0
+            to 4: ``[PAD]``, ``[UNK]``, ``[CLS]``, ``[SEP]``, ``[MASK]``).
         lowercase: lower the case and strip accents.
 
     Raises:

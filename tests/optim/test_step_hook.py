@@ -128,7 +128,7 @@ def test_steps_of_an_optimizer_that_is_not_attached_are_warned_of_once(criterion
     other = optimizer_of(criterion if new else criterion.model.text)
     criterion.attach(attached)
     step(criterion, attached)
-    with pytest.warns(UserWarning, match="not attached to has made a step") as caught:
+    with pytest.warns(UserWarning, match="second optimizer has changed") as caught:
         for seed in range(1, 4):
             criterion(**linear_batch(seed))["loss"].backward()
             for optimizer in (other,) if new else (attached, other):

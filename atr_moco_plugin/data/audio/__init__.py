@@ -1,4 +1,6 @@
-"""One audio file to a waveform: where its bytes are, decoding, resampling, cropping, caching.
+"""One audio file to a waveform: where its bytes are, decoding, resampling, cropping, caching,
+augmentation.
 
-Knows nothing of captions, splits or batches. May import ``errors``, ``io`` and ``sample_rate``.
+Here belongs what needs one file alone. May not import anything else of ``data``: captions, splits
+and batches are not known here.
 """

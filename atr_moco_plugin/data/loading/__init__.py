@@ -1,5 +1,7 @@
-"""From an open data set to training batches: the order of pairs, workers, padding, resuming.
+"""From an open data set to training batches, and to the audio of an evaluation.
 
-``plan`` and ``pair_dataset`` decide and read a batch, ``loader`` delivers them one after another.
-May import ``data.dataset`` and ``data.audio``; never one data set of ``data.sets``.
+In reading order: ``plan`` orders the pairs of an epoch and deals them to batches, ``pair_dataset``
+draws captions and reads a batch, ``batch`` pads it, ``loader`` delivers batches and keeps the place
+for a resumed run. ``evaluation_audio`` reads a split once; ``readable`` and ``bad_clips`` deal with
+clips that cannot be read. May not import one data set of ``data.sets``.
 """

@@ -208,8 +208,8 @@ class PairLoader(Iterator[PairBatch]):
         ]
         if changed:
             raise InputError(
-                f"{self._name}: the saved position does not fit: {'; '.join(changed)}; resume with "
-                "the settings of the run or start a new one"
+                f"{self._name}: the checkpoint's place in the data belongs to other settings "
+                f"({'; '.join(changed)}); resume with the settings of the run or start a new one"
             )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         self.bad_clips.keys = dict.fromkeys(state["bad"])

@@ -1,5 +1,4 @@
 """Rows and audio files to clips: find the files, join the rows, find copies, count what is missing.
 
-All data sets share this when they are opened. May import ``data.audio``, ``data.tables``,
-``data.clips`` and ``data.dataset``; never a data set of ``data.sets``.
+All data sets share this when they are opened. May not import ``data.sets`` or ``data.loading``.
 """

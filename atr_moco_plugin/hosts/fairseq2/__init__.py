@@ -1,4 +1,10 @@
-"""fairseq2 host: model family, data set families, criterion section and recipe.
+"""fairseq2 host: what makes the package a recipe of fairseq2.
+
+``config`` is what a user can set, ``runs`` the folder that a run leaves, ``evaluation`` the figures
+of a split, ``training`` the run itself. ``config`` and ``runs`` may not import the other two, and
+``evaluation`` may not import ``training``. ``setup`` registers the model family, the data sets and
+the optimizer; ``compat`` has the private names of fairseq2 and what differs between its versions.
+May not import another host or a recipe.
 
 Importing this package makes fairseq2 importable on a machine without a system libsndfile.
 """

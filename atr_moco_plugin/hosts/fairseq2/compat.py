@@ -2,7 +2,9 @@
 
 0.8 is the version that the rest is written for. Under 0.7, which pip resolves beside laion-clap,
 the names below are the closest ones. No other module of this package asks for the version or
-touches a private name of fairseq2; ``tests/hosts/fairseq2/test_internals.py`` guards each of them.
+touches a private name of fairseq2. ``tests/hosts/fairseq2/test_internals.py`` guards the private
+parts of 0.8, and is skipped under 0.7. ``runs/resume.py`` knows keys of a schedule's state, such as
+``last_epoch``, which are PyTorch's.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
-"""Everything that this host reads or replaces inside LAION-CLAP, in one place;
-``tests/hosts/laion_clap/test_internals.py`` says what to do where a release moves it.
+"""What this host replaces inside LAION-CLAP, and what it knows of the layout of its outputs and
+loaders; ``tests/hosts/laion_clap/test_internals.py`` says what to do where a release moves it.
+
+Not here: ``towers``, ``model`` and ``weights`` use members of the model by the names that its
+checkpoints have too (``audio_branch``, ``text_projection``, ``logit_scale_a``), ``launch`` starts
+its ``training.main``, and ``options`` and ``epoch`` read its arguments.
 
 Imports nothing of this package but its decoder of audio.
 """

@@ -355,7 +355,7 @@ def test_workers_end_at_once_where_a_cycle_held_the_loader() -> None:
 
 def test_a_state_of_other_data_or_settings_is_refused() -> None:
     state = loader().state_dict()
-    with pytest.raises(ValueError, match="batch_size was 3 and is 2; resume with"):
+    with pytest.raises(ValueError, match=r"\(batch_size was 3 and is 2\); resume with"):
         loader(batch_size=2).load_state_dict(state)
     with pytest.raises(ValueError, match=r"fingerprint was .* and is"):
         loader(dataset(9)).load_state_dict(state)

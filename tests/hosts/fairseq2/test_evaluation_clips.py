@@ -161,7 +161,7 @@ def test_a_split_of_which_one_clip_is_left_is_refused(
     for number in range(SPLITS["valid"] - 1):
         write(manifest / f"valid{number}.wav", broken=True)
     assert run(tmp_path / "out", *of(manifest)) == 2
-    assert "split 'valid' has one clip to evaluate on" in the_error(capfd)
+    assert "split 'valid' has a single clip to evaluate on" in the_error(capfd)
 
 
 def test_a_clip_that_is_too_short_for_the_encoder_is_one_sentence(

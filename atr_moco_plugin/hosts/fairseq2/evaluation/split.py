@@ -87,14 +87,14 @@ def prepare_split(
         without: keys of clips that are left out.
 
     Raises:
-        InputError: for a split that is not there or has one clip, which every caption finds, and
-            for a caption without a word.
+        InputError: for a split that is not there or has a single clip, and for a caption without a
+            word.
     """
     retrieval_set = dataset.retrieval_set(name, without=without)
     if len(retrieval_set.clips) < 2:
         raise InputError(
-            f"{dataset.name} split {name!r} has one clip to evaluate on, among which there is "
-            "nothing to find; give it two or more."
+            f"{dataset.name} split {name!r} has a single clip to evaluate on, so every ranking is "
+            "right; give it two or more."
         )
     try:
         captions = distinct_captions(*to_tokens(retrieval_set.captions), batch_size)

@@ -64,8 +64,8 @@ def check_for_training(out: Path, arguments: Namespace) -> None:
     check_name(arguments.checkpoint_dir or out)
     if {"run", "split"} <= read_yaml(out / "config.yaml").keys():
         raise InputError(
-            f"{out} holds an evaluation, whose config.yaml and retrieval.json a training run would "
-            "overwrite: give another output folder."
+            f"{out} holds an evaluation; a training run would overwrite its config.yaml and "
+            "retrieval.json: give another output folder."
         )
 
 

@@ -90,7 +90,7 @@ def as_waveform(audio: Any, sample_rate: int) -> Samples:
 def _encoded(audio: Mapping[str, Any]) -> Any:
     """The file's content or its path, from a mapping without samples."""
     if not {"array", "bytes", "path"} & set(audio):
-        raise InputError(f"it is a mapping of {shown(list(audio))}: {_FORMS}")
+        raise InputError(f"it is a mapping of {shown(list(audio))}; {_FORMS}")
     content, path = audio.get("bytes"), audio.get("path")
     if content is None:
         return path
@@ -115,7 +115,9 @@ def _floats(samples: Any) -> Samples:
             samples = (samples.float() if samples.is_floating_point() else samples).numpy()
         array = np.asarray(samples)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"it is a list of unequal lists, or no plain tensor: {_FORMS}") from None
+        raise InputError(
+            f"its inner lists have different lengths, or it is no dense tensor; {_FORMS}"
+        ) from None
     if array.size == 0:
         raise BadClipError("it has no samples")
     if array.dtype.kind == "f":
@@ -126,9 +128,9 @@ def _floats(samples: Any) -> Samples:
         return (array.astype(np.float32) - np.float32(zero)) / np.float32(full_scale)
     if array.dtype.kind in "iu":
         raise InputError(
-            f"it has numbers of the type {array.dtype}, whose full scale is not known: {_FORMS}"
+            f"it has numbers of the type {array.dtype}, whose full scale is not known; {_FORMS}"
         )
-    raise InputError(f"it is of the type {type(samples).__name__} ({array.dtype}): {_FORMS}")
+    raise InputError(f"it is of the type {type(samples).__name__} ({array.dtype}); {_FORMS}")
 
 
 def _mono(samples: Samples) -> Samples:

@@ -123,8 +123,9 @@ def pairs_of(clip_id: Tensor, caption_id: Tensor) -> tuple[Tensor, ...]:
         caption_id: ``[B]`` or ``[B, K]`` int64.
 
     Returns:
-        What to index ``caption_id`` with for the captions of the P pairs, row by row: the rows
-        ``[P]``, and for ``[B, K]`` the columns ``[P]``. The first of them indexes ``clip_id``.
+        Index tuple of the P pairs: ``(rows,)`` or, for ``[B, K]``, ``(rows, columns)``, ``[P]``
+        int64 each, row by row. ``caption_id[pairs]`` are their captions, ``clip_id[pairs[0]]``
+        their clips.
     """
     clips = clip_id if caption_id.ndim == 1 else clip_id[:, None]
     return ((caption_id != NO_ITEM) & (clips != NO_ITEM)).nonzero(as_tuple=True)
