@@ -111,7 +111,7 @@ def load(group: str, name: str) -> Any:
         The object the entry point names.
 
     Raises:
-        ValueError: when nothing of that name is installed, with what is and the nearest spelling,
+        InputError: when nothing of that name is installed, with what is and the nearest spelling,
             or when its import fails, with the package it comes from.
     """
     points = available(group)
@@ -129,7 +129,7 @@ def import_part(point: EntryPoint) -> Any:
     """Import what an entry point names.
 
     Raises:
-        ValueError: when that fails, with the package it comes from and why.
+        InputError: when that fails, with the package it comes from and why.
     """
     try:
         return point.load()
@@ -155,7 +155,7 @@ def load_complete(group: str, name: str) -> Any:
     """:func:`load`, and refuse a part that lacks a member of :data:`MEMBERS`.
 
     Raises:
-        ValueError: see :func:`load`, or naming the member.
+        InputError: see :func:`load`, or naming the member.
     """
     part = load(group, name)
     if absent := missing(group, part):

@@ -40,7 +40,7 @@ class Atc(nn.Module):
         config: the options.
 
     Raises:
-        ValueError: when ``config.embed_dim`` is not the model's.
+        InputError: when ``config.embed_dim`` is not the model's.
     """
 
     config_class: ClassVar[type[AtcConfig]] = AtcConfig

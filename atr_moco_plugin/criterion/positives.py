@@ -38,7 +38,7 @@ def positive_pairs(
         ``[B, M]`` bool.
 
     Raises:
-        ValueError: for an unknown ``mode``.
+        InputError: for an unknown ``mode``.
     """
     same_clip = clip_ids[:, None] == column_clip_ids[None, :]
     if mode == "clip":

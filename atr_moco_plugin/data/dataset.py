@@ -50,7 +50,7 @@ class AudioTextDataset:
         file_rates: number of files for each sampling rate, where headers were read; for a warning.
 
     Raises:
-        ValueError: if there is no clip, a key occurs twice, a clip has no caption, or ``read`` is
+        InputError: if there is no clip, a key occurs twice, a clip has no caption, or ``read`` is
             given without its rate.
     """
 
@@ -124,7 +124,7 @@ class AudioTextDataset:
         """The clips of a split.
 
         Raises:
-            ValueError: if there is no such split; the message lists the splits there are.
+            InputError: if there is no such split; the message lists the splits there are.
         """
         if split not in self.splits:
             names = ", ".join(repr(name) for name in self.splits)
@@ -151,7 +151,7 @@ class AudioTextDataset:
             This data set.
 
         Raises:
-            ValueError: if audio is already read at another rate: two models cannot share one open
+            InputError: if audio is already read at another rate: two models cannot share one open
                 data set.
         """
         if self._reader is None:
@@ -169,7 +169,7 @@ class AudioTextDataset:
         """Hz of the waveforms that :meth:`load` returns.
 
         Raises:
-            ValueError: if :meth:`read_with` has not been called.
+            InputError: if :meth:`read_with` has not been called.
         """
         return self._need_reader().sample_rate
 
@@ -207,7 +207,7 @@ class AudioTextDataset:
             ``[n]``; a clip shorter than ``samples`` is returned as it is.
 
         Raises:
-            FileNotFoundError, ValueError: if the audio is missing, unreadable or too short, or
+            FileNotFoundError, InputError: if the audio is missing, unreadable or too short, or
                 :meth:`read_with` has not been called.
         """
         reader = self._need_reader()
@@ -243,7 +243,7 @@ class AudioTextDataset:
             Number of clips that are left out.
 
         Raises:
-            ValueError: if there is no such split.
+            InputError: if there is no such split.
         """
         dropped, kept, number = set(numbers), ClipTable(), count()
         for clip in self.clips(split):
@@ -290,7 +290,7 @@ class AudioTextDataset:
             without: keys of clips that are left out, with their captions.
 
         Raises:
-            ValueError: if there is no such split or mode, or a clip lacks the label it takes.
+            InputError: if there is no such split or mode, or a clip lacks the label it takes.
         """
         clips: Sequence[Clip] = self.clips(split)
         if without:

@@ -52,7 +52,7 @@ def make_retrieval_set(clips: Sequence[Clip], mode: RelevanceMode, name: str) ->
     """Clips, captions and relevance, as ``AudioTextDataset.retrieval_set`` says.
 
     Raises:
-        ValueError: if there is no such mode, or a clip lacks the label it takes; the message on it
+        InputError: if there is no such mode, or a clip lacks the label it takes; the message on it
             begins with the data set's ``name``.
     """
     if mode == "clip":
@@ -77,7 +77,7 @@ def _by_label(clips: Sequence[Clip], name: str) -> RetrievalSet:
     """Every distinct caption text is a column, relevant to all clips whose label it is said of.
 
     Raises:
-        ValueError: if a clip has no label; the message begins with the data set's ``name``.
+        InputError: if a clip has no label; the message begins with the data set's ``name``.
     """
     texts: dict[str, str] = {}
     ids: dict[str, int] = {}

@@ -58,7 +58,7 @@ class Encoded:
         """``[U, d]`` unit-norm float32, one row for items that are the same.
 
         Raises:
-            ValueError: when no batch was added.
+            InputError: when no batch was added.
         """
         if not self._embeddings:
             raise InputError("Nothing was encoded; the split has no clips or no captions.")
@@ -77,7 +77,7 @@ class Encoded:
         """``[N, d]`` unit-norm float32.
 
         Raises:
-            ValueError: when no batch was added.
+            InputError: when no batch was added.
         """
         return self.distinct[self.rows]
 

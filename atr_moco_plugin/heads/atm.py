@@ -27,7 +27,7 @@ class AtmHeadConfig(Config):
     """Where text and audio are fused.
 
     Raises:
-        ValueError: an unknown ``fusion``, or a ``fusion_layers`` that it does not use.
+        InputError: an unknown ``fusion``, or a ``fusion_layers`` that it does not use.
     """
 
     fusion: FusionStyle = "blip"
@@ -62,7 +62,7 @@ class AtmHead(nn.Module):
         config: see :class:`AtmHeadConfig`.
 
     Raises:
-        ValueError: the text encoder is another than BERT, or ``albef`` with so many fusion layers
+        InputError: the text encoder is another than BERT, or ``albef`` with so many fusion layers
             that no text-only layer is left.
     """
 

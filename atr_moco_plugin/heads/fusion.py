@@ -32,7 +32,7 @@ class FusionHeadConfig(Config):
     """Size of the fusion layers.
 
     Raises:
-        ValueError: a number is below 1, or the dropout is out of range.
+        InputError: a number is below 1, or the dropout is out of range.
     """
 
     layers: int = 2
@@ -60,7 +60,7 @@ class FusionHead(nn.Module):
         config: see :class:`FusionHeadConfig`.
 
     Raises:
-        ValueError: the heads do not divide the text width.
+        InputError: the heads do not divide the text width.
     """
 
     config_class = FusionHeadConfig

@@ -24,7 +24,7 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
         The model, with pretrained weights where a part's options name some.
 
     Raises:
-        ValueError: for an unknown part, an unknown option or a bad value, naming the key.
+        InputError: for an unknown part, an unknown option or a bad value, naming the key.
     """
     audio_class, audio_config = _part("audio_encoders", config.audio, "model.audio")
     text_class, text_config = _part("text_encoders", config.text, "model.text")

@@ -104,7 +104,7 @@ def build_pooling(kind: PoolingKind, width: int) -> nn.Module:
     """The pooling module of that name.
 
     Raises:
-        ValueError: for an unknown name.
+        InputError: for an unknown name.
     """
     if kind == "mean":
         return MeanPooling()

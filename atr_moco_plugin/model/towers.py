@@ -36,7 +36,7 @@ class AudioTower(nn.Module):
             the encoder makes of each row), as those of BEATs are.
 
     Raises:
-        ValueError: if the encoder publishes no ``sample_rate``, or ``spec_augment`` is given and it
+        InputError: if the encoder publishes no ``sample_rate``, or ``spec_augment`` is given and it
             has no ``features``.
     """
 

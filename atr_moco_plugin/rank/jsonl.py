@@ -22,7 +22,7 @@ class StepFile:
         path: the file; it and its folders are made at the first :meth:`append`.
 
     Raises:
-        ValueError: when a line other than the last is not a JSON object with an integer ``step``.
+        InputError: when a line other than the last is not a JSON object with an integer ``step``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -83,8 +83,9 @@ class RankLogger:
             sources is left out.
 
     Raises:
-        ValueError: when there is no source, ``every`` is not positive, the normaliser is unknown,
-            or the file at ``path`` was not written by this class.
+        InputError: when ``every`` is not positive, the normaliser is unknown, or the file at
+            ``path`` was not written by this class.
+        ValueError: when there is no source.
 
     Example:
         >>> logger = RankLogger({"audio": torch.eye(4, 8)})

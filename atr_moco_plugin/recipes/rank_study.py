@@ -64,7 +64,7 @@ def load_config(file: Path | None, overrides: Sequence[Mapping[str, Any]]) -> St
     """Defaults, then the file, then the command line, merged as fairseq2 merges a recipe's.
 
     Raises:
-        ValueError: for a file that cannot be read, an unknown key or a bad value.
+        InputError: for a file that cannot be read, an unknown key or a bad value.
     """
     merger = StandardConfigMerger()
     tree: Any = asdict(StudyConfig())

@@ -55,7 +55,7 @@ def collect_examples(
         seed: of the draw of the sample.
 
     Raises:
-        ValueError: when the shapes differ or a similarity is not finite.
+        InputError: when the shapes differ or a similarity is not finite.
     """
     relevant = retrieval_set.relevance.cpu()
     scores = similarity.detach().cpu().double()

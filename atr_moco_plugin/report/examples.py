@@ -122,7 +122,7 @@ class Examples:
         """Examples from the parsed file of :meth:`save`.
 
         Raises:
-            ValueError: when something is missing or of another type.
+            InputError: when something is missing or of another type.
         """
         try:
             examples = dacite.from_dict(cls, values, dacite.Config(cast=[tuple, float]))

@@ -122,7 +122,7 @@ def parse_config(text: str) -> dict[str, str]:
     user and query of an address.
 
     Raises:
-        ValueError, yaml.YAMLError: when it is not YAML, or not a mapping.
+        InputError, yaml.YAMLError: when it is not YAML, or not a mapping.
     """
     # The base loader makes text of everything: nothing is executed, `off` stays `off`.
     tree = yaml.load(text, Loader=yaml.BaseLoader)

@@ -25,7 +25,7 @@ def sound_uri(waveform: NDArray[np.float32], sample_rate: int) -> str:
         sample_rate: its rate in Hz; one that MP3 does not have is encoded as FLAC.
 
     Raises:
-        ValueError: when it is not one finite channel with at least one sample.
+        InputError: when it is not one finite channel with at least one sample.
         soundfile.SoundFileError: when libsndfile cannot encode it.
     """
     samples = np.asarray(waveform, dtype=np.float32)

@@ -120,7 +120,7 @@ def check_folder(run: Run, folder: Path) -> None:
     with its ``config.yaml``, where every override must be found.
 
     Raises:
-        ValueError: with the first key that differs.
+        InputError: with the first key that differs.
     """
     saved = folder / OVERRIDES
     wanted = dict(leaves(run.overrides))
@@ -154,7 +154,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML 1.2 file, as fairseq2 writes and reads them.
 
     Raises:
-        ValueError: when it is not a mapping.
+        InputError: when it is not a mapping.
     """
     tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     if not isinstance(tree, dict):

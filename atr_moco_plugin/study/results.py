@@ -60,7 +60,7 @@ def read_run(folder: Path) -> RunResult:
             ``rank.jsonl``.
 
     Raises:
-        ValueError: when a file is missing or is not what a finished run with queues of a fixed
+        InputError: when a file is missing or is not what a finished run with queues of a fixed
             size writes.
     """
     try:

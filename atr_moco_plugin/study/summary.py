@@ -25,7 +25,7 @@ def aggregate(folders: Iterable[Path]) -> Study:
     """Read run folders and summarise them; which run is which is in their ``config.yaml``.
 
     Raises:
-        ValueError: when there is none, one is not a finished run, or two are the same run.
+        InputError: when there is none, one is not a finished run, or two are the same run.
     """
     return summarise([read_run(folder) for folder in folders])
 
@@ -34,7 +34,7 @@ def summarise(runs: Sequence[RunResult]) -> Study:
     """Means over seeds, steps between sizes and recommendations.
 
     Raises:
-        ValueError: when there is no run, or two of one size, seed, momentum and positives mode.
+        InputError: when there is no run, or two of one size, seed, momentum and positives mode.
     """
     if not runs:
         raise InputError("The study has no finished run yet.")

@@ -26,7 +26,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
 
     Raises:
         FileNotFoundError: it is in none of the three places, or its files cannot be read.
-        ValueError: the tokenizer has no ``[CLS]``, ``[SEP]`` or ``[PAD]``.
+        InputError: the tokenizer has no ``[CLS]``, ``[SEP]`` or ``[PAD]``.
     """
     folder = find_folder(name_or_path, TOKENIZER_FILES)
     try:
@@ -68,7 +68,7 @@ def train_wordpiece(
         lowercase: lower the case and strip accents.
 
     Raises:
-        ValueError: ``captions`` hold no word, or ``vocab_size`` has no room for their characters.
+        InputError: ``captions`` hold no word, or ``vocab_size`` has no room for their characters.
     """
     tokenizer = _bert_tokenizer({}, lowercase)
     words = {
@@ -138,7 +138,7 @@ def tokenize(
         ``True`` where a token is of the caption.
 
     Raises:
-        ValueError: no caption, one without a word (named by its index), or a ``max_tokens`` without
+        InputError: no caption, one without a word (named by its index), or a ``max_tokens`` without
             room for a word.
     """
     special = tokenizer.num_special_tokens_to_add()

@@ -49,7 +49,7 @@ def check_decoder(decoder: str) -> None:
     """Refuse an unknown decoder, and torchcodec where it cannot be loaded.
 
     Raises:
-        ValueError: saying what is missing.
+        InputError: saying what is missing.
     """
     if decoder not in get_args(Decoder):
         raise InputError(f"decoder must be 'soundfile' or 'torchcodec', not {decoder!r}")
@@ -63,7 +63,7 @@ def opened(source: Source) -> Iterator[soundfile.SoundFile]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not readable as audio, within the ``with`` block too.
+        InputError: if it is not readable as audio, within the ``with`` block too.
     """
     try:
         with soundfile.SoundFile(open_source(source)) as file:
@@ -77,7 +77,7 @@ def check_rate(rate: int, source: Source) -> None:
     """Refuse a sampling rate outside of :data:`~atr_moco_plugin.sample_rate.RATES`.
 
     Raises:
-        ValueError: naming the source.
+        InputError: naming the source.
     """
     if not RATES[0] <= rate <= RATES[1]:
         raise unusable(
@@ -92,7 +92,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
     counts as far as it goes.
 
     Raises:
-        ValueError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
+        InputError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
     """
     if file.frames > _UNKNOWN_FRAMES:
         raise InputError(
@@ -146,7 +146,7 @@ def read_header(source: Source, decoder: Decoder = "soundfile") -> tuple[int, in
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not readable as audio, or truncated.
+        InputError: if it is not readable as audio, or truncated.
     """
     if decoder == "torchcodec":
         return _header_of_torchcodec(source)
@@ -189,7 +189,7 @@ def read_frames(
         ``[stop - start]`` float32, fewer where the file ends before.
 
     Raises:
-        ValueError: if samples are NaN or infinite, or the file is damaged or too long.
+        InputError: if samples are NaN or infinite, or the file is damaged or too long.
     """
     rows = max(1, _BLOCK // file.channels)
     position = start if file.subtype.startswith(_EXACT_SEEK) else 0
@@ -224,7 +224,7 @@ def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
     """Average ``[n, channels]`` over the channels.
 
     Raises:
-        ValueError: if there are NaN or infinite samples.
+        InputError: if there are NaN or infinite samples.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         # The mean of one channel is the channel, but takes a third as long as decoding a WAV.
@@ -243,7 +243,7 @@ def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if torchcodec is not installed, or the file cannot be used.
+        InputError: if torchcodec is not installed, or the file cannot be used.
     """
     decoders = _torchcodec()
     try:

@@ -65,7 +65,7 @@ def read_audio(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be decoded, is truncated (WAV, FLAC, MP3), is too short, has
+        InputError: if the file cannot be decoded, is truncated (WAV, FLAC, MP3), is too short, has
             NaN or infinite samples in the decoded part, or a segment is not in it.
     """
     name = str(source)
@@ -139,7 +139,7 @@ def check_length(waveform: NDArray[np.float32], rate: int, name: str) -> NDArray
     """Return ``waveform`` ``[samples]``, at its own ``rate`` in Hz, if it is long enough to encode.
 
     Raises:
-        ValueError: if it is shorter than :data:`MIN_SECONDS`; the message begins with ``name``.
+        InputError: if it is shorter than :data:`MIN_SECONDS`; the message begins with ``name``.
     """
     if too_short(waveform.shape[0], rate):
         raise InputError(
@@ -168,7 +168,7 @@ def window(total: int, samples: int, generator: torch.Generator | None = None) -
         Start and stop; all of a waveform that is not longer than ``samples``.
 
     Raises:
-        ValueError: if ``samples`` is less than 1.
+        InputError: if ``samples`` is less than 1.
     """
     if samples < 1:
         raise InputError(f"samples must be at least 1, not {samples}")
@@ -193,7 +193,7 @@ def fit_length(
         ``[min(n, samples)]`` float32, a view of ``waveform``.
 
     Raises:
-        ValueError: if ``samples`` is less than 1.
+        InputError: if ``samples`` is less than 1.
     """
     start, stop = window(waveform.shape[0], samples, generator)
     return waveform[start:stop]

@@ -36,7 +36,7 @@ class AudioReader(Config):
             first time too, so that a batch does not depend on what the folder already holds.
 
     Raises:
-        ValueError: if the rate is none, or the decoder is unknown or cannot be loaded.
+        InputError: if the rate is none, or the decoder is unknown or cannot be loaded.
     """
 
     sample_rate: int

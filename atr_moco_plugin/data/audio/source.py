@@ -42,7 +42,7 @@ class FileSlice:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the run is too long, or the file ends within it.
+            InputError: if the run is too long, or the file ends within it.
         """
         if self.size > MAX_SLICE_BYTES:
             raise InputError(
@@ -96,7 +96,7 @@ class Segment:
         """First sample and one after the last, of a file with ``total`` samples at ``rate`` Hz.
 
         Raises:
-            ValueError: if the part begins after the file's end, or ends more than
+            InputError: if the part begins after the file's end, or ends more than
                 :data:`SEGMENT_TOLERANCE` after it.
         """
         if self.start * rate >= total or self.end * rate > total + SEGMENT_TOLERANCE * rate:
@@ -139,7 +139,7 @@ def open_source(source: Source) -> str | io.BytesIO:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: as :meth:`FileSlice.read`, and if the source is empty.
+        InputError: as :meth:`FileSlice.read`, and if the source is empty.
     """
     opened: str | io.BytesIO
     if isinstance(source, FileSlice):

@@ -41,7 +41,7 @@ class BadClips:
         """Note clips by key and reason.
 
         Raises:
-            ValueError: if there are more than ``max_bad``.
+            InputError: if there are more than ``max_bad``.
         """
         for key, reason in bad_clips:
             if key not in self.keys:

@@ -46,7 +46,7 @@ def iterate_audio(
         ``(waveforms [B, samples] float32, lengths [B] int64)``; the last B may be smaller.
 
     Raises:
-        FileNotFoundError, ValueError: if a clip cannot be read, in its turn: an evaluation skips
+        FileNotFoundError, InputError: if a clip cannot be read, in its turn: an evaluation skips
             nothing.
     """
     if batch_size < 1:

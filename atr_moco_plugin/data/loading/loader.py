@@ -64,7 +64,7 @@ class PairLoader(Iterator[PairBatch]):
         num_examples: pairs in an epoch, over all processes, those of an incomplete last batch too.
 
     Raises:
-        ValueError: if the split does not exist or gives no batch, an argument is out of range,
+        InputError: if the split does not exist or gives no batch, an argument is out of range,
             ``augment`` is given without ``shuffle``, or ``dataset`` has no sampling rate yet.
     """
 
@@ -160,7 +160,7 @@ class PairLoader(Iterator[PairBatch]):
 
         Raises:
             StopIteration: at the end of the epoch.
-            ValueError: if more than ``max_bad`` clips are unreadable.
+            InputError: if more than ``max_bad`` clips are unreadable.
         """
         if self.position == self._length:
             raise StopIteration
@@ -197,7 +197,7 @@ class PairLoader(Iterator[PairBatch]):
         """Continue after the last batch that was delivered when ``state`` was taken.
 
         Raises:
-            ValueError: if ``state`` belongs to other data or settings; the message names them.
+            InputError: if ``state`` belongs to other data or settings; the message names them.
         """
         # Every run before there was a choice was at 16 kHz.
         saved = {"sample_rate": 16_000, **state["settings"]}

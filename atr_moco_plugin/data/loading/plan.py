@@ -29,7 +29,7 @@ class BatchSettings:
     :class:`~atr_moco_plugin.data.loading.loader.PairLoader`.
 
     Raises:
-        ValueError: if one is out of range, or ``augment`` is given without ``shuffle``.
+        InputError: if one is out of range, or ``augment`` is given without ``shuffle``.
     """
 
     split: str
@@ -55,7 +55,7 @@ def max_samples(max_seconds: float, sample_rate: int) -> int:
     """``max_seconds`` in samples at ``sample_rate`` Hz, rounded.
 
     Raises:
-        ValueError: if it is not positive.
+        InputError: if it is not positive.
     """
     if not max_seconds > 0:
         raise InputError(f"max_seconds must be positive, not {max_seconds}")

@@ -65,7 +65,7 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
 
     Raises:
         FileNotFoundError: if ``root`` has no shards.
-        ValueError: if no clip can be used, under ``strict`` if one cannot, or if a recording is in
+        InputError: if no clip can be used, under ``strict`` if one cannot, or if a recording is in
             two splits.
     """
     root = required_root(config.root, "A webdataset")
@@ -112,7 +112,7 @@ def find_shards(root: Path, split: str) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if they are both in ``root`` and in folders below it.
+        InputError: if they are both in ``root`` and in folders below it.
     """
     flat = _tars(root)
     nested: dict[str, list[Path]] = defaultdict(list)

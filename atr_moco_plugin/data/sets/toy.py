@@ -75,7 +75,7 @@ def open_toy(config: ToyConfig | None = None) -> AudioTextDataset:
     """Make the data set ``toy`` with the splits ``train``, ``valid`` and ``test``.
 
     Raises:
-        ValueError: if the configuration gives no clip.
+        InputError: if the configuration gives no clip.
     """
     config = ToyConfig() if config is None else config
     sizes = {"train": config.num_train, "valid": config.num_valid, "test": config.num_test}

@@ -125,7 +125,7 @@ def parse_json(content: str | bytes) -> Any:
     Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
 
     Raises:
-        ValueError: if it is no JSON, or lists and objects are nested more than 50 deep.
+        InputError: if it is no JSON, or lists and objects are nested more than 50 deep.
     """
     text = content
     if isinstance(text, bytes):

@@ -44,7 +44,7 @@ def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | N
         ``None`` where the row names no part, or not both its ends.
 
     Raises:
-        ValueError: if a value is no number of seconds, or the end is not after the start.
+        InputError: if a value is no number of seconds, or the end is not after the start.
     """
     roles = _roles(tuple(row))
     start, end = _seconds(row, roles.starts, where), _seconds(row, roles.ends, where)

@@ -50,7 +50,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
 
     Raises:
         FileNotFoundError: If ``path`` is not a file, or the hub cannot give it.
-        ValueError: If the digest differs, or the file is unreadable or not of a BEATs encoder.
+        InputError: If the digest differs, or the file is unreadable or not of a BEATs encoder.
     """
     path = _download(str(path)) if str(path).startswith(_HUB) else expanded(path, "checkpoint")
     if not path.is_file():
@@ -75,7 +75,7 @@ def from_official(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters under the names of ``BeatsEncoder``, the relative attention bias once.
 
     Raises:
-        ValueError: If the relative attention bias differs between layers.
+        InputError: If the relative attention bias differs between layers.
     """
     state: dict[str, Tensor] = {}
     for name, tensor in model.items():

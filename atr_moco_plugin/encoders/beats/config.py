@@ -60,7 +60,7 @@ class BeatsConfig(Config):
     Names are the names of the official ``cfg``; defaults are the released base model.
 
     Raises:
-        ValueError: If a value is out of range or contradicts another one.
+        InputError: If a value is out of range or contradicts another one.
     """
 
     input_patch_size: int = 16
@@ -181,7 +181,7 @@ class BeatsConfig(Config):
         where the file says otherwise.
 
         Raises:
-            ValueError: If the patch size is absent, a value is out of range or of the wrong type,
+            InputError: If the patch size is absent, a value is out of range or of the wrong type,
                 or the layers normalise first (no released model does).
         """
         if "input_patch_size" not in cfg:

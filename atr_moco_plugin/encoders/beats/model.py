@@ -105,7 +105,7 @@ class BeatsEncoder(nn.Module):
 
         Raises:
             FileNotFoundError: If ``config.checkpoint`` is set and not a file.
-            ValueError: As :meth:`from_checkpoint`.
+            InputError: As :meth:`from_checkpoint`.
         """
         if config.checkpoint is None:
             return cls(config)
@@ -127,7 +127,7 @@ class BeatsEncoder(nn.Module):
 
         Raises:
             FileNotFoundError: If ``path`` is not a file.
-            ValueError: If the digest differs, the file is unreadable or of another model, or its
+            InputError: If the digest differs, the file is unreadable or of another model, or its
                 cfg and parameters do not fit together.
         """
         return cls._load(path, sha256, {"padding_mask": padding_mask})

@@ -43,7 +43,8 @@ def valid_tokens(
             of them.
 
     Raises:
-        ValueError: If a clip is longer than the batch or too short for one token.
+        InputError: If a clip is too short for one token.
+        ValueError: If a clip is longer than the batch.
     """
     shortest = samples_for(1, patch)
     for index, length in enumerate(lengths):

@@ -13,7 +13,7 @@ class BertConfig(Config):
     """Architecture, dropouts and starting weights; the defaults are BERT-base, uncased.
 
     Raises:
-        ValueError: a size is not positive, the width is no multiple of the heads, a dropout is
+        InputError: a size is not positive, the width is no multiple of the heads, a dropout is
             outside [0, 1), or ``sha256`` is no digest or has no ``pretrained`` beside it.
     """
 

@@ -60,7 +60,7 @@ class BertEncoder(nn.Module):
 
         Raises:
             FileNotFoundError: ``config.pretrained`` is found in none of the three places.
-            ValueError: its ``config.json`` or weights do not describe a BERT, do not fit each
+            InputError: its ``config.json`` or weights do not describe a BERT, do not fit each
                 other, or have another digest than ``config.sha256``.
         """
         if config.pretrained is None:
@@ -75,7 +75,7 @@ class BertEncoder(nn.Module):
         Unlike :meth:`from_config`, the dropouts come from the checkpoint too.
 
         Raises:
-            FileNotFoundError, ValueError: as :meth:`from_config`.
+            FileNotFoundError, InputError: as :meth:`from_config`.
         """
         weights = find_weights(name_or_path)
         config = read_config(weights.with_name(CONFIG_FILE))

@@ -60,7 +60,7 @@ def read_config(path: Path) -> BertConfig:
     """Read the architecture from a public ``config.json``.
 
     Raises:
-        ValueError: the file is no JSON object, a size is missing or invalid, or it describes
+        InputError: the file is no JSON object, a size is missing or invalid, or it describes
             another model than a BERT with exact GELU and absolute positions.
     """
     try:
@@ -89,7 +89,7 @@ def merge_config(user: BertConfig, checkpoint: BertConfig) -> BertConfig:
     """Architecture of ``checkpoint`` with the dropouts and source of ``user``.
 
     Raises:
-        ValueError: ``user`` sets an architecture field to something else than the checkpoint has.
+        InputError: ``user`` sets an architecture field to something else than the checkpoint has.
     """
     own = ("hidden_dropout_prob", "attention_probs_dropout_prob", "pretrained", "sha256")
     for field in fields(BertConfig):
@@ -110,7 +110,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     it is, so that the message on weights that do not fit shows it.
 
     Raises:
-        ValueError: the file cannot be read without running code from it, or holds other things
+        InputError: the file cannot be read without running code from it, or holds other things
             than tensors.
     """
     content, _ = read_weights(path, "BERT weights")

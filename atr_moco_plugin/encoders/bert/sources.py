@@ -27,7 +27,7 @@ def find_folder(name_or_path: str, wanted: Sequence[str]) -> Path | None:
     Raises:
         FileNotFoundError: it is a local folder without such a file, or is written like a path
             (``./x``, ``/x``, ``~/x``) and does not exist.
-        ValueError: the package carries more than one such folder.
+        InputError: the package carries more than one such folder.
     """
     folder = expanded(name_or_path, "the text encoder's or tokenizer's folder")
     if folder.is_dir():
@@ -74,7 +74,7 @@ def find_weights(name_or_path: str, sha256: str | None = None) -> Path:
 
     Raises:
         FileNotFoundError: no such weights, or no ``config.json`` beside them.
-        ValueError: the file has another digest.
+        InputError: the file has another digest.
     """
     folder = find_folder(name_or_path, WEIGHT_FILES)
     if folder is None:

@@ -30,7 +30,7 @@ def batch_ids(batch: Mapping[str, Any], device: torch.device | str) -> tuple[Ten
         clip alone.
 
     Raises:
-        ValueError: when one of the three is not in the batch.
+        InputError: when one of the three is not in the batch.
     """
     missing = [key for key in _KEYS if key not in batch]
     if missing:

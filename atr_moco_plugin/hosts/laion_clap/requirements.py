@@ -30,7 +30,7 @@ def find_laion_clap() -> Path:
     """Folder of the installed ``laion_clap``, without importing it.
 
     Raises:
-        ValueError: when it, or torchvision, which it needs and does not declare, is missing.
+        InputError: when it, or torchvision, which it needs and does not declare, is missing.
     """
     spec = find_spec("laion_clap")
     if spec is None or spec.origin is None:
@@ -53,7 +53,7 @@ def check_hub_files(text_model: str | None = None) -> None:
         text_model: ``bert`` or ``roberta`` to ask for that tower's weights too.
 
     Raises:
-        ValueError: when files are neither in the local cache nor reachable.
+        InputError: when files are neither in the local cache nor reachable.
     """
     wanted = dict.fromkeys(_TOKENIZERS, "tokenizer")
     missing = [name for name, sets in _TOKENIZERS.items() if not _cached(name, sets)]

@@ -77,7 +77,7 @@ def checkpoint_layers(
         every: 1 for each layer, 2 for every second one, counted from the first.
 
     Raises:
-        ValueError: the tower has no such layer.
+        InputError: the tower has no such layer.
     """
     layers = [x for x in tower.modules() if isinstance(x, GradientCheckpointingLayer)]
     if not layers:

@@ -44,7 +44,7 @@ class ClapCollator:
             embeddings are averaged; 1 takes its beginning.
 
     Raises:
-        ValueError: ``eval_windows`` is below 1, or above 1 with an extractor whose truncation is
+        InputError: ``eval_windows`` is below 1, or above 1 with an extractor whose truncation is
             ``fusion``: its features already have the whole clip in them.
     """
 
@@ -162,7 +162,7 @@ class ClapCollator:
             * ``skipped_clip_id`` int64, the bad clips, where there are any.
 
         Raises:
-            ValueError: a field is missing or has another form, or no clip can be used.
+            InputError: a field is missing or has another form, or no clip can be used.
         """
         rate = self._feature_extractor.sampling_rate
         items = [read_item(example, rate) for example in examples]

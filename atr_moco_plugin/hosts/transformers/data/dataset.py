@@ -24,7 +24,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         sample_rate: rate of the feature extractor in Hz; files are read at it.
 
     Raises:
-        ValueError: there is no such split, or the data set is already read at another rate.
+        InputError: there is no such split, or the data set is already read at another rate.
     """
 
     def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:
@@ -75,7 +75,7 @@ class PairDataset(ClipDataset):
         sample_rate: rate of the feature extractor in Hz; files are read at it.
 
     Raises:
-        ValueError: there is no such split, or the data set is already read at another rate.
+        InputError: there is no such split, or the data set is already read at another rate.
     """
 
     def __init__(self, dataset: AudioTextDataset, split: str, sample_rate: int) -> None:

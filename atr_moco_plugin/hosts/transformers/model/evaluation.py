@@ -123,9 +123,9 @@ def pairs_of(clip_id: Tensor, caption_id: Tensor) -> tuple[Tensor, ...]:
         caption_id: ``[B]`` or ``[B, K]`` int64.
 
     Returns:
-        Index tuple of the P pairs: ``(rows,)`` or, for ``[B, K]``, ``(rows, columns)``, ``[P]``
-        int64 each, row by row. ``caption_id[pairs]`` are their captions, ``clip_id[pairs[0]]``
-        their clips.
+        An index tuple of the P pairs, ``(rows,)`` or, for ``[B, K]``, ``(rows, columns)``, each
+        ``[P]`` int64 and in the order of the rows. ``caption_id[pairs]`` are their captions,
+        ``clip_id[pairs[0]]`` their clips.
     """
     clips = clip_id if caption_id.ndim == 1 else clip_id[:, None]
     return ((caption_id != NO_ITEM) & (clips != NO_ITEM)).nonzero(as_tuple=True)

@@ -71,7 +71,7 @@ class ClapAudioTower(_EncoderTower):
             is_longer: ``[B, 1]`` bool, from the same; only models with ``enable_fusion`` use it.
 
         Raises:
-            ValueError: ``is_longer`` is missing where it is needed.
+            InputError: ``is_longer`` is missing where it is needed.
         """
         if self._fuses_crops and is_longer is None:
             raise InputError(

@@ -55,7 +55,7 @@ class TrainerModel(nn.Module):
         skipped_in_evaluation: the same for evaluation batches.
 
     Raises:
-        ValueError: an unknown criterion or option, or the two towers share an argument's name.
+        InputError: an unknown criterion or option, or the two towers share an argument's name.
     """
 
     accepts_loss_kwargs = False
@@ -112,7 +112,7 @@ class TrainerModel(nn.Module):
             rows is encoded once.
 
         Raises:
-            ValueError: the batch has an entry that neither tower takes, was made for training and
+            InputError: the batch has an entry that neither tower takes, was made for training and
                 the model evaluates, or the other way round.
         """
         audio, text = self._split(inputs)
@@ -163,7 +163,7 @@ class TrainerModel(nn.Module):
             offload: must be False.
 
         Raises:
-            ValueError: a tower has no layer that can be computed again, or ``offload`` is True.
+            InputError: a tower has no layer that can be computed again, or ``offload`` is True.
         """
         if offload:
             raise InputError(

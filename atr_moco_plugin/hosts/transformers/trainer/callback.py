@@ -65,7 +65,7 @@ class MocoCallback(TrainerCallback):
 
     Raises:
         TypeError: the trainer has another model.
-        ValueError: an option of the trainer does not go with such a model, see
+        InputError: an option of the trainer does not go with such a model, see
             :mod:`atr_moco_plugin.hosts.transformers.trainer.arguments`.
 
     Example:

@@ -44,7 +44,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         checkpoint. Where clips could not be used, ``skipped_rows`` says in how many rows.
 
     Raises:
-        ValueError: no clip could be used, or rows of one clip have different audio.
+        InputError: no clip could be used, or rows of one clip have different audio.
     """
     batches = zip(_batches(prediction.predictions), _batches(prediction.label_ids), strict=True)
     audio, text, clips, captions = [], [], [], []
