@@ -23,6 +23,7 @@ from atr_moco_plugin.encoders.bert.layers import (
 from atr_moco_plugin.encoders.bert.pretrained import merge_config, read_config, read_state
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
 from atr_moco_plugin.encoders.weights import load
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import TextTokens
 
 
@@ -122,10 +123,10 @@ class BertEncoder(nn.Module):
         Text-only states then come from the ``at`` lower layers. Make momentum copies afterwards.
 
         Raises:
-            ValueError: either part would be empty.
+            InputError: either part would be empty.
         """
         if not 1 <= at < len(self.layers):
-            raise ValueError(
+            raise InputError(
                 f"A text encoder of {len(self.layers)} layers cannot be split at layer {at}: "
                 "both parts need at least one layer."
             )
