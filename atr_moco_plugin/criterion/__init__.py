@@ -6,8 +6,8 @@ the matching loss. :class:`Atc` (``in_batch``) is the base of both.
 * Losses, pure functions: :func:`contrastive_loss` and :func:`atc_loss` in ``atc``, the second on
   ``cross_entropy``; :func:`atm_loss` and :func:`hard_negatives` in ``atm``; :func:`positive_pairs`.
 * ``exchange``: what a step gathers from the other processes. ``pairs``: which pairs the matching
-  loss scores, so the draw of the hard negatives. ``queue_pair``: the audio and the text queue as
-  one: their size, growth, comparison over processes, and emptying.
+  loss scores, with the draw of the hard negatives. ``queue_pair``: what the audio and the text
+  queue do together: they are made, compared over processes, grown and emptied.
 
 Here belong losses and what they keep between steps. May not import a model, an encoder, a head,
 data or a host: a criterion gets its model, see ``contracts``.
