@@ -6,6 +6,9 @@ import os
 
 # No test may wait for a network: names that are not here must fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The models are tiny, and several processes test at once: threads that wait for each other would
+# cost more than they give, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 
@@ -16,8 +19,12 @@ from torch import Tensor
 import atr_moco_plugin.hosts.fairseq2  # noqa: F401 makes fairseq2 importable without libsndfile
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 
-# The models are tiny: threads that wait for each other would cost more than they give.
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """A run of fairseq2 sets the threads of its process, and the last bits depend on them."""
+    torch.set_num_threads(1)
+
 
 TINY_AUDIO = {
     "embed_dim": 16,
