@@ -20,8 +20,8 @@ import atr_moco_plugin.hosts.fairseq2  # noqa: F401 makes fairseq2 importable wi
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
     """A run of fairseq2 sets the threads of its process, and the last bits depend on them."""
     torch.set_num_threads(1)
 
