@@ -127,5 +127,5 @@ def _is_choice(value: object, kind: Any) -> bool:
         return any(_is_choice(value, option) for option in get_args(kind))
     if kind is NoneType:
         return value is None
-    # In ``int | Literal["auto"]`` a string has to be "auto".
-    return kind is str or not isinstance(value, str)
+    # In ``int | Literal["auto"]`` a string has to be "auto", and ``None`` is not there.
+    return value is not None and (kind is str or not isinstance(value, str))

@@ -10,7 +10,6 @@ bool, ``True`` where a token is valid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -232,11 +231,3 @@ class Hook(Protocol):
 
     def scalars(self, record: Any) -> dict[str, float]:
         """The numbers of a record for TensorBoard and the metrics files."""
-
-
-class HookClass(Protocol):
-    """The class of a hook, which hosts call."""
-
-    def __call__(
-        self, sources: Mapping[str, EmbeddingQueue], path: Path, **options: Any
-    ) -> Hook: ...

@@ -72,6 +72,7 @@ def test_what_fits_is_taken(options: dict[str, object]) -> None:
         ({"dropout": 1.0}, "`dropout` is 1.0, expected at least 0 and below 1."),
         ({"kind": "blue"}, "`kind` is 'blue', expected one of white, pink or None."),
         ({"size": "many"}, "`size` is 'many', expected int or auto."),
+        ({"size": None}, "`size` is None, expected int or auto."),
         ({"kind": "blue", "share": 2}, "`kind` is 'blue', expected one of white, pink or None."),
         ({"share": None}, "`share` is None, expected float."),
         ({"share": 10**400}, "`share` is 1000"),

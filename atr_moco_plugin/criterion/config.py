@@ -71,7 +71,8 @@ class MocoAtcConfig(AtcConfig):
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         if self.queue_size != "auto":
-            yield from in_range(self, "queue_size", least=0)
+            for problem in in_range(self, "queue_size", least=0):
+                yield f"{problem.rstrip('.')}, or auto."
         # Two halves of two rows: of one row the rank is not defined.
         elif not 4 <= self.queue_min <= self.queue_max:
             yield (

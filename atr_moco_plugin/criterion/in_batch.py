@@ -115,10 +115,15 @@ class Atc(nn.Module):
         super()._apply(in_float32(fn), recurse=False)  # type: ignore[no-untyped-call]
         return self
 
+    @property
+    def _trains(self) -> bool:
+        """Whether this is a training pass; an evaluation pass leaves no trace."""
+        return self.training and torch.is_grad_enabled()
+
     @not_compiled
     def _start_pass(self) -> None:
         """What comes first in every ``forward``."""
-        if self.training and torch.is_grad_enabled():
+        if self._trains:
             self._step_watch.look(self, self._some_parameters())
 
     def _some_parameters(self) -> Iterator[Tensor]:

@@ -173,11 +173,6 @@ class MocoAtc(Atc):
         inputs: Inputs = audio if prepare is None else prepare(**audio)
         return inputs
 
-    @property
-    def _trains(self) -> bool:
-        """Whether this is a training pass; an evaluation pass leaves no trace."""
-        return self.training and torch.is_grad_enabled()
-
     @not_compiled
     def _gather(
         self, a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor

@@ -28,6 +28,22 @@ def make_queue(config: MocoAtcConfig, dim: int) -> EmbeddingQueue:
     return EmbeddingQueue(config.queue_size, dim)
 
 
+def stale_copies(queues: Queues, pairs: int) -> str | None:
+    """What to warn of where a queue is longer than an epoch, ``None`` where none is.
+
+    Args:
+        queues: of a criterion; may be empty.
+        pairs: of an epoch, over all processes.
+    """
+    size = max((queue.size for queue in queues.values()), default=0)
+    if size <= pairs:
+        return None
+    return (
+        f"The queue has {size:,} rows, but an epoch has {pairs:,} pairs: it will hold stale copies "
+        "of every item. Set `queue_size` to at most an epoch."
+    )
+
+
 def check_queues_agree(queues: Queues, steps: int) -> None:
     """Compare the queues of all processes to the last bit. Every process calls it.
 

@@ -99,7 +99,13 @@ class AudioTower(nn.Module):
 
         Returns:
             ``[B, d]`` unit-norm float32 embeddings, and the tokens.
+
+        Raises:
+            ValueError: if waveforms and features are both given or both missing.
         """
+        if (waveforms is None) == (features is None):
+            got = "neither" if waveforms is None else "both"
+            raise ValueError(f"The audio tower takes waveforms or features, but got {got}.")
         inputs = {"features": features} if waveforms is None else self.prepare(waveforms, lengths)
         encoder: Any = self.encoder  # takes `features` only where it computes some
         if "features" not in inputs:

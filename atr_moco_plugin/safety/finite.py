@@ -191,9 +191,8 @@ clipping, or look for a broken clip in the batch.
         if not any_process(bad):
             self._good_statistics = [x.clone() for x in self._statistics]
             return
-        for statistic, good in zip(
-            self._statistics, self._good_statistics, strict=False
-        ):  # none yet
+        # Not strict: before the first good step there are none.
+        for statistic, good in zip(self._statistics, self._good_statistics, strict=False):
             statistic.copy_(good)
         self._act(gather_findings(self._find(watched, bad.device), bad.device))
 

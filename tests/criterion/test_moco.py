@@ -248,7 +248,8 @@ def test_embed_dim_must_be_the_models(tiny_model) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"queue_size": -1}, "`queue_size` is -1"),
+        ({"queue_size": -1}, "`queue_size` is -1, expected 0 or more, or auto"),
+        ({"queue_size": None}, "`queue_size` is None, expected int or auto"),
         ({"queue_size": "big"}, "`queue_size` is 'big', expected int or auto"),
         ({"queue_size": "auto", "queue_min": 3}, "`queue_min` is 3, expected 4 to"),
         ({"queue_size": "auto", "queue_max": 9}, "`queue_min` is 256.*which is 9"),

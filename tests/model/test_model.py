@@ -329,3 +329,12 @@ def test_what_was_frozen_can_be_frozen_again() -> None:
     model.freeze()
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["audio.encoder.predictor.weight", "audio.encoder.predictor.bias"]
+
+
+def test_a_tower_takes_waveforms_or_features(tiny_model) -> None:
+    tower = tiny_model().audio
+    waveforms = torch.randn(2, 4_000)
+    with pytest.raises(ValueError, match="waveforms or features, but got neither"):
+        tower()
+    with pytest.raises(ValueError, match="waveforms or features, but got both"):
+        tower(waveforms, **tower.prepare(waveforms))

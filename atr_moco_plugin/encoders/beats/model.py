@@ -191,12 +191,15 @@ class BeatsEncoder(nn.Module):
 
         Raises:
             ValueError: If a clip is below 2,800 samples (0.175 s, one token) or longer than the
-                batch, or an argument has another shape or type.
+                batch, an argument has another shape or type, or waveforms and features are both
+                given or both missing.
         """
         if features is None:
             if waveforms is None:
                 raise ValueError("The BEATs encoder takes waveforms or features, but got neither.")
             features = self.features(waveforms, lengths)
+        elif waveforms is not None:
+            raise ValueError("The BEATs encoder takes waveforms or features, but got both.")
         spectrogram, mask, padded = features
         spectrogram = spectrogram.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)

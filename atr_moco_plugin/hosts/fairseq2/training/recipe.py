@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from atr_moco_plugin.criterion import MocoAtc
+from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.hosts.fairseq2 import compat
@@ -231,10 +232,5 @@ def fit_queue(criterion: Any, num_examples: int) -> None:
     """
     if isinstance(criterion, MocoAtc):
         criterion.limit_growth(num_examples)
-    size = max((queue.size for queue in criterion.queues.values()), default=0)
-    if size > num_examples:
-        log.warning(
-            "The queue has {:,} rows, but an epoch has {:,} pairs: it will hold stale copies of "
-            "the batch's own items. Consider a smaller `criterion.config.queue_size`.",
-            size, num_examples,
-        )  # fmt: skip
+    if (warning := stale_copies(criterion.queues, num_examples)) is not None:
+        log.warning("{}", warning)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atr_moco_plugin.criterion import MocoAtc
+from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.loading.bad_clips import tolerated_clips
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
@@ -235,13 +236,8 @@ class MocoCallback(TrainerCallback):
             return
         pairs = len(dataset)
         criterion.limit_growth(pairs)
-        size = next(iter(criterion.queues.values())).size
-        if size > pairs:
-            warnings.warn(
-                f"The queue has {size:,} rows, but an epoch has {pairs:,} pairs: it will hold "
-                "stale copies of every item. Set `queue_size` to at most an epoch.",
-                stacklevel=2,
-            )
+        if (warning := stale_copies(criterion.queues, pairs)) is not None:
+            warnings.warn(warning, stacklevel=2)
 
 
 def _is_empty(loader: DataLoader[Any] | None) -> bool:
