@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atr_moco_plugin import available, load
-from atr_moco_plugin.__main__ import main
+from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtm
 from atr_moco_plugin.plugins import GROUPS, published
 

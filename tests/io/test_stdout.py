@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atr_moco_plugin.__main__ import main
+from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report.__main__ import main as report
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from atr_moco_plugin import available, load
-from atr_moco_plugin.__main__ import main
+from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config

@@ -1,0 +1,188 @@
+"""What every index of recordings offers, on disk or in a database.
+
+Shapes: Q queries, R recordings, W windows of a recording, d embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+StoreT = TypeVar("StoreT", bound="Store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexInfo:
+    """Which model made an index, and how it cut the recordings.
+
+    Attributes:
+        model: what the retriever was loaded from: a folder's absolute path or a hub name.
+        fingerprint: of the model, see ``AudioTextRetriever.fingerprint``.
+        embed_dim: size d of the embeddings.
+        sample_rate: Hz.
+        window_seconds: length of a window.
+        hop_seconds: from the start of a window to the start of the next.
+    """
+
+    model: str
+    fingerprint: str
+    embed_dim: int
+    sample_rate: int
+    window_seconds: float
+    hop_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One recording of an index.
+
+    Attributes:
+        path: absolute path of its file. Names that are not UTF-8 are as ``os.fsdecode`` has them.
+        member: its name in the file, where that is a tar; else empty.
+        size: bytes of the file or the member.
+        mtime_ns: when the file was last changed, in nanoseconds.
+        digest: SHA-256 of its content in hexadecimal.
+        seconds: how long it lasts; 0 where it is broken.
+        problem: why it cannot be read; empty where it can. It then has no windows.
+    """
+
+    path: str
+    member: str = ""
+    size: int
+    mtime_ns: int
+    digest: str
+    seconds: float
+    problem: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names a recording in an index."""
+        return (self.path, self.member)
+
+
+class Embedded(NamedTuple):
+    """A recording to put into an index.
+
+    Attributes:
+        recording: what it is.
+        spans: ``[W, 2]`` float64, start and end of each window in seconds.
+        embeddings: ``[W, d]`` float32, unit-norm.
+    """
+
+    recording: Recording
+    spans: NDArray[np.float64]
+    embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which recordings a search looks at.
+
+    Attributes:
+        path: a pattern as of a shell (``*``, ``?``, ``[...]``) that the path, with ``/member`` for
+            a tar's, must match; ``*`` matches ``/`` too. None takes all.
+        min_seconds: least length of the recording.
+        max_seconds: greatest length of the recording.
+    """
+
+    path: str | None = None
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+
+
+class WindowHit(NamedTuple):
+    """A window that fits a query.
+
+    Attributes:
+        window: its number in the index.
+        recording: what it is a part of.
+        start: seconds.
+        end: seconds.
+        score: cosine with the query, in float32.
+    """
+
+    window: int
+    recording: Recording
+    start: float
+    end: float
+    score: float
+
+
+class RecordingScores(NamedTuple):
+    """How well each recording fits each query: by its best window.
+
+    Attributes:
+        scores: ``[Q, R]`` float32.
+        windows: ``[Q, R]`` int64, the number of the best window.
+    """
+
+    scores: NDArray[np.float32]
+    windows: NDArray[np.int64]
+
+
+class Counts(NamedTuple):
+    """What is in an index: recordings that can be searched, their windows and length, and broken
+    recordings."""
+
+    recordings: int
+    windows: int
+    seconds: float
+    broken: int
+
+
+class Store(Protocol):
+    """An index: one process writes, many read.
+
+    What :meth:`put` and :meth:`remove` do is there whole or not at all, also when the process is
+    killed. A reader sees the index as it was when it last called a method.
+    """
+
+    @property
+    def info(self) -> IndexInfo:
+        """The model and the windows."""
+
+    def __enter__(self: StoreT) -> StoreT: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+
+    def counts(self) -> Counts:
+        """What is in it."""
+
+    def recordings(self) -> Iterator[Recording]:
+        """All recordings, broken ones too, by path and member."""
+
+    def put(self, embedded: Sequence[Embedded]) -> None:
+        """Add recordings; one that is there already, by path and member, is replaced."""
+
+    def remove(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove recordings by path and member; unknown ones are passed over."""
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, only: Filter | None = None
+    ) -> list[list[WindowHit]]:
+        """The k windows with the highest cosine for each of ``[Q, d]`` queries, best first; ties by
+        number of the window."""
+
+    def recording_scores(
+        self, queries: NDArray[np.float32], only: Filter | None = None
+    ) -> RecordingScores:
+        """The best window of every recording, for each of ``[Q, d]`` queries; recordings in the
+        order of :meth:`recordings`, without broken ones."""
+
+    def windows(self, numbers: Sequence[int]) -> list[WindowHit]:
+        """Windows by their numbers, with a score of 0.
+
+        Raises:
+            InputError: for a number that is not in the index.
+        """
