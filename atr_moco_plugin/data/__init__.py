@@ -26,7 +26,7 @@ from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
-from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy, write_toy
+from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 
 __all__ = [
     "AudioReader",
@@ -47,5 +47,4 @@ __all__ = [
     "open_toy",
     "pad_waveforms",
     "read_audio",
-    "write_toy",
 ]

@@ -7,13 +7,10 @@ small pool of popular scenes, so that clips share scenes and exact caption texts
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.clips import Clip
@@ -155,31 +152,3 @@ def _times(arrangement: Arrangement, rng: np.random.Generator) -> list[tuple[int
         count = 2 if arrangement == "while" else 1
         spans = [(start + rng.uniform(0, 0.25), rng.uniform(1.4, 2.0)) for _ in range(count)]
     return [(int(begin * SAMPLE_RATE), int(length * SAMPLE_RATE)) for begin, length in spans]
-
-
-def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
-    """Write every clip as a 16-bit WAV file, and a manifest, to listen to or to train from.
-
-    Args:
-        dataset: any data set; the clips are written as its ``load`` gives them, at its rate.
-        folder: made if it is not there; audio goes to ``<folder>/<split>/<key>.wav``.
-
-    Returns:
-        The path of ``manifest.csv`` with the columns ``file_name, caption_1, ..., split``.
-    """
-    folder = Path(folder)
-    most = max(len(clip.captions) for clips in dataset.splits.values() for clip in clips)
-    manifest = folder / "manifest.csv"
-    folder.mkdir(parents=True, exist_ok=True)
-    with manifest.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file_name", *(f"caption_{k + 1}" for k in range(most)), "split"])
-        for split, clips in dataset.splits.items():
-            (folder / split).mkdir(exist_ok=True)
-            for clip in clips:
-                name = f"{split}/{clip.key}.wav"
-                wave = dataset.load(clip)
-                soundfile.write(folder / name, wave, dataset.sample_rate, subtype="PCM_16")
-                padding = [""] * (most - len(clip.captions))
-                writer.writerow([name, *clip.captions, *padding, split])
-    return manifest

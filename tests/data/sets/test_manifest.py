@@ -11,7 +11,8 @@ import pytest
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest, read_manifest_captions
-from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy, write_toy
+from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
+from atr_moco_plugin.data.sets.toy_files import write_toy
 
 READER = AudioReader(16_000)
 

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
 from toy_listener import oracle_r_sum, truth
 
-from atr_moco_plugin.data.audio.read import read_audio
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.toy import (
@@ -16,7 +12,6 @@ from atr_moco_plugin.data.sets.toy import (
     ToyConfig,
     open_toy,
     render,
-    write_toy,
 )
 from atr_moco_plugin.data.sets.toy_captions import Event, Scene
 from atr_moco_plugin.data.summary import shared_captions
@@ -141,18 +136,3 @@ def test_then_is_in_order_and_while_overlaps() -> None:
         wave = render(Scene("while", events), seed)
         whistle, wind = active(wave, 1300, 1700), active(wave, 200, 900)
         assert max(whistle.min(), wind.min()) + 8000 < min(whistle.max(), wind.max())
-
-
-def test_write_toy_gives_files_that_read_back_exactly(tmp_path: Path) -> None:
-    data = open_toy(ToyConfig(num_train=3, num_valid=1, num_test=1))
-    manifest = write_toy(data.read_with(READER), tmp_path / "out")
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["split"] for row in rows] == ["train"] * 3 + ["valid", "test"]
-    for row, clip in zip(
-        rows, [clip for clips in data.splits.values() for clip in clips], strict=True
-    ):
-        assert tuple(row[f"caption_{k}"] for k in range(1, 6)) == clip.captions
-        np.testing.assert_array_equal(
-            read_audio(manifest.parent / row["file_name"], 16_000), data.load(clip)
-        )

@@ -1,0 +1,62 @@
+"""``python -m atr_moco_plugin.data.sets.toy_files FOLDER``: the toy data set as WAV files."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
+from atr_moco_plugin.io.stdout import say
+
+
+def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
+    """Write every clip as a 16-bit WAV file, and a manifest, to listen to or to train from.
+
+    Args:
+        dataset: any data set; the clips are written as its ``load`` gives them, at its rate.
+        folder: made if it is not there; audio goes to ``<folder>/<split>/<key>.wav``.
+
+    Returns:
+        The path of ``manifest.csv`` with the columns ``file_name, caption_1, ..., split``.
+    """
+    folder = Path(folder)
+    most = max(len(clip.captions) for clips in dataset.splits.values() for clip in clips)
+    manifest = folder / "manifest.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", *(f"caption_{k + 1}" for k in range(most)), "split"])
+        for split, clips in dataset.splits.items():
+            (folder / split).mkdir(exist_ok=True)
+            for clip in clips:
+                name = f"{split}/{clip.key}.wav"
+                wave = dataset.load(clip)
+                soundfile.write(folder / name, wave, dataset.sample_rate, subtype="PCM_16")
+                padding = [""] * (most - len(clip.captions))
+                writer.writerow([name, *clip.captions, *padding, split])
+    return manifest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m atr_moco_plugin.data.sets.toy_files",
+        description="Write clips of the toy data set as WAV files, with a manifest.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    for split, size in (("train", 0), ("valid", 0), ("test", 200)):
+        parser.add_argument(f"--{split}", type=int, default=size, metavar="CLIPS")
+    options = parser.parse_args(arguments)
+    config = ToyConfig(num_train=options.train, num_valid=options.valid, num_test=options.test)
+    say(f"Manifest: {write_toy(open_toy(config), options.folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
