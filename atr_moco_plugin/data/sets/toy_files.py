@@ -10,8 +10,10 @@ from pathlib import Path
 
 import soundfile
 
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
+from atr_moco_plugin.data.sets.toy_sounds import SAMPLE_RATE
 from atr_moco_plugin.io.stdout import say
 
 
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{split}", type=int, default=size, metavar="CLIPS")
     options = parser.parse_args(arguments)
     config = ToyConfig(num_train=options.train, num_valid=options.valid, num_test=options.test)
-    say(f"Manifest: {write_toy(open_toy(config), options.folder)}")
+    dataset = open_toy(config).read_with(AudioReader(SAMPLE_RATE))
+    say(f"Manifest: {write_toy(dataset, options.folder)}")
     return 0
 
 
