@@ -5,7 +5,7 @@ Shapes: Q queries, R recordings, W windows of a recording, d embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, TypeVar
@@ -43,7 +43,8 @@ class Recording:
 
     Attributes:
         path: absolute path of its file. Names that are not UTF-8 are as ``os.fsdecode`` has them.
-        member: its name in the file, where that is a tar; else empty.
+        member: its name in the file, where that is a tar; ``#t=30,40`` where it is the part from 30
+            to 40 seconds (times of its windows count from the start of the part); else empty.
         size: bytes of the file or the member.
         mtime_ns: when the file was last changed, in nanoseconds.
         digest: SHA-256 of its content in hexadecimal.
@@ -63,6 +64,13 @@ class Recording:
     def key(self) -> tuple[str, str]:
         """What names a recording in an index."""
         return (self.path, self.member)
+
+    @property
+    def name(self) -> str:
+        """As it is shown: ``a.wav``, ``shard.tar/a.wav``, ``a.wav#t=30,40``."""
+        if not self.member or self.member.startswith("#"):
+            return self.path + self.member
+        return f"{self.path}/{self.member}"
 
 
 class Embedded(NamedTuple):
@@ -84,8 +92,8 @@ class Filter:
     """Which recordings a search looks at.
 
     Attributes:
-        path: a pattern as of a shell (``*``, ``?``, ``[...]``) that the path, with ``/member`` for
-            a tar's, must match; ``*`` matches ``/`` too. None takes all.
+        path: a pattern as of a shell (``*``, ``?``, ``[...]``) that :attr:`Recording.name` must
+            match; ``*`` matches ``/`` too. None takes all.
         min_seconds: least length of the recording.
         max_seconds: greatest length of the recording.
     """
@@ -138,8 +146,8 @@ class Counts(NamedTuple):
 class Store(Protocol):
     """An index: one process writes, many read.
 
-    What :meth:`put` and :meth:`remove` do is there whole or not at all, also when the process is
-    killed. A reader sees the index as it was when it last called a method.
+    What :meth:`put`, :meth:`touch` and :meth:`remove` do is there whole or not at all, also when
+    the process is killed. A reader sees the index as it was when it last called a method.
     """
 
     @property
@@ -164,6 +172,10 @@ class Store(Protocol):
 
     def put(self, embedded: Sequence[Embedded]) -> None:
         """Add recordings; one that is there already, by path and member, is replaced."""
+
+    def touch(self, times: Mapping[tuple[str, str], int]) -> None:
+        """Set ``mtime_ns`` of recordings by path and member, where a file is newer and its content
+        the same; windows stay. Unknown ones are passed over."""
 
     def remove(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove recordings by path and member; unknown ones are passed over."""
