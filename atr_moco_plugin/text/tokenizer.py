@@ -10,7 +10,7 @@ from tokenizers.models import WordPiece
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from atr_moco_plugin.encoders.bert.sources import find_folder
+from atr_moco_plugin.encoders.sources import find_folder
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
