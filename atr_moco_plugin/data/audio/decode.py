@@ -191,33 +191,53 @@ def read_frames(
     Raises:
         InputError: if samples are NaN or infinite, or the file is damaged or too long.
     """
-    rows = max(1, _BLOCK // file.channels)
-    position = start if file.subtype.startswith(_EXACT_SEEK) else 0
     limit = stop if stop is not None else int(MAX_HOURS * 3600 * min(file.samplerate, 48_000)) + 1
-    mono: list[NDArray[np.float32]] = []
-    try:
-        if file.seekable():  # in GSM 6.10 and G.721, libsndfile reads forward alone
-            file.seek(position)
-        while position < limit:
-            frames = file.read(min(rows, limit - position), dtype="float32", always_2d=True)
-            if not len(frames):
-                break
-            position += len(frames)
-            if position > start:
-                wanted = frames[max(0, len(frames) - (position - start)) :]
-                mono.append(average(wanted, source))
-    except soundfile.SoundFileError as error:
-        raise unusable(
-            source, f"is damaged after {position / file.samplerate:.3f} s ({_reason(error)})"
-        ) from error
-    if stop is None and position == limit:
+    mono = list(frame_blocks(file, source, start, limit))
+    if stop is None and start + sum(map(len, mono)) == limit:
         raise InputError(
-            f"{source}: lasts more than {position / file.samplerate / 3600:.2g} hours, too long to "
+            f"{source}: lasts more than {limit / file.samplerate / 3600:.2g} hours, too long to "
             "be read whole; cut it into shorter files"
         )
     if len(mono) == 1:  # most files, which need no copy
         return mono[0]
     return np.concatenate(mono) if mono else np.zeros(0, np.float32)
+
+
+def frame_blocks(
+    file: soundfile.SoundFile, source: Source, start: int = 0, stop: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Decode as :func:`read_frames` does, block after block, however long the file is.
+
+    Args:
+        file: the open file; at its beginning if it cannot seek.
+        source: for messages.
+        start: first sample.
+        stop: one after the last; ``None`` reads to the end.
+
+    Yields:
+        ``[n]`` float32, n at least 1; together they are what :func:`read_frames` returns.
+
+    Raises:
+        InputError: if samples are NaN or infinite, or the file is damaged.
+    """
+    rows = max(1, _BLOCK // file.channels)
+    position = start if file.subtype.startswith(_EXACT_SEEK) else 0
+    try:
+        if file.seekable():  # in GSM 6.10 and G.721, libsndfile reads forward alone
+            file.seek(position)
+        while stop is None or position < stop:
+            most = rows if stop is None else min(rows, stop - position)
+            frames = file.read(most, dtype="float32", always_2d=True)
+            if not len(frames):
+                break
+            position += len(frames)
+            if position > start:
+                wanted = frames[max(0, len(frames) - (position - start)) :]
+                yield average(wanted, source)
+    except soundfile.SoundFileError as error:
+        raise unusable(
+            source, f"is damaged after {position / file.samplerate:.3f} s ({_reason(error)})"
+        ) from error
 
 
 def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:

@@ -138,7 +138,7 @@ class ClapCollator:
             examples: B mappings, each with
 
                 * ``audio``: a waveform at the extractor's rate, or any other form that
-                  :func:`~atr_moco_plugin.hosts.transformers.data.waveform.as_waveform` reads;
+                  :func:`~atr_moco_plugin.data.audio.waveform.as_waveform` reads;
                 * ``caption`` and ``caption_id``: a string and its integer, or lists of both, of
                   which training draws one and evaluation takes all;
                 * ``clip_id``: an integer;

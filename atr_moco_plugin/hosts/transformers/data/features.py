@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import ClapFeatureExtractor
 
-from atr_moco_plugin.hosts.transformers.data.waveform import Samples
+from atr_moco_plugin.data.audio.waveform import Samples
 
 
 def clip_features(extractor: ClapFeatureExtractor, waveform: Samples, seed: int) -> Tensor:

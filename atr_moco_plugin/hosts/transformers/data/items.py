@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.transformers.data.waveform import (
+from atr_moco_plugin.data.audio.waveform import (
     BadClipError,
     Samples,
     as_waveform,
     shown,
 )
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import has_words
 
 FIELDS = ("audio", "caption", "clip_id", "caption_id")

@@ -15,8 +15,8 @@ import soundfile
 import torch
 from trainer_world import RATE
 
+from atr_moco_plugin.data.audio.waveform import BadClipError, as_waveform
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.transformers.data.waveform import BadClipError, as_waveform
 
 SECOND = np.sin(np.arange(RATE) / 3).astype(np.float32) / 2
 

@@ -1,0 +1,287 @@
+"""The bundle: a folder with all that a trained model needs to be used.
+
+``config.json``, ``model.safetensors``, ``tokenizer/``, perhaps ``feature_extractor/``, and a model
+card ``README.md``. This file knows the names in it, and checks what it reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.model import RetrievalModelConfig
+from atr_moco_plugin.plugins import available, owner
+from atr_moco_plugin.sample_rate import RATES
+
+FORMAT = 1
+"""Of the folder, raised where an older version of this package could not read it."""
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
+FEATURE_EXTRACTOR, CARD = "feature_extractor", "README.md"
+
+PARTS = {"audio": "audio_encoders", "text": "text_encoders", "head": "heads"}
+"""A part in the configuration of a model, and the group of its name."""
+
+
+@dataclass(kw_only=True)
+class BundleConfig(Config):
+    """What ``config.json`` of a bundle says."""
+
+    format: int = FORMAT
+    """Of the folder."""
+
+    kind: Literal["retrieval", "clap"] = "retrieval"
+    """``retrieval``: parts by the names of their entry points. ``clap``: a ``ClapModel``."""
+
+    model: dict[str, Any]
+    """Of ``retrieval``, a :class:`~atr_moco_plugin.model.RetrievalModelConfig` as a mapping,
+    without the places of pretrained weights. Of ``clap``, ``clap`` with a ``ClapConfig`` and
+    ``head`` with a :class:`~atr_moco_plugin.heads.fusion.FusionHeadConfig` or None."""
+
+    sample_rate: int
+    """Hz of the waveforms."""
+
+    window_seconds: float = 10.0
+    """Longest waveform that is encoded at once; longer recordings are cut into windows."""
+
+    hop_seconds: float = 10.0
+    """From the start of a window to the start of the next."""
+
+    max_tokens: int = 64
+    """Longer sentences are cut to this many tokens, special ones included."""
+
+    temperature: float = 0.07
+    """The trained temperature tau."""
+
+    score: Literal["log_odds + cosine / temperature"] | None = None
+    """How the matching head's log-odds and the cosine make the score of a re-ranking; None where
+    the head was not trained, or there is none."""
+
+    packages: dict[str, str] = field(default_factory=dict)
+    """``group/name`` of each part to the package and version that published it."""
+
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where it comes from: run, step, criterion, seed, data, versions. Not read back."""
+
+    def problems(self) -> Iterator[str]:
+        if self.format != FORMAT:
+            yield f"`format` is {self.format}, expected {FORMAT}; take a newer atr-moco-plugin."
+        yield from in_range(self, "sample_rate", least=RATES[0], most=RATES[1])
+        yield from in_range(self, "window_seconds", "temperature", above=0)
+        yield from in_range(self, "hop_seconds", above=0, most=self.window_seconds)
+        yield from in_range(self, "max_tokens", least=1)
+
+
+class Bundle(NamedTuple):
+    """What :func:`read_bundle` has read.
+
+    Attributes:
+        folder: the folder.
+        config: its ``config.json``.
+        state: its ``model.safetensors``, tensors on the CPU by name.
+    """
+
+    folder: Path
+    config: BundleConfig
+    state: dict[str, Tensor]
+
+
+def packages_of(config: RetrievalModelConfig) -> dict[str, str]:
+    """``group/name`` of the parts of a model to the packages that publish them here."""
+    found = {}
+    for part, group in PARTS.items():
+        name = getattr(config, part).name
+        if (point := available(group).get(name)) is not None:
+            found[f"{group}/{name}"] = owner(point)
+    return found
+
+
+def write_bundle(
+    folder: str | Path,
+    config: BundleConfig,
+    model: nn.Module,
+    tokenizer: Any,
+    feature_extractor: Any = None,
+    card: str = "",
+) -> None:
+    """Write a bundle; it is there whole or not at all.
+
+    Args:
+        folder: made where it does not exist; an older bundle there is replaced.
+        config: what ``config.json`` will say.
+        model: towers and head; its ``state_dict`` is written.
+        tokenizer: of transformers, or a folder that has one.
+        feature_extractor: of transformers, or a folder that has one, where the model needs it.
+        card: text of ``README.md``; none is written where it is empty.
+
+    Raises:
+        InputError: if the folder holds something else than a bundle, or cannot be written.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if folder.exists() and not is_bundle(folder) and not _is_empty_folder(folder):
+        raise InputError(
+            f"{folder} is there already and is no bundle: give another folder or remove it."
+        )
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        text = json.dumps(asdict(config), indent=2, ensure_ascii=False)
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        save_file(_plain(model.state_dict()), temporary / WEIGHTS, {"format": "pt"})
+        _save(tokenizer, temporary / TOKENIZER)
+        if feature_extractor is not None:
+            _save(feature_extractor, temporary / FEATURE_EXTRACTOR)
+        if card:
+            (temporary / CARD).write_text(card, encoding="utf-8")
+        _replace(folder, temporary)
+    except OSError as ex:
+        raise InputError(
+            f"{folder} cannot be written ({ex.strerror or ex}): give a folder that you may write "
+            "to, on a disk with room."
+        ) from ex
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle's configuration and weights, without running code from it.
+
+    Raises:
+        InputError: for a folder that is no bundle, or a file that is missing, damaged or says
+            something impossible.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    for name in (WEIGHTS, TOKENIZER):
+        if not (folder / name).exists():
+            raise MissingFileError(
+                f"The bundle {folder} has no {name}: export it again, or copy the whole folder."
+            )
+    try:
+        state = load_file(folder / WEIGHTS)
+    except Exception as ex:  # a damaged file raises nearly anything
+        raise InputError(
+            f"{folder / WEIGHTS} is half-written or damaged ({type(ex).__name__}): export the "
+            "bundle again, or copy it again."
+        ) from ex
+    return Bundle(folder, config, state)
+
+
+def read_config(folder: Path) -> BundleConfig:
+    """The configuration of a bundle.
+
+    Raises:
+        InputError: for a folder that is no bundle, or a configuration that cannot be used.
+    """
+    file = folder / CONFIG
+    content = read_json(file)
+    if "format" not in content or "kind" not in content:
+        raise InputError(f"{file} is not that of a bundle: it has no `format` and `kind`.")
+    if content["format"] != FORMAT:
+        raise InputError(
+            f"{file} has format {content['format']!r}, but this version reads format {FORMAT}: "
+            "install a newer atr-moco-plugin, or export the bundle again."
+        )
+    return build_config(BundleConfig, content, str(file))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: if it is missing or no JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as ex:
+        raise MissingFileError(
+            f"{file} is missing: give the folder of a bundle or of a ClapModel."
+        ) from ex
+    except (OSError, ValueError, RecursionError) as ex:
+        raise InputError(f"{file} cannot be read as JSON ({type(ex).__name__}).") from ex
+    if not isinstance(content, dict):
+        raise InputError(f"{file} must hold a JSON object.")
+    return content
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder has a ``config.json`` as a bundle has it."""
+    try:
+        return {"format", "kind"} <= read_json(folder / CONFIG).keys()
+    except InputError:
+        return False
+
+
+def fingerprint(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
+    """SHA-256 in hexadecimal of a model: what its embeddings depend on.
+
+    Args:
+        config: options that the embeddings depend on.
+        files: name to file; folders stand for all files in them.
+    """
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(files):
+        place = files[name]
+        inside = sorted(x for x in place.rglob("*") if x.is_file()) if place.is_dir() else [place]
+        for file in inside:
+            label = f"{name}/{file.relative_to(place)}" if file != place else name
+            digest.update(f"\n{label} {_sha256(file)}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def bundle_fingerprint(bundle: Bundle) -> str:
+    """:func:`fingerprint` of a bundle: the same wherever its folder is, whatever its card says."""
+    config = {k: v for k, v in asdict(bundle.config).items() if k not in ("packages", "origin")}
+    places = [WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR]
+    files = {name: bundle.folder / name for name in places if (bundle.folder / name).exists()}
+    return fingerprint(config, files)
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, which safetensors refuses."""
+    return {name: x.detach().cpu().contiguous().clone() for name, x in state.items()}
+
+
+def _save(part: Any, folder: Path) -> None:
+    if isinstance(part, (str, Path)):
+        shutil.copytree(part, folder)
+        return
+    if getattr(part, "is_fast", False):  # what its last call has set would be saved with it
+        part.backend_tokenizer.no_truncation()
+        part.backend_tokenizer.no_padding()
+    part.save_pretrained(folder)
+
+
+def _is_empty_folder(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put a folder in the place of another one."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.old")
+    folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

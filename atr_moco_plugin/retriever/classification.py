@@ -1,0 +1,88 @@
+"""Labels of recordings from the cosines with sentences about each label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.float32 import cosines, unit_norm
+
+Reduce = Literal["max", "mean"]
+
+
+class Classification(NamedTuple):
+    """What N recordings are, of L labels.
+
+    Attributes:
+        labels: the L labels.
+        scores: ``[N, L]`` float32, probabilities: the softmax of cosines over the temperature.
+        cosines: ``[N, L]`` float32.
+    """
+
+    labels: list[str]
+    scores: Tensor
+    cosines: Tensor
+
+
+def label_phrases(
+    labels: Sequence[str] | Mapping[str, Sequence[str]], templates: Sequence[str]
+) -> dict[str, list[str]]:
+    """The sentences of each label.
+
+    Args:
+        labels: names, or names to phrases about each.
+        templates: sentences with ``{}`` where a name or phrase goes.
+
+    Raises:
+        InputError: for labels that are none, empty or there twice, and a template without ``{}``.
+    """
+    if isinstance(labels, str) or isinstance(templates, str):
+        raise InputError("labels and templates are lists of strings, not one string")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise InputError(f"the template {template!r} must have {{}} once, where the label goes")
+    if not templates:
+        raise InputError("there is no template: give at least '{}'")
+    names = list(labels)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"the label {twice[0]!r} is there twice: leave one out")
+    if not names:
+        raise InputError("there is no label: give at least one")
+    phrases = labels if isinstance(labels, Mapping) else {name: [name] for name in names}
+    sentences = {}
+    for name, own in phrases.items():
+        if isinstance(own, str) or not own:
+            raise InputError(f"the label {name!r} must have a list of at least one phrase")
+        sentences[name] = [t.replace("{}", phrase) for t in templates for phrase in own]
+    return sentences
+
+
+def classified(
+    audio: Tensor,
+    sentences: Mapping[str, Sequence[str]],
+    text: Tensor,
+    temperature: float,
+    reduce: Reduce,
+) -> Classification:
+    """Scores of N recordings for each label.
+
+    Args:
+        audio: ``[N, d]`` unit-norm.
+        sentences: of each label.
+        text: ``[S, d]`` unit-norm, of all sentences in order.
+        temperature: cosines are divided by it before the softmax.
+        reduce: ``max`` takes the best sentence of a label, ``mean`` their mean embedding.
+    """
+    groups = text.split([len(x) for x in sentences.values()])
+    if reduce == "mean":
+        per_label = cosines(audio, unit_norm(torch.stack([x.mean(dim=0) for x in groups])))
+    elif reduce == "max":
+        columns = [cosines(audio, x).amax(dim=1) for x in groups]
+        per_label = torch.stack(columns, dim=1)
+    else:
+        raise InputError(f"`reduce` is {reduce!r}, expected one of max, mean")
+    return Classification(list(sentences), (per_label / temperature).softmax(dim=1), per_label)

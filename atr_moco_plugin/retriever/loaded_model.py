@@ -1,0 +1,120 @@
+"""What every use of a loaded model needs: loading and saving it, and what it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import torch
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever.backbone import Backbone
+from atr_moco_plugin.retriever.bundle import CARD, FEATURE_EXTRACTOR, TOKENIZER, write_bundle
+from atr_moco_plugin.retriever.loading import load_backbone
+from atr_moco_plugin.retriever.runner import Runner, usable_device
+
+DType = Literal["float32", "bfloat16", "float16"]
+ModelT = TypeVar("ModelT", bound="LoadedModel")
+
+
+class LoadedModel:
+    """A model on a device.
+
+    Args:
+        backbone: what :meth:`from_pretrained` loads.
+        device: where to compute; None takes a GPU where there is one.
+        dtype: of the computations; weights and embeddings stay float32.
+        batch_size: most windows, sentences or pairs at once.
+
+    Attributes:
+        name: an absolute folder or a name on the hub; ``from_pretrained(name)`` loads it again.
+        fingerprint: SHA-256 in hexadecimal of weights, configuration and tokenizer: the same for
+            the same model on any device, in any dtype and batch size.
+        sample_rate: Hz of the waveforms that the model takes.
+        embed_dim: size d of the embeddings.
+        window_seconds: length of a window.
+        hop_seconds: from the start of a window to the start of the next.
+        temperature: the trained temperature tau.
+        can_match: whether there is a matching head.
+        device: where it computes.
+        batch_size: most windows, sentences or pairs at once.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: str | torch.device | None = None,
+        dtype: DType = "float32",
+        batch_size: int = 16,
+    ) -> None:
+        if dtype not in get_args(DType):
+            raise InputError(f"`dtype` is {dtype!r}, expected one of {', '.join(get_args(DType))}")
+        if batch_size < 1:
+            raise InputError(f"`batch_size` is {batch_size}, expected 1 or more")
+        config = backbone.config
+        self.name = backbone.name
+        self.fingerprint = backbone.fingerprint
+        self.sample_rate = config.sample_rate
+        self.window_seconds = config.window_seconds
+        self.hop_seconds = config.hop_seconds
+        self.temperature = config.temperature
+        self.can_match = config.score is not None
+        self.embed_dim = backbone.model.embed_dim
+        self.device = usable_device(device)
+        self.batch_size = batch_size
+        self._backbone = backbone
+        self._runner = Runner(backbone, self.device, getattr(torch, dtype), batch_size)
+        self._size = max(1, round(config.window_seconds * config.sample_rate))
+        self._hop = max(1, round(config.hop_seconds * config.sample_rate))
+
+    @classmethod
+    def from_pretrained(
+        cls: type[ModelT],
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: DType = "float32",
+        batch_size: int = 16,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> ModelT:
+        """Load a bundle or a public ``ClapModel``.
+
+        Args:
+            name: a folder, or a name on the Hugging Face Hub.
+            device: such as ``cpu`` or ``cuda:0``; None takes a GPU where there is one.
+            dtype: of the computations.
+            batch_size: most windows, sentences or pairs at once.
+            revision: branch, tag or commit on the hub.
+            local_files_only: take what the hub's cache has and ask no network.
+
+        Raises:
+            InputError: if it is not there, damaged, of another kind or needs a package that is not
+                installed.
+        """
+        backbone = load_backbone(name, revision=revision, local_files_only=local_files_only)
+        return cls(backbone, device=device, dtype=dtype, batch_size=batch_size)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a bundle, see :func:`~atr_moco_plugin.retriever.write_bundle`.
+
+        Args:
+            folder: made where it does not exist.
+
+        Raises:
+            InputError: if it holds something else, or cannot be written.
+        """
+        backbone = self._backbone
+        here = backbone.folder
+        tokenizer = here / TOKENIZER
+        extractor = here / FEATURE_EXTRACTOR
+        card = (here / CARD).read_text(encoding="utf-8") if (here / CARD).is_file() else ""
+        write_bundle(
+            folder,
+            backbone.config,
+            backbone.model,
+            tokenizer if tokenizer.is_dir() else backbone.tokenizer,
+            extractor if extractor.is_dir() else backbone.feature_extractor,
+            card,
+        )

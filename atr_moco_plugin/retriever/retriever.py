@@ -1,0 +1,220 @@
+"""A trained model to use: any sound and any sentence to embeddings and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from atr_moco_plugin.data.audio.stream import AudioWindow
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever.backbone import Samples
+from atr_moco_plugin.retriever.classification import (
+    Classification,
+    Reduce,
+    classified,
+    label_phrases,
+)
+from atr_moco_plugin.retriever.loaded_model import LoadedModel
+from atr_moco_plugin.retriever.recordings import (
+    as_recordings,
+    as_sentences,
+    check_pairs,
+    in_parts,
+    recording_windows,
+)
+from atr_moco_plugin.tensors.float32 import unit_norm
+
+_PARTS = 4
+"""Batches of windows that are sorted by length at once."""
+
+
+class AudioTextRetriever(LoadedModel):
+    """Embeddings of sounds and sentences in one space, and scores of pairs.
+
+    The same recording has the same embedding alone, in any batch and in any order (to 1e-5 in
+    float32), and so has a sentence. A recording that is no longer than :attr:`window_seconds` is
+    encoded whole, as an evaluation does; a longer one in windows. Load one with
+    :meth:`from_pretrained`.
+    """
+
+    def windows(self, source: Any, sample_rate: int | None = None) -> Iterator[AudioWindow]:
+        """Decode one recording in windows, one after the other, however long it is.
+
+        For example 25 s in windows of 10 s with a hop of 10 s are 0 to 10, 10 to 20 and 15 to 25:
+        the last window ends with the recording.
+
+        Args:
+            source: a path; a file that is open for reading bytes, or the content of one; a part of
+                a file (:class:`~atr_moco_plugin.data.audio.source.FileSlice`,
+                :class:`~atr_moco_plugin.data.audio.source.Segment`); an array or tensor
+                ``[samples]``, or with up to 32 channels, of floats or integers; a pair of one and
+                its rate; what ``datasets`` has in a column of audio.
+            sample_rate: of an array or tensor in Hz.
+
+        Raises:
+            InputError: if it cannot be read, or an array comes without a rate.
+        """
+        return recording_windows(source, self.sample_rate, self._size, self._hop, sample_rate)
+
+    def embed_windows(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Embed waveforms that are no longer than a window.
+
+        Args:
+            waveforms: N of ``[n]`` float32 at :attr:`sample_rate`, such as those of
+                :meth:`windows`.
+
+        Returns:
+            ``[N, d]`` float32, unit-norm.
+
+        Raises:
+            InputError: if a waveform is longer than a window, or an embedding is not finite.
+        """
+        for number, waveform in enumerate(waveforms):
+            if waveform.ndim != 1 or len(waveform) > self._size:
+                raise InputError(
+                    f"waveform {number} has the shape {list(waveform.shape)}, expected at most "
+                    f"[{self._size}]: cut it with `windows`"
+                )
+        return self._runner.windows(waveforms)
+
+    def embed_audio(
+        self, audio: Any, *, sample_rate: int | None = None, progress: bool = False
+    ) -> Tensor:
+        """Embed recordings; a long one is the normalised mean of its windows.
+
+        Args:
+            audio: one recording or a sequence of recordings, each as for :meth:`windows`.
+            sample_rate: of arrays and tensors in Hz.
+            progress: show a bar on standard error.
+
+        Returns:
+            ``[N, d]`` float32 on the CPU, unit-norm, a row a recording.
+
+        Raises:
+            InputError: if a recording cannot be read.
+        """
+        recordings = as_recordings(audio)
+        sums = torch.zeros(len(recordings), self.embed_dim, dtype=torch.float64)
+        for rows, waveforms in self._parts(recordings, sample_rate, progress):
+            embeddings = torch.from_numpy(self._runner.windows(waveforms))
+            sums.index_add_(0, torch.tensor(rows), embeddings.double())
+        return unit_norm(sums)
+
+    def embed_text(self, texts: str | Sequence[str]) -> Tensor:
+        """Embed sentences.
+
+        Args:
+            texts: one sentence or a sequence of them. One that is too long for the model is cut,
+                with a warning.
+
+        Returns:
+            ``[N, d]`` float32 on the CPU, unit-norm, a row a sentence.
+
+        Raises:
+            InputError: if a sentence has no word.
+        """
+        return self._runner.sentences(as_sentences(texts))
+
+    def match(
+        self, texts: str | Sequence[str], audio: Any, *, sample_rate: int | None = None
+    ) -> Tensor:
+        """Ask the matching head whether each sentence describes its recording.
+
+        Args:
+            texts: P sentences, or one for all recordings.
+            audio: P recordings, as for :meth:`embed_audio`.
+            sample_rate: of arrays and tensors in Hz.
+
+        Returns:
+            ``[P]`` float32 log-odds, row by row, on the CPU; above 0 the head says yes. A long
+            recording has the highest of its windows.
+
+        Raises:
+            InputError: without a matching head, or if there are not as many sentences as
+                recordings.
+        """
+        self._check_head()
+        recordings = as_recordings(audio)
+        sentences = [texts] * len(recordings) if isinstance(texts, str) else as_sentences(texts)
+        check_pairs(sentences, recordings)
+        found = torch.full((len(recordings),), -torch.inf)
+        for rows, waveforms in self._parts(recordings, sample_rate):
+            log_odds = self._runner.log_odds([sentences[row] for row in rows], waveforms)
+            found.scatter_reduce_(0, torch.tensor(rows), log_odds, "amax")
+        return found
+
+    def match_windows(
+        self, texts: Sequence[str], waveforms: Sequence[NDArray[np.float32]]
+    ) -> Tensor:
+        """Ask the matching head about pairs of a sentence and a waveform.
+
+        Args:
+            texts: P sentences.
+            waveforms: P waveforms, as for :meth:`embed_windows`.
+
+        Returns:
+            ``[P]`` float32 log-odds on the CPU.
+
+        Raises:
+            InputError: as :meth:`match`.
+        """
+        self._check_head()
+        sentences = as_sentences(texts)
+        check_pairs(sentences, waveforms)
+        return self._runner.log_odds(sentences, waveforms)
+
+    def classify(
+        self,
+        audio: Any,
+        labels: Sequence[str] | Mapping[str, Sequence[str]],
+        templates: Sequence[str] = ("{}",),
+        *,
+        reduce: Reduce = "max",
+        sample_rate: int | None = None,
+        progress: bool = False,
+    ) -> Classification:
+        """Say which of some labels fits each recording, without training for them.
+
+        For example ``classify("street.wav", ["siren", "rain"], ["the sound of {}"])``.
+
+        Args:
+            audio: as for :meth:`embed_audio`.
+            labels: names, or names to several phrases about each.
+            templates: sentences with ``{}`` where a name or phrase goes.
+            reduce: with several sentences a label, ``max`` takes the best one of each, ``mean``
+                their mean embedding.
+            sample_rate: of arrays and tensors in Hz.
+            progress: show a bar on standard error.
+
+        Returns:
+            Probabilities and cosines of each label.
+
+        Raises:
+            InputError: for labels or templates that cannot be used, or audio that cannot be read.
+        """
+        sentences = label_phrases(labels, templates)
+        text = self.embed_text([x for own in sentences.values() for x in own])
+        embeddings = self.embed_audio(audio, sample_rate=sample_rate, progress=progress)
+        return classified(embeddings, sentences, text, self.temperature, reduce)
+
+    def _parts(
+        self, recordings: Sequence[Any], sample_rate: int | None, progress: bool = False
+    ) -> Iterator[tuple[list[int], list[Samples]]]:
+        bar = tqdm(recordings, disable=not progress, unit="recording")
+        return in_parts(
+            bar, partial(self.windows, sample_rate=sample_rate), _PARTS * self.batch_size
+        )
+
+    def _check_head(self) -> None:
+        if not self.can_match:
+            raise InputError(
+                f"{self.name} has no trained matching head: use the cosines of embeddings, or a "
+                "model that was trained with a criterion that matches, such as moco_atc_atm"
+            )

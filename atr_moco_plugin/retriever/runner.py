@@ -1,0 +1,158 @@
+"""The towers and the head of a model on a device, batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.captions import distinct_captions
+from atr_moco_plugin.retriever.backbone import Backbone, Samples
+from atr_moco_plugin.text.tokenizer import tokenize
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
+
+_SENTENCES = 4_096
+"""Sentences that are tokenized at once."""
+
+
+class Runner:
+    """Computes with a model, without gradients.
+
+    Args:
+        backbone: its model is moved to the device.
+        device: where to compute.
+        dtype: of the computations, by autocast; weights and embeddings stay float32.
+        batch_size: most windows, sentences or pairs at once.
+    """
+
+    def __init__(
+        self, backbone: Backbone, device: torch.device, dtype: torch.dtype, batch_size: int
+    ) -> None:
+        self.backbone, self.device, self.dtype = backbone, device, dtype
+        self.batch_size = batch_size
+        self.model = backbone.model.to(device)
+        self.embed_dim = self.model.embed_dim
+
+    def windows(self, waveforms: Sequence[Samples]) -> NDArray[np.float32]:
+        """``[N, d]`` float32, unit-norm, of N waveforms."""
+        found = np.empty((len(waveforms), self.embed_dim), np.float32)
+        for rows in self._batches(waveforms):
+            embeddings, _ = self._audio([waveforms[i] for i in rows])
+            found[rows] = embeddings.float().cpu().numpy()
+        _check_finite(found, "waveform")
+        return found
+
+    def sentences(self, sentences: Sequence[str]) -> Tensor:
+        """``[N, d]`` float32 on the CPU, unit-norm, of N sentences."""
+        found = [torch.zeros(0, self.embed_dim)]
+        for start in range(0, len(sentences), _SENTENCES):
+            captions = distinct_captions(
+                *self._tokenized(sentences[start : start + _SENTENCES]), self.batch_size
+            )
+            rows = [self._text(*batch)[0].float().cpu() for batch in captions.batches]
+            found.append(torch.cat(rows)[captions.rows])
+        embeddings = torch.cat(found)
+        _check_finite(embeddings.numpy(), "sentence")
+        return embeddings
+
+    def log_odds(self, sentences: Sequence[str], waveforms: Sequence[Samples]) -> Tensor:
+        """``[P]`` float32 on the CPU, of P pairs, row by row."""
+        found = torch.empty(len(sentences))
+        for rows in self._batches(waveforms):
+            _, text = self._text(*self._tokenized([sentences[i] for i in rows]))
+            _, audio = self._audio([waveforms[i] for i in rows])
+            with torch.inference_mode(), self._autocast():
+                logits = self.model.match(text, audio).float()
+            found[rows] = (logits[:, 1] - logits[:, 0]).cpu()
+        _check_finite(found.numpy(), "pair")
+        return found
+
+    def _audio(self, waveforms: Sequence[Samples]) -> tuple[Tensor, AudioTokens]:
+        inputs = self._moved(self.backbone.audio_inputs(waveforms))
+        with torch.inference_mode(), self._autocast():
+            result: tuple[Tensor, AudioTokens] = self.model.audio(**inputs)
+        return result
+
+    def _text(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, TextTokens]:
+        inputs = self._moved(self.backbone.text_inputs(input_ids, mask))
+        with torch.inference_mode(), self._autocast():
+            result: tuple[Tensor, TextTokens] = self.model.text(**inputs)
+        return result
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
+
+    def _moved(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        # The lengths stay: encoders count with them on the CPU.
+        return {k: v if k == "lengths" else v.to(self.device) for k, v in inputs.items()}
+
+    def _batches(self, waveforms: Sequence[Samples]) -> Iterator[list[int]]:
+        lengths = [len(waveform) for waveform in waveforms]
+        return batches(lengths, self.batch_size, self.backbone.any_padding)
+
+    def _tokenized(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        tokenizer, most = self.backbone.tokenizer, self.backbone.config.max_tokens
+        ids, mask = tokenize(tokenizer, sentences, most)
+        full = [sentences[i] for i in (mask.sum(dim=1) == most).nonzero().flatten().tolist()]
+        whole = tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
+        if cut := sum(len(x) > most for x in whole):
+            warnings.warn(
+                f"{cut:,} of {len(sentences):,} sentences are longer than the model's {most} "
+                "tokens and are cut: the rest of them is not looked at",
+                stacklevel=4,
+            )
+        return ids, mask
+
+
+def batches(
+    lengths: Sequence[int], batch_size: int, any_padding: bool = True
+) -> Iterator[list[int]]:
+    """Numbers of items in batches of similar length, so that little is padded.
+
+    Args:
+        lengths: of the items.
+        batch_size: most items of a batch.
+        any_padding: whether items of different lengths may be in one batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    batch: list[int] = []
+    for i in order:
+        apart = bool(batch) and not any_padding and lengths[batch[0]] != lengths[i]
+        if len(batch) == batch_size or apart:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; None takes a GPU where there is one.
+
+    Raises:
+        InputError: if it cannot be used here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as ex:
+        reason = str(ex).splitlines()[0]
+        raise InputError(f"`device` is {str(device)!r}, which cannot be used: {reason}") from ex
+    return found
+
+
+def _check_finite(values: NDArray[np.float32], kind: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"the model's result for {kind} {bad[0]} is not finite: look at the input, or use "
+            "float32 in place of float16"
+        )
