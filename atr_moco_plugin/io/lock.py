@@ -36,10 +36,56 @@ def lock_folder(folder: Path) -> None:
     if folder in _held:
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / FILE).open("a+")
+        _held[folder] = _locked(folder)
     except OSError:
         return  # whatever writes there next reports it
+
+
+class FolderLock:
+    """A folder taken by this process, whatever its rank, until it is released.
+
+    ::
+
+        lock = FolderLock(folder)
+        ...
+        lock.release()
+
+    Otherwise as :func:`lock_folder`. The lock also ends with the process.
+
+    Args:
+        folder: the folder, made where it is missing.
+
+    Raises:
+        InputError: if another process or this one has it, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        if self._folder in _held:
+            raise InputError(f"{folder} is in use by this process already: close it there first.")
+        try:
+            _held[self._folder] = _locked(self._folder)
+        except OSError as ex:
+            raise InputError(
+                f"{folder} cannot be written ({ex.strerror}): give a folder that can be."
+            ) from None
+
+    def release(self) -> None:
+        """Let others take the folder; again is nothing new."""
+        file = _held.pop(self._folder, None)
+        if file is not None:
+            file.close()
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The locked file of a folder; no lock, and a warning, on a file system that has none.
+
+    Raises:
+        InputError: if another process has it.
+        OSError: if the file cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / FILE).open("a+")
     try:
         # Not `flock`, whose locks pass on to children and so outlive the process.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,15 +93,16 @@ def lock_folder(folder: Path) -> None:
         if ex.errno not in (errno.EACCES, errno.EAGAIN):
             warnings.warn(
                 f"{folder} cannot be locked ({ex.strerror}): see to it that no other run uses it.",
-                stacklevel=2,
+                stacklevel=3,
             )
-            return
+            return file
         file.seek(0)
         holder = file.read().strip() or "another process"
+        file.close()
         raise InputError(
             f"{folder} is in use by {holder}: wait for its end, or give another output folder."
         ) from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
-    _held[folder] = file
+    return file

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from atr_moco_plugin.errors import InputError
 
 StoreT = TypeVar("StoreT", bound="Store")
 
@@ -102,6 +105,51 @@ class Filter:
     min_seconds: float | None = None
     max_seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InputError for lengths that no recording has."""
+        least, most = self.min_seconds or 0.0, self.max_seconds
+        if not least >= 0 or (most is not None and not most >= least):
+            raise InputError(
+                f"recordings of {least:g} s or more and {'any' if most is None else f'{most:g}'} s "
+                "or less are none: give lengths of 0 or more, the least first."
+            )
+
+    def takes(self, recording: Recording) -> bool:
+        """Whether a recording is looked at."""
+        if self.min_seconds is not None and recording.seconds < self.min_seconds:
+            return False
+        if self.max_seconds is not None and recording.seconds > self.max_seconds:
+            return False
+        if self.path is None:
+            return True
+        name = f"{recording.path}/{recording.member}" if recording.member else recording.path
+        return fnmatchcase(name, self.path)
+
+
+def refuse_other(where: object, have: IndexInfo, want: IndexInfo) -> NoReturn:
+    """Tell how an index differs from what is wanted.
+
+    Args:
+        where: address of the index.
+        have: what made it.
+        want: what was to be put in or asked.
+
+    Raises:
+        InputError: always.
+    """
+    if have.fingerprint != want.fingerprint:
+        raise InputError(
+            f"{where} was made with the model {have.model} (fingerprint {have.fingerprint[:12]}), "
+            f"and this is {want.model} ({want.fingerprint[:12]}): give the model that made it, or "
+            "another folder for an index of this one."
+        )
+    raise InputError(
+        f"{where} has windows of {have.window_seconds:g} s every {have.hop_seconds:g} s at "
+        f"{have.sample_rate} Hz, {have.embed_dim} numbers each, and {want.window_seconds:g} s every "
+        f"{want.hop_seconds:g} s at {want.sample_rate} Hz, {want.embed_dim} each, are wanted: give "
+        "the same, or another folder for an index of these."
+    )
+
 
 class WindowHit(NamedTuple):
     """A window that fits a query.
@@ -168,10 +216,13 @@ class Store(Protocol):
         """What is in it."""
 
     def recordings(self) -> Iterator[Recording]:
-        """All recordings, broken ones too, by path and member."""
+        """All recordings as of now, broken ones too, by path and member as bytes."""
 
     def put(self, embedded: Sequence[Embedded]) -> None:
-        """Add recordings; one that is there already, by path and member, is replaced."""
+        """Add recordings; one that is there already, by path and member, is replaced.
+
+        A recording has one window or more, or a problem. Numbers of windows are never given twice.
+        """
 
     def touch(self, times: Mapping[tuple[str, str], int]) -> None:
         """Set ``mtime_ns`` of recordings by path and member, where a file is newer and its content

@@ -1,0 +1,195 @@
+"""The SQLite file of an index: which recordings it has, and which rows of vectors are theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.store import IndexInfo, Recording
+
+FILE = "index.sqlite"
+FORMAT = 1
+
+# Paths are bytes, since a file's name need not be UTF-8. The id of a recording is the number of its
+# first window; numbers are never given twice. `spans` is last, so that a scan need not read it.
+_SCHEMA = (
+    "CREATE TABLE state (format INTEGER, info TEXT, version INTEGER, vectors INTEGER,"
+    " rows INTEGER, live INTEGER, next INTEGER)",
+    "CREATE TABLE recordings (id INTEGER PRIMARY KEY, path BLOB NOT NULL, member BLOB NOT NULL,"
+    " size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL,"
+    " seconds REAL NOT NULL, problem TEXT NOT NULL, first_row INTEGER NOT NULL,"
+    " windows INTEGER NOT NULL, spans BLOB NOT NULL)",
+    "CREATE UNIQUE INDEX by_name ON recordings (path, member)",
+)
+_COLUMNS = "path, member, size, mtime_ns, digest, seconds, problem"
+_BUSY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What an index says of itself.
+
+    Attributes:
+        info: model and windows.
+        version: one more with every change.
+        vectors: N of the file ``vectors-N.f16``.
+        rows: of that file that are written, those of removed recordings too.
+        live: rows of recordings that are there.
+        next: number of the next window.
+    """
+
+    info: IndexInfo
+    version: int
+    vectors: int
+    rows: int
+    live: int
+    next: int
+
+
+def connect_writer(folder: Path) -> sqlite3.Connection:
+    """Open the file for its one writer, made where it is missing."""
+    connection = _connect(folder, "rwc")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A file of vectors is removed after the change that leaves it: that must not be undone by a
+    # power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def connect_reader(folder: Path) -> tuple[sqlite3.Connection, bool]:
+    """Open the file for reading.
+
+    Returns:
+        the connection, and whether the file is taken for one that nobody changes. That is so where
+        the folder cannot be written and no writer is at work: SQLite then makes no file for what
+        readers and the writer share.
+    """
+    connection = _connect(folder, "ro")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return connection, False
+    except sqlite3.OperationalError:
+        connection.close()
+        wal = folder / f"{FILE}-wal"
+        if wal.exists() and wal.stat().st_size:
+            raise InputError(
+                f"{folder} holds changes that its last writer did not finish, in {wal.name}, and "
+                "the folder cannot be written: open the index once where it can be."
+            ) from None
+    connection = _connect(folder, "ro&immutable=1")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return connection, True
+
+
+def _connect(folder: Path, mode: str) -> sqlite3.Connection:
+    address = f"file:{quote(os.fsencode(folder / FILE))}?mode={mode}"
+    return sqlite3.connect(
+        address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+@contextmanager
+def change(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that writes: all of it or, where anything is raised, nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def make(connection: sqlite3.Connection, info: IndexInfo) -> None:
+    """The tables of an empty index; a part of a :func:`change`."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO state VALUES (?, ?, 0, 0, 0, 0, 0)", (FORMAT, json.dumps(asdict(info)))
+    )
+
+
+def is_made(connection: sqlite3.Connection) -> bool:
+    """Whether there are tables."""
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'state'")
+    return bool(found.fetchone()[0])
+
+
+def read_state(connection: sqlite3.Connection, folder: Path) -> State:
+    """What the index says of itself.
+
+    Raises:
+        InputError: where it says nothing, or was made by a later version.
+    """
+    found = connection.execute("SELECT * FROM state").fetchall() if is_made(connection) else []
+    if not found:
+        raise InputError(f"{folder} holds no index: fill it with `index` first.")
+    form, info, *numbers = found[0]
+    if form != FORMAT:
+        raise InputError(
+            f"{folder / FILE} is of format {form}, and this version reads format {FORMAT}: "
+            "use the version that made it, or make the index anew."
+        )
+    return State(IndexInfo(**json.loads(info)), *numbers)
+
+
+def update_state(connection: sqlite3.Connection, state: State) -> None:
+    """Write the state, as of the next version; a part of a :func:`change`."""
+    connection.execute(
+        "UPDATE state SET version = version + 1, vectors = ?, rows = ?, live = ?, next = ?",
+        (state.vectors, state.rows, state.live, state.next),
+    )
+
+
+def update_info(connection: sqlite3.Connection, info: IndexInfo) -> None:
+    """Write model and windows; a part of a :func:`change`."""
+    connection.execute(
+        "UPDATE state SET version = version + 1, info = ?", (json.dumps(asdict(info)),)
+    )
+
+
+def as_bytes(name: str) -> bytes:
+    """A path or a member's name as it stands in the file."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def recording_of(columns: Sequence[object]) -> Recording:
+    """A recording from its columns, :data:`COLUMNS`."""
+    path, member, size, mtime_ns, digest, seconds, problem = columns
+    return Recording(
+        path=path.decode("utf-8", "surrogateescape"),  # type: ignore[attr-defined]
+        member=member.decode("utf-8", "surrogateescape"),  # type: ignore[attr-defined]
+        size=size,  # type: ignore[arg-type]
+        mtime_ns=mtime_ns,  # type: ignore[arg-type]
+        digest=digest,  # type: ignore[arg-type]
+        seconds=seconds,  # type: ignore[arg-type]
+        problem=problem,  # type: ignore[arg-type]
+    )
+
+
+def columns_of(recording: Recording) -> tuple[object, ...]:
+    """The columns of a recording, :data:`COLUMNS`."""
+    return (
+        as_bytes(recording.path),
+        as_bytes(recording.member),
+        recording.size,
+        recording.mtime_ns,
+        recording.digest,
+        recording.seconds,
+        recording.problem,
+    )
+
+
+def spans_of(blob: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """``[W, 2]`` start and end of each window, from its column."""
+    return np.frombuffer(blob, "<f8").reshape(-1, 2)

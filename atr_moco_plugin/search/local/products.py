@@ -1,0 +1,134 @@
+"""Cosines of queries with a mapped float16 matrix.
+
+Shapes: N rows, d their size, Q queries. All vectors are unit-norm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_BLOCK = 4096
+_GROUP = 256
+# Float16 has 11 bits, so that a cosine is off by half of 2 ** -11 at most; sums are in float32.
+_ROUNDING = 2.0**-12 + 1e-5
+_TIE = 1e-6
+
+
+def best_rows(
+    matrix: NDArray[np.float16],
+    query: NDArray[np.float32],
+    k: int,
+    live: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k rows with the highest cosine, exactly.
+
+    A product in float16 finds every row that may be among them; those are compared again in
+    float32.
+
+    Args:
+        matrix: ``[N, d]``.
+        query: ``[d]``.
+        k: how many, at most.
+        live: ``[N]``, the rows to look at; all where it is None.
+
+    Returns:
+        rows and cosines, best first; of the same cosine, the lower row first.
+
+    Raises:
+        FloatingPointError: where the matrix holds what is no number.
+    """
+    if live is not None and live.sum() * 8 < len(live):
+        rows = np.flatnonzero(live)
+        scores = exact_cosines(matrix, rows, query)
+    else:
+        rough, error = _rough_cosines(matrix, query)
+        rows = _candidates(rough, error, k, live)
+        scores = exact_cosines(matrix, rows, query)
+        if (np.abs(scores - rough[rows]) > error).any():
+            # A build of torch that sums in float16.
+            rough = all_cosines(matrix, query[None])[0]
+            rows = _candidates(rough, _TIE, k, live)
+            scores = exact_cosines(matrix, rows, query)
+    if not np.isfinite(scores).all():
+        raise FloatingPointError("a cosine is no number")
+    order = np.lexsort((rows, -scores))[:k]
+    return rows[order], scores[order]
+
+
+def _rough_cosines(
+    matrix: NDArray[np.float16], query: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """``[N]`` cosines by a product in float16, and how far off one is at most."""
+    rounded = query.astype(np.float16)
+    rough = torch.mv(torch.from_numpy(matrix), torch.from_numpy(rounded)).float().numpy()
+    # The rows have length 1, so that this bounds what rounding the query does.
+    return rough, float(np.linalg.norm(query - rounded.astype(np.float32))) + _ROUNDING
+
+
+def _candidates(
+    rough: NDArray[np.float32], error: float, k: int, live: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """Rows among which the best k are, ascending, given cosines that are off by ``error``."""
+    if live is not None:
+        rough = np.where(live, rough, -np.inf)
+    # The k-th best of the groups' maxima is no more than the k-th best score.
+    whole = len(rough) - len(rough) % _GROUP
+    tops = np.append(rough[:whole].reshape(-1, _GROUP).max(axis=1), rough[whole:])
+    if np.isnan(tops).any():
+        raise FloatingPointError("a cosine is no number")
+    if k >= len(tops):
+        return np.flatnonzero(rough > -np.inf)
+    least = max(np.partition(tops, -k)[-k] - 2 * error, np.finfo(np.float32).min)
+    return np.flatnonzero(rough >= least)
+
+
+def exact_cosines(
+    matrix: NDArray[np.float16], rows: NDArray[np.int64], query: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """``[n]`` cosines of some rows. Equal rows have equal ones, wherever they stand."""
+    wide = query.astype(np.float64)
+    parts = [
+        (matrix[rows[start : start + _BLOCK]].astype(np.float64) * wide).sum(axis=1)
+        for start in range(0, len(rows), _BLOCK)
+    ]
+    scores: NDArray[np.float64] = np.concatenate(parts or [np.empty(0)])
+    return scores.astype(np.float32)
+
+
+def all_cosines(
+    matrix: NDArray[np.float16],
+    queries: NDArray[np.float32],
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """``[Q, n]`` cosines with some rows, or with all of them."""
+    count = len(matrix) if rows is None else len(rows)
+    out = np.empty((len(queries), count), np.float32)
+    across = np.ascontiguousarray(queries.T)
+    for start in range(0, count, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        block = matrix[part if rows is None else rows[part]].astype(np.float32)
+        out[:, part] = (block @ across).T
+    return out
+
+
+def best_of_each(
+    scores: NDArray[np.float32], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The best of each of R stretches, one after the other.
+
+    Args:
+        scores: ``[n]``.
+        counts: ``[R]`` scores of each stretch, 1 or more, n together.
+
+    Returns:
+        ``[R]`` best scores, and ``[R]`` how far into its stretch each is: the first that is no
+        worse but for rounding.
+    """
+    if not len(counts):
+        return np.empty(0, np.float32), np.empty(0, np.int64)
+    starts = np.cumsum(counts) - counts
+    best = np.maximum.reduceat(scores, starts)
+    good = np.flatnonzero(scores >= np.repeat(best, counts) - _TIE)
+    return best, good[np.searchsorted(good, starts)] - starts

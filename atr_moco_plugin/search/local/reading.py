@@ -1,0 +1,283 @@
+"""Ask an index in a folder."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.local import catalog
+from atr_moco_plugin.search.local.products import all_cosines, best_of_each, best_rows
+from atr_moco_plugin.search.local.snapshot import Snapshot, mask, stretches
+from atr_moco_plugin.search.local.vectors import vector_file
+from atr_moco_plugin.search.store import (
+    Counts,
+    Embedded,
+    Filter,
+    IndexInfo,
+    Recording,
+    RecordingScores,
+    WindowHit,
+)
+
+StoreT = TypeVar("StoreT", bound="LocalReader")
+
+_NAMED = "SELECT path, member, size, mtime_ns, digest, seconds, problem"
+
+
+class LocalReader:
+    """An index in a folder, opened for reading: a :class:`~atr_moco_plugin.search.store.Store`.
+
+    Calls from several threads take turns. What a writer does meanwhile is seen at the next call,
+    and so is an index of the same model that was made anew in the folder.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        InputError: where there is no index, or it is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._turn = threading.RLock()
+        self._cached: Snapshot | None = None
+        with told(folder):
+            self._connect()
+            try:
+                self._info = catalog.read_state(self._connection, folder).info
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _connect(self) -> None:
+        self._connection, self._frozen = catalog.connect_reader(self._folder)
+        self._file = self._file_now()
+
+    def _file_now(self) -> tuple[int, ...]:
+        """Which file it is; where nobody is taken to change it, also whether somebody has."""
+        found = os.stat(self._folder / catalog.FILE)
+        wal = (self._folder / f"{catalog.FILE}-wal").exists()
+        same = (found.st_dev, found.st_ino)
+        return (*same, found.st_size, found.st_mtime_ns, wal) if self._frozen else same
+
+    @property
+    def info(self) -> IndexInfo:
+        """The model and the windows."""
+        return self._info
+
+    def __enter__(self: StoreT) -> StoreT:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        with self._turn:
+            self._cached = None
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """The index as of one moment."""
+        with self._turn, told(self._folder):
+            if self._file_now() != self._file:
+                self._reopen()
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def _reopen(self) -> None:
+        self._connection.close()
+        self._cached = None
+        self._connect()
+        info = catalog.read_state(self._connection, self._folder).info
+        if info != self._info:
+            raise InputError(
+                f"{self._folder} was made anew with {info.model} while it was open: open it again."
+            )
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[tuple[Snapshot, sqlite3.Connection]]:
+        with self._transaction() as connection:
+            state = catalog.read_state(connection, self._folder)
+            while self._cached is None or self._cached.state != state:
+                self._cached = None
+                try:
+                    self._cached = Snapshot.read(connection, self._folder, state)
+                except FileNotFoundError:
+                    # A writer may have moved on to the next file since the transaction began.
+                    connection.execute("COMMIT")
+                    connection.execute("BEGIN")
+                    before, state = state, catalog.read_state(connection, self._folder)
+                    if before.vectors == state.vectors:
+                        path = vector_file(self._folder, state.vectors)
+                        raise InputError(
+                            f"{path} is missing, and {catalog.FILE} beside it counts on it: bring "
+                            "it back, or make the index anew."
+                        ) from None
+            yield self._cached, connection
+
+    def counts(self) -> Counts:
+        """What is in it."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                "SELECT sum(problem = ''), sum(windows), sum(seconds), sum(problem != '')"
+                " FROM recordings"
+            ).fetchone()
+        recordings, windows, seconds, broken = (x or 0 for x in found)
+        return Counts(recordings, windows, float(seconds), broken)
+
+    def recordings(self) -> Iterator[Recording]:
+        """All recordings as of now, broken ones too, by path and member as bytes."""
+        # A connection of its own sees one moment, whatever is written before the last is read.
+        with told(self._folder):
+            connection, _ = catalog.connect_reader(self._folder)
+            try:
+                for columns in connection.execute(
+                    f"{_NAMED} FROM recordings ORDER BY path, member"
+                ):
+                    yield catalog.recording_of(columns)
+            finally:
+                connection.close()
+
+    def put(self, embedded: Sequence[Embedded]) -> None:
+        """Not of an index that is opened for reading."""
+        raise ValueError(f"{self._folder} is opened for reading")
+
+    def remove(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Not of an index that is opened for reading."""
+        raise ValueError(f"{self._folder} is opened for reading")
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, only: Filter | None = None
+    ) -> list[list[WindowHit]]:
+        """The k windows with the highest cosine for each of ``[Q, d]`` queries, best first; ties by
+        number of the window."""
+        queries = self._checked(queries)
+        if k < 1:
+            raise ValueError(f"k is {k}, and must be 1 or more")
+        with self._snapshot() as (now, connection):
+            live = now.live
+            if only is not None:
+                taken = self._taken(connection, only)
+                live = mask(now.state.rows, now.first_rows[taken], now.counts[taken])
+            hits = []
+            for query in queries:
+                rows, scores = best_rows(now.matrix, query, k, live)
+                hits.append(_windows(connection, now.numbers(rows), scores))
+            return hits
+
+    def recording_scores(
+        self, queries: NDArray[np.float32], only: Filter | None = None
+    ) -> RecordingScores:
+        """The best window of every recording, for each of ``[Q, d]`` queries; recordings in the
+        order of :meth:`recordings`, without broken ones."""
+        queries = self._checked(queries)
+        with self._snapshot() as (now, connection):
+            taken = np.arange(len(now.ids)) if only is None else self._taken(connection, only)
+            order = taken[np.argsort(now.first_rows[taken])]
+            rows = stretches(now.first_rows[order], now.counts[order])
+            everything = len(rows) == len(now.matrix)
+            cosines = all_cosines(now.matrix, queries, None if everything else rows)
+            scores = np.empty((len(queries), len(now.ids)), np.float32)
+            windows = np.empty((len(queries), len(now.ids)), np.int64)
+            for q, row in enumerate(cosines):
+                if not np.isfinite(row).all():
+                    raise FloatingPointError("a cosine is no number")
+                scores[q, order], into = best_of_each(row, now.counts[order])
+                windows[q, order] = now.ids[order] + into
+            return RecordingScores(scores[:, taken], windows[:, taken])
+
+    def windows(self, numbers: Sequence[int]) -> list[WindowHit]:
+        """Windows by their numbers, with a score of 0.
+
+        Raises:
+            InputError: for a number that is not in the index.
+        """
+        with self._transaction() as connection:
+            return _windows(connection, numbers, np.zeros(len(numbers), np.float32))
+
+    def _checked(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        wanted = self._info.embed_dim
+        if queries.ndim != 2 or queries.shape[1] != wanted:
+            raise ValueError(f"queries are {list(queries.shape)}, and must be [Q, {wanted}]")
+        if not np.isfinite(queries).all():
+            raise ValueError("a query is no number")
+        return queries.astype(np.float32)
+
+    def _taken(self, connection: sqlite3.Connection, only: Filter) -> NDArray[np.int64]:
+        """Which recordings of the snapshot a filter takes, ascending."""
+        found = connection.execute(
+            f"{_NAMED} FROM recordings WHERE windows > 0 ORDER BY path, member"
+        )
+        takes = only.takes
+        flags = (takes(catalog.recording_of(columns)) for columns in found)
+        return np.flatnonzero(np.fromiter(flags, np.bool_))
+
+
+def _windows(
+    connection: sqlite3.Connection,
+    numbers: Sequence[int] | NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> list[WindowHit]:
+    hits = []
+    for number, score in zip(map(int, numbers), scores.tolist(), strict=True):
+        # The id of a recording is the number of its first window.
+        found = connection.execute(
+            f"{_NAMED}, id, windows, spans FROM recordings WHERE id <= ? ORDER BY id DESC LIMIT 1",
+            (number,),
+        ).fetchone()
+        if found is None or number >= found[-3] + found[-2]:
+            raise InputError(f"the index has no window {number}: it was removed, or never there.")
+        start, end = catalog.spans_of(found[-1])[number - found[-3]].tolist()
+        hits.append(WindowHit(number, catalog.recording_of(found[:-3]), start, end, score))
+    return hits
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Tell in one sentence what is wrong with the files of an index, or with the disk."""
+    file = folder / catalog.FILE
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no index: fill it with `index` first.") from None
+    except FloatingPointError:
+        raise InputError(
+            f"the vectors of {folder} hold what is no number, so that their file is damaged: make "
+            "the index anew."
+        ) from None
+    except sqlite3.OperationalError as ex:
+        if "unable to open" in str(ex) and not file.exists():
+            raise InputError(f"{folder} holds no index: fill it with `index` first.") from None
+        raise InputError(
+            f"{file} cannot be read or written ({ex}): what was put in before is whole; see that "
+            "the disk has space and works."
+        ) from None
+    except sqlite3.DatabaseError as ex:
+        if isinstance(ex, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+            raise  # a bug
+        raise InputError(f"{file} is damaged ({ex}): make the index anew.") from None
+    except OSError as ex:
+        raise InputError(
+            f"{folder} cannot be read or written ({ex.strerror}): what was put in before is whole; "
+            "see that the disk has space and works."
+        ) from None

@@ -1,0 +1,209 @@
+"""Fill an index in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.lock import FILE as LOCK_FILE
+from atr_moco_plugin.io.lock import FolderLock
+from atr_moco_plugin.search.local import catalog
+from atr_moco_plugin.search.local.reading import LocalReader, told
+from atr_moco_plugin.search.local.snapshot import stretches
+from atr_moco_plugin.search.local.vectors import (
+    map_rows,
+    sync_folder,
+    vector_file,
+    vector_files,
+    write_rows,
+)
+from atr_moco_plugin.search.store import Embedded, IndexInfo, refuse_other
+
+LEAST_DEAD = 1024
+"""Rows of removed recordings that are not worth a new file."""
+
+_COPIED = 16384
+
+
+class LocalWriter(LocalReader):
+    """An index in a folder, opened by its one writer.
+
+    Rows of vectors are on the disk before the transaction that names them; those after the last
+    that it names are overwritten. Where more than half of the rows are of removed recordings, the
+    rest moves to a new file.
+
+    Args:
+        folder: of the index.
+        info: makes an index where there is none, and is compared with that of one that is there.
+
+    Raises:
+        InputError: where another process has it, the folder cannot be written, there is no index
+            and no ``info``, or another one.
+    """
+
+    def __init__(self, folder: Path, info: IndexInfo | None = None) -> None:
+        if info is None and not (folder / catalog.FILE).exists():
+            raise InputError(f"{folder} holds no index: fill it with `index` first.")
+        self._lock = FolderLock(folder)
+        try:
+            with told(folder):
+                if info is not None:
+                    _make(folder, info)
+                super().__init__(folder)
+            if info is not None:
+                self._adopt(info)
+            with self._transaction() as connection:
+                state = catalog.read_state(connection, folder)
+            for path in vector_files(folder):
+                if path != vector_file(folder, state.vectors):
+                    path.unlink()  # of a writer that was killed on its way to the next file
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _adopt(self, info: IndexInfo) -> None:
+        """Compare the index that is there with one that is wanted."""
+        if replace(info, model=self._info.model) != self._info:
+            refuse_other(self._folder, self._info, info)
+        if info != self._info:  # the model has moved
+            with self._turn, told(self._folder), catalog.change(self._connection):
+                catalog.update_info(self._connection, info)
+            self._info = info
+
+    def _connect(self) -> None:
+        self._connection, self._frozen = catalog.connect_writer(self._folder), False
+        self._file = self._file_now()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it and let another process write."""
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self._lock.release()
+
+    def put(self, embedded: Sequence[Embedded]) -> None:
+        """Add recordings; one that is there already, by path and member, is replaced."""
+        for item in embedded:
+            _check(item, self._info.embed_dim)
+        items = {item.recording.key: item for item in embedded}  # the last of the same name counts
+        if not items:
+            return
+        with self._turn, told(self._folder), catalog.change(self._connection):
+            state = catalog.read_state(self._connection, self._folder)
+            row, number = state.rows, state.next
+            vectors = [item.embeddings for item in items.values()]
+            write_rows(vector_file(self._folder, state.vectors), row, np.concatenate(vectors))
+            columns = []
+            for item in items.values():
+                count = len(item.spans)
+                spans = np.ascontiguousarray(item.spans, "<f8").tobytes()
+                columns.append((number, *catalog.columns_of(item.recording), row, count, spans))
+                row, number = row + count, number + max(count, 1)
+            removed = self._delete(list(items))
+            self._connection.executemany(
+                f"INSERT INTO recordings VALUES ({', '.join('?' * 11)})", columns
+            )
+            live = state.live - removed + row - state.rows
+            catalog.update_state(self._connection, replace(state, rows=row, live=live, next=number))
+        self._compact()
+
+    def remove(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove recordings by path and member; unknown ones are passed over."""
+        if not keys:
+            return
+        with self._turn, told(self._folder), catalog.change(self._connection):
+            state = catalog.read_state(self._connection, self._folder)
+            live = state.live - self._delete(keys)
+            catalog.update_state(self._connection, replace(state, live=live))
+        self._compact()
+
+    def _delete(self, keys: Sequence[tuple[str, str]]) -> int:
+        """Remove recordings; a part of a change. Returns how many windows they had."""
+        windows = 0
+        for path, member in keys:
+            name = (catalog.as_bytes(path), catalog.as_bytes(member))
+            found = self._connection.execute(
+                "SELECT id, windows FROM recordings WHERE path = ? AND member = ?", name
+            ).fetchone()
+            if found is not None:
+                self._connection.execute("DELETE FROM recordings WHERE id = ?", found[:1])
+                windows += found[1]
+        return windows
+
+    def _compact(self) -> None:
+        """Move the rows that count to a new file, where most do not."""
+        with self._turn, told(self._folder):
+            state = catalog.read_state(self._connection, self._folder)
+            if state.rows - state.live <= max(state.live, LEAST_DEAD):
+                return
+            old = vector_file(self._folder, state.vectors)
+            new = vector_file(self._folder, state.vectors + 1)
+            with catalog.change(self._connection):
+                found = self._connection.execute(
+                    "SELECT id, first_row, windows FROM recordings WHERE windows > 0 ORDER BY id"
+                ).fetchall()
+                rows = stretches(*np.array(found, np.int64).reshape(-1, 3).T[1:])
+                matrix = map_rows(old, state.rows, self._info.embed_dim)
+                new.unlink(missing_ok=True)
+                for start in range(0, len(rows), _COPIED):
+                    write_rows(new, start, matrix[rows[start : start + _COPIED]])
+                first = 0
+                for number, _, count in found:
+                    self._connection.execute(
+                        "UPDATE recordings SET first_row = ? WHERE id = ?", (first, number)
+                    )
+                    first += count
+                moved = replace(state, vectors=state.vectors + 1, rows=len(rows))
+                catalog.update_state(self._connection, moved)
+            old.unlink()
+
+
+def _make(folder: Path, info: IndexInfo) -> None:
+    """An empty index, where there is none."""
+    others = [path.name for path in folder.iterdir() if not _ours(path.name)]
+    if others and not (folder / catalog.FILE).exists():
+        raise InputError(
+            f"{folder} has other files in it, such as {min(others)!r}: give a new or an empty "
+            "folder for the index."
+        )
+    connection = catalog.connect_writer(folder)
+    try:
+        with catalog.change(connection):
+            if not catalog.is_made(connection):
+                catalog.make(connection, info)
+        sync_folder(folder)
+    finally:
+        connection.close()
+
+
+def _ours(name: str) -> bool:
+    return name == LOCK_FILE or name.startswith((catalog.FILE, "vectors-"))
+
+
+def _check(item: Embedded, width: int) -> None:
+    """Refuse what would make the index contradict itself."""
+    recording, spans, embeddings = item
+    if spans.shape != (len(spans), 2) or embeddings.shape != (len(spans), width):
+        raise ValueError(
+            f"{recording.path}: spans {list(spans.shape)} and embeddings {list(embeddings.shape)} "
+            f"must be [W, 2] and [W, {width}]"
+        )
+    if bool(recording.problem) == bool(len(spans)):
+        raise ValueError(f"{recording.path}: it has either windows or a problem")
+    if not np.isfinite(embeddings).all():
+        raise InputError(
+            f"the embedding of {recording.path} is no number: use --dtype float32, or another model"
+        )
+    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    if (np.abs(lengths - 1) > 1e-3).any():
+        raise ValueError(f"{recording.path}: an embedding is not of length 1")
