@@ -144,10 +144,15 @@ def refuse_other(where: object, have: IndexInfo, want: IndexInfo) -> NoReturn:
             "another folder for an index of this one."
         )
     raise InputError(
-        f"{where} has windows of {have.window_seconds:g} s every {have.hop_seconds:g} s at "
-        f"{have.sample_rate} Hz, {have.embed_dim} numbers each, and {want.window_seconds:g} s every "
-        f"{want.hop_seconds:g} s at {want.sample_rate} Hz, {want.embed_dim} each, are wanted: give "
-        "the same, or another folder for an index of these."
+        f"{where} has {_windows(have)}, and {_windows(want)} are wanted: give the same, or another "
+        "folder for an index of these."
+    )
+
+
+def _windows(info: IndexInfo) -> str:
+    return (
+        f"windows of {info.window_seconds:g} s every {info.hop_seconds:g} s at "
+        f"{info.sample_rate} Hz with {info.embed_dim} numbers each"
     )
 
 
