@@ -11,6 +11,7 @@ from atr_moco_plugin.retriever.bundle import (
     read_bundle,
     write_bundle,
 )
+from atr_moco_plugin.retriever.clap import clap_options, clap_pair
 from atr_moco_plugin.retriever.classification import Classification
 from atr_moco_plugin.retriever.retriever import AudioTextRetriever
 
@@ -19,6 +20,8 @@ __all__ = [
     "AudioWindow",
     "BundleConfig",
     "Classification",
+    "clap_options",
+    "clap_pair",
     "packages_of",
     "read_bundle",
     "write_bundle",

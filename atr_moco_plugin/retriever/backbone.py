@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import RetrievalModel
-from atr_moco_plugin.retriever.bundle import BundleConfig
+from atr_moco_plugin.retriever.bundle import CONFIG, WEIGHTS, Bundle, BundleConfig
 
 Samples = NDArray[np.float32]
 
@@ -44,3 +45,31 @@ class Backbone:
     audio_inputs: Callable[[Sequence[Samples]], dict[str, Tensor]]
     text_inputs: Callable[[Tensor, Tensor], dict[str, Tensor]]
     any_padding: bool = True
+
+
+def load_state(model: RetrievalModel, bundle: Bundle) -> None:
+    """Give a model the weights of a bundle, freeze it and put it into eval mode.
+
+    Raises:
+        InputError: if they do not fit each other.
+    """
+    file, expected = bundle.folder / WEIGHTS, model.state_dict()
+    names = sorted(expected.keys() ^ bundle.state.keys())
+    if names:
+        raise InputError(
+            f"{file} does not fit the model of {CONFIG}: {names[0]} is only in one of the two "
+            f"({len(names)} such names); export the bundle again" + _versions(bundle)
+        )
+    for key, tensor in expected.items():
+        if tensor.shape != bundle.state[key].shape:
+            raise InputError(
+                f"{file} has {key} of shape {list(bundle.state[key].shape)}, but {CONFIG} asks for "
+                f"{list(tensor.shape)}; export the bundle again" + _versions(bundle)
+            )
+    model.load_state_dict(bundle.state)
+    model.requires_grad_(False).eval()
+
+
+def _versions(bundle: Bundle) -> str:
+    packages = sorted(set(bundle.config.packages.values()))
+    return f", or install what it was made with: {', '.join(packages)}." if packages else "."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -14,18 +16,19 @@ from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 from atr_moco_plugin.plugins import available
-from atr_moco_plugin.retriever.backbone import Backbone, Samples
+from atr_moco_plugin.retriever.backbone import Backbone, Samples, load_state
 from atr_moco_plugin.retriever.bundle import (
     CONFIG,
     PARTS,
     TOKENIZER,
-    WEIGHTS,
     Bundle,
     bundle_fingerprint,
     is_bundle,
     read_bundle,
     read_json,
 )
+from atr_moco_plugin.retriever.clap import clap_of_bundle, public_clap
+from atr_moco_plugin.text.checks import check_tokenizer
 from atr_moco_plugin.text.tokenizer import load_tokenizer
 
 
@@ -44,8 +47,14 @@ def load_backbone(
     """
     folder, loaded_from = find_model(name, revision, local_files_only)
     if is_bundle(folder):
-        return _of_bundle(read_bundle(folder), loaded_from)
+        bundle = read_bundle(folder)
+        make = clap_of_bundle if bundle.config.kind == "clap" else _of_bundle
+        backbone = make(bundle, loaded_from)
+        _check(backbone)
+        return backbone
     kind = read_json(folder / CONFIG).get("model_type")
+    if kind == "clap":
+        return public_clap(folder, loaded_from)
     raise InputError(
         f"{name} is neither a bundle nor a ClapModel, but a model of the type {kind!r}: give the "
         "folder that `python -m atr_moco_plugin export` made, or a ClapModel."
@@ -76,13 +85,12 @@ def find_model(
     text = str(name)
     if folder.exists() or Path(text).is_absolute() or text.startswith((".", "~")):
         raise MissingFileError(f"There is no model folder {name}: correct the path.")
+    wanted = ["*.json", "*.txt", "*.model", "*.md", "*.safetensors"]
+    fetch = partial(snapshot_download, text, revision=revision, local_files_only=local_files_only)
     try:
-        found = snapshot_download(
-            text,
-            revision=revision,
-            local_files_only=local_files_only,
-            allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*.md"],
-        )
+        found = fetch(allow_patterns=wanted)
+        if not list(Path(found).glob("*.safetensors")):
+            found = fetch(allow_patterns=[*wanted, "*.bin"])
     except Exception as ex:  # no network, no such name, no access
         raise MissingFileError(
             f"{text} is no folder, and not to be had from the Hugging Face Hub "
@@ -90,6 +98,23 @@ def find_model(
             "give the folder."
         ) from ex
     return Path(found), text
+
+
+def _check(backbone: Backbone) -> None:
+    """Refuse a bundle whose parts contradict each other."""
+    config, model, where = backbone.config, backbone.model, backbone.folder / CONFIG
+    try:
+        check_tokenizer(backbone.tokenizer, cast(Any, model.text.encoder), config.max_tokens)
+    except InputError as ex:
+        raise InputError(f"{backbone.folder}: {ex}") from ex
+    rate = getattr(model.audio.encoder, "sample_rate", config.sample_rate)
+    if rate != config.sample_rate:
+        raise InputError(
+            f"{where} says {config.sample_rate} Hz, but its audio encoder takes {rate} Hz: export "
+            "the bundle again"
+        )
+    if config.score is not None and model.head is None:
+        raise InputError(f"{where} has a `score`, but no matching head: export the bundle again")
 
 
 def _of_bundle(bundle: Bundle, name: str) -> Backbone:
@@ -122,31 +147,8 @@ def _retrieval_model(bundle: Bundle) -> RetrievalModel:
             )
     with torch.random.fork_rng([]):  # random weights are drawn, and replaced
         model = build_model(config)
-    return _with_state(model, bundle)
-
-
-def _with_state(model: RetrievalModel, bundle: Bundle) -> RetrievalModel:
-    file, expected = bundle.folder / WEIGHTS, model.state_dict()
-    names = sorted(expected.keys() ^ bundle.state.keys())
-    if names:
-        raise InputError(
-            f"{file} does not fit the model of {CONFIG}: {names[0]} is only in one of the two "
-            f"({len(names)} such names); export the bundle again" + _versions(bundle)
-        )
-    for key, tensor in expected.items():
-        if tensor.shape != bundle.state[key].shape:
-            raise InputError(
-                f"{file} has {key} of shape {list(bundle.state[key].shape)}, but {CONFIG} asks for "
-                f"{list(tensor.shape)}; export the bundle again" + _versions(bundle)
-            )
-    model.load_state_dict(bundle.state)
-    model.requires_grad_(False).eval()
+    load_state(model, bundle)
     return model
-
-
-def _versions(bundle: Bundle) -> str:
-    packages = sorted(set(bundle.config.packages.values()))
-    return f", or install what it was made with: {', '.join(packages)}." if packages else "."
 
 
 def _padded(waveforms: Sequence[Samples]) -> dict[str, Tensor]:

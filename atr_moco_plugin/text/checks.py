@@ -49,14 +49,19 @@ def check_tokenizer(
             f"{vocab_size}; set `{vocabulary_key}={ids}`, or take the tokenizer of the encoder's "
             "own weights."
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None:
-        positions -= _first_position(encoder)
-        if max_tokens > positions:
-            raise InputError(
-                f"`{tokens_key}` is {max_tokens}, but the text encoder has positions for "
-                f"{positions} tokens; set it to {positions} or less."
-            )
+    positions = text_positions(encoder)
+    if positions is not None and max_tokens > positions:
+        raise InputError(
+            f"`{tokens_key}` is {max_tokens}, but the text encoder has positions for "
+            f"{positions} tokens; set it to {positions} or less."
+        )
+
+
+def text_positions(encoder: nn.Module) -> int | None:
+    """Tokens of the longest text that an encoder takes, special ones included; None where its
+    ``config`` does not say."""
+    positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
+    return None if positions is None else positions - _first_position(encoder)
 
 
 def _first_position(encoder: nn.Module) -> int:

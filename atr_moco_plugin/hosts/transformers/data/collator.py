@@ -15,13 +15,10 @@ from transformers import ClapFeatureExtractor, PreTrainedTokenizerBase
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.dataset import PairDataset
-from atr_moco_plugin.hosts.transformers.data.features import (
-    clip_features,
-    evaluation_features,
-    is_longer,
-)
+from atr_moco_plugin.hosts.transformers.data.features import evaluation_features, is_longer
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM, Item, read_item
 from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.model.clap import clip_features
 from atr_moco_plugin.text.checks import check_tokenizer
 
 

@@ -1,9 +1,6 @@
-"""Features of ``ClapFeatureExtractor``, whose random crops come from a seed of the clip."""
+"""Features of ``ClapFeatureExtractor`` in an evaluation, without anything random."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,24 +8,7 @@ from torch import Tensor
 from transformers import ClapFeatureExtractor
 
 from atr_moco_plugin.data.audio.waveform import Samples
-
-
-def clip_features(extractor: ClapFeatureExtractor, waveform: Samples, seed: int) -> Tensor:
-    """Features of one clip, a function of the waveform and the seed alone.
-
-    Args:
-        extractor: draws the crops of longer clips from numpy's global random state, which is
-            restored afterwards.
-        waveform: ``[samples]`` at the extractor's rate.
-        seed: from 0 to ``2**32 - 1``.
-
-    Returns:
-        ``[crops, frames, mels]`` float32.
-    """
-    with _draws_from(seed):
-        batch = extractor([waveform], sampling_rate=extractor.sampling_rate, return_tensors="pt")
-    features: Tensor = batch["input_features"][0].float()
-    return features
+from atr_moco_plugin.model.clap import clip_features
 
 
 def evaluation_features(extractor: ClapFeatureExtractor, waveform: Samples, windows: int) -> Tensor:
@@ -75,13 +55,3 @@ def is_longer(extractor: ClapFeatureExtractor, total: int) -> bool:
     if extractor.truncation == "fusion":  # less than a frame more is no more
         return total > size and total // hop != size // hop
     return total > size
-
-
-@contextmanager
-def _draws_from(seed: int) -> Iterator[None]:
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)

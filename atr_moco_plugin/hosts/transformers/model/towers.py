@@ -1,89 +1,18 @@
-"""Encoders of transformers as the two towers of a retrieval model.
-
-A tower returns unit-norm embeddings ``[B, d]`` float32 and tokens for the matching head. The names
-of its ``forward`` arguments are the keys of the batch that it takes.
-"""
+"""Any encoders of transformers as the two towers of a retrieval model; those of a ``ClapModel`` are
+in :mod:`atr_moco_plugin.model.clap`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import ClapModel
 
-from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model import RetrievalModel
+from atr_moco_plugin.model.clap import EncoderTower, audio_tokens
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
-class _EncoderTower(nn.Module):
-    """A model of transformers and a projection of what it returns.
-
-    Args:
-        encoder: the model.
-        projection: from ``width`` to the embedding.
-        width: channels of the tokens.
-    """
-
-    def __init__(self, encoder: nn.Module, projection: nn.Module, width: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projection = projection
-        self.width = width
-
-    @property
-    def layers(self) -> nn.ModuleList | None:
-        """The encoder's layers, from input to output (stages, of a Swin transformer), for
-        ``layer_decay``: its only list called ``layer`` or ``layers`` that is in no other one. None
-        where there is none or several, as in T5."""
-        found: dict[str, nn.ModuleList] = {}
-        for name, module in self.encoder.named_modules():
-            listed = isinstance(module, nn.ModuleList) and name.split(".")[-1] in _LAYERS
-            if listed and not any(name.startswith(f"{outer}.") for outer in found):
-                found[name] = module
-        return next(iter(found.values())) if len(found) == 1 else None
-
-
-_LAYERS = ("layer", "layers")
-
-
-class ClapAudioTower(_EncoderTower):
-    """The audio half of a ``ClapModel``; its modules are used, not copied.
-
-    Args:
-        clap: the model.
-    """
-
-    def __init__(self, clap: ClapModel) -> None:
-        config = clap.config.audio_config
-        super().__init__(clap.audio_model, clap.audio_projection, config.hidden_size)
-        self._fuses_crops: bool = config.enable_fusion
-
-    def forward(
-        self, input_features: Tensor, is_longer: Tensor | None = None
-    ) -> tuple[Tensor, AudioTokens]:
-        """Encode clips.
-
-        Args:
-            input_features: ``[B, crops, frames, mels]`` float, from ``ClapFeatureExtractor``.
-            is_longer: ``[B, 1]`` bool, from the same; only models with ``enable_fusion`` use it.
-
-        Raises:
-            InputError: ``is_longer`` is missing where it is needed.
-        """
-        if self._fuses_crops and is_longer is None:
-            raise InputError(
-                "This ClapModel fuses several crops of a clip (`enable_fusion`) and needs "
-                "`is_longer`: take the feature extractor that belongs to it."
-            )
-        output = self.encoder(input_features=input_features, is_longer=is_longer)
-        tokens = audio_tokens(output.last_hidden_state)
-        return unit_norm(self.projection(output.pooler_output)), tokens
-
-
-class AudioModelTower(_EncoderTower):
+class AudioModelTower(EncoderTower):
     """Any audio model of transformers that returns ``last_hidden_state``, mean-pooled.
 
     All clips of a batch must fill their features, as they do in spectrogram models whose feature
@@ -105,25 +34,7 @@ class AudioModelTower(_EncoderTower):
         return unit_norm(self.projection(tokens.states.mean(dim=1))), tokens
 
 
-class ClapTextTower(_EncoderTower):
-    """The text half of a ``ClapModel``; its modules are used, not copied.
-
-    Args:
-        clap: the model.
-    """
-
-    def __init__(self, clap: ClapModel) -> None:
-        width = clap.config.text_config.hidden_size
-        super().__init__(clap.text_model, clap.text_projection, width)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        tokens = TextTokens(output.last_hidden_state, attention_mask.bool(), input_ids)
-        return unit_norm(self.projection(output.pooler_output)), tokens
-
-
-class TextModelTower(_EncoderTower):
+class TextModelTower(EncoderTower):
     """Any text model of transformers that returns ``last_hidden_state``, by its first token.
 
     Args:
@@ -141,39 +52,6 @@ class TextModelTower(_EncoderTower):
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         tokens = TextTokens(states, attention_mask.bool(), input_ids)
         return unit_norm(self.projection(states[:, 0])), tokens
-
-
-class TowerPair(RetrievalModel):
-    """Two towers and a matching head, as a criterion takes them.
-
-    Args:
-        audio: ``audio(**inputs) -> (embeddings, AudioTokens)``.
-        text: ``text(**inputs) -> (embeddings, TextTokens)``.
-        head: ``head(text_encoder, text_tokens, audio_tokens) -> logits [P, 2]``; None for a
-            criterion that does not match.
-        embed_dim: size d of the embeddings.
-    """
-
-    def __init__(self, audio: Any, text: Any, head: Any, embed_dim: int) -> None:
-        super().__init__(audio, text, head)
-        self._embed_dim = embed_dim
-
-    @property
-    def embed_dim(self) -> int:
-        """Size d of the embeddings."""
-        return self._embed_dim
-
-
-def audio_tokens(states: Tensor) -> AudioTokens:
-    """Token states of an audio encoder, all of them valid.
-
-    Args:
-        states: ``[B, T, width]``, or ``[B, width, F, T]`` as HTSAT and other encoders of images
-            return them; each place of the map becomes a token.
-    """
-    if states.ndim == 4:
-        states = states.flatten(2).transpose(1, 2)
-    return AudioTokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
 
 def _hidden_size(encoder: Any) -> int:

@@ -30,7 +30,12 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
     embed_clips,
     evaluation_loss,
 )
-from atr_moco_plugin.hosts.transformers.model.towers import ClapAudioTower, ClapTextTower, TowerPair
+from atr_moco_plugin.model.clap import (
+    ClapAudioTower,
+    ClapTextTower,
+    TowerPair,
+    clap_temperature,
+)
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
@@ -262,14 +267,9 @@ class ClapTrainerModel(TrainerModel):
 
 
 def temperature_of(clap: ClapModel) -> float:
-    """The temperature tau of a model's two logit scales, within the criterion's range.
-
-    Args:
-        clap: its ``logit_scale_a`` and ``logit_scale_t`` are logarithms of ``1 / tau``.
-    """
-    mean = (clap.logit_scale_a.detach().double() + clap.logit_scale_t.detach().double()) / 2
+    """:func:`~atr_moco_plugin.model.clap.clap_temperature`, within the criterion's range."""
     low, high = TEMPERATURE_RANGE
-    return min(max(float((-mean).exp()), low), high)
+    return min(max(clap_temperature(clap), low), high)
 
 
 def _arguments(tower: nn.Module) -> set[str]:
