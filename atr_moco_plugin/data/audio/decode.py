@@ -8,6 +8,7 @@ different numbers of samples.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,9 @@ def opened(source: Source) -> Iterator[soundfile.SoundFile]:
         InputError: if it is not readable as audio, within the ``with`` block too.
     """
     try:
-        with soundfile.SoundFile(open_source(source)) as file:
+        place = open_source(source)
+        # As bytes, since soundfile encodes a name as UTF-8, which not every name on disk is.
+        with soundfile.SoundFile(os.fsencode(place) if isinstance(place, str) else place) as file:
             check_rate(file.samplerate, source)
             yield file
     except soundfile.SoundFileError as error:

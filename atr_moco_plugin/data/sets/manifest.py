@@ -105,7 +105,7 @@ def read_manifest_captions(
     splits = _SplitColumns(path, SPLIT_NAMES.get(split.lower(), split))
     number = 0
     for number, row in enumerate(read_rows(path), start=1):
-        names = _audio_names(row)
+        names = audio_names(row)
         if not names or not caption_columns(tuple(row)):
             what = "a caption" if names else "the audio's path"
             raise InputError(
@@ -254,7 +254,7 @@ def _find_audio(lookup: FileLookup, folder: str, item: Recording) -> str | None:
     return None
 
 
-def _audio_names(row: Row) -> tuple[str, ...]:
+def audio_names(row: Row) -> tuple[str, ...]:
     """Names that a row gives its audio, relative to the audio folder; empty if it gives none."""
     if audio_column(tuple(row)) is not None:
         return row_audio(row)

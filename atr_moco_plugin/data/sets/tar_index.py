@@ -84,7 +84,7 @@ def read_shard(path: Path) -> Shard:
     shard = Shard(path)
     members: dict[str, dict[str, FileSlice]] = {}
     with path.open("rb") as file:
-        for member in _members(file, shard):
+        for member in tar_members(file, shard):
             stem, suffix = os.path.splitext(member.name)
             suffix = suffix.lower()
             if suffix not in (".json", ".txt") and suffix not in AUDIO_SUFFIXES:
@@ -146,8 +146,9 @@ def _plain_caption(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
     return (" ".join(text.split()),)
 
 
-def _members(file: IO[bytes], shard: Shard) -> Iterator[FileSlice]:
-    """The regular files of a tar, in order; sets ``shard.problem`` where it breaks off."""
+def tar_members(file: IO[bytes], shard: Shard) -> Iterator[FileSlice]:
+    """The regular files of a tar that are not hidden, in order; sets ``shard.problem`` where it
+    breaks off."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     headers = _Headers(file)

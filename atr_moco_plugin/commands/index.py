@@ -1,0 +1,207 @@
+"""``index``: embed the sounds of a folder, so that they can be searched."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from atr_moco_plugin.commands.options import add_model, load_retriever, positive
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.stdout import duration, say
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.search.build import Report
+
+SUMMARY = "embed the sounds of a folder, so that they can be searched; again: only what is new"
+EXAMPLE = "atr-moco index ~/sounds --model BUNDLE --index ~/sounds.index"
+
+_NAMED = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "source",
+        metavar="FOLDER",
+        help=(
+            "sounds: a folder, with what is below it and in its .tar files; one .tar; or a table "
+            "(.csv, .tsv, .json, .jsonl) with a column of files"
+        ),
+    )
+    parser.add_argument(
+        "--index", required=True, metavar="DIR", help="the index; made where it does not exist"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("exact", "faiss"),
+        default="exact",
+        help="of a new index (default: exact)",
+    )
+    group = parser.add_argument_group("which sounds")
+    group.add_argument(
+        "--list", action="store_true", help="FOLDER is a text file with the path of a sound a line"
+    )
+    group.add_argument(
+        "--relative-to",
+        metavar="DIR",
+        help="of paths in a list or a table (default: the folder that it is in)",
+    )
+    group.add_argument(
+        "--suffix",
+        action="append",
+        default=[],
+        metavar="SUFFIX",
+        help="of sounds too, beside the usual ones; may be repeated",
+    )
+    group.add_argument(
+        "--prune",
+        action="store_true",
+        help=(
+            "also remove recordings that are missing as if their disk were not mounted; of a list "
+            "or a table, all that it does not name"
+        ),
+    )
+    group.add_argument(
+        "--retry-broken", action="store_true", help="try again what could not be read, unchanged"
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="that decode (default: one a core, 2 to 8)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring the index up to date and print what was done; 130 where Ctrl-C was pressed."""
+    from atr_moco_plugin.search.build import build, index_info
+    from atr_moco_plugin.search.local import create_local
+    from atr_moco_plugin.search.plan import no_sounds
+    from atr_moco_plugin.search.ranks import local_device, processes
+    from atr_moco_plugin.search.sources import list_sounds
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    with processes(), _interruptible() as stop:
+        listing = None
+        if first:
+            listing = list_sounds(
+                options.source,
+                is_list=options.list,
+                relative_to=options.relative_to,
+                suffixes=options.suffix,
+            )
+            if not _exists(options.index) and not listing.has_sounds():
+                raise InputError(no_sounds(listing))
+        options.device = options.device or local_device()
+        retriever = load_retriever(options)
+        with (
+            create_local(Path(options.index), index_info(retriever)) if first else nullcontext()
+        ) as store:
+            report = build(
+                store,
+                retriever,
+                listing,
+                prune=options.prune,
+                retry_broken=options.retry_broken,
+                threads=options.threads,
+                stop=stop,
+                progress=first,
+            )
+    if first:
+        _print(report, options)
+    return 130 if report.interrupted else 0
+
+
+def _exists(index: str) -> bool:
+    return "://" in index or Path(index).exists()
+
+
+class _Stop:
+    """Whether Ctrl-C has been pressed."""
+
+    pressed = False
+
+    def __call__(self) -> bool:
+        return self.pressed
+
+    def press(self, number: int, frame: FrameType | None) -> None:
+        """The first time a flag, so that what is embedded is written; then an interrupt."""
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+        print("\nFinishing a batch. Ctrl-C again stops at once.", file=sys.stderr)
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Stop]:
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, stop.press)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print(report: Report, options: argparse.Namespace) -> None:
+    for what, names in (
+        ("cannot be read", report.broken),
+        ("could not be read this time", report.unsettled),
+        ("are not there, and are kept as on a disk that is not mounted (--prune removes them)",
+         [(name, "") for name in report.kept]),
+    ):  # fmt: skip
+        if names:
+            shown = [printable(f"{name}: {reason}" if reason else name) for name, reason in names]
+            lines = [f"{len(names):,} {what}:", *shown[:_NAMED]]
+            if len(names) > _NAMED:
+                lines.append(f"... and {len(names) - _NAMED:,} more (--json names all)")
+            print("\n  ".join(lines), file=sys.stderr)
+    if options.json:
+        say(json.dumps(asdict(report), indent=2))
+    else:
+        say(_summary(report, options.index))
+    if report.interrupted:
+        print("Interrupted: run the same command again to go on.", file=sys.stderr)
+
+
+def _summary(report: Report, index: str) -> str:
+    counts = (
+        (report.new, "new"),
+        (report.changed, "changed"),
+        (report.touched, "newer with the same content"),
+        (report.unchanged, "unchanged"),
+        (report.gone, "gone"),
+        (len(report.broken), "broken"),
+        (len(report.unsettled), "not read this time"),
+    )
+    recordings = ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
+    other = sum(report.other.values())
+    kinds = ", ".join(
+        f"{n:,} {suffix or 'without'}" for suffix, n in list(report.other.items())[:3]
+    )
+    return (
+        f"{printable(index)}: {recordings}; {report.windows:,} windows of "
+        f"{duration(report.seconds)} embedded in {duration(report.wall_seconds)}"
+        + (
+            f"; {other:,} other file{'s' * (other > 1)} passed over ({printable(kinds)})"
+            if other
+            else ""
+        )
+    )
+
+
+def printable(name: str) -> str:
+    """A file's name on one line, without what a terminal cannot show."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

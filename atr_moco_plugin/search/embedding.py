@@ -1,0 +1,170 @@
+"""Sounds to embeddings: batches over recordings, so that short ones fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.plan import Task
+from atr_moco_plugin.search.reading import Again, End, Item, ReadAhead
+from atr_moco_plugin.search.store import Embedded
+
+Waveform: TypeAlias = NDArray[np.float32]
+
+
+class Outcome(NamedTuple):
+    """What became of a task.
+
+    Attributes:
+        task: the task.
+        embedded: what to put into the index; None where there is nothing to put.
+        same_but_newer: the new time of a recording whose content is what the index has; else None.
+        problem: why it cannot be read, now or at all; else empty.
+    """
+
+    task: Task
+    embedded: Embedded | None = None
+    same_but_newer: int | None = None
+    problem: str = ""
+
+
+class _Sound:
+    """A sound whose windows are being embedded."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.end: End | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget its windows."""
+        self.spans: list[tuple[float, float]] = []
+        self.rows: list[Waveform] = []
+        self.turn = object()  # windows on their way to the model belong to another turn
+        self.problem = ""
+
+    def outcome(self, embed_dim: int) -> Outcome | None:
+        """What became of it; None while windows are missing."""
+        end = self.end
+        if end is None:
+            return None
+        if end.recording is None:
+            return Outcome(self.task, problem=end.problem)
+        if end.same:
+            problem = self.task.problem
+            return Outcome(self.task, same_but_newer=end.recording.mtime_ns, problem=problem)
+        problem = end.problem or self.problem
+        if not problem and len(self.rows) < len(self.spans):
+            return None
+        if problem:
+            self.spans, self.rows = [], []
+        recording = replace(
+            end.recording,
+            seconds=max((span[1] for span in self.spans), default=0.0),
+            problem=problem,
+        )
+        rows = np.stack(self.rows) if self.rows else np.zeros((0, embed_dim), np.float32)
+        spans = np.array(self.spans, np.float64).reshape(-1, 2)
+        return Outcome(self.task, Embedded(recording, spans, rows), problem=problem)
+
+
+def embed_groups(
+    groups: Iterable[Sequence[Task]],
+    retriever: AudioTextRetriever,
+    *,
+    threads: int,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda windows: None,
+) -> Generator[list[Outcome], None, None]:
+    """Embed groups of sounds, see :func:`~.plan.in_groups`.
+
+    Args:
+        groups: of tasks.
+        retriever: embeds.
+        threads: that decode.
+        stop: asked before each batch; where it says so, what is embedded so far is the last group.
+        progress: told how many windows have been embedded.
+
+    Yields:
+        Of each group the outcomes, in the order of its tasks.
+    """
+    groups = list(groups)
+    # As many as sort well by length, without holding much.
+    most = max(retriever.batch_size, min(4 * retriever.batch_size, 64))
+    streams = ReadAhead(retriever.windows, threads)(task for group in groups for task in group)
+    try:
+        for group in groups:
+            sounds: list[_Sound] = []
+            waiting: list[tuple[_Sound, object, Waveform]] = []
+            for sound, item in _items(group, streams, sounds):
+                if isinstance(item, End):
+                    sound.end = item
+                elif isinstance(item, Again):
+                    sound.clear()
+                else:
+                    sound.spans.append((item.start, item.end))
+                    waiting.append((sound, sound.turn, item.waveform))
+                if len(waiting) == most:
+                    _embed(waiting, retriever, progress)
+                    if stop():
+                        break
+            _embed(waiting, retriever, progress)
+            outcomes = [sound.outcome(retriever.embed_dim) for sound in sounds]
+            yield [outcome for outcome in outcomes if outcome is not None]
+            if stop():
+                return
+    finally:
+        streams.close()
+
+
+def _items(
+    group: Sequence[Task],
+    streams: Iterator[tuple[Task, Iterator[Item]]],
+    sounds: list[_Sound],
+) -> Iterator[tuple[_Sound, Item]]:
+    for _ in group:
+        task, items = next(streams)
+        sound = _Sound(task)
+        sounds.append(sound)
+        for item in items:
+            yield sound, item
+
+
+def _embed(
+    waiting: list[tuple[_Sound, object, Waveform]],
+    retriever: AudioTextRetriever,
+    progress: Callable[[int], None],
+) -> None:
+    """Embed what waits, and empty it."""
+    waiting[:] = [item for item in waiting if item[0].turn is item[1]]
+    if not waiting:
+        return
+    for (sound, _, _), row in zip(waiting, _rows(waiting, retriever), strict=True):
+        if isinstance(row, str):
+            sound.problem = row
+        else:
+            sound.rows.append(row)
+    progress(len(waiting))
+    waiting.clear()
+
+
+def _rows(
+    waiting: Sequence[tuple[_Sound, object, Waveform]], retriever: AudioTextRetriever
+) -> Iterator[Waveform | str]:
+    """The embedding of each, or why there is none."""
+    waveforms = [waveform for _, _, waveform in waiting]
+    try:
+        yield from retriever.embed_windows(waveforms)
+        return
+    except InputError as ex:
+        if len(waveforms) == 1:
+            yield "cannot be embedded: " + " ".join(str(ex).split())
+            return
+    for item in waiting:
+        yield from _rows([item], retriever)

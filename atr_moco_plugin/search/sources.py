@@ -1,0 +1,231 @@
+"""What ``index`` is given: a folder, a tar, a list of files or a table; and how a recording of an
+index is read again."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+from atr_moco_plugin.data.audio.source import FileSource, Segment
+from atr_moco_plugin.data.opening.file_lookup import FileLookup
+from atr_moco_plugin.data.sets.manifest import audio_names
+from atr_moco_plugin.data.tables import column_names
+from atr_moco_plugin.data.tables.columns import audio_column
+from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
+from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
+from atr_moco_plugin.data.tables.segments import fragment, segment_of
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.search.store import Recording
+from atr_moco_plugin.search.walk import (
+    TAR,
+    Found,
+    Notes,
+    found_at,
+    part_of,
+    walk_tar,
+    walk_tree,
+)
+
+
+@dataclass
+class Listing:
+    """What a folder, a tar, a list or a table has.
+
+    Attributes:
+        name: what was given, absolute.
+        found: its sounds, each once; read as it is asked for, once.
+        covers: whether a recording of an index, by path and member, would be among ``found`` if it
+            were there. What a list or a table does not name says nothing.
+        notes: what was met beside sounds; complete when ``found`` has been read.
+        is_list: whether it is a list or a table.
+    """
+
+    name: str
+    found: Iterator[Found]
+    covers: Callable[[str, str], bool]
+    notes: Notes = field(default_factory=Notes)
+    is_list: bool = False
+
+    def has_sounds(self) -> bool:
+        """Whether there is a sound."""
+        first = next(self.found, None)
+        if first is None:
+            return False
+        self.found = chain([first], self.found)
+        return True
+
+
+def list_sounds(
+    source: str | os.PathLike[str],
+    *,
+    is_list: bool = False,
+    relative_to: str | os.PathLike[str] | None = None,
+    suffixes: Collection[str] = (),
+) -> Listing:
+    """The sounds that a source has.
+
+    * A folder: every sound below it, also in its tars, see
+      :func:`~atr_moco_plugin.search.walk.walk_tree`.
+    * A tar, such as a webdataset shard.
+    * A table (CSV, TSV, JSON) with a column of files, and with ``start`` and ``end`` where rows are
+      parts of files, as :func:`~atr_moco_plugin.data.sets.manifest.open_manifest` reads them;
+      captions are not needed.
+    * A list of files, one a line, or with zero bytes between them, as ``find -print0`` writes.
+
+    Args:
+        source: a path.
+        is_list: whether it is a list of files.
+        relative_to: the folder that names in a list or a table are relative to; that of the list
+            or the table where it is None.
+        suffixes: of sounds, beside :data:`~atr_moco_plugin.data.tables.file_names.AUDIO_SUFFIXES`.
+
+    Returns:
+        The listing. Nothing at the path is a folder without sounds.
+
+    Raises:
+        MissingFileError: if there is no list at the path.
+        InputError: if it is a file of another kind, or a list that is no text.
+    """
+    path = os.path.realpath(source)
+    known = frozenset(AUDIO_SUFFIXES) | {_dotted(suffix) for suffix in suffixes}
+    notes = Notes()
+    if os.path.isdir(path) and is_list:
+        raise InputError(f"{source}: is a folder; leave --list out to index what is in it")
+    if not os.path.isfile(path):
+        if os.path.exists(path) and not os.path.isdir(path) or is_list:
+            raise MissingFileError(f"{source}: no such file or folder")
+        below = path.rstrip(os.sep) + os.sep
+        return Listing(
+            path,
+            walk_tree(path, known, notes) if os.path.isdir(path) else iter(()),
+            lambda file, member: file.startswith(below) and part_of(member) is None,
+            notes,
+        )
+    suffix = suffix_of(path)
+    if not is_list and suffix == TAR:
+        found = walk_tar(path, known, notes)
+        return Listing(path, found, lambda file, member: file == path and bool(member), notes)
+    folder = os.path.realpath(relative_to) if relative_to is not None else os.path.dirname(path)
+    if is_list:
+        found = _listed(_names(path), folder, known, notes)
+    elif suffix in TABLE_SUFFIXES:
+        found = _in_table(path, folder, notes)
+    else:
+        raise InputError(
+            f"{source}: is neither a folder nor a .tar nor a table "
+            f"({', '.join(TABLE_SUFFIXES)}); give --list if it names a file on each line"
+        )
+    return Listing(path, _once(found), lambda file, member: file in notes.missing, notes, True)
+
+
+def open_recording(recording: Recording) -> FileSource:
+    """What reads a recording of an index again: a file, a part of one or a member of a tar.
+
+    Raises:
+        MissingFileError: if the file is not there, or has no such member any more.
+    """
+    if not os.path.isfile(recording.path):
+        raise MissingFileError(f"{recording.name}: no such file; index its folder again")
+    if not recording.member:
+        return recording.path
+    part = part_of(recording.member)
+    if part is not None:
+        return Segment(recording.path, *part)
+    state = os.stat(recording.path)
+    found = _members_of(recording.path, state.st_size, state.st_mtime_ns).get(recording.member)
+    if found is None:
+        raise MissingFileError(f"{recording.name}: no such member; index the tar again")
+    return found.source
+
+
+@lru_cache(maxsize=8)
+def _members_of(path: str, size: int, mtime_ns: int) -> dict[str, Found]:
+    """The members of a tar; size and time are there so that a changed one is read again."""
+    suffixes = _Any()
+    return {found.member: found for found in walk_tar(path, suffixes, Notes())}
+
+
+class _Any(frozenset[str]):
+    """All suffixes."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+def _dotted(suffix: str) -> str:
+    return f".{suffix.lower().lstrip('.')}"
+
+
+def _names(path: str) -> Iterator[str]:
+    """Lines of a list."""
+    content = Path(path).read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: is UTF-16; write the list in UTF-8")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    lines = content.split(b"\0") if b"\0" in content else content.split(b"\n")
+    for line in lines:
+        name = line if b"\0" in content else line.removesuffix(b"\r")
+        if name.strip():
+            yield os.fsdecode(name)
+
+
+def _listed(
+    names: Iterator[str], folder: str, suffixes: Collection[str], notes: Notes
+) -> Iterator[Found]:
+    for name in names:
+        path = os.path.realpath(os.path.join(folder, name))
+        if os.path.isdir(path):
+            notes.problems.append((path, "is a folder, and a list names files"))
+        elif not os.path.lexists(path):
+            _miss(path, notes)
+        else:
+            # What a list names is wanted, whatever it is called.
+            yield from found_at(path, {*suffixes, suffix_of(path)}, notes)
+
+
+def _in_table(path: str, folder: str, notes: Notes) -> Iterator[Found]:
+    lookup = FileLookup()
+    for number, row in enumerate(_rows(path), start=1):
+        names = audio_names(row)
+        if not names:
+            raise InputError(
+                f"{path}: row {number} names no file; write one in the column "
+                f"{column_names.AUDIO[0]}"
+            )
+        found = (lookup.find_spelling(folder, name) for name in names)
+        file = next((name for name in found if name is not None), None)
+        if file is None:
+            _miss(os.path.realpath(os.path.join(folder, names[0])), notes)
+            continue
+        file = os.path.realpath(file)
+        part = segment_of(row, f"{path}, row {number}") if audio_column(tuple(row)) else None
+        if column_names.VIDEO in row:
+            part = None  # the file is the cut already
+        for sound in found_at(file, {suffix_of(file)}, notes):
+            yield sound._replace(member=sound.member or fragment(part))
+
+
+def _rows(path: str) -> Iterator[dict[str, object]]:
+    with warnings.catch_warnings():
+        # No captions are read here. What it says of places matters.
+        warnings.filterwarnings("ignore", message=".*caption")
+        yield from read_rows(path)
+
+
+def _miss(path: str, notes: Notes) -> None:
+    if path not in notes.missing:
+        notes.missing.add(path)
+        notes.problems.append((path, "no such file"))
+
+
+def _once(found: Iterator[Found]) -> Iterator[Found]:
+    seen: set[tuple[str, str]] = set()
+    for sound in found:
+        if sound.key not in seen:
+            seen.add(sound.key)
+            yield sound
