@@ -1,0 +1,63 @@
+"""Sounds that are sent to the server as a query: bounded in bytes and in length."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from atr_moco_plugin.data.audio.decode import check_complete, opened, read_frames
+from atr_moco_plugin.data.audio.source import MemoryFile
+from atr_moco_plugin.errors import InputError
+
+MAX_BYTES = 32 * 2**20
+"""Largest upload: three minutes of 16-bit stereo at 48 kHz."""
+
+MAX_SECONDS = 300.0
+"""Longest sound, at 48 kHz; at a higher rate accordingly less. A few megabytes of FLAC may hold
+days of silence."""
+
+
+async def read_body(request: Request, most: int = MAX_BYTES) -> bytes:
+    """The body of a request; reading ends where there is too much of it.
+
+    Raises:
+        HTTPException: 413, where it has more than ``most`` bytes.
+    """
+    sentence = f"The file has more than {most // 2**20} MiB; send a shorter part of it."
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise HTTPException(413, sentence)
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > most:
+            raise HTTPException(413, sentence)
+    return bytes(content)
+
+
+def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
+    """Decode an upload.
+
+    Args:
+        content: a WAV, FLAC, Ogg, MP3, ... file.
+        name: what messages call it; never used as a path.
+
+    Returns:
+        ``[n]`` float32, averaged over the channels, and the rate in Hz.
+
+    Raises:
+        InputError: if it is no audio, damaged, or lasts longer than :data:`MAX_SECONDS`.
+    """
+    source = MemoryFile(content, name)
+    with opened(source) as file:
+        check_complete(file, source)
+        limit = int(MAX_SECONDS * min(file.samplerate, 48_000))
+        waveform = read_frames(file, source, 0, limit + 1)
+        if len(waveform) > limit:
+            seconds = limit / file.samplerate
+            raise InputError(
+                f"{name}: lasts more than {seconds:g} s; search with a shorter part of it"
+            )
+        return waveform, file.samplerate
