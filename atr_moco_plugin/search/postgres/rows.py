@@ -1,0 +1,80 @@
+"""Recordings and hits as rows of PostgreSQL, and filters as conditions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from atr_moco_plugin.search.postgres.patterns import (
+    regular_expression,
+    searchable,
+    to_bytes,
+    to_text,
+)
+from atr_moco_plugin.search.store import Filter, Recording, WindowHit
+
+RECORDING = "r.path, r.member, r.size, r.mtime_ns, r.digest, r.seconds, r.problem"
+"""The columns of :func:`recording_of`."""
+
+
+def conditions(only: Filter | None) -> tuple[str, list[Any]]:
+    """A ``WHERE`` that says what a filter says, and its values."""
+    only = only or Filter()
+    terms: list[tuple[str, Any]] = []
+    if only.path is not None and "\0" in only.path:
+        terms.append(("%s", False))  # no name has it, and PostgreSQL's text cannot
+    elif only.path is not None:
+        terms.append(("r.name ~ %s", regular_expression(searchable(only.path))))
+    if only.min_seconds is not None:
+        terms.append(("r.seconds >= %s", only.min_seconds))
+    if only.max_seconds is not None:
+        terms.append(("r.seconds <= %s", only.max_seconds))
+    where = f"WHERE {' AND '.join(term for term, _ in terms)}" if terms else ""
+    return where, [value for _, value in terms]
+
+
+def digests(keys: Iterable[tuple[str, str]]) -> list[bytes]:
+    """What names recordings in an index of the database, however long the names are."""
+    # No path has a zero byte in it.
+    return [
+        hashlib.sha256(to_bytes(path) + b"\0" + to_bytes(member)).digest() for path, member in keys
+    ]
+
+
+def row_of(recording: Recording) -> tuple[Any, ...]:
+    """A recording as a row, without its number."""
+    name = f"{recording.path}/{recording.member}" if recording.member else recording.path
+    return (
+        digests([recording.key])[0],
+        to_bytes(recording.path),
+        to_bytes(recording.member),
+        searchable(name),
+        recording.size,
+        recording.mtime_ns,
+        recording.digest,
+        recording.seconds,
+        to_bytes(recording.problem),
+    )
+
+
+def recording_of(row: tuple[Any, ...]) -> Recording:
+    """A recording from the columns of :data:`RECORDING`."""
+    path, member, size, mtime_ns, digest, seconds, problem = row
+    return Recording(
+        path=to_text(path),
+        member=to_text(member),
+        size=size,
+        mtime_ns=mtime_ns,
+        digest=digest,
+        seconds=seconds,
+        problem=to_text(problem),
+    )
+
+
+def hit_of(row: tuple[Any, ...]) -> WindowHit:
+    """A hit from number, score, start, end and the columns of :data:`RECORDING`."""
+    number, score, start, stop, *recording = row
+    return WindowHit(number, recording_of(tuple(recording)), start, stop, float(np.float32(score)))

@@ -1,0 +1,293 @@
+"""An index in PostgreSQL: one process writes, many on many machines read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector import HalfVector
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.postgres.address import Address, parse_address
+from atr_moco_plugin.search.postgres.connection import Connection, connect, in_words
+from atr_moco_plugin.search.postgres.rows import (
+    RECORDING,
+    conditions,
+    digests,
+    hit_of,
+    recording_of,
+    row_of,
+)
+from atr_moco_plugin.search.postgres.schema import (
+    check_same,
+    create,
+    kind_of,
+    read_info,
+    take_for_writing,
+)
+from atr_moco_plugin.search.store import (
+    Counts,
+    Embedded,
+    Filter,
+    IndexInfo,
+    Recording,
+    RecordingScores,
+    WindowHit,
+)
+
+T = TypeVar("T")
+Cursor = psycopg.Cursor[Any]
+
+# In float32 from what is stored. Being another expression than the one that an HNSW index is made
+# of, it never uses one.
+SCORE = "-(w.embedding::vector <#> %s)"
+MOST_APPROXIMATE = 1000
+"""Most hits that pgvector's HNSW index finds at once."""
+QUERIES_AT_ONCE = 8
+"""Queries that one pass over the windows scores."""
+
+
+class PostgresStore:
+    """An index in PostgreSQL with pgvector, see :class:`~atr_moco_plugin.search.store.Store`.
+
+    Searching is exact unless someone makes an HNSW index (docs/engines.md has the line); searches
+    with a filter stay exact then, and scores are always computed from what is stored: float16 where
+    the server's pgvector has ``halfvec``, float32 elsewhere. Threads may share a store.
+    """
+
+    def __init__(
+        self, address: Address, connection: Connection, info: IndexInfo, *, write: bool
+    ) -> None:
+        self._address = address
+        self._connection = connection
+        self._info = info
+        self._write = write
+        self._kind = kind_of(connection)
+        self._lock = threading.RLock()
+
+    @property
+    def info(self) -> IndexInfo:
+        """The model and the windows."""
+        return self._info
+
+    def __enter__(self) -> PostgresStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection, which lets the next writer in."""
+        self._connection.close()
+
+    def counts(self) -> Counts:
+        """What is in it."""
+
+        def ask(cursor: Cursor) -> Counts:
+            cursor.execute(
+                "SELECT count(*) FILTER (WHERE problem = ''), (SELECT count(*) FROM windows), "
+                "coalesce(sum(seconds) FILTER (WHERE problem = ''), 0), "
+                "count(*) FILTER (WHERE problem <> '') FROM recordings"
+            )
+            return Counts(*cursor.fetchall()[0])
+
+        return self._read(ask)
+
+    def recordings(self) -> Iterator[Recording]:
+        """All recordings, broken ones too, by path and member, as they are now."""
+        # A connection of its own: it may be read while recordings are put.
+        with in_words(self._address), connect(self._address) as connection:
+            with connection.transaction(), connection.cursor(name="recordings") as cursor:
+                cursor.itersize = 10_000
+                cursor.execute(f"SELECT {RECORDING} FROM recordings r ORDER BY path, member")
+                for row in cursor:
+                    yield recording_of(row)
+
+    def put(self, embedded: Sequence[Embedded]) -> None:
+        """Add or replace recordings, all or none."""
+        last = {one.recording.key: one for one in embedded}
+        with self._changing() as cursor:
+            cursor.execute("DELETE FROM recordings WHERE key = ANY(%s)", [digests(last)])
+            cursor.execute(
+                "SELECT nextval(pg_get_serial_sequence('recordings', 'id')) "
+                "FROM generate_series(1, %s)",
+                [len(last)],
+            )
+            numbered = [(row[0], one) for row, one in zip(cursor, last.values(), strict=True)]
+            with cursor.copy(
+                "COPY recordings (id, key, path, member, name, size, mtime_ns, digest, seconds, "
+                "problem) FROM STDIN (FORMAT BINARY)"
+            ) as copy:
+                types = "int8 bytea bytea bytea text int8 int8 text float8 bytea"
+                copy.set_types(types.split())
+                for number, one in numbered:
+                    copy.write_row((number, *row_of(one.recording)))
+            with cursor.copy(
+                "COPY windows (recording, start, stop, embedding) FROM STDIN (FORMAT BINARY)"
+            ) as copy:
+                copy.set_types(["int8", "float8", "float8", self._kind])
+                for number, one in numbered:
+                    for (start, stop), row in zip(one.spans, one.embeddings, strict=True):
+                        vector = HalfVector(row) if self._kind == "halfvec" else row
+                        copy.write_row((number, float(start), float(stop), vector))
+
+    def remove(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove recordings by path and member, all or none; unknown ones are passed over."""
+        with self._changing() as cursor:
+            cursor.execute("DELETE FROM recordings WHERE key = ANY(%s)", [digests(keys)])
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, only: Filter | None = None
+    ) -> list[list[WindowHit]]:
+        """The k windows with the highest cosine for each query, best first."""
+        where, values = conditions(only)
+        exact = (
+            f"SELECT w.number, {SCORE} AS score, w.start, w.stop, {RECORDING} FROM windows w "
+            f"JOIN recordings r ON r.id = w.recording {where} "
+            "ORDER BY score DESC, w.number LIMIT %s"
+        )
+        # Its inner query is the one that an HNSW index answers.
+        approximate = (
+            f"SELECT w.number, {SCORE} AS score, w.start, w.stop, {RECORDING} FROM (SELECT * FROM "
+            f"windows ORDER BY embedding <#> %s::{self._kind} LIMIT %s) w "
+            "JOIN recordings r ON r.id = w.recording ORDER BY score DESC, w.number"
+        )
+
+        def ask(cursor: Cursor) -> list[list[WindowHit]]:
+            # An index that filters only what it has found would miss what is asked for.
+            by_index = not where and k <= MOST_APPROXIMATE and _has_hnsw(cursor)
+            found = []
+            for query in queries:
+                rows = []
+                if by_index:
+                    breadth = max(100, min(2 * k, MOST_APPROXIMATE))
+                    cursor.execute(f"SET LOCAL hnsw.ef_search = {breadth}")
+                    rows = cursor.execute(approximate, [query, query, k]).fetchall()
+                if len(rows) < k:
+                    rows = cursor.execute(exact, [query, *values, k]).fetchall()
+                found.append([hit_of(row) for row in rows])
+            return found
+
+        return self._read(ask)
+
+    def recording_scores(
+        self, queries: NDArray[np.float32], only: Filter | None = None
+    ) -> RecordingScores:
+        """The best window of every recording, for each query; always exact."""
+        where, values = conditions(only)
+
+        def ask(cursor: Cursor) -> list[NDArray[np.float64]]:
+            parts: list[NDArray[np.float64]] = []
+            for start in range(0, len(queries), QUERIES_AT_ONCE):
+                some = list(queries[start : start + QUERIES_AT_ONCE])
+                # The greatest pair: of equal scores, the one with the least number.
+                best = ", ".join([f"max(ARRAY[{SCORE}, -w.number])"] * len(some))
+                cursor.execute(
+                    f"SELECT {best} FROM windows w JOIN recordings r ON r.id = w.recording {where} "
+                    "GROUP BY r.id ORDER BY r.path, r.member",
+                    [*some, *values],
+                )
+                rows = np.array(cursor.fetchall(), dtype=np.float64).reshape(-1, len(some), 2)
+                parts.append(rows.transpose(1, 0, 2))
+            return parts
+
+        parts = self._read(ask)
+        both = np.concatenate(parts) if parts else np.empty((0, 0, 2))
+        return RecordingScores(both[..., 0].astype(np.float32), -both[..., 1].astype(np.int64))
+
+    def windows(self, numbers: Sequence[int]) -> list[WindowHit]:
+        """Windows by their numbers, with a score of 0."""
+
+        def ask(cursor: Cursor) -> dict[int, WindowHit]:
+            cursor.execute(
+                f"SELECT w.number, 0, w.start, w.stop, {RECORDING} FROM windows w "
+                "JOIN recordings r ON r.id = w.recording WHERE w.number = ANY(%s)",
+                [[int(number) for number in numbers]],
+            )
+            return {row[0]: hit_of(row) for row in cursor}
+
+        found = self._read(ask)
+        missing = [int(number) for number in numbers if int(number) not in found]
+        if missing:
+            raise InputError(
+                f"{self._address} has no window {missing[0]}: its recording was changed or removed "
+                "since it was found, search again."
+            )
+        return [found[int(number)] for number in numbers]
+
+    def _read(self, ask: Callable[[Cursor], T]) -> T:
+        """Ask the server. A reader whose connection was lost meanwhile gets another."""
+        with self._lock, in_words(self._address):
+            try:
+                return self._ask(ask)
+            except psycopg.OperationalError:
+                # A writer has lost its lock with its connection.
+                if self._write or not self._connection.closed:
+                    raise
+            self._connection = connect(self._address)
+            return self._ask(ask)
+
+    def _ask(self, ask: Callable[[Cursor], T]) -> T:
+        with self._connection.transaction(), self._connection.cursor(binary=True) as cursor:
+            return ask(cursor)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Cursor]:
+        """A transaction that is there whole or not at all."""
+        if not self._write:
+            raise InputError(f"{self._address} is open for reading: open it with write=True.")
+        with self._lock, in_words(self._address):
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                yield cursor
+
+
+def open_postgres(
+    address: str, *, write: bool = False, info: IndexInfo | None = None
+) -> PostgresStore:
+    """Open an index in PostgreSQL, and make it where it is missing and may be written.
+
+    Args:
+        address: such as ``postgresql://me@server/archive?schema=birds``; without a password libpq
+            takes that of ``PGPASSWORD`` or ``~/.pgpass``.
+        write: be the one writer; readers need no more than the right to select.
+        info: the model and windows that are expected.
+
+    Raises:
+        InputError: if there is no index, it is of another model, another process writes, or the
+            server cannot be used. No message has the password.
+    """
+    place = parse_address(address)
+    connection = connect(place)
+    try:
+        if write:
+            take_for_writing(connection, place)
+        there = read_info(connection, place)
+        if there is None and write and info is not None:
+            create(connection, place, info)
+            there = read_info(connection, place)
+        if there is None:
+            raise InputError(f"{place} has no index: make one with `atr-moco index`.")
+        if info is not None:
+            check_same(there, info, str(place))
+        return PostgresStore(place, connection, there, write=write)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _has_hnsw(cursor: Cursor) -> bool:
+    """Whether someone made an HNSW index of the embeddings."""
+    cursor.execute(
+        "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "JOIN pg_am a ON a.oid = c.relam "
+        "WHERE i.indrelid = to_regclass('windows') AND a.amname = 'hnsw'"
+    )
+    return cursor.fetchone() is not None
