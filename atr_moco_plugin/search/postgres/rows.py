@@ -46,12 +46,11 @@ def digests(keys: Iterable[tuple[str, str]]) -> list[bytes]:
 
 def row_of(recording: Recording) -> tuple[Any, ...]:
     """A recording as a row, without its number."""
-    name = f"{recording.path}/{recording.member}" if recording.member else recording.path
     return (
         digests([recording.key])[0],
         to_bytes(recording.path),
         to_bytes(recording.member),
-        searchable(name),
+        searchable(recording.name),
         recording.size,
         recording.mtime_ns,
         recording.digest,

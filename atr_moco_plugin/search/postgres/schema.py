@@ -81,7 +81,10 @@ def read_info(connection: Connection, address: Address) -> IndexInfo | None:
             return None
         names = [field.name for field in fields(IndexInfo)]
         try:
-            query = f"SELECT format, {', '.join(names)} FROM info"
+            # By its full name: where the schema may not be used, its tables are not found else.
+            query = sql.SQL("SELECT format, {} FROM {}.info").format(
+                sql.SQL(", ").join(map(sql.Identifier, names)), sql.Identifier(address.schema)
+            )
             row = connection.execute(query).fetchone()
         except psycopg.errors.UndefinedColumn:
             row = None

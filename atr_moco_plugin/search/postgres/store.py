@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -138,6 +138,16 @@ class PostgresStore:
                     for (start, stop), row in zip(one.spans, one.embeddings, strict=True):
                         vector = HalfVector(row) if self._kind == "halfvec" else row
                         copy.write_row((number, float(start), float(stop), vector))
+
+    def touch(self, times: Mapping[tuple[str, str], int]) -> None:
+        """Set ``mtime_ns`` of recordings by path and member, all or none."""
+        with self._changing() as cursor:
+            cursor.execute(
+                "UPDATE recordings SET mtime_ns = t.mtime_ns FROM "
+                "unnest(%s::bytea[], %s::bigint[]) AS t (key, mtime_ns) "
+                "WHERE recordings.key = t.key",
+                [digests(times), list(times.values())],
+            )
 
     def remove(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove recordings by path and member, all or none; unknown ones are passed over."""

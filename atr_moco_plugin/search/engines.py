@@ -1,0 +1,71 @@
+"""An index by its address: a folder, or a database."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.store import IndexInfo, Store
+
+ENGINES = ("exact", "faiss")
+"""What searches an index in a folder."""
+
+
+def open_index(
+    address: str | os.PathLike[str],
+    *,
+    write: bool = False,
+    info: IndexInfo | None = None,
+    engine: str | None = None,
+) -> Store:
+    """Open an index, and make it where it is missing.
+
+    ``open_index("birds.index")`` is in a folder, and
+    ``open_index("postgresql://me@server/archive?schema=birds")`` in a database.
+
+    Args:
+        address: of the index.
+        write: be the one writer.
+        info: the model and windows that are expected. A writer makes an index that is missing.
+        engine: one of :data:`ENGINES`, for a folder; None is the one that the index has, exact for
+            a new one. A writer may give an index another engine.
+
+    Raises:
+        InputError: if there is no index, it is of another model, another process writes, or a
+            package is missing.
+    """
+    if engine is not None and engine not in ENGINES:
+        raise InputError(f"There is no engine {engine!r}: give one of {', '.join(ENGINES)}.")
+    text = os.fspath(address)
+    if text.startswith(("postgresql://", "postgres://")):
+        if engine == "faiss":
+            raise InputError(
+                "The engine faiss is for an index in a folder: PostgreSQL has its own (HNSW, see "
+                "docs/engines.md)."
+            )
+        _need("psycopg", "postgres", "An index in PostgreSQL")
+        _need("pgvector", "postgres", "An index in PostgreSQL")
+        from atr_moco_plugin.search.postgres.store import open_postgres
+
+        return open_postgres(text, write=write, info=info)
+    if "://" in text:
+        raise InputError(
+            f"{text.partition('://')[0]}:// is no address of an index: expected a folder or "
+            "postgresql://..."
+        )
+    from atr_moco_plugin.search.local import create_local, open_local
+
+    folder = Path(text)
+    if write and info is not None:
+        return create_local(folder, info)
+    return open_local(folder, write=write)
+
+
+def _need(package: str, extra: str, what: str) -> None:
+    """Refuse where a package of an extra is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{what} needs the package {package}: pip install atr-moco-plugin[{extra}]"
+        )
