@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.search.store import IndexInfo, Store
+from atr_moco_plugin.search.local import create_local, open_local
+from atr_moco_plugin.search.store import IndexInfo, Store, refuse_other
 
 ENGINES = ("exact", "faiss")
 """What searches an index in a folder."""
@@ -47,7 +49,7 @@ def open_index(
             )
         _need("psycopg", "postgres", "An index in PostgreSQL")
         _need("pgvector", "postgres", "An index in PostgreSQL")
-        from atr_moco_plugin.search.postgres.store import open_postgres
+        from atr_moco_plugin.search.postgres.opening import open_postgres
 
         return open_postgres(text, write=write, info=info)
     if "://" in text:
@@ -55,12 +57,14 @@ def open_index(
             f"{text.partition('://')[0]}:// is no address of an index: expected a folder or "
             "postgresql://..."
         )
-    from atr_moco_plugin.search.local import create_local, open_local
-
     folder = Path(text)
     if write and info is not None:
         return create_local(folder, info)
-    return open_local(folder, write=write)
+    store = open_local(folder, write=write)
+    if info is not None and replace(info, model=store.info.model) != store.info:
+        with store:
+            refuse_other(folder, store.info, info)
+    return store
 
 
 def _need(package: str, extra: str, what: str) -> None:

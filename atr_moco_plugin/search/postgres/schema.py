@@ -139,7 +139,7 @@ def kind_of(connection: Connection) -> str:
     return "vector" if row is None else str(row[0])
 
 
-def check_same(there: IndexInfo, info: IndexInfo, name: str) -> None:
-    """TODO D's"""
-    if there.fingerprint != info.fingerprint:
-        raise InputError(f"{name} is of another model")
+def move_model(connection: Connection, address: Address, info: IndexInfo) -> None:
+    """Write down that the same model is now in another place."""
+    with in_words(address):
+        connection.execute("UPDATE info SET model = %s", [to_bytes(info.model)])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.search.postgres.address import Address, parse_address
+from atr_moco_plugin.search.checks import check_embedded, check_queries
+from atr_moco_plugin.search.postgres.address import Address
 from atr_moco_plugin.search.postgres.connection import Connection, connect, in_words
 from atr_moco_plugin.search.postgres.rows import (
     RECORDING,
@@ -24,13 +25,7 @@ from atr_moco_plugin.search.postgres.rows import (
     recording_of,
     row_of,
 )
-from atr_moco_plugin.search.postgres.schema import (
-    check_same,
-    create,
-    kind_of,
-    read_info,
-    take_for_writing,
-)
+from atr_moco_plugin.search.postgres.schema import kind_of
 from atr_moco_plugin.search.store import (
     Counts,
     Embedded,
@@ -113,6 +108,8 @@ class PostgresStore:
 
     def put(self, embedded: Sequence[Embedded]) -> None:
         """Add or replace recordings, all or none."""
+        for one in embedded:
+            check_embedded(one, self._info.embed_dim)
         last = {one.recording.key: one for one in embedded}
         with self._changing() as cursor:
             cursor.execute("DELETE FROM recordings WHERE key = ANY(%s)", [digests(last)])
@@ -158,6 +155,7 @@ class PostgresStore:
         self, queries: NDArray[np.float32], k: int, only: Filter | None = None
     ) -> list[list[WindowHit]]:
         """The k windows with the highest cosine for each query, best first."""
+        queries = check_queries(queries, self._info.embed_dim, k)
         where, values = conditions(only)
         exact = (
             f"SELECT w.number, {SCORE} AS score, w.start, w.stop, {RECORDING} FROM windows w "
@@ -192,6 +190,7 @@ class PostgresStore:
         self, queries: NDArray[np.float32], only: Filter | None = None
     ) -> RecordingScores:
         """The best window of every recording, for each query; always exact."""
+        queries = check_queries(queries, self._info.embed_dim)
         where, values = conditions(only)
 
         def ask(cursor: Cursor) -> list[NDArray[np.float64]]:
@@ -228,8 +227,7 @@ class PostgresStore:
         missing = [int(number) for number in numbers if int(number) not in found]
         if missing:
             raise InputError(
-                f"{self._address} has no window {missing[0]}: its recording was changed or removed "
-                "since it was found, search again."
+                f"the index has no window {missing[0]}: it was removed, or never there."
             )
         return [found[int(number)] for number in numbers]
 
@@ -253,44 +251,10 @@ class PostgresStore:
     def _changing(self) -> Iterator[Cursor]:
         """A transaction that is there whole or not at all."""
         if not self._write:
-            raise InputError(f"{self._address} is open for reading: open it with write=True.")
+            raise ValueError(f"{self._address} is opened for reading")
         with self._lock, in_words(self._address):
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 yield cursor
-
-
-def open_postgres(
-    address: str, *, write: bool = False, info: IndexInfo | None = None
-) -> PostgresStore:
-    """Open an index in PostgreSQL, and make it where it is missing and may be written.
-
-    Args:
-        address: such as ``postgresql://me@server/archive?schema=birds``; without a password libpq
-            takes that of ``PGPASSWORD`` or ``~/.pgpass``.
-        write: be the one writer; readers need no more than the right to select.
-        info: the model and windows that are expected.
-
-    Raises:
-        InputError: if there is no index, it is of another model, another process writes, or the
-            server cannot be used. No message has the password.
-    """
-    place = parse_address(address)
-    connection = connect(place)
-    try:
-        if write:
-            take_for_writing(connection, place)
-        there = read_info(connection, place)
-        if there is None and write and info is not None:
-            create(connection, place, info)
-            there = read_info(connection, place)
-        if there is None:
-            raise InputError(f"{place} has no index: make one with `atr-moco index`.")
-        if info is not None:
-            check_same(there, info, str(place))
-        return PostgresStore(place, connection, there, write=write)
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _has_hnsw(cursor: Cursor) -> bool:

@@ -1,0 +1,39 @@
+"""What every index refuses before it keeps or compares embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.store import Embedded
+
+
+def check_embedded(item: Embedded, width: int) -> None:
+    """Refuse what would make the index contradict itself."""
+    recording, spans, embeddings = item
+    if spans.shape != (len(spans), 2) or embeddings.shape != (len(spans), width):
+        raise ValueError(
+            f"{recording.path}: spans {list(spans.shape)} and embeddings {list(embeddings.shape)} "
+            f"must be [W, 2] and [W, {width}]"
+        )
+    if bool(recording.problem) == bool(len(spans)):
+        raise ValueError(f"{recording.path}: it has either windows or a problem")
+    if not np.isfinite(embeddings).all():
+        raise InputError(
+            f"the embedding of {recording.path} is no number: use --dtype float32, or another model"
+        )
+    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    if (np.abs(lengths - 1) > 1e-3).any():
+        raise ValueError(f"{recording.path}: an embedding is not of length 1")
+
+
+def check_queries(queries: NDArray[np.float32], width: int, k: int = 1) -> NDArray[np.float32]:
+    """``[Q, width]`` queries as float32; what cannot be asked is refused."""
+    if queries.ndim != 2 or queries.shape[1] != width:
+        raise ValueError(f"queries are {list(queries.shape)}, and must be [Q, {width}]")
+    if not np.isfinite(queries).all():
+        raise ValueError("a query is no number")
+    if k < 1:
+        raise ValueError(f"k is {k}, and must be 1 or more")
+    return queries.astype(np.float32)
