@@ -27,8 +27,8 @@ from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.evaluation.trec import clip_key
 from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 from atr_moco_plugin.hosts.fairseq2.evaluation import progress as progress_module
+from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import temperature_of
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
-from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import temperature_of
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, load_model, read_state
 
 Evaluation = Callable[..., int]

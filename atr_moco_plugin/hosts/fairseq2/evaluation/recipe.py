@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.error import RecipeError
 from fairseq2.runtime.dependency import DependencyContainer
 from fairseq2.utils.progress import ProgressReporter
-from torch import Tensor
 from typing_extensions import override
 
-from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.hosts.fairseq2.compat import EvalRecipe, Task, config_as, dataset_as
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.hosts.fairseq2.evaluation.task import Checkpoint, Evaluate
-from atr_moco_plugin.hosts.fairseq2.runs.folder import (
-    find_checkpoint,
-    load_model,
-    read_config,
-    read_model_config,
-    read_state,
-    run_folder,
-)
+from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
+from atr_moco_plugin.hosts.fairseq2.evaluation.task import Evaluate
+from atr_moco_plugin.hosts.fairseq2.runs.folder import run_folder
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_evaluation, remove_evaluation
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.io.lock import lock_folder
-from atr_moco_plugin.model import build_model, model_config
 
 
 class EvaluateRecipe(EvalRecipe):
@@ -56,13 +47,9 @@ class EvaluateRecipe(EvalRecipe):
             raise RecipeError(
                 "`run` is missing; give the output folder of a training run: --config run=FOLDER."
             )
-        run, checkpoint = find_checkpoint(run_folder(config.run), config.checkpoint)
-        trained = read_config(run)
-        model = build_model(model_config(read_model_config(run)))
-        shards = read_state(checkpoint)
+        checkpoint = open_checkpoint(run_folder(config.run), config.checkpoint)
+        model = checkpoint.model
         check_attention(model, config.common)
-        load_model(model, shards, checkpoint)
-        model.requires_grad_(False).eval()
         dataset = dataset_as(context, AudioTextDataset)
         dataset.read_with(AudioReader(model.sample_rate, config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once
@@ -70,7 +57,7 @@ class EvaluateRecipe(EvalRecipe):
         device = context.gangs.root.device
         task = Evaluate(
             config,
-            Checkpoint(run, checkpoint, trained, model.to(device), temperature_of(shards)),
+            replace(checkpoint, model=model.to(device)),
             dataset,
             device,
             context.output_dir,
@@ -79,11 +66,3 @@ class EvaluateRecipe(EvalRecipe):
         if context.gangs.root.rank == 0:
             remove_evaluation(context.output_dir)
         return task
-
-
-def temperature_of(shards: Sequence[Mapping[str, Tensor]]) -> float:
-    """The trained temperature of a checkpoint, clipped as in training."""
-    for shard in shards:  # under FSDP one of them has it
-        if "temperature" in shard and shard["temperature"].numel() == 1:
-            return float(shard["temperature"].float().clamp(*TEMPERATURE_RANGE))
-    raise RecipeError("The checkpoint has no temperature, so it is not one of this package's runs.")

@@ -26,6 +26,7 @@ from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, writ
 from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
@@ -37,40 +38,8 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
 from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
 from atr_moco_plugin.hosts.fairseq2.runs.output import TREC
 from atr_moco_plugin.io.stdout import say
-from atr_moco_plugin.model import RetrievalModel
-from atr_moco_plugin.plugins import load
 from atr_moco_plugin.text.checks import check_captions, check_tokenizer
 from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained model and where it comes from.
-
-    Attributes:
-        run: the run's folder.
-        folder: the checkpoint's folder.
-        trained: the run's configuration.
-        model: the model, in eval mode.
-        temperature: the trained temperature tau.
-    """
-
-    run: Path
-    folder: Path
-    trained: dict[str, Any]
-    model: RetrievalModel
-    temperature: float
-
-    @property
-    def criterion(self) -> str:
-        """Name of the criterion it was trained with."""
-        section = self.trained["criterion"]
-        return str(section if isinstance(section, str) else section["name"])
-
-    @property
-    def matches(self) -> bool:
-        """Whether the matching head was trained."""
-        return "loss_atm" in load("criteria", self.criterion).measures
 
 
 @final
