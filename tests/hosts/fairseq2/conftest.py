@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,21 @@ def stopped(trained_copy: Path) -> Path:
     shutil.rmtree(trained_copy / "checkpoints" / "step_4")
     (trained_copy / "checkpoints" / "scores" / "step_4.txt").unlink()
     return trained_copy
+
+
+@pytest.fixture
+def evaluation(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the evaluation recipe; returns its exit status."""
+    from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
+
+    def call(out: Path, *config: str, more: tuple[str, ...] = ()) -> int:
+        monkeypatch.setenv("FAIRSEQ2_EXTENSION_TRACE", "1")
+        arguments = ["recipe", str(out), "--no-rich", *more, "--config", *config]
+        monkeypatch.setattr(sys, "argv", arguments)
+        try:
+            run_evaluation()
+        except SystemExit as ex:
+            return int(ex.code or 0)
+        return 0
+
+    return call

@@ -25,7 +25,6 @@ from ruamel.yaml import YAML
 
 from atr_moco_plugin.evaluation import retrieval_metrics
 from atr_moco_plugin.evaluation.trec import clip_key
-from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 from atr_moco_plugin.hosts.fairseq2.evaluation import progress as progress_module
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import temperature_of
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
@@ -39,21 +38,6 @@ def arguments(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     # Without it an extension that fails to register only warns.
     monkeypatch.setenv("FAIRSEQ2_EXTENSION_TRACE", "1")
     monkeypatch.setattr(sys, "argv", ["recipe", *values])
-
-
-@pytest.fixture
-def evaluation(monkeypatch: pytest.MonkeyPatch) -> Evaluation:
-    """Run the evaluation recipe; returns its exit status."""
-
-    def call(out: Path, *config: str, more: tuple[str, ...] = ()) -> int:
-        arguments(monkeypatch, str(out), "--no-rich", *more, "--config", *config)
-        try:
-            run_evaluation()
-        except SystemExit as ex:
-            return int(ex.code or 0)
-        return 0
-
-    return call
 
 
 def figures(out: Path, split: str = "valid") -> dict:

@@ -77,7 +77,13 @@ def write_hub(home: Path) -> None:
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
     BertModel(BertConfig(vocab_size=len(vocab), **size)).save_pretrained(folder)
-    config = RobertaConfig(vocab_size=40, max_position_embeddings=80, pad_token_id=1, **size)
+    positions = {
+        "max_position_embeddings": 80,
+        "pad_token_id": 1,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+    }
+    config = RobertaConfig(vocab_size=40, **positions, **size)
     RobertaModel(config).save_pretrained(_snapshot(home, "roberta-base"))
 
 

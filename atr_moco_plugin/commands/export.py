@@ -1,0 +1,184 @@
+"""``export``: a training run as a bundle, and a bundle in the form of another library."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.io.stdout import say
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.retriever.exported import ExportOptions
+
+SUMMARY = "make a bundle of a training run, or other libraries' files of a run or bundle"
+EXAMPLE = "atr-moco export runs/esc50 models/esc50"
+
+FORMS = ("bundle", "sentence-transformers", "onnx", "clap")
+"""Values of ``--to``; all but the first are names in ``atr_moco_plugin.exporting.EXPORTERS``."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A host that leaves training runs.
+
+    Attributes:
+        name: as a user knows it.
+        package: what must be installed to read its runs, and is an extra of this package too.
+        module: has ``export_run(path, options)``.
+    """
+
+    name: str
+    package: str
+    module: str
+
+
+FAIRSEQ2 = Maker("fairseq2", "fairseq2", "atr_moco_plugin.hosts.fairseq2.export")
+TRANSFORMERS = Maker("transformers", "transformers", "atr_moco_plugin.hosts.transformers.export")
+LAION_CLAP = Maker("LAION-CLAP", "transformers", "atr_moco_plugin.hosts.laion_clap.export")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``RUN BUNDLE`` and what is wanted otherwise."""
+    parser.add_argument(
+        "source",
+        metavar="RUN",
+        help="output folder or checkpoint of a training run (fairseq2, Trainer, or epoch_N.pt of "
+        "LAION-CLAP); or a bundle, a ClapModel folder or a name on the Hugging Face Hub",
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write; an older bundle is replaced")
+    parser.add_argument(
+        "--to", choices=FORMS, default="bundle", help="what to write (default: bundle)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="NAME",
+        help="of a run's folder: best, last, or its name, such as step_500 (default: best; the "
+        "last where there are no scores)",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="longest sound that is embedded at once (default: what the run evaluated with)",
+    )
+    parser.add_argument(
+        "--hop",
+        type=float,
+        metavar="SECONDS",
+        help="from one window to the next (default: the window)",
+    )
+    parser.add_argument(
+        "--figures",
+        metavar="FILE",
+        help="retrieval.json of an evaluation, for the model card (default: the run's own)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="folder or name, for runs that keep no tokenizer (LAION-CLAP's default: roberta-base)",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the bundle, or what ``--to`` asks for."""
+    out = expanded(options.out, "OUT")
+    write = writer(options)
+    if options.to == "bundle":
+        write(out)
+    else:
+        _write_form(options.to, write, out)
+    if options.json:
+        say(json.dumps({"form": options.to, "folder": str(out), "from": options.source}))
+    else:
+        say(f"{out}: {options.to}")
+    return 0
+
+
+def writer(options: argparse.Namespace) -> Callable[[Path], None]:
+    """A function that writes the bundle of ``RUN`` into a folder.
+
+    Raises:
+        InputError: for a place that is no run and no model.
+    """
+    from atr_moco_plugin.retriever.exported import ExportOptions
+
+    path = expanded(options.source, "RUN")
+    maker = made_by(path)
+    if maker is None:
+        return _copier(options)
+    if find_spec(maker.package) is None:
+        raise InputError(
+            f"{path} is a run of {maker.name}, which is needed to read it and is not installed: "
+            f"pip install 'atr-moco-plugin[{maker.package}]'."
+        )
+    export: Callable[[Path, ExportOptions], Any]
+    export = importlib.import_module(maker.module).export_run
+    figures = None if options.figures is None else expanded(options.figures, "--figures")
+    if figures is not None and not figures.is_file():
+        raise MissingFileError(f"--figures {figures} is not there: give a retrieval.json.")
+    wanted = ExportOptions(
+        checkpoint=options.checkpoint,
+        window_seconds=options.window,
+        hop_seconds=options.hop,
+        tokenizer=options.tokenizer,
+        figures=figures,
+    )
+    exported = export(path, wanted)
+    return lambda folder: exported.write(folder)
+
+
+def made_by(path: Path) -> Maker | None:
+    """The host that left a run there; None for a model, which needs no host.
+
+    Raises:
+        InputError: for a folder that is neither.
+    """
+    if path.is_file():
+        return LAION_CLAP
+    if not path.is_dir():
+        return None  # perhaps a name on the Hub
+    if (path / "config.yaml").is_file() or (path / "model").is_dir():
+        return FAIRSEQ2
+    if any(path.glob("checkpoint-*")) or (path / "trainer_state.json").is_file():
+        return TRANSFORMERS
+    if any((path / "checkpoints").glob("epoch_*.pt")):
+        return LAION_CLAP
+    if (path / "config.json").is_file():
+        return None
+    raise InputError(
+        f"{path} is no training run and no model: looked for config.yaml (fairseq2), checkpoint-N "
+        "(Trainer), checkpoints/epoch_N.pt (LAION-CLAP) and config.json (a bundle or ClapModel)."
+    )
+
+
+def _copier(options: argparse.Namespace) -> Callable[[Path], None]:
+    """Of a model, which has all that a bundle has."""
+    from atr_moco_plugin.retriever import AudioTextRetriever
+
+    for name in ("checkpoint", "window", "hop", "figures", "tokenizer"):
+        if getattr(options, name) is not None:
+            raise InputError(
+                f"--{name} is for training runs, but {options.source} is a model: leave it out."
+            )
+    retriever = AudioTextRetriever.from_pretrained(options.source, device="cpu")
+    return lambda folder: retriever.save_pretrained(folder)
+
+
+def _write_form(form: str, write: Callable[[Path], None], out: Path) -> None:
+    from atr_moco_plugin.exporting import EXPORTERS
+    from atr_moco_plugin.retriever import AudioTextRetriever
+
+    with tempfile.TemporaryDirectory(prefix="atr-moco-") as folder:
+        bundle = Path(folder) / "bundle"
+        write(bundle)
+        EXPORTERS[form](AudioTextRetriever.from_pretrained(str(bundle), device="cpu"), out)

@@ -1,0 +1,97 @@
+"""``export`` from the command line: who made a run, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_tiny_model
+
+from atr_moco_plugin.commands.export import (
+    FAIRSEQ2,
+    LAION_CLAP,
+    TRANSFORMERS,
+    Maker,
+    made_by,
+)
+from atr_moco_plugin.commands.main import main
+
+
+def test_who_made_a_run(tmp_path: Path) -> None:
+    for name, file, maker in [
+        ("fairseq2", "config.yaml", FAIRSEQ2),
+        ("step", "model/pp_00/tp_00/sdp_00.pt", FAIRSEQ2),
+        ("trainer", "checkpoint-4/model.safetensors", TRANSFORMERS),
+        ("trainer/checkpoint-4", "trainer_state.json", TRANSFORMERS),
+        ("laion", "checkpoints/epoch_2.pt", LAION_CLAP),
+        ("model", "config.json", None),
+    ]:
+        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / file).touch()
+        assert made_by(tmp_path / name) == maker
+    assert made_by(tmp_path / "laion" / "checkpoints" / "epoch_2.pt") == LAION_CLAP
+    assert made_by(Path("laion/clap-htsat-unfused")) is None
+
+
+def test_a_folder_of_something_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "no training run and no model" in error and "config.yaml (fairseq2)" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "out")]) == 2
+    assert "no model folder" in capsys.readouterr().err
+
+
+def test_the_host_of_a_run_must_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    missing = Maker("fairseq2", "not_installed_here", FAIRSEQ2.module)
+    monkeypatch.setattr("atr_moco_plugin.commands.export.FAIRSEQ2", missing)
+    assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "pip install 'atr-moco-plugin[not_installed_here]'" in capsys.readouterr().err
+
+
+def test_a_bundle_is_copied_as_it_is(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(bundle), str(tmp_path / "copy"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == str(tmp_path / "copy")
+    for file in ("config.json", "model.safetensors", "README.md"):
+        assert (tmp_path / "copy" / file).read_bytes() == (bundle / file).read_bytes()
+    assert main(["export", str(bundle), str(tmp_path / "other"), "--window", "3"]) == 2
+    assert "--window is for training runs" in capsys.readouterr().err
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Of a tiny model with random weights."""
+    from dataclasses import asdict
+
+    from atr_moco_plugin.model import built_config, model_config
+    from atr_moco_plugin.retriever.bundle import BundleConfig
+    from atr_moco_plugin.retriever.exported import Exported
+    from atr_moco_plugin.text.tokenizer import train_wordpiece
+
+    torch.manual_seed(0)
+    model = make_tiny_model()
+    tiny = model_config(
+        {
+            "embed_dim": 12,
+            "audio": {"name": "beats", "config": asdict(model.audio.encoder.config)},
+            "text": {"name": "bert", "config": asdict(model.text.encoder.config)},
+        }
+    )
+    config = BundleConfig(model=asdict(built_config(tiny, model)), sample_rate=16_000)
+    config.max_tokens = 16
+    tokenizer = train_wordpiece(["a dog barks", "a dog barks again", "rain falls"] * 2, 50)
+    Exported(config=config, model=model, tokenizer=tokenizer).write(tmp_path / "bundle")
+    return tmp_path / "bundle"
