@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.stdout import printable
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
+    from atr_moco_plugin.search.sources import Listing
 
 
 def positive(text: str) -> int:
@@ -44,7 +50,7 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True, more: s
     )
 
 
-def load_retriever(options: argparse.Namespace, name: str | None = None) -> AudioTextRetriever:
+def load_retriever(options: argparse.Namespace, name: str = "") -> AudioTextRetriever:
     """The retriever of the options; ``name`` is taken where ``--model`` is not given."""
     from atr_moco_plugin.retriever import AudioTextRetriever
 
@@ -54,3 +60,69 @@ def load_retriever(options: argparse.Namespace, name: str | None = None) -> Audi
         dtype=options.dtype,
         batch_size=options.batch_size,
     )
+
+
+def add_sounds(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """The sounds that a command takes, and how a list of them is read.
+
+    Args:
+        parser: of a command.
+        optional: whether the command does without sounds.
+    """
+    parser.add_argument(
+        "source",
+        metavar="FOLDER",
+        nargs="?" if optional else None,
+        help=(
+            "sounds: a folder, with what is below it and in its .tar files; one sound; one .tar; "
+            "or a table (.csv, .tsv, .json, .jsonl) with a column of files"
+        ),
+    )
+    group = parser.add_argument_group("which sounds")
+    group.add_argument(
+        "--list", action="store_true", help="FOLDER is a text file with the path of a sound a line"
+    )
+    group.add_argument(
+        "--relative-to",
+        metavar="DIR",
+        help="of paths in a list or a table (default: the folder that it is in)",
+    )
+    group.add_argument(
+        "--suffix",
+        action="append",
+        default=[],
+        metavar="SUFFIX",
+        help="of sounds too, beside the usual ones; may be repeated",
+    )
+
+
+def list_sounds(options: argparse.Namespace) -> Listing:
+    """The sounds of the options.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from atr_moco_plugin.search.plan import no_sounds
+    from atr_moco_plugin.search.sources import list_sounds
+
+    listing = list_sounds(
+        options.source,
+        is_list=options.list,
+        relative_to=options.relative_to,
+        suffixes=options.suffix,
+    )
+    if not listing.has_sounds():
+        raise InputError(no_sounds(listing))
+    return listing
+
+
+def report_broken(broken: Sequence[tuple[str, str]], what: str = "cannot be read") -> None:
+    """Name the first sounds that something is wrong with on standard error."""
+    if not broken:
+        return
+    most = 3
+    shown = [printable(f"{name}: {reason}" if reason else name) for name, reason in broken[:most]]
+    lines = [f"{len(broken):,} {what}:", *shown]
+    if len(broken) > most:
+        lines.append(f"... and {len(broken) - most:,} more (--json names all)")
+    print("\n  ".join(lines), file=sys.stderr)

@@ -42,7 +42,8 @@ def test_a_run_starts_from_the_best_checkpoint_of_another(
     new = checkpoint(second, 2)
     for name, value in old.items():
         if name.startswith("model."):
-            assert torch.equal(new[name], value), name
+            # The rate moves what is exactly 0 to 1e-35.
+            torch.testing.assert_close(new[name], value, rtol=0, atol=1e-30, msg=name)
             # The momentum copies start from the weights that were loaded.
             copy = name.replace("model.", "", 1).replace(".", "_m.module.", 1)
             if copy in new:

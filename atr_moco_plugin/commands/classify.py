@@ -1,0 +1,170 @@
+"""``classify``: which of some labels fits each sound, without training for them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atr_moco_plugin.commands.options import (
+    add_model,
+    add_sounds,
+    list_sounds,
+    load_retriever,
+    positive,
+    report_broken,
+)
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.stdout import say
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.retriever import AudioTextRetriever
+    from atr_moco_plugin.search.sources import Listing
+
+SUMMARY = "say which of some labels fits each sound"
+EXAMPLE = 'atr-moco classify ~/sounds --model BUNDLE --labels "siren,engine,rain"'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_sounds(parser)
+    labels = parser.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--labels", metavar="A,B,...", help="the labels, with commas between them")
+    labels.add_argument(
+        "--labels-file",
+        metavar="FILE",
+        help="a label a line, or a .json with a list of labels or label: [phrases]",
+    )
+    parser.add_argument(
+        "--template",
+        action="append",
+        metavar="TEXT",
+        help="a sentence with {} where the label goes; may be repeated (default: {} alone)",
+    )
+    parser.add_argument(
+        "--reduce",
+        choices=("max", "mean"),
+        default="max",
+        help="of several sentences a label: the best one, or their mean embedding (default: max)",
+    )
+    parser.add_argument(
+        "--top", type=positive, default=1, metavar="N", help="labels of a sound in the table"
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="print CSV, with the score of each label in a column"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with the score of each")
+    add_model(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Classify, and print a row a sound."""
+    from atr_moco_plugin.retriever.classification import label_phrases
+
+    labels = _labels(options)
+    templates = options.template or ["{}"]
+    label_phrases(labels, templates)  # refuses before the model is loaded
+    listing = list_sounds(options)
+    retriever = load_retriever(options)
+    rows, broken = _classified(listing, retriever, labels, templates, options.reduce)
+    if not rows:
+        raise InputError(f"{listing.name}: none of its sounds can be read, such as {broken[0][0]}.")
+    if options.json:
+        found = [{"path": name, "label": _best(scores), "scores": scores} for name, scores in rows]
+        say(json.dumps({"sounds": found, "broken": broken}, indent=2))
+    elif options.csv:
+        say(_csv(rows))
+    else:
+        for line in _table(rows, options.top):
+            say(line)
+    report_broken(broken)
+    return 0
+
+
+def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
+    if options.labels is not None:
+        names = [name.strip() for name in options.labels.split(",")]
+        return [name for name in names if name]
+    path = Path(options.labels_file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        content: Any = json.loads(text, object_pairs_hook=_once)
+    except InputError as ex:
+        raise InputError(f"{path}: {ex}") from ex
+    except FileNotFoundError as ex:
+        raise MissingFileError(f"{path}: there is no such file of labels.") from ex
+    except (OSError, ValueError, RecursionError) as ex:
+        raise InputError(f"{path} cannot be read as UTF-8 text or JSON: {ex}.") from ex
+    if isinstance(content, list) and all(isinstance(x, str) for x in content):
+        return content
+    if isinstance(content, dict) and all(
+        isinstance(own, list) and all(isinstance(x, str) for x in own) for own in content.values()
+    ):
+        return content
+    raise InputError(f"{path} must be a list of labels, or an object of label: [phrases].")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would keep the last of two members with one name."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"the label {twice[0]!r} is there twice: leave one out.")
+    return dict(pairs)
+
+
+def _classified(
+    listing: Listing,
+    retriever: AudioTextRetriever,
+    labels: list[str] | dict[str, list[str]],
+    templates: list[str],
+    reduce: Any,
+) -> tuple[list[tuple[str, dict[str, float]]], list[tuple[str, str]]]:
+    """Name and scores of each sound, and name and reason of the broken ones."""
+    import torch
+
+    from atr_moco_plugin.retriever.classification import classified, label_phrases
+    from atr_moco_plugin.search.bulk import embed_each
+    from atr_moco_plugin.search.plan import name_of
+
+    sentences = label_phrases(labels, templates)
+    text = retriever.embed_text([x for own in sentences.values() for x in own])
+    rows: list[tuple[str, dict[str, float]]] = []
+    found = list(listing.found)
+    broken = list(listing.notes.problems)
+    for group, embeddings, problems in embed_each(found, retriever):
+        broken += problems
+        audio = torch.from_numpy(embeddings)
+        result = classified(audio, sentences, text, retriever.temperature, reduce)
+        for sound, scores in zip(group, result.scores.tolist(), strict=True):
+            rows.append((name_of(*sound.key), dict(zip(result.labels, scores, strict=True))))
+    return rows, broken
+
+
+def _best(scores: dict[str, float]) -> str:
+    return max(scores, key=lambda label: scores[label])
+
+
+def _table(rows: list[tuple[str, dict[str, float]]], top: int) -> Iterator[str]:
+    from atr_moco_plugin.io.stdout import printable
+
+    width = max(len(label) for label in rows[0][1])
+    for name, scores in rows:
+        best = sorted(scores, key=lambda label: -scores[label])[:top]
+        cells = [f"{label.ljust(width)} {scores[label]:6.1%}" for label in best]
+        yield printable("  ".join((*cells, name)))
+
+
+def _csv(rows: list[tuple[str, dict[str, float]]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["path", "label", *rows[0][1]])
+    for name, scores in rows:
+        path = name.encode("utf-8", "backslashreplace").decode()
+        writer.writerow([path, _best(scores), *(f"{x:.6f}" for x in scores.values())])
+    return stream.getvalue().rstrip("\n")

@@ -1,0 +1,145 @@
+"""``embed``: the embeddings of many sounds and sentences in one file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atr_moco_plugin.commands.options import (
+    add_model,
+    add_sounds,
+    list_sounds,
+    load_retriever,
+    report_broken,
+)
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.stdout import say
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.retriever import AudioTextRetriever
+    from atr_moco_plugin.search.embeddings_file import Rows
+    from atr_moco_plugin.search.partial import PartialEmbeddings
+
+SUMMARY = "write the embeddings of sounds and sentences to a file"
+EXAMPLE = "atr-moco embed ~/sounds --model BUNDLE --output sounds.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_sounds(parser, optional=True)
+    parser.add_argument(
+        "--text", metavar="FILE", help="sentences, one a line; - reads standard input"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="a .safetensors, .npy or .parquet; what is done stands in FILE.partial until the end",
+    )
+    add_model(parser)
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Embed, write the file, and print how many rows it has."""
+    from atr_moco_plugin.search.embeddings_file import Embeddings, write_embeddings, writer_of
+
+    if options.source is None and options.text is None:
+        raise InputError("There is nothing to embed: give a folder of sounds, or --text FILE.")
+    writer_of(options.output)
+    sentences = None if options.text is None else read_sentences(options.text)
+    retriever = load_retriever(options)
+    about = {
+        "model": retriever.name,
+        "fingerprint": retriever.fingerprint,
+        "window_seconds": retriever.window_seconds,
+        "hop_seconds": retriever.hop_seconds,
+    }
+    rows: dict[str, Rows] = {}
+    broken: list[tuple[str, str]] = []
+    partial = None
+    if options.source is not None:
+        partial, rows["audio"], broken = _embed_sounds(options, retriever, about)
+    if sentences is not None:
+        rows["text"] = _embed_sentences(retriever, sentences)
+    write_embeddings(options.output, Embeddings(rows, about))
+    if partial is not None:
+        partial.remove()
+    report_broken(broken)
+    if options.json:
+        counts: dict[str, Any] = {kind: len(own.names) for kind, own in rows.items()}
+        report = {**counts, "broken": broken, "output": str(options.output)}
+        say(json.dumps(report, indent=2))
+    else:
+        parts = [f"{len(own.names):,} {kind}" for kind, own in rows.items()]
+        say(f"{options.output}: {' and '.join(parts)} embeddings of {retriever.embed_dim} numbers")
+    return 0
+
+
+def read_sentences(file: str) -> list[str]:
+    """The lines of a text file, or of standard input where it is ``-``.
+
+    Raises:
+        InputError: if there is none, or a line has no word.
+    """
+    from atr_moco_plugin.ids import has_words
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as ex:
+        raise MissingFileError(f"{file}: there is no such file of sentences.") from ex
+    except (OSError, UnicodeDecodeError) as ex:
+        raise InputError(f"{file} cannot be read as UTF-8 text: {ex}.") from ex
+    lines = text.splitlines()
+    if not lines:
+        raise InputError(f"{file} has no line: give one sentence a line.")
+    for number, line in enumerate(lines, 1):
+        if not has_words(line):
+            raise InputError(f"{file}, line {number}: {line!r} has no word; correct or remove it.")
+    return lines
+
+
+def _embed_sounds(
+    options: argparse.Namespace, retriever: AudioTextRetriever, about: dict[str, Any]
+) -> tuple[PartialEmbeddings, Rows, list[tuple[str, str]]]:
+    import numpy as np
+
+    from atr_moco_plugin.ids import clip_id
+    from atr_moco_plugin.search.bulk import embed_each
+    from atr_moco_plugin.search.embeddings_file import Rows
+    from atr_moco_plugin.search.partial import PartialEmbeddings
+    from atr_moco_plugin.search.plan import name_of
+
+    listing = list_sounds(options)
+    found = list(listing.found)
+    partial = PartialEmbeddings(options.output.with_name(options.output.name + ".partial"), about)
+    todo = [x for x in found if partial.get(x) is None]
+    if len(todo) < len(found):
+        print(f"{len(found) - len(todo):,} are done already.", file=sys.stderr)
+    broken = list(listing.notes.problems)
+    for group, embeddings, problems in embed_each(todo, retriever):
+        partial.add(group, embeddings)
+        broken += problems
+    pairs = [(x, row) for x in found if (row := partial.get(x)) is not None]
+    if not pairs:
+        raise InputError(f"{listing.name}: none of its {len(found):,} sounds can be read.")
+    root = Path(listing.name)
+    folder = root if root.is_dir() else root.parent
+    names = [name_of(*x.key) for x, _ in pairs]
+    ids = [clip_id(root.name, name.removeprefix(f"{folder}/")) for name in names]
+    rows = Rows(np.stack([row for _, row in pairs]), names, np.array(ids, np.int64))
+    return partial, rows, broken
+
+
+def _embed_sentences(retriever: AudioTextRetriever, sentences: list[str]) -> Rows:
+    import numpy as np
+
+    from atr_moco_plugin.ids import caption_id
+    from atr_moco_plugin.search.embeddings_file import Rows
+
+    ids = np.array([caption_id(sentence) for sentence in sentences], np.int64)
+    return Rows(retriever.embed_text(sentences).numpy(), sentences, ids)

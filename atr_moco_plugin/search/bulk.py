@@ -1,0 +1,49 @@
+"""One embedding a recording, for many recordings that no index keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.embedding import embed_groups
+from atr_moco_plugin.search.plan import Task, in_groups, name_of
+from atr_moco_plugin.search.walk import Found
+
+Group = tuple[list[Found], NDArray[np.float32], list[tuple[str, str]]]
+"""Sounds, their embeddings ``[N, d]``, and name and reason of those that cannot be read."""
+
+
+def embed_each(
+    found: Sequence[Found], retriever: AudioTextRetriever, *, threads: int = 2
+) -> Iterator[Group]:
+    """Embed sounds as :meth:`~atr_moco_plugin.retriever.AudioTextRetriever.embed_audio` does: a
+    long one is the normalised mean of its windows. A bar on standard error shows the time left.
+
+    Args:
+        found: sounds.
+        retriever: embeds.
+        threads: that decode.
+
+    Yields:
+        Groups of sounds, in their order.
+    """
+    tasks = [Task(x, digest="", known=False) for x in found]
+    groups = in_groups(tasks, retriever.batch_size)
+    with tqdm(total=len(tasks), unit="recording") as bar:
+        for outcomes in embed_groups(groups, retriever, threads=threads):
+            read = [x for x in outcomes if x.embedded is not None and not x.problem]
+            rows = [_mean(x.embedded.embeddings) for x in read if x.embedded is not None]
+            problems = [(name_of(*x.task.found.key), x.problem) for x in outcomes if x.problem]
+            table = np.stack(rows) if rows else np.zeros((0, retriever.embed_dim), np.float32)
+            yield [x.task.found for x in read], table, problems
+            bar.update(len(outcomes))
+
+
+def _mean(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    total = windows.sum(axis=0, dtype=np.float64)
+    unit: NDArray[np.float32] = (total / np.linalg.norm(total)).astype(np.float32)
+    return unit

@@ -1,0 +1,157 @@
+"""Embeddings of sounds and sentences in one file, with what each row is of."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atr_moco_plugin.errors import InputError
+
+KINDS = ("audio", "text")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Embeddings of one kind.
+
+    Attributes:
+        embeddings: ``[N, d]`` float32, unit-norm.
+        names: N paths (with ``/member`` or ``#t=start,end`` where they are parts) or sentences.
+        ids: ``[N]`` int64: clip ids (:func:`atr_moco_plugin.ids.clip_id`) or caption ids
+            (:func:`atr_moco_plugin.ids.caption_id`).
+    """
+
+    embeddings: NDArray[np.float32]
+    names: list[str]
+    ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a file of embeddings holds.
+
+    Attributes:
+        rows: by kind, ``audio`` or ``text``, in the order of the inputs.
+        about: what made them: model, fingerprint, window and hop in seconds.
+    """
+
+    rows: dict[str, Rows]
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Write a file; it is there whole or not at all.
+
+    ``.safetensors`` has tensors ``audio``, ``clip_ids``, ``text`` and ``caption_ids``, and in its
+    metadata JSON lists ``paths`` and ``sentences``, and ``about``. ``.npy`` has the rows of one
+    kind, and the rest is beside it in ``NAME.npy.json``. ``.parquet`` has a row each with ``kind``,
+    ``name``, ``id`` and ``embedding``, and ``about`` in its metadata.
+
+    Raises:
+        InputError: for another suffix, two kinds in ``.npy``, and a file that cannot be written.
+    """
+    write = writer_of(path)
+    if path.suffix == ".npy" and len(embeddings.rows) > 1:
+        raise InputError(
+            f"{path}: a .npy holds one table, but there are sounds and sentences: give "
+            ".safetensors or .parquet."
+        )
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary, embeddings)
+        if path.suffix == ".npy":
+            beside = temporary.with_name(temporary.name + ".json")
+            beside.write_text(json.dumps(_described(embeddings), indent=2), encoding="utf-8")
+            os.replace(beside, path.with_name(path.name + ".json"))
+        os.replace(temporary, path)
+    except OSError as ex:
+        raise InputError(
+            f"{path} cannot be written ({ex.strerror or ex}): give a file in a folder that you may "
+            "write to, on a disk with room."
+        ) from ex
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def writer_of(path: Path) -> Callable[[Path, Embeddings], None]:
+    """What writes files with the suffix of a path.
+
+    Raises:
+        InputError: for another suffix, or without the package that one needs.
+    """
+    if path.suffix not in _WRITERS:
+        raise InputError(f"{path}: the suffix must be one of {', '.join(_WRITERS)}.")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as ex:
+            raise InputError(
+                f"{path} needs pyarrow: pip install atr-moco-plugin[parquet], or give .safetensors."
+            ) from ex
+    return _WRITERS[path.suffix]
+
+
+_TITLES = {"audio": ("clip_ids", "paths"), "text": ("caption_ids", "sentences")}
+
+
+def _described(embeddings: Embeddings) -> dict[str, Any]:
+    """All but the embeddings."""
+    described = dict(embeddings.about)
+    for kind, rows in embeddings.rows.items():
+        ids, names = _TITLES[kind]
+        described |= {names: rows.names, ids: rows.ids.tolist()}
+    return described
+
+
+def _write_safetensors(path: Path, embeddings: Embeddings) -> None:
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, NDArray[Any]] = {}
+    metadata = {"about": json.dumps(embeddings.about)}
+    for kind, rows in embeddings.rows.items():
+        ids, names = _TITLES[kind]
+        tensors |= {kind: np.ascontiguousarray(rows.embeddings), ids: rows.ids}
+        metadata[names] = json.dumps(rows.names)
+    save_file(tensors, path, metadata)
+
+
+def _write_npy(path: Path, embeddings: Embeddings) -> None:
+    (rows,) = embeddings.rows.values()
+    np.save(path, rows.embeddings, allow_pickle=False)
+
+
+def _write_parquet(path: Path, embeddings: Embeddings) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    tables = []
+    for kind, rows in embeddings.rows.items():
+        flat = pyarrow.array(rows.embeddings.reshape(-1))
+        columns = {
+            "kind": pyarrow.array([kind] * len(rows.names)),
+            # Arrow has UTF-8 alone.
+            "name": [x.encode("utf-8", "backslashreplace").decode() for x in rows.names],
+            "id": rows.ids,
+            "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, rows.embeddings.shape[1]),
+        }
+        tables.append(pyarrow.table(columns))
+    table = pyarrow.concat_tables(tables)
+    pyarrow.parquet.write_table(
+        table.replace_schema_metadata({"about": json.dumps(embeddings.about)}), path
+    )
+
+
+_WRITERS: dict[str, Callable[[Path, Embeddings], None]] = {
+    ".safetensors": _write_safetensors,
+    ".npy": _write_npy,
+    ".parquet": _write_parquet,
+}

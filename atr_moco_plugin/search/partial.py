@@ -1,0 +1,93 @@
+"""Embeddings that are done while others are not: an interrupted command goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.walk import Found
+
+_ABOUT = "about.json"
+
+
+class PartialEmbeddings:
+    """A folder beside the output, with a file for each group of sounds.
+
+    A sound counts as done while its path, member, size and time are what they were.
+
+    Args:
+        folder: made where it does not exist.
+        about: what makes the embeddings.
+
+    Raises:
+        InputError: if the folder was left by another model or cannot be written.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            known = folder / _ABOUT
+            if known.exists() and json.loads(known.read_text(encoding="utf-8")) != about:
+                raise InputError(
+                    f"{folder} has embeddings of another model, from a command that did not end: "
+                    "remove it, or take that model."
+                )
+            known.write_text(json.dumps(about), encoding="utf-8")
+            self._done: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
+            for file in sorted(folder.glob("*.safetensors")):
+                self._read(file)
+        except (OSError, ValueError) as ex:
+            if isinstance(ex, InputError):
+                raise
+            raise InputError(f"{folder} cannot be used ({ex}): remove it and try again.") from ex
+        self._next = 1 + max((int(x.stem) for x in folder.glob("*.safetensors")), default=-1)
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def get(self, found: Found) -> NDArray[np.float32] | None:
+        """The embedding ``[d]`` of a sound; None where it is not done."""
+        return self._done.get(_key(found))
+
+    def add(self, sounds: Sequence[Found], embeddings: NDArray[np.float32]) -> None:
+        """Keep the embeddings ``[N, d]`` of N sounds, on disk too."""
+        if not sounds:
+            return
+        path = self._folder / f"{self._next:08d}.safetensors"
+        keys = [_key(found) for found in sounds]
+        temporary = path.with_suffix(".tmp")
+        save_file(
+            {"embeddings": np.ascontiguousarray(embeddings)}, temporary, {"keys": json.dumps(keys)}
+        )
+        os.replace(temporary, path)
+        self._next += 1
+        self._done.update(zip(keys, embeddings, strict=True))
+
+    def remove(self) -> None:
+        """Remove the folder, when the output is written."""
+        shutil.rmtree(self._folder)
+
+    def _read(self, file: Path) -> None:
+        try:
+            with safe_open(file, framework="numpy") as content:
+                keys = json.loads(content.metadata()["keys"])
+                rows = content.get_tensor("embeddings")
+        except (SafetensorError, KeyError):
+            file.unlink()  # the disk was full or the machine stopped: it is made again
+            return
+        self._done.update(zip(map(tuple, keys), rows, strict=True))
+
+
+def _key(found: Found) -> tuple[str, str, int, int]:
+    return (found.path, found.member, found.size, found.mtime_ns)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from atr_moco_plugin.commands.main import main
+from atr_moco_plugin.ids import caption_id, clip_id
+from atr_moco_plugin.retriever import AudioTextRetriever
+
+NAMES = ["a.wav", "b.flac", "sub/c.wav"]
+
+
+@pytest.fixture
+def want(bundle: Path, folder: Path) -> np.ndarray:
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    return retriever.embed_audio([folder / name for name in NAMES]).numpy()
+
+
+def embed(bundle: Path, *arguments: object) -> int:
+    return main(["embed", "--model", str(bundle), "--device", "cpu", *map(str, arguments)])
+
+
+def test_safetensors_has_sounds_and_sentences_in_order(
+    bundle: Path, folder: Path, want: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a dog\na cat\n")
+    out = tmp_path / "out.safetensors"
+    assert embed(bundle, folder, "--text", text, "--output", out) == 0
+    with safe_open(out, framework="numpy") as file:
+        np.testing.assert_allclose(file.get_tensor("audio"), want, atol=1e-5)
+        assert file.get_tensor("audio").dtype == np.float32
+        paths = [str(folder / name) for name in NAMES]
+        assert json.loads(file.metadata()["paths"]) == paths
+        assert file.get_tensor("clip_ids").tolist() == [clip_id("sounds", x) for x in NAMES]
+        assert json.loads(file.metadata()["sentences"]) == ["a dog", "a cat"]
+        ids = [caption_id("a dog"), caption_id("a cat")]
+        assert file.get_tensor("caption_ids").tolist() == ids
+        retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+        assert json.loads(file.metadata()["about"])["fingerprint"] == retriever.fingerprint
+        np.testing.assert_allclose(
+            file.get_tensor("text"), retriever.embed_text(["a dog", "a cat"]), atol=1e-6
+        )
+    assert "broken.wav" in capfd.readouterr().err
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["out.safetensors", "sounds", "text.txt"]
+
+
+def test_npy_has_the_names_beside_it(
+    bundle: Path, folder: Path, want: np.ndarray, tmp_path: Path
+) -> None:
+    assert embed(bundle, folder, "--output", tmp_path / "out.npy") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy", allow_pickle=False), want, atol=1e-5)
+    beside = json.loads((tmp_path / "out.npy.json").read_text())
+    assert beside["paths"] == [str(folder / name) for name in NAMES]
+    assert len(beside["clip_ids"]) == 3
+
+
+def test_parquet_has_a_row_each(
+    bundle: Path, folder: Path, want: np.ndarray, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert embed(bundle, folder, "--output", tmp_path / "out.parquet") == 0
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table.column("kind").to_pylist() == ["audio"] * 3
+    assert table.column("name").to_pylist() == [str(folder / name) for name in NAMES]
+    np.testing.assert_allclose(table.column("embedding").to_pylist(), want, atol=1e-5)
+
+
+def test_it_goes_on_where_it_was_interrupted(
+    bundle: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.npy"
+    whole = tmp_path / "whole.npy"
+    assert embed(bundle, folder, "--output", whole) == 0
+    # The output cannot be written: what was embedded stays.
+    out.mkdir()
+    assert embed(bundle, folder, "--output", out) == 2
+    assert "cannot be written" in capfd.readouterr().err
+    out.rmdir()
+    assert embed(bundle, folder, "--output", out) == 0
+    assert "3 are done already." in capfd.readouterr().err
+    np.testing.assert_array_equal(np.load(out), np.load(whole))
+    assert not (tmp_path / "out.npy.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "x.npy"], "nothing to embed"),
+        (["FOLDER", "--output", "x.txt"], "the suffix must be one of .safetensors, .npy, .parquet"),
+        (["FOLDER", "--text", "TEXT", "--output", "x.npy"], "a .npy holds one table"),
+        (["EMPTY", "--output", "x.npy"], "no sound"),
+        (["--text", "nowhere.txt", "--output", "x.npy"], "no such file"),
+        (["--text", "BLANK", "--output", "x.npy"], "line 2: ' ' has no word"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    bundle: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    Path("TEXT").write_text("a dog\n")
+    Path("BLANK").write_text("a dog\n \n")
+    places = {"FOLDER": folder, "EMPTY": tmp_path / "empty"}
+    assert embed(bundle, *(places.get(x, x) for x in arguments)) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("ERROR: ") and message in error
+    assert not (tmp_path / "x.npy").exists()
