@@ -6,29 +6,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from tqdm import tqdm
 
 from atr_moco_plugin.distributed import process_index, world_size
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.embedding import Outcome, embed_groups
 from atr_moco_plugin.search.plan import Plan, in_groups, make_plan, name_of
 from atr_moco_plugin.search.ranks import collect, share_tasks
 from atr_moco_plugin.search.sources import Listing
 from atr_moco_plugin.search.store import IndexInfo, Store
-
-T = TypeVar("T")
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(kw_only=True)
@@ -108,7 +100,8 @@ def build(
         progress: show a bar with the time left on standard error.
 
     Raises:
-        InputError: if there is no sound, the disk is full, or another process has ended too early.
+        InputError: if there is no sound, the index cannot be written, or another process has ended
+            too early.
     """
     begin = time.monotonic()
     report = Report()
@@ -121,7 +114,7 @@ def build(
         report.unsettled = list(listing.notes.problems)
         report.other = dict(listing.notes.other.most_common())
         if plan.gone:
-            _write(store.remove, plan.gone, report)
+            store.remove(plan.gone)
     tasks = share_tasks([] if stop() else plan.tasks)
     groups = list(in_groups(tasks, retriever.batch_size))
     bar = _Bar(sum(task.found.size for task in tasks), len(tasks), progress)
@@ -183,9 +176,9 @@ def _put(store: Store, outcomes: Sequence[Outcome], report: Report) -> None:
     embedded = [x.embedded for x in outcomes if x.embedded is not None]
     times = {x.task.found.key: x.same_but_newer for x in outcomes if x.same_but_newer is not None}
     if embedded:
-        _write(store.put, embedded, report)
+        store.put(embedded)
     if times:
-        _write(store.touch, times, report)
+        store.touch(times)
     for outcome in outcomes:
         name = name_of(*outcome.task.found.key)
         if outcome.embedded is None and outcome.same_but_newer is None:
@@ -199,18 +192,3 @@ def _put(store: Store, outcomes: Sequence[Outcome], report: Report) -> None:
             report.changed += outcome.task.known
             report.windows += len(outcome.embedded.spans)
             report.seconds += outcome.embedded.recording.seconds
-
-
-def _write(action: Callable[[T], None], what: T, report: Report) -> None:
-    """Write to the index; a full disk becomes one sentence."""
-    try:
-        action(what)
-    except (OSError, sqlite3.OperationalError) as ex:
-        number = getattr(ex, "errno", None)
-        if number not in _FULL and "disk is full" not in str(ex):
-            raise
-        done = report.new + report.changed + report.touched
-        raise InputError(
-            f"The index cannot be written: the disk is full; {done:,} recordings of this run are "
-            "in it, make room and run the same command again to go on."
-        ) from ex

@@ -110,7 +110,8 @@ def walk_tree(root: str, suffixes: Collection[str], notes: Notes) -> Iterator[Fo
     for link in file_links:
         real = os.path.realpath(link)
         wanted = suffix_of(real) in (*suffixes, TAR) and not _hidden(os.path.basename(real))
-        if real in targets or wanted and _identity(os.path.dirname(real)) in walked:
+        met = wanted and os.path.isfile(real) and _identity(os.path.dirname(real)) in walked
+        if met or real in targets:
             continue
         targets.add(real)
         yield from found_at(link, suffixes, notes)

@@ -1,0 +1,140 @@
+"""What ``index`` is given, and how a recording is read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from sound_folders import write_sound
+
+from atr_moco_plugin.data.audio.read import read_audio
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.search.sources import Listing, list_sounds, open_recording
+from atr_moco_plugin.search.store import Recording
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """``a.wav`` and ``b/c.wav``, 2 s each."""
+    for number, name in enumerate(("a.wav", "b/c.wav")):
+        write_sound(tmp_path / "sounds" / name, number, 2.0)
+    return (tmp_path / "sounds").resolve()
+
+
+def names(listing: Listing, root: Path) -> list[str]:
+    return [os.path.relpath(x.path, root) + x.member for x in listing.found]
+
+
+def test_a_folder_is_named_by_its_real_path(sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(sounds)
+    listing = list_sounds(tmp_path / "link")
+    assert names(listing, sounds) == ["a.wav", "b/c.wav"]
+    assert listing.covers(str(sounds / "x.wav"), "") and listing.covers(str(sounds / "x.tar"), "y")
+    assert not listing.covers(f"{sounds}2/x.wav", "")
+    assert not listing.covers(str(sounds / "a.wav"), "#t=1,2")  # of a table
+
+
+def test_more_suffixes(sounds: Path) -> None:
+    (sounds / "d.SPH").write_bytes(b"x")
+    assert names(list_sounds(sounds, suffixes=["sph"]), sounds) == ["a.wav", "b/c.wav", "d.SPH"]
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
+def test_a_list_of_files(sounds: Path, separator: bytes) -> None:
+    lines = [
+        b"b/c.wav",
+        b"a.wav",
+        b"./a.wav",
+        b"gone.wav",
+        b"b",
+        b"",
+        os.fsencode(sounds / "a.wav"),
+    ]
+    (sounds / "list.txt").write_bytes(separator.join(lines) + separator)
+    listing = list_sounds(sounds / "list.txt", is_list=True)
+    assert names(listing, sounds) == ["b/c.wav", "a.wav"]
+    assert listing.notes.problems == [
+        (str(sounds / "gone.wav"), "no such file"),
+        (str(sounds / "b"), "is a folder, and a list names files"),
+    ]
+    assert listing.covers(str(sounds / "gone.wav"), "")
+    assert not listing.covers(str(sounds / "other.wav"), "")
+
+
+def test_names_in_a_list_may_have_line_breaks_other_bytes_and_any_suffix(sounds: Path) -> None:
+    odd = [b"two\nlines.wav", b"\xff.wav", b"no suffix"]
+    for name in odd:
+        Path(os.fsdecode(os.path.join(os.fsencode(sounds), name))).write_bytes(b"x")
+    (sounds / "list").write_bytes(b"\0".join(odd))
+    assert names(list_sounds(sounds / "list", is_list=True), sounds) == list(map(os.fsdecode, odd))
+
+
+def test_names_in_a_list_may_be_relative_to_another_folder(sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\ufeffb/c.wav\n")
+    listing = list_sounds(tmp_path / "list.txt", is_list=True, relative_to=sounds)
+    assert names(listing, sounds) == ["b/c.wav"]
+
+
+def test_a_table_with_parts_of_files(sounds: Path) -> None:
+    (sounds / "parts.csv").write_text(
+        "file_name,start,end\na.wav,0,0.5\na.wav,0.5,1.25\na.wav,0,0.50\nb/c.wav,,\nno.wav,,\n"
+    )
+    listing = list_sounds(sounds / "parts.csv")
+    assert names(listing, sounds) == ["a.wav#t=0,0.5", "a.wav#t=0.5,1.25", "b/c.wav"]
+    assert listing.notes.problems == [(str(sounds / "no.wav"), "no such file")]
+
+
+def test_a_table_in_json_without_captions_gives_no_warning(sounds: Path) -> None:
+    rows = [{"audio": "a.wav", "caption_language": "en"}, {"audio": "b/c"}]
+    (sounds / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert names(list_sounds(sounds / "table.jsonl"), sounds) == ["a.wav", "b/c.wav"]
+
+
+def test_what_is_no_source_is_refused(sounds: Path) -> None:
+    (sounds / "list.txt").write_text("a.wav\n")
+    with pytest.raises(InputError, match="neither a folder nor a .tar .* give --list"):
+        list_sounds(sounds / "list.txt")
+    with pytest.raises(InputError, match="is a folder; leave --list out"):
+        list_sounds(sounds, is_list=True)
+    with pytest.raises(MissingFileError, match="no such file or folder"):
+        list_sounds(sounds / "none.txt", is_list=True)
+    (sounds / "list.txt").write_text("a.wav\n", encoding="utf-16")
+    with pytest.raises(InputError, match="is UTF-16; write the list in UTF-8"):
+        list(list_sounds(sounds / "list.txt", is_list=True).found)
+    (sounds / "table.csv").write_text("file_name,start,end\n,1,2\n")
+    with pytest.raises(InputError, match="row 1 names no file"):
+        list(list_sounds(sounds / "table.csv").found)
+
+
+def test_a_folder_that_is_not_there_has_no_sounds(tmp_path: Path) -> None:
+    listing = list_sounds(tmp_path / "none")
+    assert not listing.has_sounds()
+    assert listing.covers(str(tmp_path.resolve() / "none/a.wav"), "")
+
+
+def recorded(path: Path, member: str = "") -> Recording:
+    return Recording(path=str(path), member=member, size=0, mtime_ns=0, digest="", seconds=1.0)
+
+
+def test_a_recording_is_read_again(sounds: Path) -> None:
+    with tarfile.open(sounds / "t.tar", "w") as tar:
+        tar.add(sounds / "a.wav", "x/a.wav")
+    whole = read_audio(sounds / "a.wav", 16_000)
+    for recording, expected in (
+        (recorded(sounds / "a.wav"), whole),
+        (recorded(sounds / "t.tar", "x/a.wav"), whole),
+        (recorded(sounds / "a.wav", "#t=0.5,1.5"), whole[8_000:24_000]),
+    ):
+        assert (read_audio(open_recording(recording), 16_000) == expected).all()
+
+
+def test_a_recording_that_is_gone_is_said(sounds: Path) -> None:
+    with pytest.raises(MissingFileError, match="x.wav: no such file; index its folder again"):
+        open_recording(recorded(sounds / "x.wav"))
+    with tarfile.open(sounds / "t.tar", "w") as tar:
+        tar.add(sounds / "a.wav", "a.wav")
+    with pytest.raises(MissingFileError, match="t.tar/b.wav: no such member"):
+        open_recording(recorded(sounds / "t.tar", "b.wav"))
