@@ -20,7 +20,9 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import duration, say
 
 if TYPE_CHECKING:
+    from atr_moco_plugin.retriever import AudioTextRetriever
     from atr_moco_plugin.search.build import Report
+    from atr_moco_plugin.search.store import Store
 
 SUMMARY = "embed the sounds of a folder, so that they can be searched; again: only what is new"
 EXAMPLE = "atr-moco index ~/sounds --model BUNDLE --index ~/sounds.index"
@@ -39,13 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
-        "--index", required=True, metavar="DIR", help="the index; made where it does not exist"
+        "--index",
+        required=True,
+        metavar="DIR",
+        help="the index, a folder or postgresql://...; made where it does not exist",
     )
     parser.add_argument(
         "--engine",
         choices=("exact", "faiss"),
-        default="exact",
-        help="of a new index (default: exact)",
+        help="what will search it (default: what it has; of a new index exact)",
     )
     group = parser.add_argument_group("which sounds")
     group.add_argument(
@@ -83,8 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Bring the index up to date and print what was done; 130 where Ctrl-C was pressed."""
-    from atr_moco_plugin.search.build import build, index_info
-    from atr_moco_plugin.search.local import create_local
+    from atr_moco_plugin.search.build import build
     from atr_moco_plugin.search.plan import no_sounds
     from atr_moco_plugin.search.ranks import local_device, processes
     from atr_moco_plugin.search.sources import list_sounds
@@ -103,9 +106,7 @@ def run(options: argparse.Namespace) -> int:
                 raise InputError(no_sounds(listing))
         options.device = options.device or local_device()
         retriever = load_retriever(options)
-        with (
-            create_local(Path(options.index), index_info(retriever)) if first else nullcontext()
-        ) as store:
+        with _open(options, retriever) if first else nullcontext() as store:
             report = build(
                 store,
                 retriever,
@@ -119,6 +120,14 @@ def run(options: argparse.Namespace) -> int:
     if first:
         _print(report, options)
     return 130 if report.interrupted else 0
+
+
+def _open(options: argparse.Namespace, retriever: AudioTextRetriever) -> Store:
+    from atr_moco_plugin.search.build import index_info
+    from atr_moco_plugin.search.engines import open_index
+
+    info = index_info(retriever)
+    return open_index(options.index, write=True, info=info, engine=options.engine)
 
 
 def _exists(index: str) -> bool:

@@ -40,7 +40,7 @@ class Plan:
         gone: recordings to remove.
         kept: recordings that are not there, as a disk is not that is not mounted.
         unchanged: number of recordings that are as the index knows them.
-        broken: those of them that cannot be read: name and reason.
+        broken: name and reason of those that it knows as broken, and that are as they were.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -100,10 +100,10 @@ def make_plan(
             plan.tasks.append(Task(found, "", True))
         elif (was.size, was.mtime_ns) != (found.size, found.mtime_ns):
             plan.tasks.append(Task(found, was.digest, True, was.problem))
+        elif was.problem:
+            plan.broken.append((name_of(*found.key), was.problem))
         else:
             plan.unchanged += 1
-            if was.problem:
-                plan.broken.append((name_of(*found.key), was.problem))
     covered = [key for key in known if (prune and listing.is_list) or listing.covers(*key)]
     if not number:
         _refuse_nothing(listing, len(covered), prune)

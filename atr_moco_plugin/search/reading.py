@@ -185,5 +185,6 @@ def _digest(path: str, offset: int, size: int, file_size: int, mtime_ns: int) ->
 
 def _reason(error: InputError, name: str) -> str:
     """The message without the name that it begins with, and without what to do with a data set."""
-    text = " ".join(str(error).split()).removeprefix(name).removeprefix(":").strip()
-    return text.partition("; ")[0]
+    text = str(error).removeprefix(name).removeprefix(":").partition("; ")[0]
+    # A name that is not UTF-8 may be within it.
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()

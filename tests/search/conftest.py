@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from postgres_server import postgres_server, programs
-from sound_folders import write_tiny_bundle
+from tiny_bundle import make_bundle
 
 from atr_moco_plugin.retriever import AudioTextRetriever
 
@@ -16,7 +16,7 @@ from atr_moco_plugin.retriever import AudioTextRetriever
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with random weights; windows of a second, which overlap by half."""
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny", hop_seconds=0.5)
 
 
 @pytest.fixture(scope="session")

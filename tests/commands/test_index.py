@@ -1,0 +1,188 @@
+"""The command ``index`` as a user sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sound_folders import write_sound
+from tiny_bundle import make_bundle
+
+from atr_moco_plugin.commands.main import main
+from atr_moco_plugin.search.local import create_local, open_local
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_sound(tmp_path / f"sounds/{number}.wav", number)
+    return tmp_path / "sounds"
+
+
+def index(sounds: Path, bundle: Path, *more: str) -> int:
+    arguments = ["index", str(sounds), "--model", str(bundle), "--device", "cpu"]
+    return main([*arguments, "--index", str(sounds.parent / "index"), *more])
+
+
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("ERROR: ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("ERROR: ")
+
+
+def test_it_says_what_it_did(sounds: Path, bundle: Path, capsys: Any) -> None:
+    (sounds / "broken.wav").write_text("text")
+    (sounds / "notes.txt").write_text("text")
+    assert index(sounds, bundle) == 0
+    out, err = capsys.readouterr()
+    assert "3 new, 1 broken; 3 windows of 2 s embedded" in out
+    assert "1 other file passed over (1 .txt)" in out
+    assert f"{sounds.resolve()}/broken.wav: not readable as audio" in err
+    assert "4 of 4 recordings" in err
+    assert index(sounds, bundle) == 0
+    assert "3 unchanged, 1 broken" in capsys.readouterr().out
+
+
+def test_json_on_standard_output_alone(sounds: Path, bundle: Path, capsys: Any) -> None:
+    name = os.fsdecode(b"\xff\n.wav")
+    (sounds / name).write_text("no sound")
+    assert index(sounds, bundle, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["new"], report["windows"], report["interrupted"]) == (3, 3, False)
+    assert report["broken"][0][0] == f"{sounds.resolve()}/{name}"
+
+
+def test_odd_names_are_indexed_and_shown_on_one_line(
+    sounds: Path, bundle: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["new\nline.wav", "\U0001f415.wav", os.fsdecode(b"\xe9t\xe9.wav"), "--index.wav"]
+    for number, name in enumerate(names):
+        write_sound(sounds / "x.wav", number).rename(sounds / name)
+    (sounds / "bro\nken.wav").write_text("no sound")
+    monkeypatch.chdir(sounds.parent)
+    sounds.rename("-sounds")
+    arguments = ["--model", str(bundle), "--index", "index", "--device", "cpu", "--", "-sounds"]
+    assert main(["index", *arguments]) == 0
+    assert "bro\\nken.wav: not readable" in capsys.readouterr().err
+    with open_local(tmp_path / "index") as store:
+        found = {os.path.basename(x.path) for x in store.recordings() if not x.problem}
+    assert found == {*names, "0.wav", "1.wav", "2.wav"}
+
+
+def test_a_folder_without_sounds_makes_no_index(tmp_path: Path, bundle: Path, capsys: Any) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds/a.m4a").touch()
+    assert index(tmp_path / "sounds", bundle) == 2
+    assert "has no sounds (passed over: 1 .m4a); give another folder" in error(capsys)
+    assert index(tmp_path / "none", bundle) == 2
+    assert error(capsys) == f"{tmp_path.resolve()}/none: no such file or folder"
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_index_of_another_model_or_other_windows_is_refused(
+    sounds: Path, bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert index(sounds, bundle) == 0
+    before = (tmp_path / "index/index.sqlite").read_bytes()
+    for other in (
+        make_bundle(tmp_path / "other", 1),
+        make_bundle(tmp_path / "windows", hop_seconds=0.5),
+    ):
+        capsys.readouterr()
+        assert index(sounds, other) == 2
+        assert "model" in error(capsys)
+    assert (tmp_path / "index/index.sqlite").read_bytes() == before
+
+
+def test_two_writers_are_refused(sounds: Path, bundle: Path, capsys: Any) -> None:
+    assert index(sounds, bundle) == 0
+    capsys.readouterr()
+    with open_local(sounds.parent / "index") as reader:
+        info = reader.info
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from atr_moco_plugin.search.local import open_local\n"
+        "store = open_local(Path(sys.argv[1]), write=True); print('open', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(sounds.parent / "index")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "open\n"
+        assert index(sounds, bundle) == 2
+        assert f"process {other.pid}" in error(capsys)
+        other.kill()
+    with create_local(sounds.parent / "index", info):
+        pass
+
+
+def test_a_folder_that_cannot_be_an_index_is_refused(
+    sounds: Path, bundle: Path, capsys: Any
+) -> None:
+    assert main(["index", str(sounds), "--model", str(bundle), "--index", str(sounds)]) == 2
+    assert "has other files in it" in error(capsys)
+
+
+@pytest.mark.slow  # starts the command a few times
+def test_ctrl_c_writes_what_is_embedded_and_the_next_run_goes_on(
+    tmp_path: Path, bundle: Path
+) -> None:
+    for number in range(1500):
+        write_sound(tmp_path / f"sounds/{number:04}.wav", number, 1.0)
+    command = [
+        sys.executable, "-m", "atr_moco_plugin", "index", str(tmp_path / "sounds"), "--json",
+        "--model", str(bundle), "--device", "cpu", "--index", str(tmp_path / "index"),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None and running.stdout is not None
+        text = b""
+        while b"windows" not in text:  # of the bar
+            text += running.stderr.read1(100)  # type: ignore[attr-defined]
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    report = json.loads(out)
+    assert running.returncode == 130 and report["interrupted"] and 0 < report["new"] < 1500
+    assert b"Interrupted: run the same command again to go on." in err
+    again = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    rest = json.loads(again.stdout)
+    assert (rest["new"], rest["unchanged"]) == (1500 - report["new"], report["new"])
+
+
+@pytest.mark.slow  # starts the command
+def test_a_full_disk_is_one_sentence_and_the_index_stays_whole(
+    tmp_path: Path, bundle: Path
+) -> None:
+    for number in range(600):
+        write_sound(tmp_path / f"sounds/{number:04}.wav", number)
+    arguments = [
+        "index", str(tmp_path / "sounds"), "--json", "--model", str(bundle), "--device", "cpu",
+        "--index", str(tmp_path / "index"),
+    ]  # fmt: skip
+    # No file may grow beyond this, as on a disk that is full then.
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (100_000, r.RLIM_INFINITY));"
+    code = f"import sys; {limit} from atr_moco_plugin.commands.main import main; sys.exit(main())"
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("ERROR: ") and "disk" in ended.stderr
+    with open_local(tmp_path / "index") as store:
+        done = store.counts().recordings
+    assert 0 < done < 600
+    again = subprocess.run(
+        [sys.executable, "-m", "atr_moco_plugin", *arguments], capture_output=True, check=True
+    )
+    assert json.loads(again.stdout)["unchanged"] == done
+    with open_local(tmp_path / "index") as store:
+        assert store.counts().recordings == 600
