@@ -194,7 +194,10 @@ def read_config(folder: Path) -> BundleConfig:
             f"{file} has format {content['format']!r}, but this version reads format {FORMAT}: "
             "install a newer atr-moco-plugin, or export the bundle again."
         )
-    return build_config(BundleConfig, content, str(file))
+    try:
+        return build_config(BundleConfig, content, "config")
+    except InputError as ex:
+        raise InputError(f"{file}: {ex}") from ex
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -42,12 +42,12 @@ def label_phrases(
     """
     if isinstance(labels, str) or isinstance(templates, str):
         raise InputError("labels and templates are lists of strings, not one string")
+    names, templates = list(labels), list(templates)
     for template in templates:
         if template.count("{}") != 1:
             raise InputError(f"the template {template!r} must have {{}} once, where the label goes")
     if not templates:
         raise InputError("there is no template: give at least '{}'")
-    names = list(labels)
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"the label {twice[0]!r} is there twice: leave one out")
     if not names:
@@ -57,6 +57,8 @@ def label_phrases(
     for name, own in phrases.items():
         if isinstance(own, str) or not own:
             raise InputError(f"the label {name!r} must have a list of at least one phrase")
+        if strange := [x for x in own if not isinstance(x, str)]:
+            raise InputError(f"a phrase of a label is {strange[0]!r}, expected a string")
         sentences[name] = [t.replace("{}", phrase) for t in templates for phrase in own]
     return sentences
 

@@ -64,7 +64,7 @@ class LoadedModel:
         self.device = usable_device(device)
         self.batch_size = batch_size
         self._backbone = backbone
-        self._runner = Runner(backbone, self.device, getattr(torch, dtype), batch_size)
+        self._runner = Runner(backbone, self.device, getattr(torch, dtype))
         self._size = max(1, round(config.window_seconds * config.sample_rate))
         self._hop = max(1, round(config.hop_seconds * config.sample_rate))
 

@@ -10,21 +10,27 @@ import numpy as np
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import check_length
-from atr_moco_plugin.data.audio.source import FileSlice, MemoryFile, Segment
+from atr_moco_plugin.data.audio.source import FileSlice, Segment
 from atr_moco_plugin.data.audio.stream import AudioWindow, cut_windows, read_windows
-from atr_moco_plugin.data.audio.waveform import as_waveform
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.data.audio.waveform import as_source, as_waveform
+from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.retriever.backbone import Samples
 
 
 def as_recordings(audio: Any) -> list[Any]:
     """What a user gave as audio, as a list of recordings: one alone is a list of one."""
-    return list(audio) if isinstance(audio, Sequence) and not _is_one(audio) else [audio]
+    return list(audio) if isinstance(audio, Iterable) and not _is_one(audio) else [audio]
 
 
 def _is_one(audio: Any) -> bool:
-    if isinstance(audio, (str, bytes, bytearray, memoryview, FileSlice, MemoryFile, Segment)):
+    kinds = (str, bytes, bytearray, memoryview, Mapping, np.ndarray, Tensor)
+    if isinstance(audio, kinds) or hasattr(audio, "read") or hasattr(audio, "get_all_samples"):
         return True
+    return _is_pair(audio) and isinstance(audio[1], (int, np.integer))
+
+
+def _is_pair(audio: Any) -> bool:
+    """Whether it is an array with its rate, as ``soundfile.read`` returns them."""
     return isinstance(audio, tuple) and len(audio) == 2 and _is_samples(audio[0])
 
 
@@ -33,7 +39,7 @@ def _is_samples(audio: Any) -> bool:
 
 
 def recording_windows(
-    audio: Any, sample_rate: int, size: int, hop: int, rate: int | None = None
+    audio: Any, sample_rate: int, size: int, hop: int, rate: int | None, name: str
 ) -> Iterator[AudioWindow]:
     """The windows of one recording.
 
@@ -43,57 +49,63 @@ def recording_windows(
         size: samples of a window.
         hop: samples from the start of a window to the start of the next.
         rate: of an array or tensor in Hz.
+        name: what to call a recording without a name of its own in messages.
 
     Raises:
         InputError: if it cannot be read, or an array comes without a rate.
     """
-    if isinstance(audio, tuple):
-        audio, rate = audio
-    if isinstance(audio, (str, os.PathLike, FileSlice, MemoryFile, Segment)):
-        yield from read_windows(audio, sample_rate, size, hop)
-        return
-    if _is_samples(audio):
-        if rate is None:
+    if isinstance(audio, (str, os.PathLike)) and not os.path.exists(audio):
+        raise MissingFileError(f"There is no audio file {os.fspath(audio)}: correct the path.")
+    try:
+        source = as_source(audio)
+        if source is not None:
+            yield from read_windows(source, sample_rate, size, hop)
+            return
+        if _is_pair(audio):
+            audio, rate = audio
+        if _is_samples(audio):
+            if rate is None:
+                raise InputError(
+                    "its sampling rate is not known: give `sample_rate=`, or a pair of the array "
+                    "and its rate"
+                )
+            audio = {"array": audio, "sampling_rate": rate}
+        if not isinstance(audio, Mapping) and not hasattr(audio, "get_all_samples"):
             raise InputError(
-                "an array or tensor does not say its sampling rate: give `sample_rate=`, or a pair "
-                "of the array and its rate"
+                f"a {type(audio).__name__} is no audio: give a path, an open file, or an array "
+                "or tensor with its rate"
             )
-        audio = {"array": audio, "sampling_rate": rate}
-    if not isinstance(audio, (Mapping, bytes, bytearray, memoryview)) and not hasattr(
-        audio, "get_all_samples"
-    ):
-        raise InputError(f"{type(audio).__name__} is no audio: give a path, an array with a rate")
-    waveform = check_length(as_waveform(audio, sample_rate), sample_rate, "the recording")
+        waveform = as_waveform(audio, sample_rate)
+    except InputError as ex:
+        if isinstance(audio, (str, os.PathLike, FileSlice, Segment)):  # it is named already
+            raise
+        raise InputError(f"{name}: {ex}") from ex
+    waveform = check_length(waveform, sample_rate, name)
     yield from cut_windows([waveform], sample_rate, size, hop)
 
 
 def in_parts(
-    recordings: Iterable[Any], windows: Callable[[Any], Iterable[AudioWindow]], size: int
+    recordings: Iterable[Any], windows: Callable[[Any, str], Iterable[AudioWindow]], size: int
 ) -> Iterator[tuple[list[int], list[Samples]]]:
     """Windows of all recordings, some at once, each with the number of its recording.
 
     Args:
         recordings: in any form.
-        windows: cuts one.
+        windows: cuts one, which has a name for messages.
         size: windows at once.
 
     Raises:
-        InputError: if a recording cannot be read; one without a name of its own by its number.
+        InputError: if a recording cannot be read; one without a name is named by its number.
     """
     rows: list[int] = []
     waveforms: list[Samples] = []
     for row, recording in enumerate(recordings):
-        try:
-            for window in windows(recording):
-                rows.append(row)
-                waveforms.append(window.waveform)
-                if len(rows) == size:
-                    yield rows, waveforms
-                    rows, waveforms = [], []
-        except InputError as ex:
-            if isinstance(recording, (str, os.PathLike)):
-                raise
-            raise InputError(f"recording {row}: {ex}") from ex
+        for window in windows(recording, f"recording {row}"):
+            rows.append(row)
+            waveforms.append(window.waveform)
+            if len(rows) == size:
+                yield rows, waveforms
+                rows, waveforms = [], []
     if rows:
         yield rows, waveforms
 
@@ -102,12 +114,17 @@ def as_sentences(texts: str | Sequence[str]) -> list[str]:
     """Sentences as a list: one alone is a list of one.
 
     Raises:
-        InputError: for what is no string.
+        InputError: for what is no string, or no text.
     """
     sentences = [texts] if isinstance(texts, str) else list(texts)
     for number, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
             raise InputError(f"sentence {number} is a {type(sentence).__name__}, not a string")
+        if any("\ud800" <= letter <= "\udfff" for letter in sentence):
+            raise InputError(
+                f"sentence {number} ({sentence[:60]!r}) has half of a character: it was not read "
+                "as UTF-8"
+            )
     return sentences
 
 

@@ -61,7 +61,7 @@ class AudioTextRetriever(LoadedModel):
         Raises:
             InputError: if it cannot be read, or an array comes without a rate.
         """
-        return recording_windows(source, self.sample_rate, self._size, self._hop, sample_rate)
+        return self._windows(source, "the recording", sample_rate)
 
     def embed_windows(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Embed waveforms that are no longer than a window.
@@ -82,7 +82,7 @@ class AudioTextRetriever(LoadedModel):
                     f"waveform {number} has the shape {list(waveform.shape)}, expected at most "
                     f"[{self._size}]: cut it with `windows`"
                 )
-        return self._runner.windows(waveforms)
+        return self._runner.windows(waveforms, self.batch_size)
 
     def embed_audio(
         self, audio: Any, *, sample_rate: int | None = None, progress: bool = False
@@ -103,7 +103,7 @@ class AudioTextRetriever(LoadedModel):
         recordings = as_recordings(audio)
         sums = torch.zeros(len(recordings), self.embed_dim, dtype=torch.float64)
         for rows, waveforms in self._parts(recordings, sample_rate, progress):
-            embeddings = torch.from_numpy(self._runner.windows(waveforms))
+            embeddings = torch.from_numpy(self._runner.windows(waveforms, self.batch_size))
             sums.index_add_(0, torch.tensor(rows), embeddings.double())
         return unit_norm(sums)
 
@@ -120,7 +120,7 @@ class AudioTextRetriever(LoadedModel):
         Raises:
             InputError: if a sentence has no word.
         """
-        return self._runner.sentences(as_sentences(texts))
+        return self._runner.sentences(as_sentences(texts), self.batch_size)
 
     def match(
         self, texts: str | Sequence[str], audio: Any, *, sample_rate: int | None = None
@@ -146,7 +146,8 @@ class AudioTextRetriever(LoadedModel):
         check_pairs(sentences, recordings)
         found = torch.full((len(recordings),), -torch.inf)
         for rows, waveforms in self._parts(recordings, sample_rate):
-            log_odds = self._runner.log_odds([sentences[row] for row in rows], waveforms)
+            pairs = [sentences[row] for row in rows]
+            log_odds = self._runner.log_odds(pairs, waveforms, self.batch_size)
             found.scatter_reduce_(0, torch.tensor(rows), log_odds, "amax")
         return found
 
@@ -168,7 +169,7 @@ class AudioTextRetriever(LoadedModel):
         self._check_head()
         sentences = as_sentences(texts)
         check_pairs(sentences, waveforms)
-        return self._runner.log_odds(sentences, waveforms)
+        return self._runner.log_odds(sentences, waveforms, self.batch_size)
 
     def classify(
         self,
@@ -209,8 +210,11 @@ class AudioTextRetriever(LoadedModel):
     ) -> Iterator[tuple[list[int], list[Samples]]]:
         bar = tqdm(recordings, disable=not progress, unit="recording")
         return in_parts(
-            bar, partial(self.windows, sample_rate=sample_rate), _PARTS * self.batch_size
+            bar, partial(self._windows, sample_rate=sample_rate), _PARTS * self.batch_size
         )
+
+    def _windows(self, source: Any, name: str, sample_rate: int | None) -> Iterator[AudioWindow]:
+        return recording_windows(source, self.sample_rate, self._size, self._hop, sample_rate, name)
 
     def _check_head(self) -> None:
         if not self.can_match:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,32 +28,28 @@ class Runner:
         backbone: its model is moved to the device.
         device: where to compute.
         dtype: of the computations, by autocast; weights and embeddings stay float32.
-        batch_size: most windows, sentences or pairs at once.
     """
 
-    def __init__(
-        self, backbone: Backbone, device: torch.device, dtype: torch.dtype, batch_size: int
-    ) -> None:
+    def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> None:
         self.backbone, self.device, self.dtype = backbone, device, dtype
-        self.batch_size = batch_size
         self.model = backbone.model.to(device)
         self.embed_dim = self.model.embed_dim
 
-    def windows(self, waveforms: Sequence[Samples]) -> NDArray[np.float32]:
-        """``[N, d]`` float32, unit-norm, of N waveforms."""
+    def windows(self, waveforms: Sequence[Samples], batch_size: int) -> NDArray[np.float32]:
+        """``[N, d]`` float32, unit-norm, of N waveforms, so many at once."""
         found = np.empty((len(waveforms), self.embed_dim), np.float32)
-        for rows in self._batches(waveforms):
+        for rows in self._batches(waveforms, batch_size):
             embeddings, _ = self._audio([waveforms[i] for i in rows])
             found[rows] = embeddings.float().cpu().numpy()
         _check_finite(found, "waveform")
         return found
 
-    def sentences(self, sentences: Sequence[str]) -> Tensor:
-        """``[N, d]`` float32 on the CPU, unit-norm, of N sentences."""
+    def sentences(self, sentences: Sequence[str], batch_size: int) -> Tensor:
+        """``[N, d]`` float32 on the CPU, unit-norm, of N sentences, so many at once."""
         found = [torch.zeros(0, self.embed_dim)]
         for start in range(0, len(sentences), _SENTENCES):
             captions = distinct_captions(
-                *self._tokenized(sentences[start : start + _SENTENCES]), self.batch_size
+                *self._tokenized(sentences[start : start + _SENTENCES]), batch_size
             )
             rows = [self._text(*batch)[0].float().cpu() for batch in captions.batches]
             found.append(torch.cat(rows)[captions.rows])
@@ -60,13 +57,15 @@ class Runner:
         _check_finite(embeddings.numpy(), "sentence")
         return embeddings
 
-    def log_odds(self, sentences: Sequence[str], waveforms: Sequence[Samples]) -> Tensor:
-        """``[P]`` float32 on the CPU, of P pairs, row by row."""
+    def log_odds(
+        self, sentences: Sequence[str], waveforms: Sequence[Samples], batch_size: int
+    ) -> Tensor:
+        """``[P]`` float32 on the CPU, of P pairs, row by row, so many at once."""
         found = torch.empty(len(sentences))
-        for rows in self._batches(waveforms):
+        for rows in self._batches(waveforms, batch_size):
             _, text = self._text(*self._tokenized([sentences[i] for i in rows]))
             _, audio = self._audio([waveforms[i] for i in rows])
-            with torch.inference_mode(), self._autocast():
+            with self._computing():
                 logits = self.model.match(text, audio).float()
             found[rows] = (logits[:, 1] - logits[:, 0]).cpu()
         _check_finite(found.numpy(), "pair")
@@ -74,31 +73,47 @@ class Runner:
 
     def _audio(self, waveforms: Sequence[Samples]) -> tuple[Tensor, AudioTokens]:
         inputs = self._moved(self.backbone.audio_inputs(waveforms))
-        with torch.inference_mode(), self._autocast():
+        with self._computing():
             result: tuple[Tensor, AudioTokens] = self.model.audio(**inputs)
         return result
 
     def _text(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, TextTokens]:
         inputs = self._moved(self.backbone.text_inputs(input_ids, mask))
-        with torch.inference_mode(), self._autocast():
+        with self._computing():
             result: tuple[Tensor, TextTokens] = self.model.text(**inputs)
         return result
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Without gradients, in the dtype; what a device cannot do becomes one sentence."""
+        half = self.dtype != torch.float32
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, half):
+                yield
+        except torch.cuda.OutOfMemoryError as ex:
+            raise InputError(
+                f"{self.device} has no memory left for a batch: give a smaller batch size"
+            ) from ex
+        except RuntimeError as ex:
+            if not half or "not implemented" not in str(ex):
+                raise
+            raise InputError(
+                f"{str(self.dtype).removeprefix('torch.')} cannot be computed on {self.device} "
+                f"({str(ex).splitlines()[0]}): take float32"
+            ) from ex
 
     def _moved(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         # The lengths stay: encoders count with them on the CPU.
         return {k: v if k == "lengths" else v.to(self.device) for k, v in inputs.items()}
 
-    def _batches(self, waveforms: Sequence[Samples]) -> Iterator[list[int]]:
+    def _batches(self, waveforms: Sequence[Samples], batch_size: int) -> Iterator[list[int]]:
         lengths = [len(waveform) for waveform in waveforms]
-        return batches(lengths, self.batch_size, self.backbone.any_padding)
+        return batches(lengths, batch_size, self.backbone.any_padding)
 
     def _tokenized(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         tokenizer, most = self.backbone.tokenizer, self.backbone.config.max_tokens
         ids, mask = tokenize(tokenizer, sentences, most)
+        # Only a sentence that is as long as it may be can have been cut.
         full = [sentences[i] for i in (mask.sum(dim=1) == most).nonzero().flatten().tolist()]
         whole = tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
         if cut := sum(len(x) > most for x in whole):
@@ -107,6 +122,17 @@ class Runner:
                 "tokens and are cut: the rest of them is not looked at",
                 stacklevel=4,
             )
+        unknown = tokenizer.unk_token_id
+        if unknown is not None and (ids == unknown).any():
+            special = torch.tensor(sorted(set(tokenizer.all_special_ids) - {unknown}))
+            known = mask & (ids != unknown) & ~torch.isin(ids, special)
+            lost = (~known.any(dim=1)).nonzero().flatten().tolist()
+            if lost:
+                warnings.warn(
+                    f"the model knows no word of {len(lost):,} of {len(sentences):,} sentences, "
+                    f"such as {sentences[lost[0]][:60]!r}: what is found for them is chance",
+                    stacklevel=4,
+                )
         return ids, mask
 
 
@@ -150,7 +176,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
 
 
 def _check_finite(values: NDArray[np.float32], kind: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(values.sum(axis=tuple(range(1, values.ndim)))))
     if len(bad):
         raise InputError(
             f"the model's result for {kind} {bad[0]} is not finite: look at the input, or use "

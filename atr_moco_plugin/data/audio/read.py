@@ -144,7 +144,7 @@ def check_length(waveform: NDArray[np.float32], rate: int, name: str) -> NDArray
     if too_short(waveform.shape[0], rate):
         raise InputError(
             f"{name}: lasts {waveform.shape[0] / rate:.3f} s, at least {MIN_SECONDS} s is needed; "
-            "take it out of the data set"
+            "leave it out"
         )
     return waveform
 

@@ -1,4 +1,4 @@
-"""Audio in any form that a data set hands over, as mono float32 at the feature extractor's rate."""
+"""Audio in any form that a data set or a user hands over, as mono float32 at a model's rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import read_audio, resample
-from atr_moco_plugin.data.audio.source import MemoryFile
+from atr_moco_plugin.data.audio.source import (
+    MAX_SLICE_BYTES,
+    FileSlice,
+    MemoryFile,
+    Segment,
+    Source,
+)
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import RATES
 
@@ -31,7 +37,7 @@ _INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int3
 
 _FORMS = (
     "give floats within [-1, 1], int8, int16, int32 or uint8, {'array', 'sampling_rate'}, "
-    "{'bytes', 'path'}, a path, or a decoder of `datasets`"
+    "{'bytes', 'path'}, a path, an open file, or a decoder of `datasets`"
 )
 
 
@@ -51,7 +57,7 @@ def as_waveform(audio: Any, sample_rate: int) -> Samples:
             * ``{"array", "sampling_rate"}``: a waveform at a rate of its own.
             * ``{"bytes", "path"}``, as ``Audio(decode=False)`` of `datasets` has it: the content of
               an audio file, or its path where the content is None; also the content or the path
-              alone.
+              alone, or a file that is open for reading bytes.
             * a decoder with ``get_all_samples()``, of `datasets` 4 or torchcodec.
 
             In a two-dimensional array the dimension of size 1 is the channels, else the smaller
@@ -66,25 +72,67 @@ def as_waveform(audio: Any, sample_rate: int) -> Samples:
             :data:`MAX_PEAK`, or cannot be decoded.
         InputError: audio in this form cannot be read.
     """
-    if isinstance(audio, Mapping):
-        if audio.get("array") is not None:
-            rate = _rate(audio.get("sampling_rate"))
-            return _resampled(_mono(_floats(audio["array"])), rate, sample_rate)
-        audio = _encoded(audio)
-    if isinstance(audio, bytes | bytearray | memoryview):
-        audio = MemoryFile(bytes(audio), "audio given as bytes")
     if audio is None:
         raise BadClipError("there is no audio")
-    if isinstance(audio, str | os.PathLike | MemoryFile):
+    source = as_source(audio)
+    if source is not None:
         with _decoding():
-            mono = read_audio(audio, sample_rate)
+            mono = read_audio(source, sample_rate)
         return _resampled(mono, sample_rate, sample_rate)
+    if isinstance(audio, Mapping):
+        rate = _rate(audio.get("sampling_rate"))
+        return _resampled(_mono(_floats(audio["array"])), rate, sample_rate)
     if hasattr(audio, "get_all_samples"):
         with _decoding():
             decoded = audio.get_all_samples()
         mono = _floats(decoded.data).mean(axis=0)
         return _resampled(mono, _rate(decoded.sample_rate), sample_rate)
     return _resampled(_mono(_floats(audio)), sample_rate, sample_rate)
+
+
+def as_source(audio: Any) -> Source | None:
+    """Where an audio file is, of audio that is one; None for samples.
+
+    Args:
+        audio: see :func:`as_waveform`, or a part of a file.
+
+    Raises:
+        BadClipError: a mapping has neither samples nor a file.
+        InputError: a mapping of another kind, or a file that cannot be read here.
+    """
+    if isinstance(audio, Mapping):
+        if audio.get("array") is not None:
+            return None
+        audio = _encoded(audio)
+        if audio is None:
+            raise BadClipError("there is no audio")
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return MemoryFile(bytes(audio), "audio given as bytes")
+    if isinstance(audio, str | os.PathLike | FileSlice | Segment | MemoryFile):
+        return audio
+    return _open_file(audio) if hasattr(audio, "read") else None
+
+
+def _open_file(file: Any) -> MemoryFile:
+    """The rest of an open file, which is left where it was."""
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else "the open file"
+    try:
+        place = file.tell() if file.seekable() else None
+        content = file.read(MAX_SLICE_BYTES + 1)
+        if place is not None:
+            file.seek(place)
+    except (AttributeError, OSError, ValueError) as ex:  # closed, or not open for reading
+        raise InputError(f"{name}: cannot be read as an open file ({ex})") from ex
+    if not isinstance(content, bytes):
+        raise InputError(f"{name}: gives {type(content).__name__}, not bytes: open it with 'rb'")
+    if len(content) > MAX_SLICE_BYTES:
+        raise InputError(
+            f"{name}: has more than {MAX_SLICE_BYTES:,} bytes: give its path, it is read in parts"
+        )
+    if not content and place:
+        raise InputError(f"{name}: is at its end: go back with seek(0)")
+    return MemoryFile(content, name)
 
 
 def _encoded(audio: Mapping[str, Any]) -> Any:

@@ -1,0 +1,229 @@
+"""Bundles: written and read back, and what is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever import AudioTextRetriever, BundleConfig, read_bundle, write_bundle
+
+WORDS = ["a dog", "rain"]
+load = AudioTextRetriever.from_pretrained
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_a_bundle_has_the_files_that_the_page_names(folder: Path) -> None:
+    names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer/special_tokens_map.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    }
+    config = read_bundle(folder).config
+    assert config.packages == {
+        "audio_encoders/beats": "atr-moco-plugin 0.1.0",
+        "text_encoders/bert": "atr-moco-plugin 0.1.0",
+        "heads/atm": "atr-moco-plugin 0.1.0",
+    }
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    retriever = load(folder)
+    assert retriever.name == str(folder)
+    assert (retriever.sample_rate, retriever.embed_dim) == (16_000, 12)
+    assert (retriever.window_seconds, retriever.hop_seconds) == (1.0, 1.0)
+    assert retriever.temperature == 0.07
+    assert retriever.can_match
+
+
+@pytest.mark.parametrize("make", [make_bundle, make_clap_bundle, make_public_clap])
+def test_saved_again_it_is_the_same_model(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    retriever = load(make(tmp_path / "first"))
+    before = retriever.embed_text(WORDS)  # a tokenizer remembers its last call
+    retriever.save_pretrained(tmp_path / "second")
+    again = load(tmp_path / "second")
+    assert torch.equal(again.embed_text(WORDS), before)
+    again.save_pretrained(tmp_path / "third")
+    assert load(tmp_path / "third").fingerprint == again.fingerprint
+    if make is not make_public_clap:  # which becomes a bundle
+        assert again.fingerprint == retriever.fingerprint
+
+
+def test_the_fingerprint_is_that_of_the_model(folder: Path, copy: Path) -> None:
+    fingerprint = load(folder).fingerprint
+    assert load(folder, dtype="bfloat16", batch_size=3).fingerprint == fingerprint
+    (copy / "README.md").write_text("another card")
+    change_config(copy, origin={"run": "elsewhere"}, packages={})
+    assert load(copy).fingerprint == fingerprint
+    change_config(copy, window_seconds=2.0)
+    assert load(copy).fingerprint != fingerprint
+    assert load(make_bundle(copy.parent / "other", seed=1)).fingerprint != fingerprint
+
+
+def test_loading_leaves_the_random_state_alone(folder: Path) -> None:
+    state = torch.get_rng_state()
+    load(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_bundle_replaces_a_bundle_and_nothing_else(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", seed=0)
+    first = load(tmp_path / "bundle").fingerprint
+    make_bundle(tmp_path / "bundle", seed=1)
+    assert load(tmp_path / "bundle").fingerprint != first
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("one copy")
+    with pytest.raises(InputError, match="thesis is there already and is no bundle"):
+        make_bundle(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "one copy"
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["bundle", "thesis"]
+
+
+def test_a_bundle_is_whole_or_not_there(tmp_path: Path, folder: Path) -> None:
+    bundle = read_bundle(folder)
+
+    class FullDisk:
+        def save_pretrained(self, folder: Path) -> None:
+            folder.mkdir()
+            (folder / "tokenizer.json").write_text("{")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        write_bundle(tmp_path / "new", bundle.config, torch.nn.Linear(1, 1), FullDisk())
+    assert list(tmp_path.iterdir()) == []
+
+
+def change_config(folder: Path, **values: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        save_file({k: v for k, v in state.items() if k not in names}, folder / "model.safetensors")
+
+    return change
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def unknown_part(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["audio"]["name"] = "acme_audio"
+    config["packages"] = {"audio_encoders/acme_audio": "acme-atr 1.2"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def wider(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["embed_dim"] = 16
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x / "config.json").unlink(), "has no config.json"),
+        (lambda x: (x / "config.json").write_text("{"), "config.json cannot be read as JSON"),
+        (lambda x: (x / "config.json").write_text("[]"), "must hold a JSON object"),
+        (lambda x: change_config(x, format=2), "reads format 1: install a newer"),
+        (lambda x: change_config(x, kind="other"), "`config.kind` is 'other', but must be one of"),
+        (lambda x: change_config(x, colour=1), "colour` is not known"),
+        (lambda x: change_config(x, sample_rate=48_000), "48000 Hz, but its audio encoder takes"),
+        (lambda x: change_config(x, hop_seconds=2.0), "`hop_seconds` is 2.0, expected"),
+        (lambda x: change_config(x, max_tokens=40), "has positions for 16 tokens"),
+        (lambda x: change_config(x, temperature=float("nan")), "`temperature` is nan"),
+        (lambda x: (x / "model.safetensors").unlink(), "has no model.safetensors"),
+        (truncate, "model.safetensors is half-written or damaged"),
+        (without("audio.projection.bias"), r"audio.projection.bias is only in one of the two"),
+        (wider, r"of shape \[12, 24\], but config.json asks for \[16, 24\]"),
+        (unknown_part, r"'acme_audio' of acme-atr 1.2, which is not installed: pip install acme"),
+        (lambda x: shutil.rmtree(x / "tokenizer"), "has no tokenizer"),
+        (lambda x: (x / "tokenizer" / "tokenizer.json").write_text("{"), "could not be loaded"),
+    ],
+)
+def test_one_sentence_for_a_bundle_that_cannot_be_used(
+    copy: Path, change: Callable[[Path], object], message: str
+) -> None:
+    change(copy)
+    with pytest.raises(InputError, match=message) as caught:
+        load(copy)
+    assert "copy" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_that_are_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no model folder .*missing: correct the path"):
+        load(tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="There is no model folder"):
+        load(tmp_path / "file")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(InputError, match="is the folder of a training run: make a bundle of it"):
+        load(tmp_path / "run")
+    with pytest.raises(InputError, match="nobody/nothing is no folder, and not to be had"):
+        load("nobody/nothing", local_files_only=True)
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(InputError, match="neither a bundle nor a ClapModel, but .* type 'bert'"):
+        load(tmp_path / "bert")
+
+
+def test_a_score_needs_a_head(tmp_path: Path) -> None:
+    folder = make_clap_bundle(tmp_path / "clap")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["head"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    towers = {k: v for k, v in state.items() if not k.startswith("head.")}
+    save_file(towers, folder / "model.safetensors")
+    with pytest.raises(InputError, match="has a `score`, but no matching head"):
+        load(folder)
+
+
+def test_a_public_clap_with_missing_files(tmp_path: Path) -> None:
+    folder = make_public_clap(tmp_path / "clap")
+    without("audio_projection.linear1.weight")(folder)
+    with pytest.raises(InputError, match="lacks 1 weights of its ClapModel, such as audio_proj"):
+        load(folder)
+    (folder / "preprocessor_config.json").unlink()
+    make_public_clap(folder)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(InputError, match="has no feature extractor that can be read"):
+        load(folder)
+
+
+def test_windows_longer_than_the_extractor_are_refused(tmp_path: Path) -> None:
+    folder = make_clap_bundle(tmp_path / "clap")
+    change_config(folder, window_seconds=3.0)
+    with pytest.raises(InputError, match="windows of 3 s, but its feature extractor takes at most"):
+        load(folder)
+
+
+def test_a_config_of_its_own() -> None:
+    with pytest.raises(InputError, match="`window_seconds` is 0"):
+        BundleConfig(model={}, sample_rate=16_000, window_seconds=0)
+    with pytest.raises(InputError, match="`sample_rate` is 16"):
+        BundleConfig(model={}, sample_rate=16)
