@@ -34,8 +34,10 @@ _OFF: dict[str, object] = {
     "reference_compile": False,
 }
 # Entries of config.json that say nothing of the encoder: labels, and where it came from.
-_IGNORED = ("id2label", "label2id", "_name_or_path", "auto_map", "architectures", "dtype")
-_IGNORED += ("torch_dtype", "transformers_version", "task_specific_params", "problem_type")
+_IGNORED = frozenset(
+    "id2label label2id _name_or_path auto_map architectures dtype torch_dtype transformers_version "
+    "task_specific_params problem_type".split()
+)
 
 _WEIGHTS = (*WEIGHT_FILES, "model.safetensors.index.json", "pytorch_model.bin.index.json")
 """What tells the folder of a model from others of its package, which have a config.json too."""
@@ -83,8 +85,8 @@ def model_config(
             )
     try:
         # Anew, since some entries are made of others.
-        merged = {**config.to_dict(), **changes}
-        config = type(config).from_dict({k: v for k, v in merged.items() if k not in _IGNORED})
+        own = {} if pretrained is None else config.to_dict()
+        config = type(config).from_dict({**own, **changes})
     except Exception as error:  # whatever a configuration class raises
         raise InputError(
             f"`architecture` does not describe a {config.model_type} "
@@ -126,7 +128,7 @@ def plain_config(config: PretrainedConfig) -> dict[str, object]:
 
 def build(config: PretrainedConfig) -> nn.Module:
     """The encoder of a configuration, from random weights in float32."""
-    return _encoder(AutoModel.from_config(config, dtype=torch.float32))
+    return _encoder(AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
 
 
 def load(pretrained: str, config: PretrainedConfig, sha256: str | None) -> nn.Module:
@@ -179,6 +181,8 @@ def _encoder(model: Any) -> nn.Module:
     encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
+    if isinstance(mask := getattr(encoder, "masked_spec_embed", None), nn.Parameter):
+        mask.requires_grad_(False)  # see `_OFF`
     return encoder
 
 
@@ -199,7 +203,7 @@ def _quiet() -> Iterator[None]:
     """Without transformers' warning of weights that it did not use; those that it lacks are
     refused."""
     before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:

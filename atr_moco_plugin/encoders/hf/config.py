@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atr_moco_plugin.config import Config
+from atr_moco_plugin.encoders.hf.checkpoint import model_config
 
 
 @dataclass(kw_only=True)
@@ -61,8 +62,6 @@ class HfTextConfig(HfConfig):
         return self._number("max_position_embeddings")
 
     def _number(self, name: str) -> int | None:
-        from atr_moco_plugin.encoders.hf.checkpoint import model_config
-
         if not self.architecture or "model_type" not in self.architecture:
             return None
         value = getattr(model_config(None, self.architecture), name, None)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 
 class HfEncoder(nn.Module):
     """An encoder of the transformers library.
 
-    Attributes:
+    Args:
         model: the transformers model, without pooler and heads.
+
+    Attributes:
+        model: the same.
         width: width of the token states.
     """
 
@@ -19,21 +25,37 @@ class HfEncoder(nn.Module):
     model: Any
     width: int
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.width = int(self.model.config.hidden_size)
+
     @property
-    def layers(self) -> nn.ModuleList | None:
-        """The encoder's layers, from input to output; ``None`` where they are not one list, as in
-        ALBERT."""
-        depth = self.model.config.num_hidden_layers
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, from input to output; ALBERT's, which share weights, are one."""
         stacks = [
             module
             for module in self.model.modules()
-            if isinstance(module, nn.ModuleList) and len(module) == depth
+            if isinstance(module, nn.ModuleList) and len({type(x) for x in module}) == 1
         ]
-        return max(stacks, key=_size, default=None)
+        return max(stacks, key=_size)
 
     def no_weight_decay(self) -> set[str]:
         """Learned tokens and positions that are added like a bias."""
         return {name for name, p in self.named_parameters() if p.ndim > 2 and len(p) == 1}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run a module without dropout, gradients and autocast, then put its mode back."""
+    training = module.training
+    device = next(module.parameters()).device.type
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            module.eval()
+            yield
+    finally:
+        module.train(training)
 
 
 def _size(module: nn.Module) -> int:

@@ -9,18 +9,27 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.hf.checkpoint import build, load, model_config, plain_config
 from atr_moco_plugin.encoders.hf.config import HfTextConfig
-from atr_moco_plugin.encoders.hf.encoder import HfEncoder
+from atr_moco_plugin.encoders.hf.encoder import HfEncoder, evaluating
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import TextTokens
 
 
 class HfTextEncoder(HfEncoder):
     """Any text encoder of the transformers library, entry point ``hf_text``.
 
-    Of an encoder-decoder such as T5 it is the encoder. Dropout is that of the checkpoint.
+    Of an encoder-decoder, such as T5, it is the encoder. Dropout is that of the checkpoint.
 
     Args:
         model: the transformers model.
         config: the options, with the whole ``architecture``.
+
+    Attributes:
+        config: the options.
+        causal: whether a token sees none of the tokens after it, as in GPT. The first one then says
+            nothing of a caption.
+
+    Raises:
+        InputError: the model takes no ids or returns no states of tokens.
 
     Example::
 
@@ -32,11 +41,13 @@ class HfTextEncoder(HfEncoder):
     vocabulary_option = "architecture.vocab_size"
 
     def __init__(self, model: nn.Module, config: HfTextConfig) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.config = config
-        self.width = int(self.model.config.hidden_size)
         self._pad = self.model.config.pad_token_id or 0
+        self._positions = config.max_position_embeddings
+        if self.model.main_input_name != "input_ids":
+            self._refuse(f"takes {self.model.main_input_name}")
+        self.causal = self._is_causal()
 
     @classmethod
     def from_config(cls, config: HfTextConfig) -> HfTextEncoder:
@@ -56,20 +67,56 @@ class HfTextEncoder(HfEncoder):
 
     @property
     def tokenizer_source(self) -> str | None:
-        """Where the tokenizer that the weights were trained with is."""
+        """Where the tokenizer is that the weights were trained with; ``None`` for random ones."""
         return self.config.pretrained
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> TextTokens:
         """Encode captions.
 
         Args:
-            input_ids: ``[B, L]`` int64.
-            mask: ``[B, L]`` bool, ``True`` where a token is of the caption, padding on the right.
+            input_ids: ``[B, L]`` int64, padded on the right with any id.
+            mask: ``[B, L]`` bool, ``True`` where a token is of the caption. States of the other
+                tokens are finite but mean nothing.
 
         Returns:
             States ``[B, L, width]`` with ``mask`` and ``input_ids`` as given.
+
+        Raises:
+            ValueError: shapes or dtypes differ from the above, or L exceeds the positions.
         """
-        # RoBERTa counts positions by what is not padding, so padding has to be its own.
+        self._check(input_ids, mask)
+        # RoBERTa counts positions by what is not padding, which therefore has to be its own.
         ids = input_ids.masked_fill(~mask, self._pad)
-        states = self.model(input_ids=ids, attention_mask=mask.to(torch.int64)).last_hidden_state
-        return TextTokens(states, mask, input_ids)
+        found = self.model(input_ids=ids, attention_mask=mask.to(torch.int64))
+        return TextTokens(found.last_hidden_state, mask, input_ids)
+
+    def _check(self, input_ids: Tensor, mask: Tensor) -> None:
+        if input_ids.ndim != 2 or input_ids.shape != mask.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                "The text encoder expects input_ids and a bool mask of one shape [B, L], but got "
+                f"{list(input_ids.shape)} and {list(mask.shape)} {mask.dtype}."
+            )
+        if self._positions is not None and input_ids.shape[1] > self._positions:
+            raise ValueError(
+                f"A caption of {input_ids.shape[1]} tokens is longer than the text encoder's "
+                f"max_position_embeddings ({self._positions}); truncate it when tokenizing."
+            )
+
+    def _is_causal(self) -> bool:
+        """Whether the first of two tokens has the same state whatever the second is."""
+        device = next(self.parameters()).device
+        ids = torch.tensor([[3, 4], [3, 5]], device=device) % self.model.config.vocab_size
+        with evaluating(self):
+            found = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            states = getattr(found, "last_hidden_state", None)
+        if not isinstance(states, Tensor) or states.shape != (*ids.shape, self.width):
+            self._refuse("does not return a state for each token")
+        first, second = states[:, 0]  # type: ignore[index]
+        return torch.allclose(first, second, rtol=0, atol=1e-6)
+
+    def _refuse(self, reason: str) -> None:
+        raise InputError(
+            f"The text encoder hf_text cannot use a {self.model.config.model_type}, which "
+            f"{reason}; give a model that makes states of a caption's tokens, such as "
+            "sentence-transformers/paraphrase-multilingual-mpnet-base-v2."
+        )
