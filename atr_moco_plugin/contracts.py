@@ -65,9 +65,10 @@ class Module(Protocol):
 class AudioEncoder(Module, Protocol):
     """An audio encoder, group ``atr_moco_plugin.audio_encoders``.
 
-    Optional members: ``layers``, ``weights_option``, ``config``, and ``features(waveforms,
-    lengths)``, which returns what can be computed without weights, of any type. It is then computed
-    once for the encoder and its momentum copy, which are called as ``encoder(features=...)``.
+    Optional members: ``layers``, ``weights_option``, ``config``, ``max_seconds``, the longest clip
+    that it takes (``None`` for any), and ``features(waveforms, lengths)``, which returns what can
+    be computed without weights, of any type. It is then computed once for the encoder and its
+    momentum copy, which are called as ``encoder(features=...)``.
     """
 
     @property
@@ -91,7 +92,10 @@ class AudioEncoder(Module, Protocol):
 class TextEncoder(Module, Protocol):
     """A text encoder, group ``atr_moco_plugin.text_encoders``.
 
-    Optional members: ``layers``, ``weights_option`` and ``config``.
+    Optional members: ``layers``, ``weights_option``, ``config``, ``tokenizer_source``, where the
+    tokenizer of its weights is (``None`` for random ones), ``vocabulary_option``, the option that
+    sets its vocabulary if that is not ``vocab_size``, and ``causal``, whether a token sees none of
+    those after it.
     """
 
     @property

@@ -124,6 +124,9 @@ class TextTower(nn.Module):
         encoder: see :class:`~atr_moco_plugin.contracts.TextEncoder`.
         embed_dim: size d of the embedding.
         pooling: ``cls`` or ``mean``.
+
+    Raises:
+        InputError: ``cls`` for an encoder that is ``causal``, whose first token has seen no other.
     """
 
     encoder: TextEncoder
@@ -132,6 +135,11 @@ class TextTower(nn.Module):
         self, encoder: TextEncoder, embed_dim: int, pooling: Literal["cls", "mean"]
     ) -> None:
         super().__init__()
+        if pooling == "cls" and getattr(encoder, "causal", False):
+            raise InputError(
+                "`model.text_pooling` is cls, but the first token of this text encoder has seen "
+                "none of the others, so that captions would look alike: set it to mean."
+            )
         self.encoder = encoder
         self.pooling = MeanPooling() if pooling == "mean" else _FirstToken()
         self.projection = nn.Linear(encoder.width, embed_dim)

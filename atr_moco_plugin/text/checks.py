@@ -10,7 +10,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.encoders.positions import first_position
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.text.tokenizer import blank_ids
 
 _CAPTIONS_A_CALL = 4_096
 _WARN_ABOVE, _REFUSE_ABOVE = 0.01, 0.5
@@ -33,7 +35,7 @@ def check_tokenizer(
     Args:
         tokenizer: what makes the ids.
         encoder: the text encoder.
-        max_tokens: tokens of the longest caption, ``[CLS]`` and ``[SEP]`` included.
+        max_tokens: tokens of the longest caption, special ones included.
         tokens_key: the option of ``max_tokens``, for the message.
         vocabulary_key: the option of the encoder's vocabulary, for the message.
 
@@ -61,14 +63,7 @@ def text_positions(encoder: nn.Module) -> int | None:
     """Tokens of the longest text that an encoder takes, special ones included; None where its
     ``config`` does not say."""
     positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
-    return None if positions is None else positions - _first_position(encoder)
-
-
-def _first_position(encoder: nn.Module) -> int:
-    for name, module in encoder.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
+    return None if positions is None else positions - first_position(encoder)
 
 
 @dataclass
@@ -109,7 +104,7 @@ def check_captions(
             that has a token.
     """
     unknown_id = tokenizer.unk_token_id
-    special = frozenset(tokenizer.all_special_ids) - {unknown_id}
+    special = (frozenset(tokenizer.all_special_ids) - {unknown_id}) | blank_ids(tokenizer)
     room = max_tokens - tokenizer.num_special_tokens_to_add()
     notes: list[str] = []
     for split in dict.fromkeys(splits):

@@ -1,34 +1,43 @@
-"""Captions to word-piece ids: load a tokenizer, train one, and pad a batch."""
+"""Captions to token ids: load a tokenizer, train one, and pad a batch."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from atr_moco_plugin.encoders.sources import find_folder
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+_OTHER_FILES = ("vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+_SPACES = "\u2581\u0120\u010a\u010d\u0109"
+"""How sentence pieces write a space, and how bytes write space, line feed, return and tab."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
-    """Load a BERT tokenizer.
+def load_tokenizer(name_or_path: str, *, for_bert: bool = True) -> PreTrainedTokenizerFast:
+    """Load a tokenizer, which pads on the right.
 
     Args:
         name_or_path: a local folder, the name of an installed pip package that carries a model
             folder, or a Hugging Face name; the same three sources as ``BertConfig.pretrained``.
+        for_bert: whether captions have to be framed as ``[CLS] caption [SEP]``. Otherwise any
+            tokenizer will do, such as those of T5 and GPT; one without a padding token, which no
+            model reads, pads with that of the end.
 
     Raises:
         FileNotFoundError: it is in none of the three places, or its files cannot be read.
-        InputError: the tokenizer has no ``[CLS]``, ``[SEP]`` or ``[PAD]``.
+        InputError: the tokenizer has no ``[CLS]``, ``[SEP]`` or ``[PAD]`` and is to have them, or
+            nothing to pad with.
     """
-    folder = find_folder(name_or_path, TOKENIZER_FILES)
+    wanted = TOKENIZER_FILES if for_bert else (*TOKENIZER_FILES, *_OTHER_FILES)
+    folder = find_folder(name_or_path, wanted)
     try:
         # Column 0 must be [CLS] and padding must follow, whatever side the files ask for.
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
@@ -45,12 +54,21 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
             "local folder that a tokenizer was saved to, or make one from your captions with "
             "train_wordpiece."
         ) from error
-    for token in ("cls_token", "sep_token", "pad_token"):
+    if not for_bert and tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    for token in ("cls_token", "sep_token", "pad_token") if for_bert else ("pad_token",):
         if getattr(tokenizer, token) is None:
             raise InputError(
-                f"The tokenizer '{name_or_path}' has no {token}: give one made for BERT."
+                f"The tokenizer '{name_or_path}' has no {token}: give one made for "
+                f"{'BERT' if for_bert else 'the text encoder'}."
             )
     return tokenizer
+
+
+def load_tokenizer_for(encoder: object, name_or_path: str) -> PreTrainedTokenizerFast:
+    """:func:`load_tokenizer` for a text encoder: of any kind where it publishes a
+    ``tokenizer_source``, else one made for BERT."""
+    return load_tokenizer(name_or_path, for_bert=not hasattr(encoder, "tokenizer_source"))
 
 
 def train_wordpiece(
@@ -131,7 +149,8 @@ def tokenize(
     Args:
         tokenizer: from :func:`load_tokenizer` or :func:`train_wordpiece`.
         captions: B captions.
-        max_tokens: longer captions are cut to this many tokens, ``[CLS]`` and ``[SEP]`` included.
+        max_tokens: longer captions are cut to this many tokens, special ones such as ``[CLS]`` and
+            ``[SEP]`` included.
 
     Returns:
         ``input_ids`` ``[B, L]`` int64, padded to the longest caption, and ``mask`` ``[B, L]`` bool,
@@ -158,9 +177,23 @@ def tokenize(
         return_tensors="pt",
     )
     mask = batch["attention_mask"].to(torch.bool)
-    for index, length in enumerate(mask.sum(dim=1).tolist()):
+    words = mask
+    if blank := blank_ids(tokenizer):
+        words = mask & ~torch.isin(batch["input_ids"], torch.tensor(sorted(blank)))
+    for index, length in enumerate(words.sum(dim=1).tolist()):
         if length <= special:
             raise InputError(
                 f"Caption {index} ({captions[index]!r}) holds no word: drop it or correct it."
             )
     return batch["input_ids"], mask
+
+
+@functools.lru_cache(maxsize=4)
+def blank_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of tokens that are spaces alone, which word pieces have not, but sentence pieces and
+    bytes have."""
+    if tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordPiece):
+        return frozenset()
+    special = set(tokenizer.all_special_ids)
+    vocabulary = tokenizer.get_vocab().items()
+    return frozenset(x for token, x in vocabulary if x not in special and not token.strip(_SPACES))

@@ -169,11 +169,17 @@ class HfAudioEncoder(HfEncoder):
         lengths = [self._input.min_samples + self.sample_rate * x // 100 for x in (11, 30)]
         noise = torch.randn(2, lengths[1], generator=torch.Generator().manual_seed(0))
         noise = (0.1 * noise).to(device)
-        with evaluating(self):
-            states, mask = self(noise, torch.tensor(lengths))
-            alone, whole = self(noise[:1, : lengths[0]])
-        n = int(mask[0].sum())
         name = f"The audio encoder hf_audio cannot use a {self.model.config.model_type}"
+        try:
+            with evaluating(self):
+                states, mask = self(noise, torch.tensor(lengths))
+                alone, whole = self(noise[:1, : lengths[0]])
+        except Exception as error:  # whatever layers raise for sizes that make no sense
+            raise InputError(
+                f"{name} of these sizes ({type(error).__name__}: {' '.join(str(error).split())}); "
+                "correct `architecture`."
+            ) from error
+        n = int(mask[0].sum())
         if states.shape[2] != self.width or mask.shape != states.shape[:2] or n != whole.sum():
             raise InputError(
                 f"{name}, whose tokens do not follow from its convolutions; take another model."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
-from transformers.utils import logging
+from transformers.utils import logging as verbosity
 
 from atr_moco_plugin.encoders.sources import WEIGHT_FILES, find_folder
 from atr_moco_plugin.encoders.weights import fetch, listed, verify
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 # Not part of a tower. Layers that are left out at random have no gradient in that step, which DDP
-# takes for a mistake; masks over time are drawn with NumPy's generator, which no checkpoint keeps,
-# and `spec_augment` of the model does the same; a decoder, an adapter and a cache are not used.
+# takes for a mistake; masks over time are drawn with NumPy's generator, which no checkpoint keeps;
+# adapter and cache are not used, and of a decoder, which is thrown away, little is made.
 _OFF: dict[str, object] = {
     "layerdrop": 0.0,
     "encoder_layerdrop": 0.0,
@@ -29,8 +30,8 @@ _OFF: dict[str, object] = {
     "apply_spec_augment": False,
     "add_adapter": False,
     "use_cache": False,
-    "decoder_layers": 0,
-    "num_decoder_layers": 0,
+    "decoder_layers": 1,
+    "num_decoder_layers": 1,
     "reference_compile": False,
 }
 # Entries of config.json that say nothing of the encoder: labels, and where it came from.
@@ -127,8 +128,19 @@ def plain_config(config: PretrainedConfig) -> dict[str, object]:
 
 
 def build(config: PretrainedConfig) -> nn.Module:
-    """The encoder of a configuration, from random weights in float32."""
-    return _encoder(AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
+    """The encoder of a configuration, from random weights in float32.
+
+    Raises:
+        InputError: its sizes do not go together.
+    """
+    try:
+        model = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever layers raise for sizes that make no sense
+        raise InputError(
+            f"`architecture` describes no {config.model_type} that can be built "
+            f"({type(error).__name__}: {' '.join(str(error).split())})."
+        ) from error
+    return _encoder(model)
 
 
 def load(pretrained: str, config: PretrainedConfig, sha256: str | None) -> nn.Module:
@@ -202,9 +214,9 @@ def _weights_file(pretrained: str, folder: Path | None) -> Path:
 def _quiet() -> Iterator[None]:
     """Without transformers' warning of weights that it did not use; those that it lacks are
     refused."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    before = verbosity.get_verbosity()
+    verbosity.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        verbosity.set_verbosity(before)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from atr_moco_plugin.errors import InputError
+
 
 class HfEncoder(nn.Module):
     """An encoder of the transformers library.
@@ -28,7 +30,13 @@ class HfEncoder(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.width = int(self.model.config.hidden_size)
+        width = getattr(self.model.config, "hidden_size", None)
+        if not isinstance(width, int):
+            raise InputError(
+                f"A {self.model.config.model_type} has no one `hidden_size`: take a model with one "
+                "encoder, such as bert or wav2vec2."
+            )
+        self.width = width
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -50,11 +50,8 @@ def read_extractor(
 def plain_extractor(extractor: Any) -> dict[str, Any]:
     """The entries of a feature extractor that build it again."""
     values: dict[str, Any] = json.loads(extractor.to_json_string())
-    return {
-        _KIND: type(extractor).__name__,
-        **dict(sorted(values.items())),
-        "processor_class": None,
-    }
+    values.pop("processor_class", None)  # of a tokenizer beside it
+    return {**dict(sorted(values.items())), _KIND: type(extractor).__name__}
 
 
 def _read(pretrained: str) -> Any:

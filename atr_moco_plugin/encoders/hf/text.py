@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.encoders.hf.checkpoint import build, load, model_config, plain_config
 from atr_moco_plugin.encoders.hf.config import HfTextConfig
 from atr_moco_plugin.encoders.hf.encoder import HfEncoder, evaluating
+from atr_moco_plugin.encoders.positions import first_position
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import TextTokens
 
@@ -44,9 +46,13 @@ class HfTextEncoder(HfEncoder):
         super().__init__(model)
         self.config = config
         self._pad = self.model.config.pad_token_id or 0
-        self._positions = config.max_position_embeddings
+        self._longest = config.max_position_embeddings
+        if self._longest is not None:
+            self._longest -= first_position(model)
         if self.model.main_input_name != "input_ids":
             self._refuse(f"takes {self.model.main_input_name}")
+        if config.vocab_size is None:
+            self._refuse("has no vocabulary of its own")
         self.causal = self._is_causal()
 
     @classmethod
@@ -96,25 +102,29 @@ class HfTextEncoder(HfEncoder):
                 "The text encoder expects input_ids and a bool mask of one shape [B, L], but got "
                 f"{list(input_ids.shape)} and {list(mask.shape)} {mask.dtype}."
             )
-        if self._positions is not None and input_ids.shape[1] > self._positions:
+        if self._longest is not None and input_ids.shape[1] > self._longest:
             raise ValueError(
-                f"A caption of {input_ids.shape[1]} tokens is longer than the text encoder's "
-                f"max_position_embeddings ({self._positions}); truncate it when tokenizing."
+                f"A caption of {input_ids.shape[1]} tokens is longer than the {self._longest} that "
+                "the text encoder has positions for; truncate it when tokenizing."
             )
 
     def _is_causal(self) -> bool:
         """Whether the first of two tokens has the same state whatever the second is."""
         device = next(self.parameters()).device
         ids = torch.tensor([[3, 4], [3, 5]], device=device) % self.model.config.vocab_size
-        with evaluating(self):
-            found = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
-            states = getattr(found, "last_hidden_state", None)
+        states = None
+        try:
+            with evaluating(self):
+                found = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+                states = getattr(found, "last_hidden_state", None)
+        except Exception as error:  # whatever layers raise for sizes that make no sense
+            self._refuse(f"fails with {type(error).__name__}: {' '.join(str(error).split())}")
         if not isinstance(states, Tensor) or states.shape != (*ids.shape, self.width):
             self._refuse("does not return a state for each token")
-        first, second = states[:, 0]  # type: ignore[index]
+        first, second = states[:, 0]
         return torch.allclose(first, second, rtol=0, atol=1e-6)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str) -> NoReturn:
         raise InputError(
             f"The text encoder hf_text cannot use a {self.model.config.model_type}, which "
             f"{reason}; give a model that makes states of a caption's tokens, such as "

@@ -25,6 +25,7 @@ from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
 )
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import figure_names
+from atr_moco_plugin.hosts.fairseq2.integers import keeping_integers
 from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
@@ -44,7 +45,7 @@ def register_all(container: DependencyContainer) -> None:
         FAMILY,
         kls=Module,  # built as a RetrievalModel, sharded as the criterion around it
         config_kls=RetrievalModelConfig,
-        factory=one_line_errors()(build_model),
+        factory=one_line_errors()(keeping_integers(build_model)),
         supports_meta=False,
         state_dict_converter=convert_state_dict,
         compiler=compile_layers,

@@ -6,6 +6,7 @@ opened. ``docs/fairseq2.md`` lists them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from fairseq2.models.transformer import SDPA
@@ -13,6 +14,8 @@ from fairseq2.recipe.config import CommonSection, GangSection, TrainerSection
 from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.validation import ValidationResult
 from torch.nn import Module
+
+from atr_moco_plugin.model import RetrievalModel
 
 TORCH_ATTENTION = ("torch", "torch_math", "torch_mem_efficient", "torch_flash")
 """Values of ``common.torch.default_sdpa`` that set what PyTorch's own attention, which the encoders
@@ -67,3 +70,22 @@ def check_attention(model: Module, common: CommonSection) -> None:
             f"`common.torch.default_sdpa` is {variant}, but the encoders of this run call "
             f"PyTorch's attention and would ignore it; set one of {', '.join(TORCH_ATTENTION)}."
         )
+
+
+def check_clip_length(model: RetrievalModel, **seconds: float) -> None:
+    """Refuse clips that are longer than the audio encoder takes.
+
+    Args:
+        model: the model; its encoder may publish ``max_seconds``.
+        seconds: longest clip by section, such as ``dataset=10.0``.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    longest = getattr(model.audio.encoder, "max_seconds", None)
+    for section, value in seconds.items():
+        if longest is not None and value > longest:
+            raise RecipeError(
+                f"`{section}.max_seconds` is {value:g}, but the audio encoder takes clips of "
+                f"{longest:g} s at most: set it to {math.floor(longest * 100) / 100:g} or less."
+            )

@@ -108,8 +108,9 @@ class CaptionTokenizerSection(Validatable):
     """Where caption tokens come from."""
 
     name: str | None = None
-    """A Hugging Face name, a local folder or a package that carries one; None trains a WordPiece
-    on the captions of the train split."""
+    """A Hugging Face name, a local folder or a package that carries one; None takes that of the
+    text encoder's weights where the encoder says so, as ``hf_text`` does, and else trains a
+    WordPiece on the captions of the train split."""
 
     vocab_size: int = 512
     """Size of a vocabulary that is trained here."""

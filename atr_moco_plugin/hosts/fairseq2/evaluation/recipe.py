@@ -14,7 +14,7 @@ from typing_extensions import override
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.hosts.fairseq2.compat import EvalRecipe, Task, config_as, dataset_as
-from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention
+from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
@@ -50,6 +50,7 @@ class EvaluateRecipe(EvalRecipe):
         checkpoint = open_checkpoint(run_folder(config.run), config.checkpoint)
         model = checkpoint.model
         check_attention(model, config.common)
+        check_clip_length(model, dataset=config.dataset.max_seconds or 0)
         dataset = dataset_as(context, AudioTextDataset)
         dataset.read_with(AudioReader(model.sample_rate, config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once

@@ -39,7 +39,7 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
 from atr_moco_plugin.hosts.fairseq2.runs.output import TREC
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.text.checks import check_captions, check_tokenizer
-from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize
+from atr_moco_plugin.text.tokenizer import load_tokenizer_for, tokenize
 
 
 @final
@@ -72,9 +72,9 @@ class Evaluate(Task):
 
     def __post_init__(self) -> None:
         config = self.config
-        tokenizer = load_tokenizer(str(self.checkpoint.run / "tokenizer"))
-        max_tokens: int = self.checkpoint.trained["tokenizer"]["max_tokens"]
         encoder: Any = self.checkpoint.model.text.encoder
+        tokenizer = load_tokenizer_for(encoder, str(self.checkpoint.run / "tokenizer"))
+        max_tokens: int = self.checkpoint.trained["tokenizer"]["max_tokens"]
         check_tokenizer(tokenizer, encoder, max_tokens)
         for note in check_captions(
             tokenizer,

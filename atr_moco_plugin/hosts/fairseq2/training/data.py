@@ -25,7 +25,7 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.training.skipped import SkippedClips
 from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.text.checks import check_captions, check_tokenizer
-from atr_moco_plugin.text.tokenizer import load_tokenizer, train_wordpiece
+from atr_moco_plugin.text.tokenizer import load_tokenizer_for, train_wordpiece
 
 
 @dataclass
@@ -136,18 +136,20 @@ def make_tokenizer(
         InputError: for a tokenizer that does not fit the text encoder or the captions.
     """
     section, train_split = config.tokenizer, config.dataset.train_split
-    if section.name is not None:
-        tokenizer = load_tokenizer(section.name)
+    encoder: Any = model.text.encoder
+    name = section.name or getattr(encoder, "tokenizer_source", None)
+    if name is not None:
+        tokenizer = load_tokenizer_for(encoder, name)
     else:
         captions = [text for clip in dataset.clips(train_split) for text in clip.captions]
         tokenizer = train_wordpiece(captions, section.vocab_size)
-    encoder: Any = model.text.encoder
+    vocabulary = getattr(encoder, "vocabulary_option", "vocab_size")
     check_tokenizer(
         tokenizer,
         encoder,
         section.max_tokens,
         tokens_key="tokenizer.max_tokens",
-        vocabulary_key="model.config_overrides.text.config.vocab_size",
+        vocabulary_key=f"model.config_overrides.text.config.{vocabulary}",
     )
     splits = [train_split, config.dataset.valid_split]
     if config.evaluation.test_split is not None:

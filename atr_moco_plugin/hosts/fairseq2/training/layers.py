@@ -1,8 +1,9 @@
 """fairseq2's options on layers, ``model.compile`` and ``trainer.activation_checkpointing``.
 
-Both work on the layers of BEATs and BERT wherever they stand: in the towers, in the matching head
-and, for compilation, in the momentum copies, which have no gradient and so nothing to recompute.
-Names in checkpoints stay the same, so that a run can go on with either option changed.
+Both work on the layers of BEATs, BERT and transformers' encoders wherever they stand: in the
+towers, in the matching head and, for compilation, in the momentum copies, which have no gradient
+and so nothing to recompute. Names in checkpoints stay the same, so that a run can go on with either
+option changed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import Module, ModuleList
 
 from atr_moco_plugin.encoders.beats.transformer import BeatsLayer
 from atr_moco_plugin.encoders.bert.layers import BertLayer
+from atr_moco_plugin.encoders.hf.encoder import HfEncoder
 from atr_moco_plugin.tensors.internals import allow_recompilations
 
 GRAPHS = 64
@@ -62,8 +64,14 @@ def compile_layers(model: Module, *args: Any, **options: Any) -> None:
 
 
 def layer_stacks(module: Module) -> list[ModuleList]:
-    """The lists in a module, itself included, that hold layers of BEATs or BERT."""
-    return [x for x in module.modules() if isinstance(x, ModuleList) and _are_layers(x)]
+    """The lists in a module, itself included, that hold layers of BEATs, BERT or an encoder of
+    transformers."""
+    others = {id(x.layers) for x in module.modules() if isinstance(x, HfEncoder)}
+    return [
+        x
+        for x in module.modules()
+        if isinstance(x, ModuleList) and (id(x) in others or _are_layers(x))
+    ]
 
 
 def _are_layers(stack: ModuleList) -> bool:
@@ -78,6 +86,7 @@ def _check_towers(model: Module, option: str, instead: str) -> None:
         if not layer_stacks(tower):
             encoder = type(getattr(tower, "encoder", tower)).__name__
             raise RecipeError(
-                f"`{option}` works on the layers of the encoders `beats` and `bert`, and the "
-                f"{name} encoder of this run, {encoder}, has none of them; set `{instead}`."
+                f"`{option}` works on the layers of the encoders `beats`, `bert`, `hf_audio` and "
+                f"`hf_text`, and the {name} encoder of this run, {encoder}, has none of them; set "
+                f"`{instead}`."
             )

@@ -22,7 +22,7 @@ from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.hosts.fairseq2 import compat
-from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention
+from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
@@ -82,6 +82,9 @@ class RetrievalRecipe(compat.TrainRecipe):
         config = compat.config_as(context, RetrievalRecipeConfig)
         plain: Any = model.module
         check_attention(plain, config.common)
+        check_clip_length(
+            plain, dataset=config.dataset.max_seconds, evaluation=config.evaluated_seconds
+        )
         with one_line_errors():
             # The command line did both, but for sweep folders and for runs from Python.
             check_name(compat.checkpoint_dir(context))
