@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.faiss.record import has_record
 from atr_moco_plugin.search.local import create_local, open_local
 from atr_moco_plugin.search.store import IndexInfo, Store, refuse_other
 
@@ -32,7 +33,7 @@ def open_index(
         write: be the one writer.
         info: the model and windows that are expected. A writer makes an index that is missing.
         engine: one of :data:`ENGINES`, for a folder; None is the one that the index has, exact for
-            a new one. A writer may give an index another engine.
+            a new one. A writer gives the index this engine; a reader may ask one of faiss exactly.
 
     Raises:
         InputError: if there is no index, it is of another model, another process writes, or a
@@ -57,14 +58,36 @@ def open_index(
             f"{text.partition('://')[0]}:// is no address of an index: expected a folder or "
             "postgresql://..."
         )
-    folder = Path(text)
-    if write and info is not None:
-        return create_local(folder, info)
-    store = open_local(folder, write=write)
+    store = _open_folder(Path(text), write, info, engine)
     if info is not None and replace(info, model=store.info.model) != store.info:
         with store:
-            refuse_other(folder, store.info, info)
+            refuse_other(text, store.info, info)
     return store
+
+
+def _open_folder(folder: Path, write: bool, info: IndexInfo | None, engine: str | None) -> Store:
+    """Open an index in a folder with an engine."""
+    has_faiss = has_record(folder)
+    if engine == "faiss" and not (has_faiss or write):
+        with open_local(folder):  # refuses where there is none
+            raise InputError(
+                f"{folder} is searched exactly: run `index --engine faiss` for an index of FAISS."
+            )
+    if not (engine == "faiss" or has_faiss):
+        return create_local(folder, info) if write and info else open_local(folder, write=write)
+    if engine == "exact" and not write:
+        return open_local(folder)
+    _need("faiss", "faiss", f"The engine faiss of {folder}")
+    from atr_moco_plugin.search.faiss.store import FaissReader, FaissWriter
+
+    if not write:
+        return FaissReader(folder)
+    writer = FaissWriter(folder, info)
+    if engine == "exact":
+        with writer:
+            writer.leave()
+        return open_local(folder, write=True)
+    return writer
 
 
 def _need(package: str, extra: str, what: str) -> None:

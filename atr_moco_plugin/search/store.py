@@ -236,6 +236,13 @@ class Store(Protocol):
     def remove(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove recordings by path and member; unknown ones are passed over."""
 
+    def finish(self, *, progress: bool = False) -> None:
+        """Make it quick to search, after it was filled; searches are right without it.
+
+        Args:
+            progress: show a bar on standard error, where it takes long.
+        """
+
     def nearest(
         self, queries: NDArray[np.float32], k: int, only: Filter | None = None
     ) -> list[list[WindowHit]]:

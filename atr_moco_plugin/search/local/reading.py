@@ -164,6 +164,9 @@ class LocalReader:
         """Not of an index that is opened for reading."""
         raise ValueError(f"{self._folder} is opened for reading")
 
+    def finish(self, *, progress: bool = False) -> None:
+        """Nothing: an exact search needs no more than what :meth:`put` writes."""
+
     def nearest(
         self, queries: NDArray[np.float32], k: int, only: Filter | None = None
     ) -> list[list[WindowHit]]:
@@ -179,9 +182,20 @@ class LocalReader:
                 live = mask(now.state.rows, now.first_rows[taken], now.counts[taken])
             hits = []
             for query in queries:
-                rows, scores = best_rows(now.matrix, query, k, live)
+                rows, scores = self._best(connection, now, query, k, live)
                 hits.append(_windows(connection, now.numbers(rows), scores))
             return hits
+
+    def _best(
+        self,
+        connection: sqlite3.Connection,
+        now: Snapshot,
+        query: NDArray[np.float32],
+        k: int,
+        live: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k best of the live rows and their cosines. Another engine has another way."""
+        return best_rows(now.matrix, query, k, live)
 
     def recording_scores(
         self, queries: NDArray[np.float32], only: Filter | None = None

@@ -151,6 +151,11 @@ class PostgresStore:
         with self._changing() as cursor:
             cursor.execute("DELETE FROM recordings WHERE key = ANY(%s)", [digests(keys)])
 
+    def finish(self, *, progress: bool = False) -> None:
+        """Have the server forget what was removed, and count what is there."""
+        with self._lock, in_words(self._address):
+            self._connection.execute("VACUUM (ANALYZE) recordings, windows")
+
     def nearest(
         self, queries: NDArray[np.float32], k: int, only: Filter | None = None
     ) -> list[list[WindowHit]]:
