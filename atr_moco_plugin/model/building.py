@@ -33,11 +33,13 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     text_encoder = text_class.from_config(text_config)
     # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
     head = head_class(text_encoder, audio_encoder.width, head_config)
-    return RetrievalModel(
+    model = RetrievalModel(
         AudioTower(audio_encoder, config.embed_dim, config.audio_pooling, config.spec_augment),
         TextTower(text_encoder, config.embed_dim, config.text_pooling),
         head,
     )
+    model.config = config
+    return model
 
 
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:

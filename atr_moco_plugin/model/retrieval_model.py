@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import Head
+from atr_moco_plugin.model.config import RetrievalModelConfig
 from atr_moco_plugin.model.towers import AudioTower, TextTower
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
@@ -16,7 +17,13 @@ class RetrievalModel(nn.Module):
         audio: the audio tower.
         text: the text tower.
         head: see :class:`~atr_moco_plugin.contracts.Head`.
+
+    Attributes:
+        config: what :func:`~atr_moco_plugin.model.build_model` made it from; None for a model of
+            other parts.
     """
+
+    config: RetrievalModelConfig | None = None
 
     audio: AudioTower
     text: TextTower

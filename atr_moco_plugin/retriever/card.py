@@ -117,7 +117,8 @@ def _tables(figures: Mapping[str, Any]) -> list[str]:
     tables = []
     for split, result in figures.items():
         table = retrieval_table(result, str(result.get("test_set", split)))
-        tables.append(f"{_line(table.caption)}\n\n{table.markdown()}")
+        caption = table.caption if "clips" in result else str(split)
+        tables.append(f"{_line(caption)}\n\n{table.markdown()}")
     if tables:
         tables.append(
             "R@k and mAP@10 in percent. Rows with (dup) count every clip of an equal caption as "

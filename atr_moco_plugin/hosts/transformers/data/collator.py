@@ -40,6 +40,11 @@ class ClapCollator:
         eval_windows: in evaluation a longer clip is cut into at most so many windows, and their
             embeddings are averaged; 1 takes its beginning.
 
+    Attributes:
+        tokenizer: as given.
+        feature_extractor: as given.
+        max_tokens: as given.
+
     Raises:
         InputError: ``eval_windows`` is below 1, or above 1 with an extractor whose truncation is
             ``fusion``: its features already have the whole clip in them.
@@ -60,9 +65,9 @@ class ClapCollator:
                 f"eval_windows is {eval_windows}, but with the truncation 'fusion' the features "
                 "have the whole clip in them: leave eval_windows out."
             )
-        self._tokenizer = tokenizer
-        self._feature_extractor = feature_extractor
-        self._max_tokens = max_tokens
+        self.tokenizer = tokenizer
+        self.feature_extractor = feature_extractor
+        self.max_tokens = max_tokens
         self._eval_windows = eval_windows
         self._seed = 0
         # None in evaluation. In shared memory, so that running worker processes see it change.
@@ -88,13 +93,11 @@ class ClapCollator:
             InputError: one sentence with the option to change.
         """
         check_tokenizer(
-            self._tokenizer, text_encoder, self._max_tokens, tokens_key="ClapCollator.max_tokens"
+            self.tokenizer, text_encoder, self.max_tokens, tokens_key="ClapCollator.max_tokens"
         )
         for dataset in datasets:
             if isinstance(dataset, PairDataset):
-                dataset.check_captions(
-                    self._tokenizer, self._max_tokens, allow_unknown=allow_unknown
-                )
+                dataset.check_captions(self.tokenizer, self.max_tokens, allow_unknown=allow_unknown)
 
     def for_training(self, seed: int = 0) -> ClapCollator:
         """A copy that crops longer clips at random and draws one of several captions.
@@ -161,7 +164,7 @@ class ClapCollator:
         Raises:
             InputError: a field is missing or has another form, or no clip can be used.
         """
-        rate = self._feature_extractor.sampling_rate
+        rate = self.feature_extractor.sampling_rate
         items = [read_item(example, rate) for example in examples]
         bad = [item for item in items if item.problem]
         if len(bad) == len(items):
@@ -180,7 +183,7 @@ class ClapCollator:
         return batch
 
     def _training_batch(self, items: Sequence[Item], epoch: int) -> dict[str, Tensor]:
-        extractor = self._feature_extractor
+        extractor = self.feature_extractor
         features, texts, caption_ids = [], [], []
         for item in items:
             digest = stable_digest("caption", self._seed, epoch, item.clip_id)
@@ -204,7 +207,7 @@ class ClapCollator:
         }
 
     def _evaluation_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        extractor = self._feature_extractor
+        extractor = self.feature_extractor
         silence = np.zeros(int(extractor.nb_max_samples), np.float32)
         waveforms = [silence if item.problem else item.waveform for item in items]
         features = [evaluation_features(extractor, x, self._eval_windows) for x in waveforms]
@@ -238,11 +241,11 @@ class ClapCollator:
         return {name: x[:, 0] for name, x in batch.items()}
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
-        tokens = self._tokenizer(
+        tokens = self.tokenizer(
             texts,
             padding=True,
             truncation=True,
-            max_length=self._max_tokens,
+            max_length=self.max_tokens,
             return_attention_mask=True,
             return_tensors="pt",
         )

@@ -32,6 +32,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._split = split
         self._clips = dataset.clips(split)
 
+    @property
+    def name(self) -> str:
+        """Name of the data set and of the split."""
+        return f"{self._dataset.name} {self._split}"
+
     def __len__(self) -> int:
         """Number of examples."""
         return len(self._clips)

@@ -30,6 +30,7 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
     embed_clips,
     evaluation_loss,
 )
+from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore_shared
 from atr_moco_plugin.model.clap import (
     ClapAudioTower,
     ClapTextTower,
@@ -56,6 +57,7 @@ class TrainerModel(nn.Module):
         options: fields of the criterion's configuration.
 
     Attributes:
+        criterion_name: name of the criterion.
         skipped_in_training: ids of the clips that the collator left out, in this process.
         skipped_in_evaluation: the same for evaluation batches.
 
@@ -69,6 +71,7 @@ class TrainerModel(nn.Module):
     def __init__(self, model: Any, criterion: str = "moco_atc_atm", **options: object) -> None:
         super().__init__()
         criterion_class = load("criteria", criterion)
+        self.criterion_name = criterion
         config = build_config(criterion_class.config_class, options, criterion)
         self.criterion: Atc = criterion_class(model, config)
         self._audio_inputs = _arguments(model.audio)
@@ -85,8 +88,8 @@ class TrainerModel(nn.Module):
         self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}
         self._passes: Tensor | int = 0
-        self.register_state_dict_post_hook(_drop_shared)
-        self.register_load_state_dict_pre_hook(_restore_shared)
+        self.register_state_dict_post_hook(drop_shared)
+        self.register_load_state_dict_pre_hook(restore_shared)
 
     def forward(
         self,
@@ -274,26 +277,3 @@ def temperature_of(clap: ClapModel) -> float:
 
 def _arguments(tower: nn.Module) -> set[str]:
     return set(inspect.signature(tower.forward).parameters)
-
-
-def _shared_names(module: nn.Module) -> dict[str, str]:
-    """The second name of a parameter or buffer, to its first name."""
-    first: dict[int, str] = {}
-    shared = {}
-    for named in (module.named_parameters, module.named_buffers):
-        for name, tensor in named(remove_duplicate=False):
-            if first.setdefault(id(tensor), name) != name:
-                shared[name] = first[id(tensor)]
-    return shared
-
-
-def _drop_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """safetensors refuses tensors that share memory, as tied weights of an encoder do."""
-    for name in _shared_names(module):
-        state.pop(prefix + name, None)
-
-
-def _restore_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name, first in _shared_names(module).items():
-        if prefix + first in state:
-            state.setdefault(prefix + name, state[prefix + first])

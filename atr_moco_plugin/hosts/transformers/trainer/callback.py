@@ -22,6 +22,7 @@ from atr_moco_plugin.hosts.transformers.data.loaders import set_up_loaders
 from atr_moco_plugin.hosts.transformers.internals import log_beside, torch_optimizer
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
+from atr_moco_plugin.hosts.transformers.trainer.description import write_description
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
@@ -174,6 +175,15 @@ class MocoCallback(TrainerCallback):
             log_beside(self._trainer, control, ranks)
         dataset = self._trainer.train_dataset
         self._limit_bad_clips(self._model.skipped_in_training, dataset, "the training")
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write beside the checkpoint what builds its model again, for ``export``."""
+        if state.is_world_process_zero:
+            write_description(
+                self._trainer, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            )
 
     def on_evaluate(
         self,

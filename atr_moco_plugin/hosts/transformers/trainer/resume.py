@@ -44,7 +44,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """
     problem = ""
     for folder in _newest_first(output_dir):
-        found = _problem_with(folder)
+        found = problem_with_checkpoint(folder)
         if found is None:
             return str(folder)
         problem = problem or f"{folder} {found}"
@@ -74,10 +74,16 @@ def last_good(output_dir: str | os.PathLike[str], sound: bool) -> str:
         folders[folders.index(Path(newest)) :] if newest else [],
         Path(output_dir),
         sound,
-        _read_weights,
+        read_weights,
         resume="give it to `resume_from_checkpoint`.",
         restart="begin a new training.",
     )
+
+
+def read_weights(folder: Path) -> Iterator[dict[str, Tensor]]:
+    """The tensors of a checkpoint ``checkpoint-N``, a mapping for each of its files."""
+    for file in _weights_in(folder):
+        yield load_file(file) if file.suffix == ".safetensors" else read_torch(file)
 
 
 def _newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
@@ -91,12 +97,9 @@ def _weights_in(folder: Path) -> list[Path]:
     return [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
 
 
-def _read_weights(folder: Path) -> Iterator[dict[str, Tensor]]:
-    for file in _weights_in(folder):
-        yield load_file(file) if file.suffix == ".safetensors" else read_torch(file)
-
-
-def _problem_with(folder: Path) -> str | None:
+def problem_with_checkpoint(folder: Path) -> str | None:
+    """Why a checkpoint is not whole, as the rest of a sentence that begins with its name; None for
+    a whole one."""
     try:
         json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
