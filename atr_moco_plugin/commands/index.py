@@ -15,9 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from atr_moco_plugin.commands.options import add_model, load_retriever, positive
-from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.stdout import duration, say
+from atr_moco_plugin.commands.options import (
+    add_model,
+    add_sounds,
+    list_sounds,
+    load_retriever,
+    positive,
+    report_broken,
+)
+from atr_moco_plugin.io.stdout import duration, printable, say
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
@@ -27,19 +33,10 @@ if TYPE_CHECKING:
 SUMMARY = "embed the sounds of a folder, so that they can be searched; again: only what is new"
 EXAMPLE = "atr-moco index ~/sounds --model BUNDLE --index ~/sounds.index"
 
-_NAMED = 3
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument(
-        "source",
-        metavar="FOLDER",
-        help=(
-            "sounds: a folder, with what is below it and in its .tar files; one .tar; or a table "
-            "(.csv, .tsv, .json, .jsonl) with a column of files"
-        ),
-    )
+    add_sounds(parser)
     parser.add_argument(
         "--index",
         required=True,
@@ -51,23 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("exact", "faiss"),
         help="what will search it (default: what it has; of a new index exact)",
     )
-    group = parser.add_argument_group("which sounds")
-    group.add_argument(
-        "--list", action="store_true", help="FOLDER is a text file with the path of a sound a line"
-    )
-    group.add_argument(
-        "--relative-to",
-        metavar="DIR",
-        help="of paths in a list or a table (default: the folder that it is in)",
-    )
-    group.add_argument(
-        "--suffix",
-        action="append",
-        default=[],
-        metavar="SUFFIX",
-        help="of sounds too, beside the usual ones; may be repeated",
-    )
-    group.add_argument(
+    parser.add_argument(
         "--prune",
         action="store_true",
         help=(
@@ -75,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "or a table, all that it does not name"
         ),
     )
-    group.add_argument(
+    parser.add_argument(
         "--retry-broken", action="store_true", help="try again what could not be read, unchanged"
     )
     add_model(parser)
@@ -88,22 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Bring the index up to date and print what was done; 130 where Ctrl-C was pressed."""
     from atr_moco_plugin.search.build import build
-    from atr_moco_plugin.search.plan import no_sounds
     from atr_moco_plugin.search.ranks import local_device, processes
-    from atr_moco_plugin.search.sources import list_sounds
 
     first = int(os.environ.get("RANK", "0")) == 0
     with processes(), _interruptible() as stop:
         listing = None
         if first:
-            listing = list_sounds(
-                options.source,
-                is_list=options.list,
-                relative_to=options.relative_to,
-                suffixes=options.suffix,
-            )
-            if not _exists(options.index) and not listing.has_sounds():
-                raise InputError(no_sounds(listing))
+            listing = list_sounds(options, may_be_none=_exists(options.index))
         options.device = options.device or local_device()
         retriever = load_retriever(options)
         with _open(options, retriever) if first else nullcontext() as store:
@@ -164,18 +136,12 @@ def _interruptible() -> Iterator[_Stop]:
 
 
 def _print(report: Report, options: argparse.Namespace) -> None:
-    for what, names in (
-        ("cannot be read", report.broken),
-        ("could not be read this time", report.unsettled),
-        ("are not there, and are kept as on a disk that is not mounted (--prune removes them)",
-         [(name, "") for name in report.kept]),
-    ):  # fmt: skip
-        if names:
-            shown = [printable(f"{name}: {reason}" if reason else name) for name, reason in names]
-            lines = [f"{len(names):,} {what}:", *shown[:_NAMED]]
-            if len(names) > _NAMED:
-                lines.append(f"... and {len(names) - _NAMED:,} more (--json names all)")
-            print("\n  ".join(lines), file=sys.stderr)
+    report_broken(report.broken)
+    report_broken(report.unsettled, "could not be read this time")
+    report_broken(
+        [(name, "") for name in report.kept],
+        "are not there, and are kept as on a disk that is not mounted (--prune removes them)",
+    )
     if options.json:
         say(json.dumps(asdict(report), indent=2))
     else:
@@ -195,22 +161,13 @@ def _summary(report: Report, index: str) -> str:
         (len(report.unsettled), "not read this time"),
     )
     recordings = ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
+    text = (
+        f"{index}: {recordings}; {report.windows:,} windows of {duration(report.seconds)} embedded "
+        f"in {duration(report.wall_seconds)}"
+    )
     other = sum(report.other.values())
-    kinds = ", ".join(
-        f"{n:,} {suffix or 'without'}" for suffix, n in list(report.other.items())[:3]
-    )
-    return (
-        f"{printable(index)}: {recordings}; {report.windows:,} windows of "
-        f"{duration(report.seconds)} embedded in {duration(report.wall_seconds)}"
-        + (
-            f"; {other:,} other file{'s' * (other > 1)} passed over ({printable(kinds)})"
-            if other
-            else ""
-        )
-    )
-
-
-def printable(name: str) -> str:
-    """A file's name on one line, without what a terminal cannot show."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if other:
+        most = list(report.other.items())[:3]
+        kinds = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in most)
+        text += f"; {other:,} other file{'s' * (other > 1)} passed over ({kinds})"
+    return printable(text)

@@ -96,11 +96,11 @@ def add_sounds(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     )
 
 
-def list_sounds(options: argparse.Namespace) -> Listing:
+def list_sounds(options: argparse.Namespace, *, may_be_none: bool = False) -> Listing:
     """The sounds of the options.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none and ``may_be_none`` is not given.
     """
     from atr_moco_plugin.search.plan import no_sounds
     from atr_moco_plugin.search.sources import list_sounds
@@ -111,7 +111,7 @@ def list_sounds(options: argparse.Namespace) -> Listing:
         relative_to=options.relative_to,
         suffixes=options.suffix,
     )
-    if not listing.has_sounds():
+    if not may_be_none and not listing.has_sounds():
         raise InputError(no_sounds(listing))
     return listing
 

@@ -71,7 +71,7 @@ def list_sounds(
 
     * A folder: every sound below it, also in its tars, see
       :func:`~atr_moco_plugin.search.walk.walk_tree`.
-    * A tar, such as a webdataset shard.
+    * One sound, or a tar, such as a webdataset shard.
     * A table (CSV, TSV, JSON) with a column of files, and with ``start`` and ``end`` where rows are
       parts of files, as :func:`~atr_moco_plugin.data.sets.manifest.open_manifest` reads them;
       captions are not needed.
@@ -107,9 +107,13 @@ def list_sounds(
             notes,
         )
     suffix = suffix_of(path)
-    if not is_list and suffix == TAR:
-        found = walk_tar(path, known, notes)
-        return Listing(path, found, lambda file, member: file == path and bool(member), notes)
+    if not is_list and (suffix == TAR or suffix in known):
+        return Listing(
+            path,
+            found_at(path, known, notes),
+            lambda file, member: file == path and part_of(member) is None,
+            notes,
+        )
     folder = os.path.realpath(relative_to) if relative_to is not None else os.path.dirname(path)
     if is_list:
         found = _listed(_names(path), folder, known, notes)
@@ -117,7 +121,7 @@ def list_sounds(
         found = _in_table(path, folder, notes)
     else:
         raise InputError(
-            f"{source}: is neither a folder nor a .tar nor a table "
+            f"{source}: is neither a folder nor a sound nor a .tar nor a table "
             f"({', '.join(TABLE_SUFFIXES)}); give --list if it names a file on each line"
         )
     return Listing(path, _once(found), lambda file, member: file in notes.missing, notes, True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from sound_folders import write_tiny_bundle
+from tiny_bundle import make_bundle
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny", hop_seconds=0.5)
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.search.local import create_local, open_local
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
 @pytest.fixture
 def sounds(tmp_path: Path) -> Path:
     for number in range(3):
@@ -96,8 +91,8 @@ def test_an_index_of_another_model_or_other_windows_is_refused(
     assert index(sounds, bundle) == 0
     before = (tmp_path / "index/index.sqlite").read_bytes()
     for other in (
-        make_bundle(tmp_path / "other", 1),
-        make_bundle(tmp_path / "windows", hop_seconds=0.5),
+        make_bundle(tmp_path / "other", 1, hop_seconds=0.5),
+        make_bundle(tmp_path / "windows", hop_seconds=1.0),
     ):
         capsys.readouterr()
         assert index(sounds, other) == 2

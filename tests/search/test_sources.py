@@ -37,6 +37,13 @@ def test_a_folder_is_named_by_its_real_path(sounds: Path, tmp_path: Path) -> Non
     assert not listing.covers(str(sounds / "a.wav"), "#t=1,2")  # of a table
 
 
+def test_one_sound(sounds: Path) -> None:
+    listing = list_sounds(sounds / "a.wav")
+    assert names(listing, sounds) == ["a.wav"]
+    assert listing.covers(str(sounds / "a.wav"), "")
+    assert not listing.covers(str(sounds / "b/c.wav"), "")
+
+
 def test_more_suffixes(sounds: Path) -> None:
     (sounds / "d.SPH").write_bytes(b"x")
     assert names(list_sounds(sounds, suffixes=["sph"]), sounds) == ["a.wav", "b/c.wav", "d.SPH"]
@@ -95,7 +102,7 @@ def test_a_table_in_json_without_captions_gives_no_warning(sounds: Path) -> None
 
 def test_what_is_no_source_is_refused(sounds: Path) -> None:
     (sounds / "list.txt").write_text("a.wav\n")
-    with pytest.raises(InputError, match="neither a folder nor a .tar .* give --list"):
+    with pytest.raises(InputError, match="neither a folder nor a sound .* give --list"):
         list_sounds(sounds / "list.txt")
     with pytest.raises(InputError, match="is a folder; leave --list out"):
         list_sounds(sounds, is_list=True)
