@@ -120,10 +120,7 @@ class Filter:
             return False
         if self.max_seconds is not None and recording.seconds > self.max_seconds:
             return False
-        if self.path is None:
-            return True
-        name = f"{recording.path}/{recording.member}" if recording.member else recording.path
-        return fnmatchcase(name, self.path)
+        return self.path is None or fnmatchcase(recording.name, self.path)
 
 
 def refuse_other(where: object, have: IndexInfo, want: IndexInfo) -> NoReturn:

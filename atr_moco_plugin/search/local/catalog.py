@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
-
-import numpy as np
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.store import IndexInfo, Recording
@@ -30,7 +30,8 @@ _SCHEMA = (
     " windows INTEGER NOT NULL, spans BLOB NOT NULL)",
     "CREATE UNIQUE INDEX by_name ON recordings (path, member)",
 )
-_COLUMNS = "path, member, size, mtime_ns, digest, seconds, problem"
+COLUMNS = "path, member, size, mtime_ns, digest, seconds, problem"
+"""Of a recording; see :func:`recording_of`."""
 _BUSY_SECONDS = 30.0
 
 
@@ -77,8 +78,10 @@ def connect_reader(folder: Path) -> tuple[sqlite3.Connection, bool]:
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return connection, False
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as ex:
         connection.close()
+        if "locked" in str(ex):
+            raise
         wal = folder / f"{FILE}-wal"
         if wal.exists() and wal.stat().st_size:
             raise InputError(
@@ -131,16 +134,22 @@ def read_state(connection: sqlite3.Connection, folder: Path) -> State:
     Raises:
         InputError: where it says nothing, or was made by a later version.
     """
-    found = connection.execute("SELECT * FROM state").fetchall() if is_made(connection) else []
+    names = "format, info, version, vectors, rows, live, next"
+    sql = f"SELECT {names} FROM state"
+    found = connection.execute(sql).fetchall() if is_made(connection) else []
     if not found:
         raise InputError(f"{folder} holds no index: fill it with `index` first.")
-    form, info, *numbers = found[0]
+    form, text, *numbers = found[0]
     if form != FORMAT:
         raise InputError(
             f"{folder / FILE} is of format {form}, and this version reads format {FORMAT}: "
             "use the version that made it, or make the index anew."
         )
-    return State(IndexInfo(**json.loads(info)), *numbers)
+    try:
+        info = IndexInfo(**json.loads(text))
+    except (TypeError, ValueError):
+        raise sqlite3.DatabaseError("model and windows are not to be read") from None
+    return State(info, *numbers)
 
 
 def update_state(connection: sqlite3.Connection, state: State) -> None:
@@ -163,22 +172,29 @@ def as_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def recording_of(columns: Sequence[object]) -> Recording:
-    """A recording from its columns, :data:`COLUMNS`."""
+def recording_of(columns: Sequence[Any]) -> Recording:
+    """A recording from its columns.
+
+    Raises:
+        sqlite3.DatabaseError: where they are no recording's.
+    """
     path, member, size, mtime_ns, digest, seconds, problem = columns
-    return Recording(
-        path=path.decode("utf-8", "surrogateescape"),  # type: ignore[attr-defined]
-        member=member.decode("utf-8", "surrogateescape"),  # type: ignore[attr-defined]
-        size=size,  # type: ignore[arg-type]
-        mtime_ns=mtime_ns,  # type: ignore[arg-type]
-        digest=digest,  # type: ignore[arg-type]
-        seconds=seconds,  # type: ignore[arg-type]
-        problem=problem,  # type: ignore[arg-type]
-    )
+    try:
+        return Recording(
+            path=path.decode("utf-8", "surrogateescape"),
+            member=member.decode("utf-8", "surrogateescape"),
+            size=size,
+            mtime_ns=mtime_ns,
+            digest=digest,
+            seconds=seconds,
+            problem=problem,
+        )
+    except AttributeError:
+        raise sqlite3.DatabaseError("a name is not one") from None
 
 
 def columns_of(recording: Recording) -> tuple[object, ...]:
-    """The columns of a recording, :data:`COLUMNS`."""
+    """The columns of a recording."""
     return (
         as_bytes(recording.path),
         as_bytes(recording.member),
@@ -190,6 +206,14 @@ def columns_of(recording: Recording) -> tuple[object, ...]:
     )
 
 
-def spans_of(blob: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """``[W, 2]`` start and end of each window, from its column."""
-    return np.frombuffer(blob, "<f8").reshape(-1, 2)
+def span_of(blob: bytes, place: int) -> tuple[float, float]:
+    """Start and end of one of the windows of a recording, from its column of spans.
+
+    Raises:
+        sqlite3.DatabaseError: where it is not there.
+    """
+    try:
+        start, end = struct.unpack_from("<2d", blob, 16 * place)
+    except (TypeError, struct.error):
+        raise sqlite3.DatabaseError("times of windows are missing") from None
+    return start, end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,7 @@ from atr_moco_plugin.search.store import (
 
 StoreT = TypeVar("StoreT", bound="LocalReader")
 
-_NAMED = "SELECT path, member, size, mtime_ns, digest, seconds, problem"
+_NAMED = f"SELECT {catalog.COLUMNS}"
 
 
 class LocalReader:
@@ -160,6 +160,10 @@ class LocalReader:
         """Not of an index that is opened for reading."""
         raise ValueError(f"{self._folder} is opened for reading")
 
+    def touch(self, times: Mapping[tuple[str, str], int]) -> None:
+        """Not of an index that is opened for reading."""
+        raise ValueError(f"{self._folder} is opened for reading")
+
     def remove(self, keys: Sequence[tuple[str, str]]) -> None:
         """Not of an index that is opened for reading."""
         raise ValueError(f"{self._folder} is opened for reading")
@@ -259,7 +263,7 @@ def _windows(
         ).fetchone()
         if found is None or number >= found[-3] + found[-2]:
             raise InputError(f"the index has no window {number}: it was removed, or never there.")
-        start, end = catalog.spans_of(found[-1])[number - found[-3]].tolist()
+        start, end = catalog.span_of(found[-1], number - found[-3])
         hits.append(WindowHit(number, catalog.recording_of(found[:-3]), start, end, score))
     return hits
 
@@ -290,6 +294,8 @@ def told(folder: Path) -> Iterator[None]:
         if isinstance(ex, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             raise  # a bug
         raise InputError(f"{file} is damaged ({ex}): make the index anew.") from None
+    except UnicodeDecodeError:  # of a message of SQLite, or a part of it
+        raise InputError(f"{file} is damaged: make the index anew.") from None
     except OSError as ex:
         raise InputError(
             f"{folder} cannot be read or written ({ex.strerror}): what was put in before is whole; "

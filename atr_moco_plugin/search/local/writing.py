@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +126,16 @@ class LocalWriter(LocalReader):
             live = state.live - self._delete(keys)
             catalog.update_state(self._connection, replace(state, live=live))
         self._compact()
+
+    def touch(self, times: Mapping[tuple[str, str], int]) -> None:
+        """Set ``mtime_ns`` of recordings by path and member; unknown ones are passed over."""
+        if not times:
+            return
+        with self._turn, told(self._folder), catalog.change(self._connection):
+            self._connection.executemany(
+                "UPDATE recordings SET mtime_ns = ? WHERE path = ? AND member = ?",
+                [(time, *map(catalog.as_bytes, key)) for key, time in times.items()],
+            )
 
     def _delete(self, keys: Sequence[tuple[str, str]]) -> int:
         """Remove recordings; a part of a change. Returns how many windows they had."""
