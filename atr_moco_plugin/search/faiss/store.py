@@ -20,8 +20,9 @@ from atr_moco_plugin.search.faiss.record import (
     write_record,
 )
 from atr_moco_plugin.search.local import catalog
+from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.products import best_rows, exact_cosines
-from atr_moco_plugin.search.local.reading import LocalReader, told
+from atr_moco_plugin.search.local.reading import LocalReader
 from atr_moco_plugin.search.local.snapshot import Snapshot
 from atr_moco_plugin.search.local.vectors import sync_folder
 from atr_moco_plugin.search.local.writing import LocalWriter

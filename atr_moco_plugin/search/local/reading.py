@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.local import catalog
+from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.products import all_cosines, best_of_each, best_rows
 from atr_moco_plugin.search.local.snapshot import Snapshot, mask, stretches
 from atr_moco_plugin.search.local.vectors import vector_file
@@ -266,38 +267,3 @@ def _windows(
         start, end = catalog.span_of(found[-1], number - found[-3])
         hits.append(WindowHit(number, catalog.recording_of(found[:-3]), start, end, score))
     return hits
-
-
-@contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """Tell in one sentence what is wrong with the files of an index, or with the disk."""
-    file = folder / catalog.FILE
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no index: fill it with `index` first.") from None
-    except FloatingPointError:
-        raise InputError(
-            f"the vectors of {folder} hold what is no number, so that their file is damaged: make "
-            "the index anew."
-        ) from None
-    except sqlite3.OperationalError as ex:
-        if "unable to open" in str(ex) and not file.exists():
-            raise InputError(f"{folder} holds no index: fill it with `index` first.") from None
-        raise InputError(
-            f"{file} cannot be read or written ({ex}): what was put in before is whole; see that "
-            "the disk has space and works."
-        ) from None
-    except sqlite3.DatabaseError as ex:
-        if isinstance(ex, sqlite3.ProgrammingError | sqlite3.IntegrityError):
-            raise  # a bug
-        raise InputError(f"{file} is damaged ({ex}): make the index anew.") from None
-    except UnicodeDecodeError:  # of a message of SQLite, or a part of it
-        raise InputError(f"{file} is damaged: make the index anew.") from None
-    except OSError as ex:
-        raise InputError(
-            f"{folder} cannot be read or written ({ex.strerror}): what was put in before is whole; "
-            "see that the disk has space and works."
-        ) from None

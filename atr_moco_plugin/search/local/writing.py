@@ -13,7 +13,8 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.lock import FILE as LOCK_FILE
 from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.local import catalog
-from atr_moco_plugin.search.local.reading import LocalReader, told
+from atr_moco_plugin.search.local.faults import told
+from atr_moco_plugin.search.local.reading import LocalReader
 from atr_moco_plugin.search.local.snapshot import stretches
 from atr_moco_plugin.search.local.vectors import (
     map_rows,
