@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atr_moco_plugin.encoders.beats.fbank import _mel_filterbank, _povey_window, fbank
+from atr_moco_plugin.encoders.beats.fbank import fbank, mel_filterbank, povey_window
 
 kaldi = pytest.importorskip("torchaudio.compliance.kaldi", reason="the reference is torchaudio's")
 
@@ -81,8 +81,8 @@ def test_half_precision_waveforms_give_finite_float32() -> None:
 
 
 def test_waveforms_have_a_gradient_after_a_first_use_under_inference_mode() -> None:
-    _povey_window.cache_clear()
-    _mel_filterbank.cache_clear()
+    povey_window.cache_clear()
+    mel_filterbank.cache_clear()
     waveforms = torch.rand(1, 4000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         fbank(waveforms)

@@ -25,10 +25,16 @@ FRAME_SHIFT = 160
 MEL_BINS = 128
 """Features of a frame."""
 
-_FFT_SIZE = 512
+FFT_SIZE = 512
+"""Samples of a spectrum; a frame is followed by zeros."""
+
+PREEMPHASIS = 0.97
+"""Share of the sample before that is taken off each sample."""
+
+INT16_SCALE = 2.0**15
+"""Kaldi's full scale."""
+
 _LOWEST_HZ = 20.0
-_PREEMPHASIS = 0.97
-_INT16_SCALE = 2.0**15
 
 # Frames worked on at a time on a CPU, so that they stay in its cache.
 _BLOCK_FRAMES = 1000
@@ -76,37 +82,43 @@ def fbank(waveforms: Tensor) -> Tensor:
 
 def _features(waveforms: Tensor) -> Tensor:
     """``fbank`` of float32 clips."""
-    frames = (waveforms * _INT16_SCALE).unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
+    frames = (waveforms * INT16_SCALE).unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
     count = frames.shape[:2]
     # In this order, which is Kaldi's: a pure tone leaves most bands to rounding.
     frames = (frames - frames.mean(-1, keepdim=True)).flatten(0, 1)
-    before = frames * _PREEMPHASIS
-    padded = frames.new_zeros(frames.size(0), _FFT_SIZE)
+    before = frames * PREEMPHASIS
+    padded = frames.new_zeros(frames.size(0), FFT_SIZE)
     # Kaldi takes the sample before a frame's first one to be that first one.
     padded[:, 0] = frames[:, 0] - before[:, 0]
     padded[:, 1:FRAME_LENGTH] = frames[:, 1:] - before[:, :-1]
-    padded[:, :FRAME_LENGTH] *= _povey_window(waveforms.device)
+    padded[:, :FRAME_LENGTH] *= povey_window(waveforms.device)
     spectrum = torch.fft.rfft(padded)
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     energies = power.new_zeros(power.size(0), MEL_BINS)
-    for bins, bands, triangles in _mel_filterbank(waveforms.device):
+    for bins, bands, triangles in mel_filterbank(waveforms.device):
         energies[:, bands].addmm_(power[:, bins], triangles)
+    features: Tensor = normalised(energies).unflatten(0, count)
+    return features
+
+
+def normalised(energies: Tensor) -> Tensor:
+    """Mel energies to BEATs' features, in place: ``[..., 128]`` float32."""
     log_mel = energies.clamp_min_(torch.finfo(torch.float32).eps).log()
-    features: Tensor = log_mel.sub_(_MEAN).div_(2 * _STD).unflatten(0, count)
+    features: Tensor = log_mel.sub_(_MEAN).div_(2 * _STD)
     return features
 
 
 # A constant first made under inference mode could not take part in a later gradient.
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _povey_window(device: torch.device) -> Tensor:
+def povey_window(device: torch.device) -> Tensor:
     """Povey's window, a Hann window to the power 0.85: ``[400]`` float32."""
     return torch.hann_window(FRAME_LENGTH, periodic=False, device="cpu").pow(0.85).to(device)
 
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _mel_filterbank(device: torch.device) -> tuple[tuple[slice, slice, Tensor], ...]:
+def mel_filterbank(device: torch.device) -> tuple[tuple[slice, slice, Tensor], ...]:
     """Triangles evenly spaced on the mel scale, 20 Hz to 8 kHz, in blocks that are not all zeros.
 
     Returns:
@@ -115,8 +127,8 @@ def _mel_filterbank(device: torch.device) -> tuple[tuple[slice, slice, Tensor], 
     """
     lowest, highest = _mel(_LOWEST_HZ), _mel(SAMPLE_RATE / 2)
     step = (highest - lowest) / (MEL_BINS + 1)
-    bin_hz = SAMPLE_RATE / _FFT_SIZE
-    bins = torch.arange(_FFT_SIZE // 2, device="cpu")
+    bin_hz = SAMPLE_RATE / FFT_SIZE
+    bins = torch.arange(FFT_SIZE // 2, device="cpu")
     bin_mel = 1127.0 * (1.0 + bin_hz * bins / 700.0).log()
     band = torch.arange(MEL_BINS, device="cpu")
     left, center, right = (lowest + (band + offset) * step for offset in (0.0, 1.0, 2.0))

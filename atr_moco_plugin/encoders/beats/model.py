@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +16,14 @@ from atr_moco_plugin.encoders.beats.checkpoint import (
 )
 from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
+from atr_moco_plugin.encoders.beats.features import BeatsFeatures
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
+from atr_moco_plugin.encoders.beats.traceable import TraceableBeats
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
 from atr_moco_plugin.encoders.weights import load
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tensors.transfer import to_device
 from atr_moco_plugin.tokens import AudioTokens, valid_first
-
-
-class BeatsFeatures(NamedTuple):
-    """Clips as the encoder's input.
-
-    Attributes:
-        fbank: ``[B, frames, 128]`` normalised features.
-        mask: ``[B, T]`` bool, ``True`` at the valid tokens of each row, on the same device.
-        padded: Whether a row has invalid tokens. The host knows it without a wait for the device.
-    """
-
-    fbank: Tensor
-    mask: Tensor
-    padded: bool
 
 
 class BeatsEncoder(nn.Module):
@@ -208,6 +196,10 @@ class BeatsEncoder(nn.Module):
             x = self.post_extract_proj(x)
 
         return AudioTokens(self.encoder(self.dropout_input(x), mask if padded else None), mask)
+
+    def traceable(self) -> TraceableBeats:
+        """A copy that ``torch.export`` traces, for ONNX; it takes waveforms and lengths alone."""
+        return TraceableBeats(self)
 
     def probabilities(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Class probabilities ``[B, predictor_class]`` of a fine-tuned model.

@@ -1,0 +1,21 @@
+"""What the BEATs encoder computes without weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class BeatsFeatures(NamedTuple):
+    """Clips as the encoder's input.
+
+    Attributes:
+        fbank: ``[B, frames, 128]`` normalised features.
+        mask: ``[B, T]`` bool, ``True`` at the valid tokens of each row, on the same device.
+        padded: Whether a row has invalid tokens. The host knows it without a wait for the device.
+    """
+
+    fbank: Tensor
+    mask: Tensor
+    padded: bool

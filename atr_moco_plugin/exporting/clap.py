@@ -1,0 +1,63 @@
+"""A retriever of the kind ``clap`` as a plain ``ClapModel`` of transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import ClapConfig, ClapModel, ClapProcessor, RobertaTokenizerFast
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.exporting.folder import new_folder
+from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.retriever.loading import load_backbone
+
+PARTS = {
+    "audio_model": "audio.encoder",
+    "audio_projection": "audio.projection",
+    "text_model": "text.encoder",
+    "text_projection": "text.projection",
+}
+"""Modules of a ``ClapModel`` to those of its towers."""
+
+
+def export_clap(retriever: AudioTextRetriever, folder: str | Path) -> None:
+    """Write a folder that ``ClapModel.from_pretrained`` and ``ClapProcessor.from_pretrained`` load.
+
+    transformers 4 has no processor for tokenizers other than RoBERTa's: take ``AutoTokenizer`` and
+    ``ClapFeatureExtractor`` there. Both logit scales are the inverse of the trained temperature. A
+    matching head is left out: ``ClapModel`` has none.
+
+    Args:
+        retriever: of a ``ClapModel``, or of a bundle of the kind ``clap``.
+        folder: not there yet, or empty.
+
+    Raises:
+        InputError: for a model that is no ``ClapModel``, or a folder that holds something.
+    """
+    backbone = load_backbone(retriever.name)
+    config = backbone.config
+    if config.kind != "clap":
+        names = " and ".join(repr(config.model[part]["name"]) for part in ("audio", "text"))
+        raise InputError(
+            f"{retriever.name} has the encoders {names}, which are no ClapModel: export it with "
+            "`--to onnx` or `--to sentence-transformers`."
+        )
+    with torch.random.fork_rng([]):  # random weights are drawn, and replaced
+        clap = ClapModel(ClapConfig.from_dict(dict(config.model["clap"])))
+    for name, place in PARTS.items():
+        tower = backbone.model.get_submodule(place)
+        clap.get_submodule(name).load_state_dict(tower.state_dict())
+    with torch.no_grad():
+        for scale in (clap.logit_scale_a, clap.logit_scale_t):
+            scale.fill_(math.log(1 / config.temperature))
+    with new_folder(folder) as new:
+        clap.save_pretrained(new)
+        # Newer versions write the two into one file. Both forms load in any version so.
+        backbone.tokenizer.save_pretrained(new)
+        backbone.feature_extractor.save_pretrained(new)
+        if isinstance(backbone.tokenizer, RobertaTokenizerFast):  # ClapProcessor takes no other
+            make: Any = ClapProcessor
+            make(backbone.feature_extractor, backbone.tokenizer).save_pretrained(new)

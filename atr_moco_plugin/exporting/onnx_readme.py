@@ -1,0 +1,95 @@
+"""The ``README.md`` of a folder of ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_TEXT = """# Two towers in ONNX
+
+`audio.onnx` and `text.onnx` embed sounds and sentences in one space of {embed_dim} dimensions: unit
+vectors, whose product says how well a sentence describes a sound. `config.json` has the names and
+shapes of the inputs. onnxruntime's embeddings were compared with the model's and differ by
+{difference:.0e} at most.
+
+```python
+{example}
+```
+
+* Audio is mono float32 within [-1, 1] at {sample_rate} Hz. Of another rate, resample it first.
+* Embed at most {window_seconds:g} s at once. Of a longer recording take windows, every
+  {hop_seconds:g} s one and the last one at the end; the recording's embedding is their mean, scaled
+  to length 1.
+* Sentences are cut to {max_tokens} tokens.
+{more}"""
+
+_TOKENS = """\
+tokenizer = Tokenizer.from_file("tokenizer/tokenizer.json")
+tokenizer.enable_truncation({max_tokens})
+ids = np.array([tokenizer.encode("a dog barks").ids])
+sentence = text.run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
+print(sentence @ sound.T)"""
+
+_WAVEFORMS = """\
+import numpy as np, onnxruntime, soundfile
+from tokenizers import Tokenizer
+audio, text = (onnxruntime.InferenceSession(f"{{x}}.onnx") for x in ("audio", "text"))
+waveform, rate = soundfile.read("sound.wav", dtype="float32")  # mono, {sample_rate} Hz
+lengths = np.array([len(waveform)])
+sound = audio.run(None, {{"waveforms": waveform[None], "lengths": lengths}})[0]
+"""
+
+_CLAP = """\
+import numpy as np, onnxruntime, soundfile
+from tokenizers import Tokenizer
+from transformers import ClapFeatureExtractor
+audio, text = (onnxruntime.InferenceSession(f"{{x}}.onnx") for x in ("audio", "text"))
+extractor = ClapFeatureExtractor.from_pretrained("feature_extractor")
+waveform, rate = soundfile.read("sound.wav", dtype="float32")  # mono, {sample_rate} Hz
+features = extractor(waveform, sampling_rate=rate, return_tensors="np")["input_features"]
+sound = audio.run(None, {{"input_features": features}})[0]
+"""
+
+_WAVEFORMS_MORE = """\
+* In a batch, clips are padded with zeros at the end to the longest; `lengths` has each one's
+  samples. A clip that is too short for the model has NaN in its embedding.
+"""
+
+_FEATURES_MORE = """\
+* The encoder's own front-end could not be traced: `audio.onnx` takes {names}, which `features` of
+  the encoder computes from waveforms and lengths (`AudioTextRetriever` does so).
+"""
+
+
+def readme(config: Mapping[str, Any]) -> str:
+    """The text, with an example that runs in the folder beside a ``sound.wav``.
+
+    Args:
+        config: content of ``config.json``.
+    """
+    names = list(config["audio"]["inputs"])
+    begin, more = _TOKENS_ALONE, _FEATURES_MORE
+    if names == ["waveforms", "lengths"]:
+        begin, more = _WAVEFORMS, _WAVEFORMS_MORE
+    elif names == ["input_features"]:
+        begin, more = _CLAP, ""
+    example = (begin + _TOKENS).format(**config)
+    if begin is _TOKENS_ALONE:
+        example = example.replace("\nprint(sentence @ sound.T)", "")
+    if not config["pads_clips"]:
+        more += _ONE_LENGTH
+    difference = max(config[x]["greatest_difference"] for x in ("audio", "text"))
+    more = more.format(names=", ".join(f"`{x}`" for x in names))
+    return _TEXT.format(**config, example=example, difference=difference, more=more)
+
+
+_ONE_LENGTH = """\
+* This model's embedding of a clip depends on how its batch is padded: embed clips of one length at
+  once.
+"""
+
+_TOKENS_ALONE = """\
+import numpy as np, onnxruntime
+from tokenizers import Tokenizer
+text = onnxruntime.InferenceSession("text.onnx")
+"""
