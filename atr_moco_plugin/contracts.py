@@ -68,7 +68,8 @@ class AudioEncoder(Module, Protocol):
     Optional members: ``layers``, ``weights_option``, ``config``, ``max_seconds``, the longest clip
     that it takes (``None`` for any), and ``features(waveforms, lengths)``, which returns what can
     be computed without weights, of any type. It is then computed once for the encoder and its
-    momentum copy, which are called as ``encoder(features=...)``.
+    momentum copy, which are called as ``encoder(features=...)``. And ``any_padding = False`` where
+    the padding of a batch changes a clip's tokens: a retriever then batches clips of one length.
     """
 
     @property

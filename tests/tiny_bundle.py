@@ -30,14 +30,16 @@ SENTENCES = ["a dog barks far away", "rain falls on a tin roof", "a siren wails,
 SCORE = "log_odds + cosine / temperature"
 
 
-def make_bundle(folder: Path, seed: int = 0, seconds: float = 1.0, **options: Any) -> Path:
+def make_bundle(
+    folder: Path, seed: int = 0, seconds: float = 1.0, padding: str = "exact", **options: Any
+) -> Path:
     """A bundle of BEATs and BERT, with a matching head; windows of ``seconds``."""
     tokenizer = train_wordpiece(SENTENCES)
     torch.manual_seed(seed)
     config = model_config(
         {
             "embed_dim": 12,
-            "audio": {"name": "beats", "config": TINY_AUDIO},
+            "audio": {"name": "beats", "config": {**TINY_AUDIO, "padding_mask": padding}},
             "text": {"name": "bert", "config": {**TINY_TEXT, "vocab_size": len(tokenizer)}},
             "head": {"name": "atm"},
         }

@@ -113,6 +113,12 @@ def _check(backbone: Backbone) -> None:
             f"{where} says {config.sample_rate} Hz, but its audio encoder takes {rate} Hz: export "
             "the bundle again"
         )
+    longest = getattr(model.audio.encoder, "max_seconds", None)
+    if longest is not None and config.window_seconds > longest:
+        raise InputError(
+            f"{where} has windows of {config.window_seconds:g} s, but its audio encoder takes at "
+            f"most {longest:g} s: set `window_seconds` to that or less"
+        )
     if config.score is not None and model.head is None:
         raise InputError(f"{where} has a `score`, but no matching head: export the bundle again")
 

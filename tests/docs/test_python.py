@@ -149,3 +149,15 @@ def test_transformers(clap_user: Path) -> None:
     assert names["metrics"]["eval_clips"] == 4 and names["metrics"]["eval_captions"] == 8
     assert names["plain"].config.projection_dim == 12
     assert names["model"].criterion.model.embed_dim == 256
+
+
+def test_retriever(clap_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clap_user / "sounds").mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(number).normal(0, 0.1, 40_000)
+        soundfile.write(clap_user / "sounds" / f"{number}.wav", noise, 16_000)
+    names = run_python("docs/retriever.md")
+    assert capsys.readouterr().out.count(".wav\n") == 3
+    assert names["spans"] == [(0.0, 1.0), (1.0, 2.0), (1.5, 2.5)]
+    assert names["best"][1] in names["spans"]
+    assert names["label"].labels == ["dog", "rain"]

@@ -20,6 +20,7 @@ from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize
 
 KINDS: dict[str, Callable[[Path], Path]] = {
     "retrieval": make_bundle,
+    "retrieval, official padding": lambda folder: make_bundle(folder, padding="official"),
     "clap": make_clap_bundle,
     "public clap": make_public_clap,
     "clap, fusion": lambda folder: make_clap_bundle(folder, fusion=True),

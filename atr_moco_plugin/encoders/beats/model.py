@@ -81,6 +81,11 @@ class BeatsEncoder(nn.Module):
             self.predictor = nn.Linear(self.width, config.predictor_class).requires_grad_(False)
 
     @property
+    def any_padding(self) -> bool:
+        """Whether a clip's tokens are the same however its batch is padded."""
+        return self.config.padding_mask == "exact"
+
+    @property
     def layers(self) -> nn.ModuleList:
         """The transformer's layers, from input to output."""
         return self.encoder.layers
