@@ -19,14 +19,15 @@ from atr_moco_plugin.search.store import IndexInfo, Recording
 FILE = "index.sqlite"
 FORMAT = 1
 
-# Paths are bytes, since a file's name need not be UTF-8. The id of a recording is the number of its
-# first window; numbers are never given twice. `spans` is last, so that a scan need not read it.
+# Paths and what names them are bytes, since a file's name need not be UTF-8. The id of a recording
+# is the number of its first window; numbers are never given twice. `spans` is last, so that a scan
+# need not read it.
 _SCHEMA = (
     "CREATE TABLE state (format INTEGER, info TEXT, version INTEGER, vectors INTEGER,"
     " rows INTEGER, live INTEGER, next INTEGER)",
     "CREATE TABLE recordings (id INTEGER PRIMARY KEY, path BLOB NOT NULL, member BLOB NOT NULL,"
     " size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL,"
-    " seconds REAL NOT NULL, problem TEXT NOT NULL, first_row INTEGER NOT NULL,"
+    " seconds REAL NOT NULL, problem BLOB NOT NULL, first_row INTEGER NOT NULL,"
     " windows INTEGER NOT NULL, spans BLOB NOT NULL)",
     "CREATE UNIQUE INDEX by_name ON recordings (path, member)",
 )
@@ -187,7 +188,7 @@ def recording_of(columns: Sequence[Any]) -> Recording:
             mtime_ns=mtime_ns,
             digest=digest,
             seconds=seconds,
-            problem=problem,
+            problem=problem.decode("utf-8", "surrogateescape"),
         )
     except AttributeError:
         raise sqlite3.DatabaseError("a name is not one") from None
@@ -202,7 +203,7 @@ def columns_of(recording: Recording) -> tuple[object, ...]:
         recording.mtime_ns,
         recording.digest,
         recording.seconds,
-        recording.problem,
+        as_bytes(recording.problem),
     )
 
 

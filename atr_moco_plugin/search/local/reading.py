@@ -138,8 +138,8 @@ class LocalReader:
         """What is in it."""
         with self._transaction() as connection:
             found = connection.execute(
-                "SELECT sum(problem = ''), sum(windows), sum(seconds), sum(problem != '')"
-                " FROM recordings"
+                "SELECT sum(windows > 0), sum(windows), sum(seconds * (windows > 0)),"
+                " sum(windows = 0) FROM recordings"
             ).fetchone()
         recordings, windows, seconds, broken = (x or 0 for x in found)
         return Counts(recordings, windows, float(seconds), broken)
