@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+import transformers
 from torch import nn
 
+from atr_moco_plugin import __version__
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever.bundle import BundleConfig, write_bundle
@@ -18,8 +19,6 @@ from atr_moco_plugin.retriever.card import model_card
 
 SCORE: Final = "log_odds + cosine / temperature"
 """``score`` of a bundle whose matching head was trained."""
-
-_VERSIONS = ("atr-moco-plugin", "torch", "transformers")
 
 
 @dataclass(kw_only=True)
@@ -123,4 +122,8 @@ def check_finite(model: nn.Module) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that write a bundle."""
-    return {name: version(name) for name in _VERSIONS}
+    return {
+        "atr-moco-plugin": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

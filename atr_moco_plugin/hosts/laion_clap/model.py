@@ -23,7 +23,10 @@ from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.safety import FiniteGuard
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
-OWN = ("moco", "matching_head")
+HEAD = "matching_head"
+"""Name of the matching head as a submodule."""
+
+OWN = ("moco", HEAD)
 """Submodules that are not CLAP's."""
 
 POSITION_IDS = "text_branch.embeddings.position_ids"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.laion_clap.model import POSITION_IDS, is_own
+from atr_moco_plugin.hosts.laion_clap.model import HEAD, POSITION_IDS, is_own
 from atr_moco_plugin.io.checkpoints import read_torch
 
 _EXPECTED = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
@@ -40,6 +40,20 @@ def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
         raise InputError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
     return {name: value for name, value in state.items() if not is_own(name)}
+
+
+def read_head(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The matching head's weights of a checkpoint of this host; empty where it has none.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    prefix = f"{HEAD}."
+    state = _read(path)
+    return {x.removeprefix(prefix): t for x, t in state.items() if x.startswith(prefix)}
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
