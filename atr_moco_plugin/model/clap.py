@@ -58,11 +58,14 @@ class ClapAudioTower(EncoderTower):
 
     Args:
         clap: the model.
+        mean_frequencies: give a matching head one token a moment, the mean over its frequencies,
+            as LAION-CLAP does; otherwise one for each place of the map.
     """
 
-    def __init__(self, clap: ClapModel) -> None:
+    def __init__(self, clap: ClapModel, mean_frequencies: bool = False) -> None:
         config = clap.config.audio_config
         super().__init__(clap.audio_model, clap.audio_projection, config.hidden_size)
+        self._mean_frequencies = mean_frequencies
         self._fuses_crops: bool = config.enable_fusion
 
     def forward(
@@ -83,7 +86,10 @@ class ClapAudioTower(EncoderTower):
                 "`is_longer`: take the feature extractor that belongs to it."
             )
         output = self.encoder(input_features=input_features, is_longer=is_longer)
-        tokens = audio_tokens(output.last_hidden_state)
+        states = output.last_hidden_state
+        tokens = audio_tokens(
+            states.mean(dim=2, keepdim=True) if self._mean_frequencies else states
+        )
         return unit_norm(self.projection(output.pooler_output)), tokens
 
 

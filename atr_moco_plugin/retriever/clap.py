@@ -48,16 +48,22 @@ _FILES = (
 on."""
 
 
-def clap_options(clap: ClapConfig, head: FusionHeadConfig | None) -> dict[str, Any]:
+def clap_options(
+    clap: ClapConfig, head: FusionHeadConfig | None, mean_frequencies: bool = False
+) -> dict[str, Any]:
     """``model`` of a bundle of the kind ``clap``, see
     :class:`~atr_moco_plugin.retriever.BundleConfig`."""
     content = json.loads(clap.to_json_string(use_diff=False))
-    return {"clap": content, "head": None if head is None else asdict(head)}
+    options = {"clap": content, "head": None if head is None else asdict(head)}
+    return {**options, "mean_frequencies": True} if mean_frequencies else options
 
 
-def clap_pair(clap: ClapModel, head: FusionHeadConfig | None) -> TowerPair:
-    """The towers of a model, which are used and not copied, and a new head."""
-    audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+def clap_pair(
+    clap: ClapModel, head: FusionHeadConfig | None, mean_frequencies: bool = False
+) -> TowerPair:
+    """The towers of a model, which are used and not copied, and a new head; see
+    :class:`~atr_moco_plugin.model.clap.ClapAudioTower` for ``mean_frequencies``."""
+    audio, text = ClapAudioTower(clap, mean_frequencies), ClapTextTower(clap)
     fusion = None if head is None else FusionHead(text, audio.width, head)
     return TowerPair(audio, text, fusion, clap.config.projection_dim)
 
@@ -80,7 +86,7 @@ def clap_of_bundle(bundle: Bundle, name: str) -> Backbone:
         ) from ex
     head = options.get("head")
     head_config = None if head is None else build_config(FusionHeadConfig, head, "model.head")
-    pair = clap_pair(clap, head_config)
+    pair = clap_pair(clap, head_config, options.get("mean_frequencies") is True)
     load_state(pair, bundle)
     extractor = _extractor(bundle.folder / FEATURE_EXTRACTOR)
     if extractor.sampling_rate != bundle.config.sample_rate:

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_tiny_model
+from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
+from transformers import ClapModel
 
 from atr_moco_plugin.commands.export import (
     FAIRSEQ2,
+    FORMS,
     LAION_CLAP,
     TRANSFORMERS,
     Maker,
     made_by,
 )
 from atr_moco_plugin.commands.main import main
+from atr_moco_plugin.exporting import EXPORTERS
+from atr_moco_plugin.retriever import AudioTextRetriever
 
 
 def test_who_made_a_run(tmp_path: Path) -> None:
@@ -60,12 +64,32 @@ def test_the_host_of_a_run_must_be_installed(
     assert "pip install 'atr-moco-plugin[not_installed_here]'" in capsys.readouterr().err
 
 
+def test_every_form_is_there() -> None:
+    assert set(EXPORTERS) == set(FORMS) - {"bundle"}
+
+
+def test_a_public_model_becomes_a_bundle(tmp_path: Path) -> None:
+    public, out = make_public_clap(tmp_path / "public"), tmp_path / "bundle"
+    assert main(["export", str(public), str(out)]) == 0
+    sentence = "a dog barks"
+    found = [AudioTextRetriever.from_pretrained(x, device="cpu") for x in (public, out)]
+    texts = [x.embed_text(sentence) for x in found]
+    assert torch.allclose(*texts, atol=1e-6)
+
+
+def test_another_form_of_a_bundle(tmp_path: Path) -> None:
+    bundle = make_clap_bundle(tmp_path / "bundle")
+    assert main(["export", str(bundle), str(tmp_path / "clap"), "--to", "clap"]) == 0
+    clap = ClapModel.from_pretrained(tmp_path / "clap")
+    assert isinstance(clap, ClapModel)
+
+
 def test_a_bundle_is_copied_as_it_is(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(bundle), str(tmp_path / "copy"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["folder"] == str(tmp_path / "copy")
-    for file in ("config.json", "model.safetensors", "README.md"):
+    for file in ("config.json", "model.safetensors", "tokenizer/tokenizer.json"):
         assert (tmp_path / "copy" / file).read_bytes() == (bundle / file).read_bytes()
     assert main(["export", str(bundle), str(tmp_path / "other"), "--window", "3"]) == 2
     assert "--window is for training runs" in capsys.readouterr().err
@@ -74,24 +98,4 @@ def test_a_bundle_is_copied_as_it_is(
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """Of a tiny model with random weights."""
-    from dataclasses import asdict
-
-    from atr_moco_plugin.model import built_config, model_config
-    from atr_moco_plugin.retriever.bundle import BundleConfig
-    from atr_moco_plugin.retriever.exported import Exported
-    from atr_moco_plugin.text.tokenizer import train_wordpiece
-
-    torch.manual_seed(0)
-    model = make_tiny_model()
-    tiny = model_config(
-        {
-            "embed_dim": 12,
-            "audio": {"name": "beats", "config": asdict(model.audio.encoder.config)},
-            "text": {"name": "bert", "config": asdict(model.text.encoder.config)},
-        }
-    )
-    config = BundleConfig(model=asdict(built_config(tiny, model)), sample_rate=16_000)
-    config.max_tokens = 16
-    tokenizer = train_wordpiece(["a dog barks", "a dog barks again", "rain falls"] * 2, 50)
-    Exported(config=config, model=model, tokenizer=tokenizer).write(tmp_path / "bundle")
-    return tmp_path / "bundle"
+    return make_bundle(tmp_path / "bundle")

@@ -54,7 +54,8 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
     clap = clap_model(state)
     params = read_params(file.parent.parent / "params.txt")
     window, hop = options.windows(SECONDS, most=SECONDS)
-    pair = clap_pair(clap, head_config(head))
+    # Its head was trained on the means over frequencies.
+    pair = clap_pair(clap, head_config(head), mean_frequencies=True)
     if head:
         _load_head(pair.head, head, file)
     extractor = feature_extractor(state, params.get("data_filling", _FILLING))
@@ -63,7 +64,7 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
     low, high = TEMPERATURE_RANGE
     config = BundleConfig(
         kind="clap",
-        model=clap_options(clap.config, head_config(head)),
+        model=clap_options(clap.config, head_config(head), mean_frequencies=True),
         sample_rate=int(extractor.sampling_rate),
         window_seconds=window,
         hop_seconds=hop,

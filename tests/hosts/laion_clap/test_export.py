@@ -210,7 +210,7 @@ def test_the_matching_head_comes_along(world: Path, tmp_path: Path) -> None:
         _, text = pair.text(**{x: tokens[x] for x in ("input_ids", "attention_mask")})
         logits = pair.match(text, clips)[0]
     found = retriever.match([caption], sound, sample_rate=RATE)
-    assert found[0] == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
+    assert found[0] == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
 
 
 @needs_laion
@@ -218,7 +218,7 @@ def test_other_mel_filters_are_refused(world: Path, tmp_path: Path) -> None:
     clap, _ = laion_model("HTSAT-small-test")
     clap.audio_branch.logmel_extractor.melW.data *= 1.1
     torch.save({"state_dict": clap.state_dict()}, tmp_path / "epoch_1.pt")
-    with pytest.raises(InputError, match="mel filters .* 50 to 14,000 Hz"):
+    with pytest.raises(InputError, match=r"mel filters .* \(50 to 14,000 Hz"):
         export_run(tmp_path / "epoch_1.pt", ExportOptions())
 
 
