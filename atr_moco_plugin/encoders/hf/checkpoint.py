@@ -190,7 +190,9 @@ def load(pretrained: str, config: PretrainedConfig, sha256: str | None) -> nn.Mo
 
 def _encoder(model: Any) -> nn.Module:
     """The part that makes states: of an encoder-decoder the encoder, and no pooler."""
-    encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
+    # Not by `is_encoder_decoder`, which T5's encoder saved alone denies.
+    halves = [isinstance(getattr(model, x, None), nn.Module) for x in ("encoder", "decoder")]
+    encoder: nn.Module = model.encoder if all(halves) else model
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
     if isinstance(mask := getattr(encoder, "masked_spec_embed", None), nn.Parameter):

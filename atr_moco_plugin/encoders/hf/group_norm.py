@@ -36,7 +36,7 @@ class ClipGroupNorm(nn.GroupNorm):
             x = x - (x * valid).sum(dim=2, keepdim=True) / counts
             variance = (x.square() * valid).sum(dim=2, keepdim=True) / counts
             scale = torch.rsqrt(variance + self.eps) * self.weight.float()[:, None]
-            return x * scale + self.bias.float()[:, None]
+            return (x * scale + self.bias.float()[:, None]).to(self.weight.dtype)
 
 
 def leave_padding_out(model: nn.Module) -> None:

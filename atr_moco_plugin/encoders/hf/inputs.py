@@ -100,7 +100,7 @@ class WaveformInput:
         mask = valid_first(samples, waveforms.size(1)).to(torch.int64) if padded else None
         counts = self._tokens(samples)
         with counts_for(model, self._tokens(samples, layers=1) if padded else None):
-            states = model(waveforms, attention_mask=mask).last_hidden_state
+            states = model(waveforms.to(model.dtype), attention_mask=mask).last_hidden_state
         return AudioTokens(states, valid_first(counts, states.size(1)))
 
     def _tokens(self, samples: Tensor, layers: int | None = None) -> Tensor:
@@ -160,7 +160,8 @@ class AstInput(SpectrogramInput):
         return Spectrograms(fbank, torch.cat([whole, valid], dim=1))
 
     def encode(self, model: Any, features: Spectrograms) -> AudioTokens:
-        return AudioTokens(model(features.fbank).last_hidden_state, features.mask)
+        states = model(features.fbank.to(model.dtype)).last_hidden_state
+        return AudioTokens(states, features.mask)
 
 
 class WhisperInput(SpectrogramInput):
@@ -189,7 +190,8 @@ class WhisperInput(SpectrogramInput):
         return Spectrograms(found.transpose(1, 2), mask)
 
     def encode(self, model: Any, features: Spectrograms) -> AudioTokens:
-        return AudioTokens(model(features.fbank.transpose(1, 2)).last_hidden_state, features.mask)
+        states = model(features.fbank.transpose(1, 2).to(model.dtype)).last_hidden_state
+        return AudioTokens(states, features.mask)
 
 
 class FrameInput(SpectrogramInput):
@@ -210,7 +212,7 @@ class FrameInput(SpectrogramInput):
 
     def encode(self, model: Any, features: Spectrograms) -> AudioTokens:
         mask = features.mask.to(torch.int64)
-        states = model(features.fbank, attention_mask=mask).last_hidden_state
+        states = model(features.fbank.to(model.dtype), attention_mask=mask).last_hidden_state
         return AudioTokens(states, features.mask)
 
 
