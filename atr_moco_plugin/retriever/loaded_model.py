@@ -27,7 +27,8 @@ class LoadedModel:
         batch_size: most windows, sentences or pairs at once.
 
     Attributes:
-        name: an absolute folder or a name on the hub; ``from_pretrained(name)`` loads it again.
+        name: an absolute folder or a name on the hub (with ``@revision`` where one was given);
+            ``from_pretrained(name)`` loads it again.
         fingerprint: SHA-256 in hexadecimal of weights, configuration and tokenizer: the same for
             the same model on any device, in any dtype and batch size.
         sample_rate: Hz of the waveforms that the model takes.
@@ -82,7 +83,7 @@ class LoadedModel:
         """Load a bundle or a public ``ClapModel``.
 
         Args:
-            name: a folder, or a name on the Hugging Face Hub.
+            name: a folder, or a name on the Hugging Face Hub, perhaps with ``@revision``.
             device: such as ``cpu`` or ``cuda:0``; None takes a GPU where there is one.
             dtype: of the computations.
             batch_size: most windows, sentences or pairs at once.

@@ -38,7 +38,7 @@ def load_backbone(
     """Load a model, on the CPU and in eval mode.
 
     Args:
-        name: a folder, or a name on the Hugging Face Hub.
+        name: a folder, or a name on the Hugging Face Hub, perhaps with ``@revision``.
         revision: branch, tag or commit on the hub.
         local_files_only: take what the hub's cache has and ask no network.
 
@@ -82,8 +82,9 @@ def find_model(
         raise MissingFileError(
             f"{folder} has no {CONFIG}: give the folder of a bundle or of a ClapModel."
         )
-    text = str(name)
-    if folder.exists() or Path(text).is_absolute() or text.startswith((".", "~")):
+    text, _, at = str(name).partition("@")
+    revision = revision or at or None
+    if folder.exists() or folder.is_absolute() or text.startswith((".", "~")):
         raise MissingFileError(f"There is no model folder {name}: correct the path.")
     wanted = ["*.json", "*.txt", "*.model", "*.md", "*.safetensors"]
     fetch = partial(snapshot_download, text, revision=revision, local_files_only=local_files_only)
@@ -97,7 +98,7 @@ def find_model(
             f"({type(ex).__name__}): correct the name, or download it where there is a network and "
             "give the folder."
         ) from ex
-    return Path(found), text
+    return Path(found), text if revision is None else f"{text}@{revision}"
 
 
 def _check(backbone: Backbone) -> None:

@@ -56,6 +56,8 @@ def recording_windows(
     """
     if isinstance(audio, (str, os.PathLike)) and not os.path.exists(audio):
         raise MissingFileError(f"There is no audio file {os.fspath(audio)}: correct the path.")
+    if isinstance(audio, (str, os.PathLike)) and os.path.isdir(audio):
+        raise InputError(f"{os.fspath(audio)} is a folder: give its files, or make an index of it.")
     try:
         source = as_source(audio)
         if source is not None:

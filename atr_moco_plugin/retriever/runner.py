@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.retriever.backbone import Backbone, Samples
 from atr_moco_plugin.text.tokenizer import tokenize
-from atr_moco_plugin.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
 
 _SENTENCES = 4_096
 """Sentences that are tokenized at once."""
@@ -34,6 +35,7 @@ class Runner:
         self.backbone, self.device, self.dtype = backbone, device, dtype
         self.model = backbone.model.to(device)
         self.embed_dim = self.model.embed_dim
+        self._one_at_a_time = Lock()  # a tokenizer keeps how it cuts and pads
 
     def windows(self, waveforms: Sequence[Samples], batch_size: int) -> NDArray[np.float32]:
         """``[N, d]`` float32, unit-norm, of N waveforms, so many at once."""
@@ -61,11 +63,18 @@ class Runner:
         self, sentences: Sequence[str], waveforms: Sequence[Samples], batch_size: int
     ) -> Tensor:
         """``[P]`` float32 on the CPU, of P pairs, row by row, so many at once."""
+        distinct = list(dict.fromkeys(sentences))
+        rows_of = {sentence: row for row, sentence in enumerate(distinct)}
+        ids, mask = self._tokenized(distinct) if distinct else (torch.empty(0), torch.empty(0))
         found = torch.empty(len(sentences))
         for rows in self._batches(waveforms, batch_size):
-            _, text = self._text(*self._tokenized([sentences[i] for i in rows]))
+            wanted = torch.tensor([rows_of[sentences[i]] for i in rows])
+            once, place = torch.unique(wanted, return_inverse=True)
+            longest = int(mask[once].sum(dim=1).max())
+            _, text = self._text(ids[once, :longest], mask[once, :longest])
             _, audio = self._audio([waveforms[i] for i in rows])
             with self._computing():
+                text = take_tokens(text, place.to(self.device))
                 logits = self.model.match(text, audio).float()
             found[rows] = (logits[:, 1] - logits[:, 0]).cpu()
         _check_finite(found.numpy(), "pair")
@@ -112,10 +121,11 @@ class Runner:
 
     def _tokenized(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         tokenizer, most = self.backbone.tokenizer, self.backbone.config.max_tokens
-        ids, mask = tokenize(tokenizer, sentences, most)
-        # Only a sentence that is as long as it may be can have been cut.
-        full = [sentences[i] for i in (mask.sum(dim=1) == most).nonzero().flatten().tolist()]
-        whole = tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
+        with self._one_at_a_time:
+            ids, mask = tokenize(tokenizer, sentences, most)
+            # Only a sentence that is as long as it may be can have been cut.
+            full = [sentences[i] for i in (mask.sum(dim=1) == most).nonzero().flatten().tolist()]
+            whole = tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
         if cut := sum(len(x) > most for x in whole):
             warnings.warn(
                 f"{cut:,} of {len(sentences):,} sentences are longer than the model's {most} "

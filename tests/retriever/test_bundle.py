@@ -191,6 +191,23 @@ def test_names_that_are_no_model(tmp_path: Path) -> None:
         load(tmp_path / "bert")
 
 
+def test_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the hub's cache, as a download leaves it."""
+    cached = tmp_path / "models--acme--tiny"
+    local = make_bundle(cached / "snapshots" / ("a" * 40))
+    for name in ("main", "v1"):
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / name).write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    retriever = load("acme/tiny", local_files_only=True)
+    assert (retriever.name, retriever.fingerprint) == ("acme/tiny", load(local).fingerprint)
+    pinned = load("acme/tiny", revision="v1")
+    assert pinned.name == "acme/tiny@v1" == load(pinned.name).name
+    with pytest.raises(InputError, match="acme/tiny is no folder, and not to be had"):
+        load("acme/tiny@v2")
+
+
 def test_a_score_needs_a_head(tmp_path: Path) -> None:
     folder = make_clap_bundle(tmp_path / "clap")
     config = json.loads((folder / "config.json").read_text())

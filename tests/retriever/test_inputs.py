@@ -146,5 +146,5 @@ def test_the_recording_that_cannot_be_read_is_named(
     (tmp_path / "a.wav").write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"^\S*/a.wav: not readable as audio"):
         retriever.embed_audio([file, tmp_path / "a.wav"])
-    with pytest.raises(InputError, match="no such audio file"):
+    with pytest.raises(InputError, match="is a folder: give its files"):
         retriever.embed_audio(tmp_path)

@@ -207,6 +207,7 @@ def test_windows_are_checked(bundle: Path) -> None:
         retriever.embed_windows([noise(16_000) * np.float32("nan")])
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 sentences are longer")
 def test_sentences_of_any_kind(bundle: Path) -> None:
     retriever = AudioTextRetriever.from_pretrained(bundle)
     with pytest.raises(InputError, match=r"Caption 1 \(' '\) holds no word"):
