@@ -89,6 +89,8 @@ def run(options: argparse.Namespace) -> int:
                 stop=stop,
                 progress=first,
             )
+            if store is not None and not report.interrupted:
+                store.finish(progress=True)
     if first:
         _print(report, options)
     return 130 if report.interrupted else 0

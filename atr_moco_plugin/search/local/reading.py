@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.checks import check_queries
 from atr_moco_plugin.search.local import catalog
 from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.products import all_cosines, best_of_each, best_rows
@@ -177,9 +178,7 @@ class LocalReader:
     ) -> list[list[WindowHit]]:
         """The k windows with the highest cosine for each of ``[Q, d]`` queries, best first; ties by
         number of the window."""
-        queries = self._checked(queries)
-        if k < 1:
-            raise ValueError(f"k is {k}, and must be 1 or more")
+        queries = check_queries(queries, self._info.embed_dim, k)
         with self._snapshot() as (now, connection):
             live = now.live
             if only is not None:
@@ -207,7 +206,7 @@ class LocalReader:
     ) -> RecordingScores:
         """The best window of every recording, for each of ``[Q, d]`` queries; recordings in the
         order of :meth:`recordings`, without broken ones."""
-        queries = self._checked(queries)
+        queries = check_queries(queries, self._info.embed_dim)
         with self._snapshot() as (now, connection):
             taken = np.arange(len(now.ids)) if only is None else self._taken(connection, only)
             order = taken[np.argsort(now.first_rows[taken])]
@@ -231,14 +230,6 @@ class LocalReader:
         """
         with self._transaction() as connection:
             return _windows(connection, numbers, np.zeros(len(numbers), np.float32))
-
-    def _checked(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        wanted = self._info.embed_dim
-        if queries.ndim != 2 or queries.shape[1] != wanted:
-            raise ValueError(f"queries are {list(queries.shape)}, and must be [Q, {wanted}]")
-        if not np.isfinite(queries).all():
-            raise ValueError("a query is no number")
-        return queries.astype(np.float32)
 
     def _taken(self, connection: sqlite3.Connection, only: Filter) -> NDArray[np.int64]:
         """Which recordings of the snapshot a filter takes, ascending."""

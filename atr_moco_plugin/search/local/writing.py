@@ -12,6 +12,7 @@ import numpy as np
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.lock import FILE as LOCK_FILE
 from atr_moco_plugin.io.lock import FolderLock
+from atr_moco_plugin.search.checks import check_embedded
 from atr_moco_plugin.search.local import catalog
 from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.reading import LocalReader
@@ -95,7 +96,7 @@ class LocalWriter(LocalReader):
     def put(self, embedded: Sequence[Embedded]) -> None:
         """Add recordings; one that is there already, by path and member, is replaced."""
         for item in embedded:
-            _check(item, self._info.embed_dim)
+            check_embedded(item, self._info.embed_dim)
         items = {item.recording.key: item for item in embedded}  # the last of the same name counts
         if not items:
             return
@@ -199,22 +200,3 @@ def _make(folder: Path, info: IndexInfo) -> None:
 
 def _ours(name: str) -> bool:
     return name == LOCK_FILE or name.startswith((catalog.FILE, "vectors-"))
-
-
-def _check(item: Embedded, width: int) -> None:
-    """Refuse what would make the index contradict itself."""
-    recording, spans, embeddings = item
-    if spans.shape != (len(spans), 2) or embeddings.shape != (len(spans), width):
-        raise ValueError(
-            f"{recording.path}: spans {list(spans.shape)} and embeddings {list(embeddings.shape)} "
-            f"must be [W, 2] and [W, {width}]"
-        )
-    if bool(recording.problem) == bool(len(spans)):
-        raise ValueError(f"{recording.path}: it has either windows or a problem")
-    if not np.isfinite(embeddings).all():
-        raise InputError(
-            f"the embedding of {recording.path} is no number: use --dtype float32, or another model"
-        )
-    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    if (np.abs(lengths - 1) > 1e-3).any():
-        raise ValueError(f"{recording.path}: an embedding is not of length 1")
