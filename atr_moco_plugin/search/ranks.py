@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -36,7 +37,8 @@ def processes() -> Iterator[None]:
         yield
         return
     # They wait for the one that has the longest recording; one that dies is noticed at once.
-    dist.init_process_group("gloo", timeout=timedelta(days=30))
+    with _quiet():
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
     try:
         yield
     except RuntimeError as ex:
@@ -48,6 +50,19 @@ def processes() -> Iterator[None]:
         ) from ex
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What gloo prints goes to standard error: standard output is for the report."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _is_of_gloo(error: RuntimeError) -> bool:
