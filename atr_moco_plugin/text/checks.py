@@ -113,7 +113,7 @@ def check_captions(
         for texts in _in_parts(dataset, split):
             for text, ids in zip(texts, _tokens(tokenizer, texts, room), strict=True):
                 own = set(ids) - special
-                if not own:
+                if not own or not text.strip():
                     wordless.append(found.captions)
                 elif own == {unknown_id}:
                     found.unknown += 1

@@ -181,7 +181,7 @@ def tokenize(
     if blank := blank_ids(tokenizer):
         words = mask & ~torch.isin(batch["input_ids"], torch.tensor(sorted(blank)))
     for index, length in enumerate(words.sum(dim=1).tolist()):
-        if length <= special:
+        if length <= special or not captions[index].strip():
             raise InputError(
                 f"Caption {index} ({captions[index]!r}) holds no word: drop it or correct it."
             )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from other_tokenizers import sentence_pieces
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.text.checks import check_captions, check_tokenizer
-from atr_moco_plugin.text.tokenizer import tokenize, train_wordpiece
+from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize, train_wordpiece
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 DOG, RAIN = "a dog barks", "rain falls"
@@ -128,3 +130,11 @@ def test_what_is_cut_off_does_not_count(tokenizer: PreTrainedTokenizerFast) -> N
     check_captions(tokenizer, dataset, ["train"], 64)
     with pytest.warns(UserWarning, match="1 of 3 captions"):
         check_captions(tokenizer, dataset, ["train"], 5)
+
+
+def test_spaces_of_sentence_pieces_are_no_word(tmp_path: Path) -> None:
+    pieces = load_tokenizer(str(sentence_pieces(tmp_path)), for_bert=False)
+    dataset = data({"train": [(DOG,), ("\u200b \u200b",), (RAIN,)]})
+    with pytest.warns(UserWarning, match="leaves no token of 1 of 3 captions"):
+        check_captions(pieces, dataset, ["train"], 16)
+    assert len(dataset.clips("train")) == 2

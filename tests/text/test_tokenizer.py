@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from other_tokenizers import byte_level, sentence_pieces
 from transformers import PreTrainedTokenizerFast
 
 from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize, train_wordpiece
@@ -149,3 +150,32 @@ def test_a_tokenizer_without_cls_is_refused(
     plain.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no cls_token: give one made for BERT"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(("make", "special"), [(byte_level, 0), (sentence_pieces, 1)])
+def test_tokenizers_of_other_kinds(make, special: int, tmp_path: Path) -> None:
+    folder = make(tmp_path / "other")
+    with pytest.raises(ValueError, match="has no cls_token: give one made for BERT"):
+        load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder), for_bert=False)
+    assert tokenizer.num_special_tokens_to_add() == special
+    input_ids, mask = tokenize(tokenizer, ["rain", "a dog barks while rain falls"], 64)
+    n = int(mask[0].sum())
+    assert mask[0].tolist() == [True] * n + [False] * (mask.shape[1] - n) and mask[1].all()
+    words = tokenizer.decode(input_ids[1], skip_special_tokens=True)
+    assert words.strip() == "a dog barks while rain falls"
+    assert tokenize(tokenizer, ["rain " * 50], special + 1)[0].shape == (1, special + 1)
+    with pytest.raises(ValueError, match=f"at least {special + 1} .* but is {special}"):
+        tokenize(tokenizer, ["rain"], special)
+    # Saved with a run, it pads as it did.
+    tokenizer.save_pretrained(tmp_path / "run")
+    again = load_tokenizer(str(tmp_path / "run"), for_bert=False)
+    assert torch.equal(tokenize(again, CAPTIONS, 12)[0], tokenize(tokenizer, CAPTIONS, 12)[0])
+
+
+@pytest.mark.parametrize("make", [byte_level, sentence_pieces])
+@pytest.mark.parametrize("empty", ["", "  \t\n", " \n" * 40, "\u2003 \u200b"])
+def test_spaces_are_no_word_of_any_tokenizer(make, empty: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(make(tmp_path)), for_bert=False)
+    with pytest.raises(ValueError, match="Caption 1 .* holds no word"):
+        tokenize(tokenizer, ["rain", empty, "dog"], 64)
