@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +35,10 @@ from atr_moco_plugin.tensors.float32 import unit_norm
 
 _PARTS = 4
 """Batches of windows that are sorted by length at once."""
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.search.hits import Hit
+    from atr_moco_plugin.search.store import Filter, Store
 
 
 class AudioTextRetriever(LoadedModel):
@@ -170,6 +176,71 @@ class AudioTextRetriever(LoadedModel):
         sentences = as_sentences(texts)
         check_pairs(sentences, waveforms)
         return self._runner.log_odds(sentences, waveforms, self.batch_size)
+
+    def search(
+        self,
+        query: str | Sequence[str] | Tensor,
+        index: Store | str | os.PathLike[str],
+        k: int = 10,
+        *,
+        unwanted: Sequence[str] = (),
+        only: Filter | None = None,
+        rerank: bool = False,
+    ) -> list[Hit]:
+        """Find the stretches of recordings in an index that fit best.
+
+        Args:
+            query: a sentence, several that must all fit, or ``[Q, d]`` embeddings, such as those
+                of :meth:`embed_audio` for sounds like another.
+            index: what :func:`~atr_moco_plugin.search.engines.open_index` opens, or has opened.
+            k: how many hits at most.
+            unwanted: sentences that must not fit.
+            only: which recordings are looked at.
+            rerank: order the best hits by the matching head, which takes one sentence.
+
+        Returns:
+            Hits, best first, see :func:`~atr_moco_plugin.search.query.find`.
+
+        Raises:
+            InputError: if there is no such index, it is of another model, or a query cannot be.
+        """
+        # An index is built on a retriever: it is imported when one is asked.
+        from atr_moco_plugin.search.build import index_info
+        from atr_moco_plugin.search.engines import open_index
+        from atr_moco_plugin.search.query import find
+        from atr_moco_plugin.search.rerank import RERANKED
+        from atr_moco_plugin.search.rerank import rerank as reranked
+        from atr_moco_plugin.search.store import refuse_other
+
+        if k < 1:
+            raise InputError(f"`k` is {k}, expected 1 or more")
+        sentences = [] if isinstance(query, Tensor) else as_sentences(query)
+        wanted = query if isinstance(query, Tensor) else self.embed_text(sentences)
+        if not len(wanted):
+            raise InputError("there is nothing to search for: give a sentence")
+        if wanted.shape[1:] != (self.embed_dim,):
+            raise InputError(
+                f"the query has {wanted.shape[-1]} numbers, an embedding of this model "
+                f"{self.embed_dim}"
+            )
+        if rerank:
+            self._check_head()
+            if len(sentences) != 1 or unwanted:
+                raise InputError("re-ranking reads one sentence: give one, or leave it out")
+        info = index_info(self)
+        opened: AbstractContextManager[Store]
+        if isinstance(index, (str, os.PathLike)):
+            opened = open_index(index, info=info)
+        else:
+            if index.info.fingerprint != self.fingerprint:
+                refuse_other("The index", index.info, info)
+            opened = nullcontext(index)
+        with opened as store:
+            most = max(k, RERANKED) if rerank else k
+            hits = find(store, wanted.numpy(), self.embed_text(unwanted).numpy(), most, only)
+        if rerank:
+            hits = reranked(hits, self, sentences[0])
+        return hits[:k]
 
     def classify(
         self,
