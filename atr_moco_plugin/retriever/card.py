@@ -12,6 +12,9 @@ from typing import Any
 from atr_moco_plugin.evaluation.result_tables import retrieval_table
 from atr_moco_plugin.retriever.bundle import BundleConfig
 
+PLACE = "To be filled in"
+"""Stands where a user has to say what the package does not know."""
+
 _CARD = Template("""\
 ---
 library_name: atr-moco-plugin
@@ -49,11 +52,11 @@ $figures
 
 ## Licence
 
-To be filled in: of the weights. Data and pretrained encoders may bind you.
+$place: of the weights. Data and pretrained encoders may bind you.
 
 ## Citation
 
-To be filled in.
+$place.
 
 ```bibtex
 @misc{...,
@@ -81,6 +84,7 @@ def model_card(
     """
     title = _line(title)
     return _CARD.substitute(
+        place=PLACE,
         title=title.replace("<", "&lt;"),
         name=repr(title),
         facts="\n".join(f"| {name} | {_cell(value)} |" for name, value in _facts(config).items()),

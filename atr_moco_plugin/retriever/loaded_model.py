@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -10,6 +11,7 @@ import torch
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever.backbone import Backbone
 from atr_moco_plugin.retriever.bundle import CARD, FEATURE_EXTRACTOR, TOKENIZER, write_bundle
+from atr_moco_plugin.retriever.hub import push_folder
 from atr_moco_plugin.retriever.loading import load_backbone
 from atr_moco_plugin.retriever.runner import Runner, usable_device
 
@@ -119,3 +121,24 @@ class LoadedModel:
             extractor if extractor.is_dir() else backbone.feature_extractor,
             card,
         )
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None
+    ) -> str:
+        """Upload a bundle to the Hugging Face Hub; the repository is made where it is not there.
+
+        Args:
+            repo_id: such as ``user/name``.
+            private: whether a new repository is; None takes the account's default.
+            token: of an account; None takes the one that ``hf auth login`` has saved.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: if the hub cannot be reached or refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = Path(folder) / "bundle"
+            self.save_pretrained(bundle)
+            return push_folder(bundle, repo_id, private=private, token=token)
