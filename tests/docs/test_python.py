@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from docs.pages import PAGES, ROOT, blocks, read, run_python
+from tiny_bundle import make_bundle
 from transformers import (
     AutoTokenizer,
     ClapConfig,
@@ -24,6 +25,9 @@ from transformers import (
 )
 
 from atr_moco_plugin.hosts.transformers import TRAINING_ARGUMENTS
+from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.retriever.bundle import read_config
+from atr_moco_plugin.retriever.card import model_card
 from atr_moco_plugin.text.tokenizer import train_wordpiece
 
 CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door closes"]
@@ -161,3 +165,18 @@ def test_retriever(clap_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert names["spans"] == [(0.0, 1.0), (1.0, 2.0), (1.5, 2.5)]
     assert names["best"][1] in names["spans"]
     assert names["label"].labels == ["dog", "rain"]
+
+
+def test_bundles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle(tmp_path / "models" / "esc50", origin={"criterion": "moco_atc"})
+    names = run_python("docs/bundles.md")
+    assert capsys.readouterr().out.endswith("1.0 0.07 moco_atc\n")
+    mine = AudioTextRetriever.from_pretrained("models/mine", device="cpu")
+    assert mine.window_seconds == 5.0 and names["config"].sample_rate == mine.sample_rate
+    # The card's own code runs too.
+    card = model_card(read_config(bundle), title=str(bundle))
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(name, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    exec(code, {})
+    assert "tensor([[" in capsys.readouterr().out
