@@ -11,15 +11,11 @@ MAX_HEAD = 256 * 2**10
 """Bytes of a request's address and headers: a sentence that is too long is answered as such."""
 
 
-def serve(app: ASGIApp, listener: Listener) -> None:
-    """Answer requests until the process is interrupted.
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """A server of an application; ``run(sockets=[...])`` runs it until ``should_exit`` is set.
 
     Args:
         app: see :func:`~atr_moco_plugin.serving.app.create_app`.
-        listener: where.
-
-    Raises:
-        KeyboardInterrupt: after Ctrl-C, when what is under way has been answered.
     """
     config = uvicorn.Config(
         app,
@@ -33,7 +29,18 @@ def serve(app: ASGIApp, listener: Listener) -> None:
         h11_max_incomplete_event_size=MAX_HEAD,
         timeout_graceful_shutdown=2,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listener.socket])
-    finally:
-        listener.socket.close()
+    return uvicorn.Server(config)
+
+
+def serve(app: ASGIApp, listener: Listener) -> None:
+    """Answer requests until the process is interrupted.
+
+    Args:
+        app: see :func:`~atr_moco_plugin.serving.app.create_app`.
+        listener: where.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, when what is under way has been answered.
+    """
+    with listener.socket:
+        make_server(app).run(sockets=[listener.socket])

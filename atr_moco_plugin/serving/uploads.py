@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from atr_moco_plugin.data.audio.decode import check_complete, opened, read_frames
+from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
 from atr_moco_plugin.data.audio.source import MemoryFile
 from atr_moco_plugin.errors import InputError
 
@@ -48,7 +49,8 @@ def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
         ``[n]`` float32, averaged over the channels, and the rate in Hz.
 
     Raises:
-        InputError: if it is no audio, damaged, or lasts longer than :data:`MAX_SECONDS`.
+        InputError: if it is no audio, damaged, too short to be encoded, or lasts longer than
+            :data:`MAX_SECONDS`.
     """
     source = MemoryFile(content, name)
     with opened(source) as file:
@@ -59,5 +61,10 @@ def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
             seconds = limit / file.samplerate
             raise InputError(
                 f"{name}: lasts more than {seconds:g} s; search with a shorter part of it"
+            )
+        if too_short(len(waveform), file.samplerate):
+            raise InputError(
+                f"{name}: lasts {len(waveform) / file.samplerate:.3f} s; search with a sound of at "
+                f"least {MIN_SECONDS} s"
             )
         return waveform, file.samplerate

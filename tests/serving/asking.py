@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -35,7 +35,8 @@ def ask(
     *,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     hosts: Iterable[str] = (HOST,),
-    body: bytes | Iterable[bytes] = b"",
+    body: bytes = b"",
+    pieces: Iterator[bytes] | None = None,
 ) -> Answer:
     """Send a request.
 
@@ -45,7 +46,8 @@ def ask(
         method: of HTTP.
         headers: beside ``Host``.
         hosts: ``Host`` headers.
-        body: of the request, or its pieces.
+        body: of the request.
+        pieces: of the body, taken one by one as they are asked for.
     """
     pairs = [*(("host", host) for host in hosts), *dict(headers).items()]
     parts = urlsplit(target)
@@ -62,20 +64,20 @@ def ask(
         "client": ("127.0.0.1", 50_000),
         "server": ("127.0.0.1", 8000),
     }
-    pieces = [body] if isinstance(body, bytes) else list(body)
-    return asyncio.run(_ask(app, scope, pieces))
+    return asyncio.run(_ask(app, scope, iter([body]) if pieces is None else pieces))
 
 
-async def _ask(app: ASGIApp, scope: dict[str, Any], pieces: list[bytes]) -> Answer:
-    left = [
-        {"type": "http.request", "body": piece, "more_body": n + 1 < len(pieces)}
-        for n, piece in enumerate(pieces)
-    ]
+async def _ask(app: ASGIApp, scope: dict[str, Any], pieces: Iterator[bytes]) -> Answer:
     status, headers, body = 0, {}, b""
+    ended: list[bool] = []
 
     async def receive() -> dict[str, Any]:
-        if left:
-            return left.pop(0)
+        piece = next(pieces, None)
+        if piece is not None:
+            return {"type": "http.request", "body": piece, "more_body": True}
+        if not ended:
+            ended.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
         await asyncio.sleep(60)  # the client waits
         return {"type": "http.disconnect"}
 
@@ -87,5 +89,9 @@ async def _ask(app: ASGIApp, scope: dict[str, Any], pieces: list[bytes]) -> Answ
         else:
             body += message.get("body", b"")
 
-    await app(scope, receive, send)
+    try:
+        await app(scope, receive, send)
+    except Exception:
+        if status != 500:  # a server prints the traceback of a bug that was answered
+            raise
     return Answer(status, headers, body)

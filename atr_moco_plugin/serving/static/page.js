@@ -152,9 +152,9 @@ function fill(hit, number) {
   part(".after").hidden = last - end < 0.01;
   const image = part("img");
   image.addEventListener("error", () => image.classList.add("missing"));
-  if (data.problem) {
+  complain(data.problem, part(".problem"));
+  if (data.gone) {
     image.remove();
-    complain(data.problem, part(".problem"));
     part(".play").setAttribute("aria-disabled", "true");
   } else {
     part("source").srcset = `${data.picture}&dark=1`;
@@ -207,7 +207,7 @@ async function copy(hit) {
 
 async function play(hit, from = hit.data.moment[0] - hit.data.cut[0]) {
   const place = hit.item.querySelector(".problem");
-  if (hit.data.problem) return;
+  if (hit.data.gone) return;
   if (playing !== hit) {
     stop();
     playing = hit;
@@ -221,7 +221,7 @@ async function play(hit, from = hit.data.moment[0] - hit.data.cut[0]) {
     if (playing !== hit) return;
     player.src = hit.url;
   }
-  complain("", place);
+  complain(hit.data.problem, place);
   player.currentTime = Math.max(0, from);
   try {
     await player.play();
@@ -416,6 +416,8 @@ addEventListener("keydown", (event) => {
     more[" "] = () => (hits.length ? (current || choose(0), toggle(hits[chosen])) : undefined);
     more.Enter = more[" "];
   }
+  // In the box, a slash is a slash; one that was to lead there is not.
+  if (typing && event.key === "/" && !query.value) event.preventDefault();
   const act = keys[event.key] ?? (typing ? undefined : more[event.key]);
   if (!act || (typing && event.key === "ArrowDown" && !hits.length)) return;
   event.preventDefault();

@@ -1,0 +1,171 @@
+"""The application: its page, its JSON and its sounds. ``docs/serve.md`` lists the addresses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.exceptions import RequestValidationError
+from jinja2 import Environment, FileSystemLoader
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+from starlette.types import ASGIApp
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.stdout import duration
+from atr_moco_plugin.search.sources import open_recording
+from atr_moco_plugin.search.store import Filter, WindowHit
+from atr_moco_plugin.serving.access import Access
+from atr_moco_plugin.serving.answers import AsciiJson, error
+from atr_moco_plugin.serving.guard import Guard
+from atr_moco_plugin.serving.hits import described
+from atr_moco_plugin.serving.picture import picture
+from atr_moco_plugin.serving.searcher import Found, Searcher
+from atr_moco_plugin.serving.sounds import around, read_cut, to_wav
+from atr_moco_plugin.serving.uploads import read_body, read_sound
+
+Sentences = Annotated[list[str] | None, Query()]
+"""An argument that may be given several times."""
+
+HERE = Path(__file__).parent
+
+KEEP = {"Cache-Control": "private, max-age=3600"}
+"""For sounds and pictures: their address holds the digest of the recording."""
+
+
+def create_app(searcher: Searcher, access: Access, index: str) -> ASGIApp:
+    """The page and what it asks, behind a :class:`~atr_moco_plugin.serving.guard.Guard`.
+
+    Args:
+        searcher: answers.
+        access: who may ask.
+        index: where the index is, to be shown.
+    """
+    app = FastAPI(
+        title="Find sounds by words", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+    )
+    _add_errors(app)
+    _add_page(app, searcher, index)
+    _add_search(app, searcher)
+    _add_sounds(app, searcher)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    return Guard(app, access)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error is one sentence in JSON."""
+
+    @app.exception_handler(InputError)
+    async def wrong_input(request: Request, ex: Exception) -> Response:
+        return error(400, str(ex))
+
+    @app.exception_handler(HTTPException)
+    async def wrong_address(request: Request, ex: Exception) -> Response:
+        assert isinstance(ex, HTTPException)
+        return error(ex.status_code, str(ex.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_argument(request: Request, ex: Exception) -> Response:
+        assert isinstance(ex, RequestValidationError)
+        first = ex.errors()[0]
+        return error(400, f"{first['loc'][-1]}: {first['msg']}.")
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, ex: Exception) -> Response:
+        # The traceback goes to the terminal.
+        return error(500, f"The server failed ({type(ex).__name__}); its terminal says where.")
+
+
+def _add_page(app: FastAPI, searcher: Searcher, index: str) -> None:
+    # Escaping is by file name otherwise, and `.j2` is none that it knows.
+    loader = FileSystemLoader(HERE / "templates")
+    templates = Jinja2Templates(env=Environment(loader=loader, autoescape=True))
+
+    @app.get("/", include_in_schema=False)
+    def page(request: Request, q: str = "", rerank: bool = False) -> Response:
+        info, counts = searcher.state()
+        context = {
+            "query": q,
+            "rerank": rerank,
+            "counts": counts,
+            "info": info,
+            "index": index,
+            "model": Path(info.model).name if Path(info.model).is_absolute() else info.model,
+            "length": duration(counts.seconds),
+            "can_match": searcher.retriever.can_match,
+        }
+        return templates.TemplateResponse(request, "page.html.j2", context)
+
+    @app.get("/api/index", summary="What is in the index")
+    def state() -> Response:
+        info, counts = searcher.state()
+        can_match = searcher.retriever.can_match
+        answer = {**counts._asdict(), "model": info.model, "can_match": can_match}
+        return AsciiJson({**answer, "window_seconds": info.window_seconds})
+
+
+def _add_search(app: FastAPI, searcher: Searcher) -> None:
+    @app.get("/api/search", summary="Search by words")
+    def by_words(
+        q: Sentences = None,
+        without: Sentences = None,
+        k: int = 10,
+        rerank: bool = False,
+        path: str | None = None,
+    ) -> Response:
+        return _answer(
+            lambda: searcher.by_words(q or [], without or [], k, Filter(path=path), rerank)
+        )
+
+    @app.post("/api/search", summary="Search by a sound, which is the body")
+    async def by_sound(
+        request: Request, k: int = 10, name: str = "the sound", path: str | None = None
+    ) -> Response:
+        content = await read_body(request)
+
+        def search() -> Found:
+            return searcher.by_sound(*read_sound(content, name), k, Filter(path=path))
+
+        return await run_in_threadpool(_answer, search)
+
+
+def _add_sounds(app: FastAPI, searcher: Searcher) -> None:
+    """Sounds are asked for by the number of a window, so that no other file can be."""
+
+    def found(window: int, of: str) -> WindowHit:
+        try:
+            return searcher.window(window, of)
+        except InputError as ex:
+            raise HTTPException(404, str(ex)) from ex
+
+    def cut(hit: WindowHit) -> tuple[Any, int]:
+        try:
+            source = open_recording(hit.recording)
+            return read_cut(source, around(hit.start, hit.end, hit.recording.seconds))
+        except InputError as ex:
+            raise HTTPException(404, str(ex)) from ex
+
+    @app.get("/sound/{window:int}.wav", summary="A window with some seconds around it")
+    def sound(window: int, of: str = "") -> Response:
+        content = to_wav(*cut(found(window, of)))
+        return Response(content, media_type="audio/wav", headers=KEEP)
+
+    @app.get("/picture/{window:int}.png", summary="The spectrogram of the same")
+    def spectrogram(window: int, of: str = "", dark: bool = False) -> Response:
+        frames, rate = cut(found(window, of))
+        content = picture(frames.mean(axis=1), rate, dark=dark)
+        return Response(content, media_type="image/png", headers=KEEP)
+
+
+def _answer(search: Callable[[], Found]) -> AsciiJson:
+    begun = time.perf_counter()
+    hits, note = search()
+    seconds = round(time.perf_counter() - begun, 4)
+    return AsciiJson({"hits": [described(hit) for hit in hits], "seconds": seconds, "note": note})
