@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import say
 
-COMMANDS = ("classify", "embed", "export", "index", "plugins", "serve")
+COMMANDS = ("index", "search", "serve", "classify", "embed", "export", "plugins")
 """Names of the commands and of their modules in this folder."""
 
 STATUS_INPUT, STATUS_INTERRUPTED = 2, 130

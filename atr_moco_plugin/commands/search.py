@@ -1,0 +1,226 @@
+"""``search``: find the sounds of an index that fit a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
+
+from atr_moco_plugin.commands.options import add_model, load_retriever, positive
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.stdout import printable, say
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.retriever import AudioTextRetriever
+    from atr_moco_plugin.search.query import Hit
+    from atr_moco_plugin.search.store import Store
+
+SUMMARY = "find the sounds of an index that fit a sentence, or a sound"
+EXAMPLE = (
+    'atr-moco search "a dog barks far away" --index ~/sounds.index --not "wind in a microphone"'
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("sentence", metavar="SENTENCE", nargs="?", help="what is to be heard")
+    parser.add_argument(
+        "--index", required=True, metavar="DIR", help="that `index` filled, or postgresql://..."
+    )
+    parser.add_argument(
+        "-k", type=positive, default=10, metavar="N", help="how many hits (default: 10)"
+    )
+    parser.add_argument(
+        "--rerank",
+        action="store_true",
+        help="order the first hits anew by the model's matching head, which hears each again",
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="search all of an index of FAISS, slowly"
+    )
+    group = parser.add_argument_group("more of the query; each may be repeated")
+    group.add_argument(
+        "--and",
+        dest="also",
+        action="append",
+        default=[],
+        metavar="SENTENCE",
+        help="is to be heard in the same recording too",
+    )
+    group.add_argument(
+        "--not",
+        dest="unwanted",
+        action="append",
+        default=[],
+        metavar="SENTENCE",
+        help="is not to be heard in it",
+    )
+    group.add_argument(
+        "--like", action="append", default=[], metavar="FILE", help="a sound that it is to be like"
+    )
+    group = parser.add_argument_group("which recordings")
+    group.add_argument(
+        "--path", metavar="PATTERN", help="whose whole path matches, such as '*/birds/*.wav'"
+    )
+    group.add_argument("--min-seconds", type=float, metavar="S", help="that last S or more")
+    group.add_argument("--max-seconds", type=float, metavar="S", help="that last S or less")
+    add_model(parser, required=False, more=" (default: the one that the index was made with)")
+    parser.add_argument("--json", action="store_true", help="print a list of hits as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the hits."""
+    from atr_moco_plugin.search.engines import open_index
+    from atr_moco_plugin.search.store import Filter
+
+    _check(options)
+    only = Filter(
+        path=options.path, min_seconds=options.min_seconds, max_seconds=options.max_seconds
+    )
+    with open_index(options.index, engine="exact" if options.exact else None) as store:
+        _check_filled(store, options.index)
+        with _warnings_in_short():
+            retriever = _retriever(store, options)
+            hits = _hits(store, retriever, options, None if only == Filter() else only)
+    if options.json:
+        say(json.dumps([_as_json(hit) for hit in hits], indent=2))
+    else:
+        for line in _table(hits):
+            say(line)
+    if not hits:
+        print(_nothing(options), file=sys.stderr)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what need no model to be refused."""
+    sentences = [x for x in (options.sentence, *options.also) if x is not None]
+    for sentence in (*sentences, *options.unwanted):
+        if not sentence.strip():
+            raise InputError("A sentence is empty: say what is to be heard.")
+    if not sentences and not options.like:
+        raise InputError('There is nothing to search for: give a sentence, or "--like FILE".')
+    if options.rerank and (len(sentences) != 1 or options.like or options.unwanted):
+        raise InputError(
+            "--rerank compares one sentence with sounds: leave out --and, --not and --like."
+        )
+
+
+def _check_filled(store: Store, address: str) -> None:
+    counts = store.counts()
+    if not counts.windows:
+        broken = f" ({counts.broken:,} could not be read)" if counts.broken else ""
+        raise InputError(f"{address} has no recordings yet{broken}: fill it with `index`.")
+
+
+def _retriever(store: Store, options: argparse.Namespace) -> AudioTextRetriever:
+    """The model of the index, or the given one where it is the same."""
+    from atr_moco_plugin.search.build import index_info
+    from atr_moco_plugin.search.store import refuse_other
+
+    try:
+        retriever = load_retriever(options, store.info.model)
+    except InputError as ex:
+        if options.model:
+            raise
+        raise InputError(
+            f"The model that {options.index} was made with cannot be loaded, --model says where it "
+            f"is now: {ex}"
+        ) from None
+    if retriever.fingerprint != store.info.fingerprint:
+        refuse_other(options.index, store.info, index_info(retriever))
+    return retriever
+
+
+def _hits(
+    store: Store, retriever: AudioTextRetriever, options: argparse.Namespace, only: Any
+) -> list[Hit]:
+    import torch
+
+    from atr_moco_plugin.search.query import RERANKED, find, rerank
+
+    sentences = [x for x in (options.sentence, *options.also) if x is not None]
+    wanted = [retriever.embed_text(sentences)] if sentences else []
+    wanted += [retriever.embed_audio(options.like)] if options.like else []
+    unwanted = retriever.embed_text(options.unwanted).numpy() if options.unwanted else None
+    k = max(options.k, RERANKED) if options.rerank else options.k
+    hits = find(store, torch.cat(wanted).numpy(), unwanted, k, only)
+    if options.rerank:
+        hits = rerank(hits, retriever, sentences[0])
+    return hits[: options.k]
+
+
+def _as_json(hit: Hit) -> dict[str, Any]:
+    return {
+        "path": hit.recording.path,
+        "member": hit.recording.member,
+        "start": hit.start,
+        "end": hit.end,
+        "moment": [hit.moment_start, hit.moment_end],
+        "score": hit.score,
+        "reranked": hit.reranked,
+    }
+
+
+def _table(hits: Sequence[Hit]) -> Iterator[str]:
+    """Lines with a hit each; on a terminal no longer than it, with the end of a long path."""
+    if not hits:
+        return
+    rows = [["score", "from", "to", "best at", "path"]]
+    for hit in hits:
+        score = hit.score if hit.reranked is None else hit.reranked
+        times = [_clock(x) for x in (hit.start, hit.end, hit.moment_start)]
+        mark = "*" if hit.reranked is None and any(x.reranked is not None for x in hits) else ""
+        rows.append([f"{score:.3f}{mark}", *times, printable(hit.recording.name)])
+    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    most = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
+        left = "  ".join(cells) + "  "
+        yield left + (row[-1] if most is None else _end(row[-1], most - len(left)))
+    if any(row[0].endswith("*") for row in rows):
+        yield "* not re-ranked, at its place by cosine"
+
+
+def _end(text: str, most: int) -> str:
+    """The end of a text, no wider than ``most`` columns, of which many letters take two."""
+    left = max(most, 12)
+    for place in range(len(text) - 1, -1, -1):
+        left -= 2 if east_asian_width(text[place]) in "WF" else 1
+        if left < (place > 0):
+            return "\N{HORIZONTAL ELLIPSIS}" + text[place + 1 :]
+    return text
+
+
+def _clock(seconds: float) -> str:
+    """Such as 0:05, 1:02.5 or 2:00:00."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    second = f"{rest // 10:02}" + (f".{rest % 10}" if rest % 10 else "")
+    return f"{hours}:{minutes:02}:{second}" if hours else f"{minutes}:{second}"
+
+
+def _nothing(options: argparse.Namespace) -> str:
+    text = "No recording of the index is one that the filters take"
+    if options.path is not None and not options.path.startswith(("/", "*")):
+        return f"{text}: --path is compared with whole paths, '*{options.path}*' finds a part."
+    return f"{text}."
+
+
+@contextmanager
+def _warnings_in_short() -> Iterator[None]:
+    """Warnings as a sentence on standard error, without the line of code that gave them."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"NOTE: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
