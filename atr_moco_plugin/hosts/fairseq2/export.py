@@ -57,7 +57,9 @@ def _exported(checkpoint: Checkpoint, model: dict[str, Any], options: ExportOpti
     check_tokenizer(tokenizer, checkpoint.model.text.encoder, max_tokens)  # type: ignore[arg-type]
     seconds = checkpoint.trained["evaluation"].get("max_seconds")
     seconds = seconds or _value(checkpoint, "dataset", "max_seconds")
-    window, hop = options.windows(float(seconds))
+    window, hop = options.windows(
+        float(seconds), most=getattr(checkpoint.model.audio.encoder, "max_seconds", None)
+    )
     config = BundleConfig(
         kind="retrieval",
         model=model,

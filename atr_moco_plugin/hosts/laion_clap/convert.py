@@ -81,7 +81,9 @@ def clap_model(state: Mapping[str, Tensor]) -> ClapModel:
             "docs/laion_clap.md."
         )
     model.load_state_dict({**{name: own[name] for name in computed}, **found})
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False)
+    model.train(False)
+    return model
 
 
 def check_convertible(state: Mapping[str, Tensor]) -> None:

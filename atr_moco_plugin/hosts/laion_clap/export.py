@@ -14,8 +14,7 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.convert import SECONDS, clap_model, feature_extractor
-from atr_moco_plugin.hosts.laion_clap.weights import read_clap, read_head
-from atr_moco_plugin.io.checkpoints import problem_with
+from atr_moco_plugin.hosts.laion_clap.weights import read_towers
 from atr_moco_plugin.retriever.bundle import BundleConfig
 from atr_moco_plugin.retriever.clap import clap_options, clap_pair
 from atr_moco_plugin.retriever.exported import SCORE, Exported, ExportOptions
@@ -48,9 +47,7 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
     if options.figures is not None:
         raise InputError("--figures is for runs of fairseq2: leave it out.")
     file = find_checkpoint(run, options.checkpoint)
-    if (problem := problem_with(file)) is not None:
-        raise InputError(f"{file} {problem}: give another epoch.")
-    state, head = read_clap(file), read_head(file)
+    state, head = read_towers(file)
     clap = clap_model(state)
     params = read_params(file.parent.parent / "params.txt")
     window, hop = options.windows(SECONDS, most=SECONDS)

@@ -36,24 +36,33 @@ def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         InputError: the file does not exist or is no CLAP checkpoint.
     """
-    state = _read(path)
-    if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
-        raise InputError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
-    return {name: value for name, value in state.items() if not is_own(name)}
+    return {name: value for name, value in _read_clap(path).items() if not is_own(name)}
 
 
-def read_head(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The matching head's weights of a checkpoint of this host; empty where it has none.
+def read_towers(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """CLAP's own weights as :func:`read_clap` reads them, and those of the matching head.
 
     Args:
         path: the file.
 
+    Returns:
+        Two mappings of names to tensors; the second is empty where there is no head.
+
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file does not exist or is no CLAP checkpoint.
     """
-    prefix = f"{HEAD}."
+    state, prefix = _read_clap(path), f"{HEAD}."
+    head = {x.removeprefix(prefix): t for x, t in state.items() if x.startswith(prefix)}
+    return {name: x for name, x in state.items() if not is_own(name)}, head
+
+
+def _read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = _read(path)
-    return {x.removeprefix(prefix): t for x, t in state.items() if x.startswith(prefix)}
+    if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
+        raise InputError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
+    return state
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,8 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.model.shared import restore_shared
 from atr_moco_plugin.hosts.transformers.trainer.description import FILE, FOLDER
-from atr_moco_plugin.hosts.transformers.trainer.resume import (
-    last_checkpoint,
-    problem_with_checkpoint,
-    read_weights,
-)
-from atr_moco_plugin.io.checkpoints import step_folders
+from atr_moco_plugin.hosts.transformers.trainer.resume import read_weights, weights_in
+from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.model import build_model, model_config
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER, BundleConfig, read_json
@@ -70,11 +68,11 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
             "its own: give --window SECONDS, the length that it was evaluated with."
         )
     extractor = _feature_extractor(folder, known, options)
-    window, hop = options.windows(
-        float(seconds), most=None if extractor is None else float(extractor.max_length_s)
-    )
     model = _model(known, described)
     _load(model, weights, folder)
+    encoder: Any = extractor or model.audio.encoder
+    most = getattr(encoder, "max_seconds" if extractor is None else "max_length_s", None)
+    window, hop = options.windows(float(seconds), most=most)
     tokenizer = _tokenizer(folder, options)
     max_tokens = known.pop("max_tokens", None)
     if max_tokens is None:
@@ -101,6 +99,8 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
 def find_checkpoint(run: Path, which: str | None) -> Path:
     """The checkpoint's folder that a path and a name mean.
 
+    An export needs the weights alone, so a checkpoint without an optimizer will do.
+
     Raises:
         InputError: where there is none, or it is not whole.
     """
@@ -113,10 +113,7 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
             )
         folder = run
     elif which in (None, "best", "last"):
-        newest = last_checkpoint(run)
-        if newest is None:
-            raise InputError(f"{run} has no checkpoint: give TrainingArguments.output_dir.")
-        folder = Path(newest)
+        folder = _newest(run)
         if which != "last":
             best = read_json(folder / "trainer_state.json").get("best_model_checkpoint")
             # The run may have been moved since; the best one may have been of an earlier run.
@@ -129,11 +126,32 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
             raise InputError(
                 f"{run} has no checkpoint {which!r}; choose best, last or one of {names}."
             )
-    # Its weights alone are needed, so a missing optimizer is none of our business.
-    problem = problem_with_checkpoint(folder)
-    if problem is not None and "optimizer" not in problem:
+    if (problem := _problem_with(folder)) is not None:
         raise InputError(f"{folder} {problem}: choose another one with --checkpoint.")
     return folder
+
+
+def _newest(run: Path) -> Path:
+    """The newest whole checkpoint; those that are passed over are warned of."""
+    problem = "has no checkpoint-N"
+    for _, folder in reversed(step_folders(run, "checkpoint-")):
+        found = _problem_with(folder)
+        if found is None:
+            return folder
+        problem = f"{folder.name} {found}"
+        warnings.warn(f"{folder} {found}; it is passed over.", stacklevel=2)
+    raise InputError(f"{run} has no checkpoint that can be exported: {problem}.")
+
+
+def _problem_with(folder: Path) -> str | None:
+    """Why a checkpoint's weights cannot be taken; None where they can."""
+    try:
+        json.loads((folder / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return "has no readable trainer_state.json"
+    if not (files := weights_in(folder)):
+        return "has no weights"
+    return problem_in(folder, {file.name: file.name for file in files})
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

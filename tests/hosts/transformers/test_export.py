@@ -118,7 +118,12 @@ def test_which_checkpoint(run: Path) -> None:
 
 def test_old_checkpoints_go_with_their_description(tmp_path: Path) -> None:
     trainer = make_trainer(
-        tmp_path / "run", max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1
+        tmp_path / "run",
+        max_steps=3,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=1,
+        save_only_model=True,
     )
     trainer.train()
     assert [x.name for x in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-3"]

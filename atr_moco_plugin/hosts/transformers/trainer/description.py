@@ -43,7 +43,7 @@ def write_description(trainer: Trainer, checkpoint: Path) -> None:
     temporary.mkdir()
     (temporary / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name, part in _processors(trainer).items():
-        if part is not None:
+        if hasattr(part, "save_pretrained"):
             part.save_pretrained(temporary / name)
     shutil.rmtree(checkpoint / FOLDER, ignore_errors=True)
     os.replace(temporary, checkpoint / FOLDER)

@@ -44,7 +44,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """
     problem = ""
     for folder in _newest_first(output_dir):
-        found = problem_with_checkpoint(folder)
+        found = _problem_with(folder)
         if found is None:
             return str(folder)
         problem = problem or f"{folder} {found}"
@@ -69,7 +69,7 @@ def last_good(output_dir: str | os.PathLike[str], sound: bool) -> str:
         newest = last_checkpoint(output_dir)
     except InputError as ex:
         return str(ex)
-    folders = [folder for folder in _newest_first(output_dir) if _weights_in(folder)]
+    folders = [folder for folder in _newest_first(output_dir) if weights_in(folder)]
     return last_good_checkpoint(
         folders[folders.index(Path(newest)) :] if newest else [],
         Path(output_dir),
@@ -82,7 +82,7 @@ def last_good(output_dir: str | os.PathLike[str], sound: bool) -> str:
 
 def read_weights(folder: Path) -> Iterator[dict[str, Tensor]]:
     """The tensors of a checkpoint ``checkpoint-N``, a mapping for each of its files."""
-    for file in _weights_in(folder):
+    for file in weights_in(folder):
         yield load_file(file) if file.suffix == ".safetensors" else read_torch(file)
 
 
@@ -91,20 +91,18 @@ def _newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
     return [folder for _, folder in reversed(step_folders(Path(output_dir), "checkpoint-"))]
 
 
-def _weights_in(folder: Path) -> list[Path]:
+def weights_in(folder: Path) -> list[Path]:
     """The files with the model's weights: safetensors, or files of ``torch.save`` where
     ``save_safetensors=False`` wrote them."""
     return [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
 
 
-def problem_with_checkpoint(folder: Path) -> str | None:
-    """Why a checkpoint is not whole, as the rest of a sentence that begins with its name; None for
-    a whole one."""
+def _problem_with(folder: Path) -> str | None:
     try:
         json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return "has no readable trainer_state.json"
-    weights = _weights_in(folder)
+    weights = weights_in(folder)
     if not weights:
         return f"has no weights ({' or '.join(_WEIGHTS)})"
     parts = (*_PARTS, *(file.name for file in weights))
