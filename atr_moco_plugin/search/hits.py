@@ -21,6 +21,7 @@ class Hit(NamedTuple):
         moment_end: where that ends.
         window: number of the best window.
         score: of the best window: its cosine with a single query, else see :func:`find`.
+        cosine: of the best window with the first query.
         reranked: score of the matching head, where :func:`~atr_moco_plugin.search.rerank.rerank`
             has asked it.
     """
@@ -32,6 +33,7 @@ class Hit(NamedTuple):
     moment_end: float
     window: int
     score: float
+    cosine: float
     reranked: float | None = None
 
 
@@ -52,7 +54,7 @@ def merged(windows: Sequence[WindowHit], k: int) -> list[Hit]:
         joined = [n for n in own if touch(hits[n], window)]
         if not joined:
             own.append(place)
-            hits[place] = alone(window, window.score)
+            hits[place] = alone(window, window.score, window.score)
             if len(hits) == k:
                 break
             continue
@@ -64,10 +66,10 @@ def merged(windows: Sequence[WindowHit], k: int) -> list[Hit]:
     return list(hits.values())
 
 
-def alone(window: WindowHit, score: float) -> Hit:
+def alone(window: WindowHit, score: float, cosine: float) -> Hit:
     """A hit of one window."""
     span = (window.start, window.end)
-    return Hit(window.recording, *span, *span, window.window, score)
+    return Hit(window.recording, *span, *span, window.window, score, cosine)
 
 
 def touch(one: Hit, other: Hit | WindowHit) -> bool:

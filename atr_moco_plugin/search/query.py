@@ -83,7 +83,7 @@ def _find_one(store: Store, wanted: NDArray[np.float32], k: int, only: Filter | 
     scores, numbers = (x[0] for x in store.recording_scores(wanted, only))
     order = np.argsort(-scores, kind="stable")[: k + len(seen)]
     found = zip(store.windows(numbers[order].tolist()), scores[order].tolist(), strict=True)
-    others = [alone(window, score) for window, score in found]
+    others = [alone(window, score, score) for window, score in found]
     return (hits + [hit for hit in others if hit.recording.key not in seen])[:k]
 
 
@@ -103,7 +103,7 @@ def _find_all(
     windows = store.windows(taken.windows[: len(wanted), order].ravel().tolist())
     hits = []
     for place, row in enumerate(order):
-        hit = alone(windows[place], float(scores[row]))
+        hit = alone(windows[place], float(scores[row]), float(taken.scores[0, row]))
         others = windows[place + len(order) :: len(order)]
         # Each may touch what the one before has widened.
         for window in sorted(others, key=lambda x: abs(x.start - hit.moment_start)):

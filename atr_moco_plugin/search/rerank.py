@@ -35,9 +35,9 @@ def rerank(hits: Sequence[Hit], retriever: AudioTextRetriever, sentence: str) ->
     C by cosine, where B's file is gone and the head likes C best: C, B, A.
 
     Args:
-        hits: of one sentence, best first.
+        hits: best first.
         retriever: with a matching head.
-        sentence: what was asked.
+        sentence: what was asked; of several, the first, whose moments and cosines the hits have.
 
     Raises:
         InputError: without a matching head.
@@ -56,7 +56,7 @@ def rerank(hits: Sequence[Hit], retriever: AudioTextRetriever, sentence: str) ->
             log_odds |= zip((n for n, _ in waiting), found.tolist(), strict=True)
             waiting = []
     scored = [
-        hits[place]._replace(reranked=odds + hits[place].score / retriever.temperature)
+        hits[place]._replace(reranked=odds + hits[place].cosine / retriever.temperature)
         for place, odds in log_odds.items()
     ]
     scored.sort(key=lambda hit: (-(hit.reranked or 0.0), hit.window))

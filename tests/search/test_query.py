@@ -159,6 +159,7 @@ def test_several_sentences(store: Store) -> None:
     got = {hit.recording.path: hit.score for hit in calm}
     np.testing.assert_allclose([got[path] for path in paths], expected, atol=5e-3)
     assert [hit.score for hit in calm] == sorted(got.values(), reverse=True)
+    assert [round(hit.cosine, 2) for hit in calm if hit.recording.path == "/dog"] == [0.9]
     # The moment is the first sentence's; what the others found is joined where it touches.
     assert told(calm)[0] == ("/dog and rain", 0, 20, 0)
     assert told(find(store, AXES[[1, 0]], AXES[2:3]))[0] == ("/dog and rain", 0, 20, 10)
@@ -240,6 +241,7 @@ def test_reranked_as_an_evaluation_does(filled: Store, tiny_retriever: AudioText
         windows = list(tiny_retriever.windows(hit.recording.path))
         window = next(x for x in windows if abs(x.start - hit.moment_start) < 1e-6)
         log_odds = float(tiny_retriever.match_windows([SENTENCE], [window.waveform])[0])
+        assert hit.cosine == hit.score
         expected = log_odds + hit.score / tiny_retriever.temperature
         assert hit.reranked == pytest.approx(expected, abs=1e-4)
     assert rerank([], tiny_retriever, SENTENCE) == []
