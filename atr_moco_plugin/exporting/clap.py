@@ -42,8 +42,8 @@ def export_clap(retriever: AudioTextRetriever, folder: str | Path) -> None:
     if config.kind != "clap":
         names = " and ".join(repr(config.model[part]["name"]) for part in ("audio", "text"))
         raise InputError(
-            f"{retriever.name} has the encoders {names}, which are no ClapModel: export it with "
-            "`--to onnx` or `--to sentence-transformers`."
+            f"This model has the encoders {names}, and only a ClapModel can be written as one: "
+            "use `--to onnx` or `--to sentence-transformers`."
         )
     with torch.random.fork_rng([]):  # random weights are drawn, and replaced
         clap = ClapModel(ClapConfig.from_dict(dict(config.model["clap"])))

@@ -50,14 +50,31 @@ features = extractor(waveform, sampling_rate=rate, return_tensors="np")["input_f
 sound = audio.run(None, {{"input_features": features}})[0]
 """
 
+_FEATURES = """\
+import numpy as np, onnxruntime, soundfile
+from tokenizers import Tokenizer
+from atr_moco_plugin.retriever.loading import load_backbone  # its features, for they have no file
+audio, text = (onnxruntime.InferenceSession(f"{{x}}.onnx") for x in ("audio", "text"))
+backbone = load_backbone("BUNDLE")
+waveform, rate = soundfile.read("sound.wav", dtype="float32")  # mono, {sample_rate} Hz
+features = backbone.model.audio.prepare(**backbone.audio_inputs([waveform]))["features"]
+inputs = {{x.name: getattr(features, x.name).numpy() for x in audio.get_inputs()}}
+sound = audio.run(None, inputs)[0]
+"""
+
 _WAVEFORMS_MORE = """\
 * In a batch, clips are padded with zeros at the end to the longest; `lengths` has each one's
-  samples. A clip that is too short for the model has NaN in its embedding.
+  samples. A clip that is too short for one token of BEATs has NaN in its embedding.
 """
 
 _FEATURES_MORE = """\
-* The encoder's own front-end could not be traced: `audio.onnx` takes {names}, which `features` of
-  the encoder computes from waveforms and lengths (`AudioTextRetriever` does so).
+* The encoder's front-end is no network and could not be traced: `audio.onnx` takes {names}, which
+  the encoder's `features` makes of waveforms.
+"""
+
+_ONE_LENGTH = """\
+* This model's embedding of a clip depends on how its batch is padded: embed clips of one length at
+  once.
 """
 
 
@@ -68,28 +85,16 @@ def readme(config: Mapping[str, Any]) -> str:
         config: content of ``config.json``.
     """
     names = list(config["audio"]["inputs"])
-    begin, more = _TOKENS_ALONE, _FEATURES_MORE
+    begin, more = _FEATURES, _FEATURES_MORE
     if names == ["waveforms", "lengths"]:
         begin, more = _WAVEFORMS, _WAVEFORMS_MORE
     elif names == ["input_features"]:
         begin, more = _CLAP, ""
-    example = (begin + _TOKENS).format(**config)
-    if begin is _TOKENS_ALONE:
-        example = example.replace("\nprint(sentence @ sound.T)", "")
     if not config["pads_clips"]:
         more += _ONE_LENGTH
-    difference = max(config[x]["greatest_difference"] for x in ("audio", "text"))
-    more = more.format(names=", ".join(f"`{x}`" for x in names))
-    return _TEXT.format(**config, example=example, difference=difference, more=more)
-
-
-_ONE_LENGTH = """\
-* This model's embedding of a clip depends on how its batch is padded: embed clips of one length at
-  once.
-"""
-
-_TOKENS_ALONE = """\
-import numpy as np, onnxruntime
-from tokenizers import Tokenizer
-text = onnxruntime.InferenceSession("text.onnx")
-"""
+    return _TEXT.format(
+        **config,
+        example=(begin + _TOKENS).format(**config),
+        difference=max(config[x]["greatest_difference"] for x in ("audio", "text")),
+        more=more.format(names=", ".join(f"`{x}`" for x in names)),
+    )

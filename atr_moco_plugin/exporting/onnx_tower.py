@@ -61,8 +61,6 @@ def write_tower(tower: Tower, file: Path) -> dict[str, Any]:
     dynamic = tuple(
         {i: size for i, size in enumerate(shapes[name]) if isinstance(size, str)} for name in names
     )
-    # A module with *tensors has one argument, a tuple.
-    several = "tensors" in tower.module.forward.__code__.co_varnames
     with PlainAttention():
         program = torch.onnx.export(
             tower.module,
@@ -71,7 +69,7 @@ def write_tower(tower: Tower, file: Path) -> dict[str, Any]:
             verbose=False,
             input_names=names,
             output_names=[OUTPUT],
-            dynamic_shapes=(dynamic,) if several else dynamic,
+            dynamic_shapes=dynamic,
         )
     assert program is not None  # what `dynamo=True` returns
     size = sum(x.numel() * x.element_size() for x in tower.module.state_dict().values())

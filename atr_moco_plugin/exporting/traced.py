@@ -42,11 +42,13 @@ class FeatureTower(nn.Module):
         super().__init__()
         self.tower, self.example = tower, example
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(
+        self, first: Tensor, second: Tensor | None = None, third: Tensor | None = None
+    ) -> Tensor:
         """The tensors of the features, in order, to ``[B, d]``."""
-        fields = tensor_fields(self.example)
-        features = self.example._replace(**dict(zip(fields, tensors, strict=True)))
-        embeddings: Tensor = self.tower(features=features)[0]
+        tensors = [x for x in (first, second, third) if x is not None]
+        fields = dict(zip(tensor_fields(self.example), tensors, strict=True))
+        embeddings: Tensor = self.tower(features=self.example._replace(**fields))[0]
         return embeddings
 
 

@@ -1,0 +1,72 @@
+"""A bundle of the kind ``clap`` as a plain ClapModel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_bundle import SENTENCES, make_bundle, make_clap_bundle, noise
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.exporting import export_clap
+from atr_moco_plugin.retriever import AudioTextRetriever
+
+SAME = 1e-5
+RATE = 8_000
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_embeddings_are_those_of_the_bundle(tmp_path: Path, fusion: bool) -> None:
+    bundle = make_clap_bundle(tmp_path / "bundle", fusion)
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    export_clap(retriever, tmp_path / "clap")
+
+    clap = ClapModel.from_pretrained(tmp_path / "clap").eval()
+    extractor = ClapFeatureExtractor.from_pretrained(tmp_path / "clap")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "clap")
+    clips = [noise(RATE), noise(RATE // 2, seed=1)]
+    features = extractor(clips, sampling_rate=RATE, return_tensors="pt")["input_features"]
+    tokens = tokenizer(SENTENCES, padding=True, truncation=True, max_length=38, return_tensors="pt")
+    with torch.no_grad():
+        audio = _embeddings(
+            # The extractor marks one clip at random as longer, and none is.
+            clap.get_audio_features(features, is_longer=torch.zeros(2, 1, dtype=torch.bool))
+        )
+        text = _embeddings(clap.get_text_features(tokens["input_ids"], tokens["attention_mask"]))
+
+    expected = retriever.embed_audio(clips, sample_rate=RATE)
+    torch.testing.assert_close(audio, expected, atol=SAME, rtol=0)
+    torch.testing.assert_close(text, retriever.embed_text(SENTENCES), atol=SAME, rtol=0)
+
+
+def test_it_is_a_public_model_of_the_same_temperature(tmp_path: Path) -> None:
+    bundle = make_clap_bundle(tmp_path / "bundle")
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    export_clap(retriever, tmp_path / "clap")
+    again = AudioTextRetriever.from_pretrained(tmp_path / "clap", device="cpu")
+    assert again.temperature == pytest.approx(retriever.temperature)
+    assert not again.can_match
+    clip = noise(3 * RATE)
+    torch.testing.assert_close(
+        again.embed_audio(clip, sample_rate=RATE),
+        retriever.embed_audio(clip, sample_rate=RATE),
+        atol=SAME,
+        rtol=0,
+    )
+
+
+def test_other_models_are_refused_by_the_names_of_their_encoders(tmp_path: Path) -> None:
+    retriever = AudioTextRetriever.from_pretrained(make_bundle(tmp_path / "bundle"), device="cpu")
+    with pytest.raises(InputError, match="'beats' and 'bert'"):
+        export_clap(retriever, tmp_path / "clap")
+    assert not (tmp_path / "clap").exists()
+
+
+def _embeddings(found: object) -> torch.Tensor:
+    """transformers 5 returns them within an output."""
+    pooled = getattr(found, "pooler_output", found)
+    assert isinstance(pooled, torch.Tensor)
+    return normalize(pooled, dim=-1)
