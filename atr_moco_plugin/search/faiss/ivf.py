@@ -26,6 +26,8 @@ SAMPLE = 64
 """Vectors a list that the centres are computed from."""
 PART = 16
 """One list in so many is looked into."""
+LEAST_LISTS = 64
+"""Lists that are looked into at least."""
 CANDIDATES = 4
 """Candidates for each hit that is asked for."""
 
@@ -115,7 +117,7 @@ def candidates(
         k: how many are wanted.
         allowed: a bit for each number, the lowest first; all where it is None.
     """
-    options: dict[str, Any] = {"nprobe": max(8, index.nlist // PART)}
+    options: dict[str, Any] = {"nprobe": max(LEAST_LISTS, index.nlist // PART)}
     if allowed is not None:
         bitmap: Any = faiss.IDSelectorBitmap
         options["sel"] = bitmap(allowed)

@@ -35,7 +35,7 @@ def near_topics(count: int, seed: int) -> NDArray[np.float32]:
     """Vectors around a few topics, as embeddings are."""
     rng = np.random.default_rng(seed)
     topics = np.random.default_rng(0).standard_normal((50, DIM))
-    return unit(topics[rng.integers(50, size=count)] + rng.standard_normal((count, DIM)))
+    return unit(topics[rng.integers(50, size=count)] + 1.5 * rng.standard_normal((count, DIM)))
 
 
 def things(count: int, seed: int = 1, name: str = "a") -> list[Embedded]:
