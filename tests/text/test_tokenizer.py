@@ -174,7 +174,7 @@ def test_tokenizers_of_other_kinds(make, special: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [byte_level, sentence_pieces])
-@pytest.mark.parametrize("empty", ["", "  \t\n", " \n" * 40, "\u2003 \u200b"])
+@pytest.mark.parametrize("empty", ["", "  \t\n", " \n" * 40, "\u2003 "])
 def test_spaces_are_no_word_of_any_tokenizer(make, empty: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(str(make(tmp_path)), for_bert=False)
     with pytest.raises(ValueError, match="Caption 1 .* holds no word"):
