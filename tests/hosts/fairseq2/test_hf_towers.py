@@ -76,7 +76,8 @@ def _save_t5(encoder: HfTextEncoder, folder: Path) -> None:
 
 def arguments(tiny: list[str], file: Path, text: str) -> list[str]:
     file.write_text(text)
-    rest = [x for x in tiny if not x.startswith(("model.config_overrides.audio", "model.config_overrides.text"))]  # fmt: skip
+    parts = ("model.config_overrides.audio", "model.config_overrides.text")
+    rest = [x for x in tiny if not x.startswith(parts)]
     return ["--no-rich", "--config-file", str(file), "--config", *rest]
 
 
@@ -161,11 +162,13 @@ REFUSED = {
         "`evaluation.max_seconds` is 3, but the audio encoder",
     ),
     "a first token that has seen nothing": (
-        "text: {name: hf_text, config: {architecture: GPT2}}", ("model.config_overrides.text_pooling=cls",),
+        "text: {name: hf_text, config: {architecture: GPT2}}",
+        ("model.config_overrides.text_pooling=cls",),
         "`model.text_pooling` is cls, but the first token",
     ),
     "the head for BERT": (
-        "text: {name: hf_text, config: {architecture: BERT}}", ("model.config_overrides.head.name=atm",),
+        "text: {name: hf_text, config: {architecture: BERT}}",
+        ("model.config_overrides.head.name=atm",),
         "The head atm needs the text encoder bert, but got HfTextEncoder; take the head fusion",
     ),
     "a vocabulary that is too small": (
@@ -259,7 +262,8 @@ def test_two_processes(models: Path, tmp_path: Path, tiny_options, options) -> N
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "reranked" in json.loads((tmp_path / "out" / "retrieval.json").read_text())["splits"]["test"]  # fmt: skip
+    splits = json.loads((tmp_path / "out" / "retrieval.json").read_text())["splits"]
+    assert "reranked" in splits["test"]
 
 
 def test_integers_stay_integers_in_fairseq2s_mode() -> None:
