@@ -29,7 +29,7 @@ from atr_moco_plugin.retriever.bundle import (
 )
 from atr_moco_plugin.retriever.clap import clap_of_bundle, public_clap
 from atr_moco_plugin.text.checks import check_tokenizer
-from atr_moco_plugin.text.tokenizer import load_tokenizer
+from atr_moco_plugin.text.tokenizer import load_tokenizer_for
 
 
 def load_backbone(
@@ -120,13 +120,19 @@ def _check(backbone: Backbone) -> None:
             f"{where} has windows of {config.window_seconds:g} s, but its audio encoder takes at "
             f"most {longest:g} s: set `window_seconds` to that or less"
         )
+    longest = getattr(model.audio.encoder, "max_seconds", None)
+    if longest is not None and config.window_seconds > longest:
+        raise InputError(
+            f"{where} has windows of {config.window_seconds:g} s, but its audio encoder takes "
+            f"{longest:g} s at most: export the bundle again with shorter ones"
+        )
     if config.score is not None and model.head is None:
         raise InputError(f"{where} has a `score`, but no matching head: export the bundle again")
 
 
 def _of_bundle(bundle: Bundle, name: str) -> Backbone:
-    tokenizer = load_tokenizer(str(bundle.folder / TOKENIZER))
     model = _retrieval_model(bundle)
+    tokenizer = load_tokenizer_for(model.text.encoder, str(bundle.folder / TOKENIZER))
     encoder = model.audio.encoder
     return Backbone(
         name,

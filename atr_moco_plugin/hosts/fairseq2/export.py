@@ -16,7 +16,7 @@ from atr_moco_plugin.model import model_config
 from atr_moco_plugin.retriever.bundle import BundleConfig, packages_of
 from atr_moco_plugin.retriever.exported import SCORE, Exported, ExportOptions
 from atr_moco_plugin.text.checks import check_tokenizer
-from atr_moco_plugin.text.tokenizer import load_tokenizer
+from atr_moco_plugin.text.tokenizer import load_tokenizer_for
 
 
 def export_run(run: Path, options: ExportOptions) -> Exported:
@@ -52,7 +52,7 @@ def _exported(checkpoint: Checkpoint, model: dict[str, Any], options: ExportOpti
             f"{folder} is missing; a run writes its tokenizer there before its first step: give "
             "the whole output folder."
         )
-    tokenizer = load_tokenizer(str(folder))
+    tokenizer = load_tokenizer_for(checkpoint.model.text.encoder, str(folder))
     max_tokens = int(_value(checkpoint, "tokenizer", "max_tokens"))
     check_tokenizer(tokenizer, checkpoint.model.text.encoder, max_tokens)  # type: ignore[arg-type]
     seconds = checkpoint.trained["evaluation"].get("max_seconds")
