@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,16 @@ SCORE = "log_odds + cosine / temperature"
 
 
 def make_bundle(
-    folder: Path, seed: int = 0, seconds: float = 1.0, padding: str = "exact", **options: Any
+    folder: Path,
+    seed: int = 0,
+    seconds: float = 1.0,
+    padding: str = "exact",
+    sentences: Sequence[str] = SENTENCES,
+    **options: Any,
 ) -> Path:
-    """A bundle of BEATs and BERT, with a matching head; windows of ``seconds``."""
-    tokenizer = train_wordpiece(SENTENCES)
+    """A bundle of BEATs and BERT, with a matching head; windows of ``seconds``. Its tokenizer knows
+    the words of ``sentences``."""
+    tokenizer = train_wordpiece(sentences)
     torch.manual_seed(seed)
     config = model_config(
         {

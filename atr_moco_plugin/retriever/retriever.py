@@ -45,7 +45,7 @@ class AudioTextRetriever(LoadedModel):
     """Embeddings of sounds and sentences in one space, and scores of pairs.
 
     The same recording has the same embedding alone, in any batch and in any order (to 1e-5 in
-    float32), and so has a sentence. A recording that is no longer than :attr:`window_seconds` is
+    float32), and so has a sentence. A recording that is no longer than ``window_seconds`` is
     encoded whole, as an evaluation does; a longer one in windows. Load one with
     :meth:`from_pretrained`.
     """
@@ -73,7 +73,7 @@ class AudioTextRetriever(LoadedModel):
         """Embed waveforms that are no longer than a window.
 
         Args:
-            waveforms: N of ``[n]`` float32 at :attr:`sample_rate`, such as those of
+            waveforms: N of ``[n]`` float32 at ``sample_rate``, such as those of
                 :meth:`windows`.
 
         Returns:

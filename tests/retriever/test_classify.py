@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_bundle import make_bundle, noise
 
+from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever
 
@@ -73,3 +74,32 @@ def test_labels_that_cannot_be_used(
 def test_one_way_to_count_phrases(retriever: AudioTextRetriever, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`reduce` is 'sum', expected one of max, mean"):
         retriever.classify(WAVES[0], ["dog"], reduce="sum")  # type: ignore[arg-type]
+
+
+REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "esc50-16k"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="ESC-50 is not beside this checkout")
+def test_esc50_is_classified_as_its_recipe_evaluates(tmp_path: Path) -> None:
+    """The share of clips whose label is right is the audio-to-text R@1 of the recipe, which asks
+    for any phrase of the class at rank 1."""
+    dataset = open_esc50(Esc50Config(root=REAL))
+    whole = dataset.retrieval_set("test")
+    words = [word for caption in whole.captions for word in caption.split()] * 2
+    retriever = AudioTextRetriever.from_pretrained(
+        make_bundle(tmp_path / "tiny", seconds=5.0, sentences=words), device="cpu"
+    )
+    some = range(0, len(whole.clips), 4)
+    clips = [whole.clips[i] for i in some]
+    labels: dict[str, list[str]] = {}
+    for clip in whole.clips:
+        labels[str(clip.label)] = list(dict.fromkeys(clip.captions))
+    found = retriever.classify([clip.source for clip in clips], labels)
+    guesses = [found.labels[i] for i in found.scores.argmax(dim=1).tolist()]
+    right = sum(guess == clip.label for guess, clip in zip(guesses, clips, strict=True))
+    audio = retriever.embed_audio([clip.source for clip in clips])
+    cosines = audio @ retriever.embed_text(whole.captions).T
+    relevance = whole.relevance[list(some)]
+    hits = relevance[torch.arange(len(clips)), cosines.argmax(dim=1)].float().mean()
+    assert right / len(clips) == pytest.approx(float(hits))
+    assert len(labels) > 40 and right
