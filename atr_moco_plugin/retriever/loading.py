@@ -120,12 +120,6 @@ def _check(backbone: Backbone) -> None:
             f"{where} has windows of {config.window_seconds:g} s, but its audio encoder takes at "
             f"most {longest:g} s: set `window_seconds` to that or less"
         )
-    longest = getattr(model.audio.encoder, "max_seconds", None)
-    if longest is not None and config.window_seconds > longest:
-        raise InputError(
-            f"{where} has windows of {config.window_seconds:g} s, but its audio encoder takes "
-            f"{longest:g} s at most: export the bundle again with shorter ones"
-        )
     if config.score is not None and model.head is None:
         raise InputError(f"{where} has a `score`, but no matching head: export the bundle again")
 
