@@ -125,7 +125,7 @@ def listen(
         also=frozenset(name.lower() for name in also),
         token=secret,
     )
-    shown = socket.gethostname() if numeric.is_unspecified else bare
+    shown = _own_address(numeric) if numeric.is_unspecified else bare
     query = f"?{urlencode({'token': secret})}" if secret else ""
     return Listener(bound, access, f"http://{_in_header(shown)}:{port}/{query}", is_loopback)
 
@@ -154,6 +154,20 @@ def _bind(family: int, kind: int, protocol: int, address: tuple[object, ...]) ->
             "--port (0 takes a free one) or --host"
         ) from ex
     return bound
+
+
+def _own_address(listens: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """The address that others most likely reach this machine by; else its name."""
+    family, other = (
+        (socket.AF_INET, "192.0.2.1") if listens.version == 4 else (socket.AF_INET6, "2001:db8::1")
+    )
+    try:
+        # Says which way it would go, and sends nothing.
+        with socket.socket(family, socket.SOCK_DGRAM) as way:
+            way.connect((other, 9))
+            return str(way.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
 
 
 def _in_header(name: str) -> str:

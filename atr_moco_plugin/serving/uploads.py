@@ -52,19 +52,26 @@ def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
         InputError: if it is no audio, damaged, too short to be encoded, or lasts longer than
             :data:`MAX_SECONDS`.
     """
-    source = MemoryFile(content, name)
+    try:
+        waveform, rate, limit = _decode(MemoryFile(content, name))
+    except InputError as ex:
+        problem = str(ex).partition("; ")[0]  # without the advice to someone with a data set
+        raise InputError(f"{problem}; search with another file, such as a WAV") from ex
+    if len(waveform) > limit:
+        raise InputError(
+            f"{name}: lasts more than {limit / rate:g} s; search with a shorter part of it"
+        )
+    if too_short(len(waveform), rate):
+        raise InputError(
+            f"{name}: lasts {len(waveform) / rate:.3f} s; search with a sound of at least "
+            f"{MIN_SECONDS} s"
+        )
+    return waveform, rate
+
+
+def _decode(source: MemoryFile) -> tuple[NDArray[np.float32], int, int]:
+    """Waveform, rate, and the most samples it may have; one more than those are read."""
     with opened(source) as file:
         check_complete(file, source)
         limit = int(MAX_SECONDS * min(file.samplerate, 48_000))
-        waveform = read_frames(file, source, 0, limit + 1)
-        if len(waveform) > limit:
-            seconds = limit / file.samplerate
-            raise InputError(
-                f"{name}: lasts more than {seconds:g} s; search with a shorter part of it"
-            )
-        if too_short(len(waveform), file.samplerate):
-            raise InputError(
-                f"{name}: lasts {len(waveform) / file.samplerate:.3f} s; search with a sound of at "
-                f"least {MIN_SECONDS} s"
-            )
-        return waveform, file.samplerate
+        return read_frames(file, source, 0, limit + 1), file.samplerate, limit

@@ -253,6 +253,52 @@ def test_a_recorded_sound_is_a_query(open_page: Callable[..., Any], url: str) ->
     wait(page, "document.querySelector('#player').currentTime > 0.2")
 
 
+def test_escape_throws_a_recording_away(open_page: Callable[..., Any], url: str) -> None:
+    page = open_page(url, permissions=["microphone"])
+    page.click("#record")
+    page.wait_for_selector("#record[aria-pressed=true]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#record[aria-pressed=false]")
+    assert not page.locator("#sound").is_visible() and page.locator(".hit").count() == 0
+
+
+def test_the_browser_decodes_what_the_server_cannot(
+    open_page: Callable[..., Any], url: str
+) -> None:
+    page = open_page(url, may_fail=True)
+    webm = page.evaluate(
+        """async () => {
+            const context = new AudioContext(), tone = context.createOscillator();
+            const out = context.createMediaStreamDestination();
+            tone.connect(out);
+            tone.start();
+            const recorder = new MediaRecorder(out.stream, { mimeType: "audio/webm" });
+            const chunk = new Promise((done) => { recorder.ondataavailable = done; });
+            recorder.start();
+            setTimeout(() => recorder.stop(), 800);
+            const bytes = new Uint8Array(await (await chunk).data.arrayBuffer());
+            return btoa(String.fromCharCode(...bytes));
+        }"""
+    )
+    drop(page, "clip.webm", base64.b64decode(webm))
+    wait(page, "document.querySelectorAll('.hit').length === 8")
+    assert not page.locator("#problem").is_visible()
+    assert page.locator("#sound-name").text_content() == "clip.webm"
+
+
+def test_a_file_that_is_too_large_is_said(open_page: Callable[..., Any], url: str) -> None:
+    page = open_page(url)
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([new Uint8Array(33 * 2 ** 20)], "a.wav"));
+            dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+        }"""
+    )
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "more than 32 MiB" in page.locator("#problem").text_content()
+
+
 def test_nothing_typed_asks_nothing(open_page: Callable[..., Any], url: str) -> None:
     page = open_page(url)
     asked = []

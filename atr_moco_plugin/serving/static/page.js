@@ -3,7 +3,9 @@
 
 const byId = (id) => document.getElementById(id);
 const player = byId("player"), query = byId("query"), list = byId("hits"), rerank = byId("rerank");
-const MOST_CHARACTERS = 2000, STEP = 10, MOST_HITS = 50, MOST_RECORDED = 30;
+const MOST_CHARACTERS = 2000, STEP = 10, MOST_HITS = 50;
+const MOST_RECORDED = 30; // seconds
+const MOST_SENT = 32 * 2 ** 20, MOST_DECODED = 512 * 2 ** 20; // bytes: what the server takes, and what is tried here
 const HTTPS_ONLY = "Browsers allow the microphone only on localhost or over HTTPS; drop a file here instead.";
 
 let hits = []; // {data, item, url}: what is shown
@@ -74,7 +76,7 @@ async function search({ push = true } = {}) {
     return;
   }
   if (push && address() !== location.pathname + location.search) history.pushState(null, "", address());
-  document.title = sound ? "Sounds like a sound" : `${text} – sounds`;
+  document.title = sound ? `Sounds like ${visible(sound.name)}` : `${text} – sounds`;
   const controller = (asked = new AbortController());
   list.setAttribute("aria-busy", "true");
   say("Searching …");
@@ -84,8 +86,7 @@ async function search({ push = true } = {}) {
     show(found.hits);
     const number = found.hits.length;
     const time = found.seconds < 1 ? `${Math.max(1, Math.round(found.seconds * 1000))} ms` : `${found.seconds.toFixed(1)} s`;
-    say(number ? `${number} ${number === 1 ? "sound" : "sounds"} in ${time}` : "No sound was found.");
-    complain(found.note || "");
+    say([number ? `${number} ${number === 1 ? "sound" : "sounds"} in ${time}` : "No sound was found.", found.note].filter(Boolean).join(". "));
   } catch (error) {
     if (error.name === "AbortError" || asked !== controller) return;
     show([]);
@@ -108,15 +109,20 @@ async function askBySound(signal) {
     const options = { method: "POST", body: blob, signal, headers: { "Content-Type": "application/octet-stream" } };
     return (await fetched(`/api/search?${wanted}`, options)).json();
   };
-  try {
-    return await send(sound.blob);
-  } catch (error) {
-    if (error.status !== 400 || sound.decoded) throw error;
-    // What the server cannot read (AAC, WebM), the browser may.
-    const waveform = await decoded(sound.blob).catch(() => { throw error; });
-    Object.assign(sound, { blob: waveform, decoded: true });
-    return await send(waveform);
+  let problem = new Error("The file has more than 32 MiB; search with a shorter part of it.");
+  if (sound.blob.size <= MOST_SENT) {
+    try {
+      return await send(sound.blob);
+    } catch (error) {
+      if (error.status !== 400 || sound.decoded) throw error;
+      problem = error;
+    }
   }
+  // What the server cannot read (AAC, WebM) or is too large, the browser may read and send as mono.
+  const waveform = sound.blob.size <= MOST_DECODED ? await decoded(sound.blob).catch(() => null) : null;
+  if (!waveform || waveform.size > MOST_SENT) throw problem;
+  Object.assign(sound, { blob: waveform, decoded: true });
+  return send(waveform);
 }
 
 // ---- hits
@@ -140,6 +146,7 @@ function fill(hit, number) {
   part(".folder").textContent = visible(data.folder);
   part(".name").title = part(".folder").title = data.path;
   part(".time").textContent = `${clock(start)} – ${clock(end)} of ${clock(data.seconds)}`;
+  part(".time").title = `fits from ${clock(data.start)} to ${clock(data.end)}`;
   part(".score").textContent = (data.reranked ?? data.score).toFixed(2);
   part(".score").title = data.reranked === null ? "cosine of sentence and sound" : `matching head, log-odds + cosine / temperature; cosine ${data.score.toFixed(2)}`;
   part(".play").setAttribute("aria-label", `Play ${name} from ${clock(start)}`);
@@ -174,10 +181,12 @@ function fill(hit, number) {
 function choose(number, focus = true) {
   if (!hits.length) return;
   hits[chosen]?.item.classList.remove("chosen");
+  hits[chosen]?.item.removeAttribute("aria-current");
   for (const hit of hits) hit.item.tabIndex = -1;
   chosen = Math.min(hits.length - 1, Math.max(0, number));
   const { item } = hits[chosen];
   item.classList.add("chosen");
+  item.setAttribute("aria-current", "true");
   item.tabIndex = 0;
   for (const hit of hits) hit.item.querySelectorAll("button").forEach((button) => { button.tabIndex = hit.item === item ? 0 : -1; });
   if (!focus) return;
@@ -271,7 +280,7 @@ function useSound(blob, name, isDecoded = false) {
   byId("sound-name").textContent = visible(name);
   byId("sound").hidden = false;
   if (rerank) rerank.disabled = true; // the matching head compares a sentence with a sound
-  search();
+  return search();
 }
 
 function forget() {
@@ -282,8 +291,10 @@ function forget() {
 }
 
 function useFiles(files) {
-  if (files.length > 1) complain("One sound at a time, please; the first one is taken.");
-  if (files.length) useSound(files[0], files[0].name);
+  if (!files.length) return;
+  useSound(files[0], files[0].name).then(() => {
+    if (files.length > 1) complain(`Only the first of ${files.length} files was taken.`);
+  });
 }
 
 // Any sound the browser knows, as a WAV file: mono, 16 bits, 48 kHz.
@@ -343,9 +354,11 @@ async function record() {
   recorder.addEventListener("stop", async () => {
     clearInterval(timer);
     for (const track of stream.getTracks()) track.stop();
-    const type = recorder.mimeType;
+    const { mimeType: type, discarded } = recorder;
     recorder = null;
     look(false);
+    say("");
+    if (discarded) return;
     try {
       useSound(await decoded(new Blob(chunks, { type })), "your recording", true);
     } catch {
@@ -359,7 +372,7 @@ async function record() {
     if (!on) byId("clock").textContent = "";
   };
   look(true);
-  say("Recording …");
+  say("Recording … press the button again to search, Esc to throw it away.");
   recorder.start();
 }
 
@@ -403,7 +416,7 @@ addEventListener("keydown", (event) => {
   const keys = {
     ArrowDown: () => choose(chosen + 1),
     ArrowUp: () => { if (chosen <= 0) query.focus(); else choose(chosen - 1); },
-    Escape: () => { if (recorder) recorder.stop(); stop(); if (typing) query.blur(); },
+    Escape: () => { if (recorder) { recorder.discarded = true; recorder.stop(); } stop(); if (typing) query.blur(); },
   };
   const more = {
     "/": () => { query.focus(); query.select(); },
