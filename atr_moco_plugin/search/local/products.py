@@ -64,9 +64,12 @@ def _rough_cosines(
 ) -> tuple[NDArray[np.float32], float]:
     """``[N]`` cosines by a product in float16, and how far off one is at most."""
     rounded = query.astype(np.float16)
-    rough = torch.mv(torch.from_numpy(matrix), torch.from_numpy(rounded)).float().numpy()
+    halves = torch.mv(torch.from_numpy(matrix), torch.from_numpy(rounded))
+    rough = torch.empty(len(halves))
+    for start in range(0, len(halves), _BLOCK):
+        rough[start : start + _BLOCK] = halves[start : start + _BLOCK]
     # The rows have length 1, so that this bounds what rounding the query does.
-    return rough, float(np.linalg.norm(query - rounded.astype(np.float32))) + _ROUNDING
+    return rough.numpy(), float(np.linalg.norm(query - rounded.astype(np.float32))) + _ROUNDING
 
 
 def _candidates(
