@@ -14,11 +14,23 @@ from benchmarks import (
     loading,
     momentum,
     rank,
+    search,
     step,
     text_states,
 )
 
-BENCHMARKS = (momentum, contrastive, rank, fbank, beats, loading, evaluation, step, text_states)
+BENCHMARKS = (
+    momentum,
+    contrastive,
+    rank,
+    fbank,
+    beats,
+    loading,
+    evaluation,
+    step,
+    text_states,
+    search,
+)
 
 if __name__ == "__main__":
     harness.run([module.rows for module in BENCHMARKS], __doc__.splitlines()[0])

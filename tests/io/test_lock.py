@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.lock import lock_folder
+from atr_moco_plugin.io.lock import FolderLock, lock_folder
 
 # Holds a folder, has a child as a loader has workers, and says when it does.
 HOLDER = """
@@ -78,3 +78,31 @@ def test_a_file_system_without_locks_warns(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("fcntl.lockf", refuse)
     with pytest.warns(UserWarning, match="cannot be locked .No locks available."):
         lock_folder(tmp_path)
+
+
+def test_a_lock_that_is_released(
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")  # it is for any rank
+    with pytest.raises(InputError, match=rf"out is in use by process {holder.pid} on \S+: wait"):
+        FolderLock(tmp_path / "out")
+    lock = FolderLock(tmp_path / "free")
+    with pytest.raises(InputError, match="free is in use by this process already: close it there"):
+        FolderLock(tmp_path / "out" / ".." / "free")
+    command = f"""
+from pathlib import Path
+from atr_moco_plugin.io.lock import FolderLock
+FolderLock(Path({str(tmp_path / "free")!r}))
+"""
+    taken = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert f"in use by process {os.getpid()}" in taken.stderr
+    lock.release()
+    lock.release()
+    subprocess.run([sys.executable, "-c", command], check=True)
+    FolderLock(tmp_path / "free").release()
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_a_lock_that_is_released(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="out cannot be written .Not a directory.: give a folder"):
+        FolderLock(tmp_path / "file" / "out")
