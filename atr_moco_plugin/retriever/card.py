@@ -21,15 +21,14 @@ library_name: atr-moco-plugin
 pipeline_tag: feature-extraction
 tags:
 - audio-text-retrieval
-- audio
-- clap
+- $architecture
 license: unknown  # say which, such as mit or cc-by-nc-4.0
 ---
 
 # $title
 
-Finds sounds by sentences and sentences by sounds: both become vectors of one space. Made with
-[atr-moco-plugin](https://pypi.org/project/atr-moco-plugin/).
+Finds sounds by sentences and sentences by sounds: both become vectors of one space. Made with the
+Python package atr-moco-plugin.
 
 ```python
 from atr_moco_plugin import AudioTextRetriever
@@ -85,6 +84,7 @@ def model_card(
     title = _line(title)
     return _CARD.substitute(
         place=PLACE,
+        architecture="clap" if config.kind == "clap" else "two-towers",
         title=title.replace("<", "&lt;"),
         name=repr(title),
         facts="\n".join(f"| {name} | {_cell(value)} |" for name, value in _facts(config).items()),

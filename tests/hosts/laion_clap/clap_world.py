@@ -51,8 +51,9 @@ def _add_clip(tar: tarfile.TarFile, index: int) -> None:
         tar.addfile(info, io.BytesIO(data))
 
 
-def write_hub(home: Path) -> None:
-    """A Hugging Face cache with the three tokenizers and two text towers of one layer."""
+def write_hub(home: Path, **roberta: object) -> None:
+    """A Hugging Face cache with the three tokenizers and two text towers of one layer; of RoBERTa's
+    more options can be said."""
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
     torch.manual_seed(0)
@@ -77,13 +78,8 @@ def write_hub(home: Path) -> None:
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
     BertModel(BertConfig(vocab_size=len(vocab), **size)).save_pretrained(folder)
-    positions = {
-        "max_position_embeddings": 80,
-        "pad_token_id": 1,
-        "type_vocab_size": 1,
-        "layer_norm_eps": 1e-5,
-    }
-    config = RobertaConfig(vocab_size=40, **positions, **size)
+    sizes = {"vocab_size": 40, "max_position_embeddings": 80, "pad_token_id": 1, **size, **roberta}
+    config = RobertaConfig(**sizes)
     RobertaModel(config).save_pretrained(_snapshot(home, "roberta-base"))
 
 
