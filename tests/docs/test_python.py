@@ -35,6 +35,7 @@ CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door
 ELSEWHERE = {
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
     "docs/laion_clap.md": "tests/hosts/laion_clap/test_laion_clap.py",
+    "docs/other_libraries.md": "tests/exporting/test_docs.py",
     "docs/plugins.md": "tests/plugins/test_contracts.py",
 }
 

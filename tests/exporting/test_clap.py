@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_bundle import SENTENCES, make_bundle, make_clap_bundle, noise
+from tokenizers import ByteLevelBPETokenizer
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+from trainer_world import make_clap, make_extractor
+from transformers import (
+    AutoTokenizer,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapProcessor,
+    RobertaTokenizerFast,
+)
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.exporting import export_clap
@@ -56,6 +65,50 @@ def test_it_is_a_public_model_of_the_same_temperature(tmp_path: Path) -> None:
         atol=SAME,
         rtol=0,
     )
+
+
+@pytest.fixture
+def public_clap(tmp_path: Path) -> Path:
+    """A ClapModel with a tokenizer of RoBERTa's kind, as the public ones have."""
+    tokenizer = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(SENTENCES, vocab_size=300, special_tokens=special)
+    folder = tmp_path / "public"
+    folder.mkdir()
+    tokenizer.save_model(str(folder))
+    roberta = RobertaTokenizerFast.from_pretrained(folder)
+    for part in (make_clap(len(roberta)), make_extractor(1), roberta):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_the_processor_loads_from_the_folder(tmp_path: Path, public_clap: Path) -> None:
+    retriever = AudioTextRetriever.from_pretrained(public_clap, device="cpu")
+    export_clap(retriever, tmp_path / "clap")
+    processor = ClapProcessor.from_pretrained(tmp_path / "clap")
+    clap = ClapModel.from_pretrained(tmp_path / "clap").eval()
+    tokens = processor(text=SENTENCES, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = _embeddings(clap.get_text_features(**tokens))
+    torch.testing.assert_close(found, retriever.embed_text(SENTENCES), atol=SAME, rtol=0)
+    assert processor.feature_extractor.sampling_rate == RATE
+
+
+def test_sentence_transformers_loads_the_folder_by_itself(
+    tmp_path: Path, public_clap: Path
+) -> None:
+    library = pytest.importorskip("sentence_transformers", reason="it is not installed")
+    retriever = AudioTextRetriever.from_pretrained(public_clap, device="cpu")
+    export_clap(retriever, tmp_path / "clap")
+    model = library.SentenceTransformer(str(tmp_path / "clap"), device="cpu")
+    clips = [noise(RATE), noise(RATE // 2, seed=1)]
+    sounds = [{"array": x, "sampling_rate": RATE} for x in clips]
+    for given, expected in (
+        (sounds, retriever.embed_audio(clips, sample_rate=RATE)),
+        (SENTENCES, retriever.embed_text(SENTENCES)),
+    ):
+        found = model.encode(given, normalize_embeddings=True)
+        np.testing.assert_allclose(found, expected.numpy(), atol=SAME)
 
 
 def test_other_models_are_refused_by_the_names_of_their_encoders(tmp_path: Path) -> None:
