@@ -7,7 +7,8 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -152,6 +153,29 @@ def test_what_is_not_wanted_can_be_said(app: ASGIApp) -> None:
     query = "q=a+dog+barks&q=rain&without=a+siren+wails"
     assert ask(app, f"/api/search?{query}").json()["hits"]
     assert "Type a sentence" in said(ask(app, "/api/search?q=a+dog&without="))
+
+
+def test_many_may_ask_at_once_while_the_index_grows(own: World) -> None:
+    searcher = own.searcher
+    app = create_app(searcher, Access(port=8000), "index")
+    hits = search(app, "a dog barks").json()["hits"]
+    sound = (own.sounds / "stereo.flac").read_bytes()
+    asks: list[Callable[[int], Answer]] = [
+        lambda n: search(app, "a dog barks", rerank=n % 2),
+        lambda n: post(app, sound),
+        lambda n: ask(app, hits[n % 8]["picture"]),
+        lambda n: ask(app, hits[n % 8]["sound"]),
+        lambda n: ask(app, "/"),
+    ]
+    write_sound(own.sounds / "new.wav", 42)
+    with ThreadPoolExecutor(8) as pool:
+        growing = pool.submit(update, own)
+        answers = list(pool.map(lambda n: asks[n % len(asks)](n), range(60)))
+        growing.result()
+    assert {answer.status for answer in answers} == {200}
+    assert {len(answer.json()["hits"]) for answer in answers[::5]} <= {8, 9}
+    assert len(search(app, "a dog barks").json()["hits"]) == 9
+    searcher.close()
 
 
 # ---- search by a sound
