@@ -22,6 +22,9 @@ from atr_moco_plugin.search.ranks import collect, share_tasks
 from atr_moco_plugin.search.sources import Listing
 from atr_moco_plugin.search.store import IndexInfo, Store
 
+_WRITE_SECONDS = 2.0
+"""Groups of a fast model are written together, since each write waits for the disk."""
+
 
 @dataclass(kw_only=True)
 class Report:
@@ -125,15 +128,20 @@ def build(
         stop=stop,
         progress=bar.windows,
     )
+    waiting: list[Outcome] = []
+    written = time.monotonic()
     with bar, closing(own):
         for _ in range(0, len(groups), world_size()):
             outcomes, interrupted = collect(next(own, []), retriever.embed_dim, stop=stop())
-            if store is not None:
-                _put(store, outcomes, report)
             bar.recordings(outcomes)
+            waiting += outcomes
+            if interrupted or time.monotonic() - written > _WRITE_SECONDS:
+                _put(store, waiting, report)
+                waiting, written = [], time.monotonic()
             if interrupted:
                 report.interrupted = True
                 break
+        _put(store, waiting, report)
     report.interrupted |= stop()
     report.wall_seconds = time.monotonic() - begin
     return report
@@ -172,7 +180,9 @@ class _Bar:
         self._bar.update(0)
 
 
-def _put(store: Store, outcomes: Sequence[Outcome], report: Report) -> None:
+def _put(store: Store | None, outcomes: Sequence[Outcome], report: Report) -> None:
+    if store is None:
+        return
     embedded = [x.embedded for x in outcomes if x.embedded is not None]
     times = {x.task.found.key: x.same_but_newer for x in outcomes if x.same_but_newer is not None}
     if embedded:

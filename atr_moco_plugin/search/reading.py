@@ -8,8 +8,9 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 from atr_moco_plugin.data.audio.stream import AudioWindow
@@ -20,7 +21,7 @@ from atr_moco_plugin.search.store import Recording
 CHANGES = "changes while it is read"
 
 _WINDOWS = 4
-"""Windows of a recording that wait for the model."""
+"""Windows of a recording that go to the model together; twice as many may wait."""
 
 _AHEAD = 32
 """Recordings that wait for the model, beside those that are read."""
@@ -50,6 +51,8 @@ class End(NamedTuple):
 Item: TypeAlias = AudioWindow | Again | End
 Windows = Callable[[Any], Iterator[AudioWindow]]
 
+_Chunks: TypeAlias = "queue.Queue[list[Item] | BaseException]"
+
 
 class ReadAhead:
     """Reads sounds in threads; at most a few windows of a few sounds wait.
@@ -71,48 +74,53 @@ class ReadAhead:
             Each task and its items, the last of which is its :class:`End`. They are to be taken in
             full before the next task.
         """
-        pending: deque[tuple[Task, queue.Queue[Item], Future[None]]] = deque()
+        pending: deque[tuple[Task, _Chunks]] = deque()
         todo = iter(tasks)
         with ThreadPoolExecutor(self._threads, "read") as pool:
             try:
                 while True:
-                    while len(pending) < self._threads + _AHEAD:
-                        task = next(todo, None)
-                        if task is None:
-                            break
-                        items: queue.Queue[Item] = queue.Queue(_WINDOWS)
-                        pending.append((task, items, pool.submit(self._read, task, items)))
+                    for task in islice(todo, self._threads + _AHEAD - len(pending)):
+                        chunks: _Chunks = queue.Queue(1)
+                        pending.append((task, chunks))
+                        pool.submit(self._read, task, chunks)
                     if not pending:
                         return
-                    task, items, future = pending.popleft()
-                    yield task, _drain(items, future)
+                    task, chunks = pending.popleft()
+                    yield task, _drain(chunks)
             finally:
                 self._stopped.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _read(self, task: Task, items: queue.Queue[Item]) -> None:
-        for item in read_sound(task, self._windows):
-            while not self._stopped.is_set():
-                try:
-                    items.put(item, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if self._stopped.is_set():
-                return
-
-
-def _drain(items: queue.Queue[Item], future: Future[None]) -> Iterator[Item]:
-    while True:
+    def _read(self, task: Task, chunks: _Chunks) -> None:
+        chunk: list[Item] = []
         try:
-            item = items.get(timeout=0.1)
-        except queue.Empty:
-            if future.done() and items.empty():
-                future.result()  # a bug keeps its traceback
-                raise RuntimeError("a sound came to no end") from None
-            continue
-        yield item
-        if isinstance(item, End):
+            for item in read_sound(task, self._windows):
+                chunk.append(item)
+                if len(chunk) == _WINDOWS and not isinstance(item, End):
+                    self._put(chunks, chunk)
+                    chunk = []
+                if self._stopped.is_set():
+                    return
+            self._put(chunks, chunk)
+        except BaseException as ex:  # a bug keeps its traceback, in the thread that takes the items
+            self._put(chunks, ex)
+
+    def _put(self, chunks: _Chunks, chunk: list[Item] | BaseException) -> None:
+        while not self._stopped.is_set():
+            try:
+                chunks.put(chunk, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+
+def _drain(chunks: _Chunks) -> Iterator[Item]:
+    while True:
+        chunk = chunks.get()
+        if isinstance(chunk, BaseException):
+            raise chunk
+        yield from chunk
+        if isinstance(chunk[-1], End):
             return
 
 
