@@ -71,9 +71,14 @@ class Recording:
     @property
     def name(self) -> str:
         """As it is shown: ``a.wav``, ``shard.tar/a.wav``, ``a.wav#t=30,40``."""
-        if not self.member or self.member.startswith("#"):
-            return self.path + self.member
-        return f"{self.path}/{self.member}"
+        return shown_name(self.path, self.member)
+
+
+def shown_name(path: str, member: str) -> str:
+    """A recording's name as it is shown."""
+    if not member or member.startswith("#"):
+        return path + member
+    return f"{path}/{member}"
 
 
 class Embedded(NamedTuple):
@@ -116,11 +121,15 @@ class Filter:
 
     def takes(self, recording: Recording) -> bool:
         """Whether a recording is looked at."""
-        if self.min_seconds is not None and recording.seconds < self.min_seconds:
+        return self.takes_any(recording.path, recording.member, recording.seconds)
+
+    def takes_any(self, path: str, member: str, seconds: float) -> bool:
+        """As :meth:`takes`, of what counts in a recording."""
+        if self.min_seconds is not None and seconds < self.min_seconds:
             return False
-        if self.max_seconds is not None and recording.seconds > self.max_seconds:
+        if self.max_seconds is not None and seconds > self.max_seconds:
             return False
-        return self.path is None or fnmatchcase(recording.name, self.path)
+        return self.path is None or fnmatchcase(shown_name(path, member), self.path)
 
 
 def refuse_other(where: object, have: IndexInfo, want: IndexInfo) -> NoReturn:

@@ -173,6 +173,19 @@ def as_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+def as_text(name: Any) -> str:
+    """What :func:`as_bytes` has written.
+
+    Raises:
+        sqlite3.DatabaseError: where the file has something else.
+    """
+    try:
+        text: str = name.decode("utf-8", "surrogateescape")
+    except AttributeError:
+        raise sqlite3.DatabaseError("a name is not one") from None
+    return text
+
+
 def recording_of(columns: Sequence[Any]) -> Recording:
     """A recording from its columns.
 
@@ -180,18 +193,15 @@ def recording_of(columns: Sequence[Any]) -> Recording:
         sqlite3.DatabaseError: where they are no recording's.
     """
     path, member, size, mtime_ns, digest, seconds, problem = columns
-    try:
-        return Recording(
-            path=path.decode("utf-8", "surrogateescape"),
-            member=member.decode("utf-8", "surrogateescape"),
-            size=size,
-            mtime_ns=mtime_ns,
-            digest=digest,
-            seconds=seconds,
-            problem=problem.decode("utf-8", "surrogateescape"),
-        )
-    except AttributeError:
-        raise sqlite3.DatabaseError("a name is not one") from None
+    return Recording(
+        path=as_text(path),
+        member=as_text(member),
+        size=size,
+        mtime_ns=mtime_ns,
+        digest=digest,
+        seconds=seconds,
+        problem=as_text(problem),
+    )
 
 
 def columns_of(recording: Recording) -> tuple[object, ...]:
@@ -207,14 +217,14 @@ def columns_of(recording: Recording) -> tuple[object, ...]:
     )
 
 
-def span_of(blob: bytes, place: int) -> tuple[float, float]:
-    """Start and end of one of the windows of a recording, from its column of spans.
+def span_of(blob: bytes) -> tuple[float, float]:
+    """Start and end of a window, from its 16 bytes.
 
     Raises:
         sqlite3.DatabaseError: where it is not there.
     """
     try:
-        start, end = struct.unpack_from("<2d", blob, 16 * place)
+        start, end = struct.unpack("<2d", blob)
     except (TypeError, struct.error):
         raise sqlite3.DatabaseError("times of windows are missing") from None
     return start, end

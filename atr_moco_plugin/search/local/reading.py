@@ -234,10 +234,10 @@ class LocalReader:
     def _taken(self, connection: sqlite3.Connection, only: Filter) -> NDArray[np.int64]:
         """Which recordings of the snapshot a filter takes, ascending."""
         found = connection.execute(
-            f"{_NAMED} FROM recordings WHERE windows > 0 ORDER BY path, member"
+            "SELECT path, member, seconds FROM recordings WHERE windows > 0 ORDER BY path, member"
         )
-        takes = only.takes
-        flags = (takes(catalog.recording_of(columns)) for columns in found)
+        text = catalog.as_text
+        flags = (only.takes_any(text(path), text(member), n) for path, member, n in found)
         return np.flatnonzero(np.fromiter(flags, np.bool_))
 
 
@@ -250,11 +250,12 @@ def _windows(
     for number, score in zip(map(int, numbers), scores.tolist(), strict=True):
         # The id of a recording is the number of its first window.
         found = connection.execute(
-            f"{_NAMED}, id, windows, spans FROM recordings WHERE id <= ? ORDER BY id DESC LIMIT 1",
-            (number,),
+            f"{_NAMED}, id + windows, substr(spans, 1 + 16 * (? - id), 16) FROM recordings"
+            " WHERE id <= ? ORDER BY id DESC LIMIT 1",
+            (number, number) if abs(number) < 2**62 else (-1, -1),
         ).fetchone()
-        if found is None or number >= found[-3] + found[-2]:
+        if found is None or number >= found[-2]:
             raise InputError(f"the index has no window {number}: it was removed, or never there.")
-        start, end = catalog.span_of(found[-1], number - found[-3])
-        hits.append(WindowHit(number, catalog.recording_of(found[:-3]), start, end, score))
+        start, end = catalog.span_of(found[-1])
+        hits.append(WindowHit(number, catalog.recording_of(found[:-2]), start, end, score))
     return hits
