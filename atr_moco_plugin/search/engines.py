@@ -32,8 +32,8 @@ def open_index(
         address: of the index.
         write: be the one writer.
         info: the model and windows that are expected. A writer makes an index that is missing.
-        engine: one of :data:`ENGINES`, for a folder; None is the one that the index has, exact for
-            a new one. A writer gives the index this engine; a reader may ask one of faiss exactly.
+        engine: one of :data:`ENGINES`; None is the one that the index has, exact for a new one. A
+            writer gives an index in a folder this engine; a reader may ask any index exactly.
 
     Raises:
         InputError: if there is no index, it is of another model, another process writes, or a
@@ -52,7 +52,7 @@ def open_index(
         _need("pgvector", "postgres", "An index in PostgreSQL")
         from atr_moco_plugin.search.postgres.opening import open_postgres
 
-        return open_postgres(text, write=write, info=info)
+        return open_postgres(text, write=write, info=info, exact=engine == "exact")
     if "://" in text:
         raise InputError(
             f"{text.partition('://')[0]}:// is no address of an index: expected a folder or "

@@ -13,7 +13,7 @@ from atr_moco_plugin.search.store import IndexInfo, refuse_other
 
 
 def open_postgres(
-    address: str, *, write: bool = False, info: IndexInfo | None = None
+    address: str, *, write: bool = False, info: IndexInfo | None = None, exact: bool = False
 ) -> PostgresStore:
     """Open an index in PostgreSQL, and make it where it is missing and may be written.
 
@@ -22,6 +22,7 @@ def open_postgres(
             takes that of ``PGPASSWORD`` or ``~/.pgpass``.
         write: be the one writer; readers need no more than the right to select.
         info: the model and windows that are expected.
+        exact: search exactly also where there is an HNSW index.
 
     Raises:
         InputError: if there is no index, it is of another model, another process writes, or the
@@ -43,7 +44,7 @@ def open_postgres(
         if write and info is not None and info != there:  # the model has moved
             move_model(connection, place, info)
             there = info
-        return PostgresStore(place, connection, there, write=write)
+        return PostgresStore(place, connection, there, write=write, exact=exact)
     except BaseException:
         connection.close()
         raise

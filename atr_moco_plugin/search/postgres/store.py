@@ -57,12 +57,13 @@ class PostgresStore:
     """
 
     def __init__(
-        self, address: Address, connection: Connection, info: IndexInfo, *, write: bool
+        self, address: Address, connection: Connection, info: IndexInfo, *, write: bool, exact: bool
     ) -> None:
         self._address = address
         self._connection = connection
         self._info = info
         self._write = write
+        self._exact = exact
         self._kind = kind_of(connection)
         self._lock = threading.RLock()
 
@@ -176,7 +177,7 @@ class PostgresStore:
 
         def ask(cursor: Cursor) -> list[list[WindowHit]]:
             # An index that filters only what it has found would miss what is asked for.
-            by_index = not where and k <= MOST_APPROXIMATE and _has_hnsw(cursor)
+            by_index = not (self._exact or where) and k <= MOST_APPROXIMATE and _has_hnsw(cursor)
             found = []
             for query in queries:
                 rows = []

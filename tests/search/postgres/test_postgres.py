@@ -227,6 +227,8 @@ def test_an_hnsw_index_of_the_documentation(
         assert len(store.nearest(queries[:1], 2000)[0]) == 2000
     with open_index(address) as store:
         assert store.nearest(queries, 10) == found
+    with open_index(address, engine="exact") as store:
+        assert store.nearest(queries, 10) == exact
     until = time.monotonic() + 20
     while sql(uses) == [(0,)] and time.monotonic() < until:
         time.sleep(0.1)  # a process of the server counts when it ends
