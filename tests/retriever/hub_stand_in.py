@@ -64,7 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
             name = name if "/" in name else f"someone/{name}"
             self.repositories.setdefault(name, {})
-            self.server.private[name] = bool(asked.get("private"))
+            # The older clients say `private`, the newer ones `visibility`.
+            private = asked.get("private") or asked.get("visibility") == "private"
+            self.server.private[name] = bool(private)
             return self._json({"url": f"{self.server.address}/{name}"})
         if self.path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
@@ -114,6 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
             name = "/".join(parts[2:4])
             if name not in self.repositories:
                 return self._json({"error": "Repository not found"}, 404)
+            if parts[4:5] == ["tree"]:  # huggingface_hub 1 and later ask for it
+                tree = [
+                    {"type": "file", "path": file, "size": len(x), "oid": COMMIT}
+                    for file, x in sorted(self.repositories[name].items())
+                ]
+                return self._json(tree)
             files = [{"rfilename": file} for file in sorted(self.repositories[name])]
             return self._json({"id": name, "sha": COMMIT, "siblings": files, "private": False})
         if "resolve" in parts:
