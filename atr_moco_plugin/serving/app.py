@@ -27,7 +27,7 @@ from atr_moco_plugin.serving.answers import AsciiJson, error
 from atr_moco_plugin.serving.guard import Guard
 from atr_moco_plugin.serving.hits import described
 from atr_moco_plugin.serving.picture import picture
-from atr_moco_plugin.serving.searcher import Found, Searcher
+from atr_moco_plugin.serving.searcher import Searcher, SearchResult
 from atr_moco_plugin.serving.sounds import around, read_cut, to_wav
 from atr_moco_plugin.serving.uploads import read_body, read_sound
 
@@ -130,7 +130,7 @@ def _add_search(app: FastAPI, searcher: Searcher) -> None:
     ) -> Response:
         content = await read_body(request)
 
-        def search() -> Found:
+        def search() -> SearchResult:
             return searcher.by_sound(*read_sound(content, name), k, Filter(path=path))
 
         return await run_in_threadpool(_answer, search)
@@ -164,7 +164,7 @@ def _add_sounds(app: FastAPI, searcher: Searcher) -> None:
         return Response(content, media_type="image/png", headers=KEEP)
 
 
-def _answer(search: Callable[[], Found]) -> AsciiJson:
+def _answer(search: Callable[[], SearchResult]) -> AsciiJson:
     begun = time.perf_counter()
     hits, note = search()
     seconds = round(time.perf_counter() - begun, 4)

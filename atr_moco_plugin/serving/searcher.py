@@ -25,7 +25,7 @@ MAX_HITS = 50
 """Most hits of one search."""
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search has found.
 
     Attributes:
@@ -76,7 +76,7 @@ class Searcher:
         k: int = 10,
         only: Filter | None = None,
         reranked: bool = False,
-    ) -> Found:
+    ) -> SearchResult:
         """The hits for sentences; see :func:`~atr_moco_plugin.search.query.find`.
 
         Args:
@@ -108,11 +108,11 @@ class Searcher:
         if reranked:
             with self._model_turn:
                 hits = rerank(hits, self.retriever, wanted[0])[:k]
-        return Found(hits, "; ".join(notes))
+        return SearchResult(hits, "; ".join(notes))
 
     def by_sound(
         self, waveform: NDArray[np.float32], rate: int, k: int = 10, only: Filter | None = None
-    ) -> Found:
+    ) -> SearchResult:
         """The hits for a sound, ``[n]`` float32 at ``rate`` Hz.
 
         Raises:
@@ -122,7 +122,7 @@ class Searcher:
         with self._model_turn:
             queries = self.retriever.embed_audio([waveform], sample_rate=rate).numpy()
         with self._index() as store:
-            return Found(find(store, queries, k=k, only=only), "")
+            return SearchResult(find(store, queries, k=k, only=only), "")
 
     def window(self, number: int, of: str = "") -> WindowHit:
         """A window by its number.
