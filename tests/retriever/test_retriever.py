@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,16 @@ def test_the_package_has_it() -> None:
     assert atr_moco_plugin.AudioTextRetriever is AudioTextRetriever
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         atr_moco_plugin.nothing  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore:1 of 1 sentences are longer")
+def test_threads_share_a_retriever(bundle: Path) -> None:
+    """As those of a server do. A tokenizer keeps whether it cuts, and is told to for one sentence
+    and not to for the next."""
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    texts = ["rain " * (1 + 400 * (n % 3)) for n in range(90)]
+    expected = [retriever.embed_text(text) for text in texts[:3]]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(retriever.embed_text, texts))
+    for number, row in enumerate(found):
+        torch.testing.assert_close(row, expected[number % 3], atol=1e-5, rtol=0)
