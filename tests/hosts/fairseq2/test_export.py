@@ -162,3 +162,6 @@ def test_a_bundle_embeds_as_the_evaluation_did(
     figures = json.loads((out / "retrieval.json").read_text())["splits"]["test"]["dual"]
     found = retrieval_metrics(audio @ text.T, owner)
     assert {name: figures[name] for name in found} == pytest.approx(found)
+    # The card takes the figures of this evaluation too.
+    figured = export_run(trained, ExportOptions(figures=out / "retrieval.json"))
+    assert list(figured.figures) == ["test"]
