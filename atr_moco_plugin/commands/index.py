@@ -147,7 +147,9 @@ def _print(report: Report, options: argparse.Namespace) -> None:
     if options.json:
         say(json.dumps(asdict(report), indent=2))
     else:
-        say(_summary(report, options.index))
+        from atr_moco_plugin.search.engines import shown_address
+
+        say(_summary(report, shown_address(options.index)))
     if report.interrupted:
         print("Interrupted: run the same command again to go on.", file=sys.stderr)
 

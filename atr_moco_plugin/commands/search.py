@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the hits."""
-    from atr_moco_plugin.search.engines import open_index
+    from atr_moco_plugin.search.engines import open_index, shown_address
     from atr_moco_plugin.search.store import Filter
 
     _check(options)
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         path=options.path, min_seconds=options.min_seconds, max_seconds=options.max_seconds
     )
     with open_index(options.index, engine="exact" if options.exact else None) as store:
-        _check_filled(store, options.index)
+        _check_filled(store, shown_address(options.index))
         with _warnings_in_short():
             retriever = _retriever(store, options)
             hits = _hits(store, retriever, options, None if only == Filter() else only)
@@ -122,19 +122,21 @@ def _check_filled(store: Store, address: str) -> None:
 def _retriever(store: Store, options: argparse.Namespace) -> AudioTextRetriever:
     """The model of the index, or the given one where it is the same."""
     from atr_moco_plugin.search.build import index_info
+    from atr_moco_plugin.search.engines import shown_address
     from atr_moco_plugin.search.store import refuse_other
 
+    address = shown_address(options.index)
     try:
         retriever = load_retriever(options, store.info.model)
     except InputError as ex:
         if options.model:
             raise
         raise InputError(
-            f"The model that {options.index} was made with cannot be loaded, --model says where it "
-            f"is now: {ex}"
+            f"The model that {address} was made with cannot be loaded, --model says where it is "
+            f"now: {ex}"
         ) from None
     if retriever.fingerprint != store.info.fingerprint:
-        refuse_other(options.index, store.info, index_info(retriever))
+        refuse_other(address, store.info, index_info(retriever))
     return retriever
 
 

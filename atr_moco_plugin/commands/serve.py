@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             f"serve needs {', '.join(absent).replace('PIL', 'pillow')}: "
             "pip install atr-moco-plugin[serve]"
         )
-    from atr_moco_plugin.search.engines import open_index
+    from atr_moco_plugin.search.engines import open_index, shown_address
     from atr_moco_plugin.serving.access import listen
     from atr_moco_plugin.serving.app import create_app
     from atr_moco_plugin.serving.searcher import Searcher
@@ -69,5 +69,5 @@ def run(options: argparse.Namespace) -> int:
         say(listener.url)
         if options.open:
             webbrowser.open(listener.url)
-        serve(create_app(searcher, listener.access, options.index), listener)
+        serve(create_app(searcher, listener.access, shown_address(options.index)), listener)
     return 0

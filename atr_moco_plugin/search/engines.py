@@ -12,6 +12,7 @@ from atr_moco_plugin.search.faiss.record import has_record
 from atr_moco_plugin.search.local import create_local, open_local
 from atr_moco_plugin.search.store import IndexInfo, Store, refuse_other
 
+SCHEMES = ("postgresql://", "postgres://")
 ENGINES = ("exact", "faiss")
 """What searches an index in a folder."""
 
@@ -42,7 +43,7 @@ def open_index(
     if engine is not None and engine not in ENGINES:
         raise InputError(f"There is no engine {engine!r}: give one of {', '.join(ENGINES)}.")
     text = os.fspath(address)
-    if text.startswith(("postgresql://", "postgres://")):
+    if text.startswith(SCHEMES):
         if engine == "faiss":
             raise InputError(
                 "The engine faiss is for an index in a folder: PostgreSQL has its own (HNSW, see "
@@ -63,6 +64,17 @@ def open_index(
         with store:
             refuse_other(text, store.info, info)
     return store
+
+
+def shown_address(address: str | os.PathLike[str]) -> str:
+    """The address of an index as it may be printed: without a password."""
+    text = os.fspath(address)
+    if not text.startswith(SCHEMES):
+        return text
+    _need("psycopg", "postgres", "An index in PostgreSQL")
+    from atr_moco_plugin.search.postgres.address import parse_address
+
+    return str(parse_address(text))
 
 
 def _open_folder(folder: Path, write: bool, info: IndexInfo | None, engine: str | None) -> Store:
