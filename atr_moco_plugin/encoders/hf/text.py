@@ -45,7 +45,7 @@ class HfTextEncoder(HfEncoder):
     def __init__(self, model: nn.Module, config: HfTextConfig) -> None:
         super().__init__(model)
         self.config = config
-        self._pad = self.model.config.pad_token_id or 0
+        self._pad = getattr(self.model.config, "pad_token_id", None) or 0
         self._longest = config.max_position_embeddings
         if self._longest is not None:
             self._longest -= first_position(model)
