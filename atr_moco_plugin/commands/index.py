@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import threading
@@ -68,11 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Bring the index up to date and print what was done; 130 where Ctrl-C was pressed."""
+    from atr_moco_plugin.distributed import process_index
     from atr_moco_plugin.search.build import build
     from atr_moco_plugin.search.ranks import local_device, processes
 
-    first = int(os.environ.get("RANK", "0")) == 0
     with processes(), _interruptible() as stop:
+        first = process_index() == 0
         listing = None
         if first:
             listing = list_sounds(options, may_be_none=_exists(options.index))

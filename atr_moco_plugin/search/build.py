@@ -22,7 +22,7 @@ from atr_moco_plugin.search.ranks import collect, share_tasks
 from atr_moco_plugin.search.sources import Listing
 from atr_moco_plugin.search.store import IndexInfo, Store
 
-_WRITE_SECONDS = 2.0
+_WRITE_SECONDS = 1.0
 """Groups of a fast model are written together, since each write waits for the disk."""
 
 
@@ -152,7 +152,12 @@ class _Bar:
 
     def __init__(self, size: int, recordings: int, shown: bool) -> None:
         self._bar = tqdm(
-            total=size, unit="B", unit_scale=True, desc="index", disable=not (shown and recordings)
+            total=size,
+            unit="B",
+            unit_scale=True,
+            desc="index",
+            mininterval=0.5,
+            disable=not (shown and recordings),
         )
         self._total, self._done, self._windows, self._told = recordings, 0, 0, 0.0
 

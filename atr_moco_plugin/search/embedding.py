@@ -145,7 +145,8 @@ def _embed(
     waiting[:] = [item for item in waiting if item[0].turn is item[1]]
     if not waiting:
         return
-    for (sound, _, _), row in zip(waiting, _rows(waiting, retriever), strict=True):
+    rows = _rows([waveform for _, _, waveform in waiting], retriever)
+    for (sound, _, _), row in zip(waiting, rows, strict=True):
         if isinstance(row, str):
             sound.problem = row
         else:
@@ -155,16 +156,19 @@ def _embed(
 
 
 def _rows(
-    waiting: Sequence[tuple[_Sound, object, Waveform]], retriever: AudioTextRetriever
-) -> Iterator[Waveform | str]:
-    """The embedding of each, or why there is none."""
-    waveforms = [waveform for _, _, waveform in waiting]
+    waveforms: Sequence[Waveform], retriever: AudioTextRetriever
+) -> Sequence[Waveform | str] | Waveform:
+    """The embedding of each, or why there is none.
+
+    Raises:
+        InputError: if there is none of several, since that is no fault of one sound.
+    """
     try:
-        yield from retriever.embed_windows(waveforms)
-        return
+        return retriever.embed_windows(waveforms)
     except InputError as ex:
         if len(waveforms) == 1:
-            yield "cannot be embedded: " + " ".join(str(ex).split())
-            return
-    for item in waiting:
-        yield from _rows([item], retriever)
+            return ["cannot be embedded: " + " ".join(str(ex).split())]
+        alone = [_rows([waveform], retriever)[0] for waveform in waveforms]
+        if all(isinstance(row, str) for row in alone):
+            raise
+        return alone

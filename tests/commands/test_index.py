@@ -160,24 +160,25 @@ def test_ctrl_c_writes_what_is_embedded_and_the_next_run_goes_on(
 def test_a_full_disk_is_one_sentence_and_the_index_stays_whole(
     tmp_path: Path, bundle: Path
 ) -> None:
-    for number in range(600):
-        write_sound(tmp_path / f"sounds/{number:04}.wav", number)
+    def write(numbers: range) -> None:
+        for number in numbers:
+            write_sound(tmp_path / f"sounds/{number:04}.wav", number)
+
     arguments = [
         "index", str(tmp_path / "sounds"), "--json", "--model", str(bundle), "--device", "cpu",
         "--index", str(tmp_path / "index"),
     ]  # fmt: skip
+    command = [sys.executable, "-m", "atr_moco_plugin", *arguments]
+    write(range(100))
+    subprocess.run(command, capture_output=True, check=True)
+    write(range(100, 500))
     # No file may grow beyond this, as on a disk that is full then.
-    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (100_000, r.RLIM_INFINITY));"
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (80_000, r.RLIM_INFINITY));"
     code = f"import sys; {limit} from atr_moco_plugin.commands.main import main; sys.exit(main())"
     ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("ERROR: ") and "disk" in ended.stderr
     with open_local(tmp_path / "index") as store:
-        done = store.counts().recordings
-    assert 0 < done < 600
-    again = subprocess.run(
-        [sys.executable, "-m", "atr_moco_plugin", *arguments], capture_output=True, check=True
-    )
-    assert json.loads(again.stdout)["unchanged"] == done
-    with open_local(tmp_path / "index") as store:
-        assert store.counts().recordings == 600
+        assert store.counts().recordings == 100
+    again = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert (again["unchanged"], again["new"]) == (100, 400)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from sound_folders import write_sound
 
@@ -332,13 +333,28 @@ def test_a_recording_that_cannot_be_embedded_is_broken_alone(world: World) -> No
                 raise InputError("an embedding is not finite")
             return super().embed_windows(waveforms)
 
-    import soundfile
-
     wave, rate = soundfile.read(world.sounds / "b.wav")
     soundfile.write(world.sounds / "b.wav", wave * 2.5, rate)
     world.retriever = Picky.from_pretrained(world.retriever.name, device="cpu")
     report = world.update()
     assert report.new == 2
+    names = [str(x.name) for x in world.recordings()]
+    assert names == [str(world.sounds / f"{letter}.wav") for letter in "abc"]
     assert report.broken == [
         (str(world.sounds / "b.wav"), "cannot be embedded: an embedding is not finite")
     ]
+
+
+def test_a_model_that_embeds_nothing_is_no_fault_of_the_sounds(world: World) -> None:
+    world.write("a.wav", "b.wav")
+
+    class Broken(AudioTextRetriever):
+        """Gives no finite embedding of anything."""
+
+        def embed_windows(self, waveforms: Any) -> Any:
+            raise InputError("an embedding is not finite")
+
+    world.retriever = Broken.from_pretrained(world.retriever.name, device="cpu")
+    with pytest.raises(InputError, match="an embedding is not finite"):
+        world.update()
+    assert world.recordings() == []
