@@ -1,4 +1,5 @@
-# make demo      train and evaluate on the embedded data set (about four minutes on two cores)
+# make demo      train and evaluate on the embedded data set, index its sounds and search them
+#                (about five minutes on two cores)
 # make test      lint, types, and the tests that take seconds (under six minutes on two cores)
 # make test-all  the same and the slow tests: whole trainings, many processes, thousands of cases
 # make docs      the site in docs/_build: guide, API reference, results; warnings are errors
@@ -16,6 +17,11 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 demo: $(READY)
 	$(VENV)/bin/python -m atr_moco_plugin.recipes.toy $(OUT)
+	$(VENV)/bin/python -m atr_moco_plugin.data.sets.toy_files $(OUT)/sounds
+	$(VENV)/bin/atr-moco export $(OUT) $(OUT)/bundle
+	$(VENV)/bin/atr-moco index $(OUT)/sounds --model $(OUT)/bundle --index $(OUT)/index
+	$(VENV)/bin/atr-moco search "a dog barks, then a phone rings" --index $(OUT)/index
+	@echo "Search in a browser: $(VENV)/bin/atr-moco serve --index $(OUT)/index"
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
