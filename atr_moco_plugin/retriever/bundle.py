@@ -140,6 +140,8 @@ def write_bundle(
         text = json.dumps(asdict(config), indent=2, ensure_ascii=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
         save_file(_plain(model.state_dict()), temporary / WEIGHTS, {"format": "pt"})
+        # safetensors lets the owner alone read it; the other files are as the user's mask says.
+        (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
         _save(tokenizer, temporary / TOKENIZER)
         if feature_extractor is not None:
             _save(feature_extractor, temporary / FEATURE_EXTRACTOR)

@@ -38,6 +38,8 @@ def test_a_bundle_has_the_files_that_the_page_names(folder: Path) -> None:
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
     }
+    # Whoever may read one of them may read all.
+    assert len({(folder / name).stat().st_mode for name in names}) == 1
     config = read_bundle(folder).config
     assert config.packages == {
         "audio_encoders/beats": "atr-moco-plugin 0.1.0",
