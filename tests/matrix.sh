@@ -7,7 +7,7 @@
 # torch-oldest, torch-newest           the ends of the range of torch, without fairseq2
 # fairseq2                             fairseq2 0.8.1, numpy 2
 # laion-clap                           fairseq2 0.7.0, laion-clap, numpy 1.26
-# transformers                         transformers 5, no fairseq2
+# transformers                         transformers 5, sentence-transformers, mteb, no fairseq2
 #
 # Without a NAME, all of them. PYTHON picks the interpreter of the last five. FOLDER gets a log a NAME;
 # an environment is removed after its tests. One line is printed for each; the exit status is 1
@@ -42,7 +42,10 @@ describe() {
     laion-clap)
         extras="fairseq2,laion-clap,test" pins="fairseq2==0.7.0 numpy<2" present="fairseq2 laion_clap"
         ;;
-    transformers) extras="transformers,report,test" pins="transformers>=5" absent="fairseq2 laion_clap" ;;
+    transformers)
+        extras="transformers,report,sentence-transformers,onnx,test" pins="transformers>=5 mteb"
+        present="sentence_transformers mteb" absent="fairseq2 laion_clap"
+        ;;
     *)
         echo "$1: unknown name" >&2
         exit 2
