@@ -20,7 +20,6 @@ from torch import Tensor
 import atr_moco_plugin.hosts.fairseq2  # noqa: F401 makes fairseq2 importable without libsndfile
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 
-
 # A busy machine is no fault of what is tested.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
