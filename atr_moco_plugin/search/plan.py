@@ -38,7 +38,8 @@ class Plan:
     Attributes:
         tasks: sounds to embed, in the order in which they were listed.
         gone: recordings to remove.
-        kept: recordings that are not there, as a disk is not that is not mounted.
+        kept: recordings that are not there, as on a disk that is not mounted or in a tar that breaks
+            off.
         unchanged: number of recordings that are as the index knows them.
         broken: name and reason of those that it knows as broken, and that are as they were.
     """
@@ -109,7 +110,8 @@ def make_plan(
         _refuse_nothing(listing, len(covered), prune)
     disk_is_away = cache(_disk_is_away)
     for key in covered:
-        away = not prune and disk_is_away(os.path.dirname(key[0]))
+        unread = key[0] in listing.notes.unread
+        away = not prune and (unread or disk_is_away(os.path.dirname(key[0])))
         (plan.kept if away else plan.gone).append(key)
     return plan
 
@@ -142,8 +144,10 @@ def no_sounds(listing: Listing) -> str:
 
 def _disk_is_away(folder: str) -> bool:
     """Whether a missing file may be on a disk that is not mounted: the nearest folder above it that
-    is there is empty, or cannot be read."""
+    is there is empty or cannot be read, or a link on the way leads nowhere."""
     while not os.path.isdir(folder):
+        if os.path.islink(folder):
+            return True
         above = os.path.dirname(folder)
         if above == folder:
             return True

@@ -61,12 +61,20 @@ class Notes:
     Attributes:
         other: suffix to the number of files that were passed over.
         problems: name and reason of folders, tars and named files that cannot be read.
+        unread: paths of links that lead nowhere now, and of tars and files that cannot be read, or
+            not to their end: what an index has of them may still be there.
         missing: paths of files that a list or a table names and that are not there.
     """
 
     other: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[str, str]] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
+
+    def add_unread(self, path: str, reason: str) -> None:
+        """Note what cannot be read, or not to its end."""
+        self.problems.append((path, reason))
+        self.unread.add(path)
 
 
 def part_of(member: str) -> tuple[float, float] | None:
@@ -161,8 +169,9 @@ def found_at(path: str, suffixes: Collection[str], notes: Notes) -> Iterator[Fou
     try:
         state = os.stat(path)
     except OSError as ex:
-        if os.path.lexists(path):  # a link to nothing, else it has just gone
-            notes.problems.append((path, f"cannot be read ({ex.strerror or ex})"))
+        gone = isinstance(ex, FileNotFoundError) and not os.path.lexists(path)
+        if not gone:  # a link to nothing, or a disk that fails
+            notes.add_unread(path, f"cannot be read ({ex.strerror or ex})")
         return
     if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
         notes.problems.append((path, "is no file"))
@@ -190,9 +199,9 @@ def walk_tar(path: str, suffixes: Collection[str], notes: Notes) -> Iterator[Fou
                     seen.add(member.name)
                     yield Found(path, member.name, member.size, state.st_mtime_ns, member.offset)
     except OSError as ex:
-        notes.problems.append((path, f"cannot be read ({ex.strerror or ex})"))
+        notes.add_unread(path, f"cannot be read ({ex.strerror or ex})")
     if shard.problem:
-        notes.problems.append((path, f"breaks off ({shard.problem})"))
+        notes.add_unread(path, f"breaks off ({shard.problem})")
     if repeated:
         notes.problems.append((path, f"{repeated:,} members have the name of an earlier one"))
 

@@ -239,6 +239,38 @@ def test_a_disk_that_is_not_mounted_empties_no_index(world: World) -> None:
         world.update(prune=True)
 
 
+def test_links_to_a_disk_that_is_not_mounted_empty_no_index(world: World) -> None:
+    world.write("a.wav", "../disk/b.wav", "../disk/deep/c.wav", "../other/d.wav")
+    disk, other = (world.sounds.with_name(name) for name in ("disk", "other"))
+    (world.sounds / "linked").symlink_to(disk)
+    (world.sounds / "d.wav").symlink_to(other / "d.wav")
+    assert counts(world.update()) == (4, 0, 0, 0, 0)
+    shutil.rmtree(disk)
+    shutil.rmtree(other)
+    report = world.update()
+    assert counts(report) == (0, 0, 0, 1, 0)
+    kept = [os.path.relpath(name, world.sounds) for name in report.kept]
+    assert kept == ["d.wav", "linked/b.wav", "linked/deep/c.wav"]
+    assert counts(world.update(prune=True)) == (0, 0, 0, 1, 3)
+
+
+def test_a_tar_that_breaks_off_keeps_the_rest_of_its_members(world: World) -> None:
+    world.write("a.wav", "b.wav", "c.wav")
+    path = world.sounds / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.wav", "b.wav", "c.wav"):
+            tar.add(world.sounds / name, name)
+    world.update("shard.tar")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])  # as while it is copied
+    report = world.update("shard.tar")
+    assert report.gone == 0 and f"{path}/c.wav" in report.kept
+    assert [name for name, _ in report.unsettled] == [str(path)]
+    path.write_bytes(whole)
+    report = world.update("shard.tar")
+    assert (report.new, report.windows, len(world.names())) == (0, 0, 3)
+
+
 def test_folders_share_an_index(world: World) -> None:
     world.write("one/a.wav", "one/b.wav", "two/c.wav", "onetwo/d.wav")
     world.update("one")
