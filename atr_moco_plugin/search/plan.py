@@ -38,8 +38,8 @@ class Plan:
     Attributes:
         tasks: sounds to embed, in the order in which they were listed.
         gone: recordings to remove.
-        kept: recordings that are not there, as on a disk that is not mounted or in a tar that breaks
-            off.
+        kept: recordings that are not there, as on a disk that is not mounted or in a tar that
+            breaks off.
         unchanged: number of recordings that are as the index knows them.
         broken: name and reason of those that it knows as broken, and that are as they were.
     """
