@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.store import Embedded
 
+OFF = 0.01
+"""How far the length of a row, in float16, or a cosine may be above 1: far more than rounding."""
+
+_ROWS = 1000
+
 
 def check_embedded(item: Embedded, width: int) -> None:
     """Refuse what would make the index contradict itself."""
@@ -26,6 +31,17 @@ def check_embedded(item: Embedded, width: int) -> None:
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     if (np.abs(lengths - 1) > 1e-3).any():
         raise ValueError(f"{recording.path}: an embedding is not of length 1")
+
+
+def check_rows(matrix: NDArray[np.float16], rows: NDArray[np.int64]) -> None:
+    """Compare the length of some rows, as they stand in a file, with 1; of very many, the first.
+
+    Raises:
+        FloatingPointError: where one has another length: a bad disk, or a file of zeros.
+    """
+    lengths = np.linalg.norm(matrix[rows[:_ROWS]].astype(np.float64), axis=1)
+    if not (np.abs(lengths - 1) <= OFF).all():
+        raise FloatingPointError("a row is not of length 1")
 
 
 def check_queries(queries: NDArray[np.float32], width: int, k: int = 1) -> NDArray[np.float32]:

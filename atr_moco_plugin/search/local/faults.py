@@ -23,8 +23,8 @@ def told(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} holds no index: fill it with `index` first.") from None
     except FloatingPointError:
         raise InputError(
-            f"the vectors of {folder} hold what is no number, so that their file is damaged: make "
-            "the index anew."
+            f"the vectors of {folder} hold what is no embedding, so that their file is damaged: "
+            "make the index anew."
         ) from None
     except sqlite3.OperationalError as ex:
         if "unable to open" in str(ex) and not file.exists():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.search.checks import check_queries
+from atr_moco_plugin.search.checks import OFF, check_queries, check_rows
 from atr_moco_plugin.search.local import catalog
 from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.products import all_cosines, best_of_each, best_rows
@@ -187,6 +187,7 @@ class LocalReader:
             hits = []
             for query in queries:
                 rows, scores = self._best(connection, now, query, k, live)
+                check_rows(now.matrix, rows)
                 hits.append(_windows(connection, now.numbers(rows), scores))
             return hits
 
@@ -216,8 +217,8 @@ class LocalReader:
             scores = np.empty((len(queries), len(now.ids)), np.float32)
             windows = np.empty((len(queries), len(now.ids)), np.int64)
             for q, row in enumerate(cosines):
-                if not np.isfinite(row).all():
-                    raise FloatingPointError("a cosine is no number")
+                if not (np.abs(row) <= 1 + OFF).all():
+                    raise FloatingPointError("a cosine is none")
                 scores[q, order], into = best_of_each(row, now.counts[order])
                 windows[q, order] = now.ids[order] + into
             return RecordingScores(scores[:, taken], windows[:, taken])

@@ -369,6 +369,16 @@ def wild_vectors(folder: Path) -> None:
         file.write(np.full(DIM, np.nan, np.float16).tobytes())
 
 
+def wild_exponents(folder: Path) -> None:
+    with open(folder / "vectors-0.f16", "r+b") as file:
+        file.write(np.full(DIM, 300, np.float16).tobytes())
+
+
+def empty_vectors(folder: Path) -> None:
+    path = folder / "vectors-0.f16"
+    path.write_bytes(bytes(path.stat().st_size))
+
+
 def wild_sqlite(folder: Path) -> None:
     (folder / "index.sqlite").write_bytes(b"what is this" * 1000)
 
@@ -389,7 +399,9 @@ def a_later_format(folder: Path) -> None:
     [
         (cut_vectors, r"vectors-0.f16 has 319 bytes, and the index counts on 320: bring"),
         (no_vectors, r"vectors-0.f16 is missing, and index.sqlite beside it counts on it: bring"),
-        (wild_vectors, r"the vectors of .* hold what is no number"),
+        (wild_vectors, r"the vectors of .* hold what is no embedding"),
+        (wild_exponents, r"the vectors of .* hold what is no embedding"),
+        (empty_vectors, r"the vectors of .* hold what is no embedding"),
         (wild_sqlite, r"index.sqlite is damaged \(file is not a database\): make"),
         (cut_sqlite, r"index.sqlite is damaged \(.*\): make"),
         (a_later_format, r"index.sqlite is of format 2, and this version reads format 1: use"),
