@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from atr_moco_plugin.data.audio.decode import check_complete, opened, read_frames
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
@@ -24,17 +24,20 @@ async def read_body(request: Request, most: int = MAX_BYTES) -> bytes:
     """The body of a request; reading ends where there is too much of it.
 
     Raises:
-        HTTPException: 413, where it has more than ``most`` bytes.
+        HTTPException: 413, where it has more than ``most`` bytes; 400, where it breaks off.
     """
     sentence = f"The file has more than {most // 2**20} MiB; send a shorter part of it."
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise HTTPException(413, sentence)
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > most:
-            raise HTTPException(413, sentence)
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > most:
+                raise HTTPException(413, sentence)
+    except ClientDisconnect as ex:  # the page breaks off a search when the next one begins
+        raise HTTPException(400, "The file did not come in full.") from ex
     return bytes(content)
 
 

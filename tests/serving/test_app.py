@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import io
 import json
@@ -21,6 +22,8 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 from PIL import Image
 from serving.asking import Answer, ask
 from serving.world import AWKWARD, NOT_UTF8, RATE, World, make_world, update, write_sound
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp
 from tiny_bundle import make_bundle
 
@@ -32,7 +35,7 @@ from atr_moco_plugin.serving.access import Access
 from atr_moco_plugin.serving.app import create_app
 from atr_moco_plugin.serving.guard import HEADERS
 from atr_moco_plugin.serving.searcher import MAX_HITS, Searcher
-from atr_moco_plugin.serving.uploads import MAX_BYTES, MAX_SECONDS
+from atr_moco_plugin.serving.uploads import MAX_BYTES, MAX_SECONDS, read_body
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +245,15 @@ def test_an_upload_that_is_too_large_is_not_read_to_its_end(app: ASGIApp) -> Non
     # A client that does not announce its length.
     answer = ask(app, "/api/search", "POST", pieces=pieces())
     assert "32 MiB" in said(answer, 413) and len(taken) == 33
+
+
+def test_an_upload_that_breaks_off_is_no_failure_of_the_server() -> None:
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, gone)
+    with pytest.raises(HTTPException, match="did not come in full"):
+        asyncio.run(read_body(request))
 
 
 def test_a_small_file_with_a_long_sound_is_said(app: ASGIApp) -> None:
