@@ -208,6 +208,30 @@ def test_a_shared_address_searches_and_back_goes_back(
     assert page.is_checked("#rerank")
 
 
+def test_the_tab_key_reaches_the_hits_of_a_shared_address(
+    open_page: Callable[..., Any], url: str
+) -> None:
+    page = open_page(f"{url}?q=rain")
+    page.locator(".hit").first.wait_for()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if focused(page) == 0:
+            break
+    assert focused(page) == 0
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "play"
+
+
+def test_back_to_the_empty_page_has_its_title(open_page: Callable[..., Any], url: str) -> None:
+    page = open_page(url)
+    title = page.title()
+    search(page, "rain")
+    assert page.title() != title
+    page.go_back()
+    wait(page, "() => !document.querySelector('.hit')")
+    assert page.title() == title
+
+
 def test_names_and_sentences_with_html_are_text(open_page: Callable[..., Any], url: str) -> None:
     page = open_page(url)
     names = search(page, "<img src=x onerror=alert(2)>")

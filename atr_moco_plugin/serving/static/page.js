@@ -6,6 +6,7 @@ const player = byId("player"), query = byId("query"), list = byId("hits"), reran
 const MOST_CHARACTERS = 2000, STEP = 10, MOST_HITS = 50;
 const MOST_RECORDED = 30; // seconds
 const MOST_SENT = 32 * 2 ** 20, MOST_DECODED = 512 * 2 ** 20; // bytes: what the server takes, and what is tried here
+const TITLE = "Find sounds by words";
 const HTTPS_ONLY = "Browsers allow the microphone only on localhost or over HTTPS; drop a file here instead.";
 
 let hits = []; // {data, item, url}: what is shown
@@ -24,8 +25,11 @@ const clock = (seconds) => {
   return (h ? `${h}:${two(m)}` : `${m}`) + `:${two(s)}` + (rest > 0 ? `.${rest}` : "");
 };
 
-// A newline in a file's name would look like a blank: show its picture.
-const visible = (text) => text.replace(/[\x00-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
+// A newline in a file's name would look like a blank: show its picture. What turns the direction of
+// writing would make a name look like another.
+const visible = (text) => text
+  .replace(/[\x00-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+  .replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 
 function say(text) { byId("status").textContent = text; }
 
@@ -68,6 +72,7 @@ async function search({ push = true } = {}) {
   if (!sound && !text) {
     show([]);
     say("Type what you want to hear, or drop a sound on the page.");
+    document.title = TITLE;
     if (push) history.pushState(null, "", address());
     return;
   }
@@ -136,6 +141,7 @@ function show(found) {
   list.replaceChildren(...hits.map((hit) => hit.item));
   chosen = -1;
   if (kept >= 0) choose(kept);
+  else if (hits.length) hits[0].item.tabIndex = 0; // the tab key reaches one, and the arrows the rest
   byId("more").hidden = !(found.length === count && count < MOST_HITS);
 }
 
