@@ -18,7 +18,7 @@ from atr_moco_plugin.io.stdout import printable, say
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
-    from atr_moco_plugin.search.query import Hit
+    from atr_moco_plugin.search.hits import Hit
     from atr_moco_plugin.search.store import Store
 
 SUMMARY = "find the sounds of an index that fit a sentence, or a sound"
@@ -145,7 +145,8 @@ def _hits(
 ) -> list[Hit]:
     import torch
 
-    from atr_moco_plugin.search.query import RERANKED, find, rerank
+    from atr_moco_plugin.search.query import find
+    from atr_moco_plugin.search.rerank import RERANKED, rerank
 
     sentences = [x for x in (options.sentence, *options.also) if x is not None]
     wanted = [retriever.embed_text(sentences)] if sentences else []

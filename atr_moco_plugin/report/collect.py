@@ -13,7 +13,7 @@ from torch import Tensor
 from atr_moco_plugin.data import Clip, RetrievalSet
 from atr_moco_plugin.data.audio.read import fit_length
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.report.examples import Direction, Examples, Found, Matrix, Retrieval, Sound
+from atr_moco_plugin.report.examples import Direction, Examples, FoundItem, Matrix, Retrieval, Sound
 from atr_moco_plugin.report.sound import sound_uri
 
 Load = Callable[[Clip], NDArray[np.float32]]
@@ -139,7 +139,9 @@ def _distinct(order: Sequence[int], groups: Sequence[Hashable], count: int) -> l
     return list(chosen.values())[:count]
 
 
-def _found(scores: Tensor, relevant: Tensor, top: int, shown_items: _Numbers) -> tuple[Found, ...]:
+def _found(
+    scores: Tensor, relevant: Tensor, top: int, shown_items: _Numbers
+) -> tuple[FoundItem, ...]:
     """The first results and the best relevant one; of equal scores, the irrelevant come first."""
     # Sorted by the second criterion first: the sorts are stable.
     order = relevant.byte().argsort(stable=True)
@@ -147,7 +149,7 @@ def _found(scores: Tensor, relevant: Tensor, top: int, shown_items: _Numbers) ->
     places = set(range(min(top, len(order))))
     places.add(int(relevant[order].nonzero()[0]))
     return tuple(
-        Found(
+        FoundItem(
             item=shown_items[int(order[place])],
             place=place + 1,
             score=round(float(scores[order[place]]), 4),

@@ -35,7 +35,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundItem:
     """One result of a query.
 
     Attributes:
@@ -67,7 +67,7 @@ class Retrieval:
     rank: int
     candidates: int
     margin: float
-    found: tuple[Found, ...]
+    found: tuple[FoundItem, ...]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ class Hit(NamedTuple):
         moment_start: where its best window begins, in seconds.
         moment_end: where that ends.
         window: number of the best window.
-        score: of the best window: its cosine with a single query, else see :func:`find`.
+        score: of the best window: its cosine with a single query, else see
+            :func:`~atr_moco_plugin.search.query.find`.
         cosine: of the best window with the first query.
         reranked: score of the matching head, where :func:`~atr_moco_plugin.search.rerank.rerank`
             has asked it.

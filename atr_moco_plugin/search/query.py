@@ -9,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.search.hits import Hit, alone, merged, touch, widened
-from atr_moco_plugin.search.rerank import RERANKED, rerank
 from atr_moco_plugin.search.store import Filter, Store
-
-__all__ = ["PENALTY", "RERANKED", "Hit", "combined", "find", "rerank"]
 
 PENALTY = 1.0
 """How much fitting what is not wanted counts, see :func:`find`."""

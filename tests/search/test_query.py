@@ -20,8 +20,8 @@ from atr_moco_plugin.search import query as asking
 from atr_moco_plugin.search.build import build, index_info
 from atr_moco_plugin.search.hits import merged
 from atr_moco_plugin.search.local import create_local
-from atr_moco_plugin.search.query import combined, find, rerank
-from atr_moco_plugin.search.rerank import read_moment
+from atr_moco_plugin.search.query import combined, find
+from atr_moco_plugin.search.rerank import read_moment, rerank
 from atr_moco_plugin.search.sources import list_sounds
 from atr_moco_plugin.search.store import Embedded, Filter, Recording, Store, WindowHit
 

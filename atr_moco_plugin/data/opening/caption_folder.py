@@ -10,7 +10,7 @@ from pathlib import Path
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
 from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder, list_files
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording, assign_keys
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.split_names import SPLITS, split_in_name
 from atr_moco_plugin.data.tables.columns import Row
 from atr_moco_plugin.data.tables.file_names import names_path
@@ -33,7 +33,7 @@ class CaptionFolder:
     name: str
     columns: str
     accepts: Callable[[tuple[str, ...]], bool]
-    read: Callable[[Path, str], Iterator[tuple[Recording, Row]]]
+    read: Callable[[Path, str], Iterator[tuple[Captioned, Row]]]
     find_audio: Callable[[Mapping[str, CaptionTable], AudioFiles], None]
 
 
@@ -187,7 +187,7 @@ def find_by_name(
                 item.path = None
 
 
-def shared_name_error(item: Recording, name: str) -> InputError:
+def shared_name_error(item: Captioned, name: str) -> InputError:
     """The error where the only file for a recording has a name that other recordings have too."""
     return InputError(
         f"{item.where}: a file {name!r} is there, which may be that of {item.key!r} or of another "

@@ -10,7 +10,7 @@ from atr_moco_plugin.ids import has_words
 
 
 @dataclass(slots=True)
-class Recording:
+class Captioned:
     """One clip as a captions file has it: a piece of audio with its captions.
 
     Attributes:
@@ -57,7 +57,7 @@ class Recording:
         """The captions file and the row, for messages."""
         return f"{self.file}: row {self.row}"
 
-    def merge(self, other: Recording) -> None:
+    def merge(self, other: Captioned) -> None:
         """Take over the captions and names of another recording that has the same audio.
 
         Raises:
@@ -99,14 +99,14 @@ class CaptionTable:
         without_caption: keys of recordings that were left out because no caption remained.
     """
 
-    recordings: dict[str, Recording] = field(default_factory=dict)
+    recordings: dict[str, Captioned] = field(default_factory=dict)
     empty_captions: int = 0
     repeated_rows: int = 0
     without_caption: tuple[str, ...] = ()
     # Hashes of whole rows: the rows of a million clips would need much memory.
     _seen: set[int] = field(default_factory=set, repr=False)
 
-    def add(self, item: Recording, row: Mapping[str, object]) -> None:
+    def add(self, item: Captioned, row: Mapping[str, object]) -> None:
         """Add a row's captions to its recording, which may have rows already. A row equal to an
         earlier one is dropped.
 

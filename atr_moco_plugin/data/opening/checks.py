@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from atr_moco_plugin.data.opening.audio_files import describe_folder
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 
 NAMES_TRIED = (
@@ -44,7 +44,7 @@ def check_disjoint(name: str, tables: Mapping[str, CaptionTable], *, allow: bool
             )
 
 
-def _keys(item: Recording) -> tuple[str, ...]:
+def _keys(item: Captioned) -> tuple[str, ...]:
     """The key, and the video where others of its clips have keys of their own."""
     return item.key, *item.shared_names[:1]
 

@@ -10,7 +10,7 @@ from itertools import chain
 
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.opening.duplicates import (
     FileSource,
     equal_sources,
@@ -49,7 +49,7 @@ class LocatedAudio:
 class LocatedRecording(LocatedAudio):
     """The audio of one clip, and what the captions file says of it."""
 
-    recording: Recording
+    recording: Captioned
 
 
 def join_recordings(tables: Mapping[str, CaptionTable]) -> list[LocatedRecording]:

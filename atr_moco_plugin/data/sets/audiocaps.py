@@ -23,7 +23,7 @@ from atr_moco_plugin.data.opening.caption_folder import (
     read_captions,
     required_value,
 )
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.sets import youtube
 from atr_moco_plugin.data.tables.column_names import VIDEO
 from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, row_captions
@@ -73,7 +73,7 @@ def read_audiocaps_captions(place: str | os.PathLike[str]) -> dict[str, CaptionT
     return read_captions(_LAYOUT, Path(place))
 
 
-def _read(file: Path, split: str) -> Iterator[tuple[Recording, Row]]:
+def _read(file: Path, split: str) -> Iterator[tuple[Captioned, Row]]:
     starts: dict[str, tuple[str, int]] = {}
     for number, row in enumerate(read_rows(file), start=1):
         column = audio_column(tuple(row))
@@ -94,10 +94,10 @@ def _read(file: Path, split: str) -> Iterator[tuple[Recording, Row]]:
         yield item, row
 
 
-def _of_video(video: str, start: str, row_id: str, file_name: str) -> Recording:
+def _of_video(video: str, start: str, row_id: str, file_name: str) -> Captioned:
     """A recording by its place in a video, and by the name of its file where the row has one."""
     names = youtube.names_of(video, start, row_id)
-    return Recording(
+    return Captioned(
         video,
         (),
         (file_name, *names) if file_name else names,
@@ -108,14 +108,14 @@ def _of_video(video: str, start: str, row_id: str, file_name: str) -> Recording:
     )
 
 
-def _of_file(name: str) -> Recording:
+def _of_file(name: str) -> Captioned:
     """A recording by the name of its file, with the folders in it."""
     folder, base = os.path.split(os.path.normpath(name.replace("\\", "/")))
     video = _VIDEO_FILE.fullmatch(stem_of(base))
     key = video[1] if video else stem_of(base)
     identity = youtube.clip_name(key, plain_number(video[2] or "")) if video else base
     stems = (os.path.join(folder, f"Y{key}"), os.path.join(folder, key))
-    return Recording(
+    return Captioned(
         key, (), (name, *stems), identity=os.path.join(folder, identity), shared_names=stems
     )
 

@@ -24,7 +24,7 @@ from atr_moco_plugin.data.opening.caption_folder import (
     read_captions,
     required_value,
 )
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.opening.renamed_files import match_renamed
 from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.tables.file_names import stem_of
@@ -68,11 +68,11 @@ def read_clotho_captions(place: str | os.PathLike[str]) -> dict[str, CaptionTabl
     return read_captions(_LAYOUT, Path(place))
 
 
-def _read(file: Path, split: str) -> Iterator[tuple[Recording, Row]]:
+def _read(file: Path, split: str) -> Iterator[tuple[Captioned, Row]]:
     for number, row in enumerate(read_rows(file), start=1):
         name = required_value(row, audio_column(tuple(row)), file, number)
         key = f"{split}/{html.unescape(stem_of(name))}"
-        item = Recording(key, tuple(row_captions(row)), (name,), os.fspath(file), number)
+        item = Captioned(key, tuple(row_captions(row)), (name,), os.fspath(file), number)
         item.segment = segment_of(row, item.where)
         item.place_note = "" if item.segment else place_note(row)
         # With its suffix: rain.wav and rain.flac may be two recordings.

@@ -12,7 +12,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root, shared_name_error
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording, assign_keys
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.duplicates import file_identity
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS
@@ -190,8 +190,8 @@ class _SplitColumns:
                 )
 
 
-def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number: int) -> Recording:
-    item = Recording("", tuple(row_captions(row)), names, file, number)
+def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number: int) -> Captioned:
+    item = Captioned("", tuple(row_captions(row)), names, file, number)
     video = _text(row.get(column_names.VIDEO))
     if audio_column(tuple(row)) is None:
         key, item.shared_names = names[0], names[:2]
@@ -233,7 +233,7 @@ def _find_manifest(root: Path) -> Path:
     return found[0]
 
 
-def _find_audio(lookup: FileLookup, folder: str, item: Recording) -> str | None:
+def _find_audio(lookup: FileLookup, folder: str, item: Captioned) -> str | None:
     for name in item.names:
         path = lookup.find_spelling(folder, name)
         if path is not None:

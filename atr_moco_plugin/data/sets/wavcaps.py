@@ -17,7 +17,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
 from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder, list_files
 from atr_moco_plugin.data.opening.caption_folder import required_root
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording, assign_keys
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.tables.column_names import COLLECTIONS
 from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.tables.file_names import names_path
@@ -122,14 +122,14 @@ def _read(place: Path) -> CaptionTable:
     return table
 
 
-def _recording(row: Mapping[str, object], prefix: str, file: Path, number: int) -> Recording:
+def _recording(row: Mapping[str, object], prefix: str, file: Path, number: int) -> Captioned:
     name, column = _text(row["id"]), audio_column(tuple(row))
     # file_name is the title on Freesound where audio or wav is there as well.
     audio = (
         _text(row.get("audio")) or _text(row.get("wav")) or (_text(row[column]) if column else "")
     )
     names = (audio, name) if audio else (name,)
-    item = Recording(prefix + name, tuple(row_captions(row)), names, os.fspath(file), number)
+    item = Captioned(prefix + name, tuple(row_captions(row)), names, os.fspath(file), number)
     # Ids are numbers within a collection.
     collections = (_text(row[column]).strip() for column in COLLECTIONS if row.get(column))
     item.collection = next(collections, "")
@@ -146,7 +146,7 @@ def _text(value: object) -> str:
 
 def _find_audio(table: CaptionTable, audio: AudioFiles) -> None:
     """Set the path of every recording whose audio is there."""
-    claims: dict[str, tuple[Recording, str]] = {}
+    claims: dict[str, tuple[Captioned, str]] = {}
     for item in table.recordings.values():
         for name in item.names:
             if os.path.isabs(name) and os.path.isfile(name):
@@ -158,7 +158,7 @@ def _find_audio(table: CaptionTable, audio: AudioFiles) -> None:
                 break
 
 
-def _find_one(audio: AudioFiles, item: Recording, name: str) -> str | None:
+def _find_one(audio: AudioFiles, item: Captioned, name: str) -> str | None:
     found = audio.candidates(name)
     for hint in (item.collection, os.path.basename(os.path.dirname(item.file))):
         if len(found) > 1 and hint:
@@ -175,9 +175,9 @@ def _find_one(audio: AudioFiles, item: Recording, name: str) -> str | None:
 def _check_claim(
     audio: AudioFiles,
     path: str,
-    item: Recording,
+    item: Captioned,
     name: str,
-    claims: dict[str, tuple[Recording, str]],
+    claims: dict[str, tuple[Captioned, str]],
 ) -> None:
     """Refuse a file that two entries may mean, unless both name it by its path."""
     other, other_name = claims.setdefault(path, (item, name))
@@ -214,5 +214,5 @@ def _split(table: CaptionTable, config: WavCapsConfig) -> Mapping[str, CaptionTa
     return {config.split: table, "valid": CaptionTable(valid)}
 
 
-def _file_of(item: Recording) -> str:
+def _file_of(item: Captioned) -> str:
     return item.identity.removesuffix(fragment(item.segment))

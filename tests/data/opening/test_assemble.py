@@ -10,7 +10,7 @@ import soundfile
 
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, read_audio
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
-from atr_moco_plugin.data.opening.captions import CaptionTable, Recording
+from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.opening.headers import read_headers
 
 LENIENT = OpeningConfig(strict=False, check_audio=True, cache=False)
@@ -21,7 +21,7 @@ def table(folder: Path | None, *keys: str) -> CaptionTable:
     made = CaptionTable()
     for key in keys:
         path = None if folder is None else str(folder / f"{key}.wav")
-        made.add(Recording(key, ("a dog",), (key,), path=path), {"key": key})
+        made.add(Captioned(key, ("a dog",), (key,), path=path), {"key": key})
     return made
 
 

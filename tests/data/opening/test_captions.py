@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from atr_moco_plugin.data.opening.captions import (
+    Captioned,
     CaptionTable,
-    Recording,
     assign_keys,
 )
 from atr_moco_plugin.data.opening.split_names import split_in_name
@@ -12,7 +12,7 @@ from atr_moco_plugin.ids import caption_id, has_words
 
 
 def add(table: CaptionTable, key: str, captions: list[str], **row: object) -> None:
-    table.add(Recording(key, tuple(captions), (f"Y{key}",)), row)
+    table.add(Captioned(key, tuple(captions), (f"Y{key}",)), row)
 
 
 def test_rows_of_a_clip_are_grouped_wherever_they_are() -> None:
@@ -60,7 +60,7 @@ def ids(rows: list[tuple[str, str]]) -> dict[str, str]:
     """Identity to key, of rows of an id and a file."""
     table = CaptionTable()
     for number, (key, file) in enumerate(rows):
-        table.add(Recording(key, ("x",), (file,), identity=file), {"n": number})
+        table.add(Captioned(key, ("x",), (file,), identity=file), {"n": number})
     assign_keys({"train": table})
     return {identity: item.key for identity, item in table.recordings.items()}
 
