@@ -66,10 +66,11 @@ class AudioEncoder(Module, Protocol):
     """An audio encoder, group ``atr_moco_plugin.audio_encoders``.
 
     Optional members: ``layers``, ``weights_option``, ``config``, ``max_seconds``, the longest clip
-    that it takes (``None`` for any), and ``features(waveforms, lengths)``, which returns what can
-    be computed without weights, of any type. It is then computed once for the encoder and its
-    momentum copy, which are called as ``encoder(features=...)``. And ``any_padding = False`` where
-    the padding of a batch changes a clip's tokens: a retriever then batches clips of one length.
+    that it takes (``None`` for any), ``min_seconds``, the shortest, and ``features(waveforms,
+    lengths)``, which returns what can be computed without weights, of any type. It is then computed
+    once for the encoder and its momentum copy, which are called as ``encoder(features=...)``. And
+    ``any_padding = False`` where the padding of a batch changes a clip's tokens: a retriever then
+    batches clips of one length.
     """
 
     @property

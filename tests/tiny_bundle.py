@@ -36,16 +36,18 @@ def make_bundle(
     seconds: float = 1.0,
     padding: str = "exact",
     sentences: Sequence[str] = SENTENCES,
+    patch: int = 16,
     **options: Any,
 ) -> Path:
     """A bundle of BEATs and BERT, with a matching head; windows of ``seconds``. Its tokenizer knows
-    the words of ``sentences``."""
+    the words of ``sentences``; a token has ``patch`` frames."""
     tokenizer = train_wordpiece(sentences)
     torch.manual_seed(seed)
+    beats = {**TINY_AUDIO, "padding_mask": padding, "input_patch_size": patch}
     config = model_config(
         {
             "embed_dim": 12,
-            "audio": {"name": "beats", "config": {**TINY_AUDIO, "padding_mask": padding}},
+            "audio": {"name": "beats", "config": beats},
             "text": {"name": "bert", "config": {**TINY_TEXT, "vocab_size": len(tokenizer)}},
             "head": {"name": "atm"},
         }

@@ -26,7 +26,7 @@ from atr_moco_plugin.exporting.traced import (
     tensor_fields,
 )
 from atr_moco_plugin.retriever import AudioTextRetriever
-from atr_moco_plugin.retriever.backbone import Backbone
+from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
 from atr_moco_plugin.retriever.loading import load_backbone
 from atr_moco_plugin.text.tokenizer import tokenize
 
@@ -139,12 +139,13 @@ def _tower(
 
 def _audio_batches(backbone: Backbone) -> list[dict[str, Tensor]]:
     """Noise of several lengths and batch sizes, as the audio tower takes it."""
-    window = backbone.config.window_seconds * backbone.config.sample_rate
+    rate = backbone.config.sample_rate
+    window, least = backbone.config.window_seconds * rate, round(min_seconds(backbone.model) * rate)
     noise = np.random.default_rng(0)
     found = []
     for length, batch in zip(_LENGTHS, _BATCHES, strict=True):
         shares = batch if backbone.any_padding else [batch[0]] * len(batch)
-        sizes = [round(window * length * share) for share in shares]
+        sizes = [max(least, round(window * length * share)) for share in shares]
         waveforms = [(0.1 * noise.standard_normal(n)).astype(np.float32) for n in sizes]
         found.append(backbone.audio_inputs(waveforms))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import RetrievalModel
@@ -45,6 +45,13 @@ class Backbone:
     audio_inputs: Callable[[Sequence[Samples]], dict[str, Tensor]]
     text_inputs: Callable[[Tensor, Tensor], dict[str, Tensor]]
     any_padding: bool = True
+
+
+def min_seconds(model: nn.Module) -> float:
+    """Length of the shortest sound that the audio encoder of a model takes; 0 where it does not
+    say."""
+    audio: Any = model.audio
+    return float(getattr(audio.encoder, "min_seconds", 0.0))
 
 
 def load_state(model: RetrievalModel, bundle: Bundle) -> None:

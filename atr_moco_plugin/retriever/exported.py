@@ -16,6 +16,7 @@ from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever.bundle import BundleConfig, write_bundle
 from atr_moco_plugin.retriever.card import model_card
+from atr_moco_plugin.retriever.loading import check_window
 
 SCORE: Final = "log_odds + cosine / temperature"
 """``score`` of a bundle whose matching head was trained."""
@@ -97,9 +98,11 @@ class Exported:
         :func:`~atr_moco_plugin.retriever.bundle.write_bundle`.
 
         Raises:
-            InputError: for weights that are not finite, or a folder that holds something else.
+            InputError: for weights that are not finite, windows too short for the model, or a
+                folder that holds something else.
         """
         check_finite(self.model)
+        check_window(self.config, self.model, "This bundle")
         origin = {**self.config.origin, "versions": versions()}
         config = replace(self.config, origin=origin)
         card = model_card(config, title=folder.resolve().name, figures=self.figures)

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.retriever.backbone import Backbone
+from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
 from atr_moco_plugin.retriever.bundle import CARD, FEATURE_EXTRACTOR, TOKENIZER, write_bundle
 from atr_moco_plugin.retriever.hub import push_folder
 from atr_moco_plugin.retriever.loading import load_backbone
@@ -69,6 +69,7 @@ class LoadedModel:
         self._backbone = backbone
         self._runner = Runner(backbone, self.device, getattr(torch, dtype))
         self._size = max(1, round(config.window_seconds * config.sample_rate))
+        self._least = round(min_seconds(backbone.model) * config.sample_rate)
         self._hop = max(1, round(config.hop_seconds * config.sample_rate))
 
     @classmethod

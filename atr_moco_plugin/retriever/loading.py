@@ -16,12 +16,13 @@ from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
 from atr_moco_plugin.plugins import available
-from atr_moco_plugin.retriever.backbone import Backbone, Samples, load_state
+from atr_moco_plugin.retriever.backbone import Backbone, Samples, load_state, min_seconds
 from atr_moco_plugin.retriever.bundle import (
     CONFIG,
     PARTS,
     TOKENIZER,
     Bundle,
+    BundleConfig,
     bundle_fingerprint,
     is_bundle,
     read_bundle,
@@ -120,8 +121,19 @@ def _check(backbone: Backbone) -> None:
             f"{where} has windows of {config.window_seconds:g} s, but its audio encoder takes at "
             f"most {longest:g} s: set `window_seconds` to that or less"
         )
+    check_window(config, model, str(where))
     if config.score is not None and model.head is None:
         raise InputError(f"{where} has a `score`, but no matching head: export the bundle again")
+
+
+def check_window(config: BundleConfig, model: Any, where: str) -> None:
+    """Refuse windows that are shorter than any sound that the model takes."""
+    least = min_seconds(model)
+    if round(config.window_seconds * config.sample_rate) < round(least * config.sample_rate):
+        raise InputError(
+            f"{where} has windows of {config.window_seconds:g} s, but its audio encoder needs at "
+            f"least {least:.3f} s: give a longer window"
+        )
 
 
 def _of_bundle(bundle: Bundle, name: str) -> Backbone:

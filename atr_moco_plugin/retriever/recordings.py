@@ -16,6 +16,8 @@ from atr_moco_plugin.data.audio.waveform import as_source, as_waveform
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.retriever.backbone import Samples
 
+_NAMED = (str, os.PathLike, FileSlice, Segment)
+
 
 def as_recordings(audio: Any) -> list[Any]:
     """What a user gave as audio, as a list of recordings: one alone is a list of one."""
@@ -79,11 +81,33 @@ def recording_windows(
             )
         waveform = as_waveform(audio, sample_rate)
     except InputError as ex:
-        if isinstance(audio, (str, os.PathLike, FileSlice, Segment)):  # it is named already
+        if isinstance(audio, _NAMED):  # in the message already
             raise
         raise InputError(f"{name}: {ex}") from ex
     waveform = check_length(waveform, sample_rate, name)
     yield from cut_windows([waveform], sample_rate, size, hop)
+
+
+def long_enough(
+    windows: Iterable[AudioWindow], least: int, sample_rate: int, audio: Any, name: str
+) -> Iterator[AudioWindow]:
+    """The windows of a recording, refused where it is shorter than its model takes.
+
+    Args:
+        windows: of the recording.
+        least: samples of the shortest.
+        sample_rate: theirs in Hz.
+        audio: the recording.
+        name: what to call it where it has no name of its own.
+    """
+    for window in windows:
+        if (samples := len(window.waveform)) < least:
+            shown = audio if isinstance(audio, _NAMED) else name
+            raise InputError(
+                f"{shown}: lasts {samples / sample_rate:.3f} s, and this model needs at least "
+                f"{least / sample_rate:.3f} s; leave it out or pad it with silence"
+            )
+        yield window
 
 
 def in_parts(

@@ -29,6 +29,7 @@ from atr_moco_plugin.retriever.recordings import (
     as_sentences,
     check_pairs,
     in_parts,
+    long_enough,
     recording_windows,
 )
 from atr_moco_plugin.tensors.float32 import unit_norm
@@ -285,7 +286,9 @@ class AudioTextRetriever(LoadedModel):
         )
 
     def _windows(self, source: Any, name: str, sample_rate: int | None) -> Iterator[AudioWindow]:
-        return recording_windows(source, self.sample_rate, self._size, self._hop, sample_rate, name)
+        rate = self.sample_rate
+        windows = recording_windows(source, rate, self._size, self._hop, sample_rate, name)
+        return long_enough(windows, self._least, rate, source, name)
 
     def _check_head(self) -> None:
         if not self.can_match:

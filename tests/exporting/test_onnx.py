@@ -161,6 +161,17 @@ class TestFiles:
 
 
 @pytest.mark.slow
+def test_windows_that_hold_one_token(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    retriever = _load(make_bundle(tmp_path / "bundle", seconds=0.4, patch=32))
+    export_onnx(retriever, tmp_path / "onnx")
+    clips = [noise(6_400), noise(5_360)]
+    batch = np.stack([np.pad(x, (0, 6_400 - len(x))) for x in clips])
+    found = _run(tmp_path / "onnx/audio.onnx", waveforms=batch, lengths=np.array([6_400, 5_360]))
+    np.testing.assert_allclose(found, retriever.embed_windows(clips), atol=SAME)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", [False, True])
 def test_a_clap_model_takes_features(
     tmp_path: Path, fusion: bool, monkeypatch: pytest.MonkeyPatch

@@ -86,6 +86,11 @@ class BeatsEncoder(nn.Module):
         return self.config.padding_mask == "exact"
 
     @property
+    def min_seconds(self) -> float:
+        """Length of the shortest clip: one token."""
+        return samples_for(1, self.config.input_patch_size) / SAMPLE_RATE
+
+    @property
     def layers(self) -> nn.ModuleList:
         """The transformer's layers, from input to output."""
         return self.encoder.layers

@@ -59,6 +59,7 @@ class HfAudioEncoder(HfEncoder):
         self._input = input_of(self.feature_extractor, self.model.config)
         longest = self._input.max_samples
         self.max_seconds = None if longest is None else longest / self.sample_rate
+        self.min_seconds = self._input.min_samples / self.sample_rate
         if isinstance(self._input, WaveformInput):
             leave_padding_out(self.model)
         if not self._input.fixed:
