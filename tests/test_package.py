@@ -48,7 +48,8 @@ def test_nothing_outside_of_the_host_imports_fairseq2() -> None:
 
 # What extras bring; `make test` has all of them.
 OPTIONAL = {"faiss", "fastapi", "jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "PIL"}
-OPTIONAL |= {"pgvector", "psycopg", "pyarrow", "ruamel", "sentence_transformers", "uvicorn", "yaml"}
+OPTIONAL |= {"pgvector", "psycopg", "pyarrow", "ruamel", "sentence_transformers", "starlette"}
+OPTIONAL |= {"uvicorn", "yaml"}
 
 
 def test_examples_in_docstrings_run() -> None:

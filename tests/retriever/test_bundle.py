@@ -31,10 +31,10 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_has_the_files_that_the_page_names(folder: Path) -> None:
     names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-    assert names == {
+    # The first is written by transformers 4 alone.
+    assert names - {"tokenizer/special_tokens_map.json"} == {
         "config.json",
         "model.safetensors",
-        "tokenizer/special_tokens_map.json",
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
     }
