@@ -54,10 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=positive, default=1, metavar="N", help="labels of a sound in the table"
     )
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--csv", action="store_true", help="print CSV, with the score of each label in a column"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, with the score of each")
+    form.add_argument("--json", action="store_true", help="print JSON, with the score of each")
     add_model(parser)
 
 
@@ -67,12 +68,14 @@ def run(options: argparse.Namespace) -> int:
 
     labels = _labels(options)
     templates = options.template or ["{}"]
-    label_phrases(labels, templates)  # refuses before the model is loaded
+    if len(label_phrases(labels, templates)) == 1:  # refuses before the model is loaded
+        raise InputError("A single label fits every sound by 100%: give one more at least.")
     listing = list_sounds(options)
     retriever = load_retriever(options)
     rows, broken = _classified(listing, retriever, labels, templates, options.reduce)
     if not rows:
-        raise InputError(f"{listing.name}: none of its sounds can be read, such as {broken[0][0]}.")
+        name, reason = broken[0]
+        raise InputError(f"{listing.name}: no sound can be read, such as {name}: {reason}.")
     if options.json:
         found = [{"path": name, "label": _best(scores), "scores": scores} for name, scores in rows]
         say(json.dumps({"sounds": found, "broken": broken}, indent=2))

@@ -126,7 +126,8 @@ def _embed_sounds(
         broken += problems
     pairs = [(x, row) for x in found if (row := partial.get(x)) is not None]
     if not pairs:
-        raise InputError(f"{listing.name}: none of its {len(found):,} sounds can be read.")
+        name, reason = broken[0]
+        raise InputError(f"{listing.name}: no sound can be read, such as {name}: {reason}.")
     root = Path(listing.name)
     folder = root if root.is_dir() else root.parent
     names = [name_of(*x.key) for x, _ in pairs]

@@ -60,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="that decode (default: one a core, 2 to 8)"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="threads that decode (default: one a core, 2 to 8)",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 

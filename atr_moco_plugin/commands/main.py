@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from atr_moco_plugin import __version__
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import say
 
@@ -26,6 +27,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
             "Status: 0 done, 1 as the command says, 2 wrong input, 130 interrupted."
         ),
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f"{__package__}.{name}")
@@ -45,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     prog = "python -m atr_moco_plugin" if sys.argv[0].endswith("__main__.py") else "atr-moco"
     parser = build_parser(prog)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        words = options.command == "search" and not unknown[0].startswith("-")
+        hint = " (put the sentence in quotes)" if words else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if options.command is None:
         say(parser.format_help().rstrip())
         return 0

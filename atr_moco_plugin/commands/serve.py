@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if absent:
         raise InputError(
             f"serve needs {', '.join(absent).replace('PIL', 'pillow')}: "
-            "pip install atr-moco-plugin[serve]"
+            "pip install 'atr-moco-plugin[serve]'"
         )
     from atr_moco_plugin.search.engines import open_index, shown_address
     from atr_moco_plugin.serving.access import listen

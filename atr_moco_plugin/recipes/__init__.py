@@ -10,7 +10,7 @@ import os
 import sys
 
 if importlib.util.find_spec("fairseq2") is None:
-    raise SystemExit("The recipes need fairseq2: pip install atr-moco-plugin[fairseq2]")
+    raise SystemExit("The recipes need fairseq2: pip install 'atr-moco-plugin[fairseq2]'")
 
 # Before any recipe imports fairseq2: the host makes it importable without a system libsndfile.
 from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key

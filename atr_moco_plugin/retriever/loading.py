@@ -96,8 +96,8 @@ def find_model(
     except Exception as ex:  # no network, no such name, no access
         raise MissingFileError(
             f"{text} is no folder, and not to be had from the Hugging Face Hub "
-            f"({type(ex).__name__}): correct the name, or download it where there is a network and "
-            "give the folder."
+            f"({type(ex).__name__}): correct the name, or run "
+            f"`hf download {text} --local-dir FOLDER` where there is a network and give the folder."
         ) from ex
     return Path(found), text if revision is None else f"{text}@{revision}"
 

@@ -95,7 +95,8 @@ def writer_of(path: Path) -> Callable[[Path, Embeddings], None]:
             import pyarrow.parquet  # noqa: F401
         except ImportError as ex:
             raise InputError(
-                f"{path} needs pyarrow: pip install atr-moco-plugin[parquet], or give .safetensors."
+                f"{path} needs pyarrow: pip install 'atr-moco-plugin[parquet]', or give "
+                ".safetensors."
             ) from ex
     return _WRITERS[path.suffix]
 
@@ -121,7 +122,10 @@ def _write_safetensors(path: Path, embeddings: Embeddings) -> None:
         ids, names = _TITLES[kind]
         tensors |= {kind: np.ascontiguousarray(rows.embeddings), ids: rows.ids}
         metadata[names] = json.dumps(rows.names)
+    path.touch()
+    mode = path.stat().st_mode
     save_file(tensors, path, metadata)
+    path.chmod(mode)  # safetensors lets the owner alone read it; others do as the user's mask says
 
 
 def _write_npy(path: Path, embeddings: Embeddings) -> None:

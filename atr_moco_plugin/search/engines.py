@@ -106,5 +106,5 @@ def _need(package: str, extra: str, what: str) -> None:
     """Refuse where a package of an extra is not installed."""
     if importlib.util.find_spec(package) is None:
         raise InputError(
-            f"{what} needs the package {package}: pip install atr-moco-plugin[{extra}]"
+            f"{what} needs the package {package}: pip install 'atr-moco-plugin[{extra}]'"
         )

@@ -19,7 +19,7 @@ from atr_moco_plugin.data.tables.columns import audio_column
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, segment_of
-from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.search.store import Recording
 from atr_moco_plugin.search.walk import (
     TAR,
@@ -197,9 +197,11 @@ def _in_table(path: str, folder: str, notes: Notes) -> Iterator[Found]:
     for number, row in enumerate(_rows(path), start=1):
         names = audio_names(row)
         if not names:
+            there = {*column_names.AUDIO} & {*row}
             raise InputError(
                 f"{path}: row {number} names no file; write one in the column "
                 f"{column_names.AUDIO[0]}"
+                + ("" if there else f" (its columns are {listed([str(x) for x in row], 5)})")
             )
         found = (lookup.find_spelling(folder, name) for name in names)
         file = next((name for name in found if name is not None), None)

@@ -64,6 +64,7 @@ def test_phrases_of_a_label_come_from_a_file(
     [
         (["--labels", " , "], "no label"),
         (["--labels", "dog,dog"], "'dog' is there twice"),
+        (["--labels", "dog"], "A single label fits every sound"),
         (["--labels", "dog", "--template", "a sound"], "must have {} once"),
         (["--labels-file", "nowhere.txt"], "no such file of labels"),
         (["--labels-file", "bad.json"], "bad.json must be a list of labels"),
@@ -85,3 +86,10 @@ def test_wrong_input_is_one_sentence(
     assert classify(bundle, folder, *arguments) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("ERROR: ") and message in error
+
+
+def test_a_sound_that_cannot_be_read_is_said_with_the_reason(
+    bundle: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert classify(bundle, folder / "broken.wav", "--labels", "dog,rain") == 2
+    assert "not readable as audio" in capfd.readouterr().err.splitlines()[-1]

@@ -46,6 +46,7 @@ def test_safetensors_has_sounds_and_sentences_in_order(
             file.get_tensor("text"), retriever.embed_text(["a dog", "a cat"]), atol=1e-6
         )
     assert "broken.wav" in capfd.readouterr().err
+    assert out.stat().st_mode == text.stat().st_mode
     assert sorted(x.name for x in tmp_path.iterdir()) == ["out.safetensors", "sounds", "text.txt"]
 
 

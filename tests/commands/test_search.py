@@ -226,3 +226,17 @@ def test_a_query_at_another_rate_and_with_channels(
 )
 def test_times(seconds: float, text: str) -> None:
     assert command._clock(seconds) == text
+
+
+def test_a_sentence_without_quotes(index: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        search(index, "a", "dog", "barks")
+    assert (
+        "unrecognized arguments: dog barks (put the sentence in quotes)" in capsys.readouterr().err
+    )
+
+
+def test_version(capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.split()[-1][0].isdigit()

@@ -91,7 +91,7 @@ def test_what_is_missing_is_one_sentence(
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert main(["serve", "--index", str(world.index)]) == 2
     error = capsys.readouterr().err
-    assert error == ("ERROR: serve needs uvicorn, pillow: pip install atr-moco-plugin[serve]\n")
+    assert error == ("ERROR: serve needs uvicorn, pillow: pip install 'atr-moco-plugin[serve]'\n")
 
 
 def test_an_index_of_another_model_is_one_sentence(

@@ -112,7 +112,10 @@ def test_what_is_no_source_is_refused(sounds: Path) -> None:
     with pytest.raises(InputError, match="is UTF-16; write the list in UTF-8"):
         list(list_sounds(sounds / "list.txt", is_list=True).found)
     (sounds / "table.csv").write_text("file_name,start,end\n,1,2\n")
-    with pytest.raises(InputError, match="row 1 names no file"):
+    with pytest.raises(InputError, match="row 1 names no file; write one in the column file_name$"):
+        list(list_sounds(sounds / "table.csv").found)
+    (sounds / "table.csv").write_text("file,start\na.wav,1\n")
+    with pytest.raises(InputError, match=r"column file_name \(its columns are file, start\)$"):
         list(list_sounds(sounds / "table.csv").found)
 
 

@@ -222,7 +222,7 @@ def test_an_index_changes_its_engine(filled: Path) -> None:
 def test_faiss_that_is_not_installed(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     for options in ({}, {"write": True}):
-        with pytest.raises(InputError, match=r"pip install atr-moco-plugin\[faiss\]"):
+        with pytest.raises(InputError, match=r"pip install 'atr-moco-plugin\[faiss\]'"):
             open_index(filled, **options)
     with open_index(filled, engine="exact") as store:
         assert len(store.nearest(QUERIES[:1], 3)[0]) == 3

@@ -240,7 +240,7 @@ def test_a_missing_package_is_named(part: str, monkeypatch: pytest.MonkeyPatch) 
     import sys
 
     monkeypatch.setitem(sys.modules, part, None)
-    with pytest.raises(InputError, match=r"pip install atr-moco-plugin\[postgres\]"):
+    with pytest.raises(InputError, match=r"pip install 'atr-moco-plugin\[postgres\]'"):
         open_index("postgresql://server/x")
 
 
