@@ -8,14 +8,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.hits import Hit, alone, merged, touch, widened
-from atr_moco_plugin.search.store import Filter, Store
+from atr_moco_plugin.search.store import Filter, NoWindowError, Store
 
 PENALTY = 1.0
 """How much fitting what is not wanted counts, see :func:`find`."""
 
 _FIRST = 4
 _MOST = 8192
+_TRIES = 10
 _EVEN = 1e-6
 
 
@@ -56,12 +58,19 @@ def find(
 
     Raises:
         ValueError: for shapes, numbers or a k that cannot be.
+        InputError: where a writer replaces what was found again and again.
     """
     if not len(wanted) or not penalty >= 0 or k < 1:
         raise ValueError("a query needs something wanted, a penalty of 0 or more, a k of 1 or more")
-    if len(wanted) == 1 and (unwanted is None or not len(unwanted)):
-        return _find_one(store, wanted, k, only)
-    return _find_all(store, wanted, wanted[:0] if unwanted is None else unwanted, k, only, penalty)
+    rest = wanted[:0] if unwanted is None else unwanted
+    for _ in range(_TRIES):
+        try:
+            if len(wanted) == 1 and not len(rest):
+                return _find_one(store, wanted, k, only)
+            return _find_all(store, wanted, rest, k, only, penalty)
+        except NoWindowError:  # a writer has replaced the recording after it was compared
+            continue
+    raise InputError("the index changes faster than it is searched: search again in a while")
 
 
 def _find_one(store: Store, wanted: NDArray[np.float32], k: int, only: Filter | None) -> list[Hit]:

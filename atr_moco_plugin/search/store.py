@@ -19,6 +19,13 @@ from atr_moco_plugin.errors import InputError
 StoreT = TypeVar("StoreT", bound="Store")
 
 
+class NoWindowError(InputError):
+    """A number is not that of a window of the index, or of one that was removed since."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the index has no window {number}: it was removed, or never there.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class IndexInfo:
     """Which model made an index, and how it cut the recordings.
@@ -265,5 +272,5 @@ class Store(Protocol):
         """Windows by their numbers, with a score of 0.
 
         Raises:
-            InputError: for a number that is not in the index.
+            NoWindowError: for a number that is not in the index.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,18 @@ from atr_moco_plugin.search import query as asking
 from atr_moco_plugin.search.build import build, index_info
 from atr_moco_plugin.search.hits import merged
 from atr_moco_plugin.search.local import create_local
+from atr_moco_plugin.search.local.reading import LocalReader
 from atr_moco_plugin.search.query import combined, find
 from atr_moco_plugin.search.rerank import read_moment, rerank
 from atr_moco_plugin.search.sources import list_sounds
-from atr_moco_plugin.search.store import Embedded, Filter, Recording, Store, WindowHit
+from atr_moco_plugin.search.store import (
+    Embedded,
+    Filter,
+    Recording,
+    RecordingScores,
+    Store,
+    WindowHit,
+)
 
 AXES = np.eye(DIM, dtype=np.float32)
 
@@ -169,6 +178,25 @@ def test_several_sentences(store: Store) -> None:
     # What is not wanted counts as much as one says.
     free = find(store, AXES[:2], AXES[2:3], penalty=0.0)
     assert [hit.score for hit in free] == [hit.score for hit in both]
+
+
+def test_a_recording_that_is_replaced_while_it_is_compared(tmp_path: Path) -> None:
+    replaced = iter(range(3))
+
+    class Raced(LocalReader):
+        """A writer is at work after each comparison, three times."""
+
+        def recording_scores(self, *arguments: Any) -> RecordingScores:
+            scores = super().recording_scores(*arguments)
+            if next(replaced, None) is not None:
+                writer.put([recording("/dog", {0: 0.9})])
+            return scores
+
+    with create_local(tmp_path / "index", INFO) as writer:
+        writer.put([recording("/dog", {0: 0.9}), recording("/rain", {1: 0.9})])
+        with Raced(tmp_path / "index") as reader:
+            hits = find(reader, AXES[:1], AXES[1:2])
+    assert [hit.recording.path for hit in hits] == ["/dog", "/rain"]
 
 
 def test_one_sentence_and_another_that_is_not_wanted(store: Store) -> None:

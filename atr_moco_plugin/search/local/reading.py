@@ -26,6 +26,7 @@ from atr_moco_plugin.search.store import (
     Embedded,
     Filter,
     IndexInfo,
+    NoWindowError,
     Recording,
     RecordingScores,
     WindowHit,
@@ -227,7 +228,7 @@ class LocalReader:
         """Windows by their numbers, with a score of 0.
 
         Raises:
-            InputError: for a number that is not in the index.
+            NoWindowError: for a number that is not in the index.
         """
         with self._transaction() as connection:
             return _windows(connection, numbers, np.zeros(len(numbers), np.float32))
@@ -256,7 +257,7 @@ def _windows(
             (number, number) if abs(number) < 2**62 else (-1, -1),
         ).fetchone()
         if found is None or number >= found[-2]:
-            raise InputError(f"the index has no window {number}: it was removed, or never there.")
+            raise NoWindowError(number)
         start, end = catalog.span_of(found[-1])
         hits.append(WindowHit(number, catalog.recording_of(found[:-2]), start, end, score))
     return hits

@@ -13,7 +13,6 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.checks import check_embedded, check_queries
 from atr_moco_plugin.search.postgres.address import Address
 from atr_moco_plugin.search.postgres.connection import Connection, connect, in_words
@@ -31,6 +30,7 @@ from atr_moco_plugin.search.store import (
     Embedded,
     Filter,
     IndexInfo,
+    NoWindowError,
     Recording,
     RecordingScores,
     WindowHit,
@@ -232,9 +232,7 @@ class PostgresStore:
         found = self._read(ask)
         missing = [int(number) for number in numbers if int(number) not in found]
         if missing:
-            raise InputError(
-                f"the index has no window {missing[0]}: it was removed, or never there."
-            )
+            raise NoWindowError(missing[0])
         return [found[int(number)] for number in numbers]
 
     def _read(self, ask: Callable[[Cursor], T]) -> T:
