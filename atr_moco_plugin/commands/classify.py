@@ -15,6 +15,7 @@ from atr_moco_plugin.commands.options import (
     add_sounds,
     list_sounds,
     load_retriever,
+    none_can_be_read,
     positive,
     report_broken,
 )
@@ -74,8 +75,7 @@ def run(options: argparse.Namespace) -> int:
     retriever = load_retriever(options)
     rows, broken = _classified(listing, retriever, labels, templates, options.reduce)
     if not rows:
-        name, reason = broken[0]
-        raise InputError(f"{listing.name}: no sound can be read, such as {name}: {reason}.")
+        raise InputError(none_can_be_read(listing, broken))
     if options.json:
         found = [{"path": name, "label": _best(scores), "scores": scores} for name, scores in rows]
         say(json.dumps({"sounds": found, "broken": broken}, indent=2))
@@ -96,7 +96,7 @@ def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return [line.strip() for line in text.split("\n") if line.strip()]
         content: Any = json.loads(text, object_pairs_hook=_once)
     except InputError as ex:
         raise InputError(f"{path}: {ex}") from ex

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,18 @@ from atr_moco_plugin.commands.options import (
     add_sounds,
     list_sounds,
     load_retriever,
+    none_can_be_read,
     report_broken,
 )
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import say
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
     from atr_moco_plugin.search.embeddings_file import Rows
     from atr_moco_plugin.search.partial import PartialEmbeddings
+    from atr_moco_plugin.search.sources import Listing
 
 SUMMARY = "write the embeddings of sounds and sentences to a file"
 EXAMPLE = "atr-moco embed ~/sounds --model BUNDLE --output sounds.safetensors"
@@ -46,11 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Embed, write the file, and print how many rows it has."""
-    from atr_moco_plugin.search.embeddings_file import Embeddings, write_embeddings, writer_of
+    from atr_moco_plugin.search.embeddings_file import Embeddings, check_output, write_embeddings
+    from atr_moco_plugin.search.partial import PartialEmbeddings
 
     if options.source is None and options.text is None:
         raise InputError("There is nothing to embed: give a folder of sounds, or --text FILE.")
-    writer_of(options.output)
+    output = expanded(options.output, "--output")
+    check_output(output, kinds=(options.source is not None) + (options.text is not None))
     sentences = None if options.text is None else read_sentences(options.text)
     retriever = load_retriever(options)
     about = {
@@ -58,25 +64,29 @@ def run(options: argparse.Namespace) -> int:
         "fingerprint": retriever.fingerprint,
         "window_seconds": retriever.window_seconds,
         "hop_seconds": retriever.hop_seconds,
+        "dtype": options.dtype,
     }
     rows: dict[str, Rows] = {}
     broken: list[tuple[str, str]] = []
-    partial = None
-    if options.source is not None:
-        partial, rows["audio"], broken = _embed_sounds(options, retriever, about)
-    if sentences is not None:
-        rows["text"] = _embed_sentences(retriever, sentences)
-    write_embeddings(options.output, Embeddings(rows, about))
-    if partial is not None:
-        partial.remove()
+    with ExitStack() as stack:
+        if options.source is not None:
+            listing = list_sounds(options)
+            place = output.with_name(output.name + ".partial")
+            partial = stack.enter_context(PartialEmbeddings(place, about))
+            rows["audio"], broken = _embed_sounds(listing, partial, retriever)
+        if sentences is not None:
+            rows["text"] = _embed_sentences(retriever, sentences)
+        write_embeddings(output, Embeddings(rows, about))
+        if options.source is not None:
+            partial.remove()
     report_broken(broken)
     if options.json:
         counts: dict[str, Any] = {kind: len(own.names) for kind, own in rows.items()}
-        report = {**counts, "broken": broken, "output": str(options.output)}
+        report = {**counts, "broken": broken, "output": str(output)}
         say(json.dumps(report, indent=2))
     else:
         parts = [f"{len(own.names):,} {kind}" for kind, own in rows.items()]
-        say(f"{options.output}: {' and '.join(parts)} embeddings of {retriever.embed_dim} numbers")
+        say(f"{output}: {' and '.join(parts)} embeddings of {retriever.embed_dim} numbers")
     return 0
 
 
@@ -89,12 +99,14 @@ def read_sentences(file: str) -> list[str]:
     from atr_moco_plugin.ids import has_words
 
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as ex:
         raise MissingFileError(f"{file}: there is no such file of sentences.") from ex
     except (OSError, UnicodeDecodeError) as ex:
         raise InputError(f"{file} cannot be read as UTF-8 text: {ex}.") from ex
-    lines = text.splitlines()
+    # `splitlines` would cut at characters that stand within sentences too, such as U+2028.
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n") if text]
     if not lines:
         raise InputError(f"{file} has no line: give one sentence a line.")
     for number, line in enumerate(lines, 1):
@@ -104,19 +116,16 @@ def read_sentences(file: str) -> list[str]:
 
 
 def _embed_sounds(
-    options: argparse.Namespace, retriever: AudioTextRetriever, about: dict[str, Any]
-) -> tuple[PartialEmbeddings, Rows, list[tuple[str, str]]]:
+    listing: Listing, partial: PartialEmbeddings, retriever: AudioTextRetriever
+) -> tuple[Rows, list[tuple[str, str]]]:
     import numpy as np
 
     from atr_moco_plugin.ids import clip_id
     from atr_moco_plugin.search.bulk import embed_each
     from atr_moco_plugin.search.embeddings_file import Rows
-    from atr_moco_plugin.search.partial import PartialEmbeddings
     from atr_moco_plugin.search.plan import name_of
 
-    listing = list_sounds(options)
     found = list(listing.found)
-    partial = PartialEmbeddings(options.output.with_name(options.output.name + ".partial"), about)
     todo = [x for x in found if partial.get(x) is None]
     if len(todo) < len(found):
         print(f"{len(found) - len(todo):,} are done already.", file=sys.stderr)
@@ -126,14 +135,14 @@ def _embed_sounds(
         broken += problems
     pairs = [(x, row) for x in found if (row := partial.get(x)) is not None]
     if not pairs:
-        name, reason = broken[0]
-        raise InputError(f"{listing.name}: no sound can be read, such as {name}: {reason}.")
+        partial.remove()
+        raise InputError(none_can_be_read(listing, broken))
     root = Path(listing.name)
     folder = root if root.is_dir() else root.parent
     names = [name_of(*x.key) for x, _ in pairs]
     ids = [clip_id(root.name, name.removeprefix(f"{folder}/")) for name in names]
     rows = Rows(np.stack([row for _, row in pairs]), names, np.array(ids, np.int64))
-    return partial, rows, broken
+    return rows, broken
 
 
 def _embed_sentences(retriever: AudioTextRetriever, sentences: list[str]) -> Rows:

@@ -116,6 +116,12 @@ def list_sounds(options: argparse.Namespace, *, may_be_none: bool = False) -> Li
     return listing
 
 
+def none_can_be_read(listing: Listing, broken: Sequence[tuple[str, str]]) -> str:
+    """The message where all sounds are broken, with the first of them."""
+    name, reason = broken[0]
+    return f"{listing.name}: no sound can be read, such as {name}: {reason}."
+
+
 def report_broken(broken: Sequence[tuple[str, str]], what: str = "cannot be read") -> None:
     """Name the first sounds that something is wrong with on standard error."""
     if not broken:

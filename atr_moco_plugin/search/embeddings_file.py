@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,15 +59,10 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     Raises:
         InputError: for another suffix, two kinds in ``.npy``, and a file that cannot be written.
     """
+    check_output(path, kinds=len(embeddings.rows))
     write = writer_of(path)
-    if path.suffix == ".npy" and len(embeddings.rows) > 1:
-        raise InputError(
-            f"{path}: a .npy holds one table, but there are sounds and sentences: give "
-            ".safetensors or .parquet."
-        )
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary, embeddings)
         if path.suffix == ".npy":
             beside = temporary.with_name(temporary.name + ".json")
@@ -74,12 +70,42 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
             os.replace(beside, path.with_name(path.name + ".json"))
         os.replace(temporary, path)
     except OSError as ex:
-        raise InputError(
-            f"{path} cannot be written ({ex.strerror or ex}): give a file in a folder that you may "
-            "write to, on a disk with room."
-        ) from ex
+        raise InputError(_unwritable(path, ex)) from ex
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path, *, kinds: int) -> None:
+    """Refuse a file that cannot be written, before there is anything to write; its folder is made.
+
+    Args:
+        path: of the file.
+        kinds: how many kinds of rows it is to hold.
+
+    Raises:
+        InputError: as :func:`write_embeddings`.
+    """
+    writer_of(path)
+    if path.suffix == ".npy" and kinds > 1:
+        raise InputError(
+            f"{path}: a .npy holds one table, but there are sounds and sentences: give "
+            ".safetensors or .parquet."
+        )
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give another file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as ex:
+        raise InputError(_unwritable(path, ex)) from ex
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return (
+        f"{path} cannot be written ({error.strerror or error}): give a file in a folder that you "
+        "may write to, on a disk with room."
+    )
 
 
 def writer_of(path: Path) -> Callable[[Path, Embeddings], None]:

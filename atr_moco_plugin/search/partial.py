@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.walk import Found
 
 _ABOUT = "about.json"
@@ -23,27 +24,44 @@ _ABOUT = "about.json"
 class PartialEmbeddings:
     """A folder beside the output, with a file for each group of sounds.
 
-    A sound counts as done while its path, member, size and time are what they were.
+    A sound counts as done while its path, member, size and time are what they were. As a context it
+    lets others take the folder at its end.
 
     Args:
         folder: made where it does not exist.
         about: what makes the embeddings.
 
     Raises:
-        InputError: if the folder was left by another model or cannot be written.
+        InputError: if the folder was left by another model, is in use or cannot be written.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder = folder
+        self._lock = FolderLock(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._open(folder, about)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> PartialEmbeddings:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _open(self, folder: Path, about: dict[str, Any]) -> None:
+        try:
             known = folder / _ABOUT
-            if known.exists() and json.loads(known.read_text(encoding="utf-8")) != about:
+            if not known.exists():
+                temporary = known.with_suffix(".tmp")
+                temporary.write_text(json.dumps(about), encoding="utf-8")
+                os.replace(temporary, known)
+            elif json.loads(known.read_text(encoding="utf-8")) != about:
                 raise InputError(
-                    f"{folder} has embeddings of another model, from a command that did not end: "
-                    "remove it, or take that model."
+                    f"{folder} has embeddings of another model or dtype, from a command that did "
+                    "not end: remove it, or take that model."
                 )
-            known.write_text(json.dumps(about), encoding="utf-8")
             self._done: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
             for file in sorted(folder.glob("*.safetensors")):
                 self._read(file)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.ids import caption_id, clip_id
 from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.partial import PartialEmbeddings
 
 NAMES = ["a.wav", "b.flac", "sub/c.wav"]
 
@@ -71,17 +73,26 @@ def test_parquet_has_a_row_each(
     np.testing.assert_allclose(table.column("embedding").to_pylist(), want, atol=1e-5)
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_it_goes_on_where_it_was_interrupted(
-    bundle: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    bundle: Path,
+    folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out.npy"
     whole = tmp_path / "whole.npy"
     assert embed(bundle, folder, "--output", whole) == 0
-    # The output cannot be written: what was embedded stays.
-    out.mkdir()
-    assert embed(bundle, folder, "--output", out) == 2
-    assert "cannot be written" in capfd.readouterr().err
-    out.rmdir()
+    # Interrupted before the output is written: what was embedded stays.
+    with monkeypatch.context() as patch:
+        patch.setattr("atr_moco_plugin.search.embeddings_file.write_embeddings", _interrupt)
+        assert embed(bundle, folder, "--output", out) == 130
+    assert embed(bundle, folder, "--output", out, "--dtype", "bfloat16") == 2
+    assert "another model or dtype" in capfd.readouterr().err
     assert embed(bundle, folder, "--output", out) == 0
     assert "3 are done already." in capfd.readouterr().err
     np.testing.assert_array_equal(np.load(out), np.load(whole))
@@ -95,6 +106,9 @@ def test_it_goes_on_where_it_was_interrupted(
         (["FOLDER", "--output", "x.txt"], "the suffix must be one of .safetensors, .npy, .parquet"),
         (["FOLDER", "--text", "TEXT", "--output", "x.npy"], "a .npy holds one table"),
         (["EMPTY", "--output", "x.npy"], "no sound"),
+        (["FOLDER", "--output", "empty.npy"], "empty.npy is a folder"),
+        (["FOLDER", "--output", "TEXT/x.npy"], "TEXT/x.npy cannot be written (File exists)"),
+        (["BROKEN", "--output", "x.npy"], "no sound can be read, such as"),
         (["--text", "nowhere.txt", "--output", "x.npy"], "no such file"),
         (["--text", "BLANK", "--output", "x.npy"], "line 2: ' ' has no word"),
     ],
@@ -110,10 +124,34 @@ def test_wrong_input_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.npy").mkdir()
     Path("TEXT").write_text("a dog\n")
     Path("BLANK").write_text("a dog\n \n")
-    places = {"FOLDER": folder, "EMPTY": tmp_path / "empty"}
+    places = {"FOLDER": folder, "EMPTY": tmp_path / "empty", "BROKEN": folder / "broken.wav"}
     assert embed(bundle, *(places.get(x, x) for x in arguments)) == 2
-    error = capfd.readouterr().err.strip().splitlines()[-1]
+    said = capfd.readouterr().err.strip()
+    error = said.splitlines()[-1]
     assert error.startswith("ERROR: ") and message in error
+    assert "BROKEN" in arguments or "recording/s" not in said  # before any work
     assert not (tmp_path / "x.npy").exists()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_one_command_at_a_time(
+    bundle: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.npy"
+    with PartialEmbeddings(tmp_path / "out.npy.partial", {}):
+        assert embed(bundle, folder, "--output", out) == 2
+    assert "is in use" in capfd.readouterr().err
+
+
+def test_sentences_of_standard_input(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "\ufeffa dog\r\nrain\u2028falls\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert embed(bundle, "--text", "-", "--output", "~/text.npy") == 0
+    beside = json.loads((tmp_path / "text.npy.json").read_text())
+    assert beside["sentences"] == ["a dog", "rain\u2028falls"]
