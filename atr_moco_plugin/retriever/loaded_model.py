@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
@@ -21,6 +21,9 @@ ModelT = TypeVar("ModelT", bound="LoadedModel")
 
 class LoadedModel:
     """A model on a device.
+
+    Pickled, as for another process, or copied, it is its name: the copy loads the model again, and
+    refuses another one that has taken its place.
 
     Args:
         backbone: what :meth:`from_pretrained` loads.
@@ -67,10 +70,15 @@ class LoadedModel:
         self.device = usable_device(device)
         self.batch_size = batch_size
         self._backbone = backbone
+        self._dtype = dtype
         self._runner = Runner(backbone, self.device, getattr(torch, dtype))
         self._size = max(1, round(config.window_seconds * config.sample_rate))
         self._least = round(min_seconds(backbone.model) * config.sample_rate)
         self._hop = max(1, round(config.hop_seconds * config.sample_rate))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = (self.name, self.fingerprint, str(self.device), self._dtype, self.batch_size)
+        return _loaded_again, (type(self), *place)
 
     @classmethod
     def from_pretrained(
@@ -143,3 +151,12 @@ class LoadedModel:
             bundle = Path(folder) / "bundle"
             self.save_pretrained(bundle)
             return push_folder(bundle, repo_id, private=private, token=token)
+
+
+def _loaded_again(
+    kind: type[ModelT], name: str, fingerprint: str, device: str, dtype: DType, batch_size: int
+) -> ModelT:
+    model = kind.from_pretrained(name, device=device, dtype=dtype, batch_size=batch_size)
+    if model.fingerprint != fingerprint:
+        raise InputError(f"{name} is another model than the one that was pickled or copied.")
+    return model

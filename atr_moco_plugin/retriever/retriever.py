@@ -221,8 +221,8 @@ class AudioTextRetriever(LoadedModel):
             raise InputError("there is nothing to search for: give a sentence")
         if wanted.shape[1:] != (self.embed_dim,):
             raise InputError(
-                f"the query has {wanted.shape[-1]} numbers, an embedding of this model "
-                f"{self.embed_dim}"
+                f"the query has the shape {list(wanted.shape)}, expected [queries, "
+                f"{self.embed_dim}] of this model"
             )
         if rerank:
             self._check_head()

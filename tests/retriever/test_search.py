@@ -86,7 +86,9 @@ def test_queries_that_cannot_be(retriever: AudioTextRetriever, index: Path, tmp_
         retriever.search("rain", place, 0)
     with pytest.raises(InputError, match="re-ranking reads one sentence"):
         retriever.search(["rain", "a dog"], place, rerank=True)
-    with pytest.raises(InputError, match="the query has 3 numbers, an embedding of this model 12"):
+    with pytest.raises(
+        InputError, match=r"the query has the shape \[1, 3\], expected \[queries, 12\]"
+    ):
         retriever.search(torch.ones(1, 3), place)
     with pytest.raises(InputError, match="nowhere"):
         retriever.search("rain", tmp_path / "nowhere")
