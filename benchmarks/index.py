@@ -1,8 +1,9 @@
 """Filling an index: throughput beside a bare loop, memory, a second run, a recording of ten hours.
 
-    python -m benchmarks.index [--files 10000] [--known 100000] [--hours 10] [--threads 1]
+    python -m benchmarks.index [--files 10000] [--known 100000] [--hours 10] [--model esc50]
 
-Generated sounds, and a model of the toy recipe's size with random weights. Needs Linux.
+Generated sounds of 5 s, and a model with random weights that has the sizes of a recipe's. Needs
+Linux.
 """
 
 from __future__ import annotations
@@ -32,17 +33,21 @@ from atr_moco_plugin.text.tokenizer import train_wordpiece
 from benchmarks.memory import resident
 
 RATE = 16_000
-SECONDS = 4.0
+SECONDS = 5.0
 FOLDERS = 10
 MIB = 2**20
 
 
-def toy_sized() -> RetrievalModelConfig:
-    """Parts of the sizes that the toy recipe has."""
+SIZES = {"toy": (128, 3), "esc50": (192, 4)}
+"""Recipe to the width and the layers of its audio encoder."""
+
+
+def sized(width: int, layers: int) -> RetrievalModelConfig:
+    """An audio encoder of that size beside a small text encoder."""
     audio = {
-        "input_patch_size": 32, "embed_dim": 128, "encoder_layers": 3, "encoder_embed_dim": 128,
-        "encoder_ffn_embed_dim": 256, "encoder_attention_heads": 4, "conv_pos": 32,
-        "conv_pos_groups": 8,
+        "input_patch_size": 32, "embed_dim": width, "encoder_layers": layers,
+        "encoder_embed_dim": width, "encoder_ffn_embed_dim": 2 * width,
+        "encoder_attention_heads": 4, "conv_pos": 32, "conv_pos_groups": 8,
     }  # fmt: skip
     text = {
         "vocab_size": 64, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -57,10 +62,10 @@ def toy_sized() -> RetrievalModelConfig:
     )
 
 
-def make_bundle(folder: Path) -> Path:
+def make_bundle(folder: Path, recipe: str) -> Path:
     """A bundle with random weights; windows of ten seconds."""
     torch.manual_seed(0)
-    config = toy_sized()
+    config = sized(*SIZES[recipe])
     model = build_model(config)
     values = asdict(built_config(config, model))
     bundle = BundleConfig(model=values, sample_rate=RATE, window_seconds=10.0, hop_seconds=10.0)
@@ -187,13 +192,14 @@ def main() -> None:
     parser.add_argument("--known", type=int, default=100_000)
     parser.add_argument("--hours", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=1, help="of the model")
+    parser.add_argument("--model", choices=SIZES, default="esc50", help="of which recipe's size")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = make_bundle(folder / "bundle")
+        bundle = make_bundle(folder / "bundle", options.model)
         for part, size in (
             (throughput, options.files), (second_run, options.known),
             (long_recording, options.hours),
@@ -201,7 +207,9 @@ def main() -> None:
             for row in part(folder, bundle, size) if size else ():
                 rows.append(list(row))
                 print(*row, sep=" | ", file=sys.stderr, flush=True)
-    print(f"PyTorch {torch.__version__}, {options.threads} thread(s) of the model\n")
+    print(
+        f"PyTorch {torch.__version__}, {options.model}, {options.threads} thread(s) of the model\n"
+    )
     print(Table(["what", "figure", "beside"], rows).markdown())
 
 

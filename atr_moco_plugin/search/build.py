@@ -22,8 +22,9 @@ from atr_moco_plugin.search.ranks import collect, share_tasks
 from atr_moco_plugin.search.sources import Listing
 from atr_moco_plugin.search.store import IndexInfo, Store
 
-_WRITE_SECONDS = 1.0
-"""Groups of a fast model are written together, since each write waits for the disk."""
+_WRITE_SHARE = 1 / 30
+"""Most of the time that goes to writing: each write waits for the disk, so groups of a fast model
+are written together."""
 
 
 @dataclass(kw_only=True)
@@ -129,15 +130,17 @@ def build(
         progress=bar.windows,
     )
     waiting: list[Outcome] = []
-    written = time.monotonic()
+    written, due = time.monotonic(), 0.0
     with bar, closing(own):
         for _ in range(0, len(groups), world_size()):
             outcomes, interrupted = collect(next(own, []), retriever.embed_dim, stop=stop())
             bar.recordings(outcomes)
             waiting += outcomes
-            if interrupted or time.monotonic() - written > _WRITE_SECONDS:
+            start = time.monotonic()
+            if interrupted or start - written > due:
                 _put(store, waiting, report)
                 waiting, written = [], time.monotonic()
+                due = (written - start) / _WRITE_SHARE
             if interrupted:
                 report.interrupted = True
                 break

@@ -81,7 +81,7 @@ def cut_windows(
     first = 0  # where the kept samples begin in the recording
     start = 0  # of the next window
     for block in blocks:
-        kept = np.concatenate([kept, block])
+        kept = np.concatenate([kept, block]) if len(kept) else block
         while start + size <= first + len(kept):
             yield _window(kept, first, start, size, sample_rate)
             start += hop
@@ -97,7 +97,9 @@ def cut_windows(
 
 
 def _window(kept: NDArray[np.float32], first: int, start: int, size: int, rate: int) -> AudioWindow:
-    waveform = kept[start - first : start - first + size].copy()
+    waveform = kept[start - first : start - first + size]
+    if len(waveform) < len(kept):  # most recordings are one window, which need no copy
+        waveform = waveform.copy()
     return AudioWindow(start / rate, (start + size) / rate, waveform)
 
 
