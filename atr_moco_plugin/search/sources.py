@@ -89,8 +89,10 @@ def list_sounds(
 
     Raises:
         MissingFileError: if there is no list at the path.
-        InputError: if it is a file of another kind, or a list that is no text.
+        InputError: if it is a file of another kind, a list that is no text, or an empty name.
     """
+    if not os.fspath(source):  # as of a variable of a shell that is not set
+        raise InputError("The name of the folder is empty: give one, or . for this folder")
     path = os.path.realpath(source)
     known = frozenset(AUDIO_SUFFIXES) | {_dotted(suffix) for suffix in suffixes}
     notes = Notes()

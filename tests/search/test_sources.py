@@ -148,3 +148,8 @@ def test_a_recording_that_is_gone_is_said(sounds: Path) -> None:
         tar.add(sounds / "a.wav", "a.wav")
     with pytest.raises(MissingFileError, match="t.tar/b.wav: no such member"):
         open_recording(recorded(sounds / "t.tar", "b.wav"))
+
+
+def test_an_empty_name_is_not_this_folder() -> None:
+    with pytest.raises(InputError, match="name of the folder is empty"):
+        list_sounds("")
