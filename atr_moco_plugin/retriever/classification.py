@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.ids import has_words
 from atr_moco_plugin.tensors.float32 import cosines, unit_norm
 
 Reduce = Literal["max", "mean"]
@@ -59,6 +60,8 @@ def label_phrases(
             raise InputError(f"the label {name!r} must have a list of at least one phrase")
         if strange := [x for x in own if not isinstance(x, str)]:
             raise InputError(f"a phrase of a label is {strange[0]!r}, expected a string")
+        if wordless := [x for x in own if not has_words(x)]:
+            raise InputError(f"the label or phrase {wordless[0]!r} has no word: correct it")
         sentences[name] = [t.replace("{}", phrase) for t in templates for phrase in own]
     return sentences
 

@@ -69,6 +69,7 @@ def test_phrases_of_a_label_come_from_a_file(
         (["--labels-file", "nowhere.txt"], "no such file of labels"),
         (["--labels-file", "bad.json"], "bad.json must be a list of labels"),
         (["--labels-file", "twice.json"], "'dog' is there twice"),
+        (["--labels", "...,rain"], "'...' has no word"),
     ],
 )
 def test_wrong_input_is_one_sentence(

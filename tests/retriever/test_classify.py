@@ -60,7 +60,7 @@ def test_phrases_and_templates(retriever: AudioTextRetriever) -> None:
         ((["dog"], ["{} {}"]), r"must have \{\} once"),
         (({"dog": "barks"},), "the label 'dog' must have a list of at least one phrase"),
         (({"dog": []},), "the label 'dog' must have a list of at least one phrase"),
-        (([""],), "holds no word"),
+        (([""],), "has no word"),
         (([1],), "a phrase of a label is 1, expected a string"),
     ],
 )
