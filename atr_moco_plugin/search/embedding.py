@@ -96,8 +96,10 @@ def embed_groups(
     """
     groups = list(groups)
     # As many as sort well by length, without holding much.
-    most = max(retriever.batch_size, min(4 * retriever.batch_size, 64))
-    streams = ReadAhead(retriever.windows, threads)(task for group in groups for task in group)
+    most = max(retriever.batch_size, min(2 * retriever.batch_size, 64))
+    streams = ReadAhead(retriever.windows, threads, most)(
+        task for group in groups for task in group
+    )
     try:
         for group in groups:
             sounds: list[_Sound] = []

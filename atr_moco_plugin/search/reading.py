@@ -23,9 +23,6 @@ CHANGES = "changes while it is read"
 _WINDOWS = 4
 """Windows of a recording that go to the model together; twice as many may wait."""
 
-_AHEAD = 32
-"""Recordings that wait for the model, beside those that are read."""
-
 _BLOCK = 2**20
 
 
@@ -60,11 +57,13 @@ class ReadAhead:
     Args:
         windows: decodes a source.
         threads: how many sounds are read at once.
+        ahead: how many wait beside them.
     """
 
-    def __init__(self, windows: Windows, threads: int = 2) -> None:
+    def __init__(self, windows: Windows, threads: int = 2, ahead: int = 32) -> None:
         self._windows = windows
         self._threads = threads
+        self._ahead = ahead
         self._stopped = threading.Event()
 
     def __call__(self, tasks: Iterable[Task]) -> Generator[tuple[Task, Iterator[Item]], None, None]:
@@ -79,7 +78,7 @@ class ReadAhead:
         with ThreadPoolExecutor(self._threads, "read") as pool:
             try:
                 while True:
-                    for task in islice(todo, self._threads + _AHEAD - len(pending)):
+                    for task in islice(todo, self._threads + self._ahead - len(pending)):
                         chunks: _Chunks = queue.Queue(1)
                         pending.append((task, chunks))
                         pool.submit(self._read, task, chunks)
