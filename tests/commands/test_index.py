@@ -179,6 +179,7 @@ def test_a_full_disk_is_one_sentence_and_the_index_stays_whole(
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("ERROR: ") and "disk" in ended.stderr
     with open_local(tmp_path / "index") as store:
-        assert store.counts().recordings == 100
+        done = store.counts().recordings
+    assert 100 <= done < 500
     again = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert (again["unchanged"], again["new"]) == (100, 400)
+    assert (again["unchanged"], again["new"]) == (done, 500 - done)
