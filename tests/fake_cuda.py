@@ -29,6 +29,8 @@ aten = torch.ops.aten
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make CUDA tensors. Page-locked memory and random numbers of a GPU take a driver, so a tensor
     is its own page-locked copy and generators are the host's."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+        pytest.skip(f"torch {torch.__version__} asks the GPU's driver about fake tensors")
     generator = torch.Generator
     monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
@@ -36,8 +38,6 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     select = torch._C._select_conv_backend
     monkeypatch.setattr(torch._C, "_select_conv_backend", lambda **x: select(**_as_float32(x)))
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
-        pytest.skip(f"torch {torch.__version__} asks the GPU's driver about fake tensors")
     with _MODE, _WithoutDriver():
         yield
 
