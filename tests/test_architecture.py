@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "retriever": CORE
     | FOUNDATION
     | {"data", "encoders", "evaluation", "heads", "model", "search", "text"},
-    "search": FOUNDATION | {"data", "distributed", "retriever"},
+    "search": FOUNDATION | {"data", "distributed", "retriever", "tensors"},
     "serving": FOUNDATION | {"data", "report", "retriever", "search"},
     "exporting": FOUNDATION | {"data", "model", "retriever", "tensors", "text", "tokens"},
 }

@@ -24,6 +24,7 @@ from atr_moco_plugin.io.stdout import say
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
+    from atr_moco_plugin.retriever.classification import Reduce
     from atr_moco_plugin.search.sources import Listing
 
 SUMMARY = "say which of some labels fits each sound"
@@ -68,12 +69,12 @@ def run(options: argparse.Namespace) -> int:
     from atr_moco_plugin.retriever.classification import label_phrases
 
     labels = _labels(options)
-    templates = options.template or ["{}"]
-    if len(label_phrases(labels, templates)) == 1:  # refuses before the model is loaded
+    sentences = label_phrases(labels, options.template or ["{}"])  # before the model is loaded
+    if len(sentences) == 1:
         raise InputError("A single label fits every sound by 100%: give one more at least.")
     listing = list_sounds(options)
     retriever = load_retriever(options)
-    rows, broken = _classified(listing, retriever, labels, templates, options.reduce)
+    rows, broken = _classified(listing, retriever, sentences, options.reduce)
     if not rows:
         raise InputError(none_can_be_read(listing, broken))
     if options.json:
@@ -124,18 +125,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _classified(
     listing: Listing,
     retriever: AudioTextRetriever,
-    labels: list[str] | dict[str, list[str]],
-    templates: list[str],
-    reduce: Any,
+    sentences: dict[str, list[str]],
+    reduce: Reduce,
 ) -> tuple[list[tuple[str, dict[str, float]]], list[tuple[str, str]]]:
     """Name and scores of each sound, and name and reason of the broken ones."""
     import torch
 
-    from atr_moco_plugin.retriever.classification import classified, label_phrases
+    from atr_moco_plugin.retriever.classification import classified
     from atr_moco_plugin.search.bulk import embed_each
-    from atr_moco_plugin.search.plan import name_of
 
-    sentences = label_phrases(labels, templates)
     text = retriever.embed_text([x for own in sentences.values() for x in own])
     rows: list[tuple[str, dict[str, float]]] = []
     found = list(listing.found)
@@ -145,7 +143,7 @@ def _classified(
         audio = torch.from_numpy(embeddings)
         result = classified(audio, sentences, text, retriever.temperature, reduce)
         for sound, scores in zip(group, result.scores.tolist(), strict=True):
-            rows.append((name_of(*sound.key), dict(zip(result.labels, scores, strict=True))))
+            rows.append((sound.name, dict(zip(result.labels, scores, strict=True))))
     return rows, broken
 
 

@@ -123,7 +123,6 @@ def _embed_sounds(
     from atr_moco_plugin.ids import clip_id
     from atr_moco_plugin.search.bulk import embed_each
     from atr_moco_plugin.search.embeddings_file import Rows
-    from atr_moco_plugin.search.plan import name_of
 
     found = list(listing.found)
     todo = [x for x in found if partial.get(x) is None]
@@ -139,7 +138,7 @@ def _embed_sounds(
         raise InputError(none_can_be_read(listing, broken))
     root = Path(listing.name)
     folder = root if root.is_dir() else root.parent
-    names = [name_of(*x.key) for x, _ in pairs]
+    names = [x.name for x, _ in pairs]
     ids = [clip_id(root.name, name.removeprefix(f"{folder}/")) for name in names]
     rows = Rows(np.stack([row for _, row in pairs]), names, np.array(ids, np.int64))
     return rows, broken

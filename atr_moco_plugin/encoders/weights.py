@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,28 @@ def fetch(repository: str, files: Sequence[str], subject: str) -> Path:
         ) from error
 
 
+def digest_problems(sha256: str | None, pretrained: str | None) -> Iterator[str]:
+    """What is wrong with the options ``sha256`` and ``pretrained`` of an encoder."""
+    if sha256 is None:
+        return
+    if pretrained is None:
+        yield (
+            "`sha256` is the digest of a weights file: set `pretrained` as well, or leave "
+            "`sha256` out."
+        )
+    if len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef"):
+        yield f"`sha256` is {sha256!r}, expected 64 hexadecimal digits."
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def verify(path: Path, sha256: str | None) -> None:
     """Compare a file with its expected SHA-256 in hexadecimal; ``None`` accepts any.
 
@@ -54,13 +76,10 @@ def verify(path: Path, sha256: str | None) -> None:
     """
     if sha256 is None:
         return
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != sha256.lower():
+    found = sha256_of(path)
+    if found != sha256.lower():
         raise InputError(
-            f"{path} has SHA-256 {digest.hexdigest()}, expected {sha256.lower()}; download it "
+            f"{path} has SHA-256 {found}, expected {sha256.lower()}; download it "
             "again or correct `sha256`."
         )
 

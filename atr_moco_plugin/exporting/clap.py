@@ -10,7 +10,7 @@ import torch
 from transformers import ClapConfig, ClapModel, ClapProcessor, RobertaTokenizerFast
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.exporting.folder import new_folder
+from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.loading import load_backbone
 

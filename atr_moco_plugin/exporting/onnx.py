@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.exporting.folder import new_folder
 from atr_moco_plugin.exporting.onnx_readme import readme
 from atr_moco_plugin.exporting.onnx_tower import Tower, quiet, write_tower
 from atr_moco_plugin.exporting.traced import (
@@ -25,6 +24,7 @@ from atr_moco_plugin.exporting.traced import (
     WaveformTower,
     tensor_fields,
 )
+from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
 from atr_moco_plugin.retriever.loading import load_backbone

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoProcessor, PretrainedConfig, ProcessorMixin
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.exporting.folder import new_folder
+from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.backbone import Backbone
 from atr_moco_plugin.retriever.loading import load_backbone

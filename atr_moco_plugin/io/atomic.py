@@ -1,9 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from atr_moco_plugin.errors import InputError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -20,3 +26,55 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary folder beside ``folder``, which becomes ``folder`` where nothing goes wrong.
+
+    Args:
+        folder: not there yet, or empty.
+        replace: take the place of whatever is there.
+
+    Raises:
+        InputError: if something is there and stays, or the folder cannot be written.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not replace and folder.exists() and not is_empty_folder(folder):
+        raise InputError(f"{folder} is there already: give another folder, or remove it first.")
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
+    old = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            folder.rename(old)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as ex:
+        raise InputError(
+            f"{folder} cannot be written ({ex.strerror or ex}): give a folder that you may write "
+            "to, on a disk with room."
+        ) from ex
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_empty_folder(folder: Path) -> bool:
+    """Whether it is a folder with nothing in it."""
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+@contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """Give a file that is written meanwhile the mode that the user's mask says. safetensors makes
+    files that their owner alone can read."""
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(mode)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,9 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.encoders.weights import sha256_of
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.atomic import is_empty_folder, new_folder, usual_mode
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
 from atr_moco_plugin.sample_rate import RATES
@@ -130,31 +131,20 @@ def write_bundle(
         InputError: if the folder holds something else than a bundle, or cannot be written.
     """
     folder = Path(folder).expanduser().absolute()
-    if folder.exists() and not is_bundle(folder) and not _is_empty_folder(folder):
+    if folder.exists() and not is_bundle(folder) and not is_empty_folder(folder):
         raise InputError(
             f"{folder} is there already and is no bundle: give another folder or remove it."
         )
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder, replace=True) as new:
         text = json.dumps(asdict(config), indent=2, ensure_ascii=False)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file(_plain(model.state_dict()), temporary / WEIGHTS, {"format": "pt"})
-        # safetensors lets the owner alone read it; the other files are as the user's mask says.
-        (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
-        _save(tokenizer, temporary / TOKENIZER)
+        (new / CONFIG).write_text(text + "\n", encoding="utf-8")
+        with usual_mode(new / WEIGHTS):
+            save_file(_plain(model.state_dict()), new / WEIGHTS, {"format": "pt"})
+        _save(tokenizer, new / TOKENIZER)
         if feature_extractor is not None:
-            _save(feature_extractor, temporary / FEATURE_EXTRACTOR)
+            _save(feature_extractor, new / FEATURE_EXTRACTOR)
         if card:
-            (temporary / CARD).write_text(card, encoding="utf-8")
-        _replace(folder, temporary)
-    except OSError as ex:
-        raise InputError(
-            f"{folder} cannot be written ({ex.strerror or ex}): give a folder that you may write "
-            "to, on a disk with room."
-        ) from ex
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (new / CARD).write_text(card, encoding="utf-8")
 
 
 def read_bundle(folder: str | Path) -> Bundle:
@@ -242,15 +232,7 @@ def fingerprint(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         inside = sorted(x for x in place.rglob("*") if x.is_file()) if place.is_dir() else [place]
         for file in inside:
             label = f"{name}/{file.relative_to(place)}" if file != place else name
-            digest.update(f"\n{label} {_sha256(file)}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+            digest.update(f"\n{label} {sha256_of(file)}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -275,18 +257,3 @@ def _save(part: Any, folder: Path) -> None:
         part.backend_tokenizer.no_truncation()
         part.backend_tokenizer.no_padding()
     part.save_pretrained(folder)
-
-
-def _is_empty_folder(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-def _replace(folder: Path, new: Path) -> None:
-    """Put a folder in the place of another one."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.old")
-    folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

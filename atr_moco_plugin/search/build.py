@@ -17,7 +17,8 @@ from tqdm import tqdm
 from atr_moco_plugin.distributed import process_index, world_size
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.embedding import Outcome, embed_groups
-from atr_moco_plugin.search.plan import Plan, in_groups, make_plan, name_of
+from atr_moco_plugin.search.names import shown_name
+from atr_moco_plugin.search.plan import Plan, in_groups, make_plan
 from atr_moco_plugin.search.ranks import collect, share_tasks
 from atr_moco_plugin.search.sources import Listing
 from atr_moco_plugin.search.store import IndexInfo, Store
@@ -113,7 +114,7 @@ def build(
     if store is not None and listing is not None:
         plan = make_plan(store, listing, prune=prune, retry_broken=retry_broken, stop=stop)
         report.unchanged, report.gone = plan.unchanged, len(plan.gone)
-        report.kept = [name_of(*key) for key in plan.kept]
+        report.kept = [shown_name(*key) for key in plan.kept]
         report.broken = list(plan.broken)
         report.unsettled = list(listing.notes.problems)
         report.other = dict(listing.notes.other.most_common())
@@ -198,7 +199,7 @@ def _put(store: Store | None, outcomes: Sequence[Outcome], report: Report) -> No
     if times:
         store.touch(times)
     for outcome in outcomes:
-        name = name_of(*outcome.task.found.key)
+        name = outcome.task.found.name
         if outcome.embedded is None and outcome.same_but_newer is None:
             report.unsettled.append((name, outcome.problem))
         elif outcome.problem:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.embedding import embed_groups
-from atr_moco_plugin.search.plan import Task, in_groups, name_of
+from atr_moco_plugin.search.plan import Task, in_groups
 from atr_moco_plugin.search.walk import Found
+from atr_moco_plugin.tensors.float32 import unit_norm
 
 Group = tuple[list[Found], NDArray[np.float32], list[tuple[str, str]]]
 """Sounds, their embeddings ``[N, d]``, and name and reason of those that cannot be read."""
@@ -36,14 +38,9 @@ def embed_each(
     with tqdm(total=len(tasks), unit="recording") as bar:
         for outcomes in embed_groups(groups, retriever, threads=threads):
             read = [x for x in outcomes if x.embedded is not None and not x.problem]
-            rows = [_mean(x.embedded.embeddings) for x in read if x.embedded is not None]
-            problems = [(name_of(*x.task.found.key), x.problem) for x in outcomes if x.problem]
-            table = np.stack(rows) if rows else np.zeros((0, retriever.embed_dim), np.float32)
-            yield [x.task.found for x in read], table, problems
+            sums = [x.embedded.embeddings.sum(axis=0, dtype=np.float64) for x in read if x.embedded]
+            problems = [(x.task.found.name, x.problem) for x in outcomes if x.problem]
+            table = np.array(sums).reshape(len(sums), retriever.embed_dim)
+            means = unit_norm(torch.from_numpy(table)).numpy()
+            yield [x.task.found for x in read], means, problems
             bar.update(len(outcomes))
-
-
-def _mean(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    total = windows.sum(axis=0, dtype=np.float64)
-    unit: NDArray[np.float32] = (total / np.linalg.norm(total)).astype(np.float32)
-    return unit

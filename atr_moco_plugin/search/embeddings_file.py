@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
-
-KINDS = ("audio", "text")
+from atr_moco_plugin.io.atomic import usual_mode, write_atomically
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,8 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     try:
         write(temporary, embeddings)
         if path.suffix == ".npy":
-            beside = temporary.with_name(temporary.name + ".json")
-            beside.write_text(json.dumps(_described(embeddings), indent=2), encoding="utf-8")
-            os.replace(beside, path.with_name(path.name + ".json"))
+            text = json.dumps(_described(embeddings), indent=2)
+            write_atomically(path.with_name(path.name + ".json"), text)
         os.replace(temporary, path)
     except OSError as ex:
         raise InputError(_unwritable(path, ex)) from ex
@@ -148,10 +146,8 @@ def _write_safetensors(path: Path, embeddings: Embeddings) -> None:
         ids, names = _TITLES[kind]
         tensors |= {kind: np.ascontiguousarray(rows.embeddings), ids: rows.ids}
         metadata[names] = json.dumps(rows.names)
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata)
-    path.chmod(mode)  # safetensors lets the owner alone read it; others do as the user's mask says
+    with usual_mode(path):
+        save_file(tensors, path, metadata)
 
 
 def _write_npy(path: Path, embeddings: Embeddings) -> None:

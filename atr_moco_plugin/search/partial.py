@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.walk import Found
 
@@ -54,9 +55,7 @@ class PartialEmbeddings:
         try:
             known = folder / _ABOUT
             if not known.exists():
-                temporary = known.with_suffix(".tmp")
-                temporary.write_text(json.dumps(about), encoding="utf-8")
-                os.replace(temporary, known)
+                write_atomically(known, json.dumps(about))
             elif json.loads(known.read_text(encoding="utf-8")) != about:
                 raise InputError(
                     f"{folder} has embeddings of another model or dtype, from a command that did "

@@ -102,7 +102,7 @@ def make_plan(
         elif (was.size, was.mtime_ns) != (found.size, found.mtime_ns):
             plan.tasks.append(Task(found, was.digest, True, was.problem))
         elif was.problem:
-            plan.broken.append((name_of(*found.key), was.problem))
+            plan.broken.append((found.name, was.problem))
         else:
             plan.unchanged += 1
     covered = [key for key in known if (prune and listing.is_list) or listing.covers(*key)]
@@ -157,11 +157,6 @@ def _disk_is_away(folder: str) -> bool:
             return next(entries, None) is None
     except OSError:
         return True
-
-
-def name_of(path: str, member: str) -> str:
-    """A recording's name as it is shown, see :attr:`~.store.Recording.name`."""
-    return path + member if not member or member.startswith("#") else f"{path}/{member}"
 
 
 def in_groups(tasks: Sequence[Task], batch_size: int) -> Iterator[Sequence[Task]]:

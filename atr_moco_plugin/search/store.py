@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.names import shown_name
 
 StoreT = TypeVar("StoreT", bound="Store")
 
@@ -79,13 +80,6 @@ class Recording:
     def name(self) -> str:
         """As it is shown: ``a.wav``, ``shard.tar/a.wav``, ``a.wav#t=30,40``."""
         return shown_name(self.path, self.member)
-
-
-def shown_name(path: str, member: str) -> str:
-    """A recording's name as it is shown."""
-    if not member or member.startswith("#"):
-        return path + member
-    return f"{path}/{member}"
 
 
 class Embedded(NamedTuple):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from atr_moco_plugin.data.audio.source import FileSlice, FileSource, Segment
 from atr_moco_plugin.data.sets.tar_index import Shard, tar_members
 from atr_moco_plugin.data.tables.file_names import suffix_of
+from atr_moco_plugin.search.names import shown_name
 
 TAR = ".tar"
 """Suffix of a file that has sounds in it."""
@@ -42,6 +43,11 @@ class Found(NamedTuple):
     def key(self) -> tuple[str, str]:
         """What names it in an index."""
         return (self.path, self.member)
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return shown_name(self.path, self.member)
 
     @property
     def source(self) -> FileSource:

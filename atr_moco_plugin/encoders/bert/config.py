@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.encoders.weights import digest_problems
 
 
 @dataclass(kw_only=True)
@@ -89,11 +90,4 @@ class BertConfig(Config):
                 f"`pad_token_id` is {self.pad_token_id}, expected an id below `vocab_size`, "
                 f"{self.vocab_size}."
             )
-        if self.sha256 is not None:
-            if self.pretrained is None:
-                yield (
-                    "`sha256` is the digest of a weights file: set `pretrained` as well, or leave "
-                    "`sha256` out."
-                )
-            if len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef"):
-                yield f"`sha256` is {self.sha256!r}, expected 64 hexadecimal digits."
+        yield from digest_problems(self.sha256, self.pretrained)

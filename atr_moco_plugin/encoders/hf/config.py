@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from atr_moco_plugin.config import Config
 from atr_moco_plugin.encoders.hf.checkpoint import model_config
+from atr_moco_plugin.encoders.weights import digest_problems
 
 
 @dataclass(kw_only=True)
@@ -37,14 +38,7 @@ class HfConfig(Config):
                 "`architecture` with its `model_type`, such as {model_type: bert}, to start from "
                 "random weights."
             )
-        if self.sha256 is not None:
-            if self.pretrained is None:
-                yield (
-                    "`sha256` is the digest of a weights file: set `pretrained` as well, or leave "
-                    "`sha256` out."
-                )
-            if len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef"):
-                yield f"`sha256` is {self.sha256!r}, expected 64 hexadecimal digits."
+        yield from digest_problems(self.sha256, self.pretrained)
 
 
 @dataclass(kw_only=True)

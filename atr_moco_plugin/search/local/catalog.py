@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.names import name_from_bytes, name_to_bytes
 from atr_moco_plugin.search.store import IndexInfo, Recording
 
 FILE = "index.sqlite"
@@ -168,22 +169,16 @@ def update_info(connection: sqlite3.Connection, info: IndexInfo) -> None:
     )
 
 
-def as_bytes(name: str) -> bytes:
-    """A path or a member's name as it stands in the file."""
-    return name.encode("utf-8", "surrogateescape")
-
-
 def as_text(name: Any) -> str:
-    """What :func:`as_bytes` has written.
+    """A name from the bytes in the file.
 
     Raises:
         sqlite3.DatabaseError: where the file has something else.
     """
     try:
-        text: str = name.decode("utf-8", "surrogateescape")
+        return name_from_bytes(name)
     except AttributeError:
         raise sqlite3.DatabaseError("a name is not one") from None
-    return text
 
 
 def recording_of(columns: Sequence[Any]) -> Recording:
@@ -207,13 +202,13 @@ def recording_of(columns: Sequence[Any]) -> Recording:
 def columns_of(recording: Recording) -> tuple[object, ...]:
     """The columns of a recording."""
     return (
-        as_bytes(recording.path),
-        as_bytes(recording.member),
+        name_to_bytes(recording.path),
+        name_to_bytes(recording.member),
         recording.size,
         recording.mtime_ns,
         recording.digest,
         recording.seconds,
-        as_bytes(recording.problem),
+        name_to_bytes(recording.problem),
     )
 
 

@@ -24,6 +24,7 @@ from atr_moco_plugin.search.local.vectors import (
     vector_files,
     write_rows,
 )
+from atr_moco_plugin.search.names import name_to_bytes
 from atr_moco_plugin.search.store import Embedded, IndexInfo, refuse_other
 
 LEAST_DEAD = 1024
@@ -136,14 +137,14 @@ class LocalWriter(LocalReader):
         with self._turn, told(self._folder), catalog.change(self._connection):
             self._connection.executemany(
                 "UPDATE recordings SET mtime_ns = ? WHERE path = ? AND member = ?",
-                [(time, *map(catalog.as_bytes, key)) for key, time in times.items()],
+                [(time, *map(name_to_bytes, key)) for key, time in times.items()],
             )
 
     def _delete(self, keys: Sequence[tuple[str, str]]) -> int:
         """Remove recordings; a part of a change. Returns how many windows they had."""
         windows = 0
         for path, member in keys:
-            name = (catalog.as_bytes(path), catalog.as_bytes(member))
+            name = (name_to_bytes(path), name_to_bytes(member))
             found = self._connection.execute(
                 "SELECT id, windows FROM recordings WHERE path = ? AND member = ?", name
             ).fetchone()

@@ -3,16 +3,6 @@
 from __future__ import annotations
 
 
-def to_bytes(text: str) -> bytes:
-    """The bytes of a name, those that are not UTF-8 too; PostgreSQL's text cannot have them."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def to_text(data: bytes) -> str:
-    """The name of :func:`to_bytes`."""
-    return data.decode("utf-8", "surrogateescape")
-
-
 def searchable(name: str) -> str:
     """A name as patterns see it in PostgreSQL: a byte that is not UTF-8 is one private character.
 

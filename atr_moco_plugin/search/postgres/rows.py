@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from atr_moco_plugin.search.postgres.patterns import (
-    regular_expression,
-    searchable,
-    to_bytes,
-    to_text,
-)
+from atr_moco_plugin.search.names import name_from_bytes, name_to_bytes
+from atr_moco_plugin.search.postgres.patterns import regular_expression, searchable
 from atr_moco_plugin.search.store import Filter, Recording, WindowHit
 
 RECORDING = "r.path, r.member, r.size, r.mtime_ns, r.digest, r.seconds, r.problem"
@@ -40,7 +36,8 @@ def digests(keys: Iterable[tuple[str, str]]) -> list[bytes]:
     """What names recordings in an index of the database, however long the names are."""
     # No path has a zero byte in it.
     return [
-        hashlib.sha256(to_bytes(path) + b"\0" + to_bytes(member)).digest() for path, member in keys
+        hashlib.sha256(name_to_bytes(path) + b"\0" + name_to_bytes(member)).digest()
+        for path, member in keys
     ]
 
 
@@ -48,14 +45,14 @@ def row_of(recording: Recording) -> tuple[Any, ...]:
     """A recording as a row, without its number."""
     return (
         digests([recording.key])[0],
-        to_bytes(recording.path),
-        to_bytes(recording.member),
+        name_to_bytes(recording.path),
+        name_to_bytes(recording.member),
         searchable(recording.name),
         recording.size,
         recording.mtime_ns,
         recording.digest,
         recording.seconds,
-        to_bytes(recording.problem),
+        name_to_bytes(recording.problem),
     )
 
 
@@ -63,13 +60,13 @@ def recording_of(row: tuple[Any, ...]) -> Recording:
     """A recording from the columns of :data:`RECORDING`."""
     path, member, size, mtime_ns, digest, seconds, problem = row
     return Recording(
-        path=to_text(path),
-        member=to_text(member),
+        path=name_from_bytes(path),
+        member=name_from_bytes(member),
         size=size,
         mtime_ns=mtime_ns,
         digest=digest,
         seconds=seconds,
-        problem=to_text(problem),
+        problem=name_from_bytes(problem),
     )
 
 

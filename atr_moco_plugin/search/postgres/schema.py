@@ -8,9 +8,9 @@ import psycopg
 from psycopg import sql
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.names import name_from_bytes, name_to_bytes
 from atr_moco_plugin.search.postgres.address import Address
 from atr_moco_plugin.search.postgres.connection import Connection, in_words
-from atr_moco_plugin.search.postgres.patterns import to_bytes, to_text
 from atr_moco_plugin.search.store import IndexInfo
 
 FORMAT = 1
@@ -94,14 +94,14 @@ def read_info(connection: Connection, address: Address) -> IndexInfo | None:
             "make the index again with this version."
         )
     values = dict(zip(names, row[1:], strict=True))
-    return IndexInfo(**values | {"model": to_text(values["model"])})
+    return IndexInfo(**values | {"model": name_from_bytes(values["model"])})
 
 
 def create(connection: Connection, address: Address, info: IndexInfo) -> None:
     """Make the tables, all or none."""
     kind = best_kind(connection)
     size = info.embed_dim * (2 if kind == "halfvec" else 4)
-    values = asdict(info) | {"format": FORMAT, "model": to_bytes(info.model)}
+    values = asdict(info) | {"format": FORMAT, "model": name_to_bytes(info.model)}
     with in_words(address), connection.transaction():
         schema = [address.schema]
         if connection.execute("SELECT to_regnamespace(quote_ident(%s))", schema).fetchone() == (
@@ -142,4 +142,4 @@ def kind_of(connection: Connection) -> str:
 def move_model(connection: Connection, address: Address, info: IndexInfo) -> None:
     """Write down that the same model is now in another place."""
     with in_words(address):
-        connection.execute("UPDATE info SET model = %s", [to_bytes(info.model)])
+        connection.execute("UPDATE info SET model = %s", [name_to_bytes(info.model)])

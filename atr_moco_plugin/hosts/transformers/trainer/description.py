@@ -8,8 +8,6 @@ and the tokenizer and the feature extractor.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from transformers import Trainer
 
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.model.trainer_model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.model import RetrievalModel, built_config
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER, packages_of
 from atr_moco_plugin.retriever.clap import clap_options
@@ -38,15 +37,11 @@ def write_description(trainer: Trainer, checkpoint: Path) -> None:
     content = describe(trainer)
     if content is None or not checkpoint.is_dir():
         return
-    temporary = checkpoint / f".{FOLDER}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    (temporary / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for name, part in _processors(trainer).items():
-        if hasattr(part, "save_pretrained"):
-            part.save_pretrained(temporary / name)
-    shutil.rmtree(checkpoint / FOLDER, ignore_errors=True)
-    os.replace(temporary, checkpoint / FOLDER)
+    with new_folder(checkpoint / FOLDER, replace=True) as new:
+        (new / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for name, part in _processors(trainer).items():
+            if hasattr(part, "save_pretrained"):
+                part.save_pretrained(new / name)
 
 
 def describe(trainer: Trainer) -> dict[str, Any] | None:
