@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_PART = re.compile(r"#t=([0-9.e+-]+),([0-9.e+-]+)")
+
 
 def shown_name(path: str, member: str) -> str:
     """A recording's name as it is shown: ``a.wav``, ``shard.tar/a.wav``, ``a.wav#t=30,40``."""
@@ -18,3 +22,10 @@ def name_to_bytes(name: str) -> bytes:
 def name_from_bytes(data: bytes) -> str:
     """The name of :func:`name_to_bytes`, as ``os.fsdecode`` has it."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def part_of(member: str) -> tuple[float, float] | None:
+    """Start and end in seconds of the part of a file that ``#t=30,40`` names; None for a member of
+    a tar."""
+    match = _PART.fullmatch(member)
+    return (float(match[1]), float(match[2])) if match else None

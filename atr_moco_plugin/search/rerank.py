@@ -14,8 +14,8 @@ from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import printable
 from atr_moco_plugin.search.hits import Hit
+from atr_moco_plugin.search.names import part_of
 from atr_moco_plugin.search.sources import open_recording
-from atr_moco_plugin.search.walk import part_of
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
@@ -76,11 +76,10 @@ def read_moment(hit: Hit, retriever: AudioTextRetriever) -> NDArray[np.float32]:
     recording = hit.recording
     source = open_recording(recording)
     state = os.stat(recording.path)
-    part = part_of(recording.member)
-    whole = not recording.member or part is not None
-    if state.st_mtime_ns != recording.mtime_ns or (whole and state.st_size != recording.size):
+    if not recording.is_as_indexed(state):
         raise InputError(f"{recording.name}: has changed since it was indexed; index it again")
-    if whole:
+    part = part_of(recording.member)
+    if part is not None or not recording.member:
         # Not from the beginning: it may be ten hours long.
         begin = part[0] if part else 0.0
         source = Segment(recording.path, begin + hit.moment_start, begin + hit.moment_end)

@@ -20,13 +20,13 @@ from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.search.names import part_of
 from atr_moco_plugin.search.store import Recording
 from atr_moco_plugin.search.walk import (
     TAR,
     Found,
     Notes,
     found_at,
-    part_of,
     walk_tar,
     walk_tree,
 )

@@ -5,6 +5,7 @@ Shapes: Q queries, R recordings, W windows of a recording, d embedding size.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.search.names import shown_name
+from atr_moco_plugin.search.names import part_of, shown_name
 
 StoreT = TypeVar("StoreT", bound="Store")
 
@@ -80,6 +81,13 @@ class Recording:
     def name(self) -> str:
         """As it is shown: ``a.wav``, ``shard.tar/a.wav``, ``a.wav#t=30,40``."""
         return shown_name(self.path, self.member)
+
+    def is_as_indexed(self, state: os.stat_result) -> bool:
+        """Whether its file, in this state, is still the one that was indexed: by time and size, of
+        a member of a tar by the tar's time."""
+        whole = not self.member or part_of(self.member) is not None
+        same_size = not whole or state.st_size == self.size
+        return same_size and state.st_mtime_ns == self.mtime_ns
 
 
 class Embedded(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -14,12 +13,10 @@ from typing import NamedTuple
 from atr_moco_plugin.data.audio.source import FileSlice, FileSource, Segment
 from atr_moco_plugin.data.sets.tar_index import Shard, tar_members
 from atr_moco_plugin.data.tables.file_names import suffix_of
-from atr_moco_plugin.search.names import shown_name
+from atr_moco_plugin.search.names import part_of, shown_name
 
 TAR = ".tar"
 """Suffix of a file that has sounds in it."""
-
-_PART = re.compile(r"#t=([0-9.e+-]+),([0-9.e+-]+)")
 
 
 class Found(NamedTuple):
@@ -81,13 +78,6 @@ class Notes:
         """Note what cannot be read, or not to its end."""
         self.problems.append((path, reason))
         self.unread.add(path)
-
-
-def part_of(member: str) -> tuple[float, float] | None:
-    """Start and end in seconds of the part of a file that ``#t=30,40`` names; None for a member of
-    a tar."""
-    match = _PART.fullmatch(member)
-    return (float(match[1]), float(match[2])) if match else None
 
 
 def walk_tree(root: str, suffixes: Collection[str], notes: Notes) -> Iterator[Found]:

@@ -51,6 +51,4 @@ def problem_of(recording: Recording) -> str:
         state = os.stat(recording.path)
     except (OSError, ValueError):
         return GONE
-    is_file = not recording.member or recording.member.startswith("#")
-    same_size = not is_file or state.st_size == recording.size
-    return "" if same_size and state.st_mtime_ns == recording.mtime_ns else CHANGED
+    return "" if recording.is_as_indexed(state) else CHANGED
