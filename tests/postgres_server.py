@@ -33,12 +33,22 @@ def programs(wheel: str) -> Path | None:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
+def _copied(folder: Path, home: Path) -> Path:
+    """The folder of the programs, copied with all that they find from where they are."""
+    wheel = folder.parents[1]
+    for part in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        if part.is_dir():
+            shutil.copytree(part, home / "site" / part.name, symlinks=True)
+    home.chmod(0o755)
+    return home / "site" / folder.relative_to(wheel.parent)
+
+
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[str]:
     """The address of a server that runs meanwhile, with a password and on the loopback address.
 
-    PostgreSQL does not run as root: for root it runs as ``nobody``, which needs no new user and no
-    other rights on any folder that is there.
+    PostgreSQL does not run as root: for root it runs as ``nobody``, which needs no new user. The
+    environment may be in a folder that its owner alone may enter, so the programs are copied.
 
     Args:
         folder: with the programs.
@@ -47,6 +57,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
     home = Path(tempfile.mkdtemp(prefix="atr-postgres-"))
     user: dict[str, Any] = {}
     if os.geteuid() == 0:
+        folder = _copied(folder, home)
         nobody = pwd.getpwnam("nobody")
         user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
