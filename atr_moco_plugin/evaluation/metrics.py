@@ -6,11 +6,12 @@ cosines have, and their recall is not the field's hit rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.evaluation.queries import QueryFigures
 from atr_moco_plugin.evaluation.relevance import (
     DIRECTIONS,
     DUPLICATES,
@@ -135,9 +136,7 @@ class RetrievalMetrics:
     """
 
     def __init__(self) -> None:
-        self._ranks: dict[Direction, list[Tensor]] = {name: [] for name in DIRECTIONS}
-        self._precisions: dict[Direction, list[Tensor]] = {name: [] for name in DIRECTIONS}
-        self._queries = dict.fromkeys(DIRECTIONS, 0)
+        self._blocks: dict[Direction, list[QueryFigures]] = {name: [] for name in DIRECTIONS}
 
     def update(self, direction: Direction, scores: Tensor, relevant: Tensor) -> None:
         """Take the next n queries of a direction.
@@ -147,11 +146,16 @@ class RetrievalMetrics:
             scores: ``[n, items]``, any real dtype, without NaN.
             relevant: ``[n, items]`` bool, on the device of ``scores``.
         """
-        answerable = relevant.any(dim=1)
-        rank, precision = _rank_block(scores[answerable].double(), relevant[answerable])
-        self._ranks[direction].append(rank)
-        self._precisions[direction].append(precision)
-        self._queries[direction] += len(scores)
+        self._blocks[direction].append(_rank_block(scores.double(), relevant))
+
+    def queries(self) -> dict[Direction, QueryFigures]:
+        """What each query got, by direction, in main memory."""
+        return {
+            direction: QueryFigures(
+                *(torch.cat(parts).cpu() for parts in zip(*blocks, strict=True))
+            )
+            for direction, blocks in self._blocks.items()
+        }
 
     def compute(self) -> dict[str, float]:
         """The :data:`FIGURES`.
@@ -159,18 +163,31 @@ class RetrievalMetrics:
         Raises:
             ValueError: when no query of a direction has a relevant item.
         """
-        metrics: dict[str, float] = {}
-        for direction in DIRECTIONS:
-            rank = torch.cat(self._ranks[direction])
-            if len(rank) == 0:
-                raise ValueError("No pair is relevant, so there is nothing to retrieve.")
-            for k in CUTOFFS:
-                metrics[f"{direction}_r{k}"] = 100 * float((rank <= k).double().mean())
-            precision = torch.cat(self._precisions[direction])
-            metrics[f"{direction}_medr"] = float(rank.double().quantile(0.5))
-            metrics[f"{direction}_map10"] = 100 * float(precision.mean())
-            metrics[f"{direction}_skipped"] = float(self._queries[direction] - len(rank))
-        return metrics | {"r_sum": r_sum(metrics)}
+        return query_metrics(self.queries())
+
+
+def query_metrics(queries: Mapping[Direction, QueryFigures]) -> dict[str, float]:
+    """The :data:`FIGURES` of what each query got, see :class:`RetrievalMetrics`.
+
+    Args:
+        queries: of both directions.
+
+    Raises:
+        ValueError: when no query of a direction has a relevant item.
+    """
+    metrics: dict[str, float] = {}
+    for direction in DIRECTIONS:
+        answerable = queries[direction].rank > 0
+        rank = queries[direction].rank[answerable]
+        if len(rank) == 0:
+            raise ValueError("No pair is relevant, so there is nothing to retrieve.")
+        for k in CUTOFFS:
+            metrics[f"{direction}_r{k}"] = 100 * float((rank <= k).double().mean())
+        precision = queries[direction].precision[answerable]
+        metrics[f"{direction}_medr"] = float(rank.double().quantile(0.5))
+        metrics[f"{direction}_map10"] = 100 * float(precision.mean())
+        metrics[f"{direction}_skipped"] = float((~answerable).sum())
+    return metrics | {"r_sum": r_sum(metrics)}
 
 
 def r_sum(metrics: dict[str, float]) -> float:
@@ -178,8 +195,8 @@ def r_sum(metrics: dict[str, float]) -> float:
     return sum(metrics[f"{direction}_r{k}"] for direction in DIRECTIONS for k in CUTOFFS)
 
 
-def _rank_block(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank of the best relevant item and AP@10 of each row ``[n, items]``."""
+def _rank_block(scores: Tensor, relevant: Tensor) -> QueryFigures:
+    """What the queries ``[n, items]`` of a block got."""
     cutoff = min(_AP_CUTOFF, scores.size(1))
     inf = float("inf")
     good = scores.masked_fill(~relevant, -inf).topk(cutoff).values
@@ -195,7 +212,12 @@ def _rank_block(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
     position = place + ahead
     hit = (position <= cutoff) & (place <= total)
     precision = torch.where(hit, place.double() / position, 0.0).sum(dim=1)
-    return rank, precision / total.squeeze(1).clamp_max(_AP_CUTOFF)
+    precision /= total.squeeze(1).clamp(1, _AP_CUTOFF)
+
+    # Of the items with the highest score an irrelevant one comes first, then the lowest number.
+    top = scores == scores.amax(dim=1, keepdim=True)
+    first = (2 * top.byte() - (top & relevant).byte()).argmax(dim=1)
+    return QueryFigures(rank.masked_fill(total.squeeze(1) == 0, 0), precision, first)
 
 
 def _check_matrix(scores: Tensor) -> None:

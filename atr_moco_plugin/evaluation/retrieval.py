@@ -10,7 +10,8 @@ from torch import Tensor
 
 from atr_moco_plugin.evaluation.chance import chance_metrics
 from atr_moco_plugin.evaluation.cosines import Cosines
-from atr_moco_plugin.evaluation.metrics import FIGURES, RetrievalMetrics
+from atr_moco_plugin.evaluation.metrics import FIGURES, RetrievalMetrics, query_metrics
+from atr_moco_plugin.evaluation.queries import QueryFigures, Systems
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction, Relevance
 from atr_moco_plugin.evaluation.rerank import (
     DUAL,
@@ -37,6 +38,34 @@ def retrieval_figures(
 ) -> dict[str, Any]:
     """Figures of the cosines and of re-ranking their best candidates.
 
+    The arguments are those of :func:`rank_queries`, the result is that of :func:`system_figures`.
+
+    Raises:
+        ValueError: when the relevance has another shape, or no pair is relevant.
+    """
+    systems = rank_queries(
+        cosines,
+        relevances,
+        candidates=candidates,
+        rerank_k=rerank_k,
+        temperature=temperature,
+        on_scores=on_scores,
+    )
+    return system_figures(systems, relevances, rerank_k)
+
+
+@torch.no_grad()
+def rank_queries(
+    cosines: Cosines,
+    relevances: Mapping[str, Relevance],
+    *,
+    candidates: Mapping[Direction, Candidates] | None = None,
+    rerank_k: Sequence[int] = (),
+    temperature: float = 0.07,
+    on_scores: OnScores | None = None,
+) -> Systems:
+    """What each query gets from the cosines and from re-ranking their best candidates.
+
     No matrix ``[A, C]`` is made: queries are taken in blocks, for which about 0.5 GB is in memory
     at a time. Only the candidates grow with the sets, 40 bytes each while they are found and
     16 afterwards: 60 MB for AudioCaps' test set (975 clips, 4,875 captions) at k = 256, 3 GB for
@@ -53,22 +82,10 @@ def retrieval_figures(
         on_scores: called with each block of scores of every system, to write rankings for example.
 
     Returns:
-        ``clips`` and ``captions``, their numbers; ``dual``, the figures of the cosines under the
-        names of :func:`dual_figure_names`; ``chance``, the expected strict figures. With
-        ``rerank_k``
-        also ``rerank``, from each k (as text) to three re-rankings, the three of the largest k
-        beside ``dual``, and ``rerank_k``, the largest k. They score a candidate with
-
-        * ``reranked``: log-odds of a match + cosine / tau, the sum of the two log-probability
-          ratios that the matching and the contrastive loss train (ours);
-        * ``reranked_blip``: match logit + cosine (BLIP, Li et al. 2022);
-        * ``reranked_albef``: the match logit alone (ALBEF, Li et al. 2021).
-
-        The last two use the match logit, one of a pair of logits. The loss leaves both free to
-        shift together from pair to pair. The log-odds are their difference, which cannot shift.
+        By direction and system, in main memory.
 
     Raises:
-        ValueError: when the relevance has another shape, or no pair is relevant.
+        ValueError: when the relevance has another shape.
     """
     clips, captions = cosines.shape
     for relevance in relevances.values():
@@ -94,12 +111,49 @@ def retrieval_figures(
                     found[system, suffix].update(direction, scores, hits)
                 if on_scores is not None:
                     on_scores(direction, system.name, start, scores, relevant[""])
+    result: dict[Direction, dict[str, QueryFigures]] = {direction: {} for direction in DIRECTIONS}
+    for (system, suffix), metrics in found.items():
+        for direction, of_queries in metrics.queries().items():
+            result[direction][f"{system.name}{suffix}"] = of_queries
+    return result
+
+
+def system_figures(
+    systems: Systems, relevances: Mapping[str, Relevance], rerank_k: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Figures of what each query got.
+
+    Args:
+        systems: of :func:`rank_queries`, with the same relevance and numbers of candidates.
+        relevances: by the suffix of the figures.
+        rerank_k: numbers of candidates.
+
+    Returns:
+        ``clips`` and ``captions``, their numbers; ``dual``, the figures of the cosines under the
+        names of :func:`dual_figure_names`; ``chance``, the expected strict figures. With
+        ``rerank_k``
+        also ``rerank``, from each k (as text) to three re-rankings, the three of the largest k
+        beside ``dual``, and ``rerank_k``, the largest k. They score a candidate with
+
+        * ``reranked``: log-odds of a match + cosine / tau, the sum of the two log-probability
+          ratios that the matching and the contrastive loss train (ours);
+        * ``reranked_blip``: match logit + cosine (BLIP, Li et al. 2022);
+        * ``reranked_albef``: the match logit alone (ALBEF, Li et al. 2021).
+
+        The last two use the match logit, one of a pair of logits. The loss leaves both free to
+        shift together from pair to pair. The log-odds are their difference, which cannot shift.
+
+    Raises:
+        ValueError: when no pair is relevant.
+    """
+    clips, captions = relevances[""].shape
 
     def figures(system: System) -> dict[str, float]:
         result: dict[str, float] = {}
         for suffix in relevances:
-            metrics = found[system, suffix].compute()
-            result |= {f"{name}{suffix}": value for name, value in metrics.items()}
+            name = f"{system.name}{suffix}"
+            metrics = query_metrics({way: systems[way][name] for way in DIRECTIONS})
+            result |= {f"{figure}{suffix}": value for figure, value in metrics.items()}
         if DUPLICATES in relevances:
             result |= {"clips": float(clips), "captions": float(captions)}
         elif system == DUAL:
@@ -109,20 +163,34 @@ def retrieval_figures(
     result: dict[str, Any] = {
         "clips": clips,
         "captions": captions,
-        "dual": figures(DUAL),
+        **by_system(figures, rerank_k),
         "chance": chance_metrics(relevances[""]),
     }
+    return result | ({"rerank_k": max(rerank_k)} if rerank_k else {})
+
+
+def by_system(of: Callable[[System], Any], rerank_k: Sequence[int]) -> dict[str, Any]:
+    """What ``of`` says of each system, where a split of ``retrieval.json`` has it.
+
+    Args:
+        of: called with each system, :data:`~atr_moco_plugin.evaluation.rerank.DUAL` first.
+        rerank_k: numbers of candidates.
+
+    Returns:
+        ``dual``, and with ``rerank_k`` also ``rerank`` and the three re-rankings of the largest k.
+    """
+    result = {"dual": of(DUAL)}
     if rerank_k:
         result["rerank"] = {
-            str(k): {score: figures(System(k, score)) for score in RERANKINGS}
+            str(k): {score: of(System(k, score)) for score in RERANKINGS}
             for k in sorted(set(rerank_k))
         }
-        result |= {**result["rerank"][str(max(rerank_k))], "rerank_k": max(rerank_k)}
+        result |= result["rerank"][str(max(rerank_k))]
     return result
 
 
 def dual_figure_names(*, duplicates: bool) -> tuple[str, ...]:
-    """Names of the figures under ``dual`` in :func:`retrieval_figures`.
+    """Names of the figures under ``dual`` in :func:`system_figures`.
 
     Args:
         duplicates: whether there are duplicate-aware figures, as where every caption has one clip.

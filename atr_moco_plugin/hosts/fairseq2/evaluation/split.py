@@ -31,9 +31,15 @@ from atr_moco_plugin.evaluation.encode import (
     own_share,
 )
 from atr_moco_plugin.evaluation.encoded import Encoded
+from atr_moco_plugin.evaluation.queries import SplitQueries, Systems, split_queries
 from atr_moco_plugin.evaluation.relevance import Direction, relevances
 from atr_moco_plugin.evaluation.rerank import Candidates
-from atr_moco_plugin.evaluation.retrieval import OnScores, dual_figure_names, retrieval_figures
+from atr_moco_plugin.evaluation.retrieval import (
+    OnScores,
+    dual_figure_names,
+    rank_queries,
+    system_figures,
+)
 from atr_moco_plugin.rank import RankLogger
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
@@ -173,34 +179,75 @@ def score_split(
     return Scores(audio, text, cosines, candidates)
 
 
+class FinalFigures(NamedTuple):
+    """What the last evaluation of a split leaves.
+
+    Attributes:
+        figures: for ``retrieval.json``.
+        queries: what each query got, for ``queries.safetensors``.
+    """
+
+    figures: dict[str, Any]
+    queries: SplitQueries
+
+
 def split_figures(
-    scores: Scores,
-    split: Split,
-    rerank_k: Sequence[int],
-    temperature: float,
-    on_scores: OnScores | None = None,
+    scores: Scores, split: Split, rerank_k: Sequence[int], temperature: float
 ) -> dict[str, Any]:
-    """The figures of a split, for ``retrieval.json``.
+    """The figures of a split, as a validation needs them.
 
     Args:
         scores: of the model.
         split: the split.
         rerank_k: numbers of candidates of each query that are re-ranked.
         temperature: the trained temperature tau.
-        on_scores: see :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`.
 
     Returns:
-        ``test_set``, the name of what was evaluated; the keys of ``retrieval_figures``; ``rank``,
-        the rank of the embeddings; ``unreadable`` where clips were left out.
+        ``test_set``, the name of what was evaluated; the keys of
+        :func:`~atr_moco_plugin.evaluation.retrieval.system_figures`; ``rank``, the rank of the
+        embeddings; ``unreadable`` where clips were left out.
     """
-    figures = retrieval_figures(
+    return _ranked(scores, split, rerank_k, temperature)[0]
+
+
+def final_figures(
+    scores: Scores,
+    split: Split,
+    rerank_k: Sequence[int],
+    temperature: float,
+    on_scores: OnScores | None = None,
+) -> FinalFigures:
+    """The figures of a split, and what each query got.
+
+    Args:
+        scores: of the model.
+        split: the split.
+        rerank_k: numbers of candidates of each query that are re-ranked.
+        temperature: the trained temperature tau.
+        on_scores: see :func:`~atr_moco_plugin.evaluation.retrieval.rank_queries`.
+    """
+    figures, systems = _ranked(scores, split, rerank_k, temperature, on_scores)
+    queries = split_queries(figures["test_set"], split.retrieval_set, systems)
+    return FinalFigures(figures, queries)
+
+
+def _ranked(
+    scores: Scores,
+    split: Split,
+    rerank_k: Sequence[int],
+    temperature: float,
+    on_scores: OnScores | None = None,
+) -> tuple[dict[str, Any], Systems]:
+    relevance = relevances(split.retrieval_set, scores.text.distinct.device)
+    systems = rank_queries(
         scores.cosines,
-        relevances(split.retrieval_set, scores.text.distinct.device),
+        relevance,
         candidates=scores.candidates,
         rerank_k=rerank_k,
         temperature=temperature,
         on_scores=on_scores,
     )
+    figures = system_figures(systems, relevance, rerank_k)
     result: dict[str, Any] = {
         "test_set": evaluation_set_name(split.dataset.name, split.name, figures["clips"]),
         **figures,
@@ -208,7 +255,7 @@ def split_figures(
     }
     if split.unreadable:
         result["unreadable"] = split.unreadable
-    return result
+    return result, systems
 
 
 def figure_names(*, one_clip_each: bool, reranks: bool) -> list[str]:

@@ -21,6 +21,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import split_report
 from atr_moco_plugin.evaluation.encode import Advance
+from atr_moco_plugin.evaluation.queries import QUERIES_FILE, write_queries
 from atr_moco_plugin.evaluation.relevance import relevances
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
 from atr_moco_plugin.hosts.fairseq2.compat import Task
@@ -31,9 +32,9 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
     Scores,
+    final_figures,
     prepare_split,
     score_split,
-    split_figures,
 )
 from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
 from atr_moco_plugin.hosts.fairseq2.runs.output import TREC
@@ -48,8 +49,8 @@ class Evaluate(Task):
     """Evaluate a checkpoint on one split; clips, captions and pairs are shared out over processes.
 
     The figures go to ``retrieval.json`` in the output folder and as tables to standard output,
-    rankings to ``trec/``. They do not depend on the batch size or the number of processes, up to
-    the rounding of the encoders.
+    what each query got to ``queries.safetensors``, rankings to ``trec/``. They do not depend on the
+    batch size or the number of processes, up to the rounding of the encoders.
 
     Attributes:
         config: the recipe's configuration.
@@ -131,7 +132,7 @@ class Evaluate(Task):
         )
         runs = RunFiles(folder, clips, captions, depth)
         with runs if depth else nullcontext() as on_scores:
-            result = split_figures(
+            result, queries = final_figures(
                 scores, split, self._rerank_k, self.checkpoint.temperature, on_scores
             )
         if depth:
@@ -139,6 +140,7 @@ class Evaluate(Task):
                 write_qrels(folder, relevance, clips, captions, suffix)
         if self.config.save_embeddings:
             self._save_embeddings(scores)
+        write_queries(self.output_dir / QUERIES_FILE, {split.name: queries})
         file = self.output_dir / "retrieval.json"
         file.write_text(json.dumps(self._summary(result), indent=2) + "\n")
         say(f"\n{split_report(result)}\n\nFigures: {file}")

@@ -14,8 +14,14 @@ from typing_extensions import Self, override
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation.cosines import Cosines
+from atr_moco_plugin.evaluation.queries import SplitQueries
 from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, score_split, split_figures
+from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
+    Split,
+    final_figures,
+    score_split,
+    split_figures,
+)
 
 
 @final
@@ -28,6 +34,7 @@ class RetrievalEvalUnit(EvalUnit[Any]):
     Attributes:
         split: clips, captions and what counts as a hit.
         result: what the last evaluation found; empty on processes other than the first.
+        queries: what each query got; None before a final evaluation, and on other processes.
 
     Args:
         criterion: the criterion, for its model and its temperature.
@@ -43,6 +50,7 @@ class RetrievalEvalUnit(EvalUnit[Any]):
         self._device = device
         self._cosines: Cosines | None = None
         self.result: dict[str, Any] = {}
+        self.queries: SplitQueries | None = None
 
     @property
     def similarity(self) -> Tensor:
@@ -55,8 +63,11 @@ class RetrievalEvalUnit(EvalUnit[Any]):
             raise RuntimeError("There is no similarity before the first evaluation.")
         return self._cosines.matrix()
 
-    def evaluate(self) -> None:
+    def evaluate(self, *, final: bool = False) -> None:
         """Evaluate with all processes.
+
+        Args:
+            final: keep what each query got, which no validation needs.
 
         Raises:
             InputError: on every process, when one of them cannot read a clip.
@@ -65,7 +76,12 @@ class RetrievalEvalUnit(EvalUnit[Any]):
         self._cosines = scores.cosines
         if process_index() == 0:
             temperature = self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item()
-            self.result = split_figures(scores, self.split, self._rerank_k, temperature)
+            if final:
+                self.result, self.queries = final_figures(
+                    scores, self.split, self._rerank_k, temperature
+                )
+            else:
+                self.result = split_figures(scores, self.split, self._rerank_k, temperature)
 
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:

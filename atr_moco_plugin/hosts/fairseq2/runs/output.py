@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.queries import QUERIES_FILE
 from atr_moco_plugin.hosts.fairseq2.config.command_line import option, parse, read_yaml
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, MODEL_FILE
 from atr_moco_plugin.io.lock import lock_folder
 
-EVALUATION_FILES = ("retrieval.json", "embeddings.safetensors")
+EVALUATION_FILES = ("retrieval.json", QUERIES_FILE, "embeddings.safetensors")
 TREC = "trec"
 """What an evaluation writes: files, and a folder of ``*.qrels`` and ``*.run``."""
 

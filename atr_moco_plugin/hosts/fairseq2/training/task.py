@@ -23,6 +23,7 @@ from typing_extensions import override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import ProcessesDifferError
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.queries import QUERIES_FILE, write_queries
 from atr_moco_plugin.evaluation.result_tables import RETRIEVAL_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
@@ -43,7 +44,8 @@ from atr_moco_plugin.report import ReportError, collect_examples, write_report
 class TrainAndEvaluate(Task):
     """Run a trainer, load its best checkpoint and evaluate it on the named splits.
 
-    The figures of a split go to ``retrieval.json`` in the output folder as soon as they are there.
+    The figures of a split go to ``retrieval.json`` in the output folder as soon as they are there,
+    and what each query got to ``queries.safetensors``.
     At the end the last split's are printed as a table, and those of all splits go with the curves
     of the run and retrievals of the validation split to ``report/index.html``. A split that cannot
     be evaluated is named beside the others, and the run ends with its reason. The best checkpoint
@@ -185,7 +187,8 @@ class TrainAndEvaluate(Task):
         """Evaluate one split, and put its figures, or why there are none, into the file."""
         failed: Exception | None = None
         try:
-            self.units[split].evaluate()
+            self.units[split].evaluate(final=True)
+            self._write_queries()
             del summary["failed"][split]
             summary["splits"][split] = self.units[split].result
         except Exception as ex:
@@ -198,6 +201,12 @@ class TrainAndEvaluate(Task):
             content = {key: value for key, value in summary.items() if key != "failed" or value}
             write_atomically(self._file, json.dumps(content, indent=2) + "\n")
         return failed
+
+    def _write_queries(self) -> None:
+        """Write what each query of the splits that are done got, before their figures."""
+        done = {name: unit.queries for name, unit in self.units.items() if unit.queries}
+        if self._first:
+            write_queries(self.output_dir / QUERIES_FILE, done)
 
     def _show(self) -> None:
         """Print the figures of the last split that has some, and say where the others are."""
