@@ -1,0 +1,211 @@
+"""What two sets of embeddings of the same items share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.analysis.angles import (
+    overlap,
+    principal_angles,
+    principal_axes,
+    random_angles,
+)
+from atr_moco_plugin.analysis.hubs import hub_figures
+from atr_moco_plugin.analysis.neighbours import mutual_neighbours
+from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
+from atr_moco_plugin.analysis.shared_axes import (
+    doubling,
+    recall_by_axes,
+    shared_axes,
+    shuffled_values,
+)
+from atr_moco_plugin.analysis.similarity import linear_cka
+from atr_moco_plugin.analysis.sphere import mean_row, paired_alignment, random_gap
+from atr_moco_plugin.analysis.within import HUB_NEIGHBOURS, NORMALIZER, SAMPLE, THRESHOLD
+from atr_moco_plugin.evaluation.chance import chance_metrics
+from atr_moco_plugin.evaluation.metrics import relevance_metrics
+from atr_moco_plugin.rank.measures import modality_gap
+from atr_moco_plugin.rank.spectrum import normalize, spectrum_measures
+
+HELD_OUT = 2048
+"""Pairs that are kept apart to retrieve along the axes of the others, at most half of all."""
+
+HELD_VARIANCE = 0.9
+"""Principal angles are between the axes that hold this share of the variance of each side."""
+
+
+def between(
+    rows: PairedRows, names: tuple[str, str], *, seed: int, notes: list[str]
+) -> dict[str, Any]:
+    """The measures of both sides together.
+
+    Args:
+        rows: both sides of length 1, and at least one pair.
+        names: of both sides.
+        seed: of the subsets and shuffles.
+        notes: sentences are added here.
+
+    Returns:
+        ``pairs``, ``gap``, ``alignment``, ``cka``, ``mutual_neighbours``, ``principal_angles``,
+        ``cross_covariance``, ``retrieval`` and ``retrieval_by_axes`` of
+        :func:`~atr_moco_plugin.analysis.report.analyse`.
+    """
+    one_space = rows.audio.size(1) == rows.text.size(1)
+    if not one_space:
+        notes.append(
+            f"{names[0]} has {rows.audio.size(1)} dimensions and {names[1]} {rows.text.size(1)}: "
+            "they are in different spaces, so what needs one space (cosines, gap, alignment, "
+            "angles) is left out."
+        )
+    elif torch.equal(rows.audio, rows.text):
+        notes.append(f"{names[0]} and {names[1]} are the same numbers; was one file given twice?")
+    return {
+        "pairs": {
+            "pairs": len(rows),
+            "groups": int(rows.groups.max()) + 1,
+            **{name: len(rows.pairs[:, i].unique()) for i, name in enumerate(names)},
+        },
+        "gap": _gap(rows) if one_space else None,
+        "alignment": _alignment(rows, notes) if one_space else None,
+        "cka": _cka(rows, notes),
+        "mutual_neighbours": _mutual(rows, seed),
+        "principal_angles": _angles(rows) if one_space else None,
+        "cross_covariance": _cross_covariance(rows, seed),
+        "retrieval": _retrieval(rows, seed, notes) if one_space else None,
+        "retrieval_by_axes": _by_axes(rows, seed, notes, one_space),
+    }
+
+
+def _gap(rows: PairedRows) -> dict[str, Any]:
+    means = mean_row(rows.audio), mean_row(rows.text)
+    return {
+        "rows": [len(rows.audio), len(rows.text)],
+        "value": modality_gap(rows.audio, rows.text),
+        "random": random_gap(means, (len(rows.audio), len(rows.text))),
+    }
+
+
+def _alignment(rows: PairedRows, notes: list[str]) -> dict[str, Any]:
+    value, shuffled = paired_alignment(rows)
+    if len(rows) > 1 and value > shuffled - 1e-9:
+        notes.append(
+            f"Pairs are no closer ({value:.3f}) than shuffled ones ({shuffled:.3f}, mean squared "
+            "distance): are the rows of both sides in the same order, and of one model?"
+        )
+    return {"pairs": len(rows), "value": value, "shuffled": shuffled}
+
+
+def _cka(rows: PairedRows, notes: list[str]) -> dict[str, Any] | None:
+    single = rows.one_to_one()
+    found = linear_cka(single)
+    if found is None:
+        notes.append("The paired rows of a side are all equal, so there is no CKA.")
+        return None
+    return {"pairs": len(single), **found._asdict()}
+
+
+def _mutual(rows: PairedRows, seed: int) -> dict[str, Any] | None:
+    single = rows.one_to_one()
+    single = single.of(single.pairs[single.drawn(SAMPLE, seed)])
+    n = len(single)
+    if n < 2:
+        return None
+    k = min(HUB_NEIGHBOURS, n - 1)
+    a, t = (x[single.pairs[:, i]] for i, x in enumerate((rows.audio, rows.text)))
+    return {"pairs": n, "k": k, "value": mutual_neighbours(a, t, k), "random": k / (n - 1)}
+
+
+def _angles(rows: PairedRows) -> dict[str, Any]:
+    audio, text = principal_axes(rows.audio), principal_axes(rows.text)
+    dim = rows.audio.size(1)
+    r, s = audio.holding(HELD_VARIANCE), text.holding(HELD_VARIANCE)
+    a, t = audio.axes[:, :r], text.axes[:, :s]
+    counts = doubling(min(audio.axes.size(1), text.axes.size(1)))
+    return {
+        "rows": [len(rows.audio), len(rows.text)],
+        "variance": HELD_VARIANCE,
+        "axes": [r, s],
+        "degrees": principal_angles(a, t).rad2deg().tolist(),
+        "random_degrees": random_angles(dim, r, s).rad2deg().tolist(),
+        "overlap": overlap(a, t),
+        "random_overlap": max(r, s) / dim,
+        "overlap_by_axes": {
+            str(count): overlap(audio.axes[:, :count], text.axes[:, :count]) for count in counts
+        },
+    }
+
+
+def _cross_covariance(rows: PairedRows, seed: int) -> dict[str, Any] | None:
+    if len(rows) < 2:
+        return None
+    values = shared_axes(rows).values
+    shuffled = shuffled_values(rows, seed=seed)
+    measures = spectrum_measures(values, normalizer=NORMALIZER, threshold=THRESHOLD)
+    return {
+        "pairs": len(rows),
+        "largest": float(values[0]),
+        "above_shuffled": int((values > shuffled[0]).sum()),
+        **measures.measures(),
+        "spectrum": normalize(values, NORMALIZER).tolist(),
+        "shuffled": (shuffled / values[0]).tolist() if values[0] > 0 else shuffled.tolist(),
+    }
+
+
+def _retrieval(rows: PairedRows, seed: int, notes: list[str]) -> dict[str, Any] | None:
+    drawn = rows.drawn(SAMPLE, seed)
+    if not bool(drawn.any()):
+        notes.append(
+            f"All pairs hang together through shared rows in groups of more than {SAMPLE:,}, so "
+            "there is no subset to retrieve in."
+        )
+        return None
+    part = rows.of(rows.pairs[drawn])
+    gallery = part.gallery()
+    scores = _cosines(part, gallery)
+    hubs = {}
+    for way, matrix in (("a2t", scores), ("t2a", scores.T)):
+        k = min(HUB_NEIGHBOURS, matrix.size(1))
+        hubs[way] = {"k": k, **hub_figures(matrix.topk(k, dim=1).indices, matrix.size(1))}
+    return {
+        "pairs": len(part),
+        "rows": [len(gallery.audio), len(gallery.text)],
+        "cosine": relevance_metrics(scores, gallery.relevance),
+        "chance": chance_metrics(gallery.relevance),
+        "hubness": hubs,
+    }
+
+
+def _by_axes(
+    rows: PairedRows, seed: int, notes: list[str], one_space: bool
+) -> dict[str, Any] | None:
+    held = rows.drawn(min(HELD_OUT, len(rows) // 2), seed)
+    fitted = rows.of(rows.pairs[~held])
+    if not bool(held.any()) or len(fitted) < 2:
+        notes.append(
+            "No pairs can be kept apart from the others (all share rows, or there are fewer than "
+            "four), so there is no retrieval by axes: axes of the pairs that are retrieved would "
+            "flatter even noise."
+        )
+        return None
+    axes = shared_axes(fitted)
+    part = rows.of(rows.pairs[held])
+    gallery = part.gallery()
+    real = int((axes.values > 1e-9 * axes.values[0]).sum())
+    by_axes = recall_by_axes(axes, part, gallery, doubling(real)) if real > 1 else {}
+    return {
+        "pairs": len(part),
+        "rows": [len(gallery.audio), len(gallery.text)],
+        "fitted_on": len(fitted),
+        "axes": {str(count): figures for count, figures in by_axes.items()},
+        "cosine": relevance_metrics(_cosines(part, gallery), gallery.relevance)
+        if one_space
+        else None,
+        "chance": chance_metrics(gallery.relevance),
+    }
+
+
+def _cosines(rows: PairedRows, gallery: Gallery) -> Tensor:
+    return rows.audio[gallery.audio].double() @ rows.text[gallery.text].double().T

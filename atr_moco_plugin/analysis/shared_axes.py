@@ -1,0 +1,130 @@
+"""The axes that two sets of embeddings share: the singular value decomposition of their
+cross-covariance, and how well one retrieves along the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
+from atr_moco_plugin.evaluation.metrics import relevance_metrics
+
+
+class SharedAxes(NamedTuple):
+    """``C = U diag(s) V^T``, the directions in which both sides vary together.
+
+    Attributes:
+        audio: ``[d, K]`` float64, U.
+        values: ``[K]`` float64, s: covariances along the axes, descending.
+        text: ``[e, K]`` float64, V.
+        means: the mean rows ``[d]`` and ``[e]`` that were removed.
+    """
+
+    audio: Tensor
+    values: Tensor
+    text: Tensor
+    means: tuple[Tensor, Tensor]
+
+
+def cross_covariance(rows: PairedRows, means: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """``C = 1/P sum_p (a_p - mean a) (t_p - mean t)^T`` over P pairs.
+
+    Args:
+        rows: both sides; their sizes d and e may differ.
+        means: the mean rows, where they are known.
+
+    Returns:
+        ``[d, e]`` float64.
+    """
+    audio, text = rows.means() if means is None else means
+    total = torch.zeros(len(audio), len(text), dtype=torch.float64)
+    for a, t in rows.blocks():
+        total.addmm_((a - audio).T, t - text)
+    return total / len(rows)
+
+
+def shared_axes(rows: PairedRows) -> SharedAxes:
+    """The singular value decomposition of :func:`cross_covariance`.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+        >>> pairs = torch.arange(4)[:, None].expand(-1, 2)
+        >>> shared_axes(PairedRows(x, x, pairs)).values.tolist()  # the variances of the columns
+        [2.0, 0.5]
+    """
+    means = rows.means()
+    u, values, vt = torch.linalg.svd(cross_covariance(rows, means), full_matrices=False)
+    return SharedAxes(u, values, vt.T, means)
+
+
+def shuffled_values(rows: PairedRows, draws: int = 3, seed: int = 0) -> Tensor:
+    """The singular values where nothing is shared: those of shuffled pairs.
+
+    They are not 0: N rows are correlated by chance, the more the fewer they are. An axis is worth
+    believing where its value is above the largest of these.
+
+    Args:
+        rows: the pairs to shuffle.
+        draws: shuffles, of which the mean is taken.
+        seed: of the shuffles.
+
+    Returns:
+        ``[K]`` float64, descending.
+    """
+    spectra = [
+        torch.linalg.svdvals(cross_covariance(rows.shuffled(seed + draw))) for draw in range(draws)
+    ]
+    return torch.stack(spectra).mean(dim=0)
+
+
+def project(axes: SharedAxes, audio: Tensor, text: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Both sides along the first axes, without their means and of length 1.
+
+    Args:
+        axes: of K axes.
+        audio: ``[A, d]``.
+        text: ``[C, e]``.
+        count: axes to keep, at most K.
+
+    Returns:
+        ``[A, count]`` and ``[C, count]`` float64. With ``count = d = e`` nothing is left out: the
+        text is rotated onto the audio (orthogonal Procrustes).
+    """
+    a = (audio.double() - axes.means[0]) @ axes.audio[:, :count]
+    t = (text.double() - axes.means[1]) @ axes.text[:, :count]
+    return normalize(a, dim=1), normalize(t, dim=1)
+
+
+def recall_by_axes(
+    axes: SharedAxes, rows: PairedRows, gallery: Gallery, counts: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """Retrieval figures by the cosine along the first axes, for several numbers of them.
+
+    The axes must be of *other* pairs than those of the gallery. Along axes of its own pairs even
+    noise is retrieved without error as soon as there are fewer pairs than dimensions.
+
+    Args:
+        axes: of other pairs.
+        rows: both sides.
+        gallery: the rows of both sides to retrieve in.
+        counts: numbers of axes.
+
+    Returns:
+        The figures of :func:`~atr_moco_plugin.evaluation.metrics.relevance_metrics` by number of
+        axes.
+    """
+    audio, text = rows.audio[gallery.audio], rows.text[gallery.text]
+    found = {}
+    for count in counts:
+        a, t = project(axes, audio, text, count)
+        found[count] = relevance_metrics(a @ t.T, gallery.relevance)
+    return found
+
+
+def doubling(most: int) -> list[int]:
+    """2, 4, 8, ... and ``most`` itself. Along one axis all cosines are 1 or -1 and tie."""
+    return [*(2**i for i in range(1, most.bit_length()) if 2**i < most), most]

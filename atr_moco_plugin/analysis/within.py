@@ -1,0 +1,105 @@
+"""What one set of embeddings is like: spectrum, uniformity, dimension, hubs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.analysis.dimension import random_two_nn, two_nn
+from atr_moco_plugin.analysis.hubs import hub_figures
+from atr_moco_plugin.analysis.neighbours import nearest
+from atr_moco_plugin.analysis.sphere import random_uniformity
+from atr_moco_plugin.rank.measures import sample, uniformity
+from atr_moco_plugin.rank.report import rank_report
+
+NORMALIZER, THRESHOLD = "max", 0.01
+"""How spectra are normalised and what counts, as in ``rank.jsonl``."""
+
+HUB_NEIGHBOURS = 10
+"""The k of hubness and of mutual neighbours."""
+
+QUERIES = 2048
+"""Rows of which the two nearest of all rows are looked up, for the dimension."""
+
+SAMPLE = 5000
+"""Rows among which hubs are counted."""
+
+
+def within(rows: Mapping[str, Tensor], *, seed: int, notes: list[str]) -> dict[str, Any]:
+    """The measures of each side alone.
+
+    Args:
+        rows: name of a side -> ``[N, d]`` of length 1.
+        seed: of the subsets.
+        notes: sentences are added here.
+
+    Returns:
+        ``rank``, ``uniformity``, ``dimension`` and ``hubness`` of
+        :func:`~atr_moco_plugin.analysis.report.analyse`.
+    """
+    return {
+        "rank": {
+            "normalizer": NORMALIZER,
+            "threshold": THRESHOLD,
+            "sources": {name: _spectra(x) for name, x in rows.items()},
+        },
+        "uniformity": {name: _uniformity(x, seed) for name, x in rows.items()},
+        "dimension": {name: _dimension(x, name, seed, notes) for name, x in rows.items()},
+        "hubness": {name: _hubness(x, seed) for name, x in rows.items()},
+    }
+
+
+def _spectra(x: Tensor) -> dict[str, Any]:
+    source: dict[str, Any] = {"rows": len(x), "dim": x.size(1)}
+    for kind, center in (("raw", False), ("centered", True)):
+        report = rank_report(x, center=center, normalizer=NORMALIZER, threshold=THRESHOLD)
+        source[kind] = {
+            **report.measures(),
+            "random": report.random_baseline.measures(),
+            "largest": float(report.singular_values[0]),
+            "spectrum": report.normalized.tolist(),
+        }
+    return source
+
+
+def _uniformity(x: Tensor, seed: int) -> dict[str, Any]:
+    return {
+        "rows": min(len(x), QUERIES),
+        "value": uniformity(x, max_rows=QUERIES, seed=seed),
+        "random": random_uniformity(x.size(1)),
+    }
+
+
+def _dimension(x: Tensor, name: str, seed: int, notes: list[str]) -> dict[str, Any] | None:
+    n = len(x)
+    if n < 3:
+        notes.append(f"{name}: {n} rows have no second neighbour, so there is no dimension.")
+        return None
+    first, second = nearest(x, sample(n, QUERIES, seed), 2).distances.T
+    distinct = first > 0
+    equal = int((~distinct).sum())
+    if equal:
+        notes.append(
+            f"{name}: {equal:,} of {len(first):,} rows have another row that is equal to them; the "
+            "dimension leaves them out, and of equal rows no search can tell which is right."
+        )
+    value = two_nn(first[distinct], second[distinct])
+    if value is None:
+        notes.append(f"{name}: too few different rows for a dimension.")
+    return {
+        "rows": len(first) - equal,
+        "among": n,
+        "equal": equal,
+        "value": value,
+        "random": random_two_nn(n, x.size(1), len(first)),
+    }
+
+
+def _hubness(x: Tensor, seed: int) -> dict[str, Any] | None:
+    x = x[sample(len(x), SAMPLE, seed)]
+    k = min(HUB_NEIGHBOURS, len(x) - 1)
+    found = nearest(x, torch.arange(len(x)), k).rows
+    return {"rows": len(x), "k": k, **hub_figures(found, len(x))}
