@@ -73,6 +73,14 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     trec_depth: int = 100
     """Items listed for a query in the run files for TREC's tools; 0 writes none."""
 
+    qrels: str | None = None
+    """A file that says which clips are relevant to which captions, with grades: figures of several
+    relevant clips a query are added. Its formats are in ``docs/graded.md``."""
+
+    dcase: list[str] = field(default_factory=list)
+    """Systems, such as ``dual`` and ``reranked_k64``, whose files for DCASE's task of audio
+    retrieval are written to ``dcase/``."""
+
     save_embeddings: bool = False
     """Write the embeddings to ``embeddings.safetensors``."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable
+from atr_moco_plugin.hosts.fairseq2.evaluation.judged import Judged, together
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
     Scores,
@@ -95,6 +96,12 @@ class Evaluate(Task):
             num_workers=config.dataset.num_workers,
         )
         self._rerank_k = sorted(set(config.rerank_k))
+        self._judged = Judged(
+            config,
+            self._split.retrieval_set,
+            self._rerank_k if self.checkpoint.matches else [],
+            self.output_dir,
+        )
 
     @override
     def run(self) -> None:
@@ -130,12 +137,16 @@ class Evaluate(Task):
             retrieval_set.caption_to_audio,
             len(retrieval_set.captions),
         )
-        runs = RunFiles(folder, clips, captions, depth)
-        with runs if depth else nullcontext() as on_scores:
+        with ExitStack() as stack:
+            listeners = self._judged.listeners(stack)
+            if depth:
+                listeners.append(stack.enter_context(RunFiles(folder, clips, captions, depth)))
             result, queries = final_figures(
-                scores, split, self._rerank_k, self.checkpoint.temperature, on_scores
+                scores, split, self._rerank_k, self.checkpoint.temperature, together(listeners)
             )
+        result |= self._judged.figures()
         if depth:
+            self._judged.write_qrels(folder, clips, captions)
             for suffix, relevance in relevances(retrieval_set, self.device).items():
                 write_qrels(folder, relevance, clips, captions, suffix)
         if self.config.save_embeddings:
@@ -143,7 +154,7 @@ class Evaluate(Task):
         write_queries(self.output_dir / QUERIES_FILE, {split.name: queries})
         file = self.output_dir / "retrieval.json"
         file.write_text(json.dumps(self._summary(result), indent=2) + "\n")
-        say(f"\n{split_report(result)}\n\nFigures: {file}")
+        say(f"\n{split_report(result)}{self._judged.report(result)}\n\nFigures: {file}")
 
     def _summary(self, result: dict[str, Any]) -> dict[str, Any]:
         checkpoint, section = self.checkpoint, self.config.dataset

@@ -18,8 +18,8 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, MODEL_FILE
 from atr_moco_plugin.io.lock import lock_folder
 
 EVALUATION_FILES = ("retrieval.json", QUERIES_FILE, "embeddings.safetensors")
-TREC = "trec"
-"""What an evaluation writes: files, and a folder of ``*.qrels`` and ``*.run``."""
+TREC, DCASE = "trec", "dcase"
+"""What an evaluation writes: files, a folder of ``*.qrels`` and ``*.run``, and one of ``*.csv``."""
 
 _DESCRIBING = ("config.yaml", MODEL_FILE, CLIPS_FILE, "tokenizer/*")
 _PATTERN = "[]*?"
@@ -104,7 +104,7 @@ def check_for_evaluation(out: Path, *, overwrite: bool) -> None:
             f"{out} is the output folder of a training run; give the evaluation a folder of its "
             "own, since it would overwrite config.yaml and retrieval.json there."
         )
-    there = [name for name in (*EVALUATION_FILES, TREC) if (out / name).exists()]
+    there = [name for name in (*EVALUATION_FILES, TREC, DCASE) if (out / name).exists()]
     if there and not overwrite:
         raise InputError(
             f"{out} holds another evaluation ({', '.join(there)}), whose files would mix with the "
@@ -116,11 +116,12 @@ def remove_evaluation(out: Path) -> None:
     """Remove what an evaluation writes, and nothing else."""
     for name in EVALUATION_FILES:
         (out / name).unlink(missing_ok=True)
-    folder = out / TREC
-    for file in (*folder.glob("*.qrels"), *folder.glob("*.run")):
+    trec, dcase = out / TREC, out / DCASE
+    for file in (*trec.glob("*.qrels"), *trec.glob("*.run"), *dcase.glob("t2a_*.csv")):
         file.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    for folder in (trec, dcase):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def read_description(out: Path) -> dict[Path, bytes]:
