@@ -71,7 +71,7 @@ def open_manifest(config: ManifestConfig) -> AudioTextDataset:
         InputError: if the manifest cannot be read or lacks a column, a ``clip_id`` contradicts the
             files, a part is not in its file, or a recording is in two splits.
     """
-    path = _find_manifest(required_root(config.root, "A manifest"))
+    path = find_manifest(required_root(config.root, "A manifest"))
     folder = os.fspath(path.parent if config.audio is None else config.audio)
     tables = read_manifest_captions(path, folder, config.split)
     lookup = FileLookup()
@@ -216,7 +216,12 @@ def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number:
     return item
 
 
-def _find_manifest(root: Path) -> Path:
+def find_manifest(root: Path) -> Path:
+    """The manifest that a root means: itself, or the one in that folder.
+
+    Raises:
+        MissingFileError: if there is none, or more than one.
+    """
     if root.is_file():
         return root
     named = [root / f"manifest{suffix}" for suffix in TABLE_SUFFIXES]

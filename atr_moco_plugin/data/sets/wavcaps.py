@@ -77,7 +77,7 @@ def open_wavcaps(config: WavCapsConfig) -> AudioTextDataset:
     folder = root.parent if root.is_file() else root
     audio = AudioFiles(folder if config.audio is None else config.audio)
     _find_audio(table, audio)
-    return assemble(config.name, _split(table, config), audio.folder, config)
+    return assemble(config.name, split_recordings(table, config), audio.folder, config)
 
 
 def read_wavcaps_captions(place: str | os.PathLike[str]) -> CaptionTable:
@@ -193,7 +193,7 @@ def _check_claim(
             )
 
 
-def _split(table: CaptionTable, config: WavCapsConfig) -> Mapping[str, CaptionTable]:
+def split_recordings(table: CaptionTable, config: WavCapsConfig) -> Mapping[str, CaptionTable]:
     """All clips in one split, or a seeded share of them in ``valid``; the counts stay together."""
     keys: dict[str, str] = {}  # by file, whose parts stay in one split
     for item in table.recordings.values():

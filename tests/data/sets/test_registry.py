@@ -7,7 +7,13 @@ from typing import get_type_hints
 import dacite
 import pytest
 
-from atr_moco_plugin.data.sets.registry import DATASETS
+from atr_moco_plugin.data.sets.registry import (
+    DATASETS,
+    dataset_config,
+    open_dataset,
+    with_options,
+)
+from atr_moco_plugin.errors import InputError
 
 
 def test_the_data_sets_of_the_documentation_are_there() -> None:
@@ -37,3 +43,22 @@ def test_a_configuration_is_made_of_plain_values(name: str) -> None:
     config = dacite.from_dict(kind, {"root": "x"}, dacite.Config(cast=[Path]))
     with pytest.raises(FileNotFoundError, match="x: no.* there is no such folder"):
         opener(config)
+
+
+def test_options_of_a_recipe_open_a_data_set(tmp_path: Path) -> None:
+    config = dataset_config("toy", {"num_train": 6, "num_valid": 2, "num_test": 2})
+    assert len(open_dataset("toy", config).clips("train")) == 6
+    assert dataset_config("clotho", {"root": str(tmp_path)}).root == tmp_path
+    with pytest.raises(InputError, match="'cloth', expected one of toy, .*Did you mean clotho"):
+        dataset_config("cloth", {})
+    with pytest.raises(InputError, match="overrides.rot` is not known; .*Did you mean `root`"):
+        dataset_config("clotho", {"rot": "x"})
+    with pytest.raises(InputError, match="`dataset.config_overrides.strict` is 'yes', but must"):
+        dataset_config("clotho", {"strict": "yes"})
+
+
+def test_options_are_set_where_a_data_set_has_them() -> None:
+    assert with_options(dataset_config("clotho", {}), allow_shared_audio=True).allow_shared_audio
+    assert with_options(dataset_config("toy", {}), allow_shared_audio=True) == dataset_config(
+        "toy", {}
+    )
