@@ -122,8 +122,8 @@ def _check_filled(store: Store, address: str) -> None:
 def _retriever(store: Store, options: argparse.Namespace) -> AudioTextRetriever:
     """The model of the index, or the given one where it is the same."""
     from atr_moco_plugin.search.build import index_info
+    from atr_moco_plugin.search.checks import refuse_other
     from atr_moco_plugin.search.engines import shown_address
-    from atr_moco_plugin.search.store import refuse_other
 
     address = shown_address(options.index)
     try:

@@ -207,11 +207,11 @@ class AudioTextRetriever(LoadedModel):
         """
         # An index is built on a retriever: it is imported when one is asked.
         from atr_moco_plugin.search.build import index_info
+        from atr_moco_plugin.search.checks import refuse_other
         from atr_moco_plugin.search.engines import open_index
         from atr_moco_plugin.search.query import find
         from atr_moco_plugin.search.rerank import RERANKED
         from atr_moco_plugin.search.rerank import rerank as reranked
-        from atr_moco_plugin.search.store import refuse_other
 
         if k < 1:
             raise InputError(f"`k` is {k}, expected 1 or more")

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.search.store import Embedded
+from atr_moco_plugin.search.store import Embedded, IndexInfo
 
 OFF = 0.01
 """How far the length of a row, in float16, or a cosine may be above 1: far more than rounding."""
 
 _ROWS = 1000
+
+
+def refuse_other(where: object, have: IndexInfo, want: IndexInfo) -> NoReturn:
+    """Tell how an index differs from what is wanted.
+
+    Args:
+        where: address of the index.
+        have: what made it.
+        want: what was to be put in or asked.
+
+    Raises:
+        InputError: always.
+    """
+    if have.fingerprint != want.fingerprint:
+        raise InputError(
+            f"{where} was made with the model {have.model} (fingerprint {have.fingerprint[:12]}), "
+            f"and this is {want.model} ({want.fingerprint[:12]}): give the model that made it, or "
+            "another folder for an index of this one."
+        )
+    raise InputError(
+        f"{where} has {_windows(have)}, and {_windows(want)} are wanted: give the same, or another "
+        "folder for an index of these."
+    )
+
+
+def _windows(info: IndexInfo) -> str:
+    return (
+        f"windows of {info.window_seconds:g} s every {info.hop_seconds:g} s at "
+        f"{info.sample_rate} Hz with {info.embed_dim} numbers each"
+    )
 
 
 def check_embedded(item: Embedded, width: int) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.checks import refuse_other
 from atr_moco_plugin.search.faiss.record import has_record
 from atr_moco_plugin.search.local import create_local, open_local
-from atr_moco_plugin.search.store import IndexInfo, Store, refuse_other
+from atr_moco_plugin.search.store import IndexInfo, Store
 
 SCHEMES = ("postgresql://", "postgres://")
 ENGINES = ("exact", "faiss")

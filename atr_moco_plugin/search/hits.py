@@ -20,9 +20,9 @@ class Hit(NamedTuple):
         moment_start: where its best window begins, in seconds.
         moment_end: where that ends.
         window: number of the best window.
-        score: of the best window: its cosine with a single query, else see
-            :func:`~atr_moco_plugin.search.query.find`.
-        cosine: of the best window with the first query.
+        score: of the best window: its cosine with a single query, less what a correction takes off;
+            else see :func:`~atr_moco_plugin.search.query.find`.
+        cosine: of the best window with the first query, as it is.
         reranked: score of the matching head, where :func:`~atr_moco_plugin.search.rerank.rerank`
             has asked it.
     """
@@ -55,7 +55,7 @@ def merged(windows: Sequence[WindowHit], k: int) -> list[Hit]:
         joined = [n for n in own if touch(hits[n], window)]
         if not joined:
             own.append(place)
-            hits[place] = alone(window, window.score, window.score)
+            hits[place] = alone(window, window.score, window.cosine)
             if len(hits) == k:
                 break
             continue

@@ -28,12 +28,16 @@ def find(
     k: int = 10,
     only: Filter | None = None,
     penalty: float = PENALTY,
+    alpha: float = 0.0,
 ) -> list[Hit]:
     """The best stretches of recordings for a query.
 
     **One query.** Windows are taken by their cosine, best first, and those of a recording that
     overlap or touch become one hit, until there are k hits or no windows are left. The score of a
     hit is its best cosine.
+
+    **Corrected.** With an ``alpha``, each cosine here and below is less ``alpha`` times the offset
+    of its window, see :mod:`~atr_moco_plugin.search.bank`; all queries are then sentences.
 
     **Several, or some that are not wanted.** Let ``c[q, r]`` be the best cosine of query q in
     recording r, and ``z[q, r] = (c[q, r] - mean_r c[q]) / std_r c[q]`` over all recordings of the
@@ -52,13 +56,15 @@ def find(
         k: how many hits at most.
         only: which recordings are looked at.
         penalty: as above, 0 or more.
+        alpha: as above, 0 or more; 0 corrects nothing.
 
     Returns:
         hits, best first; of equal scores, the lower window first.
 
     Raises:
         ValueError: for shapes, numbers or a k that cannot be.
-        InputError: where a writer replaces what was found again and again.
+        InputError: for an alpha without a bank, and where a writer replaces what was found again
+            and again.
     """
     if not len(wanted) or not penalty >= 0 or k < 1:
         raise ValueError("a query needs something wanted, a penalty of 0 or more, a k of 1 or more")
@@ -66,18 +72,20 @@ def find(
     for _ in range(_TRIES):
         try:
             if len(wanted) == 1 and not len(rest):
-                return _find_one(store, wanted, k, only)
-            return _find_all(store, wanted, rest, k, only, penalty)
+                return _find_one(store, wanted, k, only, alpha)
+            return _find_all(store, wanted, rest, k, only, penalty, alpha)
         except NoWindowError:  # a writer has replaced the recording after it was compared
             continue
     raise InputError("the index changes faster than it is searched: search again in a while")
 
 
-def _find_one(store: Store, wanted: NDArray[np.float32], k: int, only: Filter | None) -> list[Hit]:
+def _find_one(
+    store: Store, wanted: NDArray[np.float32], k: int, only: Filter | None, alpha: float
+) -> list[Hit]:
     most = max(_MOST, k)
     count = min(_FIRST * k, most)
     while True:
-        windows = store.nearest(wanted, count, only)[0]
+        windows = store.nearest(wanted, count, only, alpha)[0]
         hits = merged(windows, k)
         if len(hits) == k or len(windows) < count:
             return hits
@@ -86,10 +94,11 @@ def _find_one(store: Store, wanted: NDArray[np.float32], k: int, only: Filter | 
         count = min(4 * count, most)
     # A few recordings with very many windows each. Of the others, the best window.
     seen = {hit.recording.key for hit in hits}
-    scores, numbers = (x[0] for x in store.recording_scores(wanted, only))
+    scores, numbers, cosines = (x[0] for x in store.recording_scores(wanted, only, alpha))
     order = np.argsort(-scores, kind="stable")[: k + len(seen)]
-    found = zip(store.windows(numbers[order].tolist()), scores[order].tolist(), strict=True)
-    others = [alone(window, score, score) for window, score in found]
+    windows = store.windows(numbers[order].tolist())
+    found = zip(windows, scores[order].tolist(), cosines[order].tolist(), strict=True)
+    others = [alone(window, score, cosine) for window, score, cosine in found]
     return (hits + [hit for hit in others if hit.recording.key not in seen])[:k]
 
 
@@ -100,16 +109,17 @@ def _find_all(
     k: int,
     only: Filter | None,
     penalty: float,
+    alpha: float,
 ) -> list[Hit]:
     queries = np.concatenate([wanted, unwanted])
-    every = store.recording_scores(queries)
-    taken = every if only is None else store.recording_scores(queries, only)
+    every = store.recording_scores(queries, alpha=alpha)
+    taken = every if only is None else store.recording_scores(queries, only, alpha)
     scores = combined(taken.scores, every.scores, len(wanted), penalty)
     order = np.lexsort((taken.windows[0], -scores))[:k]
     windows = store.windows(taken.windows[: len(wanted), order].ravel().tolist())
     hits = []
     for place, row in enumerate(order):
-        hit = alone(windows[place], float(scores[row]), float(taken.scores[0, row]))
+        hit = alone(windows[place], float(scores[row]), float(taken.cosines[0, row]))
         others = windows[place + len(order) :: len(order)]
         # Each may touch what the one before has widened.
         for window in sorted(others, key=lambda x: abs(x.start - hit.moment_start)):

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.bank import Bank, BankInfo
 from atr_moco_plugin.search.names import part_of, shown_name
 
 StoreT = TypeVar("StoreT", bound="Store")
@@ -141,36 +142,6 @@ class Filter:
         return self.path is None or fnmatchcase(shown_name(path, member), self.path)
 
 
-def refuse_other(where: object, have: IndexInfo, want: IndexInfo) -> NoReturn:
-    """Tell how an index differs from what is wanted.
-
-    Args:
-        where: address of the index.
-        have: what made it.
-        want: what was to be put in or asked.
-
-    Raises:
-        InputError: always.
-    """
-    if have.fingerprint != want.fingerprint:
-        raise InputError(
-            f"{where} was made with the model {have.model} (fingerprint {have.fingerprint[:12]}), "
-            f"and this is {want.model} ({want.fingerprint[:12]}): give the model that made it, or "
-            "another folder for an index of this one."
-        )
-    raise InputError(
-        f"{where} has {_windows(have)}, and {_windows(want)} are wanted: give the same, or another "
-        "folder for an index of these."
-    )
-
-
-def _windows(info: IndexInfo) -> str:
-    return (
-        f"windows of {info.window_seconds:g} s every {info.hop_seconds:g} s at "
-        f"{info.sample_rate} Hz with {info.embed_dim} numbers each"
-    )
-
-
 class WindowHit(NamedTuple):
     """A window that fits a query.
 
@@ -179,7 +150,9 @@ class WindowHit(NamedTuple):
         recording: what it is a part of.
         start: seconds.
         end: seconds.
-        score: cosine with the query, in float32.
+        score: what it is ordered by, in float32: the cosine, less the correction where one was
+            asked for.
+        cosine: with the query, in float32.
     """
 
     window: int
@@ -187,6 +160,7 @@ class WindowHit(NamedTuple):
     start: float
     end: float
     score: float
+    cosine: float
 
 
 class RecordingScores(NamedTuple):
@@ -195,10 +169,12 @@ class RecordingScores(NamedTuple):
     Attributes:
         scores: ``[Q, R]`` float32.
         windows: ``[Q, R]`` int64, the number of the best window.
+        cosines: ``[Q, R]`` float32 of the best window; the scores where nothing is corrected.
     """
 
     scores: NDArray[np.float32]
     windows: NDArray[np.int64]
+    cosines: NDArray[np.float32]
 
 
 class Counts(NamedTuple):
@@ -214,8 +190,9 @@ class Counts(NamedTuple):
 class Store(Protocol):
     """An index: one process writes, many read.
 
-    What :meth:`put`, :meth:`touch` and :meth:`remove` do is there whole or not at all, also when
-    the process is killed. A reader sees the index as it was when it last called a method.
+    What :meth:`put`, :meth:`touch`, :meth:`remove` and :meth:`set_bank` do is there whole or not at
+    all, also when the process is killed. A reader sees the index as it was when it last called a
+    method.
     """
 
     @property
@@ -251,27 +228,55 @@ class Store(Protocol):
     def remove(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove recordings by path and member; unknown ones are passed over."""
 
+    def bank(self) -> BankInfo | None:
+        """The bank that searches may be corrected with; None where there is none."""
+
+    def set_bank(self, bank: Bank | None, *, progress: bool = False) -> None:
+        """Keep another bank, or with None none, and the offset of every window: of those that are
+        there, from their vectors, and from now on of what is put.
+
+        Args:
+            bank: embedded by the model of the index.
+            progress: show a bar on standard error.
+        """
+
     def finish(self, *, progress: bool = False) -> None:
-        """Make it quick to search, after it was filled; searches are right without it.
+        """Make it quick to search, after it was filled; searches are right without it. Offsets that
+        an earlier version did not put are made up for.
 
         Args:
             progress: show a bar on standard error, where it takes long.
         """
 
     def nearest(
-        self, queries: NDArray[np.float32], k: int, only: Filter | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        only: Filter | None = None,
+        alpha: float = 0.0,
     ) -> list[list[WindowHit]]:
-        """The k windows with the highest cosine for each of ``[Q, d]`` queries, best first; ties by
-        number of the window."""
+        """The k windows with the highest score for each of ``[Q, d]`` queries, best first; ties by
+        number of the window.
+
+        The score is the cosine, less ``alpha`` times the offset of the window (see
+        :mod:`~atr_moco_plugin.search.bank`).
+
+        Raises:
+            InputError: for an alpha without a bank.
+        """
 
     def recording_scores(
-        self, queries: NDArray[np.float32], only: Filter | None = None
+        self, queries: NDArray[np.float32], only: Filter | None = None, alpha: float = 0.0
     ) -> RecordingScores:
-        """The best window of every recording, for each of ``[Q, d]`` queries; recordings in the
-        order of :meth:`recordings`, without broken ones."""
+        """The best window of every recording, for each of ``[Q, d]`` queries, by the score of
+        :meth:`nearest`; recordings in the order of :meth:`recordings`, without broken ones.
+
+        Raises:
+            InputError: for an alpha without a bank.
+        """
 
     def windows(self, numbers: Sequence[int]) -> list[WindowHit]:
-        """Windows by their numbers, with a score of 0.
+        """Windows by their numbers, with a score and a cosine of 0.
 
         Raises:
             NoWindowError: for a number that is not in the index.

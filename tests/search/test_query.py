@@ -104,6 +104,7 @@ def test_merging_is_that_of_sets_of_seconds(windows: list[tuple[int, int, int]],
             start,
             start + length,
             1 - place / 100,
+            1 - place / 100,
         )
         for place, (name, start, length) in enumerate(windows)
     ]
@@ -186,8 +187,8 @@ def test_a_recording_that_is_replaced_while_it_is_compared(tmp_path: Path) -> No
     class Raced(LocalReader):
         """A writer is at work after each comparison, three times."""
 
-        def recording_scores(self, *arguments: Any) -> RecordingScores:
-            scores = super().recording_scores(*arguments)
+        def recording_scores(self, *arguments: Any, **options: Any) -> RecordingScores:
+            scores = super().recording_scores(*arguments, **options)
             if next(replaced, None) is not None:
                 writer.put([recording("/dog", {0: 0.9})])
             return scores

@@ -330,7 +330,7 @@ def test_windows_come_in_the_order_that_they_are_asked_in(opened: Open) -> None:
         hits = store.nearest(things[0].embeddings[:1], 5)[0]
         numbers = [hits[2].window, hits[0].window, hits[2].window]
         expected = [hits[2], hits[0], hits[2]]
-        assert store.windows(numbers) == [hit._replace(score=0.0) for hit in expected]
+        assert store.windows(numbers) == [hit._replace(score=0.0, cosine=0.0) for hit in expected]
         for unknown in (10**12, -1):
             with pytest.raises(InputError, match=f"no window {unknown}"):
                 store.windows([hits[0].window, unknown])

@@ -30,6 +30,8 @@ LEAST_LISTS = 64
 """Lists that are looked into at least."""
 CANDIDATES = 4
 """Candidates for each hit that is asked for."""
+CORRECTED = 32
+"""The same where scores are corrected: FAISS chooses by cosine, which orders otherwise."""
 
 _BLOCK = 65_536
 
@@ -107,21 +109,19 @@ def _reason(ex: RuntimeError) -> str:
 
 
 def candidates(
-    index: Index, query: NDArray[np.float32], k: int, allowed: NDArray[np.uint8] | None
+    index: Index, query: NDArray[np.float32], count: int, allowed: NDArray[np.uint8] | None
 ) -> NDArray[np.int64]:
-    """Numbers of windows among which most of the k best are, ascending.
+    """Numbers of windows among which most of those with the highest cosine are, ascending.
 
     Args:
         index: of any windows.
         query: ``[d]``.
-        k: how many are wanted.
+        count: how many numbers, at most.
         allowed: a bit for each number, the lowest first; all where it is None.
     """
     options: dict[str, Any] = {"nprobe": max(LEAST_LISTS, index.nlist // PART)}
     if allowed is not None:
         bitmap: Any = faiss.IDSelectorBitmap
         options["sel"] = bitmap(allowed)
-    _, numbers = index.search(
-        query[None], k * CANDIDATES, params=faiss.SearchParametersIVF(**options)
-    )
+    _, numbers = index.search(query[None], count, params=faiss.SearchParametersIVF(**options))
     return np.sort(numbers[numbers >= 0])

@@ -21,7 +21,7 @@ from atr_moco_plugin.search.faiss.record import (
 )
 from atr_moco_plugin.search.local import catalog
 from atr_moco_plugin.search.local.faults import told
-from atr_moco_plugin.search.local.products import best_rows, exact_cosines
+from atr_moco_plugin.search.local.products import best_rows, exact_scores
 from atr_moco_plugin.search.local.reading import LocalReader
 from atr_moco_plugin.search.local.snapshot import Snapshot
 from atr_moco_plugin.search.local.vectors import sync_folder
@@ -109,29 +109,35 @@ class FaissReader(LocalReader):
         query: NDArray[np.float32],
         k: int,
         live: NDArray[np.bool_] | None,
+        less: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         count = now.state.rows if live is None else int(live.sum())
         covering = None
         if k <= MOST and count >= LEAST and count * ivf.PART >= now.state.rows:
             covering = self._cover(connection, now)
         if covering is None:
-            return best_rows(now.matrix, query, k, live)
+            return best_rows(now.matrix, query, k, live, less)
         allowed = covering.allowed
         if live is not None and live is not now.live:
             taken = np.flatnonzero(live)
             allowed = bits(now.numbers(taken[taken < covering.fresh]), now.state.next)
-        numbers = ivf.candidates(covering.index, query, k, allowed)
+        many = ivf.CANDIDATES if less is None else ivf.CORRECTED
+        numbers = ivf.candidates(covering.index, query, many * k, allowed)
         rows = covering.rows(now, numbers)
-        scores = exact_cosines(now.matrix, rows, query)
+        scores = exact_scores(now.matrix, rows, query, less)
         if covering.fresh < now.state.rows:
             part = slice(covering.fresh, None)
             more, their = best_rows(
-                now.matrix[part], query, k, None if live is None else live[part]
+                now.matrix[part],
+                query,
+                k,
+                None if live is None else live[part],
+                None if less is None else less[part],
             )
             rows = np.concatenate([rows, more + covering.fresh])
             scores = np.concatenate([scores, their])
         if len(rows) < min(k, count):  # the lists that were looked into have no more
-            return best_rows(now.matrix, query, k, live)
+            return best_rows(now.matrix, query, k, live, less)
         order = np.lexsort((rows, -scores))[:k]
         return rows[order], scores[order]
 
@@ -194,6 +200,7 @@ class FaissWriter(LocalWriter, FaissReader):
 
         Searches are right without it, and slower the more has changed.
         """
+        super().finish(progress=progress)
         with self._snapshot() as (now, connection):
             record = read_record(connection) or Record()
         # From here on nothing is locked: nobody but this process writes, and others may read.

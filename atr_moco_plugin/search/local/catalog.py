@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.names import name_from_bytes, name_to_bytes
-from atr_moco_plugin.search.store import IndexInfo, Recording
+from atr_moco_plugin.search.store import IndexInfo, NoWindowError, Recording, WindowHit
 
 FILE = "index.sqlite"
 FORMAT = 1
@@ -223,3 +226,30 @@ def span_of(blob: bytes) -> tuple[float, float]:
     except (TypeError, struct.error):
         raise sqlite3.DatabaseError("times of windows are missing") from None
     return start, end
+
+
+def windows(
+    connection: sqlite3.Connection,
+    numbers: Sequence[int] | NDArray[np.int64],
+    scores: NDArray[np.float32],
+    cosines: NDArray[np.float32],
+) -> list[WindowHit]:
+    """Windows by their numbers.
+
+    Raises:
+        NoWindowError: for a number that is not in the index.
+    """
+    hits = []
+    values = zip(scores.tolist(), cosines.tolist(), strict=True)
+    for number, own in zip(map(int, numbers), values, strict=True):
+        # The id of a recording is the number of its first window.
+        found = connection.execute(
+            f"SELECT {COLUMNS}, id + windows, substr(spans, 1 + 16 * (? - id), 16) FROM recordings"
+            " WHERE id <= ? ORDER BY id DESC LIMIT 1",
+            (number, number) if abs(number) < 2**62 else (-1, -1),
+        ).fetchone()
+        if found is None or number >= found[-2]:
+            raise NoWindowError(number)
+        start, end = span_of(found[-1])
+        hits.append(WindowHit(number, recording_of(found[:-2]), start, end, *own))
+    return hits

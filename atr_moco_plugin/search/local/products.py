@@ -1,4 +1,4 @@
-"""Cosines of queries with a mapped float16 matrix.
+"""Cosines of queries with a mapped float16 matrix, and what is left of them when it is corrected.
 
 Shapes: N rows, d their size, Q queries. All vectors are unit-norm.
 """
@@ -23,8 +23,9 @@ def best_rows(
     query: NDArray[np.float32],
     k: int,
     live: NDArray[np.bool_] | None = None,
+    less: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k rows with the highest cosine, exactly.
+    """The k rows with the highest score, exactly: the cosine, or what is left of it.
 
     A product in float16 finds every row that may be among them; those are compared again in
     float32.
@@ -34,25 +35,26 @@ def best_rows(
         query: ``[d]``.
         k: how many, at most.
         live: ``[N]``, the rows to look at; all where it is None.
+        less: ``[N]``, what is taken off the cosine of each; nothing where it is None.
 
     Returns:
-        rows and cosines, best first; of the same cosine, the lower row first.
+        rows and scores, best first; of the same score, the lower row first.
 
     Raises:
         FloatingPointError: where the matrix holds what is no number.
     """
     if live is not None and live.sum() * 8 < len(live):
         rows = np.flatnonzero(live)
-        scores = exact_cosines(matrix, rows, query)
+        scores = exact_scores(matrix, rows, query, less)
     else:
         rough, error = _rough_cosines(matrix, query)
-        rows = _candidates(rough, error, k, live)
-        scores = exact_cosines(matrix, rows, query)
-        if (np.abs(scores - rough[rows]) > error).any():
+        rows = _candidates(rough, error, k, live, less)
+        scores = exact_scores(matrix, rows, query, less)
+        if (np.abs(scores - _left(rough[rows], rows, less)) > error).any():
             # A build of torch that sums in float16.
             rough = all_cosines(matrix, query[None])[0]
-            rows = _candidates(rough, _TIE, k, live)
-            scores = exact_cosines(matrix, rows, query)
+            rows = _candidates(rough, _TIE, k, live, less)
+            scores = exact_scores(matrix, rows, query, less)
     if not np.isfinite(scores).all():
         raise FloatingPointError("a cosine is no number")
     order = np.lexsort((rows, -scores))[:k]
@@ -73,9 +75,15 @@ def _rough_cosines(
 
 
 def _candidates(
-    rough: NDArray[np.float32], error: float, k: int, live: NDArray[np.bool_] | None
+    rough: NDArray[np.float32],
+    error: float,
+    k: int,
+    live: NDArray[np.bool_] | None,
+    less: NDArray[np.float32] | None,
 ) -> NDArray[np.int64]:
     """Rows among which the best k are, ascending, given cosines that are off by ``error``."""
+    if less is not None:
+        rough = rough - less
     if live is not None:
         rough = np.where(live, rough, -np.inf)
     # The k-th best of the groups' maxima is no more than the k-th best score.
@@ -87,6 +95,22 @@ def _candidates(
         return np.flatnonzero(rough > -np.inf)
     least = max(np.partition(tops, -k)[-k] - 2 * error, np.finfo(np.float32).min)
     return np.flatnonzero(rough >= least)
+
+
+def exact_scores(
+    matrix: NDArray[np.float16],
+    rows: NDArray[np.int64],
+    query: NDArray[np.float32],
+    less: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """``[n]`` scores of some rows: their cosines, less what is taken off."""
+    return _left(exact_cosines(matrix, rows, query), rows, less)
+
+
+def _left(
+    cosines: NDArray[np.float32], rows: NDArray[np.int64], less: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    return cosines if less is None else cosines - less[rows]
 
 
 def exact_cosines(

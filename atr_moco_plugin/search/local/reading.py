@@ -15,10 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.bank import Bank, BankInfo, check_alpha, refuse_no_bank
 from atr_moco_plugin.search.checks import OFF, check_queries, check_rows
-from atr_moco_plugin.search.local import catalog
+from atr_moco_plugin.search.local import banks, catalog
 from atr_moco_plugin.search.local.faults import told
-from atr_moco_plugin.search.local.products import all_cosines, best_of_each, best_rows
+from atr_moco_plugin.search.local.products import (
+    all_cosines,
+    best_of_each,
+    best_rows,
+    exact_cosines,
+)
 from atr_moco_plugin.search.local.snapshot import Snapshot, mask, stretches
 from atr_moco_plugin.search.local.vectors import vector_file
 from atr_moco_plugin.search.store import (
@@ -26,15 +32,12 @@ from atr_moco_plugin.search.store import (
     Embedded,
     Filter,
     IndexInfo,
-    NoWindowError,
     Recording,
     RecordingScores,
     WindowHit,
 )
 
 StoreT = TypeVar("StoreT", bound="LocalReader")
-
-_NAMED = f"SELECT {catalog.COLUMNS}"
 
 
 class LocalReader:
@@ -54,6 +57,7 @@ class LocalReader:
         self._folder = folder
         self._turn = threading.RLock()
         self._cached: Snapshot | None = None
+        self._offsets: tuple[Snapshot, NDArray[np.float32]] | None = None
         with told(folder):
             self._connect()
             try:
@@ -89,7 +93,7 @@ class LocalReader:
     ) -> None:
         """Close it."""
         with self._turn:
-            self._cached = None
+            self._cached = self._offsets = None
             self._connection.close()
 
     @contextmanager
@@ -153,7 +157,7 @@ class LocalReader:
             connection, _ = catalog.connect_reader(self._folder)
             try:
                 for columns in connection.execute(
-                    f"{_NAMED} FROM recordings ORDER BY path, member"
+                    f"SELECT {catalog.COLUMNS} FROM recordings ORDER BY path, member"
                 ):
                     yield catalog.recording_of(columns)
             finally:
@@ -171,26 +175,52 @@ class LocalReader:
         """Not of an index that is opened for reading."""
         raise ValueError(f"{self._folder} is opened for reading")
 
+    def set_bank(self, bank: Bank | None, *, progress: bool = False) -> None:
+        """Not of an index that is opened for reading."""
+        raise ValueError(f"{self._folder} is opened for reading")
+
+    def bank(self) -> BankInfo | None:
+        """The bank that searches may be corrected with; None where there is none."""
+        with self._transaction() as connection:
+            return banks.read_info(connection)
+
     def finish(self, *, progress: bool = False) -> None:
         """Nothing: an exact search needs no more than what :meth:`put` writes."""
 
     def nearest(
-        self, queries: NDArray[np.float32], k: int, only: Filter | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        only: Filter | None = None,
+        alpha: float = 0.0,
     ) -> list[list[WindowHit]]:
-        """The k windows with the highest cosine for each of ``[Q, d]`` queries, best first; ties by
+        """The k windows with the highest score for each of ``[Q, d]`` queries, best first; ties by
         number of the window."""
         queries = check_queries(queries, self._info.embed_dim, k)
         with self._snapshot() as (now, connection):
-            live = now.live
+            live, less = now.live, self._less(connection, now, alpha)
             if only is not None:
                 taken = self._taken(connection, only)
                 live = mask(now.state.rows, now.first_rows[taken], now.counts[taken])
             hits = []
             for query in queries:
-                rows, scores = self._best(connection, now, query, k, live)
+                rows, scores = self._best(connection, now, query, k, live, less)
                 check_rows(now.matrix, rows)
-                hits.append(_windows(connection, now.numbers(rows), scores))
+                cosines = scores if less is None else exact_cosines(now.matrix, rows, query)
+                hits.append(catalog.windows(connection, now.numbers(rows), scores, cosines))
             return hits
+
+    def _less(
+        self, connection: sqlite3.Connection, now: Snapshot, alpha: float
+    ) -> NDArray[np.float32] | None:
+        """``[N]`` what a correction takes off each row; None for nothing."""
+        if not check_alpha(alpha):
+            return None
+        if self._offsets is None or self._offsets[0] is not now:
+            if banks.read_info(connection) is None:
+                refuse_no_bank(self._folder)
+            self._offsets = (now, banks.read_offsets(connection, now.state.rows, self._folder))
+        return np.float32(alpha) * self._offsets[1]
 
     def _best(
         self,
@@ -199,12 +229,13 @@ class LocalReader:
         query: NDArray[np.float32],
         k: int,
         live: NDArray[np.bool_] | None,
+        less: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k best of the live rows and their cosines. Another engine has another way."""
-        return best_rows(now.matrix, query, k, live)
+        """The k best of the live rows and their scores. Another engine has another way."""
+        return best_rows(now.matrix, query, k, live, less)
 
     def recording_scores(
-        self, queries: NDArray[np.float32], only: Filter | None = None
+        self, queries: NDArray[np.float32], only: Filter | None = None, alpha: float = 0.0
     ) -> RecordingScores:
         """The best window of every recording, for each of ``[Q, d]`` queries; recordings in the
         order of :meth:`recordings`, without broken ones."""
@@ -214,24 +245,30 @@ class LocalReader:
             order = taken[np.argsort(now.first_rows[taken])]
             rows = stretches(now.first_rows[order], now.counts[order])
             everything = len(rows) == len(now.matrix)
-            cosines = all_cosines(now.matrix, queries, None if everything else rows)
-            scores = np.empty((len(queries), len(now.ids)), np.float32)
+            products = all_cosines(now.matrix, queries, None if everything else rows)
+            less = self._less(connection, now, alpha)
+            counts = now.counts[order]
+            starts = np.cumsum(counts) - counts
+            scores, cosines = np.empty((2, len(queries), len(now.ids)), np.float32)
             windows = np.empty((len(queries), len(now.ids)), np.int64)
-            for q, row in enumerate(cosines):
+            for q, row in enumerate(products):
                 if not (np.abs(row) <= 1 + OFF).all():
                     raise FloatingPointError("a cosine is none")
-                scores[q, order], into = best_of_each(row, now.counts[order])
+                own = row if less is None else row - less[rows]
+                scores[q, order], into = best_of_each(own, counts)
+                cosines[q, order] = row[starts + into]
                 windows[q, order] = now.ids[order] + into
-            return RecordingScores(scores[:, taken], windows[:, taken])
+            return RecordingScores(scores[:, taken], windows[:, taken], cosines[:, taken])
 
     def windows(self, numbers: Sequence[int]) -> list[WindowHit]:
-        """Windows by their numbers, with a score of 0.
+        """Windows by their numbers, with a score and a cosine of 0.
 
         Raises:
             NoWindowError: for a number that is not in the index.
         """
         with self._transaction() as connection:
-            return _windows(connection, numbers, np.zeros(len(numbers), np.float32))
+            nothing = np.zeros(len(numbers), np.float32)
+            return catalog.windows(connection, numbers, nothing, nothing)
 
     def _taken(self, connection: sqlite3.Connection, only: Filter) -> NDArray[np.int64]:
         """Which recordings of the snapshot a filter takes, ascending."""
@@ -241,23 +278,3 @@ class LocalReader:
         text = catalog.as_text
         flags = (only.takes_any(text(path), text(member), n) for path, member, n in found)
         return np.flatnonzero(np.fromiter(flags, np.bool_))
-
-
-def _windows(
-    connection: sqlite3.Connection,
-    numbers: Sequence[int] | NDArray[np.int64],
-    scores: NDArray[np.float32],
-) -> list[WindowHit]:
-    hits = []
-    for number, score in zip(map(int, numbers), scores.tolist(), strict=True):
-        # The id of a recording is the number of its first window.
-        found = connection.execute(
-            f"{_NAMED}, id + windows, substr(spans, 1 + 16 * (? - id), 16) FROM recordings"
-            " WHERE id <= ? ORDER BY id DESC LIMIT 1",
-            (number, number) if abs(number) < 2**62 else (-1, -1),
-        ).fetchone()
-        if found is None or number >= found[-2]:
-            raise NoWindowError(number)
-        start, end = catalog.span_of(found[-1])
-        hits.append(WindowHit(number, catalog.recording_of(found[:-2]), start, end, score))
-    return hits

@@ -8,16 +8,19 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from tqdm import tqdm
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.lock import FILE as LOCK_FILE
 from atr_moco_plugin.io.lock import FolderLock
-from atr_moco_plugin.search.checks import check_embedded
-from atr_moco_plugin.search.local import catalog
+from atr_moco_plugin.search.bank import Bank
+from atr_moco_plugin.search.checks import check_embedded, refuse_other
+from atr_moco_plugin.search.local import banks, catalog
 from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.reading import LocalReader
 from atr_moco_plugin.search.local.snapshot import stretches
 from atr_moco_plugin.search.local.vectors import (
+    DTYPE,
     map_rows,
     sync_folder,
     vector_file,
@@ -25,7 +28,7 @@ from atr_moco_plugin.search.local.vectors import (
     write_rows,
 )
 from atr_moco_plugin.search.names import name_to_bytes
-from atr_moco_plugin.search.store import Embedded, IndexInfo, refuse_other
+from atr_moco_plugin.search.store import Embedded, IndexInfo
 
 LEAST_DEAD = 1024
 """Rows of removed recordings that are not worth a new file."""
@@ -62,6 +65,7 @@ class LocalWriter(LocalReader):
                 self._adopt(info)
             with self._transaction() as connection:
                 state = catalog.read_state(connection, folder)
+                self._bank = banks.read_bank(connection, state.info.embed_dim)
             for path in vector_files(folder):
                 if path != vector_file(folder, state.vectors):
                     path.unlink()  # of a writer that was killed on its way to the next file
@@ -104,18 +108,22 @@ class LocalWriter(LocalReader):
         with self._turn, told(self._folder), catalog.change(self._connection):
             state = catalog.read_state(self._connection, self._folder)
             row, number = state.rows, state.next
-            vectors = [item.embeddings for item in items.values()]
-            write_rows(vector_file(self._folder, state.vectors), row, np.concatenate(vectors))
-            columns = []
+            vectors = np.concatenate([item.embeddings for item in items.values()]).astype(DTYPE)
+            write_rows(vector_file(self._folder, state.vectors), row, vectors)
+            columns: list[tuple[object, ...]] = []
+            windows = []
             for item in items.values():
                 count = len(item.spans)
                 spans = np.ascontiguousarray(item.spans, "<f8").tobytes()
                 columns.append((number, *catalog.columns_of(item.recording), row, count, spans))
+                windows.append((number, count))
                 row, number = row + count, number + max(count, 1)
             removed = self._delete(list(items))
             self._connection.executemany(
                 f"INSERT INTO recordings VALUES ({', '.join('?' * 11)})", columns
             )
+            if self._bank is not None:
+                banks.write_offsets(self._connection, self._bank, windows, vectors)
             live = state.live - removed + row - state.rows
             catalog.update_state(self._connection, replace(state, rows=row, live=live, next=number))
         self._compact()
@@ -139,6 +147,42 @@ class LocalWriter(LocalReader):
                 "UPDATE recordings SET mtime_ns = ? WHERE path = ? AND member = ?",
                 [(time, *map(name_to_bytes, key)) for key, time in times.items()],
             )
+
+    def set_bank(self, bank: Bank | None, *, progress: bool = False) -> None:
+        """Keep another bank, or none, and the offset of every window, from its vector."""
+        with self._turn, told(self._folder), catalog.change(self._connection):
+            state = catalog.read_state(self._connection, self._folder)
+            banks.write_bank(self._connection, bank)
+            if bank is not None:
+                self._add_offsets(bank, state, progress)
+            catalog.update_state(self._connection, state)
+        self._bank = bank
+
+    def finish(self, *, progress: bool = False) -> None:
+        """Add the offsets of what a version has put that knows no bank; else there is nothing to
+        do."""
+        if self._bank is None:
+            return
+        with self._turn, told(self._folder), catalog.change(self._connection):
+            if banks.without_offsets(self._connection):
+                state = catalog.read_state(self._connection, self._folder)
+                self._add_offsets(self._bank, state, progress)
+                catalog.update_state(self._connection, state)
+
+    def _add_offsets(self, bank: Bank, state: catalog.State, progress: bool) -> None:
+        """Compute the offsets that are missing; a part of a change."""
+        matrix = map_rows(
+            vector_file(self._folder, state.vectors), state.rows, self._info.embed_dim
+        )
+        missing = banks.without_offsets(self._connection)
+        total = sum(count for *_, count in missing)
+        with tqdm(desc="bank: windows", total=total, disable=not progress) as bar:
+            for part in banks.in_parts(missing):
+                first, counts = np.array(part, np.int64)[:, 1:].T
+                windows = [(number, count) for number, _, count in part]
+                rows = stretches(first, counts)
+                banks.write_offsets(self._connection, bank, windows, matrix[rows])
+                bar.update(len(rows))
 
     def _delete(self, keys: Sequence[tuple[str, str]]) -> int:
         """Remove recordings; a part of a change. Returns how many windows they had."""

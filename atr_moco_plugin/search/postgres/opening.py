@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.checks import refuse_other
 from atr_moco_plugin.search.postgres.address import parse_address
 from atr_moco_plugin.search.postgres.connection import connect
 from atr_moco_plugin.search.postgres.schema import create, move_model, read_info, take_for_writing
 from atr_moco_plugin.search.postgres.store import PostgresStore
-from atr_moco_plugin.search.store import IndexInfo, refuse_other
+from atr_moco_plugin.search.store import IndexInfo
 
 
 def open_postgres(

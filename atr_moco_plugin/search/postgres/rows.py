@@ -70,7 +70,8 @@ def recording_of(row: tuple[Any, ...]) -> Recording:
     )
 
 
-def hit_of(row: tuple[Any, ...]) -> WindowHit:
-    """A hit from number, score, start, end and the columns of :data:`RECORDING`."""
-    number, score, start, stop, *recording = row
-    return WindowHit(number, recording_of(tuple(recording)), start, stop, float(np.float32(score)))
+def hit_of(row: tuple[Any, ...], alpha: float = 0.0) -> WindowHit:
+    """A hit from number, score, offset, start, end and the columns of :data:`RECORDING`."""
+    number, score, offset, start, stop, *recording = row
+    values = (float(np.float32(score)), float(np.float32(score + alpha * offset)))
+    return WindowHit(number, recording_of(tuple(recording)), start, stop, *values)

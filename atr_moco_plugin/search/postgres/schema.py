@@ -9,6 +9,7 @@ from psycopg import sql
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.names import name_from_bytes, name_to_bytes
+from atr_moco_plugin.search.postgres import banks
 from atr_moco_plugin.search.postgres.address import Address
 from atr_moco_plugin.search.postgres.connection import Connection, in_words
 from atr_moco_plugin.search.store import IndexInfo
@@ -111,6 +112,7 @@ def create(connection: Connection, address: Address, info: IndexInfo) -> None:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
         try:
             connection.execute(TABLES.format(kind=kind, dim=info.embed_dim))
+            connection.execute(banks.TABLES)
         except psycopg.errors.DuplicateTable as ex:
             raise InputError(
                 f"{address} has a table of another program ({ex.diag.message_primary}): give "

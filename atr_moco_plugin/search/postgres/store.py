@@ -13,17 +13,13 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
+from atr_moco_plugin.search.bank import Bank, BankInfo, check_alpha
 from atr_moco_plugin.search.checks import check_embedded, check_queries
+from atr_moco_plugin.search.postgres import banks
 from atr_moco_plugin.search.postgres.address import Address
 from atr_moco_plugin.search.postgres.connection import Connection, connect, in_words
-from atr_moco_plugin.search.postgres.rows import (
-    RECORDING,
-    conditions,
-    digests,
-    hit_of,
-    recording_of,
-    row_of,
-)
+from atr_moco_plugin.search.postgres.questions import Questions, has_hnsw
+from atr_moco_plugin.search.postgres.rows import RECORDING, digests, hit_of, recording_of, row_of
 from atr_moco_plugin.search.postgres.schema import kind_of
 from atr_moco_plugin.search.store import (
     Counts,
@@ -39,11 +35,10 @@ from atr_moco_plugin.search.store import (
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
 
-# In float32 from what is stored. Being another expression than the one that an HNSW index is made
-# of, it never uses one.
-SCORE = "-(w.embedding::vector <#> %s)"
 MOST_APPROXIMATE = 1000
 """Most hits that pgvector's HNSW index finds at once."""
+CORRECTED = 8
+"""Least windows that it finds for each hit where scores are corrected: it knows cosines alone."""
 QUERIES_AT_ONCE = 8
 """Queries that one pass over the windows scores."""
 
@@ -64,8 +59,12 @@ class PostgresStore:
         self._info = info
         self._write = write
         self._exact = exact
-        self._kind = kind_of(connection)
         self._lock = threading.RLock()
+        self._kind = kind_of(connection)
+        self._bank: Bank | None = None
+        if write:
+            with in_words(address):
+                self._bank = self._ask(lambda cursor: banks.read_bank(cursor, address))
 
     @property
     def info(self) -> IndexInfo:
@@ -136,6 +135,8 @@ class PostgresStore:
                     for (start, stop), row in zip(one.spans, one.embeddings, strict=True):
                         vector = HalfVector(row) if self._kind == "halfvec" else row
                         copy.write_row((number, float(start), float(stop), vector))
+            if self._bank is not None:
+                banks.add_offsets(cursor, self._bank, [number for number, _ in numbered])
 
     def touch(self, times: Mapping[tuple[str, str], int]) -> None:
         """Set ``mtime_ns`` of recordings by path and member, all or none."""
@@ -154,76 +155,90 @@ class PostgresStore:
 
     def finish(self, *, progress: bool = False) -> None:
         """Have the server forget what was removed, and count what is there."""
+        tables = "recordings, windows"
+        if self._bank is not None:
+            with self._changing() as cursor:
+                banks.add_offsets(cursor, self._bank, progress=progress)
+            tables += ", offsets"
         with self._lock, in_words(self._address):
-            self._connection.execute("VACUUM (ANALYZE) recordings, windows")
+            self._connection.execute(f"VACUUM (ANALYZE) {tables}")
+
+    def bank(self) -> BankInfo | None:
+        """The bank that searches may be corrected with; None where there is none."""
+        return self._read(lambda cursor: banks.read_info(cursor, self._address))
+
+    def set_bank(self, bank: Bank | None, *, progress: bool = False) -> None:
+        """Keep another bank, or none, and the offset of every window, all or nothing."""
+        with self._changing() as cursor:
+            banks.write_bank(cursor, self._address, bank)
+            if bank is not None:
+                banks.add_offsets(cursor, bank, progress=progress)
+        self._bank = bank
 
     def nearest(
-        self, queries: NDArray[np.float32], k: int, only: Filter | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        only: Filter | None = None,
+        alpha: float = 0.0,
     ) -> list[list[WindowHit]]:
-        """The k windows with the highest cosine for each query, best first."""
+        """The k windows with the highest score for each query, best first."""
         queries = check_queries(queries, self._info.embed_dim, k)
-        where, values = conditions(only)
-        exact = (
-            f"SELECT w.number, {SCORE} AS score, w.start, w.stop, {RECORDING} FROM windows w "
-            f"JOIN recordings r ON r.id = w.recording {where} "
-            "ORDER BY score DESC, w.number LIMIT %s"
-        )
-        # Its inner query is the one that an HNSW index answers.
-        approximate = (
-            f"SELECT w.number, {SCORE} AS score, w.start, w.stop, {RECORDING} FROM (SELECT * FROM "
-            f"windows ORDER BY embedding <#> %s::{self._kind} LIMIT %s) w "
-            "JOIN recordings r ON r.id = w.recording ORDER BY score DESC, w.number"
-        )
+        questions = Questions(only, check_alpha(alpha))
+        most = MOST_APPROXIMATE // (CORRECTED if alpha else 1)
+        breadth = MOST_APPROXIMATE if alpha else max(100, min(2 * k, MOST_APPROXIMATE))
 
         def ask(cursor: Cursor) -> list[list[WindowHit]]:
+            banks.check_bank(cursor, self._address, alpha)
             # An index that filters only what it has found would miss what is asked for.
-            by_index = not (self._exact or where) and k <= MOST_APPROXIMATE and _has_hnsw(cursor)
+            filtered = only is not None and only != Filter()
+            by_index = not (self._exact or filtered) and k <= most and has_hnsw(cursor)
             found = []
             for query in queries:
-                rows = []
+                rows: list[tuple[Any, ...]] = []
                 if by_index:
-                    breadth = max(100, min(2 * k, MOST_APPROXIMATE))
                     cursor.execute(f"SET LOCAL hnsw.ef_search = {breadth}")
-                    rows = cursor.execute(approximate, [query, query, k]).fetchall()
+                    asked = questions.approximate(query, k, breadth if alpha else k, self._kind)
+                    rows = cursor.execute(*asked).fetchall()
                 if len(rows) < k:
-                    rows = cursor.execute(exact, [query, *values, k]).fetchall()
-                found.append([hit_of(row) for row in rows])
+                    rows = cursor.execute(*questions.exact(query, k)).fetchall()
+                banks.check_scores([row[1] for row in rows[:1]], self._address)
+                found.append([hit_of(row, alpha) for row in rows])
             return found
 
         return self._read(ask)
 
     def recording_scores(
-        self, queries: NDArray[np.float32], only: Filter | None = None
+        self, queries: NDArray[np.float32], only: Filter | None = None, alpha: float = 0.0
     ) -> RecordingScores:
         """The best window of every recording, for each query; always exact."""
         queries = check_queries(queries, self._info.embed_dim)
-        where, values = conditions(only)
+        questions = Questions(only, check_alpha(alpha))
 
         def ask(cursor: Cursor) -> list[NDArray[np.float64]]:
+            banks.check_bank(cursor, self._address, alpha)
             parts: list[NDArray[np.float64]] = []
             for start in range(0, len(queries), QUERIES_AT_ONCE):
                 some = list(queries[start : start + QUERIES_AT_ONCE])
-                # The greatest pair: of equal scores, the one with the least number.
-                best = ", ".join([f"max(ARRAY[{SCORE}, -w.number])"] * len(some))
-                cursor.execute(
-                    f"SELECT {best} FROM windows w JOIN recordings r ON r.id = w.recording {where} "
-                    "GROUP BY r.id ORDER BY r.path, r.member",
-                    [*some, *values],
-                )
-                rows = np.array(cursor.fetchall(), dtype=np.float64).reshape(-1, len(some), 2)
+                cursor.execute(*questions.best_of_each(some))
+                rows = np.array(cursor.fetchall(), dtype=np.float64).reshape(-1, len(some), 3)
                 parts.append(rows.transpose(1, 0, 2))
             return parts
 
         parts = self._read(ask)
-        both = np.concatenate(parts) if parts else np.empty((0, 0, 2))
-        return RecordingScores(both[..., 0].astype(np.float32), -both[..., 1].astype(np.int64))
+        every = np.concatenate(parts) if parts else np.empty((0, 0, 3))
+        scores, numbers, offsets = every.transpose(2, 0, 1)
+        banks.check_scores(scores, self._address)
+        windows = -numbers.astype(np.int64)
+        cosines = scores + alpha * offsets
+        return RecordingScores(scores.astype(np.float32), windows, cosines.astype(np.float32))
 
     def windows(self, numbers: Sequence[int]) -> list[WindowHit]:
-        """Windows by their numbers, with a score of 0."""
+        """Windows by their numbers, with a score and a cosine of 0."""
 
         def ask(cursor: Cursor) -> dict[int, WindowHit]:
             cursor.execute(
-                f"SELECT w.number, 0, w.start, w.stop, {RECORDING} FROM windows w "
+                f"SELECT w.number, 0, 0, w.start, w.stop, {RECORDING} FROM windows w "
                 "JOIN recordings r ON r.id = w.recording WHERE w.number = ANY(%s)",
                 [[int(number) for number in numbers]],
             )
@@ -259,13 +274,3 @@ class PostgresStore:
         with self._lock, in_words(self._address):
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 yield cursor
-
-
-def _has_hnsw(cursor: Cursor) -> bool:
-    """Whether someone made an HNSW index of the embeddings."""
-    cursor.execute(
-        "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "JOIN pg_am a ON a.oid = c.relam "
-        "WHERE i.indrelid = to_regclass('windows') AND a.amname = 'hnsw'"
-    )
-    return cursor.fetchone() is not None

@@ -58,12 +58,12 @@ def test_what_is_put_in_is_found(store: Store) -> None:
         assert [(hit.recording.path, hit.start) for hit in hits] == plainly(items, query, 9)
         assert all(hit.end == hit.start + 10 for hit in hits)
         assert store.windows([hit.window for hit in hits]) == [
-            hit._replace(score=0) for hit in hits
+            hit._replace(score=0, cosine=0) for hit in hits
         ]
     everything = store.nearest(QUERIES[:1], 100)[0]
     assert len(everything) == 60
     # The best window of each recording, in the order of `recordings`.
-    scores, windows = store.recording_scores(QUERIES[:1])
+    scores, windows, _ = store.recording_scores(QUERIES[:1])
     best: dict[str, WindowHit] = {}
     for hit in everything:
         best.setdefault(hit.recording.path, hit)
