@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.analysis.angles import (
+    PrincipalAxes,
     overlap,
     principal_angles,
-    principal_axes,
     random_angles,
 )
-from atr_moco_plugin.analysis.hubs import hub_figures
 from atr_moco_plugin.analysis.neighbours import mutual_neighbours
 from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
 from atr_moco_plugin.analysis.shared_axes import (
@@ -24,8 +23,9 @@ from atr_moco_plugin.analysis.shared_axes import (
 )
 from atr_moco_plugin.analysis.similarity import linear_cka
 from atr_moco_plugin.analysis.sphere import mean_row, paired_alignment, random_gap
-from atr_moco_plugin.analysis.within import HUB_NEIGHBOURS, NORMALIZER, SAMPLE, THRESHOLD
+from atr_moco_plugin.analysis.within import NORMALIZER, SAMPLE, THRESHOLD
 from atr_moco_plugin.evaluation.chance import chance_metrics
+from atr_moco_plugin.evaluation.hubness import HUBNESS_K, hubness, top_counts
 from atr_moco_plugin.evaluation.metrics import relevance_metrics
 from atr_moco_plugin.rank.measures import modality_gap
 from atr_moco_plugin.rank.spectrum import normalize, spectrum_measures
@@ -38,12 +38,18 @@ HELD_VARIANCE = 0.9
 
 
 def between(
-    rows: PairedRows, names: tuple[str, str], *, seed: int, notes: list[str]
+    rows: PairedRows,
+    axes: tuple[PrincipalAxes, PrincipalAxes],
+    names: tuple[str, str],
+    *,
+    seed: int,
+    notes: list[str],
 ) -> dict[str, Any]:
     """The measures of both sides together.
 
     Args:
         rows: both sides of length 1, and at least one pair.
+        axes: the principal axes of both sides.
         names: of both sides.
         seed: of the subsets and shuffles.
         notes: sentences are added here.
@@ -72,7 +78,7 @@ def between(
         "alignment": _alignment(rows, notes) if one_space else None,
         "cka": _cka(rows, notes),
         "mutual_neighbours": _mutual(rows, seed),
-        "principal_angles": _angles(rows) if one_space else None,
+        "principal_angles": _angles(rows, *axes) if one_space else None,
         "cross_covariance": _cross_covariance(rows, seed),
         "retrieval": _retrieval(rows, seed, notes) if one_space else None,
         "retrieval_by_axes": _by_axes(rows, seed, notes, one_space),
@@ -113,13 +119,12 @@ def _mutual(rows: PairedRows, seed: int) -> dict[str, Any] | None:
     n = len(single)
     if n < 2:
         return None
-    k = min(HUB_NEIGHBOURS, n - 1)
+    k = min(HUBNESS_K, n - 1)
     a, t = (x[single.pairs[:, i]] for i, x in enumerate((rows.audio, rows.text)))
     return {"pairs": n, "k": k, "value": mutual_neighbours(a, t, k), "random": k / (n - 1)}
 
 
-def _angles(rows: PairedRows) -> dict[str, Any]:
-    audio, text = principal_axes(rows.audio), principal_axes(rows.text)
+def _angles(rows: PairedRows, audio: PrincipalAxes, text: PrincipalAxes) -> dict[str, Any]:
     dim = rows.audio.size(1)
     r, s = audio.holding(HELD_VARIANCE), text.holding(HELD_VARIANCE)
     a, t = audio.axes[:, :r], text.axes[:, :s]
@@ -165,16 +170,15 @@ def _retrieval(rows: PairedRows, seed: int, notes: list[str]) -> dict[str, Any] 
     part = rows.of(rows.pairs[drawn])
     gallery = part.gallery()
     scores = _cosines(part, gallery)
-    hubs = {}
-    for way, matrix in (("a2t", scores), ("t2a", scores.T)):
-        k = min(HUB_NEIGHBOURS, matrix.size(1))
-        hubs[way] = {"k": k, **hub_figures(matrix.topk(k, dim=1).indices, matrix.size(1))}
     return {
         "pairs": len(part),
         "rows": [len(gallery.audio), len(gallery.text)],
         "cosine": relevance_metrics(scores, gallery.relevance),
         "chance": chance_metrics(gallery.relevance),
-        "hubness": hubs,
+        "hubness": {
+            way: {"k": min(HUBNESS_K, matrix.size(1)), **hubness(top_counts(matrix))}
+            for way, matrix in (("a2t", scores), ("t2a", scores.T))
+        },
     }
 
 
@@ -208,4 +212,6 @@ def _by_axes(
 
 
 def _cosines(rows: PairedRows, gallery: Gallery) -> Tensor:
-    return rows.audio[gallery.audio].double() @ rows.text[gallery.text].double().T
+    # Rounded to float32, so that equal texts tie as in every evaluation.
+    cosines = rows.audio[gallery.audio].double() @ rows.text[gallery.text].double().T
+    return cosines.float()

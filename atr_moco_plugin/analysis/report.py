@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.analysis.angles import principal_axes
 from atr_moco_plugin.analysis.between import between
 from atr_moco_plugin.analysis.pairs import PairedRows, checked_pairs
 from atr_moco_plugin.analysis.rows import unit_rows
@@ -72,17 +73,20 @@ def analyse(
     sides = {name: unit_rows(x, name) for name, x in given.items()}
     rows = {name: side.rows for name, side in sides.items()}
     notes = [note for side in sides.values() for note in side.notes]
+    both = None
+    if len(rows) == 2:
+        a, t = rows.values()
+        checked, left_out = checked_pairs(pairs, (len(a), len(t)), names)
+        both = PairedRows(a, t, checked)
+        notes += left_out
+    axes = {name: principal_axes(x) for name, x in rows.items()}
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "seed": seed,
         "sides": {name: side.about for name, side in sides.items()},
-        **within(rows, seed=seed, notes=notes),
+        **within(rows, axes, seed=seed, notes=notes),
     }
-    if len(rows) == 2:
-        a, t = rows.values()
-        checked, more = checked_pairs(pairs, (len(a), len(t)), names)
-        notes += more
-        result |= between(PairedRows(a, t, checked), names, seed=seed, notes=notes)
-        if pairs is None:
-            result["pairs"]["by"] = "row"
+    if both is not None:
+        result |= between(both, (axes[names[0]], axes[names[1]]), names, seed=seed, notes=notes)
+        result["pairs"]["by"] = "row" if pairs is None else "list"
     return {**result, "notes": notes}

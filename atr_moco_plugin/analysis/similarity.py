@@ -8,6 +8,7 @@ import torch
 
 from atr_moco_plugin.analysis.pairs import PairedRows
 from atr_moco_plugin.analysis.shared_axes import cross_covariance
+from atr_moco_plugin.rank.spectrum import second_moments
 
 
 class Cka(NamedTuple):
@@ -40,10 +41,9 @@ def linear_cka(rows: PairedRows) -> Cka | None:
     n = len(rows)
     mean = rows.means()
     cross = (n * cross_covariance(rows, mean)).square().sum()
-    sides = [PairedRows(x, x, rows.pairs[:, [i, i]]) for i, x in enumerate((rows.audio, rows.text))]
     own = [
-        (n * cross_covariance(side, (m, m))).square().sum()
-        for side, m in zip(sides, mean, strict=True)
+        second_moments((x[i] - mean[i] for x in rows.blocks()), len(mean[i])).square().sum()
+        for i in (0, 1)
     ]
     norm = own[0].sqrt() * own[1].sqrt()
     # Squared lengths of the centred rows: the diagonals of both Gram matrices.

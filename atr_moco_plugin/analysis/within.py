@@ -8,18 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.analysis.angles import PrincipalAxes
 from atr_moco_plugin.analysis.dimension import random_two_nn, two_nn
-from atr_moco_plugin.analysis.hubs import hub_figures
 from atr_moco_plugin.analysis.neighbours import nearest
 from atr_moco_plugin.analysis.sphere import random_uniformity
+from atr_moco_plugin.evaluation.hubness import HUBNESS_K, hubness, top_counts
 from atr_moco_plugin.rank.measures import sample, uniformity
-from atr_moco_plugin.rank.report import rank_report
+from atr_moco_plugin.rank.report import report_of_spectrum
+from atr_moco_plugin.rank.spectrum import singular_values
 
 NORMALIZER, THRESHOLD = "max", 0.01
 """How spectra are normalised and what counts, as in ``rank.jsonl``."""
-
-HUB_NEIGHBOURS = 10
-"""The k of hubness and of mutual neighbours."""
 
 QUERIES = 2048
 """Rows of which the two nearest of all rows are looked up, for the dimension."""
@@ -28,11 +27,18 @@ SAMPLE = 5000
 """Rows among which hubs are counted."""
 
 
-def within(rows: Mapping[str, Tensor], *, seed: int, notes: list[str]) -> dict[str, Any]:
+def within(
+    rows: Mapping[str, Tensor],
+    axes: Mapping[str, PrincipalAxes],
+    *,
+    seed: int,
+    notes: list[str],
+) -> dict[str, Any]:
     """The measures of each side alone.
 
     Args:
         rows: name of a side -> ``[N, d]`` of length 1.
+        axes: name of a side -> its principal axes.
         seed: of the subsets.
         notes: sentences are added here.
 
@@ -44,7 +50,7 @@ def within(rows: Mapping[str, Tensor], *, seed: int, notes: list[str]) -> dict[s
         "rank": {
             "normalizer": NORMALIZER,
             "threshold": THRESHOLD,
-            "sources": {name: _spectra(x) for name, x in rows.items()},
+            "sources": {name: _spectra(x, axes[name]) for name, x in rows.items()},
         },
         "uniformity": {name: _uniformity(x, seed) for name, x in rows.items()},
         "dimension": {name: _dimension(x, name, seed, notes) for name, x in rows.items()},
@@ -52,14 +58,25 @@ def within(rows: Mapping[str, Tensor], *, seed: int, notes: list[str]) -> dict[s
     }
 
 
-def _spectra(x: Tensor) -> dict[str, Any]:
-    source: dict[str, Any] = {"rows": len(x), "dim": x.size(1)}
-    for kind, center in (("raw", False), ("centered", True)):
-        report = rank_report(x, center=center, normalizer=NORMALIZER, threshold=THRESHOLD)
+def _spectra(x: Tensor, axes: PrincipalAxes) -> dict[str, Any]:
+    rows, dim = x.shape
+    centered = torch.zeros(min(rows, dim), dtype=torch.float64)
+    found = (axes.variances * rows).sqrt()
+    centered[: len(found)] = found
+    source: dict[str, Any] = {"rows": rows, "dim": dim}
+    for kind, values in (("raw", singular_values(x)), ("centered", centered)):
+        report = report_of_spectrum(
+            values,
+            rows,
+            dim,
+            center=kind == "centered",
+            normalizer=NORMALIZER,
+            threshold=THRESHOLD,
+        )
         source[kind] = {
             **report.measures(),
             "random": report.random_baseline.measures(),
-            "largest": float(report.singular_values[0]),
+            "largest": float(values[0]),
             "spectrum": report.normalized.tolist(),
         }
     return source
@@ -98,8 +115,8 @@ def _dimension(x: Tensor, name: str, seed: int, notes: list[str]) -> dict[str, A
     }
 
 
-def _hubness(x: Tensor, seed: int) -> dict[str, Any] | None:
-    x = x[sample(len(x), SAMPLE, seed)]
-    k = min(HUB_NEIGHBOURS, len(x) - 1)
-    found = nearest(x, torch.arange(len(x)), k).rows
-    return {"rows": len(x), "k": k, **hub_figures(found, len(x))}
+def _hubness(x: Tensor, seed: int) -> dict[str, Any]:
+    x = x[sample(len(x), SAMPLE, seed)].double()
+    k = min(HUBNESS_K, len(x) - 1)
+    cosines = (x @ x.T).float().fill_diagonal_(-torch.inf)
+    return {"rows": len(x), "k": k, **hubness(top_counts(cosines, k))}
