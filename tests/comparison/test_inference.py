@@ -1,0 +1,128 @@
+"""Intervals and tests, against values worked out in another way, and under a null that is true."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from compared_runs import draw_run, measures_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atr_moco_plugin.comparison.inference import Settings, compare_sides, holm
+from atr_moco_plugin.comparison.measures import Measures, Ranks, Run
+
+SOME = Settings(replicates=400, flips=400)
+
+
+def hits(*rows: list[bool]) -> list[Run]:
+    """Runs of one direction whose queries are found first or not at all."""
+    runs: list[Run] = []
+    for row in rows:
+        rank = np.where(row, 1, 1000)
+        runs.append({"t2a": Ranks(rank, np.where(rank == 1, 1.0, 0.0))})
+    return runs
+
+
+def test_the_randomisation_test_is_that_of_all_exchanges() -> None:
+    """Ten clips: seven are found by one run alone, one by the other alone."""
+    ours, base = hits([True] * 7 + [False] + [True, False], [False] * 7 + [True] + [True, False])
+    measures = Measures({"t2a": np.arange(10)}, (10,))
+    found = compare_sides(measures, [ours], [base], Settings(replicates=50, flips=40_000))
+    sums = [abs(sum(signs)) for signs in product((-1, 1), repeat=8)]
+    assert found.difference[0] == pytest.approx(60.0)
+    assert found.p[0] == pytest.approx(np.mean([s >= 6 for s in sums]), abs=0.004)
+
+
+def test_equal_runs_do_not_differ() -> None:
+    measures = measures_of(12, 3)
+    run = draw_run(measures, np.random.default_rng(0))
+    for sides in (([run], [run]), ([run, run], [run, run, run])):
+        found = compare_sides(measures, *sides, SOME)
+        assert (found.difference == 0).all() and (found.p == 1).all()
+        assert (found.low == 0).all() and (found.high == 0).all()
+
+
+def test_sides_the_other_way_round() -> None:
+    rng = np.random.default_rng(1)
+    measures = measures_of(40, 2)
+    ours, base = draw_run(measures, rng, better=1.0), draw_run(measures, rng)
+    there = compare_sides(measures, [ours], [base], SOME)
+    back = compare_sides(measures, [base], [ours], SOME)
+    np.testing.assert_allclose(there.difference, -back.difference, atol=1e-12)
+    np.testing.assert_allclose(there.p, back.p, atol=0.06)
+    assert (there.low <= there.difference).all() and (there.difference <= there.high).all()
+
+
+def test_the_same_seed_gives_the_same_figures() -> None:
+    rng = np.random.default_rng(2)
+    measures = measures_of(15, 2)
+    sides = [draw_run(measures, rng) for _ in range(2)], [draw_run(measures, rng) for _ in range(3)]
+    first, again = (compare_sides(measures, *sides, SOME) for _ in range(2))
+    other = compare_sides(measures, *sides, Settings(replicates=400, flips=400, seed=1))
+    assert all((getattr(first, name) == value).all() for name, value in vars(again).items())
+    assert (first.low != other.low).any()
+
+
+def test_captions_of_a_clip_are_one_draw() -> None:
+    """Five captions that say the same are worth one: the interval is that of the clips."""
+    rng = np.random.default_rng(3)
+    ours, base = (rng.random(60) < share for share in (0.7, 0.4))
+    once = Measures({"t2a": np.arange(60)}, (60,))
+    five = Measures({"t2a": np.repeat(np.arange(60), 5)}, (60,))
+    width = []
+    for measures, copies in ((once, 1), (five, 5)):
+        runs = hits(*(list(np.repeat(side, copies)) for side in (ours, base)))
+        found = compare_sides(measures, runs[:1], runs[1:], Settings(2_000, 2_000))
+        width.append((found.low[0], found.high[0], found.p[0]))
+    assert width[0] == pytest.approx(width[1], abs=1e-9)
+
+
+def test_seeds_that_vary_make_the_interval_wider() -> None:
+    rng = np.random.default_rng(4)
+    measures = measures_of(200, 2)
+
+    def side(spread: float) -> list[Run]:
+        return [draw_run(measures, rng, better=spread * x) for x in (-1, 0, 1)]
+
+    calm, wild = (compare_sides(measures, side(s), side(s), SOME) for s in (0.0, 0.6))
+    assert ((wild.high - wild.low) > 1.5 * (calm.high - calm.low))[-1]
+
+
+def test_one_run_borrows_the_variance_of_the_seeds_of_the_other_side() -> None:
+    rng = np.random.default_rng(5)
+    measures = measures_of(200, 2)
+    seeds = [draw_run(measures, rng, better=x) for x in (-0.5, 0.0, 0.5)]
+    alone = compare_sides(measures, seeds[:1], [draw_run(measures, rng)], SOME)
+    beside = compare_sides(measures, seeds, [draw_run(measures, rng)], SOME)
+    assert (beside.high - beside.low)[-1] > 1.5 * (alone.high - alone.low)[-1]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm(p: list[float]) -> None:
+    corrected = holm(p)
+    assert all(
+        own <= now <= min(1, len(p) * own) + 1e-12 for own, now in zip(p, corrected, strict=True)
+    )
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(np.array(corrected)[order]) >= 0).all()
+    # What is called at 5 % is what Holm's steps call: until one is above 5 % over those left.
+    steps = [p[i] * (len(p) - place) <= 0.05 for place, i in enumerate(order)]
+    first = steps.index(False) if False in steps else len(p)
+    assert sum(value <= 0.05 for value in corrected) == first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [(1, 1), (3, 3)])
+def test_equal_models_are_called_different_about_once_in_twenty(runs: tuple[int, int]) -> None:
+    rng = np.random.default_rng(6)
+    measures = measures_of(150, 2)
+    trials, outside, called = 300, 0, 0
+    for trial in range(trials):
+        sides = [[draw_run(measures, rng) for _ in range(number)] for number in runs]
+        found = compare_sides(measures, sides[0], sides[1], Settings(300, 300, trial))
+        outside += not found.low[0] <= 0 <= found.high[0]
+        called += found.p[0] <= 0.05
+    assert 0.01 < outside / trials < 0.10
+    assert 0.01 < called / trials < 0.09
