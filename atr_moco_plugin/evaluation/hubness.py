@@ -8,13 +8,17 @@ is right.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.metrics import query_blocks
+from atr_moco_plugin.evaluation.relevance import Direction
+from atr_moco_plugin.evaluation.rerank import DUAL
+from atr_moco_plugin.evaluation.retrieval import OnScores
 
 HUBNESS_K = 10
 """The usual k of the k-occurrence."""
@@ -106,3 +110,49 @@ def k_occurrence(queries: Tensor, items: Tensor, k: int = HUBNESS_K) -> Tensor:
         # Ties are those of float32, as in the figures of retrieval.
         total += top_counts((block.double() @ wide).float(), k)
     return total
+
+
+class Occurrences:
+    """The k-occurrence in both directions, collected from blocks of queries.
+
+    Args:
+        k: number of best items.
+    """
+
+    def __init__(self, k: int = HUBNESS_K) -> None:
+        self.k = k
+        self._counts: dict[Direction, Tensor] = {}
+
+    def update(self, direction: Direction, scores: Tensor) -> None:
+        """Take the scores ``[n, items]`` of the next n queries of a direction."""
+        counts = top_counts(scores, self.k).cpu()
+        self._counts[direction] = self._counts.get(direction, 0.0) + counts
+
+    def watch(self, on_scores: OnScores | None = None) -> OnScores:
+        """What takes the cosines out of the scores of all systems, and hands all on."""
+
+        def take(
+            direction: Direction, system: str, start: int, scores: Tensor, relevant: Tensor
+        ) -> None:
+            if system == DUAL.name:
+                self.update(direction, scores)
+            if on_scores is not None:
+                on_scores(direction, system, start, scores, relevant)
+
+        return take
+
+    def compute(self) -> dict[Direction, Hubness]:
+        """The figures of each direction that was updated."""
+        return {direction: hubness(counts) for direction, counts in self._counts.items()}
+
+    def named(self, clips: Sequence[str], captions: Sequence[str]) -> dict[str, Any]:
+        """For ``hubness`` in ``retrieval.json``: k, and the figures of each direction with
+        ``largest_name``, the clip or the caption that is the largest hub."""
+        names: dict[Direction, Sequence[str]] = {"a2t": captions, "t2a": clips}
+        return {
+            "k": self.k,
+            **{
+                way: {**found, "largest_name": names[way][found["largest_item"]]}
+                for way, found in self.compute().items()
+            },
+        }

@@ -146,7 +146,7 @@ class RetrievalMetrics:
             scores: ``[n, items]``, any real dtype, without NaN.
             relevant: ``[n, items]`` bool, on the device of ``scores``.
         """
-        self._blocks[direction].append(_rank_block(scores.double(), relevant))
+        self._blocks[direction].append(rank_block(scores.double(), relevant))
 
     def queries(self) -> dict[Direction, QueryFigures]:
         """What each query got, by direction, in main memory."""
@@ -195,8 +195,13 @@ def r_sum(metrics: dict[str, float]) -> float:
     return sum(metrics[f"{direction}_r{k}"] for direction in DIRECTIONS for k in CUTOFFS)
 
 
-def _rank_block(scores: Tensor, relevant: Tensor) -> QueryFigures:
-    """What the queries ``[n, items]`` of a block got."""
+def rank_block(scores: Tensor, relevant: Tensor) -> QueryFigures:
+    """What each query of a block got.
+
+    Args:
+        scores: ``[n, items]`` float64, without NaN.
+        relevant: ``[n, items]`` bool.
+    """
     cutoff = min(_AP_CUTOFF, scores.size(1))
     inf = float("inf")
     good = scores.masked_fill(~relevant, -inf).topk(cutoff).values

@@ -6,7 +6,7 @@ is not there becomes a dash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from atr_moco_plugin.evaluation.tables import Table
@@ -49,20 +49,34 @@ def retrieval_table(result: Mapping[str, Any], split: str = "") -> Table:
         figures have a row of their own, marked ``(dup)``. Chance is the last row. As text it is at
         most 100 columns wide where row names have up to 18 characters.
     """
-    rows = []
-    for name, figures in _systems(result):
-        for mark, suffix in (("", ""), (" (dup)", "_dup")):
-            if not suffix or f"r_sum{suffix}" in figures:
-                rows.append([f"{name}{mark}", *_retrieval_cells(figures, suffix)])
     size = ", ".join(
         f"{cell(result[key], 0) if key in result else 'an unknown number of'} {key}"
         for key in ("clips", "captions")
     )
+    return systems_table(_systems(result), f"{split}: {size}")
+
+
+def systems_table(
+    systems: Iterable[tuple[str, Mapping[str, Any]]], caption: str, notes: Sequence[str] = ()
+) -> Table:
+    """The columns of :func:`retrieval_table` for any ways to rank.
+
+    Args:
+        systems: row names and figures.
+        caption: what the table shows.
+        notes: lines below it.
+    """
+    rows = []
+    for name, figures in systems:
+        for mark, suffix in (("", ""), (" (dup)", "_dup")):
+            if not suffix or f"r_sum{suffix}" in figures:
+                rows.append([f"{name}{mark}", *_retrieval_cells(figures, suffix)])
     return Table(
         header=["", *(title for _ in DIRECTIONS for title in RETRIEVAL_COLUMNS.values()), "R-sum"],
         rows=rows,
-        caption=f"{split}: {size}",
+        caption=caption,
         groups=[("", 1), *((way, len(RETRIEVAL_COLUMNS)) for way in DIRECTIONS.values()), ("", 1)],
+        notes=notes,
     )
 
 

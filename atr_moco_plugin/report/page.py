@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.evaluation.correction_tables import correction_tables, hubness_table
 from atr_moco_plugin.evaluation.result_tables import cell, rank_table, retrieval_table
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.stdout import duration
@@ -47,6 +48,9 @@ def context(run: RunFiles) -> dict[str, Any]:
         tables.append(retrieval_table(result, split))
         if isinstance(result.get("rank"), dict):
             tables.append(rank_table(result["rank"], split))
+        hubs = hubness_table(result, split)
+        tables += [hubs] if hubs is not None else []
+        tables += correction_tables(result, split)
     failed = run.retrieval.get("failed")
     examples, problem = _examples(run)
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
 from atr_moco_plugin.config import in_range
+from atr_moco_plugin.evaluation.rescoring import INDUCTIVE, TRANSDUCTIVE
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of, unsupported
 from atr_moco_plugin.hosts.fairseq2.config.sections import MIN_SECONDS, open_with_decoder
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_config, run_folder
@@ -64,6 +65,21 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     rerank_k: list[int] = field(default_factory=lambda: [16, 64, 256])
     """Numbers of candidates that the matching head re-ranks; empty leaves re-ranking out."""
 
+    correct: list[str] = field(default_factory=list)
+    """Corrections of the cosines against hubs, in tables of their own: ``nnn``,
+    ``inverted_softmax``, ``qb_norm``, ``csls`` by a bank of training items, and the transductive
+    ``sinkhorn``, ``dual_softmax``, ``csls_test`` by the test queries themselves."""
+
+    correct_bank: str | None = None
+    """Split that the bank is drawn from; None takes what the run trained on."""
+
+    correct_bank_size: int = 5_000
+    """Most clips in the bank, drawn at random with a fixed seed; their captions come with them."""
+
+    correct_chosen_on: str | None = None
+    """Split that the parameters of corrections are chosen on, another than ``split``; None takes
+    what the run validated on."""
+
     batch_size: int = 64
     """Clips, captions or pairs a forward pass on each process."""
 
@@ -95,7 +111,12 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
         if self.run is not None:
             run, _ = find_checkpoint(run_folder(self.run), self.checkpoint)
             merger = resolver.resolve(ConfigMerger)
-            _fill_in(self.dataset, read_config(run), merger)
+            trained = read_config(run)
+            _fill_in(self.dataset, trained, merger)
+            self.correct_bank = self.correct_bank or trained["dataset"].get("train_split", "train")
+            self.correct_chosen_on = self.correct_chosen_on or trained["dataset"].get(
+                "valid_split", "valid"
+            )
             open_with_decoder(self.dataset, merger)
 
     @override
@@ -104,9 +125,30 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
         return result_of(
             unsupported(self.gang),
             (f"`rerank_k` is {self.rerank_k}, expected numbers of 1 or more." for _ in small[:1]),
+            self._wrong_corrections(),
+            in_range(self, "correct_bank_size", least=2),
             in_range(self, "batch_size", least=1),
             in_range(self, "trec_depth", least=0),
         )
+
+    def _wrong_corrections(self) -> Iterator[str]:
+        unknown = [name for name in self.correct if name not in INDUCTIVE | TRANSDUCTIVE]
+        if unknown:
+            names = ", ".join(INDUCTIVE | TRANSDUCTIVE)
+            yield f"`correct` has {unknown[0]!r}, expected any of {names}."
+        elif self.correct and self.correct_chosen_on == self.split:
+            yield (
+                f"`split` and `correct_chosen_on` are both {self.split!r}: parameters of a "
+                "correction are never chosen on what is evaluated; give another `split`, such as "
+                "split=test."
+            )
+        elif set(self.correct) & INDUCTIVE.keys():
+            for name in ("split", "correct_chosen_on"):
+                if self.correct_bank == getattr(self, name):
+                    yield (
+                        f"`correct_bank` and `{name}` are both {self.correct_bank!r}: a bank has "
+                        "no query of the split that it corrects; give the training split."
+                    )
 
 
 def _fill_in(

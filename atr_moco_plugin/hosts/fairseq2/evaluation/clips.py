@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from fairseq2.device import Device
@@ -24,7 +24,12 @@ Unreadable = dict[str, dict[str, str]]
 
 
 def find_unreadable(
-    dataset: AudioTextDataset, split: str, seconds: float, num_workers: int, device: Device
+    dataset: AudioTextDataset,
+    split: str,
+    seconds: float,
+    num_workers: int,
+    device: Device,
+    without: Container[str] = (),
 ) -> dict[str, str]:
     """Decode the clips of a split with all processes.
 
@@ -34,11 +39,12 @@ def find_unreadable(
         seconds: what an evaluation reads of each clip.
         num_workers: threads that decode on each process.
         device: where the process group exchanges tensors.
+        without: keys of clips that are not looked at.
 
     Returns:
         Key to reason of each clip that cannot be decoded; the same on every process.
     """
-    clips = dataset.clips(split)
+    clips = [clip for clip in dataset.clips(split) if clip.key not in without]
     own = [clips[i] for i in range(process_index(), len(clips), world_size())]
     every = gather_values(unreadable(dataset, own, seconds, num_workers), device)
     reasons = {key: why for of_process in every for key, why in of_process.items()}

@@ -18,6 +18,7 @@ from atr_moco_plugin.evaluation.graded_table import graded_table
 from atr_moco_plugin.evaluation.qrels import read_qrels, write_graded_qrels
 from atr_moco_plugin.evaluation.relevance import Direction
 from atr_moco_plugin.evaluation.rerank import DUAL, RERANKINGS, System
+from atr_moco_plugin.evaluation.rescoring import INDUCTIVE
 from atr_moco_plugin.evaluation.retrieval import OnScores
 from atr_moco_plugin.evaluation.submission import Submissions
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
@@ -55,6 +56,7 @@ class Judged:
         if config.dcase:
             known = [DUAL, *(System(k, score) for k in rerank_k for score in RERANKINGS)]
             names = [system.name for system in known]
+            names += [name for name in config.correct if name in INDUCTIVE]
             for name in config.dcase:
                 if name not in names:
                     raise InputError(

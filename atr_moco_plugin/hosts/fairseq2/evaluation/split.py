@@ -31,6 +31,7 @@ from atr_moco_plugin.evaluation.encode import (
     own_share,
 )
 from atr_moco_plugin.evaluation.encoded import Encoded
+from atr_moco_plugin.evaluation.hubness import Occurrences
 from atr_moco_plugin.evaluation.queries import SplitQueries, Systems, split_queries
 from atr_moco_plugin.evaluation.relevance import Direction, relevances
 from atr_moco_plugin.evaluation.rerank import Candidates
@@ -226,7 +227,10 @@ def final_figures(
         temperature: the trained temperature tau.
         on_scores: see :func:`~atr_moco_plugin.evaluation.retrieval.rank_queries`.
     """
-    figures, systems = _ranked(scores, split, rerank_k, temperature, on_scores)
+    hubs = Occurrences()
+    figures, systems = _ranked(scores, split, rerank_k, temperature, hubs.watch(on_scores))
+    keys = [clip.key for clip in split.retrieval_set.clips]
+    figures["hubness"] = hubs.named(keys, split.retrieval_set.captions)
     queries = split_queries(figures["test_set"], split.retrieval_set, systems)
     return FinalFigures(figures, queries)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from typing_extensions import override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation import split_report
+from atr_moco_plugin.evaluation.correction_tables import hubness_report
 from atr_moco_plugin.evaluation.encode import Advance
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, write_queries
 from atr_moco_plugin.evaluation.relevance import relevances
@@ -29,10 +31,21 @@ from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable
+from atr_moco_plugin.hosts.fairseq2.evaluation.corrections import (
+    CorrectionSplits,
+    EncodedSplits,
+    Prepare,
+    corrected_figures,
+    correction_splits,
+    encode_corrections,
+    prepare_corrections,
+    with_systems,
+)
 from atr_moco_plugin.hosts.fairseq2.evaluation.judged import Judged, together
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
 from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
     Scores,
+    Split,
     final_figures,
     prepare_split,
     score_split,
@@ -81,20 +94,27 @@ class Evaluate(Task):
         for note in check_captions(
             tokenizer,
             self.dataset,
-            [config.split],
+            [config.split, *correction_splits(config)],
             max_tokens,
             allow_unknown=config.allow_unknown,
             option="allow_unknown",
         ):
             log.info("{}", note)
-        self._split = prepare_split(
-            self.dataset,
-            config.split,
-            partial(tokenize, tokenizer, max_tokens=max_tokens),
-            batch_size=config.batch_size,
-            max_seconds=config.dataset.max_seconds or 0.0,
-            num_workers=config.dataset.num_workers,
-        )
+        to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
+
+        def prepare(name: str, without: Collection[str] = ()) -> Split:
+            return prepare_split(
+                self.dataset,
+                name,
+                to_tokens,
+                batch_size=config.batch_size,
+                max_seconds=config.dataset.max_seconds or 0.0,
+                num_workers=config.dataset.num_workers,
+                without=without,
+            )
+
+        self._prepare: Prepare = prepare
+        self._split = prepare(config.split)
         self._rerank_k = sorted(set(config.rerank_k))
         self._judged = Judged(
             config,
@@ -116,19 +136,26 @@ class Evaluate(Task):
             check_all_readable(
                 self.dataset, split.name, split.max_seconds, split.num_workers, self.device
             )
+            corrections = prepare_corrections(self.config, self.dataset, self._prepare, self.device)
             autocast = torch.autocast(self.device.type, dtype=torch.bfloat16)
             # What is printed while bars are drawn would go to standard error.
             with self.reporter, autocast if self.config.autocast == "bf16" else nullcontext():
                 scores = score_split(
                     self.checkpoint.model, split, self.device, self._rerank_k, self._progress
                 )
+                if corrections is not None:
+                    encoded = encode_corrections(
+                        self.checkpoint.model, corrections, self.device, self._progress
+                    )
             if process_index() == 0:
-                self._write(scores)
+                self._write(scores, None if corrections is None else (corrections, encoded))
 
     def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:
         return progress(self.reporter, name, total, quiet=process_index() != 0)
 
-    def _write(self, scores: Scores) -> None:
+    def _write(
+        self, scores: Scores, corrections: tuple[CorrectionSplits, EncodedSplits] | None
+    ) -> None:
         split, depth = self._split, self.config.trec_depth
         retrieval_set, folder = split.retrieval_set, self.output_dir / TREC
         clips = [trec_id(clip.key) for clip in retrieval_set.clips]
@@ -144,6 +171,10 @@ class Evaluate(Task):
             result, queries = final_figures(
                 scores, split, self._rerank_k, self.checkpoint.temperature, together(listeners)
             )
+            if corrections is not None:
+                corrected = corrected_figures(*corrections, scores, split, together(listeners))
+                result["corrections"] = corrected.figures
+                queries = with_systems(queries, corrected.systems)
         result |= self._judged.figures()
         if depth:
             self._judged.write_qrels(folder, clips, captions)
@@ -154,7 +185,8 @@ class Evaluate(Task):
         write_queries(self.output_dir / QUERIES_FILE, {split.name: queries})
         file = self.output_dir / "retrieval.json"
         file.write_text(json.dumps(self._summary(result), indent=2) + "\n")
-        say(f"\n{split_report(result)}{self._judged.report(result)}\n\nFigures: {file}")
+        report = f"{split_report(result)}{self._judged.report(result)}"
+        say(f"\n{report}\n\n{hubness_report(result)}\n\nFigures: {file}")
 
     def _summary(self, result: dict[str, Any]) -> dict[str, Any]:
         checkpoint, section = self.checkpoint, self.config.dataset

@@ -1,0 +1,192 @@
+"""Figures with corrections: parameters are chosen on one split, and another one is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from atr_moco_plugin.evaluation.cosines import Cosines
+from atr_moco_plugin.evaluation.hubness import Occurrences
+from atr_moco_plugin.evaluation.metrics import RetrievalMetrics, query_metrics, rank_block
+from atr_moco_plugin.evaluation.queries import QueryFigures, Systems
+from atr_moco_plugin.evaluation.relevance import DIRECTIONS, Direction, Relevance
+from atr_moco_plugin.evaluation.rescoring import (
+    INDUCTIVE,
+    TRANSDUCTIVE,
+    Pair,
+    Parameters,
+    Rescore,
+    rescorings,
+    tried,
+)
+from atr_moco_plugin.evaluation.retrieval import OnScores
+
+CHOSEN_BY = "map10"
+"""The figure that chooses parameters: it moves with every rank up to 10, where R@1 of a small split
+moves in steps."""
+
+
+class Choice(NamedTuple):
+    """Parameters of a correction in one direction.
+
+    Attributes:
+        parameters: the chosen ones.
+        figure: mAP@10 in percent that they gave on the split they were chosen on.
+        plain: that of the cosines there.
+    """
+
+    parameters: Parameters
+    figure: float
+    plain: float
+
+
+Choices = Mapping[str, Mapping[Direction, Choice]]
+"""By the name of the correction and the direction."""
+
+
+@torch.no_grad()
+def choose(
+    names: Sequence[str], bank: Pair | None, split: Pair, relevance: Relevance
+) -> dict[str, dict[Direction, Choice]]:
+    """Choose the parameters of corrections in each direction, by mAP@10.
+
+    Args:
+        names: of :data:`~atr_moco_plugin.evaluation.rescoring.INDUCTIVE` or
+            :data:`~atr_moco_plugin.evaluation.rescoring.TRANSDUCTIVE`.
+        bank: what the inductive ones are made of; None where all are transductive.
+        split: what they are chosen on: never the one that is evaluated, nor the bank's.
+        relevance: of its clips and captions, the strict one.
+
+    Returns:
+        Of parameters with equal figures the first that were tried.
+    """
+    cosines = Cosines(*split)
+    chosen: dict[str, dict[Direction, Choice]] = {name: {} for name in names}
+    for direction in DIRECTIONS:
+        grids = {name: tried(name, len(_bank(name, bank, split, direction))) for name in names}
+        systems: list[Rescore] = [lambda x: x]
+        for name, grid in grids.items():
+            queries = _bank(name, bank, split, direction)
+            systems += rescorings(name, grid, queries, split.items(direction))
+        figures = iter(_precisions(cosines, direction, systems, relevance))
+        plain = next(figures)
+        for name, grid in grids.items():
+            found = [Choice(parameters, next(figures), plain) for parameters in grid]
+            chosen[name][direction] = max(found, key=lambda choice: choice.figure)
+    return chosen
+
+
+def _precisions(
+    cosines: Cosines, direction: Direction, systems: Sequence[Rescore], relevance: Relevance
+) -> list[float]:
+    """mAP@10 of each system in percent."""
+    totals, queries = [0.0] * len(systems), 0
+    for start, block in cosines.blocks(direction):
+        relevant = relevance.block(direction, start, start + len(block)).to(block.device)
+        queries += int(relevant.any(dim=1).sum())
+        for i, system in enumerate(systems):
+            found = rank_block(system(block).double(), relevant)
+            totals[i] += float(found.precision.sum())
+    return [100 * total / queries for total in totals]
+
+
+class Corrected(NamedTuple):
+    """What corrections make of a split.
+
+    Attributes:
+        systems: what each query got, by direction and ``NAME`` or ``NAME_dup``.
+        figures: of each correction, those of
+            :class:`~atr_moco_plugin.evaluation.metrics.RetrievalMetrics` with every suffix.
+        hubness: of each correction, both directions.
+    """
+
+    systems: Systems
+    figures: dict[str, dict[str, float]]
+    hubness: dict[str, dict[Direction, Any]]
+
+
+@torch.no_grad()
+def correct(
+    choices: Choices,
+    bank: Pair | None,
+    split: Pair,
+    relevances: Mapping[str, Relevance],
+    on_scores: OnScores | None = None,
+) -> Corrected:
+    """Evaluate a split with each correction.
+
+    Args:
+        choices: of :func:`choose`, on another split.
+        bank: the one they were chosen with.
+        split: what is evaluated.
+        relevances: of its clips and captions, by the suffix of the figures.
+        on_scores: called with each block of scores of every correction.
+    """
+    cosines = Cosines(*split)
+    found = {(name, suffix): RetrievalMetrics() for name in choices for suffix in relevances}
+    hubs = {name: Occurrences() for name in choices}
+    for direction in DIRECTIONS:
+        systems = dict(_chosen(choices, bank, split, direction))
+        for start, block in cosines.blocks(direction):
+            relevant = {
+                suffix: relevance.block(direction, start, start + len(block)).to(block.device)
+                for suffix, relevance in relevances.items()
+            }
+            for name, system in systems.items():
+                scores = system(block)
+                hubs[name].update(direction, scores)
+                for suffix, hits in relevant.items():
+                    found[name, suffix].update(direction, scores, hits)
+                if on_scores is not None:
+                    on_scores(direction, name, start, scores, relevant[""])
+    by_direction: dict[Direction, dict[str, QueryFigures]] = {way: {} for way in DIRECTIONS}
+    figures: dict[str, dict[str, float]] = {name: {} for name in choices}
+    for (name, suffix), metrics in found.items():
+        queries = metrics.queries()
+        for direction in DIRECTIONS:
+            by_direction[direction][f"{name}{suffix}"] = queries[direction]
+        figures[name] |= {f"{key}{suffix}": x for key, x in query_metrics(queries).items()}
+    return Corrected(by_direction, figures, {name: hubs[name].compute() for name in choices})
+
+
+def summary(choices: Choices, corrected: Corrected) -> dict[str, Any]:
+    """For ``corrections`` in ``retrieval.json``: what was chosen, and the figures of inductive and
+    transductive corrections apart."""
+    return {
+        "chosen_by": CHOSEN_BY,
+        "chosen": {
+            name: {
+                way: {
+                    **choice.parameters,
+                    f"valid_{CHOSEN_BY}": choice.figure,
+                    f"valid_{CHOSEN_BY}_plain": choice.plain,
+                }
+                for way, choice in ways.items()
+            }
+            for name, ways in choices.items()
+        },
+        "inductive": {k: v for k, v in corrected.figures.items() if k in INDUCTIVE},
+        "transductive": {k: v for k, v in corrected.figures.items() if k in TRANSDUCTIVE},
+        "hubness": corrected.hubness,
+    }
+
+
+def _chosen(
+    choices: Choices, bank: Pair | None, split: Pair, direction: Direction
+) -> Iterator[tuple[str, Rescore]]:
+    for name, ways in choices.items():
+        queries = _bank(name, bank, split, direction)
+        parameters = [ways[direction].parameters]
+        for rescore in rescorings(name, parameters, queries, split.items(direction)):
+            yield name, rescore
+
+
+def _bank(name: str, bank: Pair | None, split: Pair, direction: Direction) -> torch.Tensor:
+    """What a correction takes for the queries of a direction."""
+    if name in TRANSDUCTIVE:
+        return split.queries(direction)
+    if bank is None:
+        raise ValueError(f"{name} is made of a bank, and none was given.")
+    return bank.bank(direction)
