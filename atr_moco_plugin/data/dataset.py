@@ -75,11 +75,11 @@ class AudioTextDataset:
         self.counts: dict[str, Counts] = dict(counts or {})
         self.cache = cache
         self.file_rates: dict[int, int] = dict(file_rates or {})
-        self._read = read
-        self._read_rate = 0
+        self.read = read
+        self.read_rate = 0
         if read is not None:
-            self._read_rate = check_sample_rate(read_rate, f"`read` of the data set {name!r}")
-            self.file_rates = {self._read_rate: sum(map(len, self.splits.values()))}
+            self.read_rate = check_sample_rate(read_rate, f"`read` of the data set {name!r}")
+            self.file_rates = {self.read_rate: sum(map(len, self.splits.values()))}
         self._reader: AudioReader | None = None
         self._cached: dict[str, Packed] = {}
         self._check()
@@ -214,7 +214,7 @@ class AudioTextDataset:
         cached = self._cached.get(clip.key)
         if cached is not None:
             waveform = unpack(cached)
-        elif self._read is None and not self.cache:
+        elif self.read is None and not self.cache:
             return reader(clip.source, samples, generator)
         else:
             waveform = self._whole(clip, reader)
@@ -223,10 +223,10 @@ class AudioTextDataset:
         return waveform if samples is None else fit_length(waveform, samples, generator)
 
     def _whole(self, clip: Clip, reader: AudioReader) -> NDArray[np.float32]:
-        if self._read is None:
+        if self.read is None:
             return reader(clip.source)
-        rendered = check_length(self._read(clip), self._read_rate, f"{self.name} clip {clip.key!r}")
-        return resample(rendered, self._read_rate, reader.sample_rate)
+        rendered = check_length(self.read(clip), self.read_rate, f"{self.name} clip {clip.key!r}")
+        return resample(rendered, self.read_rate, reader.sample_rate)
 
     def summary(self) -> str:
         """One line: clips and captions a split, duration, shared captions, what was left out."""

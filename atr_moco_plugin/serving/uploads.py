@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from atr_moco_plugin.data.audio.decode import check_complete, opened, read_frames
+from atr_moco_plugin.data.audio.complete import check_complete
+from atr_moco_plugin.data.audio.decode import opened, read_frames
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
 from atr_moco_plugin.data.audio.source import MemoryFile
 from atr_moco_plugin.errors import InputError

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -18,32 +17,25 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from atr_moco_plugin.data.audio.complete import TOLERANCE, check_complete
 from atr_moco_plugin.data.audio.source import Source, open_source, unusable
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import RATES
 
 Decoder = Literal["soundfile", "torchcodec"]
 
+Mix = Callable[[NDArray[np.float32], Source], NDArray[np.float32]]
+"""Makes of a source's samples ``[n, channels]`` what is wanted of them."""
+
 MAX_HOURS = 3.0
 """Longest file that is decoded as a whole, at 48 kHz (at a higher rate accordingly less): 2 GB
 before it is resampled. Crops are taken from longer ones too."""
-
-TOLERANCE = 0.1
-"""Seconds that a WAV, FLAC or MP3 file may be shorter than its header says."""
 
 _BLOCK = 2**20  # samples over all channels that are decoded at once
 
 # A seek is exact where every sample (or every FLAC frame) stands for itself. In some Vorbis files
 # the first samples after libsndfile's seek are others than without, and in MP3 it may be "fuzzy".
 _EXACT_SEEK = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-
-# libsndfile corrects a WAV header by the file's size and says so in its log.
-_CORRECTED = re.compile(r"^\s*data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-
-_UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is about 2**63, and it cannot seek there
-
-# A program that writes to a pipe cannot know the length and puts about 2 or 4 GiB there.
-_UNKNOWN_BYTES = 2**31 - 2**16
 
 
 def check_decoder(decoder: str) -> None:
@@ -86,55 +78,6 @@ def check_rate(rate: int, source: Source) -> None:
         raise unusable(
             source, f"has a sampling rate of {rate} Hz, expected {RATES[0]} to {RATES[1]}"
         )
-
-
-def check_complete(file: soundfile.SoundFile, source: Source) -> None:
-    """Refuse a WAV, FLAC or MP3 file that ends before its header says, without decoding all of it.
-
-    What does not say how long it is, such as Ogg and an MP3 without a Xing, Info or VBRI header,
-    counts as far as it goes.
-
-    Raises:
-        InputError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
-    """
-    if file.frames > _UNKNOWN_FRAMES:
-        raise InputError(
-            f"{source}: its header gives no length, which soundfile needs; convert it again, not "
-            "through a pipe, or use decoder 'torchcodec'"
-        )
-    seconds = file.frames / file.samplerate
-    if file.format in ("FLAC", "MP3"):
-        # A truncated file lacks its end, so one sample from there decides.
-        last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
-        try:
-            file.seek(last)
-            complete = len(file.read(1)) == min(1, file.frames)
-        except soundfile.SoundFileError:
-            complete = False
-        if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
-            raise unusable(source, f"is truncated, its header says {seconds:.3f} s")
-    found = _CORRECTED.search(file.extra_info)
-    if found is None or int(found[1]) >= _UNKNOWN_BYTES or not file.frames:
-        return
-    ratio = int(found[1]) / int(found[2])
-    if (ratio - 1) * seconds > TOLERANCE:
-        raise unusable(
-            source, f"is truncated, {seconds:.3f} s of {ratio * seconds:.3f} s are there"
-        )
-
-
-def _mp3_states_length(source: Source) -> bool:
-    """Whether the first frame of an MP3 holds the number of frames, as that of Xing, LAME and the
-    Fraunhofer encoder does; without it a decoder estimates the length from the file's size."""
-    place = open_source(source)
-    with open(place, "rb") if isinstance(place, str) else place as file:
-        head = file.read(10)
-        tag = 0
-        if head[:3] == b"ID3" and len(head) == 10:  # four times seven bits
-            tag = 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
-        file.seek(tag)
-        head = file.read(64)
-    return any(name in head for name in (b"Xing", b"Info", b"VBRI"))
 
 
 def read_header(source: Source, decoder: Decoder = "soundfile") -> tuple[int, int]:
@@ -207,7 +150,11 @@ def read_frames(
 
 
 def frame_blocks(
-    file: soundfile.SoundFile, source: Source, start: int = 0, stop: int | None = None
+    file: soundfile.SoundFile,
+    source: Source,
+    start: int = 0,
+    stop: int | None = None,
+    mix: Mix | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Decode as :func:`read_frames` does, block after block, however long the file is.
 
@@ -216,13 +163,15 @@ def frame_blocks(
         source: for messages.
         start: first sample.
         stop: one after the last; ``None`` reads to the end.
+        mix: what is yielded of the channels; ``None`` is :func:`average`.
 
     Yields:
         ``[n]`` float32, n at least 1; together they are what :func:`read_frames` returns.
 
     Raises:
-        InputError: if samples are NaN or infinite, or the file is damaged.
+        InputError: if the file is damaged; what ``mix`` raises, which is for samples that are NaN.
     """
+    mix = mix or average
     rows = max(1, _BLOCK // file.channels)
     position = start if file.subtype.startswith(_EXACT_SEEK) else 0
     try:
@@ -236,7 +185,7 @@ def frame_blocks(
             position += len(frames)
             if position > start:
                 wanted = frames[max(0, len(frames) - (position - start)) :]
-                yield average(wanted, source)
+                yield mix(wanted, source)
     except soundfile.SoundFileError as error:
         raise unusable(
             source, f"is damaged after {position / file.samplerate:.3f} s ({_reason(error)})"
@@ -258,11 +207,12 @@ def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
     return mono
 
 
-def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
+def read_with_torchcodec(source: Source, mix: Mix | None = None) -> tuple[NDArray[np.float32], int]:
     """Decode a whole file with FFmpeg.
 
     Returns:
-        ``[samples]`` float32, averaged over the channels, and their rate in Hz.
+        What ``mix`` makes of the channels, by default their average ``[samples]`` float32, and the
+        rate in Hz.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -274,7 +224,7 @@ def read_with_torchcodec(source: Source) -> tuple[NDArray[np.float32], int]:
     except RuntimeError as error:
         raise unusable(source, f"not readable as audio ({_reason(error)})") from error
     check_rate(samples.sample_rate, source)
-    return average(samples.data.numpy().T, source), samples.sample_rate
+    return (mix or average)(samples.data.numpy().T, source), samples.sample_rate
 
 
 def _torchcodec() -> Any:

@@ -18,9 +18,9 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from atr_moco_plugin.data.audio.complete import check_complete
 from atr_moco_plugin.data.audio.decode import (
     Decoder,
-    check_complete,
     opened,
     read_frames,
     read_with_torchcodec,

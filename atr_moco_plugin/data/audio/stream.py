@@ -13,7 +13,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.audio.decode import check_complete, frame_blocks, opened
+from atr_moco_plugin.data.audio.complete import check_complete
+from atr_moco_plugin.data.audio.decode import frame_blocks, opened
 from atr_moco_plugin.data.audio.read import check_length, too_short
 from atr_moco_plugin.data.audio.source import Segment, Source
 
@@ -56,7 +57,7 @@ def read_windows(source: Source, sample_rate: int, size: int, hop: int) -> Itera
         if isinstance(source, Segment):
             begin, end = source.frames(file.frames, rate)
         blocks = _long_enough(frame_blocks(file, source, begin, end), rate, str(source))
-        yield from cut_windows(_resampled(blocks, rate, sample_rate), sample_rate, size, hop)
+        yield from cut_windows(resampled_blocks(blocks, rate, sample_rate), sample_rate, size, hop)
 
 
 def cut_windows(
@@ -114,7 +115,7 @@ def _long_enough(
     yield from blocks
 
 
-def _resampled(
+def resampled_blocks(
     blocks: Iterable[NDArray[np.float32]], rate: int, sample_rate: int
 ) -> Iterator[NDArray[np.float32]]:
     """As :func:`~atr_moco_plugin.data.audio.read.resample` of all blocks together."""

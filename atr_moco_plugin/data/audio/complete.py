@@ -1,0 +1,70 @@
+"""Whether an audio file goes as far as its header says."""
+
+from __future__ import annotations
+
+import re
+
+import soundfile
+
+from atr_moco_plugin.data.audio.source import Source, open_source, unusable
+from atr_moco_plugin.errors import InputError
+
+TOLERANCE = 0.1
+"""Seconds that a WAV, FLAC or MP3 file may be shorter than its header says."""
+
+# libsndfile corrects a WAV header by the file's size and says so in its log.
+_CORRECTED = re.compile(r"^\s*data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+_UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is about 2**63, and it cannot seek there
+
+# A program that writes to a pipe cannot know the length and puts about 2 or 4 GiB there.
+_UNKNOWN_BYTES = 2**31 - 2**16
+
+
+def check_complete(file: soundfile.SoundFile, source: Source) -> None:
+    """Refuse a WAV, FLAC or MP3 file that ends before its header says, without decoding all of it.
+
+    What does not say how long it is, such as Ogg and an MP3 without a Xing, Info or VBRI header,
+    counts as far as it goes.
+
+    Raises:
+        InputError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
+    """
+    if file.frames > _UNKNOWN_FRAMES:
+        raise InputError(
+            f"{source}: its header gives no length, which soundfile needs; convert it again, not "
+            "through a pipe, or use decoder 'torchcodec'"
+        )
+    seconds = file.frames / file.samplerate
+    if file.format in ("FLAC", "MP3"):
+        # A truncated file lacks its end, so one sample from there decides.
+        last = max(0, file.frames - 1 - int(TOLERANCE * file.samplerate))
+        try:
+            file.seek(last)
+            complete = len(file.read(1)) == min(1, file.frames)
+        except soundfile.SoundFileError:
+            complete = False
+        if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
+            raise unusable(source, f"is truncated, its header says {seconds:.3f} s")
+    found = _CORRECTED.search(file.extra_info)
+    if found is None or int(found[1]) >= _UNKNOWN_BYTES or not file.frames:
+        return
+    ratio = int(found[1]) / int(found[2])
+    if (ratio - 1) * seconds > TOLERANCE:
+        raise unusable(
+            source, f"is truncated, {seconds:.3f} s of {ratio * seconds:.3f} s are there"
+        )
+
+
+def _mp3_states_length(source: Source) -> bool:
+    """Whether the first frame of an MP3 holds the number of frames, as that of Xing, LAME and the
+    Fraunhofer encoder does; without it a decoder estimates the length from the file's size."""
+    place = open_source(source)
+    with open(place, "rb") if isinstance(place, str) else place as file:
+        head = file.read(10)
+        tag = 0
+        if head[:3] == b"ID3" and len(head) == 10:  # four times seven bits
+            tag = 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
+        file.seek(tag)
+        head = file.read(64)
+    return any(name in head for name in (b"Xing", b"Info", b"VBRI"))

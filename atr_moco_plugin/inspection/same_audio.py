@@ -1,0 +1,81 @@
+"""Clips of a data set that are one recording: in equal samples, or as copies that are not equal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from atr_moco_plugin.data.audio.decode import Decoder
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.inspection.clip_audio import ClipAudio
+from atr_moco_plugin.inspection.copies import Copy, Waveforms, find_copies, grouped
+from atr_moco_plugin.inspection.findings import Finding
+
+WHOLE = 0.8
+"""Share of the sound of the shorter of two clips from which on the two are one recording."""
+
+MAX_OTHERS = 20
+"""Most clips of a group that a finding refers to."""
+
+_SPLITS = {"train": 0, "valid": 1, "test": 2}  # a leak is mended in the earlier one
+
+
+def same_audio(
+    dataset: AudioTextDataset, audio: Sequence[ClipAudio], *, decoder: Decoder = "soundfile"
+) -> list[Finding]:
+    """What there is to say of clips of one data set that have sound in common.
+
+    Args:
+        dataset: the data set. Clips that may be copies are read once more.
+        audio: of its clips, see :func:`~.audio.inspect_audio`.
+        decoder: what reads the files.
+
+    Returns:
+        A finding on each clip of a group that has a copy in a later split (of train, valid and
+        test), of the kind ``leak between splits``; the clip is to be left out. And a finding on
+        each clip with an earlier copy in its own split, of the kind ``same audio``: of training
+        clips that are one recording all but the first are to be left out. Those of other splits
+        stay, since published test sets have copies.
+    """
+    copies = find_copies(audio, Waveforms([(dataset, len(audio))], decoder))
+    pairs: dict[int, list[Copy]] = defaultdict(list)
+    for copy in copies:
+        pairs[copy.first].append(copy)
+        pairs[copy.second].append(copy)
+    findings = []
+    for group in grouped(copies):
+        last = max(_rank(audio[at]) for at in group)
+        seen: set[str] = set()
+        for at in group:
+            clip = audio[at]
+            leak = _rank(clip) < last
+            first = clip.split not in seen
+            seen.add(clip.split)
+            if first and not leak:
+                continue
+            best = max(pairs[at], key=lambda copy: (copy.exact, copy.seconds))
+            whole = any(c.second == at and c.share >= WHOLE for c in pairs[at])
+            findings.append(
+                Finding(
+                    "leak between splits" if leak else "same audio",
+                    clip.split,
+                    clip.key,
+                    best.sentence(audio, at),
+                    _others(dataset.name, audio, best, group, at),
+                    exclude=leak or (clip.split == "train" and whole),
+                )
+            )
+    return findings
+
+
+def _rank(clip: ClipAudio) -> int:
+    return _SPLITS.get(clip.split, -1)
+
+
+def _others(
+    name: str, audio: Sequence[ClipAudio], best: Copy, group: Sequence[int], at: int
+) -> tuple[tuple[str, str, str], ...]:
+    """The clip that the sentence speaks of, and then the others of the group."""
+    near = best.other(at)
+    order = [near, *(k for k in group[: MAX_OTHERS + 2] if k not in (at, near))][:MAX_OTHERS]
+    return tuple((name, audio[k].split, audio[k].key) for k in order)
