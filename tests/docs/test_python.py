@@ -35,6 +35,7 @@ CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door
 ELSEWHERE = {
     "docs/engines.md": "tests/search/test_engines_page.py",
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
+    "docs/graded.md": "tests/evaluation/test_submission.py",
     "docs/laion_clap.md": "tests/hosts/laion_clap/test_laion_clap.py",
     "docs/other_libraries.md": "tests/exporting/test_docs.py",
     "docs/plugins.md": "tests/plugins/test_contracts.py",

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from docs.pages import run_python
+from sound_folders import write_sound
+from tiny_bundle import SENTENCES, make_bundle
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.submission import SubmissionFile, Submissions, write_submission
@@ -100,3 +103,18 @@ def test_wrong_embeddings_are_refused(
     with pytest.raises(InputError, match=message):
         write_submission(tmp_path, "ours", queries, ["a.wav", "b.wav"], text, audio)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_writes_the_files_of_a_blind_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of docs/graded.md, with what it takes as given."""
+    monkeypatch.chdir(tmp_path)
+    make_bundle(tmp_path / "bundle")
+    for number in range(3):
+        write_sound(tmp_path / "evaluation_audio" / f"{number}.wav", number)
+    (tmp_path / "queries.txt").write_text("\n".join(SENTENCES[:2]))
+    run_python("docs/graded.md")
+    found = rows(tmp_path / "submission" / "Author_Institute_task6_1.scores.csv")
+    assert found[0] == ["index", "0.wav", "1.wav", "2.wav"]
+    assert [row[0] for row in found[1:]] == SENTENCES[:2]
