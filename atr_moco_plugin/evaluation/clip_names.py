@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
 from atr_moco_plugin.data.clips import Clip
@@ -18,21 +18,27 @@ class ClipNames:
     written.
 
     Args:
-        clips: of a split.
-        where: the file with the names, for messages.
+        names: of each clip its key, and other names that its file has.
+        where: the file that is read, for messages.
     """
 
-    def __init__(self, clips: Sequence[Clip], where: str) -> None:
-        self._clips = clips
+    def __init__(self, names: Iterable[Sequence[str]], where: str) -> None:
         self._where = where
-        self._keys: dict[str, int] = {}
+        self._shown: list[str] = []
+        self._keys: dict[str, set[int]] = {}
         self._names: dict[str, set[int]] = {}
         self._stems: dict[str, set[int]] = {}
-        for number, clip in enumerate(clips):
-            self._keys[composed(clip.key)] = number
-            for name in {file_name(clip), _last(clip.key)}:
+        for number, of_clip in enumerate(names):
+            self._shown.append(of_clip[0])
+            self._keys.setdefault(composed(of_clip[0]), set()).add(number)
+            for name in {_last(name) for name in of_clip}:
                 self._names.setdefault(composed(name), set()).add(number)
                 self._stems.setdefault(composed(stem_of(name)), set()).add(number)
+
+    @classmethod
+    def of(cls, clips: Iterable[Clip], where: str) -> ClipNames:
+        """The names of the clips of a data set."""
+        return cls(((clip.key, file_name(clip)) for clip in clips), where)
 
     def find(self, name: str) -> int | None:
         """The number of the clip, None where no clip has the name.
@@ -41,12 +47,14 @@ class ClipNames:
             InputError: when several clips have it.
         """
         name = name.strip()
-        if (number := self._keys.get(composed(name))) is not None:
-            return number
         last = _last(name)
-        found = self._names.get(composed(last)) or self._stems.get(composed(stem_of(last))) or set()
+        found = (
+            self._keys.get(composed(name))
+            or self._names.get(composed(last))
+            or self._stems.get(composed(stem_of(last)), set())
+        )
         if len(found) > 1:
-            first, second = (self._clips[number].key for number in sorted(found)[:2])
+            first, second = (self._shown[number] for number in sorted(found)[:2])
             raise InputError(
                 f"{self._where}: {name!r} may be the clip {first!r} or {second!r}; write the key."
             )

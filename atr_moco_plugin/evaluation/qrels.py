@@ -149,7 +149,7 @@ def _numbered_texts(path: Path, retrieval_set: RetrievalSet) -> list[_Numbered]:
     for number, text in enumerate(retrieval_set.captions):
         exact.setdefault(text, number)
         reduced.setdefault(normalize_caption(text), number)
-    clips = ClipNames(retrieval_set.clips, str(path))
+    clips = ClipNames.of(retrieval_set.clips, str(path))
 
     def query(text: str) -> int | None:
         return exact.get(text.strip(), reduced.get(normalize_caption(text)))
