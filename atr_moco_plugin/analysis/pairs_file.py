@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.analysis.reading import load_npy
 from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.tables.rows import columns_of, read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
@@ -95,15 +96,8 @@ def read_pairs(path: str | Path, audio: Sequence[str] | None, text: Sequence[str
 
 
 def _numbers(path: Path) -> Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as ex:
-        raise InputError(f"{path} cannot be read as .npy ({ex}).") from ex
-    if (
-        array.dtype.kind not in "iu"
-        or array.ndim not in (1, 2)
-        or array.shape[1:] not in ((), (2,))
-    ):
+    array = load_npy(path)
+    if array.dtype.kind not in "iu" or array.ndim == 0 or array.shape[1:] not in ((), (2,)):
         raise InputError(
             f"{path}: is {array.dtype} of shape {list(array.shape)}; pairs are integers [P, 2], or "
             "[M] with a row of the first side for each row of the second."

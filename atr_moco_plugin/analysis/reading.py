@@ -104,7 +104,7 @@ def _choose(path: Path, name: str, there: Sequence[str], kind: str | None, what:
                 f"{path}: has no {what} {name!r} of embeddings; it has {_quoted(there)}."
             )
         return name
-    if kind in there:
+    if kind is not None and kind in there:
         return kind
     if len(there) > 1:
         raise InputError(
@@ -118,19 +118,28 @@ def _quoted(names: Sequence[str]) -> str:
     return listed([repr(name) for name in names], 6)
 
 
-def _read_npy(path: Path, name: str, kind: Kind | None) -> Embedded:
-    if name:
-        raise InputError(f"{path}: a .npy has one matrix and no name {name!r}; leave it out.")
+def load_npy(path: Path) -> NDArray[Any]:
+    """The array of a ``.npy``. Nothing in it is ever run.
+
+    Raises:
+        InputError: if it is none.
+    """
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as ex:
         raise InputError(
-            f"{path} cannot be read as .npy ({ex}); write a matrix of numbers with numpy.save."
+            f"{path} cannot be read as .npy ({ex}); write an array of numbers with numpy.save."
         ) from ex
     if not isinstance(array, np.ndarray):
         array.close()
-        raise InputError(f"{path} is a .npz with several matrices; save one with numpy.save.")
-    rows = _tensor(path, array)
+        raise InputError(f"{path} is a .npz with several arrays; save one with numpy.save.")
+    return array
+
+
+def _read_npy(path: Path, name: str, kind: Kind | None) -> Embedded:
+    if name:
+        raise InputError(f"{path}: a .npy has one matrix and no name {name!r}; leave it out.")
+    rows = _tensor(path, load_npy(path))
     beside = path.with_name(path.name + ".json")
     about = _json(beside, beside.read_text("utf-8")) if beside.is_file() else {}
     for of, titles in _NAMES.items():
@@ -222,7 +231,7 @@ def _matrix(path: Path, column: str, values: Any) -> NDArray[Any]:
             f"{path}: the embeddings in column {column!r} have {len(sizes)} lengths, such as "
             f"{listed([str(size) for size in sorted(sizes)])}; all must have one."
         )
-    flat = pyarrow.compute.list_flatten(values).to_numpy()
+    flat: NDArray[Any] = pyarrow.compute.list_flatten(values).to_numpy()
     return flat.reshape(len(values), sizes[0])
 
 

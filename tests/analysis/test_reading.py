@@ -97,7 +97,7 @@ def test_numpys_types(tmp_path: Path, dtype: str) -> None:
 
 
 def test_foreign_parquet(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra `parquet`")
+    pytest.importorskip("pyarrow", reason="needs the extra `parquet`")
     import pyarrow.parquet
 
     array = some()
