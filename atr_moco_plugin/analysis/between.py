@@ -33,6 +33,9 @@ from atr_moco_plugin.rank.spectrum import normalize, spectrum_measures
 HELD_OUT = 2048
 """Pairs that are kept apart to retrieve along the axes of the others, at most half of all."""
 
+BINS = 50
+"""Of the histogram of cosines."""
+
 HELD_VARIANCE = 0.9
 """Principal angles are between the axes that hold this share of the variance of each side."""
 
@@ -131,6 +134,7 @@ def _angles(rows: PairedRows, audio: PrincipalAxes, text: PrincipalAxes) -> dict
     counts = doubling(min(audio.axes.size(1), text.axes.size(1)))
     return {
         "rows": [len(rows.audio), len(rows.text)],
+        "dim": dim,
         "variance": HELD_VARIANCE,
         "axes": [r, s],
         "degrees": principal_angles(a, t).rad2deg().tolist(),
@@ -175,11 +179,25 @@ def _retrieval(rows: PairedRows, seed: int, notes: list[str]) -> dict[str, Any] 
         "rows": [len(gallery.audio), len(gallery.text)],
         "cosine": relevance_metrics(scores, gallery.relevance),
         "chance": chance_metrics(gallery.relevance),
+        "histogram": _histogram(scores, gallery),
         "hubness": {
             way: {"k": min(HUBNESS_K, matrix.size(1)), **hubness(top_counts(matrix))}
             for way, matrix in (("a2t", scores), ("t2a", scores.T))
         },
     }
+
+
+def _histogram(scores: Tensor, gallery: Gallery) -> dict[str, Any]:
+    """How the cosines of pairs and of all others are spread, in percent of each."""
+    own = gallery.relevance.block("a2t", 0, len(gallery.audio))
+    low, high = float(scores.min()), float(scores.max())
+    found: dict[str, Any] = {"low": low, "high": high}
+    for name, values in (("pairs", scores[own]), ("others", scores[~own])):
+        if len(values) and high > low:
+            counts = torch.histc(values, BINS, low, high).double()
+            found[name] = (100 * counts / counts.sum()).tolist()
+            found[f"{name}_mean"] = float(values.double().mean())
+    return found
 
 
 def _by_axes(
@@ -197,7 +215,8 @@ def _by_axes(
     axes = shared_axes(fitted)
     part = rows.of(rows.pairs[held])
     gallery = part.gallery()
-    real = int((axes.values > 1e-9 * axes.values[0]).sum())
+    # Below that are the rounding errors of float32.
+    real = int((axes.values > 1e-6 * axes.values[0]).sum())
     by_axes = recall_by_axes(axes, part, gallery, doubling(real)) if real > 1 else {}
     return {
         "pairs": len(part),

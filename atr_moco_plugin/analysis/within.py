@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from atr_moco_plugin.analysis.angles import PrincipalAxes
 from atr_moco_plugin.analysis.dimension import random_two_nn, two_nn
 from atr_moco_plugin.analysis.neighbours import nearest
 from atr_moco_plugin.analysis.sphere import random_uniformity
-from atr_moco_plugin.evaluation.hubness import HUBNESS_K, hubness, top_counts
+from atr_moco_plugin.evaluation.hubness import HUBNESS_K, Hubness, hubness, top_counts
 from atr_moco_plugin.rank.measures import sample, uniformity
 from atr_moco_plugin.rank.report import report_of_spectrum
 from atr_moco_plugin.rank.spectrum import singular_values
@@ -116,7 +118,18 @@ def _dimension(x: Tensor, name: str, seed: int, notes: list[str]) -> dict[str, A
 
 
 def _hubness(x: Tensor, seed: int) -> dict[str, Any]:
-    x = x[sample(len(x), SAMPLE, seed)].double()
+    x = x[sample(len(x), SAMPLE, seed)]
     k = min(HUBNESS_K, len(x) - 1)
-    cosines = (x @ x.T).float().fill_diagonal_(-torch.inf)
-    return {"rows": len(x), "k": k, **hubness(top_counts(cosines, k))}
+    return {"rows": len(x), "k": k, **_own_hubs(x, k), "random": _random_hubs(*x.shape, k)}
+
+
+def _own_hubs(x: Tensor, k: int) -> Hubness:
+    """Of rows whose k nearest are others of them."""
+    cosines = (x.double() @ x.double().T).float().fill_diagonal_(-torch.inf)
+    return hubness(top_counts(cosines, k))
+
+
+@lru_cache(maxsize=16)
+def _random_hubs(rows: int, dim: int, k: int) -> Hubness:
+    generator = torch.Generator().manual_seed(0)
+    return _own_hubs(normalize(torch.randn(rows, dim, generator=generator), dim=1), k)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.analysis.pairs import PairedRows
+from atr_moco_plugin.analysis.shared_axes import (
+    cross_covariance,
+    doubling,
+    project,
+    recall_by_axes,
+    shared_axes,
+    shuffled_values,
+)
+
+
+def gaussian(rows: int, dim: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def row_by_row(audio: Tensor, text: Tensor) -> PairedRows:
+    return PairedRows(audio, text, torch.arange(len(audio))[:, None].expand(-1, 2))
+
+
+@pytest.mark.parametrize(("rows", "d", "e"), [(30, 5, 5), (30, 7, 4), (6, 9, 8), (2, 3, 2)])
+def test_the_cross_covariance_is_numpys(rows: int, d: int, e: int) -> None:
+    audio, text = gaussian(rows, d) + 2, gaussian(rows, e, seed=1) - 1
+    expected = np.cov(audio.T, text.T, ddof=0)[:d, d:]
+    axes = shared_axes(row_by_row(audio, text))
+    assert np.abs(cross_covariance(row_by_row(audio, text)).numpy() - expected).max() < 1e-12
+    again = axes.audio * axes.values @ axes.text.T
+    assert np.abs(again.numpy() - expected).max() < 1e-12
+    assert np.abs(axes.values.numpy() - np.linalg.svd(expected)[1]).max() < 1e-12
+
+
+def test_several_partners_of_a_row_are_several_pairs() -> None:
+    audio, text = gaussian(4, 3), gaussian(6, 3, seed=1)
+    owner = torch.tensor([0, 0, 1, 2, 3, 3])
+    many = PairedRows(audio, text, torch.stack([owner, torch.arange(6)], dim=1))
+    expected = np.cov(audio[owner].T, text.T, ddof=0)[:3, 3:]
+    assert np.abs(cross_covariance(many).numpy() - expected).max() < 1e-12
+
+
+def test_only_what_is_shared_stands_above_shuffled_pairs() -> None:
+    # Three directions of ten are the same on both sides.
+    common = gaussian(2000, 3)
+    audio = torch.cat([common, gaussian(2000, 7, seed=1)], dim=1) @ gaussian(10, 10, seed=3)
+    text = torch.cat([common, gaussian(2000, 5, seed=2)], dim=1) @ gaussian(8, 8, seed=4)
+    rows = row_by_row(audio, text)
+    noise = shuffled_values(rows)
+    assert int((shared_axes(rows).values > noise[0]).sum()) == 3
+    assert torch.equal(noise, shuffled_values(rows))
+    assert not torch.equal(noise, shuffled_values(rows, seed=7))
+
+
+def test_all_axes_rotate_the_text_onto_the_audio() -> None:
+    audio = gaussian(40, 6)
+    rotation = torch.linalg.qr(gaussian(6, 6, seed=1)).Q
+    a, t = project(
+        shared_axes(row_by_row(audio, audio @ rotation + 3)), audio, audio @ rotation + 3, 6
+    )
+    assert float((a - t).abs().max()) < 1e-9
+
+
+def test_axes_of_their_own_pairs_would_retrieve_noise_and_those_of_others_do_not() -> None:
+    rows = row_by_row(gaussian(80, 100), gaussian(80, 100, seed=1))
+    own = recall_by_axes(shared_axes(rows), rows, rows.gallery(), [64])[64]
+    assert own["a2t_r1"] == 100
+    fit, held = rows.of(rows.pairs[:40]), rows.of(rows.pairs[40:])
+    found = recall_by_axes(shared_axes(fit), held, held.gallery(), [32])[32]
+    assert found["a2t_r1"] < 20 and found["t2a_r1"] < 20
+
+
+def test_retrieval_along_k_axes_is_that_of_a_loop() -> None:
+    audio = gaussian(30, 6)
+    rows = row_by_row(audio, audio + gaussian(30, 6, seed=1))
+    axes = shared_axes(rows)
+    u, _, vt = np.linalg.svd(np.cov(rows.audio.T, rows.text.T, ddof=0)[:6, 6:])
+    a = (rows.audio - rows.audio.mean(0)).numpy() @ u[:, :2]
+    t = (rows.text - rows.text.mean(0)).numpy() @ vt.T[:, :2]
+    cosine = (a / np.linalg.norm(a, axis=1)[:, None]) @ (t / np.linalg.norm(t, axis=1)[:, None]).T
+    hits = np.mean([np.argmax(row) == i for i, row in enumerate(cosine)])
+    found = recall_by_axes(axes, rows, rows.gallery(), [2])[2]
+    assert found["a2t_r1"] == pytest.approx(100 * hits)
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"),
+    [(1, [1]), (2, [2]), (3, [2, 3]), (8, [2, 4, 8]), (9, [2, 4, 8, 9])],
+)
+def test_numbers_of_axes_double_up_to_all(most: int, counts: list[int]) -> None:
+    assert doubling(most) == counts
