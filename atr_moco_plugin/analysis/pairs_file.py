@@ -13,6 +13,7 @@ from torch import Tensor
 from atr_moco_plugin.analysis.reading import load_npy
 from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
 from atr_moco_plugin.data.tables.rows import columns_of, read_rows
+from atr_moco_plugin.data.tables.segments import fragment, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.evaluation.clip_names import ClipNames
 from atr_moco_plugin.ids import normalize_caption
@@ -129,7 +130,10 @@ def _named(path: Path, column: str, audio: Sequence[str], text: Sequence[str]) -
     strange: list[str] = []
     for number, row in enumerate(read_rows(path), start=1):
         name = str(row[column])
-        clip = clips.find(name)
+        # A row may be of a part of its file, whose embedding then has it in its name.
+        part = fragment(segment_of(row, f"{path}: row {number}"))
+        clip = clips.find(name + part) if part else None
+        clip = clips.find(name) if clip is None else clip
         captions = [caption for caption in row_captions(row) if caption]
         total += len(captions)
         if clip is None:

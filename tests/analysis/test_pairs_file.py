@@ -43,6 +43,16 @@ def test_a_captions_file(tmp_path: Path) -> None:
     assert found.notes == []
 
 
+def test_rows_of_parts_of_files(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "audio,start,end,text\nlong.wav,0,10,Rain falls\nlong.wav,10,20,A car passes\n"
+        "dog.wav,0,5,A dog barks\n",
+    )
+    audio = ["/s/long.wav#t=10,20", "/s/long.wav#t=0,10", "/s/dog.wav"]
+    assert read_pairs(path, audio, TEXT).rows.tolist() == [[1, 0], [1, 3], [0, 2], [2, 1]]
+
+
 def test_what_has_no_embedding_is_left_out_and_told(tmp_path: Path) -> None:
     path = written(
         tmp_path,

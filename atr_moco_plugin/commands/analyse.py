@@ -1,0 +1,245 @@
+"""``analyse``: the geometry of embeddings, of one kind or of two that belong together."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atr_moco_plugin.commands.embed import read_sentences
+from atr_moco_plugin.commands.options import (
+    add_model,
+    list_sounds,
+    load_retriever,
+    none_can_be_read,
+    report_broken,
+)
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.io.stdout import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atr_moco_plugin.analysis.reading import Embedded, Kind
+    from atr_moco_plugin.retriever import AudioTextRetriever
+
+SUMMARY = "measure the geometry of embeddings: spectra, shared axes, dimension, hubs"
+EXAMPLE = "atr-moco analyse audio.npy text.npy --output analysis.html"
+
+_KINDS: tuple[Kind, Kind] = ("audio", "text")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "audio",
+        metavar="AUDIO",
+        help=(
+            "embeddings: a .npy, .safetensors or .parquet, FILE::NAME for one tensor or column of "
+            "several; with --model also a folder of sounds, or sentences (.txt)"
+        ),
+    )
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="?",
+        help=(
+            "the embeddings of what belongs to it; with --model also sentences, one a line, or a "
+            "captions file. Not needed for one kind alone, or where AUDIO has both"
+        ),
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="FILE",
+        help=(
+            "which rows belong together: a captions file, a table with audio_row and text_row, or "
+            "a .npy of row numbers (default: row i belongs to row i)"
+        ),
+    )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="what to call the rows on the page, such as image caption",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("analysis.html"),
+        metavar="PAGE",
+        help="the page (default: analysis.html in this folder)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of what is drawn at random (default: 0)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the measures as JSON")
+    add_model(parser, required=False, more="; embeds AUDIO and TEXT where they are no embeddings")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read or embed, measure, print the tables and write the page."""
+    from atr_moco_plugin.analysis import analyse
+    from atr_moco_plugin.analysis.page import write_page
+    from atr_moco_plugin.analysis.tables import terminal_report
+
+    output = expanded(options.output, "--output")
+    _check_page(output)
+    sides, pairs, notes = _sides(options)
+    names = _names(options.names, sides)
+    result = analyse(
+        sides[0].rows,
+        sides[1].rows if len(sides) > 1 else None,
+        pairs,
+        names=names,
+        seed=options.seed,
+    )
+    result["notes"] = notes + result["notes"]
+    write_page(output, result, " and ".join(names[: len(sides)]))
+    if options.json:
+        say(json.dumps({**result, "output": str(output)}, indent=2))
+    else:
+        say(f"{terminal_report(result)}\n\nPage: {output}")
+    return 0
+
+
+def _check_page(output: Path) -> None:
+    """Refuse a page that cannot be written, before there is anything to write; its folder is made.
+
+    Raises:
+        InputError: for a folder, a place that may not be written to, and without the extra.
+    """
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"The page needs {package}; install it with `pip install atr-moco-plugin[report]`."
+            )
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: give --output the name of a page.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as ex:
+        raise InputError(
+            f"{output} cannot be written ({ex.strerror or ex}); give --output another place."
+        ) from ex
+
+
+def _sides(options: argparse.Namespace) -> tuple[list[Embedded], Tensor | None, list[str]]:
+    """One or two matrices, which of their rows belong together, and what a reader must know."""
+    from atr_moco_plugin.analysis.pairs_file import read_pairs
+    from atr_moco_plugin.analysis.reading import is_embeddings_file, kinds_in
+
+    given = [options.audio, *([] if options.text is None else [options.text])]
+    if len(given) == 1 and is_embeddings_file(given[0]) and len(kinds_in(given[0])) == 2:
+        given *= 2
+    if options.pairs is not None and len(given) == 1:
+        raise InputError("--pairs needs embeddings of two kinds: give TEXT too.")
+    strange = [x for x in given if not is_embeddings_file(x)]
+    if strange and options.model is None:
+        raise InputError(
+            f"{strange[0]} is no .npy, .safetensors or .parquet of embeddings; give one, or "
+            "--model BUNDLE to embed sounds and sentences."
+        )
+    retriever = load_retriever(options) if strange else None
+    kinds = _KINDS[: len(given)]
+    sides = [_side(x, kind, retriever, options) for x, kind in zip(given, kinds, strict=True)]
+    if len(sides) == 1:
+        return sides, None, []
+    table = options.pairs
+    if table is None and _names_audio(given[1]):
+        table = given[1]
+    if table is not None:
+        found = read_pairs(expanded(table, "--pairs"), sides[0].names, sides[1].names)
+        return sides, found.rows, found.notes
+    partners = sides[1].partners
+    if partners is not None and given[0].partition("::")[0] == given[1].partition("::")[0]:
+        import torch
+
+        return sides, torch.stack([partners, torch.arange(len(partners))], dim=1), []
+    return sides, None, [f"No pairs are given: row i of {given[0]} belongs to row i of {given[1]}."]
+
+
+def _side(
+    source: str, kind: Kind, retriever: AudioTextRetriever | None, options: argparse.Namespace
+) -> Embedded:
+    from atr_moco_plugin.analysis.reading import Embedded, is_embeddings_file, read_embeddings
+
+    if is_embeddings_file(source):
+        return read_embeddings(str(expanded(source, "AUDIO")), kind)
+    assert retriever is not None, "embedding needs a model"
+    if kind == "text" or source == "-" or source.lower().endswith(".txt"):
+        sentences = _sentences(source)
+        return Embedded("text", retriever.embed_text(sentences), sentences)
+    return _embed_sounds(source, retriever)
+
+
+def _sentences(source: str) -> list[str]:
+    """The lines of a text file, or the distinct captions of a captions file in their order."""
+    from atr_moco_plugin.data.tables.columns import row_captions
+    from atr_moco_plugin.data.tables.rows import read_rows
+
+    if not _is_table(source):
+        return read_sentences(source)
+    captions = (x for row in read_rows(expanded(source, "TEXT")) for x in row_captions(row) if x)
+    found = list(dict.fromkeys(captions))
+    if not found:
+        raise InputError(f"{source} has no caption; give a captions file, or one sentence a line.")
+    return found
+
+
+def _is_table(source: str) -> bool:
+    from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
+
+    return source.lower().endswith(TABLE_SUFFIXES)
+
+
+def _names_audio(source: str) -> bool:
+    """Whether a source of sentences is a captions file, which says to which sounds they belong."""
+    from atr_moco_plugin.data.tables.columns import audio_column
+    from atr_moco_plugin.data.tables.rows import columns_of
+
+    return _is_table(source) and audio_column(columns_of(expanded(source, "TEXT"))) is not None
+
+
+def _embed_sounds(source: str, retriever: AudioTextRetriever) -> Embedded:
+    import numpy as np
+    import torch
+
+    from atr_moco_plugin.analysis.reading import Embedded
+    from atr_moco_plugin.search.bulk import embed_each
+
+    listing = list_sounds(
+        argparse.Namespace(
+            source=expanded(source, "AUDIO"), list=False, relative_to=None, suffix=[]
+        )
+    )
+    rows, names, broken = [], [], []
+    for found, embeddings, problems in embed_each(list(listing.found), retriever):
+        rows.append(embeddings)
+        names += [sound.name for sound in found]
+        broken += problems
+    if not names:
+        raise InputError(none_can_be_read(listing, broken))
+    report_broken(broken)
+    return Embedded("audio", torch.from_numpy(np.concatenate(rows)), names)
+
+
+def _names(given: list[str] | None, sides: list[Embedded]) -> tuple[str, str]:
+    """What both sides are called; the second name is not used where there is one side."""
+    names = [side.name for side in sides] if given is None else given
+    if len(names) != len(sides):
+        raise InputError(
+            f"--names has {len(names)}, but there are {len(sides)} kinds of rows: name each once."
+        )
+    if len(names) == 1:
+        return names[0], f"not {names[0]}"
+    if names[0] == names[1]:
+        if given is not None:
+            raise InputError(f"--names calls both {names[0]!r}; give them different names.")
+        names = list(_KINDS)
+    return names[0], names[1]

@@ -1,0 +1,157 @@
+"""The command `analyse` on files of embeddings, and on sounds and sentences through a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_bundle import SENTENCES
+
+from atr_moco_plugin.commands.main import main
+from atr_moco_plugin.retriever import AudioTextRetriever
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def matrices(rows: int = 40, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    audio = rng.normal(size=(rows, dim)).astype(np.float32)
+    return audio, (audio + 0.3 * rng.normal(size=(rows, dim))).astype(np.float32)
+
+
+def found(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict:
+    assert main(["analyse", *map(str, arguments), "--json"]) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["analyse", *map(str, arguments)]) == 2
+    captured = capfd.readouterr()
+    assert captured.err.startswith("ERROR: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_two_files_row_by_row(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, rows in zip(("images", "captions"), matrices(), strict=True):
+        np.save(f"{name}.npy", rows)
+    result = found(capfd, "images.npy", "captions.npy")
+    assert list(result["sides"]) == ["images", "captions"]
+    assert result["pairs"]["pairs"] == 40 and result["pairs"]["by"] == "row"
+    assert (
+        "No pairs are given: row i of images.npy belongs to row i of captions.npy."
+        in (result["notes"])
+    )
+    assert result["output"] == "analysis.html"
+    page = (tmp_path / "analysis.html").read_text()
+    assert "images and captions" in page and "No pairs are given" in page
+
+
+def test_the_terminal_shows_the_tables(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, rows in zip("ab", matrices(), strict=True):
+        np.save(f"{name}.npy", rows)
+    options = ["--names", "image", "caption", "--output", "pages/x.html"]
+    assert main(["analyse", "a.npy", "b.npy", *options]) == 0
+    printed = capfd.readouterr().out
+    assert "image, raw" in printed and "linear CKA" in printed
+    assert printed.endswith("Page: pages/x.html\n")
+    assert (tmp_path / "pages" / "x.html").is_file()
+
+
+def test_one_kind_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    np.save("minilm.npy", matrices()[0])
+    result = found(capfd, "minilm.npy")
+    assert list(result["sides"]) == ["minilm"] and "pairs" not in result
+    assert list(found(capfd, "minilm.npy", "--names", "sentences")["sides"]) == ["sentences"]
+
+
+def test_a_file_with_both_kinds_and_who_belongs_to_whom(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    audio, text = map(torch.from_numpy, matrices())
+    owner = torch.arange(40).flip(0)
+    save_file({"audio": audio, "text": text[owner].contiguous()}, "no.safetensors")
+    tensors = {"audio": audio, "text": text[owner].contiguous(), "caption_to_audio": owner}
+    save_file(tensors, "yes.safetensors")
+    result = found(capfd, "yes.safetensors")
+    assert list(result["sides"]) == ["audio", "text"] and result["pairs"]["by"] == "list"
+    right = result["retrieval"]["cosine"]["a2t_r1"]
+    wrong = found(capfd, "no.safetensors")["retrieval"]["cosine"]["a2t_r1"]
+    assert right > 90 > 30 > wrong
+    alone = found(capfd, "yes.safetensors::text")
+    assert list(alone["sides"]) == ["text"]
+
+
+def test_pairs_from_a_file(capfd: pytest.CaptureFixture[str]) -> None:
+    audio, text = matrices()
+    np.save("a.npy", audio)
+    np.save("t.npy", np.repeat(text, 2, axis=0))
+    np.save("pairs.npy", np.repeat(np.arange(40), 2))
+    result = found(capfd, "a.npy", "t.npy", "--pairs", "pairs.npy")
+    assert result["pairs"]["pairs"] == 80 and result["retrieval"]["cosine"]["t2a_r1"] > 90
+    error = refused(capfd, "a.npy", "t.npy")
+    assert "40 rows" in error and "80" in error and "--pairs" in error
+
+
+def test_a_folder_and_a_captions_file_through_a_model(
+    bundle: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["a.wav", "b.flac", "sub/c.wav"]
+    lines = [f'{name},"{text}"' for name, text in zip(rows, SENTENCES, strict=True)]
+    Path("captions.csv").write_text("\n".join(["file_name,caption", *lines, "broken.wav,rain"]))
+    options = ["--model", bundle, "--device", "cpu"]
+    result = found(capfd, folder, "captions.csv", *options)
+    assert {name: side["rows"] for name, side in result["sides"].items()} == {"audio": 3, "text": 4}
+    assert result["pairs"]["pairs"] == 3 and result["pairs"]["by"] == "list"
+    assert any("1 of 4 pairs of captions.csv" in note for note in result["notes"])
+    # The same embeddings from files give the same figures.
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    np.save("a.npy", retriever.embed_audio([folder / name for name in rows]).numpy())
+    np.save("t.npy", retriever.embed_text(SENTENCES).numpy())
+    again = found(capfd, "a.npy", "t.npy")
+    assert again["alignment"]["value"] == pytest.approx(result["alignment"]["value"], abs=1e-4)
+
+
+def test_sentences_alone_through_a_model(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("sentences.txt").write_text("\n".join(SENTENCES))
+    result = found(capfd, "sentences.txt", "--model", bundle, "--device", "cpu")
+    assert list(result["sides"]) == ["text"] and result["sides"]["text"]["rows"] == 3
+
+
+def test_wrong_input_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    audio, text = matrices()
+    np.save("a.npy", audio)
+    np.save("t.npy", text)
+    broken = audio.copy()
+    broken[[3, 5], 0] = np.nan
+    np.save("nan.npy", broken)
+    np.save("one.npy", audio[:1])
+    assert "2 of 40 rows" in refused(capfd, "nan.npy", "t.npy")
+    assert "has 1 row" in refused(capfd, "one.npy")
+    assert "give one, or --model BUNDLE" in refused(capfd, tmp_path)
+    assert "no such file of embeddings" in refused(capfd, "none.npy")
+    assert "--pairs needs embeddings of two kinds" in refused(capfd, "a.npy", "--pairs", "x.csv")
+    assert "--names has 1, but there are 2 kinds" in refused(
+        capfd, "a.npy", "t.npy", "--names", "x"
+    )
+    assert "calls both 'x'" in refused(capfd, "a.npy", "t.npy", "--names", "x", "x")
+    assert "is a folder" in refused(capfd, "a.npy", "--output", tmp_path)
+    Path("file").touch()
+    assert "cannot be written" in refused(capfd, "a.npy", "--output", "file/page.html")
+    assert not Path("analysis.html").exists()
+
+
+def test_unnormalised_rows_and_constant_columns_are_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    audio, _ = matrices()
+    audio[:, 2] = 1.0
+    np.save("a.npy", 5 * audio)
+    notes = " ".join(found(capfd, "a.npy")["notes"])
+    assert "scaled to length 1" in notes and "same value in every row" in notes
