@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from atr_moco_plugin.search.bank import Bank, make_bank
 from atr_moco_plugin.search.store import Embedded, Filter, IndexInfo, Recording, Store
 
 DIM = 16
@@ -51,15 +52,22 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
 
 
+def some_bank(seed: int, sentences: int = 40) -> Bank:
+    """A bank of made-up sentences, the same for the same arguments."""
+    vectors = unit(np.random.default_rng(seed).normal(size=(sentences, DIM)) + 0.5)
+    return make_bank([f"{seed}: {n}" for n in range(sentences)], lambda _: vectors)
+
+
 QUERIES = unit(np.random.default_rng(5).normal(size=(3, DIM)))
 
 
 def answers(store: Store, only: Filter | None = None) -> list[object]:
     """All that an index says, but for the numbers of windows and what differs by rounding."""
-    hits = [
-        [(hit.recording, hit.start, hit.end, hit.score) for hit in row]
-        for row in store.nearest(QUERIES, 7, only)
-    ]
-    windows = store.recording_scores(QUERIES, only).windows
-    best = [(hit.recording, hit.start, hit.end) for hit in store.windows(windows.ravel().tolist())]
-    return [store.counts(), list(store.recordings()), hits, best]
+    bank = store.bank()
+    found: list[object] = [store.counts(), list(store.recordings())]
+    for alpha in (0.0,) if bank is None else (0.0, 1.0):
+        hits = store.nearest(QUERIES, 7, only, alpha)
+        found.append([[(x.recording, x.start, x.end, x.score) for x in row] for row in hits])
+        windows = store.recording_scores(QUERIES, only, alpha).windows.ravel().tolist()
+        found.append([(x.recording, x.start, x.end) for x in store.windows(windows)])
+    return found if bank is None else [*found, bank]

@@ -7,7 +7,8 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +23,15 @@ from atr_moco_plugin.commands.options import (
     positive,
     report_broken,
 )
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import duration, printable, say
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from atr_moco_plugin.retriever import AudioTextRetriever
+    from atr_moco_plugin.search.bank import BankInfo
     from atr_moco_plugin.search.build import Report
     from atr_moco_plugin.search.store import Store
 
@@ -55,6 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "or a table, all that it does not name"
         ),
     )
+    bank = parser.add_mutually_exclusive_group()
+    bank.add_argument(
+        "--bank",
+        metavar="FILE",
+        help="keep the sentences of a text file, one a line, so that `search --correct` can take "
+        "off what a sound has in common with all of them; captions of the model's training data",
+    )
+    bank.add_argument("--no-bank", action="store_true", help="keep no bank any more")
     parser.add_argument(
         "--retry-broken", action="store_true", help="try again what could not be read, unchanged"
     )
@@ -76,12 +90,17 @@ def run(options: argparse.Namespace) -> int:
 
     with processes(), _interruptible() as stop:
         first = process_index() == 0
-        listing = None
+        listing, sentences = None, None
         if first:
+            sentences = None if options.bank is None else _bank_sentences(options.bank)
             listing = list_sounds(options, may_be_none=_exists(options.index))
         options.device = options.device or local_device()
         retriever = load_retriever(options)
+        bank = None
         with _open(options, retriever) if first else nullcontext() as store:
+            if store is not None:
+                _set_bank(store, retriever, sentences, remove=options.no_bank, stop=stop)
+                bank = store.bank()
             report = build(
                 store,
                 retriever,
@@ -95,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
             if store is not None and not report.interrupted:
                 store.finish(progress=True)
     if first:
-        _print(report, options)
+        _print(report, bank, options)
     return 130 if report.interrupted else 0
 
 
@@ -105,6 +124,61 @@ def _open(options: argparse.Namespace, retriever: AudioTextRetriever) -> Store:
 
     info = index_info(retriever)
     return open_index(options.index, write=True, info=info, engine=options.engine)
+
+
+def _bank_sentences(file: str) -> list[str]:
+    from atr_moco_plugin.commands.embed import read_sentences
+    from atr_moco_plugin.search.bank import bank_sentences
+
+    sentences = read_sentences(file)
+    try:
+        return bank_sentences(sentences)
+    except InputError as ex:
+        raise InputError(f"{file}: {ex}") from None
+
+
+def _set_bank(
+    store: Store,
+    retriever: AudioTextRetriever,
+    sentences: list[str] | None,
+    *,
+    remove: bool,
+    stop: Callable[[], bool],
+) -> None:
+    """Give the index the bank that is wanted, where it has another."""
+    from atr_moco_plugin.search.bank import Bank, bank_info
+
+    if remove and store.bank() is not None:
+        store.set_bank(None)
+    if sentences is None or store.bank() == bank_info(sentences):
+        return
+    embeddings = _embedded(retriever, sentences, stop)
+    if embeddings is not None:
+        store.set_bank(Bank(bank_info(sentences), embeddings), progress=True)
+
+
+def _embedded(
+    retriever: AudioTextRetriever, sentences: list[str], stop: Callable[[], bool]
+) -> NDArray[np.float32] | None:
+    """The embeddings of a bank; None where Ctrl-C was pressed meanwhile."""
+    import numpy as np
+    from tqdm import tqdm
+
+    rows, step = [], 16 * retriever.batch_size
+    with (
+        warnings.catch_warnings(record=True) as notes,
+        tqdm(total=len(sentences), unit="sentence", desc="bank", mininterval=0.5) as bar,
+    ):
+        warnings.simplefilter("always")
+        for start in range(0, len(sentences), step):
+            if stop():
+                return None
+            rows.append(retriever.embed_text(sentences[start : start + step]).numpy())
+            bar.update(len(rows[-1]))
+    for note in notes[:1]:  # the others say the same of other sentences
+        print(f"NOTE: {' '.join(str(note.message).split())}", file=sys.stderr)
+    table: NDArray[np.float32] = np.concatenate(rows)
+    return table
 
 
 def _exists(index: str) -> bool:
@@ -140,7 +214,7 @@ def _interruptible() -> Iterator[_Stop]:
         signal.signal(signal.SIGINT, before)
 
 
-def _print(report: Report, options: argparse.Namespace) -> None:
+def _print(report: Report, bank: BankInfo | None, options: argparse.Namespace) -> None:
     report_broken(report.broken)
     report_broken(report.unsettled, "could not be read this time")
     report_broken(
@@ -148,11 +222,13 @@ def _print(report: Report, options: argparse.Namespace) -> None:
         "are not there, and are kept as on a disk that is not mounted (--prune removes them)",
     )
     if options.json:
-        say(json.dumps(asdict(report), indent=2))
+        kept = None if bank is None else bank._asdict()
+        say(json.dumps({**asdict(report), "bank": kept}, indent=2))
     else:
         from atr_moco_plugin.search.engines import shown_address
 
-        say(_summary(report, shown_address(options.index)))
+        text = _summary(report, shown_address(options.index))
+        say(text + (f"; a bank of {bank.sentences:,} sentences" if bank else ""))
     if report.interrupted:
         print("Interrupted: run the same command again to go on.", file=sys.stderr)
 

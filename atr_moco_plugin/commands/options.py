@@ -23,6 +23,45 @@ def positive(text: str) -> int:
     return number
 
 
+def alpha(text: str) -> float:
+    """How much of an offset is taken off, for ``type=`` of an argument."""
+    from atr_moco_plugin.search.bank import check_alpha
+
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number (give a sentence before it, or write --correct=0.75)"
+        ) from None
+    try:
+        return check_alpha(number)
+    except InputError as ex:
+        raise argparse.ArgumentTypeError(str(ex)) from None
+
+
+def add_correct(parser: argparse._ActionsContainer) -> None:
+    """``--correct``, see :func:`corrected`."""
+    parser.add_argument(
+        "--correct",
+        metavar="ALPHA",
+        nargs="?",
+        type=alpha,
+        const=True,
+        default=0.0,
+        help=(
+            "take that much of what a sound has in common with all sentences of the index's bank "
+            "off its score (default: nothing; without a number: 0.75)"
+        ),
+    )
+
+
+def corrected(options: argparse.Namespace) -> float:
+    """The alpha of ``--correct``; 0 where it is not given."""
+    from atr_moco_plugin.search.bank import ALPHA
+
+    return ALPHA if options.correct is True else float(options.correct)
+
+
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True, more: str = "") -> None:
     """``--model`` and how it runs.
 

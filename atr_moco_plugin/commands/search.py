@@ -12,7 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
-from atr_moco_plugin.commands.options import add_model, load_retriever, positive
+from atr_moco_plugin.commands.options import (
+    add_correct,
+    add_model,
+    corrected,
+    load_retriever,
+    positive,
+)
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import printable, say
 
@@ -41,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="order the first hits anew by the model's matching head, which hears each again",
     )
+    add_correct(parser)
     parser.add_argument(
         "--exact", action="store_true", help="search all of an index of FAISS, slowly"
     )
@@ -76,18 +83,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the hits."""
+    from atr_moco_plugin.search.bank import refuse_no_bank
     from atr_moco_plugin.search.engines import open_index, shown_address
     from atr_moco_plugin.search.store import Filter
 
-    _check(options)
+    alpha = corrected(options)
+    _check(options, alpha)
     only = Filter(
         path=options.path, min_seconds=options.min_seconds, max_seconds=options.max_seconds
     )
     with open_index(options.index, engine="exact" if options.exact else None) as store:
         _check_filled(store, shown_address(options.index))
+        if alpha and store.bank() is None:
+            refuse_no_bank(shown_address(options.index))
         with _warnings_in_short():
             retriever = _retriever(store, options)
-            hits = _hits(store, retriever, options, None if only == Filter() else only)
+            hits = _hits(store, retriever, options, None if only == Filter() else only, alpha)
     if options.json:
         say(json.dumps([_as_json(hit) for hit in hits], indent=2))
     else:
@@ -98,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, alpha: float) -> None:
     """Refuse what need no model to be refused."""
     sentences = [x for x in (options.sentence, *options.also) if x is not None]
     for sentence in (*sentences, *options.unwanted):
@@ -109,6 +120,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.rerank and (len(sentences) != 1 or options.like or options.unwanted):
         raise InputError(
             "--rerank compares one sentence with sounds: leave out --and, --not and --like."
+        )
+    if alpha and options.like:
+        raise InputError(
+            "--correct is for sentences, since the bank has no sounds: leave it out, or --like."
         )
 
 
@@ -141,7 +156,11 @@ def _retriever(store: Store, options: argparse.Namespace) -> AudioTextRetriever:
 
 
 def _hits(
-    store: Store, retriever: AudioTextRetriever, options: argparse.Namespace, only: Any
+    store: Store,
+    retriever: AudioTextRetriever,
+    options: argparse.Namespace,
+    only: Any,
+    alpha: float,
 ) -> list[Hit]:
     import torch
 
@@ -153,7 +172,7 @@ def _hits(
     wanted += [retriever.embed_audio(options.like)] if options.like else []
     unwanted = retriever.embed_text(options.unwanted).numpy() if options.unwanted else None
     k = max(options.k, RERANKED) if options.rerank else options.k
-    hits = find(store, torch.cat(wanted).numpy(), unwanted, k, only)
+    hits = find(store, torch.cat(wanted).numpy(), unwanted, k, only, alpha=alpha)
     if options.rerank:
         hits = rerank(hits, retriever, sentences[0])
     return hits[: options.k]
@@ -167,6 +186,7 @@ def _as_json(hit: Hit) -> dict[str, Any]:
         "end": hit.end,
         "moment": [hit.moment_start, hit.moment_end],
         "score": hit.score,
+        "cosine": hit.cosine,
         "reranked": hit.reranked,
     }
 

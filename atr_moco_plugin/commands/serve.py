@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import webbrowser
 
-from atr_moco_plugin.commands.options import add_model, load_retriever
+from atr_moco_plugin.commands.options import add_correct, add_model, corrected, load_retriever
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import duration, say
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--index", required=True, metavar="DIR", help="that `index` made")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: 8765)")
+    add_correct(parser)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     group = parser.add_argument_group("for other machines")
     group.add_argument(
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
             f"serve needs {', '.join(absent).replace('PIL', 'pillow')}: "
             "pip install 'atr-moco-plugin[serve]'"
         )
+    from atr_moco_plugin.search.bank import refuse_no_bank
     from atr_moco_plugin.search.engines import open_index, shown_address
     from atr_moco_plugin.serving.access import listen
     from atr_moco_plugin.serving.app import create_app
@@ -59,6 +61,9 @@ def run(options: argparse.Namespace) -> int:
 
     with open_index(options.index) as store:
         info, counts = store.info, store.counts()
+        alpha = corrected(options)
+        if alpha and store.bank() is None:
+            refuse_no_bank(shown_address(options.index))
     # Before the model is loaded: a port in use is said at once.
     listener = listen(options.host, options.port, token=options.token, also=options.allow_host)
     with listener.socket:
@@ -69,5 +74,6 @@ def run(options: argparse.Namespace) -> int:
         say(listener.url)
         if options.open:
             webbrowser.open(listener.url)
-        serve(create_app(searcher, listener.access, shown_address(options.index)), listener)
+        index = shown_address(options.index)
+        serve(create_app(searcher, listener.access, index, correct=alpha), listener)
     return 0

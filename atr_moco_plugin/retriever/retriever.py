@@ -187,6 +187,7 @@ class AudioTextRetriever(LoadedModel):
         unwanted: Sequence[str] = (),
         only: Filter | None = None,
         rerank: bool = False,
+        correct: float = 0.0,
     ) -> list[Hit]:
         """Find the stretches of recordings in an index that fit best.
 
@@ -198,12 +199,17 @@ class AudioTextRetriever(LoadedModel):
             unwanted: sentences that must not fit.
             only: which recordings are looked at.
             rerank: order the best hits by the matching head, which takes one sentence.
+            correct: how much of what a sound has in common with the sentences of the index's bank
+                is taken off its score, such as 0.75, see :mod:`atr_moco_plugin.search.bank`; for
+                sentences and their embeddings alone. Re-ranking then gets other hits, and orders
+                them as it does without.
 
         Returns:
             Hits, best first, see :func:`~atr_moco_plugin.search.query.find`.
 
         Raises:
-            InputError: if there is no such index, it is of another model, or a query cannot be.
+            InputError: if there is no such index, it is of another model, it has no bank to correct
+                with, or a query cannot be.
         """
         # An index is built on a retriever: it is imported when one is asked.
         from atr_moco_plugin.search.build import index_info
@@ -238,7 +244,8 @@ class AudioTextRetriever(LoadedModel):
             opened = nullcontext(index)
         with opened as store:
             most = max(k, RERANKED) if rerank else k
-            hits = find(store, wanted.numpy(), self.embed_text(unwanted).numpy(), most, only)
+            rest = self.embed_text(unwanted).numpy()
+            hits = find(store, wanted.numpy(), rest, most, only, alpha=correct)
         if rerank:
             hits = reranked(hits, self, sentences[0])
         return hits[:k]

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import duration
+from atr_moco_plugin.search.bank import ALPHA
 from atr_moco_plugin.search.sources import open_recording
 from atr_moco_plugin.search.store import Filter, WindowHit
 from atr_moco_plugin.serving.access import Access
@@ -40,20 +41,21 @@ KEEP = {"Cache-Control": "private, max-age=3600"}
 """For sounds and pictures: their address holds the digest of the recording."""
 
 
-def create_app(searcher: Searcher, access: Access, index: str) -> ASGIApp:
+def create_app(searcher: Searcher, access: Access, index: str, *, correct: float = 0.0) -> ASGIApp:
     """The page and what it asks, behind a :class:`~atr_moco_plugin.serving.guard.Guard`.
 
     Args:
         searcher: answers.
         access: who may ask.
         index: where the index is, to be shown.
+        correct: the alpha of a search by words that does not say another.
     """
     app = FastAPI(
         title="Find sounds by words", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
     _add_errors(app)
-    _add_page(app, searcher, index)
-    _add_search(app, searcher)
+    _add_page(app, searcher, index, correct)
+    _add_search(app, searcher, correct)
     _add_sounds(app, searcher)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     return Guard(app, access)
@@ -83,13 +85,15 @@ def _add_errors(app: FastAPI) -> None:
         return error(500, f"The server failed ({type(ex).__name__}); its terminal says where.")
 
 
-def _add_page(app: FastAPI, searcher: Searcher, index: str) -> None:
+def _add_page(app: FastAPI, searcher: Searcher, index: str, usual: float) -> None:
     # Escaping is by file name otherwise, and `.j2` is none that it knows.
     loader = FileSystemLoader(HERE / "templates")
     templates = Jinja2Templates(env=Environment(loader=loader, autoescape=True))
 
     @app.get("/", include_in_schema=False)
-    def page(request: Request, q: str = "", rerank: bool = False) -> Response:
+    def page(
+        request: Request, q: str = "", rerank: bool = False, correct: float = usual
+    ) -> Response:
         info, counts = searcher.state()
         context = {
             "query": q,
@@ -100,6 +104,10 @@ def _add_page(app: FastAPI, searcher: Searcher, index: str) -> None:
             "model": Path(info.model).name if Path(info.model).is_absolute() else info.model,
             "length": duration(counts.seconds),
             "can_match": searcher.retriever.can_match,
+            "has_bank": searcher.bank() is not None,
+            "correct": correct,
+            "alpha": correct or usual or ALPHA,
+            "usual": usual,
         }
         return templates.TemplateResponse(request, "page.html.j2", context)
 
@@ -108,10 +116,12 @@ def _add_page(app: FastAPI, searcher: Searcher, index: str) -> None:
         info, counts = searcher.state()
         can_match = searcher.retriever.can_match
         answer = {**counts._asdict(), "model": info.model, "can_match": can_match}
+        bank = searcher.bank()
+        answer |= {"bank": None if bank is None else bank.sentences, "correct": usual}
         return AsciiJson({**answer, "window_seconds": info.window_seconds})
 
 
-def _add_search(app: FastAPI, searcher: Searcher) -> None:
+def _add_search(app: FastAPI, searcher: Searcher, usual: float) -> None:
     @app.get("/api/search", summary="Search by words")
     def by_words(
         q: Sentences = None,
@@ -119,10 +129,10 @@ def _add_search(app: FastAPI, searcher: Searcher) -> None:
         k: int = 10,
         rerank: bool = False,
         path: str | None = None,
+        correct: float = usual,
     ) -> Response:
-        return _answer(
-            lambda: searcher.by_words(q or [], without or [], k, Filter(path=path), rerank)
-        )
+        only = Filter(path=path)
+        return _answer(lambda: searcher.by_words(q or [], without or [], k, only, rerank, correct))
 
     @app.post("/api/search", summary="Search by a sound, which is the body")
     async def by_sound(

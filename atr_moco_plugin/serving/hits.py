@@ -33,6 +33,7 @@ def described(hit: Hit) -> dict[str, Any]:
         "moment": [hit.moment_start, hit.moment_end],
         "cut": list(around(hit.moment_start, hit.moment_end, recording.seconds)),
         "score": float(hit.score),
+        "cosine": float(hit.cosine),
         "reranked": None if hit.reranked is None else float(hit.reranked),
         "problem": problem,
         "gone": problem == GONE,

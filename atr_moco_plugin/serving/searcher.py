@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.bank import BankInfo, check_alpha
 from atr_moco_plugin.search.hits import Hit
 from atr_moco_plugin.search.query import find
 from atr_moco_plugin.search.rerank import RERANKED, rerank
@@ -69,6 +70,11 @@ class Searcher:
         with self._index() as store:
             return store.info, store.counts()
 
+    def bank(self) -> BankInfo | None:
+        """The bank that searches by words may be corrected with; None where there is none."""
+        with self._index() as store:
+            return store.bank()
+
     def by_words(
         self,
         wanted: Sequence[str],
@@ -76,6 +82,7 @@ class Searcher:
         k: int = 10,
         only: Filter | None = None,
         reranked: bool = False,
+        alpha: float = 0.0,
     ) -> SearchResult:
         """The hits for sentences; see :func:`~atr_moco_plugin.search.query.find`.
 
@@ -86,16 +93,20 @@ class Searcher:
             only: which recordings are looked at.
             reranked: whether the matching head orders the best
                 :data:`~atr_moco_plugin.search.rerank.RERANKED` of them, by the first sentence.
+            alpha: how much of the offset of a sound is taken off its score, see
+                :mod:`~atr_moco_plugin.search.bank`.
 
         Raises:
-            InputError: if there is no sentence or one that is too long, k is out of range, or a
-                re-ranking is asked of a model without a matching head.
+            InputError: if there is no sentence or one that is too long, k or alpha is out of range,
+                a re-ranking is asked of a model without a matching head, or a correction of an
+                index without a bank.
         """
         if not wanted:
             raise InputError("Type a sentence: what you want to hear.")
         for sentence in (*wanted, *unwanted):
             _check_sentence(sentence)
         _check_k(k)
+        check_alpha(alpha)
         if reranked and not self.retriever.can_match:
             raise InputError("This model has no matching head, so it cannot re-rank.")
         with self._model_turn, warnings.catch_warnings(record=True) as caught:
@@ -104,7 +115,8 @@ class Searcher:
         notes = [str(x.message) for x in caught if x.category is UserWarning]
         first, rest = queries[: len(wanted)], queries[len(wanted) :]
         with self._index() as store:
-            hits = find(store, first, rest, max(k, RERANKED) if reranked else k, only)
+            most = max(k, RERANKED) if reranked else k
+            hits = find(store, first, rest, most, only, alpha=alpha)
         if reranked:
             with self._model_turn:
                 hits = rerank(hits, self.retriever, wanted[0])[:k]

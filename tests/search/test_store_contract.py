@@ -8,15 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from postgres_server import WHEELS
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.search.engines import open_index
 from atr_moco_plugin.search.store import Counts, Embedded, Filter, IndexInfo, Recording, Store
 
 DIM = 8
@@ -32,33 +29,6 @@ HALF = 2e-3
 """What float16 loses of a cosine, at most."""
 
 Open = Callable[..., Store]
-
-
-@pytest.fixture(params=["exact", "faiss", *WHEELS])
-def index(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    postgres: Callable[[str], str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> tuple[str, str | None]:
-    """The address of an index that is not there yet, and its engine."""
-    if request.param in WHEELS:
-        return f"{postgres(request.param)}?schema={tmp_path.name}", None
-    if request.param == "faiss":
-        pytest.importorskip("faiss")
-        from atr_moco_plugin.search.faiss import ivf, store
-
-        # Its file is asked in an index of a few windows too, and all lists are looked into.
-        monkeypatch.setattr(store, "LEAST", 8)
-        monkeypatch.setattr(ivf, "PART", 1)
-    return str(tmp_path / "index"), request.param
-
-
-@pytest.fixture
-def opened(index: tuple[str, str | None]) -> Open:
-    """Opens the index, again and again."""
-    address, engine = index
-    return lambda **options: open_index(address, engine=engine, **options)
 
 
 def unit(rng: np.random.Generator, rows: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 from tqdm import tqdm
 
@@ -112,7 +113,8 @@ def add_offsets(
         recordings: their numbers; None for windows that have no offset.
         progress: show a bar on standard error.
     """
-    query = "SELECT w.number, w.embedding::vector FROM windows w "
+    # As bytes: what a vector is in Python differs among versions of its package.
+    query = "SELECT w.number, vector_send(w.embedding::vector) FROM windows w "
     values: list[Any] = []
     if recordings is None:
         cursor.execute("SELECT (SELECT count(*) FROM windows) - (SELECT count(*) FROM offsets)")
@@ -129,9 +131,15 @@ def add_offsets(
     ):
         reading.execute(query, values)
         while rows := reading.fetchmany(_AT_ONCE):
-            offsets = bank.offsets(np.stack([vector for _, vector in rows]))
+            offsets = bank.offsets(_vectors([data for _, data in rows]))
             with cursor.copy("COPY offsets FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types(["int8", "float4"])
                 for (number, _), offset in zip(rows, offsets.tolist(), strict=True):
                     copy.write_row((number, offset))
             bar.update(len(rows))
+
+
+def _vectors(sent: list[bytes]) -> NDArray[np.float32]:
+    """``[N, d]`` vectors as pgvector sends them: four bytes, and d numbers of four bytes."""
+    table = np.frombuffer(b"".join(sent), np.uint8).reshape(len(sent), -1)[:, 4:]
+    return np.ascontiguousarray(table).view(">f4").astype(np.float32)

@@ -2,7 +2,7 @@
 // Whatever comes from the server or the user gets into the page as text, never as HTML.
 
 const byId = (id) => document.getElementById(id);
-const player = byId("player"), query = byId("query"), list = byId("hits"), rerank = byId("rerank");
+const player = byId("player"), query = byId("query"), list = byId("hits"), rerank = byId("rerank"), correct = byId("correct");
 const MOST_CHARACTERS = 2000, STEP = 10, MOST_HITS = 50;
 const MOST_RECORDED = 30; // seconds
 const MOST_SENT = 32 * 2 ** 20, MOST_DECODED = 512 * 2 ** 20; // bytes: what the server takes, and what is tried here
@@ -58,10 +58,13 @@ async function fetched(url, options) {
 
 // ---- search
 
+const correction = () => (correct?.checked ? Number(correct.value) : 0);
+
 function address() {
   const wanted = new URLSearchParams();
   if (!sound && query.value.trim()) wanted.set("q", query.value.trim());
   if (rerank?.checked && !sound) wanted.set("rerank", "1");
+  if (correct && !sound && correction() !== Number(correct.dataset.usual)) wanted.set("correct", correction());
   return wanted.toString() ? `/?${wanted}` : "/";
 }
 
@@ -105,6 +108,7 @@ async function search({ push = true } = {}) {
 async function askByWords(text, signal) {
   const wanted = new URLSearchParams({ q: text, k: count });
   if (rerank?.checked) wanted.set("rerank", "1");
+  if (correct) wanted.set("correct", correction());
   return (await fetched(`/api/search?${wanted}`, { signal })).json();
 }
 
@@ -154,7 +158,8 @@ function fill(hit, number) {
   part(".time").textContent = `${clock(start)} – ${clock(end)} of ${clock(data.seconds)}`;
   part(".time").title = `fits from ${clock(data.start)} to ${clock(data.end)}`;
   part(".score").textContent = (data.reranked ?? data.score).toFixed(2);
-  part(".score").title = data.reranked === null ? "cosine of sentence and sound" : `matching head, log-odds + cosine / temperature; cosine ${data.score.toFixed(2)}`;
+  const cosine = data.score === data.cosine ? "cosine of sentence and sound" : `cosine ${data.cosine.toFixed(2)}, less what the sound has in common with all sentences`;
+  part(".score").title = data.reranked === null ? cosine : `matching head, log-odds + cosine / temperature; cosine ${data.cosine.toFixed(2)}`;
   part(".play").setAttribute("aria-label", `Play ${name} from ${clock(start)}`);
   part(".copy").setAttribute("aria-label", `Copy the path of ${name}`);
   item.setAttribute("aria-label", `${number + 1}: ${name}, ${clock(start)} to ${clock(end)}`);
@@ -285,7 +290,7 @@ function useSound(blob, name, isDecoded = false) {
   count = STEP;
   byId("sound-name").textContent = visible(name);
   byId("sound").hidden = false;
-  if (rerank) rerank.disabled = true; // the matching head compares a sentence with a sound
+  for (const part of [rerank, correct]) if (part) part.disabled = true; // both are for sentences
   return search();
 }
 
@@ -293,7 +298,7 @@ function forget() {
   if (sound) URL.revokeObjectURL(sound.url);
   sound = null;
   byId("sound").hidden = true;
-  if (rerank) rerank.disabled = false;
+  for (const part of [rerank, correct]) if (part) part.disabled = false;
 }
 
 function useFiles(files) {
@@ -390,7 +395,7 @@ byId("search").addEventListener("submit", (event) => {
   count = STEP;
   search().then(() => { if (hits.length && document.activeElement === query) choose(0); });
 });
-rerank?.addEventListener("change", () => { if (query.value.trim()) search(); });
+for (const part of [rerank, correct]) part?.addEventListener("change", () => { if (query.value.trim()) search(); });
 byId("more").addEventListener("click", () => { count = Math.min(MOST_HITS, count + STEP); search(); });
 recordButton.addEventListener("click", record);
 byId("choose").addEventListener("click", () => byId("file").click());
@@ -448,6 +453,7 @@ addEventListener("popstate", () => {
   forget();
   query.value = wanted.get("q") ?? "";
   if (rerank) rerank.checked = wanted.has("rerank");
+  if (correct) correct.checked = Number(wanted.get("correct") ?? correct.dataset.usual) > 0;
   count = STEP;
   search({ push: false });
 });

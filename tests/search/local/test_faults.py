@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from indexes import DIM, INFO, QUERIES, answers, embedded
+from indexes import DIM, INFO, QUERIES, answers, embedded, some_bank
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.local import create_local, open_local
@@ -95,12 +95,13 @@ def test_cut_or_scribbled_on_after_the_last_change(tmp_path: Path) -> None:
 WRITER = """
     import itertools, sys
     from pathlib import Path
-    from indexes import INFO, embedded
+    from indexes import INFO, embedded, some_bank
     from atr_moco_plugin.search.local import create_local, writing
     writing.LEAST_DEAD = 40
     with create_local(Path(sys.argv[1]), INFO) as store:
         for step in itertools.count(int(sys.argv[2])):
             print(step, flush=True)
+            store.set_bank(some_bank(step) if step % 4 else None)
             store.put([embedded(f"/{n}", 1 + (step + n) % 4, step) for n in range(5)])
             if step % 3 == 0:
                 store.remove([("/1", ""), ("/4", "")])
@@ -127,6 +128,8 @@ def states_of(step: int, folder: Path) -> list[list[object]]:
 
         for now in (step - 1, step):
             if now >= 0:
+                store.set_bank(some_bank(now) if now % 4 else None)
+                found.append(answers(store))
                 put(now)
                 found.append(answers(store))
                 if now % 3 == 0:

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from indexes import DIM, INFO, QUERIES, answers, embedded
+from indexes import DIM, INFO, QUERIES, answers, embedded, some_bank
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.local import create_local, open_local, writing
@@ -225,6 +226,7 @@ steps = st.lists(
             ),
         ),
         st.tuples(st.just("remove"), st.lists(st.integers(0, 7), max_size=4)),
+        st.tuples(st.just("bank"), st.sampled_from([None, 0, 1])),
         st.tuples(st.just("reopen"), st.none()),
     ),
     max_size=12,
@@ -234,10 +236,11 @@ steps = st.lists(
 @given(steps)
 @settings(max_examples=25, deadline=None)
 def test_any_order_of_changes_ends_in_the_index_of_what_is_left(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
 ) -> None:
     folder = tmp_path_factory.mktemp("indexes")
     left: dict[tuple[str, str], Embedded] = {}
+    bank = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "LEAST_DEAD", 3)
         changed = create_local(folder / "changed", INFO)
@@ -253,12 +256,16 @@ def test_any_order_of_changes_ends_in_the_index_of_what_is_left(
                 changed.remove(keys)
                 for key in keys:
                     left.pop(key, None)
+            elif what == "bank":
+                bank = None if arguments is None else some_bank(arguments)
+                changed.set_bank(bank)
             else:
                 changed.__exit__(None, None, None)
                 changed = create_local(folder / "changed", INFO)
         files = [path.name for path in (folder / "changed").glob("*.f16")]
         assert len(files) <= 1
     with changed, create_local(folder / "fresh", INFO) as fresh:
+        fresh.set_bank(bank)
         fresh.put(in_order(left))
         assert answers(changed) == answers(fresh)
         with open_local(folder / "changed") as reader:
