@@ -56,7 +56,8 @@ def found(index: Path, capsys: Any, *arguments: str) -> list[dict[str, Any]]:
 def test_hits_as_json(index: Path, bundle: Path, capsys: Any) -> None:
     hits = found(index, capsys, DOG)
     assert len(hits) == 6
-    assert set(hits[0]) == {"path", "member", "start", "end", "moment", "score", "reranked"}
+    keys = {"path", "member", "start", "end", "moment", "score", "cosine", "reranked"}
+    assert set(hits[0]) == keys
     assert {Path(hit["path"]).name for hit in hits} == {"a.wav", "c.wav", "long.wav", *ODD}
     scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
