@@ -199,25 +199,21 @@ class AudioTextRetriever(LoadedModel):
             unwanted: sentences that must not fit.
             only: which recordings are looked at.
             rerank: order the best hits by the matching head, which takes one sentence.
-            correct: how much of what a sound has in common with the sentences of the index's bank
-                is taken off its score, such as 0.75, see :mod:`atr_moco_plugin.search.bank`; for
-                sentences and their embeddings alone. Re-ranking then gets other hits, and orders
-                them as it does without.
+            correct: alpha of a corrected search, such as 0.75, see
+                :mod:`atr_moco_plugin.search.bank`; for sentences and their embeddings alone.
 
         Returns:
             Hits, best first, see :func:`~atr_moco_plugin.search.query.find`.
 
         Raises:
-            InputError: if there is no such index, it is of another model, it has no bank to correct
-                with, or a query cannot be.
+            InputError: if there is no such index or bank, or another model's, or a query cannot be.
         """
         # An index is built on a retriever: it is imported when one is asked.
+        from atr_moco_plugin.search import rerank as reranking
         from atr_moco_plugin.search.build import index_info
         from atr_moco_plugin.search.checks import refuse_other
         from atr_moco_plugin.search.engines import open_index
         from atr_moco_plugin.search.query import find
-        from atr_moco_plugin.search.rerank import RERANKED
-        from atr_moco_plugin.search.rerank import rerank as reranked
 
         if k < 1:
             raise InputError(f"`k` is {k}, expected 1 or more")
@@ -235,19 +231,18 @@ class AudioTextRetriever(LoadedModel):
             if len(sentences) != 1 or unwanted:
                 raise InputError("re-ranking reads one sentence: give one, or leave it out")
         info = index_info(self)
-        opened: AbstractContextManager[Store]
         if isinstance(index, (str, os.PathLike)):
-            opened = open_index(index, info=info)
-        else:
-            if index.info.fingerprint != self.fingerprint:
-                refuse_other("The index", index.info, info)
+            opened: AbstractContextManager[Store] = open_index(index, info=info)
+        elif index.info.fingerprint == self.fingerprint:
             opened = nullcontext(index)
+        else:
+            refuse_other("The index", index.info, info)
         with opened as store:
-            most = max(k, RERANKED) if rerank else k
+            most = max(k, reranking.RERANKED) if rerank else k
             rest = self.embed_text(unwanted).numpy()
             hits = find(store, wanted.numpy(), rest, most, only, alpha=correct)
         if rerank:
-            hits = reranked(hits, self, sentences[0])
+            hits = reranking.rerank(hits, self, sentences[0])
         return hits[:k]
 
     def classify(
