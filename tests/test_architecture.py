@@ -42,9 +42,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": CORE | FOUNDATION | {"data", "heads", "model"},
     "report": FOUNDATION | {"data", "evaluation", "rank"},
     "comparison": FOUNDATION | {"data", "evaluation", "report", "tensors"},
-    # `data` for its tables: captions files say what belongs together.
+# `data` for its tables: captions files say what belongs together.
     "analysis": FOUNDATION | {"data", "evaluation", "rank", "report", "tensors"},
-    "inspection": FOUNDATION | {"data", "encoders", "report", "tensors", "text"},
+    # `evaluation` for its tables.
+    "inspection": FOUNDATION | {"data", "encoders", "evaluation", "report", "tensors", "text"},
     "study": FOUNDATION | {"criterion", "evaluation", "rank", "report"},
     # `search` when an index is asked: an index is built on the face of a retriever.
     "retriever": CORE

@@ -11,7 +11,17 @@ from atr_moco_plugin import __version__
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import say
 
-COMMANDS = ("index", "search", "serve", "classify", "embed", "analyse", "export", "plugins")
+COMMANDS = (
+    "index",
+    "search",
+    "serve",
+    "classify",
+    "embed",
+    "analyse",
+    "inspect",
+    "export",
+    "plugins",
+)
 """Names of the commands and of their modules in this folder."""
 
 STATUS_INPUT, STATUS_INTERRUPTED = 2, 130

@@ -81,7 +81,7 @@ def collect_examples(
         split=split,
         clips=len(retrieval_set.clips),
         sounds=tuple(
-            _sound(retrieval_set.clips[i], load, sample_rate, max_seconds) for i in sounds
+            sound_of(retrieval_set.clips[i], load, sample_rate, max_seconds) for i in sounds
         ),
         captions=tuple(retrieval_set.captions[i] for i in captions),
         text_to_audio=text_to_audio,
@@ -159,7 +159,15 @@ def _found(
     )
 
 
-def _sound(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Sound:
+def sound_of(clip: Clip, load: Load, sample_rate: int, max_seconds: float) -> Sound:
+    """A clip to be played in a page.
+
+    Args:
+        clip: the clip.
+        load: reads its waveform, see :func:`collect_examples`.
+        sample_rate: of the waveform, in Hz.
+        max_seconds: of a longer clip its beginning is taken.
+    """
     uri = note = None
     try:
         waveform = load(clip)

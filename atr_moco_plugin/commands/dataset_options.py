@@ -1,0 +1,98 @@
+"""A data set on the command line, named as a recipe names it, without fairseq2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+
+from atr_moco_plugin.data.audio.decode import Decoder
+from atr_moco_plugin.errors import InputError, MissingFileError
+
+_READ = ("dataset.family", "dataset.config_overrides", "dataset.decoder")
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What a configuration says of the data set.
+
+    Attributes:
+        family: its name, such as ``clotho``.
+        overrides: its options.
+        decoder: what reads its files.
+    """
+
+    family: str
+    overrides: Mapping[str, Any]
+    decoder: Decoder
+
+
+def dataset_options(
+    pairs: Iterable[str], file: Path | None = None, option: str = "--config"
+) -> DatasetOptions:
+    """The data set of ``dataset.family=clotho dataset.config_overrides.root=PATH``.
+
+    Args:
+        pairs: ``NAME=VALUE`` with a value in YAML, of ``dataset.family``,
+            ``dataset.config_overrides`` and ``dataset.decoder``.
+        file: a recipe's YAML, such as ``config.yaml`` of a run; ``pairs`` go before it, and its
+            other sections are not read.
+        option: of ``pairs``, for messages.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        InputError: for another name, a value or a file that is no YAML, or without a family.
+    """
+    section = {} if file is None else _section(file)
+    overrides = dict(_mapping(section.get("config_overrides"), f"{file}: config_overrides"))
+    values = {"family": section.get("family"), "decoder": section.get("decoder") or "soundfile"}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        name = name.strip()
+        value = _value(text, name, option)
+        if not separator or not name.startswith(_READ):
+            raise InputError(
+                f"{option} takes dataset.family=NAME, dataset.config_overrides.OPTION=VALUE and "
+                f"dataset.decoder=NAME, not {pair!r}."
+            )
+        if name == "dataset.config_overrides":
+            overrides |= _mapping(value, name)
+        elif name.startswith("dataset.config_overrides."):
+            overrides[name.removeprefix("dataset.config_overrides.")] = value
+        else:
+            values[name.removeprefix("dataset.")] = value
+    if not values["family"]:
+        raise InputError(
+            f"There is no data set: give {option} dataset.family=NAME "
+            "dataset.config_overrides.root=PATH."
+        )
+    if values["decoder"] not in get_args(Decoder):
+        known = ", ".join(get_args(Decoder))
+        raise InputError(f"`dataset.decoder` is {values['decoder']!r}, expected one of {known}.")
+    return DatasetOptions(str(values["family"]), overrides, cast(Decoder, values["decoder"]))
+
+
+def _section(file: Path) -> Mapping[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_bytes())
+    except FileNotFoundError as ex:
+        raise MissingFileError(f"{file}: there is no such configuration.") from ex
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as ex:
+        raise InputError(f"{file} is not a readable YAML file: {ex}.") from ex
+    return _mapping(_mapping(tree, str(file)).get("dataset"), f"{file}: dataset")
+
+
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise InputError(f"{where} is {value!r}, expected names with values.")
+    return value or {}
+
+
+def _value(text: str, name: str, option: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as ex:
+        raise InputError(f"{option} {name}={text} is no value in YAML: put it in quotes.") from ex

@@ -1,0 +1,185 @@
+"""``inspect``: what is in a data set, before anything is trained on it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atr_moco_plugin.commands.options import positive
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.io.stdout import printable, say
+
+if TYPE_CHECKING:
+    from atr_moco_plugin.commands.dataset_options import DatasetOptions
+    from atr_moco_plugin.inspection.opening import Opened
+    from atr_moco_plugin.inspection.report import Inspection
+
+SUMMARY = "look at a data set: copies, silence, shared captions, languages, leaks"
+EXAMPLE = (
+    "atr-moco inspect --config dataset.family=clotho dataset.config_overrides.root=~/clotho "
+    "--page clotho.html"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    group = parser.add_argument_group("data set")
+    group.add_argument(
+        "--config",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="dataset.family, dataset.config_overrides.OPTION and dataset.decoder, as in a recipe",
+    )
+    group.add_argument(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="a recipe's YAML, such as config.yaml of a run, whose section dataset is read",
+    )
+    group.add_argument(
+        "--against",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=(
+            "another data set, named like that of --config, with which it must have no recording "
+            "and no caption in common; may be repeated"
+        ),
+    )
+    group = parser.add_argument_group("what to look at")
+    group.add_argument(
+        "--tokenizer", metavar="NAME", help="of the model: a folder, a package or a Hub name"
+    )
+    group.add_argument(
+        "--max-tokens",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="that the model reads, special ones included (default: 64)",
+    )
+    group.add_argument(
+        "--captions-only", action="store_true", help="decode no audio, which takes the longest"
+    )
+    group.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="threads that decode (default: one a core, at most 8)",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument("--page", type=Path, metavar="FILE", help="an .html to scroll and listen")
+    group.add_argument(
+        "--examples",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="findings of each kind on the page that can be heard (default: 8)",
+    )
+    group.add_argument(
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="write the clips to leave out, for dataset.config_overrides.exclude",
+    )
+    group.add_argument("--json", action="store_true", help="print everything found as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look at the data set, print the tables, and write the page and the list."""
+    from atr_moco_plugin.commands.dataset_options import dataset_options
+    from atr_moco_plugin.inspection.report import inspect_dataset
+    from atr_moco_plugin.text.tokenizer import load_tokenizer
+
+    page = None if options.page is None else expanded(options.page, "--page")
+    listed = None if options.exclude is None else expanded(options.exclude, "--exclude")
+    if page is not None:
+        _check_page(page)
+    own = dataset_options(options.config, options.config_file)
+    others = [dataset_options(pairs, option="--against") for pairs in options.against]
+    tokenizer = None
+    if options.tokenizer is not None:
+        tokenizer = load_tokenizer(options.tokenizer, for_bert=False)
+    opened = _open([own, *others])
+    clips = sum(map(len, opened[0].dataset.splits.values()))
+    print(f"{opened[0].dataset.name}: looking at {clips:,} clips.", file=sys.stderr)
+    inspection = inspect_dataset(
+        opened[0],
+        opened[1:],
+        audio=not options.captions_only,
+        tokenizer=tokenizer,
+        max_tokens=options.max_tokens,
+        num_workers=options.workers or min(8, os.cpu_count() or 1),
+        decoder=own.decoder,
+    )
+    if page is not None:
+        from atr_moco_plugin.inspection.page import write_page
+
+        write_page(inspection, page, examples=options.examples, decoder=own.decoder)
+    if listed is not None:
+        _write_list(inspection, listed)
+    if options.json:
+        say(json.dumps(inspection.as_json(), indent=2))
+    else:
+        _print(inspection)
+    for path in (page, listed):
+        if path is not None:
+            print(f"{path} is written.", file=sys.stderr)
+    return 0
+
+
+def _open(options: Sequence[DatasetOptions]) -> list[Opened]:
+    """Open the data sets; a second one of a name gets a number, since findings name them."""
+    from atr_moco_plugin.inspection.opening import open_to_inspect
+
+    opened: list[Opened] = []
+    for one in options:
+        new = open_to_inspect(one.family, one.overrides)
+        names = {other.dataset.name for other in opened}
+        base, number = new.dataset.name, 2
+        while new.dataset.name in names:
+            new.dataset.name, number = f"{base} ({number})", number + 1
+        opened.append(new)
+    return opened
+
+
+def _check_page(page: Path) -> None:
+    """Before hours of decoding, whether the page can be made.
+
+    Raises:
+        InputError: if it has another suffix, or a package is missing.
+    """
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--page {page}: a page ends in .html.")
+    for package in ("matplotlib", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"--page needs {package}, which is not installed: pip install "
+                "'atr-moco-plugin[inspect]'."
+            )
+
+
+def _write_list(inspection: Inspection, file: Path) -> None:
+    from atr_moco_plugin.inspection.findings import keys_to_exclude
+    from atr_moco_plugin.io.atomic import write_atomically
+
+    write_atomically(file, "".join(f"{key}\n" for key in keys_to_exclude(inspection.findings)))
+
+
+def _print(inspection: Inspection) -> None:
+    from atr_moco_plugin.inspection.tables import tables
+
+    for note in inspection.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    for table in tables(inspection):
+        say(f"{table.caption}\n")
+        say(f"{table.text()}\n")

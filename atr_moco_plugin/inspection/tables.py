@@ -1,0 +1,135 @@
+"""The tables of an inspection, for a terminal and for its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.evaluation.tables import Table
+from atr_moco_plugin.inspection.findings import keys_to_exclude
+from atr_moco_plugin.inspection.kinds import ordered
+from atr_moco_plugin.inspection.report import (
+    Inspection,
+    audio_figures,
+    least_median_most,
+    left_out,
+)
+
+_SHOWN = 2
+_LEFT_OUT = {
+    "missing": "without audio",
+    "unreadable": "unreadable",
+    "no_caption": "without a caption",
+    "empty_captions": "empty captions dropped",
+    "repeated_rows": "repeated rows dropped",
+}
+
+
+def tables(inspection: Inspection) -> list[Table]:
+    """Clips, captions and findings by split."""
+    return [*clip_tables(inspection), caption_table(inspection), finding_table(inspection)]
+
+
+def clip_tables(inspection: Inspection) -> list[Table]:
+    """What was opened, and what the audio is like where it was looked at."""
+    splits = inspection.dataset.splits
+    counts = {split: left_out(inspection.dataset.counts.get(split, Counts())) for split in splits}
+    rows = [["clips", *(f"{len(clips):,}" for clips in splits.values())]]
+    for key, words in _LEFT_OUT.items():
+        if any(key in own for own in counts.values()):
+            rows.append([words, *(f"{own.get(key, 0):,}" for own in counts.values())])
+    audio = inspection.audio
+    if audio is not None:
+        figures = {split: audio_figures(audio, split) for split in splits}
+        rows += _rows(
+            figures,
+            {
+                "hours": lambda own: f"{own['total_seconds'] / 3600:.2f}",
+                "seconds, least": lambda own: _number(own["seconds"], 0, ".2f"),
+                "median": lambda own: _number(own["seconds"], 1, ".2f"),
+                "most": lambda own: _number(own["seconds"], 2, ".2f"),
+                "sampling rates": lambda own: _numbers(own["rates"], " Hz"),
+                "channels": lambda own: _numbers(own["channels"], ""),
+            },
+        )
+    return [Table(["", *splits], rows, "Clips")]
+
+
+def caption_table(inspection: Inspection) -> Table:
+    """Numbers of captions, what they share, their lengths and languages."""
+    figures = inspection.captions.figures
+    rows = _rows(
+        figures,
+        {
+            "captions": lambda own: f"{own['captions']:,}",
+            "different texts": lambda own: f"{own['texts']:,}",
+            "shared, to the letter": _share("shared_to_the_letter"),
+            "shared in the split": _share("shared_in_the_split"),
+            "shared at all": lambda own: _part(own["found"]["shared caption"], own),
+            "nearly shared": lambda own: _part(own["found"]["near caption"], own),
+            "words, least": lambda own: _number(own["words"], 0, "g"),
+            "median": lambda own: _number(own["words"], 1, "g"),
+            "most": lambda own: _number(own["words"], 2, "g"),
+        },
+    )
+    if any(own["languages"] is not None for own in figures.values()):
+        rows += _rows(figures, {"languages": lambda own: _numbers(own["languages"] or {}, "")})
+    notes = ["Shared by another clip: of the split to the letter, of the split, of any split."]
+    if tokens := inspection.captions.tokens:
+        least, median, most = least_median_most(tokens.lengths.tolist()) or (0, 0, 0)
+        notes.append(f"Tokens a caption: {least:g} to {most:g}, the median {median:g}.")
+    if groups := sum(own["of_groups"] for own in figures.values()):
+        notes.append(f"{groups:,} captions are of classes, whose clips share them on purpose.")
+    return Table(["", *figures], rows, "Captions", notes=notes)
+
+
+def finding_table(inspection: Inspection) -> Table:
+    """Findings by kind and split; each number is of captions or of clips, as the kind is."""
+    splits = list(inspection.dataset.splits)
+    found = inspection.found()
+    proposed = Counter(finding.kind for finding in inspection.findings if finding.exclude)
+    rows = [
+        [
+            kind,
+            *(f"{found[kind][split]:,}" for split in splits),
+            f"{proposed[kind]:,}" if proposed[kind] else "",
+        ]
+        for kind in ordered(found)
+    ]
+    number = len(keys_to_exclude(inspection.findings))
+    note = "" if rows else "Nothing was found."
+    if number:
+        note = f"The list proposes to leave out {number:,} clip{'s' * (number > 1)}."
+    return Table(["", *splits, "leave out"], rows, "Findings", notes=[note] if note else [])
+
+
+def _rows(
+    figures: Mapping[str, dict[str, Any]], cells: Mapping[str, Callable[[dict[str, Any]], str]]
+) -> list[list[str]]:
+    return [[title, *(cell(own) for own in figures.values())] for title, cell in cells.items()]
+
+
+def _share(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda own: _part(own[key], own)
+
+
+def _part(number: int, own: dict[str, Any]) -> str:
+    return f"{number:,} ({number / own['captions']:.1%})" if number else "0"
+
+
+def _number(values: Sequence[float] | None, at: int, form: str) -> str:
+    return "" if values is None else format(values[at], form)
+
+
+def _numbers(values: Mapping[Any, int], unit: str) -> str:
+    """``en`` where all are one, else ``en 20, de 13, 4 other`` with those of a hundredth or more,
+    two at most."""
+    if len(values) == 1:
+        return f"{next(iter(values))}{unit}"
+    total = sum(values.values())
+    shown = [key for key, number in list(values.items())[:_SHOWN] if number >= total / 100]
+    other = total - sum(values[key] for key in shown)
+    parts = [f"{key} {values[key]:,}" for key in shown] + ([f"{other:,} other"] if other else [])
+    return ", ".join(parts)
