@@ -38,10 +38,15 @@ AUDIO_KINDS: Mapping[str, str] = {
         "The recording is in a later split too, so that the model is judged on what it was trained "
         "on. The list leaves it out of the earlier split."
     ),
-    "leak between data sets": (
+    "leak of audio": (
         "The recording is in the other data set as well: trained on one and judged on the other, a "
-        "model knows it already."
+        "model knows it already. The list leaves out what is trained on here and judged there."
     ),
+    "leak of ids": (
+        "The name says the same video or sound as that of a clip in the other data set. Another "
+        "place of one video is other sound, of the same scene."
+    ),
+    "leak of captions": "Captions that the other data set has too, to the word.",
     "same audio": (
         "Two clips of one split are one recording: each is a wrong answer of the other's captions. "
         "Of those to train on, the list leaves out all but the first."

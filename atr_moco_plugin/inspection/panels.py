@@ -73,7 +73,9 @@ def panels(inspection: Inspection) -> list[Panel]:
 
 
 def _decibels(levels: Sequence[float]) -> NDArray[np.float64]:
-    return 20 * np.log10(np.maximum(np.array(levels), 10 ** (_FLOOR / 20)))
+    kept = np.maximum(np.array(levels, dtype=np.float64), 10 ** (_FLOOR / 20))
+    decibels: NDArray[np.float64] = 20 * np.log10(kept)
+    return decibels
 
 
 def _histogram(

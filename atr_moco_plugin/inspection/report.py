@@ -17,6 +17,7 @@ from atr_moco_plugin.inspection.audio import inspect_audio
 from atr_moco_plugin.inspection.caption_report import CaptionReport, inspect_captions
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.findings import Finding, keys_to_exclude
+from atr_moco_plugin.inspection.leaks import leaks
 from atr_moco_plugin.inspection.opening import Opened
 from atr_moco_plugin.inspection.same_audio import same_audio
 
@@ -119,6 +120,14 @@ def inspect_dataset(
         findings += same_audio(dataset, clips, decoder=decoder)
     elif opened.has_audio:
         notes.append("The audio was not looked at, as was asked.")
+    against: dict[str, tuple[AudioTextDataset, list[ClipAudio]]] = {}
+    for other in others:
+        notes += [f"{other.dataset.name}: {note}" for note in other.notes]
+        its: list[ClipAudio] = []
+        if clips is not None and other.has_audio:
+            its, _ = inspect_audio(other.dataset, num_workers=num_workers, decoder=decoder)
+        against[other.dataset.name] = other.dataset, its
+    findings += leaks(dataset, clips or (), against, decoder=decoder)
     return Inspection(
         dataset,
         tuple(other.dataset for other in others),

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from atr_moco_plugin.inspection.findings import keys_to_exclude
+from atr_moco_plugin.inspection.opening import open_to_inspect
+from atr_moco_plugin.inspection.report import inspect_dataset
+from atr_moco_plugin.inspection.tables import tables
+
+
+def test_everything_planted_is_found_and_ready_for_json(manifest: Path) -> None:
+    inspection = inspect_dataset(open_to_inspect("manifest", {"root": str(manifest)}))
+    found = {(finding.kind, finding.split, finding.key) for finding in inspection.findings}
+    assert {
+        ("leak between splits", "train", "dog.wav"),
+        ("silence", "train", "silent.wav"),
+        ("clipping", "train", "loud.wav"),
+        ("unreadable", "valid", "broken.wav"),
+        ("shared caption", "train", "dog.wav"),
+        ("near caption", "train", "dog.wav"),
+        ("one word", "valid", "broken.wav"),
+        ("markup", "train", "loud.wav"),
+    } <= found
+    assert set(keys_to_exclude(inspection.findings)) == {"dog.wav", "silent.wav", "broken.wav"}
+    record = json.loads(json.dumps(inspection.as_json()))
+    assert record["splits"]["train"]["audio"]["rates"] == {"16000": 3}
+    assert record["splits"]["valid"]["audio"]["clips"] == 0
+    assert record["found"]["near caption"] == {"train": 3, "test": 1}
+    assert record["found"]["clipping"] == {"train": 1}
+    assert record["exclude"] == keys_to_exclude(inspection.findings)
+    assert record["tokens"] is None
+
+
+def test_tables_fit_a_terminal(manifest: Path) -> None:
+    inspection = inspect_dataset(open_to_inspect("manifest", {"root": str(manifest)}))
+    clips, captions, findings = tables(inspection)
+    assert clips.rows[0] == ["clips", "3", "1", "1"]
+    assert captions.rows[0] == ["captions", "4", "1", "1"]
+    assert ["silence", "1", "0", "0", "1"] in findings.rows
+    assert findings.notes == ["The list proposes to leave out 3 clips."]
+    for table in (clips, captions, findings):
+        assert max(map(len, table.text().splitlines())) <= 100
+
+
+def test_the_worst_comes_first(manifest: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    wave = np.sin(np.arange(32_000) / 9)
+    for name, gain in (("loud.wav", 1.05), ("copy.wav", 9.0)):
+        soundfile.write(manifest.parent / name, np.clip(gain * wave, -1, 1), 16_000)
+    inspection = inspect_dataset(open_to_inspect("manifest", {"root": str(manifest)}))
+    clipped = [x.key for x in inspection.findings if x.kind == "clipping"]
+    assert clipped == ["copy.wav", "loud.wav"]
+
+
+def test_without_audio_the_captions_are_inspected_and_nothing_else(manifest: Path) -> None:
+    opened = open_to_inspect("manifest", {"root": str(manifest)})
+    looked = inspect_dataset(opened, audio=False)
+    assert looked.audio is None
+    assert "The audio was not looked at, as was asked." in looked.notes
+    for path in manifest.parent.glob("*.wav"):
+        path.unlink()
+    alone = inspect_dataset(open_to_inspect("manifest", {"root": str(manifest)}))
+    assert alone.audio is None
+    assert alone.findings == looked.findings
+    assert alone.as_json()["splits"]["train"]["left_out"] == {"missing": 3}
+
+
+def test_another_data_set_with_the_recordings_is_found(manifest: Path) -> None:
+    opened = open_to_inspect("manifest", {"root": str(manifest)})
+    its = manifest.with_name("its.csv")
+    its.write_text("file_name,caption,split\ncopy.wav,The dogs bark!,test\n")
+    other = open_to_inspect("manifest", {"root": str(its), "name": "other"})
+    inspection = inspect_dataset(opened, [other])
+    leaks = [finding for finding in inspection.findings if finding.kind == "leak of audio"]
+    dog = next(finding for finding in leaks if finding.key == "dog.wav")
+    assert dog.others == (("other", "test", "copy.wav"),) and dog.exclude
+    assert "leak of captions" in inspection.found()
+    assert inspection.as_json()["against"] == ["other"]
+
+
+def test_nothing_wrong_is_said_in_words(tmp_path: Path) -> None:
+    opened = open_to_inspect("toy", {"num_train": 3, "num_valid": 2, "num_test": 2})
+    inspection = inspect_dataset(opened, audio=False)
+    if not inspection.findings:
+        assert tables(inspection)[-1].notes == ["Nothing was found."]
