@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": CORE | FOUNDATION | {"data", "heads", "model"},
     "report": FOUNDATION | {"data", "evaluation", "rank"},
     "comparison": FOUNDATION | {"data", "evaluation", "report", "tensors"},
-# `data` for its tables: captions files say what belongs together.
+    # `data` for its tables: captions files say what belongs together.
     "analysis": FOUNDATION | {"data", "evaluation", "rank", "report", "tensors"},
     # `evaluation` for its tables.
     "inspection": FOUNDATION | {"data", "encoders", "evaluation", "report", "tensors", "text"},

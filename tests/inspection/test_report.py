@@ -69,6 +69,8 @@ def test_without_audio_the_captions_are_inspected_and_nothing_else(manifest: Pat
 
 
 def test_another_data_set_with_the_recordings_is_found(manifest: Path) -> None:
+    rows = manifest.read_text().replace("copy.wav", "loud.wav")
+    manifest.write_text(rows)
     opened = open_to_inspect("manifest", {"root": str(manifest)})
     its = manifest.with_name("its.csv")
     its.write_text("file_name,caption,split\ncopy.wav,The dogs bark!,test\n")
