@@ -100,8 +100,7 @@ def run(options: argparse.Namespace) -> int:
     from atr_moco_plugin.inspection.report import inspect_dataset
     from atr_moco_plugin.text.tokenizer import load_tokenizer
 
-    page = None if options.page is None else expanded(options.page, "--page")
-    listed = None if options.exclude is None else expanded(options.exclude, "--exclude")
+    page, listed = _output(options.page, "--page"), _output(options.exclude, "--exclude")
     if page is not None:
         _check_page(page)
     own = dataset_options(options.config, options.config_file)
@@ -152,8 +151,26 @@ def _open(options: Sequence[DatasetOptions]) -> list[Opened]:
     return opened
 
 
+def _output(path: Path | None, option: str) -> Path | None:
+    """The place of an output, and its folder made, before hours of decoding.
+
+    Raises:
+        InputError: if no file can be written there.
+    """
+    if path is None:
+        return None
+    path = expanded(path, option)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as ex:
+        raise InputError(f"{option} {path}: its folder cannot be made ({ex.strerror}).") from ex
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path}: no file can be written there; name another one.")
+    return path
+
+
 def _check_page(page: Path) -> None:
-    """Before hours of decoding, whether the page can be made.
+    """Whether the page can be made.
 
     Raises:
         InputError: if it has another suffix, or a package is missing.

@@ -17,6 +17,7 @@ from atr_moco_plugin.inspection.audio import inspect_audio
 from atr_moco_plugin.inspection.caption_report import CaptionReport, inspect_captions
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.findings import Finding, keys_to_exclude
+from atr_moco_plugin.inspection.kinds import ordered
 from atr_moco_plugin.inspection.leaks import leaks
 from atr_moco_plugin.inspection.opening import Opened
 from atr_moco_plugin.inspection.same_audio import same_audio
@@ -31,7 +32,7 @@ class Inspection:
         others: the data sets it was held against.
         captions: what its captions are like.
         audio: what is in each clip; ``None`` where there is no audio, or it was not looked at.
-        findings: those on audio, then those on captions.
+        findings: by kind, those on audio first; of a kind the worst come first.
         notes: what opening the data sets warned of, and what was not looked at.
     """
 
@@ -116,7 +117,7 @@ def inspect_dataset(
     findings: list[Finding] = []
     if opened.has_audio and audio:
         clips, findings = inspect_audio(dataset, num_workers=num_workers, decoder=decoder)
-        findings = _worst_first(findings, clips)
+        findings.sort(key=_severity(clips))
         findings += same_audio(dataset, clips, decoder=decoder)
     elif opened.has_audio:
         notes.append("The audio was not looked at, as was asked.")
@@ -133,7 +134,7 @@ def inspect_dataset(
         tuple(other.dataset for other in others),
         captions,
         clips,
-        findings + captions.findings,
+        _by_kind(findings + captions.findings),
         tuple(notes),
     )
 
@@ -147,15 +148,20 @@ _SEVERITY: Mapping[str, Callable[[ClipAudio], float]] = {
 }
 
 
-def _worst_first(findings: Sequence[Finding], audio: Sequence[ClipAudio]) -> list[Finding]:
-    """Of each kind those that are worth a listen first; others keep their order."""
+def _severity(audio: Sequence[ClipAudio]) -> Callable[[Finding], float]:
+    """What to sort findings by, so that of each kind the worst come first."""
     clips = {(clip.split, clip.key): clip for clip in audio}
 
     def severity(finding: Finding) -> float:
         measure = _SEVERITY.get(finding.kind)
-        return 0.0 if measure is None else measure(clips[finding.split, finding.key])
+        return 0.0 if measure is None else -measure(clips[finding.split, finding.key])
 
-    return sorted(findings, key=lambda finding: -severity(finding))
+    return severity
+
+
+def _by_kind(findings: Sequence[Finding]) -> list[Finding]:
+    places = {kind: place for place, kind in enumerate(ordered(x.kind for x in findings))}
+    return sorted(findings, key=lambda finding: places[finding.kind])
 
 
 def left_out(counts: Counts) -> dict[str, int]:

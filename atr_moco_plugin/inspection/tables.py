@@ -48,8 +48,8 @@ def clip_tables(inspection: Inspection) -> list[Table]:
             {
                 "hours": lambda own: f"{own['total_seconds'] / 3600:.2f}",
                 "seconds, least": lambda own: _number(own["seconds"], 0, ".2f"),
-                "median": lambda own: _number(own["seconds"], 1, ".2f"),
-                "most": lambda own: _number(own["seconds"], 2, ".2f"),
+                "seconds, median": lambda own: _number(own["seconds"], 1, ".2f"),
+                "seconds, most": lambda own: _number(own["seconds"], 2, ".2f"),
                 "sampling rates": lambda own: _numbers(own["rates"], " Hz"),
                 "channels": lambda own: _numbers(own["channels"], ""),
             },
@@ -70,8 +70,8 @@ def caption_table(inspection: Inspection) -> Table:
             "shared at all": lambda own: _part(own["found"]["shared caption"], own),
             "nearly shared": lambda own: _part(own["found"]["near caption"], own),
             "words, least": lambda own: _number(own["words"], 0, "g"),
-            "median": lambda own: _number(own["words"], 1, "g"),
-            "most": lambda own: _number(own["words"], 2, "g"),
+XX, 1, "g"),
+            "words, most": lambda own: _number(own["words"], 2, "g"),
         },
     )
     if any(own["languages"] is not None for own in figures.values()):

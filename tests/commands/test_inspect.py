@@ -91,6 +91,8 @@ def test_the_data_set_of_a_run_is_named_by_its_configuration(
         (["--config", "dataset.family=[", "dataset.decoder=x"], "put it in quotes"),
         (["--config-file", "nowhere.yaml"], "nowhere.yaml: there is no such configuration"),
         (["--config", "dataset.family=toy", "--page", "page.pdf"], "a page ends in .html"),
+        (["--config", "dataset.family=toy", "--page", "/dev/null/a.html"], "cannot be made"),
+        (["--config", "dataset.family=toy", "--exclude", "/"], "no file can be written there"),
         (["--config", "dataset.family=toy", "--tokenizer", "./nowhere"], "nowhere"),
         (
             ["--config", "dataset.family=toy", "--against", "dataset.family=clotho"],
