@@ -70,7 +70,7 @@ def caption_table(inspection: Inspection) -> Table:
             "shared at all": lambda own: _part(own["found"]["shared caption"], own),
             "nearly shared": lambda own: _part(own["found"]["near caption"], own),
             "words, least": lambda own: _number(own["words"], 0, "g"),
-XX, 1, "g"),
+            "words, median": lambda own: _number(own["words"], 1, "g"),
             "words, most": lambda own: _number(own["words"], 2, "g"),
         },
     )
