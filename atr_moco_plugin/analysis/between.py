@@ -28,7 +28,7 @@ from atr_moco_plugin.evaluation.chance import chance_metrics
 from atr_moco_plugin.evaluation.hubness import HUBNESS_K, hubness, top_counts
 from atr_moco_plugin.evaluation.metrics import relevance_metrics
 from atr_moco_plugin.rank.measures import modality_gap
-from atr_moco_plugin.rank.spectrum import normalize, spectrum_measures
+from atr_moco_plugin.rank.spectrum import spectrum_measures
 
 HELD_OUT = 2048
 """Pairs that are kept apart to retrieve along the axes of the others, at most half of all."""
@@ -150,17 +150,24 @@ def _angles(rows: PairedRows, audio: PrincipalAxes, text: PrincipalAxes) -> dict
 def _cross_covariance(rows: PairedRows, seed: int) -> dict[str, Any] | None:
     if len(rows) < 2:
         return None
-    values = shared_axes(rows).values
-    shuffled = shuffled_values(rows, seed=seed)
-    measures = spectrum_measures(values, normalizer=NORMALIZER, threshold=THRESHOLD)
+    values, shuffled = (
+        # The rest is rounding, which would read as a long tail.
+        torch.where(found > 1e-12 * found[0], found, 0.0)
+        for found in (shared_axes(rows).values, shuffled_values(rows, seed=seed))
+    )
+    scale = float(values[0]) or 1.0
     return {
         "pairs": len(rows),
         "largest": float(values[0]),
         "above_shuffled": int((values > shuffled[0]).sum()),
-        **measures.measures(),
-        "spectrum": normalize(values, NORMALIZER).tolist(),
-        "shuffled": (shuffled / values[0]).tolist() if values[0] > 0 else shuffled.tolist(),
+        **_measures(values),
+        "spectrum": (values / scale).tolist(),
+        "shuffled": {**_measures(shuffled), "spectrum": (shuffled / scale).tolist()},
     }
+
+
+def _measures(values: Tensor) -> dict[str, float | None]:
+    return spectrum_measures(values, normalizer=NORMALIZER, threshold=THRESHOLD).measures()
 
 
 def _retrieval(rows: PairedRows, seed: int, notes: list[str]) -> dict[str, Any] | None:

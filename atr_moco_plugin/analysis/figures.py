@@ -73,7 +73,7 @@ def _spectra(result: Record, kind: str, word: str) -> Panel:
             label = f"random, {rows:,} × {dim:,}"
             _line(axes, mean.tolist(), color=BASELINE, linestyle="--", label=label)
         _rank_axes(axes, "singular value / largest", "index of the singular value")
-        legend_above(axes)
+        legend_above(axes, columns=2)
 
     removed = "without the mean row" if kind == "centered" else "as they are, with the mean row"
     return panel(
@@ -88,7 +88,13 @@ def _spectra(result: Record, kind: str, word: str) -> Panel:
 def _cross_covariance(found: Record, names: Sequence[str]) -> list[Panel]:
     def plot(axes: Axes) -> None:
         _line(axes, found["spectrum"], color=_SHARED, label="pairs")
-        _line(axes, found["shuffled"], color=BASELINE, linestyle="--", label="shuffled pairs")
+        _line(
+            axes,
+            found["shuffled"]["spectrum"],
+            color=BASELINE,
+            linestyle="--",
+            label="shuffled pairs",
+        )
         _rank_axes(axes, "singular value / largest", "axis")
         legend_above(axes)
 
@@ -219,6 +225,8 @@ def _rank_axes(axes: Axes, y: str, x: str) -> None:
     axes.xaxis.set_major_locator(whole_numbers())
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+    # Below that is rounding, which would leave no room for the rest.
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-6))
 
 
 def _angle_line(axes: Axes, degrees: Sequence[float], **style: Any) -> None:

@@ -41,7 +41,7 @@ def unit_rows(embeddings: Tensor, name: str) -> UnitRows:
 
     Raises:
         InputError: when it is no such matrix, a row is not finite or has no direction (length 0),
-            or all rows are equal.
+            or all rows have the same direction.
 
     Example:
         >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), "audio").rows.tolist()
@@ -62,10 +62,12 @@ def unit_rows(embeddings: Tensor, name: str) -> UnitRows:
     _refuse(~lengths.isfinite(), name, "not finite (NaN or infinite)", "embed them anew")
     _refuse(lengths == 0, name, "all zeros, which have no direction", "embed them anew")
     constant = low == high
-    if bool(constant.all()):
+    unit = _scaled(x, lengths)
+    rounding = 1e-12 if unit.dtype == torch.float64 else 1e-6
+    if all(bool(((part - unit[0]).abs() < rounding).all()) for part in unit.split(_ROWS)):
         raise InputError(
-            f"All {n:,} rows of {name} are equal: there is nothing to analyse; give embeddings of "
-            "different items."
+            f"All {n:,} rows of {name} have the same direction: there is nothing to analyse; give "
+            "embeddings of different items."
         )
     notes = []
     if bool(constant.any()):
@@ -88,7 +90,7 @@ def unit_rows(embeddings: Tensor, name: str) -> UnitRows:
         "longest": longest,
         "constant_columns": int(constant.sum()),
     }
-    return UnitRows(_scaled(x, lengths), about, notes)
+    return UnitRows(unit, about, notes)
 
 
 def _check_shape(x: Tensor, name: str) -> None:
@@ -126,7 +128,8 @@ def _numbers(rows: Sequence[int]) -> str:
 def _scaled(x: Tensor, lengths: Tensor) -> Tensor:
     """The rows over their lengths, block by block."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if x.dtype == dtype and float((lengths - 1).abs().max()) < 1e-12:
+    # Lengths that are 1 but for rounding need no second copy of all rows.
+    if x.dtype == dtype and float((lengths - 1).abs().max()) < 4 * torch.finfo(dtype).eps:
         return x
     unit = torch.empty(x.shape, dtype=dtype)
     for i in range(0, len(x), _ROWS):

@@ -34,7 +34,7 @@ def between_tables(result: Record) -> list[Table]:
     if "pairs" not in result:
         return []
     rows = list(_shared(result))
-    return [Table(["", "measured", "unrelated", "of"], rows, "What both sides share")]
+    return [Table(["", "measured", "unrelated", "over"], rows, "What both sides share")]
 
 
 def retrieval_tables(result: Record) -> list[Table]:
@@ -158,7 +158,8 @@ def _shared(result: Record) -> Iterator[list[str]]:
     if cross:
         cells = [cell(cross["above_shuffled"], 0), cell(0, 0)]
         yield ["shared axes above noise", *cells, f"{cross['pairs']:,} pairs"]
-        yield ["RankMe of the cross-covariance", cell(cross["rankme"], 1), "", ""]
+        cells = [cell(of["rankme"], 1) for of in (cross, cross["shuffled"])]
+        yield ["RankMe of the cross-covariance", *cells, f"{cross['pairs']:,} pairs"]
     if angles:
         cells = [cell(angles[key], 3) for key in ("overlap", "random_overlap")]
         axes = " and ".join(map(str, angles["axes"]))

@@ -73,8 +73,8 @@ def broken(row: int, value: float) -> Tensor:
         (torch.ones(1, 3), "audio has 1 row; a spectrum needs at least two embeddings."),
         (torch.ones(0, 3), "audio has 0 rows; a spectrum needs at least two embeddings."),
         (torch.ones(4, 1), "audio has embeddings of 1 number; on a sphere they need at least two."),
-        (torch.ones(4, 3), "All 4 rows of audio are equal: there is nothing to analyse; give "
-         "embeddings of different items."),
+        (torch.tensor([[1.0, 2, 3], [2, 4, 6], [0.1, 0.2, 0.3]]), "All 3 rows of audio have the "
+         "same direction: there is nothing to analyse; give embeddings of different items."),
         (torch.ones(4), "audio is float32 of shape [4]; expected real numbers [rows, size of an "
          "embedding]."),
         (torch.ones(4, 3, dtype=torch.complex64), "audio is complex64 of shape [4, 3]; expected "
