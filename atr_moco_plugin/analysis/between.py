@@ -26,7 +26,7 @@ from atr_moco_plugin.analysis.sphere import mean_row, paired_alignment, random_g
 from atr_moco_plugin.analysis.within import NORMALIZER, SAMPLE, THRESHOLD
 from atr_moco_plugin.evaluation.chance import chance_metrics
 from atr_moco_plugin.evaluation.hubness import HUBNESS_K, hubness, top_counts
-from atr_moco_plugin.evaluation.metrics import relevance_metrics
+from atr_moco_plugin.evaluation.metrics import query_blocks, relevance_metrics
 from atr_moco_plugin.rank.measures import modality_gap
 from atr_moco_plugin.rank.spectrum import spectrum_measures
 
@@ -187,23 +187,35 @@ def _retrieval(rows: PairedRows, seed: int, notes: list[str]) -> dict[str, Any] 
         "cosine": relevance_metrics(scores, gallery.relevance),
         "chance": chance_metrics(gallery.relevance),
         "histogram": _histogram(scores, gallery),
-        "hubness": {
-            way: {"k": min(HUBNESS_K, matrix.size(1)), **hubness(top_counts(matrix))}
-            for way, matrix in (("a2t", scores), ("t2a", scores.T))
-        },
+        "hubness": {"a2t": _hubs(scores), "t2a": _hubs(scores.T)},
     }
+
+
+def _hubs(scores: Tensor) -> dict[str, Any]:
+    """Of the items ``[queries, items]``."""
+    items = scores.size(1)
+    counts = [top_counts(block) for _, block in query_blocks(scores, items)]
+    return {"k": min(HUBNESS_K, items), **hubness(torch.stack(counts).sum(dim=0))}
 
 
 def _histogram(scores: Tensor, gallery: Gallery) -> dict[str, Any]:
     """How the cosines of pairs and of all others are spread, in percent of each."""
-    own = gallery.relevance.block("a2t", 0, len(gallery.audio))
     low, high = float(scores.min()), float(scores.max())
     found: dict[str, Any] = {"low": low, "high": high}
-    for name, values in (("pairs", scores[own]), ("others", scores[~own])):
-        if len(values) and high > low:
-            counts = torch.histc(values, BINS, low, high).double()
-            found[name] = (100 * counts / counts.sum()).tolist()
-            found[f"{name}_mean"] = float(values.double().mean())
+    if low == high:
+        return found
+    counts = torch.zeros(2, BINS, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for start, block in query_blocks(scores, scores.size(1)):
+        own = gallery.relevance.block("a2t", start, start + len(block))
+        for side, values in enumerate((block[own], block[~own])):
+            counts[side] += torch.histc(values, BINS, low, high)
+            sums[side] += values.sum(dtype=torch.float64)
+    for side, name in enumerate(("pairs", "others")):
+        total = counts[side].sum()
+        if total > 0:
+            found[name] = (100 * counts[side] / total).tolist()
+            found[f"{name}_mean"] = float(sums[side] / total)
     return found
 
 

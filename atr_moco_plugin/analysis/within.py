@@ -15,6 +15,7 @@ from atr_moco_plugin.analysis.dimension import random_two_nn, two_nn
 from atr_moco_plugin.analysis.neighbours import nearest
 from atr_moco_plugin.analysis.sphere import random_uniformity
 from atr_moco_plugin.evaluation.hubness import HUBNESS_K, Hubness, hubness, top_counts
+from atr_moco_plugin.evaluation.metrics import query_blocks
 from atr_moco_plugin.rank.measures import sample, uniformity
 from atr_moco_plugin.rank.report import report_of_spectrum
 from atr_moco_plugin.rank.spectrum import singular_values
@@ -125,8 +126,14 @@ def _hubness(x: Tensor, seed: int) -> dict[str, Any]:
 
 def _own_hubs(x: Tensor, k: int) -> Hubness:
     """Of rows whose k nearest are others of them."""
-    cosines = (x.double() @ x.double().T).float().fill_diagonal_(-torch.inf)
-    return hubness(top_counts(cosines, k))
+    counts = torch.zeros(len(x), dtype=torch.float64)
+    wide = x.double().T
+    for start, block in query_blocks(x, len(x)):
+        cosines = (block.double() @ wide).float()
+        own = torch.arange(len(block))
+        cosines[own, start + own] = -torch.inf
+        counts += top_counts(cosines, k)
+    return hubness(counts)
 
 
 @lru_cache(maxsize=16)
