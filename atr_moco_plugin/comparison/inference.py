@@ -89,6 +89,9 @@ def compare_sides(
     spread = moved.std(axis=0, ddof=1)
     scale = np.divide(np.sqrt(variance), spread, out=np.zeros_like(spread), where=spread > 0)
     scale *= np.array([t_quantile(0.975, x) for x in df]) / _NORMAL
+    if len(ours) == len(base) == 1:
+        # Medians of ranks are whole or halves, and the draws have them as they are.
+        scale[[name.endswith("medr") for name in measures.names]] = 1
     low, high = np.quantile(moved, [0.025, 0.975], axis=0) * scale
     if len(ours) == len(base) == 1:
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)

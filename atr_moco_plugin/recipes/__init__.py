@@ -1,34 +1,43 @@
-"""Recipes to run: ``python -m atr_moco_plugin.recipes.NAME OUT``. They need the extra ``fairseq2``.
+"""Recipes to run: ``python -m atr_moco_plugin.recipes.NAME OUT``. They need the extra ``fairseq2``,
+all but ``compare``.
 
 A recipe is a configuration with its defaults and a call of ``hosts.fairseq2.cli``; ``rank_study``
-starts other recipes. What a recipe does belongs in the host. Nothing imports a recipe but another
-recipe.
+starts other recipes, ``compare`` is the command of ``comparison``. What a recipe does belongs in
+the host. Nothing imports a recipe but another recipe.
 """
 
 import importlib.util
 import os
 import sys
 
-if importlib.util.find_spec("fairseq2") is None:
-    raise SystemExit("The recipes need fairseq2: pip install 'atr-moco-plugin[fairseq2]'")
-
-# Before any recipe imports fairseq2: the host makes it importable without a system libsndfile.
-from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key
-
 __all__: list[str] = []
 
+_WITHOUT_FAIRSEQ2 = ("compare",)
 
-def _check_keys() -> None:
-    """End with a mistyped key of the command line at once, where it is a recipe's: the imports of
-    one take ten seconds and more."""
+
+def _asked() -> str:
+    """The recipe that ``python -m`` runs; empty where one is imported."""
     if sys.argv[:1] != ["-m"]:  # what Python puts there until the module itself is found
-        return
+        return ""
     names = [x.rpartition(".")[2] for x in sys.orig_argv if f"{__name__}." in x]
-    problem = unknown_key(names[0], sys.argv[1:]) if names and names[0] in RECIPES else None
+    return names[0] if names else ""
+
+
+def _prepare(recipe: str) -> None:
+    if recipe in _WITHOUT_FAIRSEQ2:
+        return
+    if importlib.util.find_spec("fairseq2") is None:
+        raise SystemExit("The recipes need fairseq2: pip install 'atr-moco-plugin[fairseq2]'")
+    # Before any recipe imports fairseq2: the host makes it importable without a system libsndfile.
+    from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key
+
+    # End with a mistyped key of the command line at once, where it is a recipe's: the imports of
+    # one take ten seconds and more.
+    problem = unknown_key(recipe, sys.argv[1:]) if recipe in RECIPES else None
     if problem is not None:
         if os.environ.get("RANK", "0") == "0":
             print(f"ERROR: {' '.join(problem.split())}", file=sys.stderr)
         raise SystemExit(2)
 
 
-_check_keys()
+_prepare(_asked())

@@ -1,0 +1,287 @@
+"""A comparison: sides are read, checked to be of one test set, and set against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atr_moco_plugin.comparison.inference import Difference, Settings, compare_sides, holm
+from atr_moco_plugin.comparison.measures import Measures, Ranks, Run
+from atr_moco_plugin.comparison.results import Result, check_same_test_set, read_results
+from atr_moco_plugin.comparison.sides import Side
+from atr_moco_plugin.comparison.trec_files import read_trec_results
+from atr_moco_plugin.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared and how.
+
+    Attributes:
+        system: whose results are read where a run does not say.
+        split: of the runs; None for the only one.
+        direction: of files of TREC; None where their names say it.
+        qrels: judgements of files of TREC; None for those beside them.
+        figures: names of the figures; empty for all.
+        all_pairs: compare every two sides, not each with the first.
+        settings: how much is drawn.
+    """
+
+    system: str = "dual"
+    split: str | None = None
+    direction: str | None = None
+    qrels: Path | None = None
+    figures: tuple[str, ...] = ()
+    all_pairs: bool = False
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides against each other.
+
+    Attributes:
+        base: number of the side that is compared with.
+        ours: number of the other.
+        found: the figures and what is known of their differences.
+        corrected: p-values corrected for all tests of the comparison, in the order of the figures.
+        better: by direction, how many queries ``ours`` answers better, equally and worse.
+    """
+
+    base: int
+    ours: int
+    found: Difference
+    corrected: tuple[float, ...]
+    better: dict[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Sides on one test set.
+
+    Attributes:
+        sides: the sides; the first is what the others are compared with.
+        results: of each run of each side.
+        names: of the figures.
+        measures: makes the figures.
+        pairs: what was compared.
+        settings: how much was drawn.
+        notes: sentences on what a reader should know.
+    """
+
+    sides: tuple[Side, ...]
+    results: tuple[tuple[Result, ...], ...]
+    names: tuple[str, ...]
+    measures: Measures
+    pairs: tuple[Pair, ...]
+    settings: Settings
+    notes: tuple[str, ...]
+
+    @property
+    def tests(self) -> int:
+        """How many tests the p-values are corrected for."""
+        return len(self.pairs) * len(self.names)
+
+    @property
+    def size(self) -> str:
+        """The test set in words: its name, clips and captions."""
+        first = self.results[0][0]
+        words = {"a2t": "clips", "t2a": "captions"}
+        queries = (f"{len(way.queries):,} {words[name]}" for name, way in first.ways.items())
+        return f"{first.test_set}, {', '.join(queries)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "test_set": self.results[0][0].test_set,
+            "digest": self.results[0][0].digest,
+            "queries": {way: len(x.queries) for way, x in self.results[0][0].ways.items()},
+            "clusters": self.measures.clusters,
+            "sides": {side.name: [str(x) for x in side.sources] for side in self.sides},
+            "settings": {"level": 0.95, **asdict(self.settings)},
+            "tests": self.tests,
+            "comparisons": [self._pair_dict(pair) for pair in self.pairs],
+            "notes": list(self.notes),
+        }
+
+    def _pair_dict(self, pair: Pair) -> dict[str, Any]:
+        found = pair.found
+        figures = {
+            name: {
+                "base": float(found.base[n]),
+                "ours": float(found.ours[n]),
+                "difference": float(found.difference[n]),
+                "interval": [float(found.low[n]), float(found.high[n])],
+                "p": float(found.p[n]),
+                "p_holm": pair.corrected[n],
+            }
+            for n, name in enumerate(self.names)
+        }
+        words = ("better", "equal", "worse")
+        return {
+            "base": self.sides[pair.base].name,
+            "ours": self.sides[pair.ours].name,
+            "test": "exchange of clips" if self._single(pair) else "t over seeds and clips",
+            "figures": figures,
+            "queries": {
+                way: dict(zip(words, counts, strict=True)) for way, counts in pair.better.items()
+            },
+        }
+
+    def _single(self, pair: Pair) -> bool:
+        return len(self.results[pair.base]) == len(self.results[pair.ours]) == 1
+
+
+def compare(sides: Sequence[Side], options: Options, notes: Sequence[str] = ()) -> Comparison:
+    """Read the sides and compare each with the first.
+
+    Args:
+        sides: two or more.
+        options: what is compared and how.
+        notes: sentences to begin with.
+
+    Raises:
+        InputError: for results that cannot be read or are not of one test set, or a figure that is
+            not there.
+    """
+    results = _read(sides, options)
+    every = [result for of_side in results for result in of_side]
+    check_same_test_set(every)
+    measures, answered = _measures(every)
+    runs = [[_run(result, answered) for result in of_side] for of_side in results]
+    names, chosen = _chosen(measures, options.figures)
+    numbers = range(len(sides))
+    both = combinations(numbers, 2) if options.all_pairs else ((0, n) for n in numbers[1:])
+    found = [
+        (base, ours, compare_sides(measures, runs[ours], runs[base], options.settings))
+        for base, ours in both
+    ]
+    cut = [
+        (base, ours, Difference(**{key: value[chosen] for key, value in vars(of_pair).items()}))
+        for base, ours, of_pair in found
+    ]
+    corrected = np.array(holm([float(p) for _, _, of_pair in cut for p in of_pair.p]))
+    pairs = tuple(
+        Pair(base, ours, of_pair, tuple(row), _better(runs[base], runs[ours]))
+        for (base, ours, of_pair), row in zip(
+            cut, corrected.reshape(len(cut), -1).tolist(), strict=True
+        )
+    )
+    return Comparison(
+        tuple(sides),
+        tuple(map(tuple, results)),
+        names,
+        measures,
+        pairs,
+        options.settings,
+        (*notes, *_notes(results, len(pairs) * len(names))),
+    )
+
+
+def _read(sides: Sequence[Side], options: Options) -> list[list[Result]]:
+    sources = [source for side in sides for source in side.sources]
+    if all(source.path.is_dir() for source in sources):
+        flat = read_results(sources, options.system, options.split)
+    else:
+        flat = read_trec_results(sources, options.system, options.direction, options.qrels)
+    rest = iter(flat)
+    return [[next(rest) for _ in side.sources] for side in sides]
+
+
+def _measures(results: Sequence[Result]) -> tuple[Measures, dict[str, NDArray[np.bool_]]]:
+    """The figures of a test set, and by direction which queries have an answer."""
+    first = results[0]
+    answered = {name: way.rank > 0 for name, way in first.ways.items()}
+    cluster = {name: way.cluster[answered[name]] for name, way in first.ways.items()}
+    strata: list[int] = []
+    numbered: dict[str, NDArray[np.int64]] = {}
+    if first.joint:
+        every = np.unique(np.concatenate(list(cluster.values())))
+        numbered = {name: np.searchsorted(every, own) for name, own in cluster.items()}
+        strata = [len(every)]
+    else:
+        for name, own in cluster.items():
+            every, number = np.unique(own, return_inverse=True)
+            numbered[name] = number + sum(strata)
+            strata.append(len(every))
+    if min(strata) < 2:
+        raise InputError(
+            f"{first.name}: {first.test_set} has a single clip to ask about, and one clip cannot "
+            "say how much figures vary; compare on more."
+        )
+    # A file of TREC ends at some depth, and a median rank may lie beyond.
+    medians = all(result.depth is None for result in results)
+    return Measures(numbered, tuple(strata), medians), answered
+
+
+def _run(result: Result, answered: dict[str, NDArray[np.bool_]]) -> Run:
+    return {
+        name: Ranks(way.rank[answered[name]], way.precision[answered[name]])
+        for name, way in result.ways.items()
+    }
+
+
+def _chosen(measures: Measures, figures: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    names = measures.names
+    for name in figures:
+        if name not in names:
+            raise InputError(
+                f"There is no figure {name!r} of these results: name some of {', '.join(names)}."
+            )
+    chosen = [n for n, name in enumerate(names) if not figures or name in figures]
+    return tuple(names[n] for n in chosen), chosen
+
+
+def _better(base: Sequence[Run], ours: Sequence[Run]) -> dict[str, tuple[int, int, int]]:
+    counts = {}
+    for way in base[0]:
+        gain = log_gain(
+            np.stack([run[way].rank for run in base]), np.stack([run[way].rank for run in ours])
+        )
+        counts[way] = (int((gain > 0).sum()), int((gain == 0).sum()), int((gain < 0).sum()))
+    return counts
+
+
+def log_gain(base: NDArray[np.int64], ours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How much better each query is answered: 1 where its rank is half as large.
+
+    Args:
+        base: ``[runs, Q]`` ranks from 1.
+        ours: ``[runs, Q]``, of as many runs or of others.
+
+    Returns:
+        ``[Q]``, the difference of the mean binary logarithms of the ranks.
+    """
+    gain: NDArray[np.float64] = np.log2(base).mean(axis=0) - np.log2(ours).mean(axis=0)
+    return np.where(np.abs(gain) < 1e-9, 0.0, gain)
+
+
+def _notes(results: Sequence[Sequence[Result]], tests: int) -> list[str]:
+    seeds = [len(of_side) for of_side in results]
+    notes = [f"p (Holm) is corrected for the {tests} tests of this comparison."]
+    if max(seeds) == 1:
+        notes.append(
+            "One run a side: this is about these trained models on other clips of the same kind, "
+            "not about their recipes; another seed may turn it round. Name three seeds a side."
+        )
+    else:
+        notes.append(
+            "Seeds were drawn first and clips within them: this is about the recipes, with other "
+            "seeds and on other clips of the same kind."
+        )
+    if min(seeds) == 1 < max(seeds):
+        notes.append(
+            "A side with one run is taken to vary from seed to seed as much as the other side."
+        )
+    if results[0][0].depth is not None:
+        notes.append("There are no median ranks: a file of TREC ends at some rank.")
+    others = [name for name in results[0][0].systems if not name.startswith("dual")]
+    if others:
+        notes.append(f"The runs have other systems too (--system): {', '.join(others)}.")
+    return notes

@@ -1,0 +1,94 @@
+"""What a run or an evaluation has recorded about itself: its configuration, its seed, its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CONFIG, _FIGURES = "config.yaml", "retrieval.json"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a folder says; everything is None where it does not.
+
+    Attributes:
+        config: keys with dots to values of the run's configuration, without its seed.
+        seed: of the run.
+        family: of the data set.
+        overrides: the data set's own options.
+    """
+
+    config: Mapping[str, Any] | None = None
+    seed: int | None = None
+    family: str | None = None
+    overrides: Mapping[str, Any] | None = None
+
+
+def read_recorded(folder: Path) -> Recorded:
+    """Read ``config.yaml`` and ``retrieval.json`` of a folder with patience: they tell which runs
+    differ in their seed alone, and where sound is, and a comparison does without.
+
+    An evaluation has the configuration of the run whose model it evaluates, and its own.
+    """
+    config = _read_yaml(folder / _CONFIG)
+    figures = _read_json(folder / _FIGURES)
+    run = figures.get("run")
+    data = figures.get("dataset")
+    if isinstance(run, str):  # an evaluation
+        own = {key: value for key, value in _flat(config) if key != "run"}
+        config = _read_yaml(Path(run) / _CONFIG)
+        flat = {f"{key} of the run": value for key, value in _flat(config)} | own
+    else:
+        flat = dict(_flat(config))
+    if not isinstance(data, dict):
+        data = config.get("dataset")
+        data = data if isinstance(data, dict) else {}
+    seed = figures.get("seed", _at(config, "common", "seed"))
+    overrides = data.get("config_overrides") or {}
+    return Recorded(
+        {key: value for key, value in flat.items() if not _is_seed(key)} if config else None,
+        seed if isinstance(seed, int) else None,
+        data.get("family") if isinstance(data.get("family"), str) else None,
+        overrides if isinstance(overrides, dict) else None,
+    )
+
+
+def _is_seed(key: str) -> bool:
+    return key.removesuffix(" of the run") == "common.seed"
+
+
+def _flat(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        pairs = []
+        for key, value in tree.items():
+            pairs += _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        return pairs
+    return [(prefix, tree)] if prefix else []
+
+
+def _at(tree: Any, *keys: str) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml  # comes with the extra `report`
+
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}

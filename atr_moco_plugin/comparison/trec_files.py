@@ -1,0 +1,226 @@
+"""Results from rankings and judgements in the format of TREC, of this package or of any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atr_moco_plugin.comparison.results import UNLISTED, Result, Way
+from atr_moco_plugin.comparison.sides import Source
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.evaluation.metrics import CUTOFFS
+from atr_moco_plugin.evaluation.qrels_files import read_trec
+from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES
+
+FOLDER = "trec"
+"""Where an evaluation writes its rankings and judgements."""
+
+Ranking = list[tuple[str, float]]
+Judged = dict[str, set[str]]
+
+
+def read_trec_results(
+    sources: Sequence[Source], system: str, direction: str | None, qrels: Path | None
+) -> list[Result]:
+    """Read a ``.run`` file of each source, for a folder that in its ``trec/``.
+
+    Args:
+        sources: of all sides.
+        system: which file of a folder is read, where its source does not say.
+        direction: ``a2t`` or ``t2a``; None where a file's name starts with it.
+        qrels: judgements; None for those beside each file, ``t2a.qrels`` for example.
+
+    Raises:
+        InputError: for a file that is missing or contradicts itself, for queries that are in one of
+            the two files alone, or where the direction is not known.
+    """
+    files = [source for source in sources if not source.path.is_dir()]
+    named = {way for source in files for way in DIRECTIONS if source.path.name.startswith(way)}
+    if direction is None:
+        if len(named) != 1:
+            raise InputError(
+                f"The names of {listed([source.path.name for source in files])} do not say one "
+                "direction: give --direction t2a for sentences as queries, or a2t for clips."
+            )
+        direction = named.pop()
+    return [_read(source, source.system or system, direction, qrels) for source in sources]
+
+
+def _read(source: Source, system: str, way: str, qrels: Path | None) -> Result:
+    run, beside = source.path, source.path.parent
+    suffix = ""
+    if run.is_dir():
+        beside = run / FOLDER
+        suffix = DUPLICATES if system.endswith(DUPLICATES) else ""
+        run = beside / f"{way}_{system.removesuffix(DUPLICATES)}.run"
+    judged_by = qrels or beside / f"{way}{suffix}.qrels"
+    if not judged_by.is_file():
+        raise MissingFileError(
+            f"{judged_by} is not there, which says what is relevant in {run}: give the judgements "
+            "with --qrels FILE."
+        )
+    judged, rankings = read_judgements(judged_by), read_rankings(run)
+    unknown, silent = rankings.keys() - judged.keys(), judged.keys() - rankings.keys()
+    for queries, one, other in ((unknown, run, judged_by), (silent, judged_by, run)):
+        if queries:
+            raise InputError(
+                f"{one} has {len(queries):,} queries that {other} has not, such as "
+                f"{listed(sorted(queries), 2)}: a comparison takes the same queries."
+            )
+    depth = max(map(len, rankings.values()))
+    _check_depth(run, rankings, depth)
+    text = json.dumps([way, sorted((query, sorted(items)) for query, items in judged.items())])
+    return Result(
+        str(source),
+        judged_by.name,
+        hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest(),
+        joint=False,
+        depth=depth,
+        ways={way: _way(judged, rankings)},
+    )
+
+
+def read_judgements(path: Path) -> Judged:
+    """The relevant items of each query of a qrels file; those with grade 0 are not relevant.
+
+    Raises:
+        InputError: for a line of another form, an item that is judged twice, a query without a
+            relevant item, or a file without a line.
+    """
+    grades: dict[str, dict[str, int]] = {}
+    for line in read_trec(path):
+        of_query = grades.setdefault(line.query, {})
+        for item in line.files:
+            if item in of_query:
+                raise InputError(
+                    f"{path}: {line.row} judges {item} for the query {line.query} a second time; "
+                    "take one of the two lines out."
+                )
+            of_query[item] = line.grade
+    if not grades:
+        raise InputError(f"{path} has no line `query 0 item grade`: give the judgements.")
+    relevant = {q: {item for item, grade in of.items() if grade > 0} for q, of in grades.items()}
+    without = [query for query, items in relevant.items() if not items]
+    if without:
+        raise InputError(
+            f"{path}: {len(without):,} queries have no relevant item, such as "
+            f"{listed(without, 2)}: take them out of both files."
+        )
+    return relevant
+
+
+def read_rankings(path: Path) -> dict[str, Ranking]:
+    """Items and scores of each query of a run file, in the order of the file.
+
+    Raises:
+        MissingFileError: if it is not there.
+        InputError: for a line that is not ``query Q0 item rank score tag``, a score that is no
+            number, an item that is there twice, or ranks that contradict the scores.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path} is not there: an evaluation writes it with trec_depth above 0; name a system "
+            "that was evaluated."
+        )
+    rankings: dict[str, Ranking] = {}
+    ranks: dict[str, list[float]] = {}
+    seen: dict[str, set[str]] = {}
+    for row, query, item, rank, score in _lines(path):
+        if item in seen.setdefault(query, set()):
+            raise InputError(
+                f"{path}: {row} has {item} for the query {query} a second time; an item has one "
+                "place."
+            )
+        seen[query].add(item)
+        rankings.setdefault(query, []).append((item, score))
+        ranks.setdefault(query, []).append(rank)
+    if not rankings:
+        raise InputError(f"{path} has no line `query Q0 item rank score tag`: give a ranking.")
+    for query, ranking in rankings.items():
+        of_query = sorted(zip(ranks[query], (score for _, score in ranking), strict=True))
+        scores = [score for _, score in of_query]
+        if any(later > earlier for earlier, later in zip(scores, scores[1:], strict=False)):
+            raise InputError(
+                f"{path}: the scores of the query {query} do not fall from rank to rank; scores "
+                "decide, as in trec_eval, and a larger one is better: turn distances round."
+            )
+    return rankings
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str, float, float]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as ex:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {ex}.") from ex
+    for number, line in enumerate(lines, start=1):
+        parts = line.split()
+        if not parts:
+            continue
+        row = f"line {number}"
+        if len(parts) != 6:
+            raise InputError(
+                f"{path}: {row} has {len(parts)} fields, expected six: query, Q0, item, rank, "
+                "score, tag."
+            )
+        try:
+            rank, score = float(parts[3]), float(parts[4])
+        except ValueError:
+            rank = score = math.nan
+        if not math.isfinite(rank) or not math.isfinite(score):
+            raise InputError(
+                f"{path}: {row} has rank {parts[3]!r} and score {parts[4]!r}, expected two numbers."
+            )
+        yield row, parts[0], parts[2], rank, score
+
+
+def _check_depth(run: Path, rankings: Mapping[str, Ranking], depth: int) -> None:
+    most = max(CUTOFFS)
+    items = {item for ranking in rankings.values() for item, _ in ranking}
+    short = [q for q, ranking in rankings.items() if len(ranking) < min(most, len(items))]
+    if short:
+        raise InputError(
+            f"{run} lists fewer than {most} items for {len(short):,} of {len(rankings):,} queries, "
+            f"such as {listed(short, 1)}, so R@{most} is not known: list {most} or more "
+            f"(the longest has {depth})."
+        )
+
+
+def _way(judged: Judged, rankings: Mapping[str, Ranking]) -> Way:
+    """Ranks and precisions; among equal scores the irrelevant items come first."""
+    queries = sorted(judged)
+    items = sorted({item for ranking in rankings.values() for item, _ in ranking})
+    number = {item: n for n, item in enumerate(items)}
+    ranks, precisions, firsts = [], [], []
+    for query in queries:
+        relevant = judged[query]
+        order = sorted(rankings[query], key=lambda pair: (-pair[1], pair[0] in relevant))
+        places = [place for place, (item, _) in enumerate(order, 1) if item in relevant]
+        within = [n / place for n, place in enumerate(places, 1) if place <= max(CUTOFFS)]
+        ranks.append(places[0] if places else UNLISTED)
+        precisions.append(sum(within) / min(max(CUTOFFS), len(relevant)))
+        firsts.append(number[order[0][0]])
+    return Way(
+        queries,
+        items,
+        _clusters(judged, queries),
+        np.array(ranks, dtype=np.int64),
+        np.array(precisions),
+        np.array(firsts, dtype=np.int64),
+    )
+
+
+def _clusters(judged: Judged, queries: Sequence[str]) -> NDArray[np.int64]:
+    """Sentences that have one and the same relevant clip are one cluster."""
+    numbers: dict[tuple[str, ...], int] = {}
+    found = []
+    for query in queries:
+        relevant = tuple(judged[query])
+        key = relevant if len(relevant) == 1 else ("query", query)
+        found.append(numbers.setdefault(key, len(numbers)))
+    return np.array(found, dtype=np.int64)

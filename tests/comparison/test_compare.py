@@ -1,0 +1,249 @@
+"""Whole comparisons: of evaluations, of files of TREC, of both; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compared_folders import clips, evaluation
+
+from atr_moco_plugin.comparison.command import main
+from atr_moco_plugin.comparison.compare import Comparison, Options, compare
+from atr_moco_plugin.comparison.inference import Settings
+from atr_moco_plugin.comparison.sides import parse_sides
+from atr_moco_plugin.errors import InputError
+
+SOME = Settings(replicates=200, flips=200)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``a`` and a better ``b`` on one test set, ``other`` on another."""
+    root = tmp_path_factory.mktemp("runs")
+    evaluation(root / "a", clips(), 0, config={"name": "a"}, trec=True)
+    evaluation(root / "b", clips(), 1, skill=3.0, config={"name": "b"}, trec=True)
+    return root
+
+
+def compared(*arguments: object, **options: object) -> Comparison:
+    sides, notes = parse_sides([str(argument) for argument in arguments])
+    return compare(sides, Options(settings=SOME, **options), notes)  # type: ignore[arg-type]
+
+
+def test_a_comparison_for_json(folders: Path) -> None:
+    found = compared(folders / "a", folders / "b").to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    (pair,) = found["comparisons"]
+    assert (pair["base"], pair["ours"], pair["test"]) == ("a", "b", "exchange of clips")
+    assert found["queries"] == {"a2t": 12, "t2a": 36} and found["clusters"] == 12
+    for figure in pair["figures"].values():
+        assert figure["difference"] == pytest.approx(figure["ours"] - figure["base"])
+        low, high = figure["interval"]
+        assert low <= figure["difference"] <= high
+        assert 0 < figure["p"] <= figure["p_holm"] <= 1
+    for counts, queries in zip(pair["queries"].values(), (12, 36), strict=True):
+        assert sum(counts.values()) == queries
+    assert pair["figures"]["r_sum"]["difference"] > 0
+
+
+def test_files_of_trec_give_the_figures_of_the_evaluation(folders: Path) -> None:
+    whole = compared(folders / "a", folders / "b").to_dict()["comparisons"][0]["figures"]
+    for way in ("a2t", "t2a"):
+        for base in (folders / "a", folders / f"a/trec/{way}_dual.run"):
+            found = compared(base, folders / f"b/trec/{way}_dual.run")
+            (pair,) = found.to_dict()["comparisons"]
+            assert set(pair["figures"]) == {f"{way}_{x}" for x in ("r1", "r5", "r10", "map10")}
+            for name, figure in pair["figures"].items():
+                for key in ("base", "ours", "difference"):
+                    assert figure[key] == pytest.approx(whole[name][key])
+            # The captions of a clip are one cluster here too.
+            assert found.measures.clusters == 12
+
+
+def test_texts_of_a_label_are_clusters_of_their_own(tmp_path: Path) -> None:
+    a, b = (
+        evaluation(tmp_path / name, clips(), n, mode="label", config={"name": name})
+        for n, name in enumerate("ab")
+    )
+    found = compared(a, b)
+    assert found.measures.strata == (12, 36)
+
+
+def test_pairs_of_three_sides(folders: Path, tmp_path: Path) -> None:
+    c = evaluation(tmp_path / "c", clips(), 2, config={"name": "c"})
+    three = (folders / "a", folders / "b", c)
+    first = compared(*three, figures=("r_sum", "t2a_r1"))
+    every = compared(*three, figures=("r_sum", "t2a_r1"), all_pairs=True)
+    assert [(p.base, p.ours) for p in first.pairs] == [(0, 1), (0, 2)] and first.tests == 4
+    assert [(p.base, p.ours) for p in every.pairs] == [(0, 1), (0, 2), (1, 2)]
+    assert first.names == ("t2a_r1", "r_sum")
+    # More tests correct more.
+    assert all(
+        x >= y for x, y in zip(every.pairs[0].corrected, first.pairs[0].corrected, strict=True)
+    )
+
+
+def test_seeds(tmp_path: Path) -> None:
+    sides = [
+        f"{name}=" + ",".join(
+            str(evaluation(tmp_path / f"{name}{seed}", clips(), seed + 10 * n, config={"n": n}))
+            for seed in range(2)
+        )
+        for n, name in enumerate(("base", "ours"))
+    ]  # fmt: skip
+    (pair,) = (found := compared(*sides).to_dict())["comparisons"]
+    assert pair["test"] == "t over seeds and clips"
+    assert all(
+        0 <= x["p"] <= 1 and math.isfinite(sum(x["interval"])) for x in pair["figures"].values()
+    )
+    assert any("Seeds were drawn first" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"number": 11}, r"1 clips only in the first \(clip 11\)"),
+        ({"name": "other"}, "12 clips only in the first"),
+        ({"captions": 2}, "12 captions only in the first"),
+    ],
+)
+def test_other_test_sets_are_refused(
+    folders: Path, tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    other = evaluation(tmp_path / "other", clips(**change), 0)  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=f"not of one test set: both are tiny test, but .*{message}"
+    ):
+        compared(folders / "a", other)
+
+
+def test_other_relevance_is_refused(folders: Path, tmp_path: Path) -> None:
+    other = evaluation(tmp_path / "other", clips(), 0, mode="label")
+    with pytest.raises(InputError, match="other clips and captions are relevant"):
+        compared(folders / "a", other)
+
+
+def test_another_split_is_refused(folders: Path, tmp_path: Path) -> None:
+    other = evaluation(tmp_path / "other", clips(), 0, split="valid")
+    with pytest.raises(InputError, match="other is evaluated on valid, not on 'test'"):
+        compared(folders / "a", other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system": "reranked_k9"}, "no results of 'reranked_k9' .* but of dual, dual_dup"),
+        ({"split": "valid"}, "evaluated on test, not on 'valid'"),
+        ({"figures": ("r2",)}, "no figure 'r2' .* a2t_r1"),
+    ],
+)
+def test_what_is_not_there(folders: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        compared(folders / "a", folders / "b", **options)
+
+
+def test_a_folder_without_results(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="queries.safetensors is not there"):
+        compared(folders / "a", tmp_path)
+
+
+def test_ranks_beyond_the_list_count_as_not_found(folders: Path, tmp_path: Path) -> None:
+    """A list of ten of twelve clips."""
+    run = folders / "a/trec/t2a_dual.run"
+    lines = [line for line in run.read_text().splitlines() if int(line.split()[3]) <= 10]
+    cut = tmp_path / "t2a_cut.run"
+    cut.write_text("\n".join(lines))
+    (tmp_path / "t2a.qrels").write_bytes((folders / "a/trec/t2a.qrels").read_bytes())
+    found = compared(run, cut)
+    np.testing.assert_allclose(found.pairs[0].found.difference, 0)
+
+
+@pytest.mark.parametrize("change", ["distances", "twice", "few", "words", "unknown", "gone"])
+def test_broken_files_of_trec(folders: Path, tmp_path: Path, change: str) -> None:
+    trec = folders / "a/trec"
+    rows = [line.split() for line in (trec / "t2a_dual.run").read_text().splitlines()]
+    message = {
+        "distances": "do not fall from rank to rank",
+        "twice": "a second time; an item has one place",
+        "few": "fewer than 10 items .* R@10 is not known",
+        "words": "two numbers",
+        "unknown": "has 1 queries that .* has not, such as new",
+        "gone": "has 1 queries that .* has not",
+    }[change]
+    query = rows[0][0]
+    if change == "distances":
+        rows = [[*row[:4], str(-float(row[4])), row[5]] for row in rows]
+    elif change == "twice":
+        rows.append(rows[0])
+    elif change == "few":
+        rows = [row for row in rows if int(row[3]) <= 5]
+    elif change == "words":
+        rows[3][4] = "high"
+    elif change == "unknown":
+        rows += [["new", *row[1:]] for row in rows if row[0] == query]
+    elif change == "gone":
+        rows = [row for row in rows if row[0] != query]
+    run = tmp_path / "t2a_broken.run"
+    run.write_text("\n".join(map(" ".join, rows)))
+    with pytest.raises(InputError, match=message):
+        compared(trec / "t2a_dual.run", run, qrels=trec / "t2a.qrels")
+
+
+def test_lines_of_trec_in_any_order(folders: Path, tmp_path: Path) -> None:
+    trec = folders / "a/trec"
+    run = tmp_path / "t2a_turned.run"
+    run.write_text("\n".join(reversed((trec / "t2a_dual.run").read_text().splitlines())))
+    found = compared(trec / "t2a_dual.run", run, qrels=trec / "t2a.qrels")
+    np.testing.assert_allclose(found.pairs[0].found.difference, 0)
+
+
+def test_qrels_that_contradict_themselves(folders: Path, tmp_path: Path) -> None:
+    trec = folders / "a/trec"
+    lines = (trec / "t2a.qrels").read_text()
+    bad = tmp_path / "bad.qrels"
+    first = lines.splitlines()[0]
+    bad.write_text(lines + first[:-1] + "0\n")
+    files = (trec / "t2a_dual.run", folders / "b/trec/t2a_dual.run")
+    with pytest.raises(InputError, match="a second time; take one"):
+        compared(*files, qrels=bad)
+    bad.write_text(lines.replace(first, first[:-1] + "0"))
+    with pytest.raises(InputError, match="1 queries have no relevant item"):
+        compared(*files, qrels=bad)
+
+
+def test_the_direction_of_a_file_is_asked_for(folders: Path, tmp_path: Path) -> None:
+    trec = folders / "a/trec"
+    run = tmp_path / "mine.run"
+    run.write_bytes((trec / "t2a_dual.run").read_bytes())
+    copy = tmp_path / "other.run"
+    copy.write_bytes(run.read_bytes())
+    with pytest.raises(InputError, match="give --direction"):
+        compared(run, copy, qrels=trec / "t2a.qrels")
+    found = compared(run, copy, qrels=trec / "t2a.qrels", direction="t2a")
+    assert found.names[0] == "t2a_r1"
+    with pytest.raises(InputError, match="give the judgements with --qrels"):
+        compared(run, copy, direction="t2a")
+
+
+def test_the_command(
+    folders: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--replicates", "100", "--flips", "100"]
+    runs = [str(folders / name) for name in "ab"]
+    assert main([*runs, *few, "--no-page"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.isascii() and max(map(len, printed.splitlines()[:16])) <= 100
+    assert "b beside a on tiny test, 12 clips, 36 captions" in printed
+    assert not any(tmp_path.iterdir())
+    assert main([*runs, *few, "--no-page", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tests"] == 11
+    assert main([runs[0], str(tmp_path / "nowhere"), *few]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("ERROR: ") and shown.err.count("\n") == 1 and not shown.out
