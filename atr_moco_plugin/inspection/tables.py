@@ -67,7 +67,7 @@ def caption_table(inspection: Inspection) -> Table:
             "different texts": lambda own: f"{own['texts']:,}",
             "shared, to the letter": _share("shared_to_the_letter"),
             "shared in the split": _share("shared_in_the_split"),
-            "shared at all": lambda own: _part(own["found"]["shared caption"], own),
+            "shared in any split": lambda own: _part(own["found"]["shared caption"], own),
             "nearly shared": lambda own: _part(own["found"]["near caption"], own),
             "words, least": lambda own: _number(own["words"], 0, "g"),
             "words, median": lambda own: _number(own["words"], 1, "g"),
@@ -76,7 +76,7 @@ def caption_table(inspection: Inspection) -> Table:
     )
     if any(own["languages"] is not None for own in figures.values()):
         rows += _rows(figures, {"languages": lambda own: _numbers(own["languages"] or {}, "")})
-    notes = ["Shared by another clip: of the split to the letter, of the split, of any split."]
+    notes = ["Shared is a caption whose text another clip has too."]
     if tokens := inspection.captions.tokens:
         least, median, most = least_median_most(tokens.lengths.tolist()) or (0, 0, 0)
         notes.append(f"Tokens a caption: {least:g} to {most:g}, the median {median:g}.")

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "docs/engines.md": "tests/search/test_engines_page.py",
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
     "docs/graded.md": "tests/evaluation/test_submission.py",
+    "docs/inspect.md": "tests/inspection/test_docs.py",
     "docs/laion_clap.md": "tests/hosts/laion_clap/test_laion_clap.py",
     "docs/other_libraries.md": "tests/exporting/test_docs.py",
     "docs/plugins.md": "tests/plugins/test_contracts.py",
