@@ -6,6 +6,7 @@ is not there becomes a dash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,28 +37,45 @@ _RERANKED = {
 }
 
 
-def retrieval_table(result: Mapping[str, Any], split: str = "") -> Table:
+def retrieval_table(result: Mapping[str, Any], split: str = "", *, ranges: bool = False) -> Table:
     """Retrieval figures of one split, a row for each way to rank, both directions side by side.
 
     Args:
         result: of :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`, or a split of
             ``retrieval.json``.
         split: its name, for the caption.
+        ranges: give an interval in one row of cells such as ``41.2–46.9``, where there is room for
+            more than 100 columns, and not in a row for each end.
 
     Returns:
         R@k and mAP@10 in percent, the median rank, and the sum of the six R@k. Duplicate-aware
-        figures have a row of their own, marked ``(dup)``. Chance is the last row. As text it is at
-        most 100 columns wide where row names have up to 18 characters.
+        figures have a row of their own, marked ``(dup)``. Below the figures are their intervals,
+        where the result has some. Chance is the last row. As text it is at most 100 columns wide
+        where row names have up to 18 characters.
     """
     size = ", ".join(
         f"{cell(result[key], 0) if key in result else 'an unknown number of'} {key}"
         for key in ("clips", "captions")
     )
-    return systems_table(_systems(result), f"{split}: {size}")
+    systems = list(_systems(result))
+    return systems_table(
+        [(name, figures) for name, figures, _ in systems],
+        f"{split}: {size}",
+        interval_notes(result),
+        intervals={name: ends for name, _, ends in systems},
+        level=number(_mapping(result.get("intervals")).get("level")),
+        ranges=ranges,
+    )
 
 
 def systems_table(
-    systems: Iterable[tuple[str, Mapping[str, Any]]], caption: str, notes: Sequence[str] = ()
+    systems: Iterable[tuple[str, Mapping[str, Any]]],
+    caption: str,
+    notes: Sequence[str] = (),
+    *,
+    intervals: Mapping[str, Mapping[str, Any]] | None = None,
+    level: float = 0.95,
+    ranges: bool = False,
 ) -> Table:
     """The columns of :func:`retrieval_table` for any ways to rank.
 
@@ -65,12 +83,19 @@ def systems_table(
         systems: row names and figures.
         caption: what the table shows.
         notes: lines below it.
+        intervals: by row name the lowest and highest value of each figure.
+        level: of the intervals.
+        ranges: see :func:`retrieval_table`.
     """
     rows = []
     for name, figures in systems:
+        ends = (intervals or {}).get(name, {})
         for mark, suffix in (("", ""), (" (dup)", "_dup")):
-            if not suffix or f"r_sum{suffix}" in figures:
-                rows.append([f"{name}{mark}", *_retrieval_cells(figures, suffix)])
+            if suffix and f"r_sum{suffix}" not in figures:
+                continue
+            rows.append([f"{name}{mark}", *_retrieval_cells(figures, suffix)])
+            if any(key in ends for key in _figure_keys(suffix)):
+                rows += _interval_rows(ends, suffix, f"{100 * level:g} %", ranges=ranges)
     return Table(
         header=["", *(title for _ in DIRECTIONS for title in RETRIEVAL_COLUMNS.values()), "R-sum"],
         rows=rows,
@@ -119,6 +144,31 @@ def rank_table(record: Mapping[str, Any], split: str = "") -> Table:
     )
 
 
+def interval_notes(result: Mapping[str, Any]) -> list[str]:
+    """A line on what the intervals of a split are; none where it has no intervals.
+
+    Args:
+        result: a split of ``retrieval.json``.
+    """
+    intervals = _mapping(result.get("intervals"))
+    clusters = intervals.get("clusters")
+    if isinstance(clusters, Mapping):
+        clips, texts = (cell(clusters.get(way), 0) for way in DIRECTIONS)
+        drawn = f"{clips} clips and {texts} texts"
+    elif clusters is not None:
+        drawn = f"{cell(clusters, 0)} clips with their captions"
+    else:
+        return []
+    level, replicates = number(intervals.get("level")), cell(intervals.get("replicates"), 0)
+    return [f"{100 * level:g} % intervals: bootstrap over {drawn}, {replicates} replicates"]
+
+
+def interval_cell(ends: object, digits: int) -> str:
+    """An interval such as ``41.2–46.9``; a dash for anything else."""
+    low, high = _ends(ends, digits)
+    return low if low == "–" else f"{low}–{high}"
+
+
 def split_report(result: Mapping[str, Any]) -> str:
     """What a terminal shows of one split: its size, a table for each k, and the rank.
 
@@ -133,7 +183,9 @@ def split_report(result: Mapping[str, Any]) -> str:
     if not by_k:
         parts.append(retrieval_table(result).text())
     for k, figures in by_k.items():
-        table = retrieval_table({**result, **figures, "rerank": {}})
+        intervals = _mapping(result.get("intervals"))
+        of_k = {**intervals, **_mapping(_mapping(intervals.get("rerank")).get(k)), "rerank": {}}
+        table = retrieval_table({**result, **figures, "rerank": {}, "intervals": of_k})
         parts.append(f"The best {k} candidates re-ranked\n{table.text()}")
     parts.append(f"Rank of the embeddings\n{rank_table(result['rank']).text()}")
     return "\n\n".join(parts)
@@ -146,23 +198,62 @@ def cell(value: object, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _systems(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What was evaluated, named as in the table."""
+def number(value: object) -> float:
+    """A number, or NaN for anything else."""
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _systems(
+    result: Mapping[str, Any],
+) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """What was evaluated, named as in the table, its figures and their intervals."""
     by_k = result.get("rerank") or {}
+    intervals = _mapping(result.get("intervals"))
+    intervals_by_k = _mapping(intervals.get("rerank"))
     reranked = [
-        (f"{title}, best {k}" if k else title, figures.get(key))
-        for k, figures in (by_k.items() if len(by_k) > 1 else [("", result)])
+        (f"{title}, best {k}" if k else title, figures.get(key), _mapping(of_k).get(key))
+        for k, figures, of_k in (
+            [(k, figures, intervals_by_k.get(k)) for k, figures in by_k.items()]
+            if len(by_k) > 1
+            else [("", result, intervals)]
+        )
         for key, title in _RERANKED.items()
     ]
-    for name, figures in (
-        ("dual encoder", result.get("dual")),
+    for name, figures, of_system in (
+        ("dual encoder", result.get("dual"), intervals.get("dual")),
         *reranked,
-        ("chance", result.get("chance")),
+        ("chance", result.get("chance"), None),
     ):
         if isinstance(figures, dict):
-            yield name, figures
+            yield name, figures, _mapping(of_system)
+
+
+def _figure_keys(suffix: str) -> list[str]:
+    keys = [f"{way}_{key}" for way in DIRECTIONS for key in RETRIEVAL_COLUMNS]
+    return [f"{key}{suffix}" for key in [*keys, "r_sum"]]
 
 
 def _retrieval_cells(figures: Mapping[str, Any], suffix: str) -> list[str]:
-    keys = [f"{way}_{key}" for way in DIRECTIONS for key in RETRIEVAL_COLUMNS]
-    return [cell(figures.get(f"{key}{suffix}"), 1) for key in [*keys, "r_sum"]]
+    return [cell(figures.get(key), 1) for key in _figure_keys(suffix)]
+
+
+def _interval_rows(
+    intervals: Mapping[str, Any], suffix: str, level: str, *, ranges: bool
+) -> list[list[str]]:
+    ends = [intervals.get(key) for key in _figure_keys(suffix)]
+    if ranges:
+        return [[f"  {level}", *(interval_cell(x, 1) for x in ends)]]
+    low, high = zip(*(_ends(x, 1) for x in ends), strict=True)
+    return [[f"  {level} from", *low], [f"  {level} to", *high]]
+
+
+def _ends(value: object, digits: int) -> tuple[str, str]:
+    """Both ends of an interval, or two dashes."""
+    low, high = value if isinstance(value, (list, tuple)) and len(value) == 2 else (None, None)
+    shown = (cell(low, digits), cell(high, digits))
+    return ("–", "–") if "–" in shown else shown
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -45,7 +45,7 @@ def context(run: RunFiles) -> dict[str, Any]:
     chance = splits.get(run.config.get("dataset.valid_split", "valid"), {}).get("chance")
     tables = []
     for split, result in splits.items():
-        tables.append(retrieval_table(result, split))
+        tables.append(retrieval_table(result, split, ranges=True))
         if isinstance(result.get("rank"), dict):
             tables.append(rank_table(result["rank"], split))
         hubs = hubness_table(result, split)

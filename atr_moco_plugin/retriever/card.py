@@ -120,7 +120,7 @@ def _facts(config: BundleConfig) -> dict[str, str]:
 def _tables(figures: Mapping[str, Any]) -> list[str]:
     tables = []
     for split, result in figures.items():
-        table = retrieval_table(result, str(result.get("test_set", split)))
+        table = retrieval_table(result, str(result.get("test_set", split)), ranges=True)
         caption = table.caption if "clips" in result else str(split)
         tables.append(f"{_line(caption)}\n\n{table.markdown()}")
     if tables:

@@ -32,6 +32,7 @@ from atr_moco_plugin.evaluation.encode import (
 )
 from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.hubness import Occurrences
+from atr_moco_plugin.evaluation.intervals import split_intervals
 from atr_moco_plugin.evaluation.queries import SplitQueries, Systems, split_queries
 from atr_moco_plugin.evaluation.relevance import Direction, relevances
 from atr_moco_plugin.evaluation.rerank import Candidates
@@ -218,7 +219,7 @@ def final_figures(
     temperature: float,
     on_scores: OnScores | None = None,
 ) -> FinalFigures:
-    """The figures of a split, and what each query got.
+    """The figures of a split with their intervals, and what each query got.
 
     Args:
         scores: of the model.
@@ -232,6 +233,7 @@ def final_figures(
     keys = [clip.key for clip in split.retrieval_set.clips]
     figures["hubness"] = hubs.named(keys, split.retrieval_set.captions)
     queries = split_queries(figures["test_set"], split.retrieval_set, systems)
+    figures["intervals"] = split_intervals(queries, rerank_k)
     return FinalFigures(figures, queries)
 
 

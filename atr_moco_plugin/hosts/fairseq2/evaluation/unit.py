@@ -67,7 +67,7 @@ class RetrievalEvalUnit(EvalUnit[Any]):
         """Evaluate with all processes.
 
         Args:
-            final: keep what each query got, which no validation needs.
+            final: make intervals and keep what each query got, which no validation needs.
 
         Raises:
             InputError: on every process, when one of them cannot read a clip.
