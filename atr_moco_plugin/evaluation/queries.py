@@ -29,7 +29,10 @@ if TYPE_CHECKING:  # metrics work without the libraries that decode audio
 QUERIES_FILE = "queries.safetensors"
 """Name of the file, beside ``retrieval.json``."""
 
-_FORMAT = "atr-moco-plugin queries 1"
+# One key of the metadata: safetensors writes several in any order, and equal evaluations have equal
+# files.
+_KEY = "queries"
+_VERSION = 1
 _DTYPES = {"rank": torch.int64, "precision": torch.float64, "first": torch.int64}
 
 
@@ -114,7 +117,8 @@ def write_queries(path: Path, splits: Mapping[str, SplitQueries]) -> None:
     """Write per-query figures, so that no reader ever sees half of a file.
 
     Tensors are ``SPLIT/DIRECTION/SYSTEM/rank``, ``.../precision``, ``.../first`` and
-    ``SPLIT/DIRECTION/cluster``; the metadata has the rest as JSON under ``splits``.
+    ``SPLIT/DIRECTION/cluster``; the key ``queries`` of the metadata has the rest as JSON, by the
+    split's name under ``splits``.
 
     Args:
         path: usually :data:`QUERIES_FILE` beside ``retrieval.json``.
@@ -145,7 +149,8 @@ def write_queries(path: Path, splits: Mapping[str, SplitQueries]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with usual_mode(temporary):
-            save_file(tensors, temporary, {"format": _FORMAT, "splits": json.dumps(described)})
+            about = json.dumps({"version": _VERSION, "splits": described})
+            save_file(tensors, temporary, {_KEY: about})
         os.replace(temporary, path)
     except SafetensorError as ex:  # it has no number of the error
         raise OSError(f"{path} cannot be written ({ex}).") from ex
@@ -175,14 +180,20 @@ def read_queries(path: Path) -> dict[str, SplitQueries]:
         raise InputError(f"{path} cannot be read ({ex.strerror or ex}): give access to it.") from ex
     except SafetensorError as ex:
         raise InputError(f"{path} {HALF_WRITTEN}: evaluate the run again.") from ex
-    if metadata.get("format") != _FORMAT:
+    if _KEY not in metadata:
         raise InputError(
-            f"{path} is no file of per-query figures of this version: give the "
-            f"{QUERIES_FILE} that an evaluation writes."
+            f"{path} has no per-query figures: give the {QUERIES_FILE} that an evaluation writes."
         )
     try:
-        described = json.loads(metadata["splits"])
-        return {split: _split(split, about, tensors) for split, about in described.items()}
+        about = json.loads(metadata[_KEY])
+        if about["version"] != _VERSION:
+            raise InputError(
+                f"{path} has per-query figures of version {about['version']}, but this package "
+                f"reads version {_VERSION}: evaluate the run again with this one."
+            )
+        return {split: _split(split, of, tensors) for split, of in about["splits"].items()}
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as ex:
         reason = " ".join(str(ex).split())
         raise InputError(f"{path} is damaged ({reason}): evaluate the run again.") from ex

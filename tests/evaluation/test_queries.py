@@ -140,8 +140,12 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path) -> None:
         file.write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"half-written or damaged: evaluate the run again\.$"):
             read_queries(file)
+    metadata = {"queries": '{"version": 2, "splits": {}}'}
+    save_file({"x": torch.zeros(1)}, file, metadata)
+    with pytest.raises(InputError, match="of version 2, but this package reads version 1"):
+        read_queries(file)
     save_file({"x": torch.zeros(1)}, file)
-    with pytest.raises(InputError, match="no file of per-query figures"):
+    with pytest.raises(InputError, match="has no per-query figures: give the queries"):
         read_queries(file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from atr_moco_plugin.evaluation import (
@@ -11,6 +12,7 @@ from atr_moco_plugin.evaluation import (
     rank_table,
     retrieval_metrics,
     retrieval_table,
+    split_report,
 )
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
 from atr_moco_plugin.rank import RankLogger
@@ -47,6 +49,57 @@ def test_several_numbers_of_candidates_have_their_rows() -> None:
     del by_k["8"]
     names = [row[0] for row in retrieval_table(result, "test").rows]
     assert names == ["dual encoder", "re-ranked", "chance"]
+
+
+def with_intervals(level: float = 0.95, clusters: object = 1_045) -> dict[str, object]:
+    ends = {"a2t_r1": [7.04, 9.0], "t2a_medr": [1200.0, 1300.0], "r_sum": [40.0, 60.0]}
+    of_k = {k: {"reranked": {"a2t_r1": [float(k), 9.9]}} for k in ("8", "16")}
+    head = {"level": level, "replicates": 1_000, "seed": 0, "clusters": clusters}
+    return {
+        "dual": figures(8, r_sum_dup=60.0), "chance": figures(1), "reranked": figures(3),
+        "rerank": {k: {"reranked": figures(3)} for k in of_k}, "clips": 1_045, "captions": 5_225,
+        "intervals": {**head, "dual": ends, "rerank": of_k, **of_k["16"]},
+    }  # fmt: skip
+
+
+def test_intervals_stand_below_their_figures() -> None:
+    table = retrieval_table(with_intervals(), "test")
+    assert [row[0] for row in table.rows] == [
+        "dual encoder", "  95 % from", "  95 % to", "dual encoder (dup)",
+        "re-ranked, best 8", "  95 % from", "  95 % to",
+        "re-ranked, best 16", "  95 % from", "  95 % to", "chance",
+    ]  # fmt: skip
+    low, high = table.rows[1], table.rows[2]
+    assert (low[1], high[1], low[2], high[2]) == ("7.0", "9.0", "–", "–")
+    assert (low[9], high[9], low[-1], high[-1]) == ("1,200.0", "1,300.0", "40.0", "60.0")
+    assert [table.rows[i][1] for i in (5, 8)] == ["8.0", "16.0"]
+    assert table.notes == [
+        "95 % intervals: bootstrap over 1,045 clips with their captions, 1,000 replicates"
+    ]
+    wide = retrieval_table(with_intervals(0.9, {"a2t": 80, "t2a": 5}), "test", ranges=True)
+    assert wide.rows[1][:3] == ["  90 %", "7.0–9.0", "–"] and len(wide.rows) == 7
+    assert wide.rows[1][9] == "1,200.0–1,300.0"
+    assert wide.notes == ["90 % intervals: bootstrap over 80 clips and 5 texts, 1,000 replicates"]
+
+
+def test_a_terminal_has_the_intervals_of_each_k() -> None:
+    measures = {"sources": {}, "pairs": {}}
+    text = split_report({**with_intervals(), "test_set": "toy test", "rank": measures})
+    eight, sixteen = text.split("The best ")[1:]
+    assert eight.startswith("8 ") and " 8.0  " in eight and " 16.0  " not in eight
+    assert sixteen.startswith("16 ") and " 16.0  " in sixteen
+
+
+@pytest.mark.parametrize(
+    "broken", [None, [], "x", {"dual": [1, 2]}, {"dual": {"a2t_r1": [1]}}, {"clusters": "x"}]
+)
+def test_intervals_that_are_not_there_or_broken_leave_the_figures(broken: object) -> None:
+    whole = retrieval_table({"dual": figures(8), "chance": figures(1)})
+    table = retrieval_table({"dual": figures(8), "chance": figures(1), "intervals": broken})
+    assert [row for row in table.rows if "%" not in row[0]] == whole.rows
+    cells = [cell for row in table.rows if "%" in row[0] for cell in row[1:]]
+    assert set(cells) <= {"–"}
+    table.text()
 
 
 def test_rank_stands_beside_random_vectors() -> None:

@@ -44,6 +44,15 @@ def test_it_says_what_is_known() -> None:
     assert "export --figures" in model_card(bundle_config(), title="dogs")
 
 
+def test_figures_have_their_intervals() -> None:
+    ends = {name: [10.0, 14.6] for name in FIGURES}
+    head = {"level": 0.95, "replicates": 1_000, "clusters": 1_045}
+    result = {"clips": 1045, "captions": 5225, "dual": FIGURES, "intervals": {**head, "dual": ends}}
+    text = model_card(bundle_config(), title="dogs", figures={"test": result})
+    assert text.count("10.0–14.6") == len(FIGURES)
+    assert "- 95 % intervals: bootstrap over 1,045 clips with their captions" in text
+
+
 def test_names_from_outside_stay_text() -> None:
     title = "a\n---\nlicense: mit | <script>'\""
     origin = {"run": "x\n| y | <b>", "seed": float("nan")}

@@ -24,6 +24,8 @@ from fairseq2.recipe.error import RecipeError
 from ruamel.yaml import YAML
 
 from atr_moco_plugin.evaluation import retrieval_metrics
+from atr_moco_plugin.evaluation.metrics import query_metrics
+from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries
 from atr_moco_plugin.evaluation.trec import clip_key
 from atr_moco_plugin.hosts.fairseq2.evaluation import progress as progress_module
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import temperature_of
@@ -62,8 +64,27 @@ def test_the_result_of_training_is_found_again(
         assert result["run"] == str(trained)
         assert result["dataset"]["family"] == "toy" and result["dataset"]["max_seconds"] == 1.0
         assert found["test_set"] == f"toy {split}"
+        # What each query got: the same, and figures follow from it.
+        theirs = read_queries(trained / QUERIES_FILE)[split]
+        ours = read_queries(out / QUERIES_FILE)[split]
+        assert ours.digest == theirs.digest and ours.clips == theirs.clips
+        assert ours.systems["t2a"].keys() == theirs.systems["t2a"].keys() >= {"dual", "dual_dup"}
+        for system in ("dual", "reranked_k3"):
+            metrics = query_metrics({way: ours.systems[way][system] for way in ("a2t", "t2a")})
+            shown = found["dual" if system == "dual" else "reranked"]
+            assert metrics == pytest.approx({name: shown[name] for name in metrics})
+            first = ours.systems["t2a"][system].first
+            run = (out / "trec" / f"t2a_{system}.run").read_text().splitlines()
+            listed = [clip_key(line.split()[2]) for line in run if line.split()[3] == "1"]
+            assert listed == [ours.clips[item] for item in first.tolist()]
+        assert found["intervals"]["clusters"] == 6
+        assert found["intervals"]["dual"]["r_sum"] == expected["intervals"]["dual"]["r_sum"]
+        low, high = found["intervals"]["dual"]["t2a_r5"]
+        assert low <= found["dual"]["t2a_r5"] <= high
+    assert read_queries(trained / QUERIES_FILE).keys() == {"valid", "test"}
     printed = capsys.readouterr().out
     assert "Retrieval on toy test: 6 clips, 30 captions" in printed
+    assert "95 % from" in printed and "bootstrap over 6 clips" in printed
     assert "re-ranked as ALBEF" in printed and "RankMe" in printed
 
 
@@ -81,6 +102,7 @@ def test_several_k_and_files_for_other_tools(
     assert evaluation(tmp_path, f"run={trained}", *options) == 0
     result = figures(tmp_path)
     assert list(result["rerank"]) == ["2", "4"] and result["rerank_k"] == 4
+    assert list(result["intervals"]["rerank"]) == ["2", "4"]
     assert result["reranked"] == result["rerank"]["4"]["reranked"]
     printed = capsys.readouterr().out
     assert "The best 2 candidates re-ranked" in printed
@@ -152,8 +174,10 @@ def test_two_processes_find_what_one_does(
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("Retrieval on toy valid") == 1
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
-    for name in ("dual", "rerank", "chance"):
+    for name in ("dual", "rerank", "chance", "intervals"):
         assert one[name] == two[name]
+    files = [(tmp_path / name / QUERIES_FILE).read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
     for name in ("audio", "text"):
         assert torch.equal(embedding(tmp_path / "one", name), embedding(tmp_path / "two", name))
     for file in (tmp_path / "one" / "trec").iterdir():
@@ -190,7 +214,9 @@ def test_another_data_set(evaluation: Evaluation, trained: Path, tmp_path: Path)
     assert evaluation(tmp_path / "other", f"run={trained}", *options, "rerank_k=[2]") == 0
     result = json.loads((tmp_path / "other" / "retrieval.json").read_text())
     assert result["dataset"]["name"] == "esc50" and "num_train" not in str(result["dataset"])
-    assert "a2t_precision1" in figures(tmp_path / "other", "test")["dual"]
+    found = figures(tmp_path / "other", "test")
+    assert "a2t_precision1" in found["dual"] and "a2t_precision1" in found["intervals"]["dual"]
+    assert found["intervals"]["clusters"].keys() == {"a2t", "t2a"}
     assert (tmp_path / "other" / "trec" / "t2a.qrels").read_text().startswith("#0 0 ")
 
 

@@ -19,6 +19,7 @@ from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data.loading.batch import PairBatch
+from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries
 from atr_moco_plugin.hosts.fairseq2.config.model import toy
 from atr_moco_plugin.hosts.fairseq2.training.model import convert_state_dict
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
@@ -45,6 +46,10 @@ def test_a_run_leaves_what_is_promised(run: Run, tmp_path: Path, capsys) -> None
         for kind in ("dual", "reranked", "reranked_blip", "reranked_albef", "chance"):
             assert 0 <= figures[kind]["r_sum"] <= 600
             assert 0 <= figures[kind]["t2a_map10"] <= 100
+        for kind in ("dual", "reranked", "reranked_blip", "reranked_albef"):
+            low, high = figures["intervals"][kind]["r_sum"]
+            assert low <= figures[kind]["r_sum"] <= high
+    assert read_queries(tmp_path / QUERIES_FILE).keys() == {"valid", "test"}
 
     rank = lines(tmp_path / "rank.jsonl")
     assert [record["step"] for record in rank] == [1, 2, 3, 4]
