@@ -168,7 +168,8 @@ def test_a_whole_run_has_everything(whole: Path, page: Page) -> None:
     assert not any(said in page.text for said in MISSING.values())
     for words in (
         "moco_atc_atm on esc50", "Seed", "step 30, validation R-sum 330.5", "40 of 40",
-        "9 clips, 18 captions", "dual encoder (dup)", "12.3–56.8", "bootstrap over 9 clips", "re-ranked", "chance", "Training loss",
+        "9 clips, 18 captions", "12.3–56.8", "bootstrap over 9 clips with their captions",
+        "dual encoder (dup)", "re-ranked", "chance", "Training loss",
         "Learning rate", "Temperature", "Soft targets and queue", "R-sum on validation",
         "Singular values, audio, raw", "Singular values, text, centred", "random, 30 × 8", "RankMe",
         "12 of 20 logged steps", "Similarity matrix", "Text to audio, best", "Audio to text, worst",
