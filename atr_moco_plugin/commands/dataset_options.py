@@ -48,12 +48,12 @@ def dataset_options(
     """
     section = {} if file is None else _section(file)
     overrides = dict(_mapping(section.get("config_overrides"), f"{file}: config_overrides"))
-    values = {"family": section.get("family"), "decoder": section.get("decoder") or "soundfile"}
+    values = {"family": section.get("family"), "decoder": section.get("decoder")}
     for pair in pairs:
         name, separator, text = pair.partition("=")
         name = name.strip()
         value = _value(text, name, option)
-        if not separator or not name.startswith(_READ):
+        if not separator or not (name in _READ or name.startswith("dataset.config_overrides.")):
             raise InputError(
                 f"{option} takes dataset.family=NAME, dataset.config_overrides.OPTION=VALUE and "
                 f"dataset.decoder=NAME, not {pair!r}."
@@ -69,10 +69,21 @@ def dataset_options(
             f"There is no data set: give {option} dataset.family=NAME "
             "dataset.config_overrides.root=PATH."
         )
-    if values["decoder"] not in get_args(Decoder):
+    return DatasetOptions(str(values["family"]), overrides, _decoder(overrides, values["decoder"]))
+
+
+def _decoder(overrides: Mapping[str, Any], stated: object) -> Decoder:
+    own = overrides.get("decoder")
+    if stated and own and stated != own:
+        raise InputError(
+            f"`dataset.config_overrides.decoder` is {own}, but `dataset.decoder` {stated}; set "
+            "`dataset.decoder` alone."
+        )
+    decoder = stated or own or "soundfile"
+    if decoder not in get_args(Decoder):
         known = ", ".join(get_args(Decoder))
-        raise InputError(f"`dataset.decoder` is {values['decoder']!r}, expected one of {known}.")
-    return DatasetOptions(str(values["family"]), overrides, cast(Decoder, values["decoder"]))
+        raise InputError(f"`dataset.decoder` is {decoder!r}, expected one of {known}.")
+    return cast(Decoder, decoder)
 
 
 def _section(file: Path) -> Mapping[str, Any]:

@@ -27,6 +27,8 @@ EXAMPLE = (
     "--page clotho.html"
 )
 
+MAX_TOKENS, EXAMPLES = 64, 8
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
@@ -63,9 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-tokens",
         type=positive,
-        default=64,
         metavar="N",
-        help="that the model reads, special ones included (default: 64)",
+        help=f"that the model reads, special ones included (default: {MAX_TOKENS})",
     )
     group.add_argument(
         "--captions-only", action="store_true", help="decode no audio, which takes the longest"
@@ -81,9 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--examples",
         type=positive,
-        default=8,
         metavar="N",
-        help="findings of each kind on the page that can be heard (default: 8)",
+        help=f"findings of each kind on the page that can be heard (default: {EXAMPLES})",
     )
     group.add_argument(
         "--exclude",
@@ -100,10 +100,15 @@ def run(options: argparse.Namespace) -> int:
     from atr_moco_plugin.inspection.report import inspect_dataset
     from atr_moco_plugin.text.tokenizer import load_tokenizer
 
+    for needed, option in (("tokenizer", "max_tokens"), ("page", "examples")):
+        if getattr(options, option) is not None and getattr(options, needed) is None:
+            raise InputError(f"--{option.replace('_', '-')} does nothing without --{needed}.")
     page, listed = _output(options.page, "--page"), _output(options.exclude, "--exclude")
     if page is not None:
         _check_page(page)
     own = dataset_options(options.config, options.config_file)
+    if listed is not None and own.overrides.get("exclude"):
+        _check_list(listed, Path(own.overrides["exclude"]))
     others = [dataset_options(pairs, option="--against") for pairs in options.against]
     tokenizer = None
     if options.tokenizer is not None:
@@ -116,14 +121,14 @@ def run(options: argparse.Namespace) -> int:
         opened[1:],
         audio=not options.captions_only,
         tokenizer=tokenizer,
-        max_tokens=options.max_tokens,
+        max_tokens=options.max_tokens or MAX_TOKENS,
         num_workers=options.workers or min(8, os.cpu_count() or 1),
         decoder=own.decoder,
     )
     if page is not None:
         from atr_moco_plugin.inspection.page import write_page
 
-        write_page(inspection, page, examples=options.examples, decoder=own.decoder)
+        write_page(inspection, page, examples=options.examples or EXAMPLES, decoder=own.decoder)
     if listed is not None:
         _write_list(inspection, listed)
     if options.json:
@@ -167,6 +172,15 @@ def _output(path: Path | None, option: str) -> Path | None:
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {path}: no file can be written there; name another one.")
     return path
+
+
+def _check_list(listed: Path, read: Path) -> None:
+    """Refuse to replace a list that is read: what it leaves out is not found again."""
+    if expanded(read, "exclude").resolve() == listed.resolve():
+        raise InputError(
+            f"--exclude {listed} is the list that the data set leaves out already, whose clips "
+            "would not be on the new one; write another file and put the two together."
+        )
 
 
 def _check_page(page: Path) -> None:

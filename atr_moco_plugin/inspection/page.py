@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atr_moco_plugin import __version__
 from atr_moco_plugin.data.audio.decode import Decoder
+from atr_moco_plugin.data.audio.read import resample
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.inspection.findings import Finding, keys_to_exclude
 from atr_moco_plugin.inspection.kinds import meaning, ordered
 from atr_moco_plugin.inspection.panels import panels
@@ -193,23 +195,22 @@ def _find(datasets: Sequence[AudioTextDataset], places: Iterable[Place]) -> dict
 
 
 class _Listener:
-    """Makes clips of a data set audible, each once."""
+    """Makes clips of a data set audible, each once; the data set's own reader stays as it is."""
 
     def __init__(self, dataset: AudioTextDataset, decoder: Decoder) -> None:
         self._dataset = dataset
+        self._reader = AudioReader(SAMPLE_RATE, decoder)
         self._known: dict[str, Sound] = {}
-        with warnings.catch_warnings():
-            # That audio has a lower rate than this one matters to a model, not to a page.
-            warnings.simplefilter("ignore")
-            try:
-                dataset.read_with(AudioReader(SAMPLE_RATE, decoder))
-            except InputError:
-                pass  # it is read at another rate already, which is as good
 
     def __call__(self, clip: Clip) -> Sound:
         if clip.source is None and self._dataset.missing:
             return Sound(clip.key, clip.label, clip.captions, None, None)
         if clip.key not in self._known:
-            dataset = self._dataset
-            self._known[clip.key] = sound_of(clip, dataset.load, dataset.sample_rate, _MAX_SECONDS)
+            self._known[clip.key] = sound_of(clip, self._load, SAMPLE_RATE, _MAX_SECONDS)
         return self._known[clip.key]
+
+    def _load(self, clip: Clip) -> NDArray[np.float32]:
+        dataset = self._dataset
+        if dataset.read is None:
+            return self._reader(clip.source)
+        return resample(dataset.read(clip), dataset.read_rate, SAMPLE_RATE)

@@ -83,6 +83,10 @@ def test_the_data_set_of_a_run_is_named_by_its_configuration(
     ("arguments", "message"),
     [
         (["--config", "dataset.batch_size=4"], "dataset.batch_size=4"),
+        (
+            ["--config", "dataset.family=toy", "dataset.familiy=esc50"],
+            "not 'dataset.familiy=esc50'",
+        ),
         (["--config", "dataset.family"], "not 'dataset.family'"),
         (["--config", "dataset.config_overrides.root=x"], "There is no data set: give --config"),
         (["--config", "dataset.family=cloth"], "Did you mean clotho?"),
@@ -90,6 +94,18 @@ def test_the_data_set_of_a_run_is_named_by_its_configuration(
         (["--config", "dataset.family=toy", "dataset.config_overrides=4"], "expected names"),
         (["--config", "dataset.family=[", "dataset.decoder=x"], "put it in quotes"),
         (["--config-file", "nowhere.yaml"], "nowhere.yaml: there is no such configuration"),
+        (["--config", "dataset.family=toy", "--max-tokens", "4"], "nothing without --tokenizer"),
+        (["--config", "dataset.family=toy", "--examples", "4"], "nothing without --page"),
+        (
+            ["--config", "dataset.family=manifest", "dataset.decoder=soundfile"]
+            + ["dataset.config_overrides.decoder=torchcodec"],
+            "set `dataset.decoder` alone",
+        ),
+        (
+            ["--config", "dataset.family=manifest", "dataset.config_overrides.exclude=./x.txt"]
+            + ["--exclude", "x.txt"],
+            "is the list that the data set leaves out already",
+        ),
         (["--config", "dataset.family=toy", "--page", "page.pdf"], "a page ends in .html"),
         (["--config", "dataset.family=toy", "--page", "/dev/null/a.html"], "cannot be made"),
         (["--config", "dataset.family=toy", "--exclude", "/"], "no file can be written there"),
