@@ -25,6 +25,7 @@ class Counts:
         repeated_rows: rows equal to an earlier one, dropped.
         shared_audio: clips whose recording is in another split as well.
         same_audio: clips whose recording is an earlier clip of the split as well.
+        excluded: clips that the list of ``exclude`` leaves out.
     """
 
     seconds: float | None = None
@@ -35,6 +36,7 @@ class Counts:
     repeated_rows: int = 0
     shared_audio: int = 0
     same_audio: int = 0
+    excluded: int = 0
 
 
 _NOTES = {
@@ -44,6 +46,7 @@ _NOTES = {
     "repeated_rows": "repeated rows dropped",
     "shared_audio": "clips with audio that another split has",
     "same_audio": "clips with audio that another clip of the split has",
+    "excluded": "clips left out by the list of exclude",
 }
 
 

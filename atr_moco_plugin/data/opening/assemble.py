@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder
@@ -20,6 +21,7 @@ from atr_moco_plugin.data.opening.checks import (
     check_disjoint,
     number_of,
 )
+from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import clip_headers
 from atr_moco_plugin.data.opening.joining import LocatedRecording, check_shared, join_recordings
 from atr_moco_plugin.data.summary import Counts
@@ -38,6 +40,8 @@ class OpeningConfig(Config):
             duration. Without it, training meets the broken files.
         allow_shared_audio: let a recording be in two splits, and count such clips. Otherwise it is
             an error, since the model would be evaluated on clips that it was trained on.
+        exclude: a text file with the keys of clips that are left out, one a line; nothing that is
+            refused or warned of counts them.
         decoder: what reads the headers, and later the files. In a recipe it follows
             ``dataset.decoder``.
         cache: keep decoded audio in memory.
@@ -46,6 +50,7 @@ class OpeningConfig(Config):
     strict: bool = False
     check_audio: bool = True
     allow_shared_audio: bool = False
+    exclude: Path | None = None
     decoder: Decoder = "soundfile"
     cache: bool = False
 
@@ -77,11 +82,16 @@ def assemble(
             is not in its file, or under ``strict`` if a file is not readable or a clip has no
             caption.
     """
+    exclusion = Exclusion(config.exclude)
+    tables = exclusion.from_tables(name, tables)
     check_disjoint(name, tables, allow=config.allow_shared_audio)
+    exclusion.rename()
     check_captions(name, tables, strict=config.strict)
     check_audio_found(name, tables, place, strict=config.strict)
 
     usable = join_recordings(tables)
+    if config.allow_shared_audio:
+        _name_apart(usable)
     seconds: dict[str, float] = dict.fromkeys(tables, 0.0)
     unreadable: Counter[str] = Counter()
     broken: list[str] = []
@@ -101,11 +111,8 @@ def assemble(
     )
 
     splits: dict[str, ClipTable] = {}
-    earlier: set[str] = set()
     for split, clips in groupby(usable, key=lambda clip: clip.split):
-        splits[split] = ClipTable(_clips(split, clips, earlier))
-        if config.allow_shared_audio:
-            earlier.update(clip.key for clip in splits[split])
+        splits[split] = ClipTable(_clips(clips))
     counts = {
         split: Counts(
             seconds=seconds[split] if config.check_audio else None,
@@ -116,6 +123,7 @@ def assemble(
             repeated_rows=table.repeated_rows,
             shared_audio=shared[split],
             same_audio=same[split],
+            excluded=exclusion.numbers[split],
         )
         for split, table in tables.items()
     }
@@ -130,12 +138,23 @@ def assemble(
     )
 
 
-def _clips(split: str, found: Iterable[LocatedRecording], earlier: Set[str]) -> Iterator[Clip]:
+def _name_apart(found: Iterable[LocatedRecording]) -> None:
+    """Give a recording another key where an earlier split has it: a key belongs to one clip, and a
+    recording that may be in two splits has two."""
+    earlier: set[str] = set()
+    for split, clips in groupby(found, key=lambda clip: clip.split):
+        own: set[str] = set()
+        for clip in clips:
+            item = clip.recording
+            if item.key in earlier:
+                item.key = f"{split}/{item.key}"
+            own.add(item.key)
+        earlier |= own
+
+
+def _clips(found: Iterable[LocatedRecording]) -> Iterator[Clip]:
     for clip in found:
-        item = clip.recording
-        # A key belongs to one clip; a recording that may be in two splits has two.
-        key = f"{split}/{item.key}" if item.key in earlier else item.key
-        yield Clip(key, item.captions, clip.source)
+        yield Clip(clip.recording.key, clip.recording.captions, clip.source)
 
 
 def _report_broken(name: str, broken: list[str], *, error: bool) -> None:

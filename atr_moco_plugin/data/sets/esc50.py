@@ -18,6 +18,7 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root, required_value
+from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.encoding import read_json
@@ -47,6 +48,7 @@ class Esc50Config(Config):
         seed: decides which sources are for validation.
         strict: make missing audio an error; otherwise such clips are left out and counted.
         allow_shared_audio: let a recording be in two splits, and count such clips.
+        exclude: a text file with the keys of clips that are left out, one a line.
         cache: keep decoded audio in memory.
     """
 
@@ -57,6 +59,7 @@ class Esc50Config(Config):
     seed: int = 0
     strict: bool = False
     allow_shared_audio: bool = False
+    exclude: Path | None = None
     cache: bool = False
 
     def problems(self) -> Iterator[str]:
@@ -108,20 +111,25 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
             f"{first}: no such file; {len(absent)} of the {len(rows)} audio files that {index} "
             "lists are missing, put them there"
         )
-    splits = {split: clips for split, clips in splits.items() if clips}
-    shared, same = check_shared_clips("esc50", splits, allow=config.allow_shared_audio)
+    exclusion = Exclusion(config.exclude)
+    left = exclusion.from_clips(
+        "esc50", splits, missing=[Path(row["filename"]).stem for row in rows]
+    )
+    left = {split: clips for split, clips in left.items() if clips}
+    shared, same = check_shared_clips("esc50", left, allow=config.allow_shared_audio)
     return AudioTextDataset(
         "esc50",
-        splits,
+        left,
         relevance_mode="label",
         counts={
             split: Counts(
-                seconds=_CLIP_SECONDS * len(splits.get(split, [])),
+                seconds=_CLIP_SECONDS * len(left.get(split, [])),
                 missing=missing[split],
                 shared_audio=shared[split],
                 same_audio=same[split],
+                excluded=exclusion.numbers[split],
             )
-            for split in {**splits, **missing}
+            for split in {**left, **missing, **exclusion.numbers}
         },
         cache=config.cache,
     )

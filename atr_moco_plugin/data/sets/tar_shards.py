@@ -21,6 +21,7 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
+from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import split_in_name
 from atr_moco_plugin.data.sets.tar_index import Shard, read_shard
@@ -44,6 +45,7 @@ class WebdatasetConfig(Config):
             truncated shards, clips without audio or text, another number of clips than
             ``sizes.json`` says.
         allow_shared_audio: let a recording be in two splits, and count such clips.
+        exclude: a text file with the keys of clips that are left out, one a line.
         cache: keep decoded audio in memory.
     """
 
@@ -52,6 +54,7 @@ class WebdatasetConfig(Config):
     split: str = "train"
     strict: bool = False
     allow_shared_audio: bool = False
+    exclude: Path | None = None
     cache: bool = False
 
 
@@ -95,12 +98,19 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
         )
     if problems:
         _report(config.name, root, problems, error=config.strict or not splits)
-    shared, same = check_shared_clips(config.name, splits, allow=config.allow_shared_audio)
+    exclusion = Exclusion(config.exclude)
+    left = exclusion.from_clips(config.name, splits)
+    shared, same = check_shared_clips(config.name, left, allow=config.allow_shared_audio)
     for split in splits:
-        counts[split] = replace(counts[split], shared_audio=shared[split], same_audio=same[split])
+        counts[split] = replace(
+            counts[split],
+            shared_audio=shared[split],
+            same_audio=same[split],
+            excluded=exclusion.numbers[split],
+        )
     return AudioTextDataset(
         config.name,
-        splits,
+        left,
         counts=counts,
         cache=config.cache,
     )
