@@ -140,11 +140,11 @@ class _Meter:
 
 
 def _clipped(channel: NDArray[np.float32], full_scale: float) -> int:
-    """Samples beyond full scale, and those at it of which at least three follow each other: a peak
-    that was made to fit stays there for one or two."""
+    """Samples beyond full scale, and those at it beside another one that is: the peak of a waveform
+    that was made to fit is there alone."""
     at = np.abs(channel) >= full_scale
-    three = at[:-2] & at[1:-1] & at[2:]
-    flat = np.zeros(len(at) + 2, bool)
-    for k in range(3):
-        flat[k : k + len(three)] |= three
-    return int((flat[: len(at)] | (np.abs(channel) > 1)).sum())
+    both = at[1:] & at[:-1]
+    flat = np.abs(channel) > 1
+    flat[1:] |= both
+    flat[:-1] |= both
+    return int(flat.sum())

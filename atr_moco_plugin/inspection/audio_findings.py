@@ -63,7 +63,8 @@ def _of_clip(clip: ClipAudio) -> Iterator[Finding]:
             f"Its samples go up to {clip.peak:,.0f}, where full scale is 1: they are integers that "
             "were not scaled.",
         )
-    elif clip.clipped >= CLIPPED:
+        return
+    if clip.clipped >= CLIPPED:
         yield finding("clipping", f"{clip.clipped:.1%} of its samples are at or beyond full scale.")
     if clip.offset >= OFFSET:
         yield finding("DC offset", f"Its mean is {clip.offset:.1%} of full scale away from 0.")

@@ -24,7 +24,7 @@ class ClipAudio:
         peak: largest sample of any channel, where full scale is 1.
         rms: root of the mean square over all channels.
         mono_rms: that of their average, which a model hears.
-        clipped: share of the samples that are beyond full scale, or at it for three and more.
+        clipped: share of the samples that are beyond full scale, or at it two and more in a row.
         silent: share of the time in which the average is below -70 dB of full scale, in 50 ms.
         offset: largest mean of a channel, without its sign.
         dead_channels: channels in which every sample is 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,13 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.decoding import read_stretch
-from atr_moco_plugin.inspection.fingerprint import SAMPLE_RATE
+from atr_moco_plugin.inspection.fingerprint import BAND_EDGES, SAMPLE_RATE
 from atr_moco_plugin.inspection.matching import Match, find_matches
 
 MIN_CORRELATION = 0.5
-"""Correlation of the two waveforms, in most seconds, from which on they are one recording. Copies
-have 0.8 and more, and two sirens of one kind, whose fingerprints are alike, 0.3 and less."""
+"""What :func:`correlate` gives of two waveforms from which on they are one recording. Copies in a
+lossy format have 0.8 and more, and other sounds of one kind whose fingerprints are alike mostly 0.3
+and less."""
 
 _MOST_SECONDS = 10  # of a match that are held against each other
 _LAG = SAMPLE_RATE // 25  # by which places that fingerprints found are moved: 40 ms
@@ -37,7 +38,7 @@ class Copy(NamedTuple):
         seconds: how much they have in common, silence not counted.
         share: how much of the sound of the one with less of it that is, in [0, 1].
         shift: seconds by which it is later in the first than in the second.
-        correlation: of the two waveforms over it, the median over its seconds.
+        correlation: of the two waveforms over it, see :func:`correlate`.
     """
 
     first: int
@@ -142,24 +143,50 @@ def grouped(copies: Iterable[Copy]) -> list[list[int]]:
     return list(groups.values())
 
 
+def pairs_of(copies: Iterable[Copy]) -> dict[int, list[Copy]]:
+    """The pairs that each position is in."""
+    pairs: dict[int, list[Copy]] = defaultdict(list)
+    for copy in copies:
+        pairs[copy.first].append(copy)
+        pairs[copy.second].append(copy)
+    return pairs
+
+
 def _correlation(match: Match, first: int, second: int, waveforms: Waveforms) -> float:
-    """The largest correlation near the place that fingerprints found, at one lag for all of it: a
-    tone of nearly the same pitch has another lag in each second."""
+    """Read what two clips may have in common, and correlate it."""
     start = round(match.begin * SAMPLE_RATE)
     length = min(round(match.end * SAMPLE_RATE) - start, _MOST_SECONDS * SAMPLE_RATE)
-    shift = round(match.shift * SAMPLE_RATE)
+    back = start - round(match.shift * SAMPLE_RATE)
     one = waveforms.read(first, start, start + length)
-    two = waveforms.read(second, start - shift - _LAG, start - shift + length + _LAG)
+    two = waveforms.read(second, back - _LAG, back + length + _LAG)
+    return correlate(one, two)
+
+
+def correlate(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """How far one waveform is the other, at one place for all of it.
+
+    Of two tones of nearly the same pitch, the best place differs from second to second, and in
+    noise around one tone the other bands say nothing.
+
+    Args:
+        one: ``[n]``.
+        two: ``[n + 2 k]``, somewhere in which it is looked for.
+
+    Returns:
+        The correlation of the waveforms, without its sign, where it is largest, or the median of
+        those of the bands of the fingerprint there if that is less; in [0, 1].
+    """
     # Differences, or the lowest tone would decide alone.
-    return _largest(*(np.diff(wave.astype(np.float64)) for wave in (one, two)))
+    one, two = np.diff(one), np.diff(two)
+    size = 2 ** (len(two) - 1).bit_length()
+    products = np.fft.irfft(np.fft.rfft(two, size) * np.conj(np.fft.rfft(one, size)), size)
+    lag = int(np.abs(products[: len(two) - len(one) + 1]).argmax())
+    spectra = [np.fft.rfft(wave) for wave in (one, two[lag : lag + len(one)])]
+    edges = np.rint(BAND_EDGES * len(one) / SAMPLE_RATE).astype(int)
+    bands = [_coherence(*(s[low:high] for s in spectra)) for low, high in pairwise(edges)]
+    return min(_coherence(*spectra), float(np.median(bands)))
 
 
-def _largest(part: NDArray[np.float64], around: NDArray[np.float64]) -> float:
-    """The largest correlation, of either sign, of a part with the stretches as long around it."""
-    size = 2 ** (len(around) - 1).bit_length()
-    spectrum = np.fft.rfft(around, size) * np.conj(np.fft.rfft(part, size))
-    products = np.fft.irfft(spectrum, size)[: len(around) - len(part) + 1]
-    sums = np.concatenate([[0.0], np.cumsum(np.square(around))])
-    powers = np.sum(np.square(part)) * (sums[len(part) :] - sums[: -len(part)])
-    ratios = np.square(products) / np.maximum(powers, 1e-12)
-    return float(np.sqrt(ratios.max()))
+def _coherence(one: NDArray[np.complexfloating], two: NDArray[np.complexfloating]) -> float:
+    power = float(np.linalg.norm(one)) * float(np.linalg.norm(two))
+    return float(abs(np.vdot(one, two).real)) / power if power else 0.0

@@ -24,9 +24,11 @@ _FRAME = 2048  # samples of a spectrum: 0.256 s, so that a cut between two of th
 _HOP = 128
 _LAG = 6  # spectra from one to the one that it is compared with: 0.096 s
 _BANDS = 33
-_LOW_HZ, _HIGH_HZ = 250, 3500  # what telephones, and files of 8 kHz, keep
 _QUIET = 1e-6  # energy below that of the loudest spectrum, 60 dB, that a lossy format may drop
 _SPECTRA = 1024  # that are made at once
+
+BAND_EDGES = np.geomspace(250, 3500, _BANDS + 1)
+"""``[34]`` Hz, from the lowest to what telephones and files of 8 kHz keep."""
 
 SECONDS_A_WORD = _HOP / SAMPLE_RATE
 """Seconds from one word to the next."""
@@ -35,7 +37,7 @@ SECONDS_OF_A_WORD = (_FRAME + _LAG * _HOP) / SAMPLE_RATE
 """Seconds that a word is made of."""
 
 _WINDOW = torch.hann_window(_FRAME)
-_EDGES = np.rint(np.geomspace(_LOW_HZ, _HIGH_HZ, _BANDS + 1) * _FRAME / SAMPLE_RATE)
+_EDGES = np.rint(BAND_EDGES * _FRAME / SAMPLE_RATE)
 _BAND_OF = torch.from_numpy(np.searchsorted(_EDGES, np.arange(_FRAME // 2 + 1), side="right") - 1)
 _IN_BAND = (_BAND_OF == torch.arange(_BANDS)[:, None]).float()
 

@@ -9,7 +9,13 @@ from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
-from atr_moco_plugin.inspection.copies import Copy, Waveforms, find_copies
+from atr_moco_plugin.inspection.copies import (
+    Copy,
+    Waveforms,
+    find_copies,
+    grouped,
+    pairs_of,
+)
 from atr_moco_plugin.inspection.findings import Finding
 from atr_moco_plugin.inspection.recording_ids import RecordingId, recording_ids
 from atr_moco_plugin.inspection.same_audio import MAX_OTHERS
@@ -61,22 +67,26 @@ def _of_audio(
 ) -> Iterator[Finding]:
     both = [*audio, *its_audio]
     waveforms = Waveforms([(dataset, len(audio)), (other, len(its_audio))], decoder)
-    pairs: dict[int, list[Copy]] = defaultdict(list)
-    for copy in find_copies(both, waveforms):
-        if copy.first < len(audio) <= copy.second:
-            pairs[copy.first].append(copy)
-    for at, copies in sorted(pairs.items()):
-        clip = audio[at]
-        copies.sort(key=lambda copy: (not copy.exact, -copy.seconds))
-        theirs = [both[copy.second] for copy in copies]
-        yield Finding(
-            "leak of audio",
-            clip.split,
-            clip.key,
-            copies[0].sentence(both, at, name),
-            tuple((name, found.split, found.key) for found in theirs[:MAX_OTHERS]),
-            exclude=_trained_and_evaluated(clip.split, (found.split for found in theirs)),
-        )
+    copies = find_copies(both, waveforms)
+    pairs = pairs_of(copies)
+    for group in grouped(copies):
+        theirs = [at for at in group if at >= len(audio)]
+        for at in group[: len(group) - len(theirs)] if theirs else []:
+            clip, best = both[at], max(pairs[at], key=lambda copy: _rank(copy, at, len(audio)))
+            order = sorted(theirs, key=lambda other: other != best.other(at))
+            yield Finding(
+                "leak of audio",
+                clip.split,
+                clip.key,
+                best.sentence(both, at, name if best.other(at) >= len(audio) else ""),
+                tuple((name, both[k].split, both[k].key) for k in order[:MAX_OTHERS]),
+                exclude=_trained_and_evaluated(clip.split, (both[k].split for k in theirs)),
+            )
+
+
+def _rank(copy: Copy, at: int, ours: int) -> tuple[bool, bool, float]:
+    """Pairs with a clip of the other data set come first, then exact ones, then long ones."""
+    return copy.other(at) >= ours, copy.exact, copy.seconds
 
 
 def _of_ids(dataset: AudioTextDataset, name: str, other: AudioTextDataset) -> Iterator[Finding]:

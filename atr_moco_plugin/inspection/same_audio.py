@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
-from atr_moco_plugin.inspection.copies import Copy, Waveforms, find_copies, grouped
+from atr_moco_plugin.inspection.copies import Copy, Waveforms, find_copies, grouped, pairs_of
 from atr_moco_plugin.inspection.findings import Finding
 
 WHOLE = 0.8
@@ -38,10 +37,7 @@ def same_audio(
         stay, since published test sets have copies.
     """
     copies = find_copies(audio, Waveforms([(dataset, len(audio))], decoder))
-    pairs: dict[int, list[Copy]] = defaultdict(list)
-    for copy in copies:
-        pairs[copy.first].append(copy)
-        pairs[copy.second].append(copy)
+    pairs = pairs_of(copies)
     findings = []
     for group in grouped(copies):
         last = max(_rank(audio[at]) for at in group)

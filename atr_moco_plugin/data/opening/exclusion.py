@@ -87,7 +87,9 @@ class Exclusion:
         self._check_left(name, left)
         return left
 
-    def from_tables(self, name: str, tables: Mapping[str, CaptionTable]) -> dict[str, CaptionTable]:
+    def from_tables(
+        self, name: str, tables: Mapping[str, CaptionTable], *, audio: bool = True
+    ) -> dict[str, CaptionTable]:
         """The recordings that are left.
 
         A recording takes those of its split along that are the same part of the same file, since
@@ -96,19 +98,20 @@ class Exclusion:
         Args:
             name: of the data set, for messages.
             tables: split to its recordings, each with the path of its audio.
+            audio: whether a recording without a path is no clip.
 
         Raises:
             InputError: if the list names a clip that is not there, or all of them.
         """
         if not self._lines:
             return dict(tables)
-        named = {key for _, _, keys in _named(tables) for key in keys}
+        named = {key for _, _, keys in _named(tables, audio) for key in keys}
         for table in tables.values():
             named.update(map(_written, table.without_caption))
         self._check(name, named)
         places = {
             (split, _place(item))
-            for split, item, keys in _named(tables)
+            for split, item, keys in _named(tables, audio)
             if any(key in self._lines for key in keys)
         }
         self.numbers.update(split for split, _ in places)
@@ -146,7 +149,9 @@ class Exclusion:
             raise InputError(f"{self._file}: leaves out every clip of {name}; keep some of them")
 
 
-def _named(tables: Mapping[str, CaptionTable]) -> Iterator[tuple[str, Captioned, tuple[str, ...]]]:
+def _named(
+    tables: Mapping[str, CaptionTable], audio: bool
+) -> Iterator[tuple[str, Captioned, tuple[str, ...]]]:
     """Each recording with its split and the keys that its clip may have."""
     earlier: set[str] = set()
     for split, table in tables.items():
@@ -155,7 +160,7 @@ def _named(tables: Mapping[str, CaptionTable]) -> Iterator[tuple[str, Captioned,
             keys = (item.key, item.identity)  # rows of one file may be joined under the second
             names = (f"{split}/{key}" if key in earlier else key for key in keys)
             yield split, item, tuple(map(_written, names))
-            if item.path is not None:
+            if item.path is not None or not audio:
                 own.update(keys)
         earlier |= own
 

@@ -10,6 +10,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.captions import CaptionTable
 from atr_moco_plugin.data.opening.checks import check_captions, check_disjoint
+from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.sets.audiocaps import read_audiocaps_captions
 from atr_moco_plugin.data.sets.clotho import read_clotho_captions
 from atr_moco_plugin.data.sets.manifest import find_manifest, read_manifest_captions
@@ -61,7 +62,10 @@ def open_captions_alone(family: str, config: Any) -> AudioTextDataset:
     """
     name = getattr(config, "name", family)
     tables = CAPTIONS_ALONE[family](config)
+    exclusion = Exclusion(config.exclude)
+    tables = exclusion.from_tables(name, tables, audio=False)
     check_disjoint(name, tables, allow=config.allow_shared_audio)
+    exclusion.rename()
     check_captions(name, tables, strict=config.strict)
     splits: dict[str, ClipTable] = {}
     earlier: set[str] = set()
@@ -77,6 +81,7 @@ def open_captions_alone(family: str, config: Any) -> AudioTextDataset:
             no_caption=len(table.without_caption),
             empty_captions=table.empty_captions,
             repeated_rows=table.repeated_rows,
+            excluded=exclusion.numbers[split],
         )
         for split, table in tables.items()
     }
