@@ -116,10 +116,10 @@ def find_copies(audio: Sequence[ClipAudio], waveforms: Waveforms) -> list[Copy]:
     distinct = [k for k, clip in enumerate(audio) if firsts.get(clip.digest, k) == k]
     for match in find_matches([audio[k].words for k in distinct]):
         first, second = distinct[match.first], distinct[match.second]
-        correlation = _correlation(match, first, second, waveforms)
+        correlation, shift = _correlation(match, first, second, waveforms)
         if correlation >= MIN_CORRELATION:
             copies.append(
-                Copy(first, second, False, match.seconds, match.share, match.shift, correlation)
+                Copy(first, second, False, match.seconds, match.share, shift, correlation)
             )
     return sorted(copies)
 
@@ -152,17 +152,20 @@ def pairs_of(copies: Iterable[Copy]) -> dict[int, list[Copy]]:
     return pairs
 
 
-def _correlation(match: Match, first: int, second: int, waveforms: Waveforms) -> float:
-    """Read what two clips may have in common, and correlate it."""
+def _correlation(
+    match: Match, first: int, second: int, waveforms: Waveforms
+) -> tuple[float, float]:
+    """Read what two clips may have in common: the correlation, and the shift to the sample."""
     start = round(match.begin * SAMPLE_RATE)
     length = min(round(match.end * SAMPLE_RATE) - start, _MOST_SECONDS * SAMPLE_RATE)
     back = start - round(match.shift * SAMPLE_RATE)
     one = waveforms.read(first, start, start + length)
     two = waveforms.read(second, back - _LAG, back + length + _LAG)
-    return correlate(one, two)
+    correlation, lag = correlate(one, two)
+    return correlation, (start - (back - _LAG + lag)) / SAMPLE_RATE
 
 
-def correlate(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+def correlate(one: NDArray[np.float32], two: NDArray[np.float32]) -> tuple[float, int]:
     """How far one waveform is the other, at one place for all of it.
 
     Of two tones of nearly the same pitch, the best place differs from second to second, and in
@@ -174,7 +177,7 @@ def correlate(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
 
     Returns:
         The correlation of the waveforms, without its sign, where it is largest, or the median of
-        those of the bands of the fingerprint there if that is less; in [0, 1].
+        those of the bands of the fingerprint there if that is less, in [0, 1]; and that place.
     """
     # Differences, or the lowest tone would decide alone.
     one, two = np.diff(one), np.diff(two)
@@ -184,7 +187,7 @@ def correlate(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     spectra = [np.fft.rfft(wave) for wave in (one, two[lag : lag + len(one)])]
     edges = np.rint(BAND_EDGES * len(one) / SAMPLE_RATE).astype(int)
     bands = [_coherence(*(s[low:high] for s in spectra)) for low, high in pairwise(edges)]
-    return min(_coherence(*spectra), float(np.median(bands)))
+    return min(_coherence(*spectra), float(np.median(bands))), lag
 
 
 def _coherence(one: NDArray[np.complexfloating], two: NDArray[np.complexfloating]) -> float:
