@@ -12,6 +12,7 @@ import torch
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.esc50 import PHRASES_FILE, Esc50Config, choose_sources, open_esc50
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
 
 READER = AudioReader(16_000)
@@ -227,3 +228,21 @@ def test_the_own_phrases_cover_the_real_classes_in_other_words() -> None:
         t for row in CLASS_PHRASES.values() for t in row
     }
     assert not copied
+
+
+def test_a_list_leaves_clips_out_and_moves_no_other(tmp_path: Path) -> None:
+    rows = build(tmp_path / "esc", "official")
+    whole = open_esc50(Esc50Config(tmp_path / "esc", test_fold=2))
+    gone = [whole.clips("test")[0].key, whole.clips("valid")[0].key]
+    (tmp_path / "esc" / "audio" / rows[0]["filename"]).unlink()
+    absent = Path(rows[0]["filename"]).stem  # a list that names it was made where it is there
+    (tmp_path / "list.txt").write_text("\n".join([*gone, absent]))
+    data = open_esc50(Esc50Config(tmp_path / "esc", test_fold=2, exclude=tmp_path / "list.txt"))
+    for split in whole.splits:
+        expected = {clip.key for clip in whole.clips(split)} - {*gone, absent}
+        assert {clip.key for clip in data.clips(split)} == expected
+    assert [data.counts[split].excluded for split in ("train", "valid", "test")] == [0, 1, 1]
+    assert data.counts["test"].seconds == 5.0 * len(data.clips("test"))
+    (tmp_path / "list.txt").write_text("dog\n")
+    with pytest.raises(InputError, match="line 1 leaves out 'dog', which is no clip of esc50"):
+        open_esc50(Esc50Config(tmp_path / "esc", exclude=tmp_path / "list.txt"))

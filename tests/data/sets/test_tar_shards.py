@@ -402,3 +402,15 @@ def test_the_index_goes_to_workers(tmp_path: Path) -> None:
     assert len(alone) == len(workers) == 3
     for a, b in zip(alone, workers, strict=False):
         assert torch.equal(a.waveforms, b.waveforms) and torch.equal(a.clip_ids, b.clip_ids)
+
+
+def test_a_list_leaves_clips_out(tmp_path: Path) -> None:
+    write(tmp_path / "root" / "train" / "0.tar", clips(0, 1, 2))
+    write(tmp_path / "root" / "test" / "0.tar", clips(1))
+    with pytest.raises(ValueError, match="1 recordings are in two splits"):
+        open_quietly(tmp_path / "root")
+    (tmp_path / "list.txt").write_text("train/0.tar/1\n")
+    data = open_quietly(tmp_path / "root", exclude=tmp_path / "list.txt")
+    assert [clip.key for clip in data.clips("train")] == ["train/0.tar/0", "train/0.tar/2"]
+    assert (data.counts["train"].excluded, data.counts["test"].excluded) == (1, 0)
+    assert "1 clips left out by the list of exclude" in data.summary()
