@@ -6,11 +6,11 @@ table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from atr_moco_plugin.evaluation.rescoring import TITLES
-from atr_moco_plugin.evaluation.result_tables import DIRECTIONS, cell, systems_table
+from atr_moco_plugin.evaluation.result_tables import DIRECTIONS, cell, number, systems_table
 from atr_moco_plugin.evaluation.tables import Table
 
 HUBNESS_COLUMNS = {"skewness": "skew", "never": "never", "largest": "largest", "mean": "mean"}
@@ -49,37 +49,92 @@ def hubness_table(result: Mapping[str, Any], split: str = "") -> Table | None:
     return _hubness(rows, f"{split}: how often an item is among the best {k}", notes)
 
 
-def correction_tables(result: Mapping[str, Any], split: str = "") -> Iterator[Table]:
+def correction_tables(
+    result: Mapping[str, Any], split: str = "", *, ranges: bool = False
+) -> Iterator[Table]:
     """Figures with corrections of the cosines.
 
     Args:
         result: a split of ``retrieval.json``.
         split: its name, for the captions.
+        ranges: see :func:`~atr_moco_plugin.evaluation.result_tables.retrieval_table`.
 
     Returns:
-        Beside the plain cosines the inductive corrections; then the transductive ones alone, and
-        their hubness. Each has its parameters in the notes. Nothing where there are none.
+        Beside the plain cosines the inductive corrections, with their parameters in the notes, and
+        their gains over them; then the same of the transductive ones alone, and their hubness.
+        Nothing where there are none.
     """
     corrections = _dict(result, "corrections")
     bank, chosen_on = _dict(corrections, "bank"), _dict(corrections, "chosen_on")
     inductive, transductive = (_dict(corrections, x) for x in ("inductive", "transductive"))
+    plain = _dict(result, "intervals")
+    intervals = {
+        "dual encoder": _dict(plain, "dual"),
+        **_titled(_dict(corrections, "intervals")),
+    }
+    level = number(plain.get("level"))
     if inductive:
         yield systems_table(
             {"dual encoder": _dict(result, "dual"), **_titled(inductive)}.items(),
             f"{split}: corrected by a bank of {cell(bank.get('clips'), 0)} clips and "
             f"{cell(bank.get('captions'), 0)} captions of {bank.get('split', 'an unknown split')}",
             list(_chosen(corrections, inductive, chosen_on)),
+            intervals=intervals,
+            level=level,
+            ranges=ranges,
         )
+        yield _gains(corrections, inductive, level, f"{split}: gains over the dual encoder")
     if transductive:
         yield systems_table(
             _titled(transductive).items(),
             f"{split}, transductive: each ranking uses all test queries, so compare it with no "
             "other table",
             list(_chosen(corrections, transductive, chosen_on)),
+            intervals=intervals,
+            level=level,
+            ranges=ranges,
+        )
+        yield _gains(
+            corrections, transductive, level, f"{split}, transductive: gains over the dual encoder"
         )
         hubs = _dict(corrections, "hubness")
         rows = {TITLES.get(name, name): _dict(hubs, name) for name in transductive}
         yield _hubness(rows, f"{split}, transductive: how often an item is among the best", [])
+
+
+def _gains(
+    corrections: Mapping[str, Any], names: Iterable[str], level: float, caption: str
+) -> Table:
+    """The gain of R@1 and mAP10 of each correction, with its interval."""
+    found = _dict(corrections, "gains")
+    columns = {"r1": "R@1", "map10": "mAP10"}
+    return Table(
+        header=["", *(title for _ in DIRECTIONS for title in columns.values())],
+        rows=[
+            [
+                TITLES.get(name, name),
+                *(
+                    _gain(_dict(found, name).get(f"{way}_{key}"))
+                    for way in DIRECTIONS
+                    for key in columns
+                ),
+            ]
+            for name in names
+        ],
+        caption=caption,
+        groups=[("", 1), *((way, len(columns)) for way in DIRECTIONS.values())],
+        notes=[
+            f"In percentage points, with {100 * level:g} % intervals: bootstrap over clips that "
+            "draws both alike"
+        ],
+    )
+
+
+def _gain(value: object) -> str:
+    if not isinstance(value, list) or len(value) != 3:
+        return "–"
+    gain, low, high = (f"{number(x):+.1f}" for x in value)
+    return f"{gain} ({low} to {high})"
 
 
 def hubness_report(result: Mapping[str, Any]) -> str:

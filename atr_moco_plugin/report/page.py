@@ -50,7 +50,7 @@ def context(run: RunFiles) -> dict[str, Any]:
             tables.append(rank_table(result["rank"], split))
         hubs = hubness_table(result, split)
         tables += [hubs] if hubs is not None else []
-        tables += correction_tables(result, split)
+        tables += correction_tables(result, split, ranges=True)
     failed = run.retrieval.get("failed")
     examples, problem = _examples(run)
     return {

@@ -50,6 +50,13 @@ def test_corrections_have_figures_of_their_own(
     shared = {key for key in result["dual"] if key not in ("clips", "captions")}
     for name, found in (corrections["inductive"] | corrections["transductive"]).items():
         assert found.keys() == shared, name
+        assert corrections["intervals"][name].keys() == {
+            key for key in found if "skipped" not in key
+        }
+        low, high = corrections["intervals"][name]["t2a_r5"]
+        assert low <= found["t2a_r5"] <= high
+        gain, *_ = corrections["gains"][name]["t2a_r5"]
+        assert gain == pytest.approx(found["t2a_r5"] - result["dual"]["t2a_r5"], abs=1e-3)
         assert corrections["hubness"][name]["t2a"]["mean"] == result["hubness"]["t2a"]["mean"]
     printed = capsys.readouterr().out
     plain, transductive = printed.index("NNN"), printed.index("transductive")
@@ -160,5 +167,5 @@ def test_two_processes_find_what_one_does(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
-    assert one["corrections"]["inductive"] == two["corrections"]["inductive"]
-    assert one["corrections"]["transductive"] == two["corrections"]["transductive"]
+    for part in ("inductive", "transductive", "intervals", "gains"):
+        assert one["corrections"][part] == two["corrections"][part]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from atr_moco_plugin.data.loading.readable import named
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.corrected import choose, correct, summary
 from atr_moco_plugin.evaluation.encode import Advance
+from atr_moco_plugin.evaluation.gains import gains
+from atr_moco_plugin.evaluation.intervals import system_intervals
 from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries, Systems
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction, relevances
 from atr_moco_plugin.evaluation.rescoring import INDUCTIVE, Pair
@@ -117,23 +119,17 @@ def encode_corrections(
     return pair(chosen_on), None if bank is None else pair(bank)
 
 
-def with_systems(queries: SplitQueries, systems: Systems) -> SplitQueries:
-    """The per-query figures of a split with those of more systems."""
-    every = {way: {**queries.systems[way], **systems[way]} for way in DIRECTIONS}
-    return replace(queries, systems=every)
-
-
 class CorrectedFigures(NamedTuple):
     """What corrections make of a split.
 
     Attributes:
         figures: for ``corrections`` in ``retrieval.json``.
-        systems: what each query got from the inductive ones. Those of a transductive one are of
-            another task, and are not kept beside the others.
+        queries: what each query got, now from the inductive ones too. What a transductive one
+            gave is of another task, and is not kept beside the others.
     """
 
     figures: dict[str, Any]
-    systems: Systems
+    queries: SplitQueries
 
 
 def corrected_figures(
@@ -141,6 +137,7 @@ def corrected_figures(
     encoded: EncodedSplits,
     scores: Scores,
     split: Split,
+    queries: SplitQueries,
     on_scores: OnScores | None = None,
 ) -> CorrectedFigures:
     """Choose the parameters of each correction, and evaluate the split with it.
@@ -150,6 +147,7 @@ def corrected_figures(
         encoded: of :func:`encode_corrections`.
         scores: the split that is evaluated.
         split: the same.
+        queries: what each query got without corrections.
         on_scores: called with each block of scores of the inductive corrections.
     """
     valid, bank = encoded
@@ -163,11 +161,38 @@ def corrected_figures(
     figures: dict[str, Any] = {"chosen_on": _described(splits.chosen_on), "bank": None}
     if splits.bank is not None:
         figures["bank"] = {**_described(splits.bank), "seed": BANK_SEED}
-    systems: dict[Direction, dict[str, QueryFigures]] = {
+    every = _with_systems(queries, corrected.systems)
+    figures |= summary(choices, corrected)
+    figures["intervals"] = _intervals(system_intervals(_only(every, corrected.systems)), choices)
+    figures["gains"] = gains(every, list(choices))
+    inductive_systems: dict[Direction, dict[str, QueryFigures]] = {
         way: {name: found for name, found in by_name.items() if _is_inductive(name)}
         for way, by_name in corrected.systems.items()
     }
-    return CorrectedFigures({**figures, **summary(choices, corrected)}, systems)
+    return CorrectedFigures(figures, _with_systems(queries, inductive_systems))
+
+
+def _with_systems(queries: SplitQueries, systems: Systems) -> SplitQueries:
+    every = {way: {**queries.systems[way], **systems[way]} for way in DIRECTIONS}
+    return replace(queries, systems=every)
+
+
+def _only(queries: SplitQueries, systems: Systems) -> SplitQueries:
+    return replace(queries, systems=systems)
+
+
+def _intervals(
+    of_systems: Mapping[str, Mapping[str, Any]], names: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Intervals of each correction, those of every relevance under its figures' names."""
+    return {
+        name: {
+            f"{figure}{suffix}": ends
+            for suffix in ("", DUPLICATES)
+            for figure, ends in of_systems.get(f"{name}{suffix}", {}).items()
+        }
+        for name in names
+    }
 
 
 def _described(split: Split) -> dict[str, Any]:

@@ -39,7 +39,6 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.corrections import (
     correction_splits,
     encode_corrections,
     prepare_corrections,
-    with_systems,
 )
 from atr_moco_plugin.hosts.fairseq2.evaluation.judged import Judged, together
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
@@ -172,9 +171,9 @@ class Evaluate(Task):
                 scores, split, self._rerank_k, self.checkpoint.temperature, together(listeners)
             )
             if corrections is not None:
-                corrected = corrected_figures(*corrections, scores, split, together(listeners))
-                result["corrections"] = corrected.figures
-                queries = with_systems(queries, corrected.systems)
+                result["corrections"], queries = corrected_figures(
+                    *corrections, scores, split, queries, together(listeners)
+                )
         result |= self._judged.figures()
         if depth:
             self._judged.write_qrels(folder, clips, captions)

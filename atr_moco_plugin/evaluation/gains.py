@@ -1,0 +1,71 @@
+"""How much a correction gains over the plain cosines, query by query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, ClusterDraws, student_t
+from atr_moco_plugin.evaluation.metrics import CUTOFFS
+from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries
+from atr_moco_plugin.evaluation.relevance import DIRECTIONS
+from atr_moco_plugin.evaluation.rerank import DUAL
+
+Gain = list[float]
+"""Difference, and the ends of its interval, in percent."""
+
+
+def gains(
+    queries: SplitQueries,
+    names: Sequence[str],
+    *,
+    level: float = LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, dict[str, Gain]]:
+    """Gains of systems over the dual encoder on the same queries.
+
+    Both systems have easy and hard queries in common, so that the interval of the difference is
+    much narrower than those of the two figures: it is a paired bootstrap over clips, with Student's
+    t for the number of clips.
+
+    Args:
+        queries: what each query got, of ``dual`` and of each of ``names``.
+        names: the systems.
+        level: share of intervals that hold the true gain.
+        replicates: how often the clips are drawn.
+        seed: of the draws.
+
+    Returns:
+        By system and figure (R@k and mAP@10 of both directions, in percentage points) the gain,
+        and the lowest and highest that fit. A direction with a single cluster has none.
+    """
+    found: dict[str, dict[str, Gain]] = {name: {} for name in names}
+    for turn, way in enumerate(DIRECTIONS):
+        plain = queries.systems[way][DUAL.name]
+        asked = plain.rank > 0
+        numbers, cluster = queries.cluster[way][asked].unique(return_inverse=True)
+        if len(numbers) < 2 or not names:
+            continue
+        before = _values(plain)[asked]
+        gained = torch.cat(
+            [_values(queries.systems[way][name])[asked] - before for name in names], dim=1
+        )
+        draws = ClusterDraws(len(numbers), replicates=replicates, seed=seed + turn)
+        shrunk = (1 - 1 / len(numbers)) ** 0.5
+        half = draws.means(gained, cluster).std(dim=0) / shrunk
+        half = half * student_t(0.5 + level / 2, len(numbers) - 1)
+        mean = gained.mean(dim=0)
+        columns = iter(torch.stack([mean, mean - half, mean + half]).mul(100).T.tolist())
+        for name in names:
+            for figure in (*(f"r{k}" for k in CUTOFFS), "map10"):
+                found[name][f"{way}_{figure}"] = [round(x, 4) for x in next(columns)]
+    return found
+
+
+def _values(of: QueryFigures) -> Tensor:
+    """``[Q, 4]`` float64: whether each query is a hit at each cutoff, and its precision."""
+    hits = [(of.rank <= k).double() for k in CUTOFFS]
+    return torch.stack([*hits, of.precision], dim=1)
