@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     result["notes"] = notes + result["notes"]
-    write_page(output, result, " and ".join(names[: len(sides)]))
+    write_page(output, result, f"Embeddings: {' and '.join(names[: len(sides)])}")
     if options.json:
         say(json.dumps({**result, "output": str(output)}, indent=2))
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from docs.pages import run_python
 from safetensors.torch import save_file
 from tiny_bundle import SENTENCES
 
@@ -155,3 +156,9 @@ def test_unnormalised_rows_and_constant_columns_are_told(
     np.save("a.npy", 5 * audio)
     notes = " ".join(found(capfd, "a.npy")["notes"])
     assert "scaled to length 1" in notes and "same value in every row" in notes
+
+
+def test_the_page_of_the_guide(capfd: pytest.CaptureFixture[str]) -> None:
+    """The code of docs/analyse.md."""
+    run_python("docs/analyse.md")
+    assert float(capfd.readouterr().out) > 95

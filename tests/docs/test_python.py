@@ -33,6 +33,7 @@ from atr_moco_plugin.text.tokenizer import train_wordpiece
 CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door closes"]
 # Pages whose code needs more than a call of `run_python`, and the file that runs it.
 ELSEWHERE = {
+    "docs/analyse.md": "tests/commands/test_analyse.py",
     "docs/engines.md": "tests/search/test_engines_page.py",
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
     "docs/graded.md": "tests/evaluation/test_submission.py",
