@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, mean_intervals
 from atr_moco_plugin.evaluation.metrics import query_blocks
 from atr_moco_plugin.evaluation.qrels import Qrels
 from atr_moco_plugin.evaluation.relevance import Direction
@@ -131,18 +132,42 @@ class GradedMetrics:
         for system, parts in self._found.items():
             yield system, torch.cat(parts)[answerable]
 
-    def compute(self) -> dict[str, Any]:
-        """The figures, for ``retrieval.json``.
+    def compute(
+        self,
+        cluster: Tensor,
+        *,
+        level: float = LEVEL,
+        replicates: int = REPLICATES,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """The figures and their intervals, for ``retrieval.json``.
+
+        Args:
+            cluster: ``[C]`` int64, the cluster of each caption, usually its clip:
+                :attr:`~atr_moco_plugin.evaluation.queries.SplitQueries.cluster` of ``t2a``.
+            level: of the intervals.
+            replicates: how often the clusters are drawn.
+            seed: of the draws.
 
         Returns:
             ``qrels``, the name of the file; ``queries``, how many have a relevant clip;
             ``skipped``, how many were judged and have none, which are left out (trec_eval counts
             them as 0); ``relevant``, the mean number of relevant clips of the others; ``systems``,
             from a system's name to its figures, ``t2a_`` before each of :data:`GRADED_FIGURES`,
-            in percent.
+            in percent; ``intervals`` with ``level``, ``replicates``, ``seed``, ``clusters`` and, by
+            system and figure, lowest and highest value (:func:`mean_intervals
+            <atr_moco_plugin.evaluation.bootstrap.mean_intervals>`). A single cluster has none.
         """
         relevant = self._qrels.relevant
         answerable = relevant[relevant > 0]
+        clusters = cluster.cpu()[self._qrels.queries[relevant > 0]]
+        intervals: dict[str, dict[str, list[float]]] = {}
+        for system, values in self.values():
+            ends = mean_intervals(values, clusters, level=level, replicates=replicates, seed=seed)
+            if ends is not None:
+                # Sums of other numbers of threads differ in digits that mean nothing.
+                rounded = [[round(100 * end, 4) for end in pair] for pair in ends]
+                intervals[system] = dict(zip(graded_names(), rounded, strict=True))
         return {
             "qrels": self._qrels.name,
             "queries": len(answerable),
@@ -151,6 +176,13 @@ class GradedMetrics:
             "systems": {
                 system: dict(zip(graded_names(), (100 * values.mean(dim=0)).tolist(), strict=True))
                 for system, values in self.values()
+            },
+            "intervals": {
+                "level": level,
+                "replicates": replicates,
+                "seed": seed,
+                "clusters": len(clusters.unique()),
+                "systems": intervals,
             },
         }
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from atr_moco_plugin.evaluation.bootstrap import mean_intervals
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.graded import (
@@ -129,7 +130,7 @@ def test_collected_in_blocks_equals_the_whole() -> None:
         metrics("t2a", "dual", start, block, block > 0)
         metrics("t2a", "reranked_k4", start, -block, block > 0)
         metrics("a2t", "dual", start, block, block > 0)
-    found = metrics.compute()
+    found = metrics.compute(torch.arange(50) // 2)
     assert found["qrels"] == "judged.csv"
     assert found["queries"] == int(answerable.sum())
     assert found["skipped"] == int((grades >= 0).any(dim=1).sum()) - found["queries"] == 1
@@ -137,6 +138,17 @@ def test_collected_in_blocks_equals_the_whole() -> None:
     for name, figure in zip(GRADED_FIGURES, graded_names(), strict=True):
         mean = 100 * float(whole[name][answerable].mean())
         assert found["systems"]["dual"][figure] == pytest.approx(mean, abs=1e-10)
+    intervals = found["intervals"]
+    clusters = (torch.arange(50) // 2)[answerable]
+    assert intervals["clusters"] == len(clusters.unique())
+    values = torch.stack([whole[name][answerable] for name in GRADED_FIGURES], dim=1)
+    ends = mean_intervals(values, clusters)
+    assert ends is not None
+    for figure, (low, high) in zip(graded_names(), ends, strict=True):
+        assert intervals["systems"]["dual"][figure] == pytest.approx(
+            [100 * low, 100 * high], abs=1e-4
+        )
+        assert low < found["systems"]["dual"][figure] / 100 <= high
     worse = found["systems"]["reranked_k4"]
     assert worse["t2a_map_cut_16"] != found["systems"]["dual"]["t2a_map_cut_16"]
 
@@ -156,7 +168,14 @@ def test_one_relevant_clip_each_gives_the_figures_that_the_package_has() -> None
     grades.fill_diagonal_(1)
     metrics = GradedMetrics(qrels_of(grades))
     figures = retrieval_figures(cosines, {"": CaptionRelevance(owner, 30)}, on_scores=metrics)
-    found = metrics.compute()["systems"]["dual"]
+    found = metrics.compute(owner)["systems"]["dual"]
     assert found["t2a_map_cut_10"] == pytest.approx(figures["dual"]["t2a_map10"])
     assert found["t2a_success_5"] == pytest.approx(figures["dual"]["t2a_r5"])
     assert found["t2a_Rprec"] == pytest.approx(figures["dual"]["t2a_r1"])
+
+
+def test_a_single_cluster_has_no_interval() -> None:
+    metrics = GradedMetrics(qrels_of(torch.tensor([[1, 0], [0, 1]])))
+    metrics("t2a", "dual", 0, torch.eye(2), torch.eye(2) > 0)
+    found = metrics.compute(torch.zeros(2, dtype=torch.int64))
+    assert found["intervals"]["clusters"] == 1 and found["intervals"]["systems"] == {}

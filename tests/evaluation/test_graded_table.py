@@ -13,6 +13,7 @@ def test_a_row_for_each_system() -> None:
         "skipped": 3,
         "relevant": 2.75,
         "systems": {"dual": {**figures, "t2a_success_5": 55.5, "t2a_Rprec": 20.0}, "other": {}},
+        "intervals": {"level": 0.95, "systems": {"dual": {"t2a_map_cut_16": [30.01, 35.04]}}},
     }
     table = graded_table(graded)
     assert table.caption == (
@@ -21,6 +22,7 @@ def test_a_row_for_each_system() -> None:
     )
     assert [line.split() for line in table.text().splitlines()[2:]] == [
         ["dual", "31.0", "32.8", "40.0", "55.5", "20.0"],
+        ["95", "%", "-", "30.0-35.0", "-", "-", "-"],
         ["other", *("-" * 5)],
     ]
 

@@ -47,6 +47,9 @@ def test_figures_are_those_of_trec_eval_on_the_written_files(
     graded = json.loads((out / "retrieval.json").read_text())["splits"]["valid"]["graded"]
     assert graded["qrels"] == "judged.csv" and graded["skipped"] == 0
     assert len(graded["systems"]) == 7
+    for system, ends in graded["intervals"]["systems"].items():
+        for figure, (low, high) in ends.items():
+            assert low <= graded["systems"][system][figure] <= high
     with (out / "trec" / "t2a_graded.qrels").open() as file:
         qrels = pytrec_eval.parse_qrel(file)
     assert len(qrels) == graded["queries"]

@@ -57,6 +57,7 @@ class Judged:
             known = [DUAL, *(System(k, score) for k in rerank_k for score in RERANKINGS)]
             names = [system.name for system in known]
             names += [name for name in config.correct if name in INDUCTIVE]
+            names += [name for name in config.correct if name in INDUCTIVE]
             for name in config.dcase:
                 if name not in names:
                     raise InputError(
@@ -74,9 +75,13 @@ class Judged:
             found.append(stack.enter_context(self._submissions))
         return found
 
-    def figures(self) -> dict[str, Any]:
-        """``graded``, the graded figures, for a split of ``retrieval.json``; empty without them."""
-        return {} if self._graded is None else {"graded": self._graded.compute()}
+    def figures(self, cluster: Tensor) -> dict[str, Any]:
+        """``graded``, the graded figures, for a split of ``retrieval.json``; empty without them.
+
+        Args:
+            cluster: ``[C]`` int64, the cluster of each caption.
+        """
+        return {} if self._graded is None else {"graded": self._graded.compute(cluster)}
 
     @staticmethod
     def report(result: Mapping[str, Any]) -> str:

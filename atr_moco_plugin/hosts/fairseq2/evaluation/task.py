@@ -174,7 +174,7 @@ class Evaluate(Task):
                 result["corrections"], queries = corrected_figures(
                     *corrections, scores, split, queries, together(listeners)
                 )
-        result |= self._judged.figures()
+        result |= self._judged.figures(queries.cluster["t2a"])
         if depth:
             self._judged.write_qrels(folder, clips, captions)
             for suffix, relevance in relevances(retrieval_set, self.device).items():
