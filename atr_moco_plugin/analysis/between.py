@@ -33,6 +33,9 @@ from atr_moco_plugin.rank.spectrum import spectrum_measures
 HELD_OUT = 2048
 """Pairs that are kept apart to retrieve along the axes of the others, at most half of all."""
 
+JUDGED = 10
+"""Fewer pairs are not called unrelated, which they may seem by accident."""
+
 BINS = 50
 """Of the histogram of cosines."""
 
@@ -75,7 +78,7 @@ def between(
         "pairs": {
             "pairs": len(rows),
             "groups": int(rows.groups.max()) + 1,
-            **{name: len(rows.pairs[:, i].unique()) for i, name in enumerate(names)},
+            "rows": [len(rows.pairs[:, side].unique()) for side in (0, 1)],
         },
         "gap": _gap(rows) if one_space else None,
         "alignment": _alignment(rows, notes) if one_space else None,
@@ -98,13 +101,14 @@ def _gap(rows: PairedRows) -> dict[str, Any]:
 
 
 def _alignment(rows: PairedRows, notes: list[str]) -> dict[str, Any]:
-    value, shuffled = paired_alignment(rows)
-    if len(rows) > 1 and value > shuffled - 1e-9:
+    found = paired_alignment(rows)
+    if len(rows) >= JUDGED and not found.closer:
         notes.append(
-            f"Pairs are no closer ({value:.3f}) than shuffled ones ({shuffled:.3f}, mean squared "
-            "distance): are the rows of both sides in the same order, and of one model?"
+            f"Pairs are hardly closer than shuffled ones (mean squared distance {found.value:.3f} "
+            f"and {found.shuffled:.3f}): are the rows of both sides in the same order, and of one "
+            "model?"
         )
-    return {"pairs": len(rows), "value": value, "shuffled": shuffled}
+    return {"pairs": len(rows), **found._asdict()}
 
 
 def _cka(rows: PairedRows, notes: list[str]) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ def _spectra(result: Record, kind: str, word: str) -> Panel:
 
     def plot(axes: Axes) -> None:
         for (name, source), color in zip(sources.items(), _COLORS, strict=False):
-            _line(axes, source[kind]["spectrum"], color=color, label=name)
+            _line(axes, source[kind]["spectrum"], color=color, label=_short(name))
         for rows, dim in sorted(shapes):
             draws = random_spectra(rows, dim, kind == "centered")
             mean = torch.stack([normalize(values, "max") for values in draws]).mean(dim=0)
@@ -115,7 +115,8 @@ def _by_axes(found: Record, names: Sequence[str]) -> list[Panel]:
     if not found["axes"]:
         return []
     counts = [int(count) for count in found["axes"]]
-    ways = {"a2t": f"{names[0]} → {names[1]}", "t2a": f"{names[1]} → {names[0]}"}
+    first, second = map(_short, names)
+    ways = {"a2t": f"{first} → {second}", "t2a": f"{second} → {first}"}
 
     def plot(axes: Axes) -> None:
         for (way, title), color in zip(ways.items(), _COLORS, strict=True):
@@ -218,6 +219,11 @@ def _cosines(found: Record, names: Sequence[str]) -> list[Panel]:
             plot,
         )
     ]
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the figure."""
+    return name if len(name) <= 18 else f"{name[:17]}…"
 
 
 def _rank_axes(axes: Axes, y: str, x: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from atr_moco_plugin.analysis.pairs import PairedRows
-from atr_moco_plugin.rank.measures import alignment
 
 
 def random_uniformity(dim: int, t: float = 2.0) -> float:
@@ -47,16 +47,38 @@ def random_gap(means: tuple[Tensor, Tensor], rows: tuple[int, int]) -> float:
     )
 
 
-def paired_alignment(rows: PairedRows) -> tuple[float, float]:
-    """:func:`~atr_moco_plugin.rank.measures.alignment` of the pairs, and its mean over all ways to
-    shuffle them.
+class PairedAlignment(NamedTuple):
+    """How close pairs are.
+
+    Attributes:
+        value: :func:`~atr_moco_plugin.rank.measures.alignment`, the mean squared distance.
+        shuffled: its mean over all ways to shuffle the pairs.
+        error: standard error of ``value``, as if pairs were independent.
+    """
+
+    value: float
+    shuffled: float
+    error: float
+
+    @property
+    def closer(self) -> bool:
+        """Whether pairs are closer than shuffled ones beyond doubt: by three standard errors."""
+        return self.shuffled - self.value > 3 * self.error
+
+
+def paired_alignment(rows: PairedRows) -> PairedAlignment:
+    """Compare pairs with shuffled ones.
 
     Args:
-        rows: both of the same size d, of length 1.
+        rows: both of the same size d, of length 1; at least one pair.
     """
-    aligned = sum(alignment(a, t) * len(a) for a, t in rows.blocks()) / len(rows)
+    squares = torch.cat([(a - t).square().sum(dim=1) for a, t in rows.blocks()])
     audio, text = rows.means()
-    return aligned, 2 - 2 * float(audio @ text)
+    return PairedAlignment(
+        value=float(squares.mean()),
+        shuffled=2 - 2 * float(audio @ text),
+        error=float(squares.std(correction=0)) / math.sqrt(len(rows)),
+    )
 
 
 def mean_row(x: Tensor) -> Tensor:

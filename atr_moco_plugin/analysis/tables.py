@@ -56,7 +56,7 @@ def retrieval_tables(result: Record) -> list[Table]:
             rows.append(_figures("cosine", found["cosine"]))
         rows.append(_figures("chance", found["chance"]))
         caption = (
-            f"Retrieval along the first shared axes, {_size(result, found)}; axes of "
+            f"Retrieval by axes kept, {_size(result, found)}; axes of "
             f"{found['fitted_on']:,} other pairs"
         )
         tables.append(_retrieval(result, rows, caption))

@@ -47,7 +47,17 @@ def test_the_gap_of_sampling_is_that_of_two_samples_of_one_distribution() -> Non
 def test_alignment_beside_its_mean_over_all_shuffles() -> None:
     audio, text = sphere(4, 3), sphere(4, 3, seed=1)
     rows = PairedRows(audio, text, torch.arange(4)[:, None].expand(-1, 2))
-    found, shuffled = paired_alignment(rows)
+    found = paired_alignment(rows)
     every = [alignment(audio, text[list(o)]) for o in itertools.permutations(range(4))]
-    assert found == pytest.approx(alignment(audio, text))
-    assert shuffled == pytest.approx(sum(every) / len(every))
+    assert found.value == pytest.approx(alignment(audio, text))
+    assert found.shuffled == pytest.approx(sum(every) / len(every))
+
+
+def test_only_pairs_that_are_closer_beyond_doubt_are_called_so() -> None:
+    audio, noise = sphere(100, 16), sphere(100, 16, seed=1)
+    pairs = torch.arange(100)[:, None].expand(-1, 2)
+    assert not paired_alignment(PairedRows(audio, noise, pairs)).closer
+    assert paired_alignment(PairedRows(audio, normalize(audio + noise, dim=1), pairs)).closer
+    squares = (audio - noise).square().sum(dim=1)
+    error = paired_alignment(PairedRows(audio, noise, pairs)).error
+    assert error == pytest.approx(float(squares.std(correction=0)) / 10)
