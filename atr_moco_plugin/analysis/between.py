@@ -15,6 +15,7 @@ from atr_moco_plugin.analysis.angles import (
 )
 from atr_moco_plugin.analysis.neighbours import mutual_neighbours
 from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
+from atr_moco_plugin.analysis.retrieval import retrieve
 from atr_moco_plugin.analysis.shared_axes import (
     doubling,
     recall_by_axes,
@@ -24,9 +25,10 @@ from atr_moco_plugin.analysis.shared_axes import (
 from atr_moco_plugin.analysis.similarity import linear_cka
 from atr_moco_plugin.analysis.sphere import mean_row, paired_alignment, random_gap
 from atr_moco_plugin.analysis.within import NORMALIZER, SAMPLE, THRESHOLD
+from atr_moco_plugin.evaluation.bootstrap import LEVEL
 from atr_moco_plugin.evaluation.chance import chance_metrics
 from atr_moco_plugin.evaluation.hubness import HUBNESS_K, hubness, top_counts
-from atr_moco_plugin.evaluation.metrics import query_blocks, relevance_metrics
+from atr_moco_plugin.evaluation.metrics import query_blocks
 from atr_moco_plugin.rank.measures import modality_gap
 from atr_moco_plugin.rank.spectrum import spectrum_measures
 
@@ -185,11 +187,13 @@ def _retrieval(rows: PairedRows, seed: int, notes: list[str]) -> dict[str, Any] 
     part = rows.of(rows.pairs[drawn])
     gallery = part.gallery()
     scores = _cosines(part, gallery)
+    found = retrieve(scores, gallery)
     return {
         "pairs": len(part),
         "rows": [len(gallery.audio), len(gallery.text)],
-        "cosine": relevance_metrics(scores, gallery.relevance),
+        "cosine": found.figures,
         "chance": chance_metrics(gallery.relevance),
+        "intervals": {"level": LEVEL, "cosine": found.intervals},
         "histogram": _histogram(scores, gallery),
         "hubness": {"a2t": _hubs(scores), "t2a": _hubs(scores.T)},
     }
@@ -241,15 +245,19 @@ def _by_axes(
     # Below that are the rounding errors of float32.
     real = int((axes.values > 1e-6 * axes.values[0]).sum())
     by_axes = recall_by_axes(axes, part, gallery, doubling(real)) if real > 1 else {}
+    cosine = retrieve(_cosines(part, gallery), gallery) if one_space else None
     return {
         "pairs": len(part),
         "rows": [len(gallery.audio), len(gallery.text)],
         "fitted_on": len(fitted),
-        "axes": {str(count): figures for count, figures in by_axes.items()},
-        "cosine": relevance_metrics(_cosines(part, gallery), gallery.relevance)
-        if one_space
-        else None,
+        "axes": {str(count): of.figures for count, of in by_axes.items()},
+        "cosine": cosine.figures if cosine else None,
         "chance": chance_metrics(gallery.relevance),
+        "intervals": {
+            "level": LEVEL,
+            "axes": {str(count): of.intervals for count, of in by_axes.items()},
+            "cosine": cosine.intervals if cosine else None,
+        },
     }
 
 

@@ -122,6 +122,10 @@ def _by_axes(found: Record, names: Sequence[str]) -> list[Panel]:
         for (way, title), color in zip(ways.items(), _COLORS, strict=True):
             values = [figures[f"{way}_r1"] for figures in found["axes"].values()]
             axes.plot(counts, values, color=color, marker="o", markersize=3, label=title)
+            ends = [of.get(f"{way}_r1") for of in found["intervals"]["axes"].values()]
+            if all(ends):
+                low, high = zip(*ends, strict=True)
+                axes.fill_between(counts, low, high, color=color, alpha=0.2, linewidth=0)
             if found["cosine"] is not None:
                 axes.axhline(found["cosine"][f"{way}_r1"], color=color, linestyle="--", lw=1)
         axes.axhline(found["chance"]["a2t_r1"], color=BASELINE, linestyle=":")
@@ -137,7 +141,7 @@ def _by_axes(found: Record, names: Sequence[str]) -> list[Panel]:
         panel(
             "Retrieval by axes kept",
             f"R@1 of {found['pairs']:,} pairs along the first shared axes of {found['fitted_on']:,}"
-            f" others, without the means{plain}, dotted is chance.",
+            f" others, without the means; bands are 95 % intervals{plain}, dotted is chance.",
             f"R@1 by number of axes, from {counts[0]} to {counts[-1]}.",
             plot,
         )

@@ -23,11 +23,13 @@ class Gallery(NamedTuple):
         audio: ``[A]`` int64, row numbers.
         text: ``[C]`` int64, row numbers.
         relevance: of these A and C rows.
+        groups: ``[A]`` and ``[C]`` int64: the group of each row, see :attr:`PairedRows.groups`.
     """
 
     audio: Tensor
     text: Tensor
     relevance: RelevanceMatrix
+    groups: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,9 @@ class PairedRows:
         text, t = self.pairs[:, 1].unique(return_inverse=True)
         relevant = torch.zeros(len(audio), len(text), dtype=torch.bool)
         relevant[a, t] = True
-        return Gallery(audio, text, RelevanceMatrix(relevant))
+        groups = torch.empty_like(audio), torch.empty_like(text)
+        groups[0][a], groups[1][t] = self.groups, self.groups
+        return Gallery(audio, text, RelevanceMatrix(relevant), groups)
 
 
 def checked_pairs(

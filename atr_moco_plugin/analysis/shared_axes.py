@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
-from atr_moco_plugin.evaluation.metrics import relevance_metrics
+from atr_moco_plugin.analysis.retrieval import Retrieved, retrieve
 
 
 class SharedAxes(NamedTuple):
@@ -101,8 +101,8 @@ def project(axes: SharedAxes, audio: Tensor, text: Tensor, count: int) -> tuple[
 
 def recall_by_axes(
     axes: SharedAxes, rows: PairedRows, gallery: Gallery, counts: Sequence[int]
-) -> dict[int, dict[str, float]]:
-    """Retrieval figures by the cosine along the first axes, for several numbers of them.
+) -> dict[int, Retrieved]:
+    """Retrieval by the cosine along the first axes, for several numbers of them.
 
     The axes must be of *other* pairs than those of the gallery. Along axes of its own pairs even
     noise is retrieved without error as soon as there are fewer pairs than dimensions.
@@ -114,14 +114,13 @@ def recall_by_axes(
         counts: numbers of axes.
 
     Returns:
-        The figures of :func:`~atr_moco_plugin.evaluation.metrics.relevance_metrics` by number of
-        axes.
+        By number of axes.
     """
     audio, text = rows.audio[gallery.audio], rows.text[gallery.text]
     found = {}
     for count in counts:
         a, t = project(axes, audio, text, count)
-        found[count] = relevance_metrics(a @ t.T, gallery.relevance)
+        found[count] = retrieve(a @ t.T, gallery)
     return found
 
 

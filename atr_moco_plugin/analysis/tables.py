@@ -46,14 +46,14 @@ def retrieval_tables(result: Record) -> list[Table]:
     tables = []
     found = result.get("retrieval")
     if found:
-        rows = [_figures(name, found[name]) for name in ("cosine", "chance")]
+        rows = [*_with_interval("cosine", found), _figures("chance", found["chance"])]
         caption = f"Retrieval by cosine, {_size(result, found)}"
         tables.append(_retrieval(result, rows, caption, list(_hub_notes(result, found))))
     found = result.get("retrieval_by_axes")
     if found:
         rows = [_figures(f"{int(n):,} axes", figures) for n, figures in found["axes"].items()]
         if found["cosine"] is not None:
-            rows.append(_figures("cosine", found["cosine"]))
+            rows += _with_interval("cosine", found)
         rows.append(_figures("chance", found["chance"]))
         caption = (
             f"Retrieval by axes kept, {_size(result, found)}; axes of "
@@ -185,6 +185,18 @@ def _figures(name: str, figures: Record) -> list[str]:
     return [name, *(cell(figures.get(key), 1) for key in [*keys, "r_sum"])]
 
 
+def _with_interval(name: str, found: Record) -> list[list[str]]:
+    """The figures of a way to score, and the ends of their intervals below them."""
+    intervals = found["intervals"][name]
+    rows = [_figures(name, found[name])]
+    if intervals:
+        percent = f"{100 * found['intervals']['level']:.0f} %"
+        for word, end in (("from", 0), ("to", 1)):
+            ends = {key: interval[end] for key, interval in intervals.items()}
+            rows.append([cell.replace("–", "") for cell in _figures(f"  {percent} {word}", ends)])
+    return rows
+
+
 def _size(result: Record, found: Record) -> str:
     sides = zip(found["rows"], result["sides"], strict=True)
     return " and ".join(f"{n:,} {name}" for n, name in sides)
@@ -196,6 +208,6 @@ def _hub_notes(result: Record, found: Record) -> Iterator[str]:
         hubs = found["hubness"][way]
         yield (
             f"Hubs of {items}, first {hubs['k']}: skewness {hubs['skewness']:.2f}, "
-            f"{hubs['never']:.1f} % never found, the largest {hubs['largest']:,.0f} times "
+            f"{hubs['never']:.1f} % never found, largest {hubs['largest']:,.0f} "
             f"(mean {hubs['mean']:.1f})."
         )

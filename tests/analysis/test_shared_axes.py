@@ -66,10 +66,10 @@ def test_all_axes_rotate_the_text_onto_the_audio() -> None:
 
 def test_axes_of_their_own_pairs_would_retrieve_noise_and_those_of_others_do_not() -> None:
     rows = row_by_row(gaussian(80, 100), gaussian(80, 100, seed=1))
-    own = recall_by_axes(shared_axes(rows), rows, rows.gallery(), [64])[64]
+    own = recall_by_axes(shared_axes(rows), rows, rows.gallery(), [64])[64].figures
     assert own["a2t_r1"] == 100
     fit, held = rows.of(rows.pairs[:40]), rows.of(rows.pairs[40:])
-    found = recall_by_axes(shared_axes(fit), held, held.gallery(), [32])[32]
+    found = recall_by_axes(shared_axes(fit), held, held.gallery(), [32])[32].figures
     assert found["a2t_r1"] < 20 and found["t2a_r1"] < 20
 
 
@@ -82,7 +82,7 @@ def test_retrieval_along_k_axes_is_that_of_a_loop() -> None:
     t = (rows.text - rows.text.mean(0)).numpy() @ vt.T[:, :2]
     cosine = (a / np.linalg.norm(a, axis=1)[:, None]) @ (t / np.linalg.norm(t, axis=1)[:, None]).T
     hits = np.mean([np.argmax(row) == i for i, row in enumerate(cosine)])
-    found = recall_by_axes(axes, rows, rows.gallery(), [2])[2]
+    found = recall_by_axes(axes, rows, rows.gallery(), [2])[2].figures
     assert found["a2t_r1"] == pytest.approx(100 * hits)
 
 

@@ -50,7 +50,7 @@ def test_figures_of_the_record_stand_in_the_tables(result: dict[str, Any]) -> No
     cosine, by_axes = retrieval_tables(result)
     assert cells(cosine)["cosine"][0] == f"{result['retrieval']['cosine']['a2t_r1']:.1f}"
     assert list(cells(by_axes)) == [
-        "2 axes", "4 axes", "8 axes", "16 axes", "cosine", "chance",
+        "2 axes", "4 axes", "8 axes", "16 axes", "cosine", "  95 % from", "  95 % to", "chance",
     ]  # fmt: skip
     assert by_axes.caption.endswith("150 audio of eighteen! and 150 text; axes of 150 other pairs")
 
