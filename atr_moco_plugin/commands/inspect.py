@@ -200,10 +200,10 @@ def _check_page(page: Path) -> None:
 
 
 def _write_list(inspection: Inspection, file: Path) -> None:
+    from atr_moco_plugin.data.opening.exclusion import write_exclusion
     from atr_moco_plugin.inspection.findings import keys_to_exclude
-    from atr_moco_plugin.io.atomic import write_atomically
 
-    write_atomically(file, "".join(f"{key}\n" for key in keys_to_exclude(inspection.findings)))
+    write_exclusion(file, keys_to_exclude(inspection.findings))
 
 
 def _print(inspection: Inspection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,17 +48,12 @@ def inspect_audio(
     """
     audio: list[ClipAudio] = []
     for split, clips in dataset.splits.items():
-        found = map_ahead(
-            lambda clip, split=split: _look_at(dataset, split, clip, decoder),  # type: ignore[misc]
-            clips,
-            num_workers,
-            ahead=4 * num_workers,
-        )
-        audio.extend(found)
+        look_at = partial(_look_at, dataset, decoder, split)
+        audio.extend(map_ahead(look_at, clips, num_workers, ahead=4 * num_workers))
     return audio, audio_findings(audio)
 
 
-def _look_at(dataset: AudioTextDataset, split: str, clip: Clip, decoder: Decoder) -> ClipAudio:
+def _look_at(dataset: AudioTextDataset, decoder: Decoder, split: str, clip: Clip) -> ClipAudio:
     try:
         with decoded(dataset, clip, decoder) as audio:
             return _measured(split, clip, audio)
