@@ -5,6 +5,7 @@
 The vectors are random and clustered: 2,000 topics, of which the n-th is 1/n as frequent as the
 first; recordings of 20 windows around the topics, with a cosine of about 0.7; windows around their
 recordings, of about 0.86. Queries lie around topics, of about 0.78, and are of no recording.
+Sentences of the bank that corrects are drawn as queries are.
 Engines take turns query by query. Threads as ``OMP_NUM_THREADS`` says. With ``--postgres`` the
 index is also put into a schema of its own there, asked exactly and by HNSW, and dropped. Needs the
 extras.
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atr_moco_plugin.search.bank import Bank, make_bank
 from atr_moco_plugin.search.engines import open_index
 from atr_moco_plugin.search.store import (
     Embedded,
@@ -36,6 +38,7 @@ from atr_moco_plugin.search.store import (
 
 TOPICS, A_RECORDING, AT_ONCE, K = 2_000, 20, 500, 10
 SCHEMA = "benchmark_engines"
+SENTENCES = 1_000
 
 Ask = Callable[[NDArray[np.float32]], list[list[WindowHit]]]
 
@@ -123,9 +126,15 @@ def report(title: str, engines: dict[str, Ask], queries: NDArray[np.float32]) ->
         )
 
 
-def nearest(store: Store, only: Filter | None = None) -> Ask:
+def nearest(store: Store, only: Filter | None = None, alpha: float = 0.0) -> Ask:
     """How a store is asked."""
-    return lambda queries: store.nearest(queries, K, only)
+    return lambda queries: store.nearest(queries, K, only, alpha)
+
+
+def bank_of(sounds: Sounds) -> Bank:
+    """Sentences of which nobody has an embedding but this benchmark."""
+    vectors = sounds.around_topics(SENTENCES, 0.8)
+    return make_bank([f"{number:06}" for number in range(SENTENCES)], lambda _: vectors)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -175,6 +184,18 @@ def main(arguments: list[str] | None = None) -> None:
         opened = time.perf_counter() - begin
         report("as it was built", engines, queries)
         with open_index(index, write=True) as store:
+            store.set_bank(bank_of(sounds))
+        exact, approximate = (
+            stack.enter_context(open_index(index, engine=engine)) for engine in ("exact", None)
+        )
+        for alpha in (0.5, 0.75, 1.0):
+            engines = {
+                "exact": nearest(exact, alpha=alpha),
+                "faiss": nearest(approximate, alpha=alpha),
+            }
+            report(f"corrected, alpha {alpha:g}", engines, queries)
+        engines = {"exact": nearest(exact), "faiss": nearest(approximate)}
+        with open_index(index, write=True) as store:
             store.remove([(f"/old/{i}", "") for i in range(0, sounds.recordings, 20)])
             fill(store, sounds, "new", sounds.recordings // 25)
             store.finish()
@@ -214,6 +235,13 @@ def in_postgres(
                     f"pg_indexes_size('{SCHEMA}.windows') / 1000000"
                 ).fetchall()[0]
                 report("as it was built", exact | {"PostgreSQL, HNSW": nearest(store)}, queries)
+                store.set_bank(bank_of(sounds))
+                store.finish()
+                ways = {
+                    "PostgreSQL, exact": nearest(store, Filter(min_seconds=0.0), 0.75),
+                    "PostgreSQL, HNSW": nearest(store, alpha=0.75),
+                }
+                report("corrected, alpha 0.75", ways, queries)
         finally:
             sql.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
     print(

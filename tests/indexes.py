@@ -52,10 +52,15 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
 
 
+def make_up_bank(vectors: np.ndarray, name: str = "") -> Bank:
+    """A bank of sentences without a meaning that have these embeddings."""
+    return make_bank([f"{name} {n:06}" for n in range(len(vectors))], lambda _: vectors)
+
+
 def some_bank(seed: int, sentences: int = 40) -> Bank:
     """A bank of made-up sentences, the same for the same arguments."""
-    vectors = unit(np.random.default_rng(seed).normal(size=(sentences, DIM)) + 0.5)
-    return make_bank([f"{seed}: {n}" for n in range(sentences)], lambda _: vectors)
+    rows = np.random.default_rng(seed).normal(size=(sentences, DIM)) + 0.5
+    return make_up_bank(unit(rows), str(seed))
 
 
 QUERIES = unit(np.random.default_rng(5).normal(size=(3, DIM)))

@@ -70,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     bank.add_argument("--no-bank", action="store_true", help="keep no bank any more")
     parser.add_argument(
+        "--neighbours",
+        type=positive,
+        metavar="K",
+        help="of --bank: how many of its sentences, those nearest to a sound, say what is taken "
+        "off it (default: 128; at most a tenth of the bank)",
+    )
+    parser.add_argument(
         "--retry-broken", action="store_true", help="try again what could not be read, unchanged"
     )
     add_model(parser)
@@ -92,14 +99,14 @@ def run(options: argparse.Namespace) -> int:
         first = process_index() == 0
         listing, sentences = None, None
         if first:
-            sentences = None if options.bank is None else _bank_sentences(options.bank)
+            sentences = _bank_sentences(options)
             listing = list_sounds(options, may_be_none=_exists(options.index))
         options.device = options.device or local_device()
         retriever = load_retriever(options)
         bank = None
         with _open(options, retriever) if first else nullcontext() as store:
             if store is not None:
-                _set_bank(store, retriever, sentences, remove=options.no_bank, stop=stop)
+                _set_bank(store, retriever, sentences, options, stop)
                 bank = store.bank()
             report = build(
                 store,
@@ -126,35 +133,42 @@ def _open(options: argparse.Namespace, retriever: AudioTextRetriever) -> Store:
     return open_index(options.index, write=True, info=info, engine=options.engine)
 
 
-def _bank_sentences(file: str) -> list[str]:
+def _bank_sentences(options: argparse.Namespace) -> list[str] | None:
+    """The sentences of ``--bank``; None where it is not given."""
     from atr_moco_plugin.commands.embed import read_sentences
     from atr_moco_plugin.search.bank import bank_sentences
 
-    sentences = read_sentences(file)
+    if options.bank is None:
+        if options.neighbours is not None:
+            raise InputError("--neighbours are sentences of a bank: give --bank FILE too.")
+        return None
+    sentences = read_sentences(options.bank)
     try:
         return bank_sentences(sentences)
     except InputError as ex:
-        raise InputError(f"{file}: {ex}") from None
+        raise InputError(f"{options.bank}: {ex}") from None
 
 
 def _set_bank(
     store: Store,
     retriever: AudioTextRetriever,
     sentences: list[str] | None,
-    *,
-    remove: bool,
+    options: argparse.Namespace,
     stop: Callable[[], bool],
 ) -> None:
     """Give the index the bank that is wanted, where it has another."""
-    from atr_moco_plugin.search.bank import Bank, bank_info
+    from atr_moco_plugin.search.bank import NEIGHBOURS, Bank, bank_info
 
-    if remove and store.bank() is not None:
+    if options.no_bank and store.bank() is not None:
         store.set_bank(None)
-    if sentences is None or store.bank() == bank_info(sentences):
+    if sentences is None:
+        return
+    info = bank_info(sentences, options.neighbours or NEIGHBOURS)
+    if store.bank() == info:
         return
     embeddings = _embedded(retriever, sentences, stop)
     if embeddings is not None:
-        store.set_bank(Bank(bank_info(sentences), embeddings), progress=True)
+        store.set_bank(Bank(info, embeddings), progress=True)
 
 
 def _embedded(

@@ -25,8 +25,12 @@ from atr_moco_plugin.evaluation.corrections import bounded_k, nnn_offsets
 ALPHA = 0.75
 """How much of the offset is taken off where nothing else is said."""
 MOST_ALPHA = 4.0
+ROUGH_ALPHA = 1.0
+"""The most with which engines choose windows by their cosines and correct those alone. Beyond it
+what is near to no sentence comes first, which they would not choose."""
 NEIGHBOURS = 128
-"""Highest cosines that an offset is the mean of; at most a tenth of the bank."""
+"""Highest cosines that an offset is the mean of, where nothing else is said; at most a tenth of the
+bank."""
 LEAST, MOST = 10, 100_000
 """Sentences of a bank."""
 
@@ -85,10 +89,11 @@ def bank_sentences(sentences: Sequence[str]) -> list[str]:
     return found
 
 
-def bank_info(sentences: Sequence[str]) -> BankInfo:
-    """What an index says of a bank of :func:`bank_sentences`."""
+def bank_info(sentences: Sequence[str], neighbours: int = NEIGHBOURS) -> BankInfo:
+    """What an index says of a bank of :func:`bank_sentences`; of ``neighbours``, 1 or more, at most
+    a tenth of the bank count."""
     digest = hashlib.sha256("\n".join(sentences).encode("utf-8", "surrogatepass")).hexdigest()
-    return BankInfo(len(sentences), bounded_k(NEIGHBOURS, len(sentences)), digest)
+    return BankInfo(len(sentences), bounded_k(neighbours, len(sentences)), digest)
 
 
 def make_bank(sentences: Sequence[str], embed: Callable[[list[str]], NDArray[np.float32]]) -> Bank:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.bank import Bank
 from atr_moco_plugin.search.store import Embedded, IndexInfo
 
 OFF = 0.01
@@ -63,6 +64,23 @@ def check_embedded(item: Embedded, width: int) -> None:
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     if (np.abs(lengths - 1) > 1e-3).any():
         raise ValueError(f"{recording.path}: an embedding is not of length 1")
+
+
+def check_bank(bank: Bank | None, width: int) -> None:
+    """Refuse a bank by which no offset could be computed."""
+    if bank is None:
+        return
+    shape = (bank.info.sentences, width)
+    if bank.embeddings.shape != shape:
+        raise ValueError(
+            f"the bank's embeddings are {list(bank.embeddings.shape)}, and must be {list(shape)}"
+        )
+    lengths = np.linalg.norm(bank.embeddings.astype(np.float64), axis=1)
+    if not (np.abs(lengths - 1) <= 1e-3).all():
+        raise InputError(
+            "an embedding of the bank is no number or not of length 1: use --dtype float32, or "
+            "another model"
+        )
 
 
 def check_rows(matrix: NDArray[np.float16], rows: NDArray[np.int64]) -> None:

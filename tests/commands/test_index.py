@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sound_folders import write_sound
 from tiny_bundle import make_bundle
 
 from atr_moco_plugin.commands.main import main
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.local import create_local, open_local
 
 
@@ -98,6 +101,88 @@ def test_an_index_of_another_model_or_other_windows_is_refused(
         assert index(sounds, other) == 2
         assert "model" in error(capsys)
     assert (tmp_path / "index/index.sqlite").read_bytes() == before
+
+
+def sentences(file: Path, numbers: range, *more: str) -> str:
+    words = "a dog barks far away rain falls siren wails".split()
+    lines = [f"{' '.join(random.Random(n).choices(words, k=5))} {n}" for n in numbers]
+    file.write_text("\n".join([*lines, *more]))
+    return str(file)
+
+
+def corrected(folder: Path) -> tuple[list[float], list[float]]:
+    """Cosines and scores of the windows."""
+    with open_local(folder) as store:
+        query = np.eye(1, store.info.embed_dim, dtype=np.float32)
+        hits = sorted(store.nearest(query, 9, alpha=1.0)[0], key=lambda hit: hit.window)
+        return [hit.cosine for hit in hits], [hit.score for hit in hits]
+
+
+def test_a_bank_is_kept_and_changed_without_reading_a_sound(
+    sounds: Path, bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    bank, folder = tmp_path / "bank.txt", tmp_path / "index"
+    assert index(sounds, bundle, "--bank", sentences(bank, range(40))) == 0
+    out, err = capsys.readouterr()
+    assert "; a bank of 40 sentences\n" in out and "40/40" in err
+    cosines, first = corrected(folder)
+    assert all(cosine != score for cosine, score in zip(cosines, first, strict=True))
+    # The same sentences in another order and twice are the same bank: nothing is embedded again.
+    twice = bank.read_text().splitlines()[7:9]
+    assert index(sounds, bundle, "--bank", sentences(bank, range(39, -1, -1), *twice)) == 0
+    out, err = capsys.readouterr()
+    assert "3 unchanged" in out and "sentence" not in err
+    # A recording that comes later is corrected too, without naming the bank again.
+    write_sound(sounds / "later.wav", 8)
+    assert index(sounds, bundle, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["bank"]["sentences"] == 40
+    assert len(corrected(folder)[1]) == 4
+    # Another bank: from the vectors, so that sounds that nobody could read do not matter.
+    cosines, first = corrected(folder)
+    for path in sounds.iterdir():
+        state = path.stat()
+        path.write_bytes(bytes(state.st_size))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert index(sounds, bundle, "--bank", sentences(bank, range(100, 300)), "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["unchanged"], report["windows"], report["broken"]) == (4, 0, [])
+    assert (report["bank"]["sentences"], report["bank"]["neighbours"]) == (200, 20)
+    second = corrected(folder)
+    assert second[0] == cosines and second[1] != first
+    # The same sentences, of which fewer count.
+    assert index(sounds, bundle, "--bank", str(bank), "--neighbours", "1") == 0
+    assert all(a < b for a, b in zip(corrected(folder)[1], second[1], strict=True))
+    capsys.readouterr()
+    assert index(sounds, bundle, "--neighbours", "1") == 2
+    assert error(capsys) == "--neighbours are sentences of a bank: give --bank FILE too."
+    assert index(sounds, bundle, "--no-bank") == 0
+    assert "a bank of" not in capsys.readouterr().out
+    with pytest.raises(InputError, match="has no bank"):
+        corrected(folder)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "has no line: give one sentence a line"),
+        ("a dog barks\n" * 30, "has 1 different sentences, expected 10 to 100,000: give captions"),
+        ("a dog barks\n\nrain\n", "line 2: '' has no word; correct or remove it"),
+        ("caf\xe9", "cannot be read as UTF-8 text"),
+    ],
+)
+def test_a_bank_that_is_none_is_refused_before_there_is_an_index(
+    sounds: Path, bundle: Path, tmp_path: Path, capsys: Any, lines: str, message: str
+) -> None:
+    bank = tmp_path / "bank.txt"
+    assert index(sounds, bundle, "--bank", str(bank)) == 2
+    assert error(capsys) == f"{bank}: there is no such file of sentences."
+    bank.write_bytes(lines.encode("latin-1"))
+    assert index(sounds, bundle, "--bank", str(bank)) == 2
+    said = error(capsys)
+    assert str(bank) in said and message in said
+    assert not (tmp_path / "index").exists()
+    with pytest.raises(SystemExit):
+        index(sounds, bundle, "--bank", str(bank), "--no-bank")
 
 
 def test_two_writers_are_refused(sounds: Path, bundle: Path, capsys: Any) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from sound_folders import write_sound
@@ -126,6 +127,64 @@ def test_rerank(index: Path, capsys: Any, caplog: pytest.LogCaptureFixture, tmp_
         assert lines[1].split()[0].endswith("*") and lines[-1].startswith("* not re-ranked")
     finally:
         gone.with_suffix(".gone").rename(gone)
+
+
+@pytest.fixture(scope="module")
+def banked(index: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a bank."""
+    folder = tmp_path_factory.mktemp("banked")
+    bank = folder / "bank.txt"
+    bank.write_text("".join(f"a dog barks {n} times far away in the rain\n" for n in range(50)))
+    sounds = str(index.parent / "sounds")
+    options = ["--bank", str(bank), "--device", "cpu", "--model", str(bundle)]
+    assert main(["index", sounds, "--index", str(folder / "index"), *options]) == 0
+    return folder / "index"
+
+
+def test_correct(index: Path, banked: Path, bundle: Path, capsys: Any) -> None:
+    plain = found(banked, capsys, DOG)
+    assert plain == found(index, capsys, DOG) == found(banked, capsys, DOG, "--correct", "0")
+    hits = found(banked, capsys, DOG, "--correct")
+    assert hits == found(banked, capsys, DOG, "--correct=0.75")
+    assert [x["score"] for x in hits] == sorted((x["score"] for x in hits), reverse=True)
+    # By the formula, with embeddings of the model itself.
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    lines = (banked.parent / "bank.txt").read_text().splitlines()
+    bank = retriever.embed_text(lines).numpy().astype(float)
+    text = retriever.embed_text(DOG).numpy()[0]
+    for hit in hits:
+        (window,) = [x for x in retriever.windows(hit["path"]) if [x.start, x.end] == hit["moment"]]
+        vector = retriever.embed_windows([window.waveform])[0]
+        offset = np.sort(bank @ vector)[-5:].mean()
+        assert hit["cosine"] == pytest.approx(vector @ text, abs=1e-3)
+        assert hit["score"] == pytest.approx(vector @ text - 0.75 * offset, abs=1e-3)
+    (first,) = found(banked, capsys, DOG, "--correct", "-k", "1")
+    assert first["score"] == hits[0]["score"]
+    both = found(banked, capsys, DOG, "--and", "rain", "--not", "a bird", "--correct")
+    assert len(both) == 6 and both != found(banked, capsys, DOG, "--and", "rain", "--not", "a bird")
+    # The matching head scores what the correction has brought as it does without.
+    reranked = {x["path"]: x["reranked"] for x in found(banked, capsys, DOG, "--rerank")}
+    for hit in found(banked, capsys, DOG, "--rerank", "--correct"):
+        assert hit["reranked"] == pytest.approx(reranked[hit["path"]], abs=1e-3)
+
+
+def test_corrections_that_cannot_be(index: Path, banked: Path, capsys: Any) -> None:
+    assert search(index, DOG, "--correct") == 2
+    assert error(capsys) == (
+        f"{index} has no bank to correct with: run `index` again with --bank SENTENCES.txt, or "
+        "leave the correction out."
+    )
+    for more in ([], [DOG]):
+        assert search(banked, *more, "--like", "a.wav", "--correct") == 2
+        assert "--correct is for sentences, since the bank has no sounds" in error(capsys)
+    for value, message in (
+        (DOG, "is no number (give a sentence before it, or write --correct=0.75)"),
+        ("7", "A correction of 7 is none: give a number from 0 to 4"),
+        ("nan", "A correction of nan is none"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            search(banked, "--correct", value)
+        assert message in capsys.readouterr().err
 
 
 def test_filters(index: Path, capsys: Any) -> None:

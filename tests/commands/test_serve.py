@@ -94,6 +94,14 @@ def test_what_is_missing_is_one_sentence(
     assert error == ("ERROR: serve needs uvicorn, pillow: pip install 'atr-moco-plugin[serve]'\n")
 
 
+def test_a_correction_without_a_bank_is_one_sentence(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--index", str(world.index), "--port", "0", "--correct"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ERROR: {world.index} has no bank to correct with: run `index` again")
+
+
 def test_an_index_of_another_model_is_one_sentence(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,23 @@ def test_a_reader_sees_the_bank_of_the_moment(opened: Open) -> None:
             assert reader.bank() == some_bank(1).info
 
 
+def test_a_bank_that_does_not_fit_is_refused_whole(opened: Open) -> None:
+    bank = some_bank(0)
+    nothing, short = bank.embeddings.copy(), bank.embeddings * np.float32(0.5)
+    nothing[3, 2] = np.nan
+    with opened(write=True, info=INFO) as store:
+        store.put(some(6))
+        store.set_bank(bank)
+        before = answers(store)
+        for wrong in (nothing, short):
+            with pytest.raises(InputError, match="of the bank is no number or not of length 1"):
+                store.set_bank(Bank(some_bank(1).info, wrong))
+        for wrong in (bank.embeddings[:, :8], bank.embeddings[1:]):
+            with pytest.raises(ValueError, match="embeddings are"):
+                store.set_bank(Bank(some_bank(1).info, wrong))
+        assert answers(store) == before
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 4.1, float("nan"), float("inf")])
 def test_what_cannot_be_taken_off(opened: Open, alpha: float) -> None:
     with opened(write=True, info=INFO) as store:

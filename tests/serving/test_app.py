@@ -21,7 +21,16 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from PIL import Image
 from serving.asking import Answer, ask
-from serving.world import AWKWARD, NOT_UTF8, RATE, World, make_world, update, write_sound
+from serving.world import (
+    AWKWARD,
+    NOT_UTF8,
+    RATE,
+    World,
+    give_bank,
+    make_world,
+    update,
+    write_sound,
+)
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -115,6 +124,37 @@ def test_reranking_needs_a_matching_head(own: World) -> None:
     app = create_app(own.searcher, Access(port=8000), "index")
     assert "no matching head" in said(search(app, "a dog barks", rerank=1))
     assert 'id="rerank"' not in ask(app, "/").text
+
+
+def test_a_correction_by_the_bank_of_the_index(own: World) -> None:
+    app = create_app(own.searcher, Access(port=8000), "index")
+    plain = search(app, "a dog barks").json()["hits"]
+    assert all(hit["score"] == hit["cosine"] for hit in plain)
+    assert "has no bank to correct with" in said(search(app, "a dog barks", correct=0.75))
+    assert 'id="correct"' not in ask(app, "/").text
+    assert ask(app, "/api/index").json()["bank"] is None
+    give_bank(own)  # while the page runs
+    assert ask(app, "/api/index").json()["bank"] == 15
+    hits = search(app, "a dog barks", correct=0.75).json()["hits"]
+    assert [x["score"] for x in hits] == sorted((x["score"] for x in hits), reverse=True)
+    cosines = {hit["window"]: hit["cosine"] for hit in plain}
+    for hit in hits:
+        assert hit["score"] != hit["cosine"] == pytest.approx(cosines[hit["window"]], abs=1e-6)
+    both = search(app, "a dog barks", without="rain falls", correct=0.75).json()["hits"]
+    assert len(both) == 8
+    assert search(app, "a dog barks").json()["hits"] == plain
+    for wrong in (5, -1, "nan"):
+        assert "is none: give a number from 0 to 4" in said(search(app, "a dog", correct=wrong))
+    assert said(search(app, "a dog", correct="much")).startswith("correct: ")
+    # The page has a switch, which is on where the server is told so.
+    assert re.search(r'id="correct" [^>]*value="0.75" data-usual="0.0">', ask(app, "/").text)
+    usual = create_app(own.searcher, Access(port=8000), "index", correct=0.5)
+    page = ask(usual, "/").text
+    assert re.search(r'id="correct" [^>]*value="0.5" data-usual="0.5" checked>', page)
+    assert ask(usual, "/api/index").json()["correct"] == 0.5
+    half = search(usual, "a dog barks").json()["hits"]
+    assert half == search(app, "a dog barks", correct=0.5).json()["hits"] != hits
+    assert search(usual, "a dog barks", correct=0).json()["hits"] == plain
 
 
 @pytest.mark.parametrize("sentence", ["", "   ", "\n\t"])

@@ -20,7 +20,7 @@ if shutil.which("chromium") is None:
     pytest.skip("there is no chromium on the path", allow_module_level=True)
 
 from playwright.sync_api import sync_playwright
-from serving.world import AWKWARD, World, make_world, write_sound
+from serving.world import AWKWARD, World, give_bank, make_world, write_sound
 
 from atr_moco_plugin.serving.access import Listener, listen
 from atr_moco_plugin.serving.app import create_app
@@ -206,6 +206,35 @@ def test_a_shared_address_searches_and_back_goes_back(
     page.go_back()
     wait(page, f"reranked => ({scores}) === reranked", reranked)
     assert page.is_checked("#rerank")
+
+
+def test_the_correction_is_a_switch_and_in_the_address(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    own = make_world(tmp_path)
+    give_bank(own)
+    scores = "[...document.querySelectorAll('.hit .score')].map(x => x.textContent).join()"
+    with serving(own) as listener:
+        page = open_page(f"{listener.url}?q=rain+falls")
+        wait(page, "() => document.querySelectorAll('.hit').length === 8")
+        plain = page.evaluate(scores)
+        assert not page.is_checked("#correct")
+        page.check("#correct")
+        wait(page, f"plain => ({scores}) !== plain", plain)
+        corrected = page.evaluate(scores)
+        assert "correct=0.75" in page.url
+        assert page.locator(".hit .score").first.get_attribute("title").startswith("cosine 0.") or (
+            page.locator(".hit .score").first.get_attribute("title").startswith("cosine -0.")
+        )
+        page.reload()
+        wait(page, f"corrected => ({scores}) === corrected", corrected)
+        page.go_back()
+        wait(page, f"plain => ({scores}) === plain", plain)
+        assert not page.is_checked("#correct")
+        page.set_viewport_size({"width": 375, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        page.set_input_files("#file", str(own.sounds / "long.wav"))
+        wait(page, "() => document.querySelector('#correct').disabled")
 
 
 def test_the_tab_key_reaches_the_hits_of_a_shared_address(

@@ -12,12 +12,14 @@ import soundfile
 from tiny_bundle import make_bundle
 
 from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.bank import make_bank
 from atr_moco_plugin.search.build import build, index_info
 from atr_moco_plugin.search.local import create_local, open_local
 from atr_moco_plugin.search.sources import list_sounds
 from atr_moco_plugin.serving.searcher import Searcher
 
 RATE = 16_000
+WORDS = ("barks", "falls", "wails", "far", "away")
 AWKWARD = ("<img src=x onerror=alert(1)>.wav", "two\nlines.wav", "🐕 dog.wav", "per%20cent?.wav")
 NOT_UTF8 = os.fsdecode(b"caf\xe9.wav")
 
@@ -55,6 +57,14 @@ def update(world: World) -> None:
     retriever = AudioTextRetriever.from_pretrained(world.model)
     with create_local(world.index, index_info(retriever)) as store:
         build(store, retriever, list_sounds(world.sounds))
+
+
+def give_bank(world: World) -> None:
+    """Keep a bank of some sentences in the index."""
+    retriever = AudioTextRetriever.from_pretrained(world.model)
+    lines = [f"{x} {y} {n}" for n, x in enumerate(("a dog", "rain", "a siren")) for y in WORDS]
+    with open_local(world.index, write=True) as store:
+        store.set_bank(make_bank(lines, lambda some: retriever.embed_text(some).numpy()))
 
 
 def write_sound(path: Path, number: int, seconds: float = 0.5, *, channels: int = 1) -> Path:

@@ -30,7 +30,7 @@ LEAST_LISTS = 64
 """Lists that are looked into at least."""
 CANDIDATES = 4
 """Candidates for each hit that is asked for."""
-CORRECTED = 32
+CORRECTED = 64
 """The same where scores are corrected: FAISS chooses by cosine, which orders otherwise."""
 
 _BLOCK = 65_536

@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from atr_moco_plugin.search.bank import ROUGH_ALPHA
 from atr_moco_plugin.search.faiss import ivf
 from atr_moco_plugin.search.faiss.record import (
     Record,
@@ -32,6 +33,8 @@ LEAST = 20_000
 """Windows, of an index or of what a filter takes, that an exact search goes through as quickly."""
 MOST = 1000
 """Hits that are searched for exactly, where more are wanted."""
+MOST_CORRECTED = 125
+"""The same where scores are corrected, which takes more candidates."""
 NEW = 0.05
 """Part of the windows that may be missing in the file before it is brought up to date."""
 DEAD = 0.25
@@ -94,7 +97,8 @@ class FaissReader(LocalReader):
     """An index in a folder, opened for reading and searched by FAISS.
 
     What was put since the file of FAISS was made is searched exactly, and what was removed is never
-    a hit. A search is exact in a small index, for many hits, and where a filter takes little.
+    a hit. A search is exact in a small index, for many hits, where a filter takes little, and with
+    a correction beyond :data:`~atr_moco_plugin.search.bank.ROUGH_ALPHA`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -109,11 +113,13 @@ class FaissReader(LocalReader):
         query: NDArray[np.float32],
         k: int,
         live: NDArray[np.bool_] | None,
+        alpha: float,
         less: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         count = now.state.rows if live is None else int(live.sum())
         covering = None
-        if k <= MOST and count >= LEAST and count * ivf.PART >= now.state.rows:
+        few = k <= (MOST if less is None else MOST_CORRECTED) and alpha <= ROUGH_ALPHA
+        if few and count >= LEAST and count * ivf.PART >= now.state.rows:
             covering = self._cover(connection, now)
         if covering is None:
             return best_rows(now.matrix, query, k, live, less)

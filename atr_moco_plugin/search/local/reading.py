@@ -204,7 +204,7 @@ class LocalReader:
                 live = mask(now.state.rows, now.first_rows[taken], now.counts[taken])
             hits = []
             for query in queries:
-                rows, scores = self._best(connection, now, query, k, live, less)
+                rows, scores = self._best(connection, now, query, k, live, alpha, less)
                 check_rows(now.matrix, rows)
                 cosines = scores if less is None else exact_cosines(now.matrix, rows, query)
                 hits.append(catalog.windows(connection, now.numbers(rows), scores, cosines))
@@ -229,9 +229,11 @@ class LocalReader:
         query: NDArray[np.float32],
         k: int,
         live: NDArray[np.bool_] | None,
+        alpha: float,
         less: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k best of the live rows and their scores. Another engine has another way."""
+        """The k best of the live rows and their scores, which are the cosines, less what an alpha
+        takes off. Another engine has another way."""
         return best_rows(now.matrix, query, k, live, less)
 
     def recording_scores(

@@ -14,7 +14,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.lock import FILE as LOCK_FILE
 from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.bank import Bank
-from atr_moco_plugin.search.checks import check_embedded, refuse_other
+from atr_moco_plugin.search.checks import check_bank, check_embedded, refuse_other
 from atr_moco_plugin.search.local import banks, catalog
 from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.local.reading import LocalReader
@@ -150,6 +150,7 @@ class LocalWriter(LocalReader):
 
     def set_bank(self, bank: Bank | None, *, progress: bool = False) -> None:
         """Keep another bank, or none, and the offset of every window, from its vector."""
+        check_bank(bank, self._info.embed_dim)
         with self._turn, told(self._folder), catalog.change(self._connection):
             state = catalog.read_state(self._connection, self._folder)
             banks.write_bank(self._connection, bank)

@@ -13,8 +13,8 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
-from atr_moco_plugin.search.bank import Bank, BankInfo, check_alpha
-from atr_moco_plugin.search.checks import check_embedded, check_queries
+from atr_moco_plugin.search.bank import ROUGH_ALPHA, Bank, BankInfo, check_alpha
+from atr_moco_plugin.search.checks import check_bank, check_embedded, check_queries
 from atr_moco_plugin.search.postgres import banks
 from atr_moco_plugin.search.postgres.address import Address
 from atr_moco_plugin.search.postgres.connection import Connection, connect, in_words
@@ -169,6 +169,7 @@ class PostgresStore:
 
     def set_bank(self, bank: Bank | None, *, progress: bool = False) -> None:
         """Keep another bank, or none, and the offset of every window, all or nothing."""
+        check_bank(bank, self._info.embed_dim)
         with self._changing() as cursor:
             banks.write_bank(cursor, self._address, bank)
             if bank is not None:
@@ -192,7 +193,8 @@ class PostgresStore:
             banks.check_bank(cursor, self._address, alpha)
             # An index that filters only what it has found would miss what is asked for.
             filtered = only is not None and only != Filter()
-            by_index = not (self._exact or filtered) and k <= most and has_hnsw(cursor)
+            exactly = self._exact or filtered or k > most or alpha > ROUGH_ALPHA
+            by_index = not exactly and has_hnsw(cursor)
             found = []
             for query in queries:
                 rows: list[tuple[Any, ...]] = []

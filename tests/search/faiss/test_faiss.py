@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from indexes import make_up_bank
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
@@ -99,6 +100,37 @@ def test_it_finds_nearly_all_and_scores_them_exactly(filled: Path) -> None:
     recall = both(filled)
     assert 0.95 <= recall < 1.0  # it does ask FAISS
     assert both(filled, k=1001) == 1.0
+
+
+def test_corrected_it_finds_nearly_all_and_scores_them_exactly(filled: Path) -> None:
+    """The file knows cosines alone: more candidates are scored, by vectors and offsets."""
+    with open_index(filled, write=True) as store:
+        store.set_bank(make_up_bank(near_topics(400, seed=5)))
+        corrected = [store.nearest(QUERIES, 10, alpha=alpha) for alpha in (0.75, 1.5)]
+        many = store.nearest(QUERIES[:3], 126, alpha=0.75)
+        plain = store.nearest(QUERIES, 10)
+    with open_index(filled, engine="exact") as store:
+        exact = [store.nearest(QUERIES, 10, alpha=alpha) for alpha in (0.75, 1.5)]
+        assert 0.95 <= same(corrected[0], exact[0]) < 1.0  # it does ask FAISS
+        kept = [
+            {x.window for x in a} & {x.window for x in b}
+            for a, b in zip(exact[0], plain, strict=True)
+        ]
+        assert sum(map(len, kept)) < 0.9 * 10 * len(QUERIES)  # the correction changes something
+        # What FAISS would find too little of is searched exactly.
+        assert same(corrected[1], exact[1]) == 1.0
+        assert same(many, store.nearest(QUERIES[:3], 126, alpha=0.75)) == 1.0
+    new = things(100, seed=3, name="b")
+    with open_index(filled, write=True) as store:
+        store.put(new)
+        store.remove([one.recording.key for one in EVERY[:200]])
+    with open_index(filled) as store, open_index(filled, engine="exact") as every:
+        for only in (None, Filter(path="/[ab]/*", min_seconds=10.0)):
+            found = store.nearest(QUERIES, 10, only, 0.75)
+            assert same(found, every.nearest(QUERIES, 10, only, 0.75)) >= 0.95
+        queries = new[0].embeddings
+        found = store.nearest(queries, 5, alpha=0.75)
+        assert same(found, every.nearest(queries, 5, alpha=0.75)) >= 0.9
 
 
 def test_the_same_recordings_are_found_again_and_by_another_build(

@@ -13,12 +13,18 @@ from atr_moco_plugin.search.local.products import all_cosines, best_of_each, bes
 
 
 def plainly(
-    matrix: np.ndarray, query: np.ndarray, k: int, live: np.ndarray | None = None
+    matrix: np.ndarray,
+    query: np.ndarray,
+    k: int,
+    live: np.ndarray | None = None,
+    less: np.ndarray | None = None,
 ) -> list[int]:
-    """Cosines one by one in float32; ties by row."""
+    """Cosines one by one in float32, less what is taken off; ties by row."""
     scores = [
         np.float32(np.dot(row.astype(np.float64), query.astype(np.float64))) for row in matrix
     ]
+    if less is not None:
+        scores = [score - off for score, off in zip(scores, less, strict=True)]
     rows = [n for n in range(len(matrix)) if live is None or live[n]]
     return sorted(rows, key=lambda n: (-scores[n], n))[:k]
 
@@ -29,11 +35,12 @@ def plainly(
     kinds=st.sampled_from([1, 2, 5, 10_000]),
     k=st.sampled_from([1, 2, 3, 10, 300, 5000]),
     share=st.sampled_from([None, 0.0, 0.01, 0.5, 0.99]),
+    alpha=st.sampled_from([None, 0.1, 4.0]),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=200, deadline=None)
 def test_the_best_rows_are_those_of_a_loop(
-    rows: int, width: int, kinds: int, k: int, share: float | None, seed: int
+    rows: int, width: int, kinds: int, k: int, share: float | None, alpha: float | None, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     # Few kinds of rows make many ties.
@@ -41,9 +48,14 @@ def test_the_best_rows_are_those_of_a_loop(
     matrix = table[random.integers(kinds, size=rows)]
     query = unit(random.normal(size=(1, width)))[0]
     live = None if share is None else random.random(rows) < share
-    found, scores = best_rows(matrix, query, k, live)
-    assert found.tolist() == plainly(matrix, query, k, live)
-    np.testing.assert_allclose(scores, matrix[found].astype(np.float32) @ query, atol=1e-6)
+    less = None
+    if alpha is not None:
+        less = np.float32(alpha) * random.uniform(-1, 1, kinds).astype(np.float32)
+        less = less[random.integers(kinds, size=rows)]
+    found, scores = best_rows(matrix, query, k, live, less)
+    assert found.tolist() == plainly(matrix, query, k, live, less)
+    expected = matrix[found].astype(np.float32) @ query - (0 if less is None else less[found])
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_close_rows_are_told_apart() -> None:
@@ -60,6 +72,9 @@ def test_a_product_less_exact_than_thought_is_noticed(monkeypatch: pytest.Monkey
     matrix = unit(random.normal(size=(5000, 64))).astype(np.float16)
     query = unit(random.normal(size=(1, 64)))[0]
     assert best_rows(matrix, query, 20)[0].tolist() == plainly(matrix, query, 20)
+    less = random.uniform(0, 0.5, 5000).astype(np.float32)
+    found = best_rows(matrix, query, 20, less=less)[0].tolist()
+    assert found == plainly(matrix, query, 20, less=less)
 
 
 @pytest.mark.parametrize("live", [None, np.arange(700) < 650, np.arange(700) < 5])

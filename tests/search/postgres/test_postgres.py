@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from indexes import make_up_bank
 from numpy.typing import NDArray
 from postgres_server import DEBIAN, WHEELS, postgres_server
 
@@ -233,6 +234,67 @@ def test_an_hnsw_index_of_the_documentation(
     while sql(uses) == [(0,)] and time.monotonic() < until:
         time.sleep(0.1)  # a process of the server counts when it ends
     assert sql(uses) == [(40,)]
+
+
+def test_corrected_by_an_hnsw_index(
+    server: str, sql: Callable[[str], list[tuple[object, ...]]], tmp_path: Path
+) -> None:
+    """It finds by cosine: many more are scored, and too much of a correction is exact."""
+    schema = tmp_path.name
+    queries = np.concatenate([one.embeddings for one in things(20, seed=1)])
+    address = f"{server}?schema={schema}&options=-c%20enable_seqscan%3Doff"
+    rows = np.concatenate([one.embeddings for one in things(300, seed=2)])
+    with open_index(address, write=True, info=INFO) as store:
+        store.put(things(3000))
+        store.set_bank(make_up_bank(rows))
+        exact = {alpha: store.nearest(queries, 10, alpha=alpha) for alpha in (0.75, 1.5)}
+        many = store.nearest(queries[:2], 126, alpha=0.75)
+        (kind,) = sql(
+            "SELECT typname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid "
+            f"WHERE attrelid = '\"{schema}\".windows'::regclass AND attname = 'embedding'"
+        )[0]
+        sql(f'CREATE INDEX ON "{schema}".windows USING hnsw (embedding {kind}_ip_ops)')
+        found = store.nearest(queries, 10, alpha=0.75)
+        common = 0
+        for one, other in zip(found, exact[0.75], strict=True):
+            scores = {hit.window: hit for hit in other}
+            assert all(scores.get(hit.window, hit) == hit for hit in one)
+            common += len(scores.keys() & {hit.window for hit in one})
+        assert common >= 0.95 * 10 * len(queries)
+        assert store.nearest(queries, 10, alpha=1.5) == exact[1.5]
+        assert store.nearest(queries[:2], 126, alpha=0.75) == many
+
+
+def test_an_index_of_an_earlier_version_gets_a_bank(
+    server: str, sql: Callable[[str], list[tuple[object, ...]]], tmp_path: Path
+) -> None:
+    """It has no tables for one; who may read it may read those too."""
+    schema, user = tmp_path.name, tmp_path.name[-40:]
+    address = f"{server}?schema={schema}"
+    queries = np.concatenate([one.embeddings for one in things(3, seed=1)])
+    with open_index(address, write=True, info=INFO) as store:
+        store.put(things(50))
+    sql(f'DROP TABLE "{schema}".bank, "{schema}".offsets')
+    sql(f"CREATE ROLE \"{user}\" LOGIN PASSWORD 'pw'")
+    sql(f'GRANT USAGE ON SCHEMA "{schema}" TO "{user}"')
+    sql(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{user}"')
+    with open_index(address) as store:
+        assert store.bank() is None
+        plain = store.nearest(queries, 5)
+        with pytest.raises(InputError, match="has no bank to correct with"):
+            store.nearest(queries, 5, alpha=0.5)
+    with open_index(address, write=True, info=INFO) as store:
+        store.set_bank(None)
+        store.put(things(60)[50:])
+        store.remove([one.recording.key for one in things(60)[50:]])
+        bank = make_up_bank(np.concatenate([one.embeddings for one in things(40, seed=2)]))
+        store.set_bank(bank)
+        corrected = store.nearest(queries, 5, alpha=0.5)
+        assert store.nearest(queries, 5) == plain != corrected
+    reader = f"postgresql://{user}:pw@{server.partition('@')[2]}?schema={schema}"
+    with open_index(reader) as store:
+        assert store.bank() == bank.info
+        assert store.nearest(queries, 5, alpha=0.5) == corrected
 
 
 @pytest.mark.parametrize("part", ["psycopg", "pgvector"])
