@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.sets.audiocaps import read_audiocaps_captions
+from atr_moco_plugin.data.summary import shared_captions
 from atr_moco_plugin.ids import normalize_caption
 from atr_moco_plugin.inspection.captions import (
     count_shared,
@@ -113,6 +115,61 @@ def test_only_captions_that_another_clip_has_in_other_words_are_near() -> None:
 @given(st.text(max_size=60))
 def test_the_near_form_depends_on_the_normalized_text_alone(text: str) -> None:
     assert near_form(text) == near_form(normalize_caption(text))
+
+
+WORDS = st.lists(
+    st.sampled_from(["a", "the", "dog", "dogs", "barking", "barks", "then", "Dog!"]),
+    min_size=1,
+    max_size=4,
+).map(" ".join)
+CLIPS = st.lists(
+    st.tuples(st.lists(WORDS, min_size=1, max_size=3), st.sampled_from([None, "x", "y"])),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(CLIPS, CLIPS)
+def test_shared_and_near_captions_are_those_that_a_look_at_all_pairs_finds(
+    train: list[tuple[list[str], str | None]], test: list[tuple[list[str], str | None]]
+) -> None:
+    splits = {
+        split: [Clip(f"{split}{n}", tuple(own), None, None, g) for n, (own, g) in enumerate(clips)]
+        for split, clips in (("train", train), ("test", test))
+    }
+    rows = [
+        (split, clip.caption_group or clip.key, text)
+        for split, clips in splits.items()
+        for clip in clips
+        for text in clip.captions
+    ]
+    shared = [
+        split
+        for split, holder, text in rows
+        if any(
+            holder != its and normalize_caption(text) == normalize_caption(other)
+            for _, its, other in rows
+        )
+    ]
+    near = [
+        split
+        for split, holder, text in rows
+        if any(
+            holder != its
+            and near_form(text) == near_form(other)
+            and normalize_caption(text) != normalize_caption(other)
+            for _, its, other in rows
+        )
+    ]
+    own = texts_of(splits)
+    assert find_shared("d", own).captions == Counter(shared)
+    assert find_near("d", own).captions == Counter(near)
+
+
+@given(st.lists(st.lists(WORDS, min_size=1, max_size=3), min_size=1, max_size=8))
+def test_shared_captions_are_as_many_as_the_data_set_says(clips: list[list[str]]) -> None:
+    own = [Clip(str(number), tuple(texts), None) for number, texts in enumerate(clips)]
+    assert find_shared("d", texts_of({"train": own})).captions["train"] == shared_captions(own)[0]
 
 
 def test_a_text_that_one_clip_has_twice_is_repeated() -> None:
