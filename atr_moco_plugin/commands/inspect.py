@@ -124,13 +124,17 @@ def run(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens or MAX_TOKENS,
         num_workers=options.workers or min(8, os.cpu_count() or 1),
         decoder=own.decoder,
+        progress=True,
     )
     if page is not None:
         from atr_moco_plugin.inspection.page import write_page
 
         write_page(inspection, page, examples=options.examples or EXAMPLES, decoder=own.decoder)
     if listed is not None:
-        _write_list(inspection, listed)
+        from atr_moco_plugin.data.opening.exclusion import write_exclusion
+        from atr_moco_plugin.inspection.findings import keys_to_exclude
+
+        write_exclusion(listed, keys_to_exclude(inspection.findings))
     if options.json:
         say(json.dumps(inspection.as_json(), indent=2))
     else:
@@ -197,13 +201,6 @@ def _check_page(page: Path) -> None:
                 f"--page needs {package}, which is not installed: pip install "
                 "'atr-moco-plugin[inspect]'."
             )
-
-
-def _write_list(inspection: Inspection, file: Path) -> None:
-    from atr_moco_plugin.data.opening.exclusion import write_exclusion
-    from atr_moco_plugin.inspection.findings import keys_to_exclude
-
-    write_exclusion(file, keys_to_exclude(inspection.findings))
 
 
 def _print(inspection: Inspection) -> None:

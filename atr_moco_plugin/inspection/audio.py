@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
@@ -31,7 +32,11 @@ _WINDOWS_A_SECOND = 20
 
 
 def inspect_audio(
-    dataset: AudioTextDataset, *, num_workers: int = 0, decoder: Decoder = "soundfile"
+    dataset: AudioTextDataset,
+    *,
+    num_workers: int = 0,
+    decoder: Decoder = "soundfile",
+    progress: bool = False,
 ) -> tuple[list[ClipAudio], list[Finding]]:
     """Decode every clip once, whole, at its own rate.
 
@@ -40,6 +45,7 @@ def inspect_audio(
             or it refuses the copies that are looked for.
         num_workers: threads that decode ahead; 0 decodes in this one.
         decoder: what reads the files.
+        progress: whether to show on standard error how far it is.
 
     Returns:
         What is in each clip, split by split in their order, and the findings on single clips, see
@@ -49,7 +55,9 @@ def inspect_audio(
     audio: list[ClipAudio] = []
     for split, clips in dataset.splits.items():
         look_at = partial(_look_at, dataset, decoder, split)
-        audio.extend(map_ahead(look_at, clips, num_workers, ahead=4 * num_workers))
+        found = map_ahead(look_at, clips, num_workers, ahead=4 * num_workers)
+        name = f"{dataset.name}, {split}"
+        audio.extend(tqdm(found, name, len(clips), unit=" clips", disable=not progress))
     return audio, audio_findings(audio)
 
 

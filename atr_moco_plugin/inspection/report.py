@@ -98,6 +98,7 @@ def inspect_dataset(
     max_tokens: int = 64,
     num_workers: int = 0,
     decoder: Decoder = "soundfile",
+    progress: bool = False,
 ) -> Inspection:
     """Look at every clip and every caption of a data set.
 
@@ -109,6 +110,7 @@ def inspect_dataset(
         max_tokens: that the model reads, special ones included.
         num_workers: threads that decode ahead; 0 decodes in this one.
         decoder: what reads the files.
+        progress: whether to show on standard error how far it is.
     """
     dataset = opened.dataset
     captions = inspect_captions(dataset.name, dataset.splits, tokenizer, max_tokens)
@@ -116,7 +118,9 @@ def inspect_dataset(
     clips: list[ClipAudio] | None = None
     findings: list[Finding] = []
     if opened.has_audio and audio:
-        clips, findings = inspect_audio(dataset, num_workers=num_workers, decoder=decoder)
+        clips, findings = inspect_audio(
+            dataset, num_workers=num_workers, decoder=decoder, progress=progress
+        )
         findings.sort(key=_severity(clips))
         findings += same_audio(dataset, clips, decoder=decoder)
     elif opened.has_audio:
@@ -126,7 +130,9 @@ def inspect_dataset(
         notes += [f"{other.dataset.name}: {note}" for note in other.notes]
         its: list[ClipAudio] = []
         if clips is not None and other.has_audio:
-            its, _ = inspect_audio(other.dataset, num_workers=num_workers, decoder=decoder)
+            its, _ = inspect_audio(
+                other.dataset, num_workers=num_workers, decoder=decoder, progress=progress
+            )
         against[other.dataset.name] = other.dataset, its
     findings += leaks(dataset, clips or (), against, decoder=decoder)
     return Inspection(

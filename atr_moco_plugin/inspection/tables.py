@@ -24,6 +24,7 @@ _LEFT_OUT = {
     "no_caption": "without a caption",
     "empty_captions": "empty captions dropped",
     "repeated_rows": "repeated rows dropped",
+    "excluded": "left out by exclude",
 }
 
 

@@ -50,6 +50,25 @@ def test_tables_list_and_page(
     assert "<audio" in page.read_text()
 
 
+def test_the_list_leaves_out_what_was_found(
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (root / "manifest.csv").write_text(
+        "file_name,caption,split\na.wav,A dog,train\nb.wav,A cat,test\nc.wav,A cow,train\n"
+    )
+    (root / "c.wav").write_bytes((root / "a.wav").read_bytes())
+    listed = tmp_path / "exclude.txt"
+    assert inspect(root, "--exclude", listed) == 0
+    assert set(listed.read_text().split()) == {"b.wav", "c.wav"}
+    capfd.readouterr()
+    config = ["dataset.family=manifest", f"dataset.config_overrides.root={root}"]
+    config.append(f"dataset.config_overrides.exclude={listed}")
+    assert main(["inspect", "--config", *config, "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["exclude"] == []
+    assert report["splits"]["train"]["left_out"] == {"excluded": 1}
+
+
 def test_json_has_everything(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train_wordpiece(CAPTIONS * 2).save_pretrained(tmp_path / "tokenizer")
     against = ["dataset.family=manifest", f"dataset.config_overrides.root={root}"]
