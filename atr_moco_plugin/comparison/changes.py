@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.comparison.compare import Comparison, Pair
+from atr_moco_plugin.comparison.assemble import Comparison, Pair
 from atr_moco_plugin.comparison.results import UNLISTED, Result, Way
 from atr_moco_plugin.evaluation.trec import clip_key
 

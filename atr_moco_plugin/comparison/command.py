@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atr_moco_plugin.comparison.compare import Comparison, Options, compare
+from atr_moco_plugin.comparison.assemble import Comparison, Options, compare
 from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import parse_sides
 from atr_moco_plugin.comparison.tables import pair_table, pair_verdict, query_sentence
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what is compared")
     what.add_argument("--system", default="dual", help="results of every run (default: dual)")
-    what.add_argument("--split", help="where runs have several")
+    what.add_argument("--split", help="of the runs (default: test, or the only one)")
     what.add_argument(
         "--figures",
         default="",

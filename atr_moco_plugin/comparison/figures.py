@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from atr_moco_plugin.comparison.compare import Comparison, Pair, log_gain
+from atr_moco_plugin.comparison.assemble import Comparison, Pair, log_gain
 from atr_moco_plugin.comparison.results import UNLISTED, Result
 from atr_moco_plugin.comparison.tables import WAYS
 from atr_moco_plugin.evaluation.metrics import CUTOFFS

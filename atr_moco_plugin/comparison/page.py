@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from atr_moco_plugin.comparison.assemble import Comparison
 from atr_moco_plugin.comparison.changes import Changes, find_changes
-from atr_moco_plugin.comparison.compare import Comparison
 from atr_moco_plugin.comparison.figures import pair_panels
 from atr_moco_plugin.comparison.sounds import find_sounds
 from atr_moco_plugin.comparison.tables import WAYS, pair_table, pair_verdict, query_sentence

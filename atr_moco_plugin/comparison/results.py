@@ -12,6 +12,7 @@ from atr_moco_plugin.comparison.sides import Source
 from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, SplitQueries, read_queries
 
+_TEST = "test"
 UNLISTED = 2**31
 """Rank of a query whose relevant items are not among those that a file lists."""
 
@@ -66,7 +67,7 @@ def read_results(sources: Sequence[Source], system: str, split: str | None) -> l
     Args:
         sources: of all sides.
         system: what is read where a source does not say.
-        split: the split; None for the only one that all have.
+        split: the split; None for ``test``, or for the only one that all have.
 
     Raises:
         InputError: for a file that is missing or damaged, a system that is not in it, or a split
@@ -74,6 +75,8 @@ def read_results(sources: Sequence[Source], system: str, split: str | None) -> l
     """
     files = [read_queries(source.path / QUERIES_FILE) for source in sources]
     common = [name for name in files[0] if all(name in file for file in files)]
+    if split is None and _TEST in common:
+        split = _TEST
     if split is None and len(common) > 1:
         raise InputError(f"The runs have the splits {', '.join(common)}: name one with --split.")
     split = split or next(iter(common or files[0]))

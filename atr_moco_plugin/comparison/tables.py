@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atr_moco_plugin.comparison.compare import Comparison, Pair
+from atr_moco_plugin.comparison.assemble import Comparison, Pair
 from atr_moco_plugin.evaluation.result_tables import RETRIEVAL_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
 

@@ -59,13 +59,14 @@ def _read(source: Source, system: str, way: str, qrels: Path | None) -> Result:
         beside = run / FOLDER
         suffix = DUPLICATES if system.endswith(DUPLICATES) else ""
         run = beside / f"{way}_{system.removesuffix(DUPLICATES)}.run"
+    rankings = read_rankings(run)
     judged_by = qrels or beside / f"{way}{suffix}.qrels"
     if not judged_by.is_file():
         raise MissingFileError(
             f"{judged_by} is not there, which says what is relevant in {run}: give the judgements "
             "with --qrels FILE."
         )
-    judged, rankings = read_judgements(judged_by), read_rankings(run)
+    judged = read_judgements(judged_by)
     unknown, silent = rankings.keys() - judged.keys(), judged.keys() - rankings.keys()
     for queries, one, other in ((unknown, run, judged_by), (silent, judged_by, run)):
         if queries:
@@ -125,8 +126,8 @@ def read_rankings(path: Path) -> dict[str, Ranking]:
     """
     if not path.is_file():
         raise MissingFileError(
-            f"{path} is not there: an evaluation writes it with trec_depth above 0; name a system "
-            "that was evaluated."
+            f"{path} is not there: an evaluation writes it with `trec_depth` of 10 or more; "
+            "evaluate again, or name a system that was evaluated."
         )
     rankings: dict[str, Ranking] = {}
     ranks: dict[str, list[float]] = {}
@@ -158,6 +159,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, float, float]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as ex:
         raise InputError(f"{path} cannot be read as UTF-8 text: {ex}.") from ex
+    except OSError as ex:
+        raise InputError(f"{path} cannot be read ({ex.strerror or ex}): give access to it.") from ex
     for number, line in enumerate(lines, start=1):
         parts = line.split()
         if not parts:

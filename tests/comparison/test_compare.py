@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compared_folders import clips, evaluation
+from docs.pages import run_python
 
+from atr_moco_plugin.comparison.assemble import Comparison, Options, compare
 from atr_moco_plugin.comparison.command import main
-from atr_moco_plugin.comparison.compare import Comparison, Options, compare
 from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import parse_sides
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries, write_queries
 
 SOME = Settings(replicates=200, flips=200)
 
@@ -132,6 +134,25 @@ def test_another_split_is_refused(folders: Path, tmp_path: Path) -> None:
         compared(folders / "a", other)
 
 
+def test_of_several_splits_test_is_compared(tmp_path: Path) -> None:
+    """What a training run leaves: figures of two splits in one file."""
+
+    def run(name: str, seed: int, splits: tuple[str, ...]) -> Path:
+        found = {}
+        for split in splits:
+            folder = evaluation(tmp_path / name, clips(), seed, split=split, config={"x": name})
+            found |= read_queries(folder / QUERIES_FILE)
+        write_queries(folder / QUERIES_FILE, found)
+        return folder
+
+    a, b = (run(name, n, ("valid", "test")) for n, name in enumerate("ab"))
+    assert compared(a, b).size.startswith("tiny test, ")
+    assert compared(a, b, split="valid").size.startswith("tiny valid, ")
+    a, b = (run(name, n, ("one", "two")) for n, name in enumerate("cd"))
+    with pytest.raises(InputError, match="the splits one, two: name one with --split"):
+        compared(a, b)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -143,6 +164,12 @@ def test_another_split_is_refused(folders: Path, tmp_path: Path) -> None:
 def test_what_is_not_there(folders: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         compared(folders / "a", folders / "b", **options)
+
+
+def test_a_folder_without_rankings_beside_a_file_of_trec(folders: Path, tmp_path: Path) -> None:
+    bare = evaluation(tmp_path / "bare", clips(), 3)
+    with pytest.raises(InputError, match="t2a_dual.run is not there: .* evaluate again"):
+        compared(folders / "a/trec/t2a_dual.run", bare)
 
 
 def test_a_folder_without_results(folders: Path, tmp_path: Path) -> None:
@@ -247,3 +274,11 @@ def test_the_command(
     assert main([runs[0], str(tmp_path / "nowhere"), *few]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("ERROR: ") and shown.err.count("\n") == 1 and not shown.out
+
+
+def test_the_code_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for n, name in enumerate(("base", "ours")):
+        evaluation(tmp_path / f"runs/{name}-test", clips(), n, skill=1.0 + n, config={"name": name})
+    names = run_python("docs/compare.md")
+    assert names["low"] < names["high"] and names["found"].tests == 2

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from compared_folders import clips, evaluation
 
+from atr_moco_plugin.comparison.assemble import Comparison, Options, compare
 from atr_moco_plugin.comparison.changes import find_changes
-from atr_moco_plugin.comparison.compare import Comparison, Options, compare
 from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import parse_sides
 from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset

@@ -34,6 +34,7 @@ CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door
 # Pages whose code needs more than a call of `run_python`, and the file that runs it.
 ELSEWHERE = {
     "docs/analyse.md": "tests/commands/test_analyse.py",
+    "docs/compare.md": "tests/comparison/test_compare.py",
     "docs/engines.md": "tests/search/test_engines_page.py",
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
     "docs/graded.md": "tests/evaluation/test_submission.py",

@@ -25,7 +25,7 @@ class Options:
 
     Attributes:
         system: whose results are read where a run does not say.
-        split: of the runs; None for the only one.
+        split: of the runs; None for ``test``, or for the only one.
         direction: of files of TREC; None where their names say it.
         qrels: judgements of files of TREC; None for those beside them.
         figures: names of the figures; empty for all.
