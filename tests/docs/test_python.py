@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries, write_queries
 from atr_moco_plugin.hosts.transformers import TRAINING_ARGUMENTS
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.bundle import read_config
@@ -142,6 +143,22 @@ def test_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = run_python("docs/data.md")["data"]
     assert "train 1 clips x 2 captions" in capsys.readouterr().out
     assert [clip.captions for clip in data.clips("valid")] == [("Rain on a roof",)]
+
+
+def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cluster = {"a2t": torch.arange(3), "t2a": torch.arange(6) // 2}
+    systems = {}
+    for way, queries in cluster.items():
+        rank = torch.randint(1, 4, (len(queries),), generator=generator)
+        systems[way] = {"dual": QueryFigures(rank, 1 / rank.double(), rank - 1)}
+    clips, captions = ("a.wav", "b.wav", "c.wav"), tuple(f"sound {i}" for i in range(6))
+    split = SplitQueries("toy test", clips, captions, "", True, cluster, systems)
+    write_queries(tmp_path / "RUN" / "queries.safetensors", {"test": split})
+    names = run_python("docs/evaluation.md")
+    interval, worst = capsys.readouterr().out.splitlines()
+    assert interval.startswith("58 % between 2") and worst.startswith("sound ")
+    assert 0 < names["low"] < 7 / 12 < names["high"] < 1
 
 
 def test_operations() -> None:
