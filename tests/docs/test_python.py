@@ -157,7 +157,7 @@ def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_queries(tmp_path / "RUN" / "queries.safetensors", {"test": split})
     names = run_python("docs/evaluation.md")
     interval, worst = capsys.readouterr().out.splitlines()
-    assert interval.startswith("58 % between 2") and worst.startswith("sound ")
+    assert interval.startswith("58 % between 17 and 90") and worst.startswith("sound ")
     assert 0 < names["low"] < 7 / 12 < names["high"] < 1
 
 
