@@ -1,8 +1,8 @@
 """Which fingerprints have a stretch in common, at any two places, without comparing all pairs.
 
 Words with equal 24 lower bands bring two places together; the second around them decides. Words are
-looked up in a sorted table, and each looks at the few entries after its own place alone, so that
-time and memory grow with the number of words, whatever is in them.
+looked up in a sorted table, and each looks at a few entries of later waveforms alone, so that time
+and memory grow with the number of words, whatever is in them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPAN = 62  # words in a second
 _LEAST = 24  # words that must have something to say in it
 _SHORT_ERROR = 0.2  # where half of the span has nothing to say, chance has more room
 _MAX_ENTRIES = 12_000_000
-_NEAR = 8  # entries that a word looks at; copies beyond them are found through these
+_LOOKS = 16  # entries of an equal word that a word looks at, at most
 _CHUNK = 2**18
 _PAIRS_AT_ONCE = 2**15
 
@@ -143,18 +143,25 @@ def _alike(words: Words, starts: Positions) -> Iterator[tuple[Positions, Positio
         key = words[at].astype(np.uint64) >> np.uint64(8)
         after = starts[_owners(starts, at) + 1].astype(np.uint64)
         place = np.searchsorted(table, (key << np.uint64(40)) | after)
-        for near in range(_NEAR):
-            inside = place + near < len(table)
-            at, key, place = at[inside], key[inside], place[inside]
-            entry = table[place + near]
-            equal = (entry >> np.uint64(40)) == key
-            at, key, place = at[equal], key[equal], place[equal]
-            to = (entry[equal] & np.uint64(2**40 - 1)).astype(np.int64)
-            for k in range(0, len(at), _PAIRS_AT_ONCE):
+        number = np.searchsorted(table, (key + np.uint64(1)) << np.uint64(40)) - place
+        for look in range(_LOOKS):
+            step = np.where(number <= _LOOKS, look, _step(at, number, look))
+            seen = (number > look) & (step < number)
+            to = (table[(place + step)[seen]] & np.uint64(2**40 - 1)).astype(np.int64)
+            for k in range(0, len(to), _PAIRS_AT_ONCE):
                 some = slice(k, k + _PAIRS_AT_ONCE)
-                alike = _surroundings_alike(words, starts, at[some], to[some])
+                alike = _surroundings_alike(words, starts, at[seen][some], to[some])
                 if alike.any():
-                    yield at[some][alike], to[some][alike]
+                    yield at[seen][some][alike], to[some][alike]
+
+
+def _step(at: Positions, number: Positions, look: int) -> Positions:
+    """Where a word looks among more entries than it looks at: half of the looks are at the nearest,
+    through which many copies hang together, and half anywhere, where a single one may be."""
+    if look < _LOOKS // 2:
+        return np.full_like(at, look)
+    anywhere: Positions = (at * 2_654_435_761 + look * 40_503) % 2**32 % np.maximum(number, 1)
+    return anywhere
 
 
 def _table(words: Words, starts: Positions) -> NDArray[np.uint64]:
