@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atr_moco_plugin.comparison.measures import Measures, Run, Values
-from atr_moco_plugin.comparison.student import t_quantile, t_tail
+from atr_moco_plugin.evaluation.student import t_quantile, t_tail
 
 _NORMAL = t_quantile(0.975, 1e9)
 _LAST_BITS = 1e-9

@@ -8,10 +8,11 @@ Hinkley 1997, chapter 3.8).
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from atr_moco_plugin.evaluation.student import t_quantile
 
 LEVEL = 0.95
 """Share of intervals that hold the true value."""
@@ -199,33 +200,10 @@ def score_interval(
     variance = replicates.var(dim=0) * clusters / (clusters - 1)
     variance = torch.maximum(variance, torch.as_tensor(least, dtype=variance.dtype))
     n = torch.where(variance > 1e-15, spread / variance, clusters)
-    t2 = student_t(0.5 + level / 2, clusters - 1) ** 2
+    t2 = t_quantile(0.5 + level / 2, clusters - 1) ** 2
     middle = (estimate + t2 / (2 * n)) / (1 + t2 / n)
     half = (t2 * spread / n + (t2 / (2 * n)) ** 2).sqrt() / (1 + t2 / n)
     return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
-
-
-def student_t(probability: float, freedom: int) -> float:
-    """Quantile of Student's t distribution, to 0.3 %, to 1 % for three degrees of freedom.
-
-    By Cornish and Fisher's expansion, since scipy is no part of the core.
-
-    Args:
-        probability: above 0.5.
-        freedom: degrees of freedom, at least 1.
-    """
-    if freedom == 1:
-        return math.tan(math.pi * (probability - 0.5))
-    if freedom == 2:
-        return (2 * probability - 1) * math.sqrt(1 / (2 * probability * (1 - probability)))
-    z = NormalDist().inv_cdf(probability)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1_482 * z**5 - 1_920 * z**3 - 945 * z) / 92_160,
-    )
-    return z + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
 def _at(ranks: Tensor, share: float) -> int:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, ClusterDraws, student_t
+from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, ClusterDraws
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
 from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS
 from atr_moco_plugin.evaluation.rerank import DUAL
+from atr_moco_plugin.evaluation.student import t_quantile
 
 Gain = list[float]
 """Difference, and the ends of its interval, in percent."""
@@ -56,7 +57,7 @@ def gains(
         draws = ClusterDraws(len(numbers), replicates=replicates, seed=seed + turn)
         shrunk = (1 - 1 / len(numbers)) ** 0.5
         half = draws.means(gained, cluster).std(dim=0) / shrunk
-        half = half * student_t(0.5 + level / 2, len(numbers) - 1)
+        half = half * t_quantile(0.5 + level / 2, len(numbers) - 1)
         mean = gained.mean(dim=0)
         columns = iter(torch.stack([mean, mean - half, mean + half]).mul(100).T.tolist())
         for name in names:

@@ -15,8 +15,8 @@ from atr_moco_plugin.evaluation.bootstrap import (
     ClusterDraws,
     mean_intervals,
     score_interval,
-    student_t,
 )
+from atr_moco_plugin.evaluation.student import t_quantile
 
 
 def drawn_queries(draws: ClusterDraws, cluster: Tensor) -> list[list[int]]:
@@ -134,7 +134,7 @@ def test_the_ends_are_t_standard_errors_away(
         torch.tensor([mean], dtype=torch.float64), replicates, clusters, level=level
     )
     n = mean * (1 - mean) / (2 * error**2 * clusters / (clusters - 1))
-    t = student_t(0.5 + level / 2, clusters - 1)
+    t = t_quantile(0.5 + level / 2, clusters - 1)
     assert 0 <= float(low) <= mean <= float(high) <= 1
     for end in (float(low), float(high)):
         assert (mean - end) ** 2 == pytest.approx(t**2 * end * (1 - end) / n, rel=1e-6, abs=1e-9)
@@ -171,12 +171,3 @@ def test_one_cluster_says_nothing() -> None:
 def test_what_cannot_be_drawn(values: Tensor, rows: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         mean_intervals(values, torch.arange(rows))
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 975, 100_000])
-def test_students_t_is_scipys(freedom: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    for probability in (0.9, 0.95, 0.975, 0.995):
-        expected = float(stats.t.ppf(probability, freedom))
-        rel = 0.012 if freedom == 3 and probability > 0.99 else 3e-3
-        assert student_t(probability, freedom) == pytest.approx(expected, rel=rel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atr_moco_plugin.comparison.student import t_quantile, t_tail
+from atr_moco_plugin.evaluation.student import t_quantile, t_tail
 
 stats = pytest.importorskip("scipy.stats")
 
