@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
         exact, approximate = (
             stack.enter_context(open_index(index, engine=engine)) for engine in ("exact", None)
         )
-        for alpha in (0.5, 0.75, 1.0):
+        for alpha in (0.5, 0.75):
             engines = {
                 "exact": nearest(exact, alpha=alpha),
                 "faiss": nearest(approximate, alpha=alpha),

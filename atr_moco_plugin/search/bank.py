@@ -25,9 +25,9 @@ from atr_moco_plugin.evaluation.corrections import bounded_k, nnn_offsets
 ALPHA = 0.75
 """How much of the offset is taken off where nothing else is said."""
 MOST_ALPHA = 4.0
-ROUGH_ALPHA = 1.0
+ROUGH_ALPHA = 0.75
 """The most with which engines choose windows by their cosines and correct those alone. Beyond it
-what is near to no sentence comes first, which they would not choose."""
+more and more comes first that they would not choose, and they search exactly."""
 NEIGHBOURS = 128
 """Highest cosines that an offset is the mean of, where nothing else is said; at most a tenth of the
 bank."""

@@ -21,8 +21,8 @@ def rows(printed: str) -> dict[tuple[str, str], float]:
 def test_the_table_of_a_small_index(capsys: pytest.CaptureFixture[str]) -> None:
     engines.main(["--windows=24000", "--dim=32", "--queries=20"])
     found = rows(capsys.readouterr().out)
-    assert len(found) == 4
-    for index in ("as it was built", "5% removed, 4% new"):
+    assert len(found) == 8
+    for index, _ in found:
         assert found[index, "exact"] == 1.0
         assert 0.5 < found[index, "faiss"] < 1.0
 
