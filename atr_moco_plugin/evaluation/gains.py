@@ -59,7 +59,8 @@ def gains(
         half = draws.means(gained, cluster).std(dim=0) / shrunk
         half = half * t_quantile(0.5 + level / 2, len(numbers) - 1)
         mean = gained.mean(dim=0)
-        columns = iter(torch.stack([mean, mean - half, mean + half]).mul(100).T.tolist())
+        ends = torch.stack([mean, mean - half, mean + half]).clamp(-1, 1)  # no gain is larger
+        columns = iter(ends.mul(100).T.tolist())
         for name in names:
             for figure in (*(f"r{k}" for k in CUTOFFS), "map10"):
                 found[name][f"{way}_{figure}"] = [round(x, 4) for x in next(columns)]

@@ -77,3 +77,9 @@ def test_a_single_clip_says_nothing_of_others() -> None:
         {"dual": torch.tensor([1, 2]), "nnn": torch.tensor([1, 1])}, torch.zeros(2).long()
     )
     assert gains(queries, ["nnn"]) == {"nnn": {}}
+
+
+def test_no_gain_is_larger_than_all_queries() -> None:
+    ranks = {"dual": torch.tensor([1, 20]), "nnn": torch.tensor([1, 1])}
+    found = gains(_queries(ranks, torch.arange(2)), ["nnn"])["nnn"]
+    assert found["a2t_r1"] == [50.0, -100.0, 100.0]

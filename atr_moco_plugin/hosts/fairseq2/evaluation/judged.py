@@ -57,7 +57,6 @@ class Judged:
             known = [DUAL, *(System(k, score) for k in rerank_k for score in RERANKINGS)]
             names = [system.name for system in known]
             names += [name for name in config.correct if name in INDUCTIVE]
-            names += [name for name in config.correct if name in INDUCTIVE]
             for name in config.dcase:
                 if name not in names:
                     raise InputError(
