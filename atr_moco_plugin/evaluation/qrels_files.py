@@ -27,6 +27,10 @@ TREC_SUFFIXES = (".qrels", ".qrel", ".txt")
 """Files in the format of TREC; all others are tables."""
 
 
+_LARGEST = 2**31
+"""Larger grades, such as a clip's number in the wrong column, are no grades."""
+
+
 class Judgement(NamedTuple):
     """One line of a file.
 
@@ -108,9 +112,9 @@ def _names(path: Path, where: str, value: object, column: str) -> list[str]:
 def _grade(path: Path, where: str, value: object) -> int:
     try:
         number = float(str(value))
-        if isinstance(value, bool) or number < 0 or not number.is_integer():
+        if isinstance(value, bool) or not number.is_integer() or not 0 <= number <= _LARGEST:
             raise ValueError
-    except (ValueError, OverflowError):
+    except ValueError:
         raise InputError(
             f"{path}: {where} has the grade {str(value)[:40]!r}, expected a whole number of 0 or "
             "more; 0 is irrelevant."

@@ -140,6 +140,7 @@ def test_queries_within_a_block_of_captions(tmp_path: Path) -> None:
         ("query,item,grade\nA dog barks,rain.wav,-1\n", "row 1 has the grade '-1'"),
         ("query,item,grade\nA dog barks,rain.wav,1.5\n", "the grade '1.5', expected a whole"),
         ("query,item,grade\nA dog barks,rain.wav,inf\n", "the grade 'inf', expected a whole"),
+        ("query,item,grade\nA dog barks,rain.wav,1e30\n", "the grade '1e30', expected a whole"),
         ("query,item,grade\nA dog barks,rain.wav,good\n", "the grade 'good', expected a whole"),
         ("query,item,grade\nA dog barks,rain.wav,\n", "the grade '', expected a whole"),
         ("query,item,grade\nA dog barks,rain.wav,0\n", "no clip is relevant to any query"),
