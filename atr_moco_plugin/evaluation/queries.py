@@ -67,8 +67,9 @@ class SplitQueries:
         digest: SHA-256 over keys, texts and relevance: of two evaluations the queries can be
             compared one by one where it is equal.
         joint: whether a clip and its captions are one cluster, as where every caption has one clip.
-            Otherwise each clip and each text is a cluster of its own, and the numbers of the two
-            directions have nothing to do with each other.
+            Otherwise each clip is a cluster of its own, texts with the same relevant clips are one,
+            such as the wordings of a class, and the numbers of the two directions have nothing to
+            do with each other.
         cluster: by direction ``[Q]`` int64, the cluster of each query.
         systems: by direction and system the figures.
     """
@@ -96,8 +97,12 @@ def split_queries(test_set: str, retrieval_set: RetrievalSet, systems: Systems) 
     digest = hashlib.sha256(json.dumps([clips, captions]).encode())
     if owner is not None:
         pairs = torch.stack([torch.arange(len(captions)), owner.cpu()], dim=1)
+        of_text = owner.cpu().long()
     else:
-        pairs = retrieval_set.relevance.cpu().T.nonzero()
+        relevant = retrieval_set.relevance.cpu().T
+        pairs = relevant.nonzero()
+        # Wordings of a class are found or missed together, as captions of a clip are.
+        of_text = relevant.unique(dim=0, return_inverse=True)[1]
     digest.update(pairs.contiguous().numpy().astype("<i8").tobytes())
     return SplitQueries(
         test_set,
@@ -107,7 +112,7 @@ def split_queries(test_set: str, retrieval_set: RetrievalSet, systems: Systems) 
         joint=owner is not None,
         cluster={
             "a2t": torch.arange(len(clips)),
-            "t2a": torch.arange(len(captions)) if owner is None else owner.cpu().long(),
+            "t2a": of_text,
         },
         systems=systems,
     )

@@ -154,7 +154,7 @@ def interval_notes(result: Mapping[str, Any]) -> list[str]:
     clusters = intervals.get("clusters")
     if isinstance(clusters, Mapping):
         clips, texts = (cell(clusters.get(way), 0) for way in DIRECTIONS)
-        drawn = f"{clips} clips and {texts} texts"
+        drawn = f"{clips} clips and {texts} sets of texts with the same clips"
     elif clusters is not None:
         drawn = f"{cell(clusters, 0)} clips with their captions"
     else:

@@ -65,13 +65,13 @@ def test_files_of_trec_give_the_figures_of_the_evaluation(folders: Path) -> None
             assert found.measures.clusters == 12
 
 
-def test_texts_of_a_label_are_clusters_of_their_own(tmp_path: Path) -> None:
+def test_texts_of_a_label_are_one_cluster(tmp_path: Path) -> None:
     a, b = (
         evaluation(tmp_path / name, clips(), n, mode="label", config={"name": name})
         for n, name in enumerate("ab")
     )
     found = compared(a, b)
-    assert found.measures.strata == (12, 36)
+    assert found.measures.strata == (12, 4)
 
 
 def test_pairs_of_three_sides(folders: Path, tmp_path: Path) -> None:

@@ -106,7 +106,10 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path, owner: Tensor | None
 def test_captions_belong_to_their_clip_where_they_have_one() -> None:
     by_clip, by_label = a_split(), a_split(None)
     assert by_clip.joint and by_clip.cluster["t2a"].tolist() == OWNER.tolist()
-    assert not by_label.joint and by_label.cluster["t2a"].tolist() == [0, 1, 2, 3, 4]
+    assert not by_label.joint
+    # Wordings with the same clips are drawn together; the last one has two clips.
+    first, again, *others = by_label.cluster["t2a"].tolist()
+    assert first == again and len({first, *others}) == 4
     assert by_clip.cluster["a2t"].tolist() == by_label.cluster["a2t"].tolist() == [0, 1, 2]
 
 

@@ -79,7 +79,10 @@ def test_intervals_stand_below_their_figures() -> None:
     wide = retrieval_table(with_intervals(0.9, {"a2t": 80, "t2a": 5}), "test", ranges=True)
     assert wide.rows[1][:3] == ["  90 %", "7.0–9.0", "–"] and len(wide.rows) == 8
     assert wide.rows[1][9] == "1,200.0–1,300.0"
-    assert wide.notes == ["90 % intervals: bootstrap over 80 clips and 5 texts, 1,000 replicates"]
+    assert wide.notes == [
+        "90 % intervals: bootstrap over 80 clips and 5 sets of texts with the same clips, "
+        "1,000 replicates"
+    ]
 
 
 def test_a_terminal_has_the_intervals_of_each_k() -> None:
