@@ -18,6 +18,8 @@ from safetensors import safe_open
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from sound_folders import write_sound
+
 from atr_moco_plugin.evaluation.corrections import nnn_offsets
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries
 
@@ -121,6 +123,28 @@ def test_transductive_corrections_need_no_bank(
     assert figures(tmp_path)["corrections"]["bank"] is None
 
 
+def test_recordings_that_are_evaluated_take_no_part(
+    evaluation: Evaluation, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The last of each split is the first of the next.
+    splits = {"train": range(6), "valid": range(5, 10), "test": range(9, 13)}
+    rows = [f"{n}.wav,sound {n},{split}\n" for split, clips in splits.items() for n in clips]
+    (tmp_path / "manifest.csv").write_text("file_name,caption,split\n" + "".join(rows))
+    for number in range(13):
+        write_sound(tmp_path / f"{number}.wav", number)
+    options = [
+        "split=test", "rerank_k=[]", "correct=[nnn]", "allow_unknown=true",
+        "dataset.family=manifest", f"dataset.config_overrides.root={tmp_path}",
+        "dataset.config_overrides.allow_shared_audio=true",
+    ]  # fmt: skip
+    assert evaluation(tmp_path / "out", f"run={trained}", *options) == 0
+    found = figures(tmp_path / "out")["corrections"]
+    assert (found["chosen_on"]["clips"], found["bank"]["clips"]) == (4, 5)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "split 'valid': 1 clips are recordings of 'test' too and take no part" in said
+    assert "split 'train': 1 clips are recordings of 'test' or 'valid' too" in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -128,6 +152,10 @@ def test_transductive_corrections_need_no_bank(
         (
             ["split=test", "correct=[sinkhorn]", "dcase=[sinkhorn]"],
             "`dcase` names the system 'sinkhorn'",
+        ),
+        (
+            ["split=test", "correct=[csls,nnn]", "dcase=[dual_dup]"],
+            "but this evaluation has dual, csls, nnn; name one of them",
         ),
         (["correct=[nnn]"], "`split` and `correct_chosen_on` are both 'valid'"),
         (["correct=[sinkhorn]"], "never chosen on what is evaluated"),

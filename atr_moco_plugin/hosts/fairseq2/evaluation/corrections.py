@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,8 +13,10 @@ from fairseq2.device import Device
 from fairseq2.logging import log
 from torch import Tensor
 
+from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.readable import named
+from atr_moco_plugin.data.opening.duplicates import same_files
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.corrected import choose, correct, summary
 from atr_moco_plugin.evaluation.encode import Advance
@@ -64,7 +67,8 @@ def correction_splits(config: EvaluateRecipeConfig) -> list[str]:
 def prepare_corrections(
     config: EvaluateRecipeConfig, dataset: AudioTextDataset, prepare: Prepare, device: Device
 ) -> CorrectionSplits | None:
-    """Draw the bank, and leave out of it and of the other split what cannot be decoded.
+    """Draw the bank, and leave out of it and of the other split what cannot be decoded, and the
+    recordings that the evaluated split has too, or for the bank the other one.
 
     Args:
         config: the recipe's configuration.
@@ -76,15 +80,23 @@ def prepare_corrections(
         None without corrections.
 
     Raises:
-        InputError: for a split that is not there, or that has fewer than two clips that can be
-            decoded.
+        InputError: for a split that is not there, or that has fewer than two clips left.
     """
     names = correction_splits(config)
     if not names:
         return None
     splits = []
+    others = [config.split]
     for name, most in zip(names, (None, config.correct_bank_size), strict=False):
-        without = _left_out(dataset, name, most)
+        shared = _shared(dataset, name, others)
+        if shared:
+            log.warning(
+                "{} split {!r}: {:,} clips are recordings of {} too and take no part in the "
+                "corrections.",
+                dataset.name, name, len(shared), " or ".join(map(repr, others)),
+            )  # fmt: skip
+        others.append(name)
+        without = shared | _left_out(dataset, name, shared, most)
         section = config.dataset
         broken = find_unreadable(
             dataset, name, section.max_seconds or 0.0, section.num_workers, device, without
@@ -95,8 +107,8 @@ def prepare_corrections(
                         dataset.name, name, len(broken), named(broken))  # fmt: skip
         if len(dataset.clips(name)) - len(without) - len(broken) < 2:
             raise InputError(
-                f"{dataset.name} split {name!r} has fewer than two clips that can be decoded, too "
-                "few for a correction; give another split, or leave `correct` out."
+                f"{dataset.name} split {name!r} has fewer than two clips of its own that can be "
+                "decoded, too few for a correction; give another split, or leave `correct` out."
             )
         splits.append(prepare(name, without | broken.keys()))
     bank = splits[1] if len(splits) > 1 else None
@@ -232,9 +244,25 @@ def _of(split: str, progress: Progress) -> Progress:
     return named_progress
 
 
-def _left_out(dataset: AudioTextDataset, name: str, most: int | None) -> set[str]:
+def _shared(dataset: AudioTextDataset, name: str, others: Sequence[str]) -> set[str]:
+    """Keys of the clips of a split whose recordings are in other splits too, where the data set
+    allows that."""
+    clips = [clip for split in (name, *others) for clip in dataset.clips(split)]
+    files = [clip for clip in clips if isinstance(clip.source, (str, os.PathLike, Segment))]
+    own = {clip.key for clip in dataset.clips(name)}
+    shared: set[str] = set()
+    for group in same_files([clip.source for clip in files]):
+        keys = {files[at].key for at in group}
+        if not keys <= own:
+            shared |= keys & own
+    return shared
+
+
+def _left_out(
+    dataset: AudioTextDataset, name: str, shared: Container[str], most: int | None
+) -> set[str]:
     """Keys of the clips beyond the size of a bank, drawn at random."""
-    clips = dataset.clips(name)
+    clips = [clip for clip in dataset.clips(name) if clip.key not in shared]
     if most is None or len(clips) <= most:
         return set()
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(BANK_SEED))
