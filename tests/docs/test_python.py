@@ -161,6 +161,12 @@ def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < names["low"] < 7 / 12 < names["high"] < 1
 
 
+def test_corrections(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_python("docs/corrections.md")
+    assert names["scores"].shape == (500, 100)
+    assert "skewness" in capsys.readouterr().out
+
+
 def test_operations() -> None:
     class MyQuantizedTensor:
         """Stands for the class of a plugin."""
