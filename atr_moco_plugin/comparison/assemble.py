@@ -277,7 +277,7 @@ def _notes(results: Sequence[Sequence[Result]], tests: int) -> list[str]:
         )
     if min(seeds) == 1 < max(seeds):
         notes.append(
-            "A side with one run is taken to vary from seed to seed as much as the other side."
+            "A side of one run is taken to vary from seed to seed as much as the others do."
         )
     if results[0][0].depth is not None:
         notes.append("There are no median ranks: a file of TREC ends at some rank.")

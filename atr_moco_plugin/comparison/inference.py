@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from atr_moco_plugin.comparison.measures import Measures, Run, Values
-from atr_moco_plugin.evaluation.student import t_quantile, t_tail
+from atr_moco_plugin.comparison.mixture import mixed_quantile, mixed_tail
+from atr_moco_plugin.evaluation.student import t_quantile
 
 _NORMAL = t_quantile(0.975, 1e9)
 _LAST_BITS = 1e-9
@@ -66,8 +67,8 @@ def compare_sides(
     runs, it is about their recipes, on other clips and with other seeds: runs are drawn first and
     then clusters, the same for every run. Both draws of the bootstrap are too narrow for few runs,
     so that the interval takes its shape from the draws and its width from the components of the
-    variance, and the test is Student's t on them. Where one side has one run, its seeds are taken
-    to vary as those of the other side.
+    variance, and the test is Student's t on them. All sides are taken to vary alike from seed to
+    seed, a side of one run too.
 
     Args:
         measures: the figures.
@@ -84,11 +85,14 @@ def compare_sides(
 
     sides = (drawn[: len(ours)], drawn[len(ours) :])
     moved = _rounded(_seeds_drawn(sides[0], rng) - _seeds_drawn(sides[1], rng) - difference)
-    variance, df = _variance(sides, (of_ours, of_base), measures)
+    clips, seeds = _variance(sides, (of_ours, of_base), measures)
+    variance = clips + seeds
+    share = np.divide(seeds, variance, out=np.zeros_like(seeds), where=variance > 0)
+    dfs = (min(measures.strata) - 1, max(len(ours) + len(base) - 2, 1))
     # What the draws vary by, against what they should.
     spread = moved.std(axis=0, ddof=1)
     scale = np.divide(np.sqrt(variance), spread, out=np.zeros_like(spread), where=spread > 0)
-    scale *= np.array([t_quantile(0.975, x) for x in df]) / _NORMAL
+    scale *= [mixed_quantile(0.975, (1 - w, w), dfs) / _NORMAL for w in share]
     if len(ours) == len(base) == 1:
         # Medians of ranks are whole or halves, and the draws have them as they are.
         scale[[name.endswith("medr") for name in measures.names]] = 1
@@ -96,7 +100,7 @@ def compare_sides(
     if len(ours) == len(base) == 1:
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)
     else:
-        p = _t_test(difference, variance, df)
+        p = _t_test(difference, variance, share, dfs)
     return Difference(
         of_base.mean(axis=0),
         of_ours.mean(axis=0),
@@ -144,33 +148,26 @@ def _seeds_drawn(drawn: Values, rng: np.random.Generator) -> Values:
 def _variance(
     drawn: tuple[Values, Values], points: tuple[Values, Values], measures: Measures
 ) -> tuple[Values, Values]:
-    """Variance ``[F]`` of the difference over clips and seeds, and its degrees of freedom.
+    """Variances ``[F]`` of the difference: over clips, and over seeds.
 
-    What the mean over the runs varies by from clip to clip has the interaction of runs and clips
-    in it, and so has what runs vary by: once it is taken off.
+    What the mean over the runs varies by from clip to clip has in it that seeds differ on other
+    clips, and so has what runs vary by: there it is taken off. All sides share one variance over
+    seeds, which a side of one run cannot tell.
     """
     # The variance of a resampled mean of n is too small by (n - 1) / n.
     n = min(measures.strata)
     unbiased = n / (n - 1)
     apart = _rounded(drawn[0].mean(axis=0) - drawn[1].mean(axis=0))
     clips = apart.var(axis=0, ddof=1) * unbiased
-    components = [(clips, n - 1)]
-    seeds = np.zeros_like(clips)
-    sizes = [len(of_side) for of_side in points]
-    for side, (of_side, draws) in enumerate(zip(points, drawn, strict=True)):
-        runs, others = sizes[side], sizes[1 - side]
-        if runs == 1:
-            continue
-        # A side of one run borrows the variance of the other side.
-        means = 1 / runs + (1 if others == 1 else 0)
-        between = of_side.var(axis=0, ddof=1) * means
-        crossed = (draws - draws.mean(axis=0)).var(axis=1, ddof=1).sum(axis=0) / (runs - 1)
-        seeds += np.maximum(between - crossed * unbiased * means, 0)
-        components.append((between, runs - 1))
-    total = sum(part for part, _ in components)
-    squares = sum(part**2 / df for part, df in components)
-    df = np.divide(total**2, squares, out=np.full_like(clips, n - 1), where=squares > 0)
-    return clips + seeds, df
+    df = sum(map(len, points)) - 2
+    if df == 0:
+        return clips, np.zeros_like(clips)
+    between, crossed, means = np.zeros_like(clips), np.zeros_like(clips), 0.0
+    for of_side, draws in zip(points, drawn, strict=True):
+        between += ((of_side - of_side.mean(axis=0)) ** 2).sum(axis=0) / df
+        crossed += (draws - draws.mean(axis=0)).var(axis=1, ddof=1).sum(axis=0) / df
+        means += 1 / len(of_side)
+    return clips, np.maximum(between - crossed * unbiased, 0) * means
 
 
 def _rounded(apart: Values) -> Values:
@@ -178,13 +175,14 @@ def _rounded(apart: Values) -> Values:
     return np.where(np.abs(apart) < _LAST_BITS, 0.0, apart)
 
 
-def _t_test(difference: Values, variance: Values, df: Values) -> Values:
-    return np.array(
-        [
-            1.0 if apart == 0 else 2 * t_tail(apart / np.sqrt(of), freedom) if of > 0 else 0.0
-            for apart, of, freedom in zip(np.abs(difference), variance, df, strict=True)
-        ]
-    )
+def _t_test(difference: Values, variance: Values, share: Values, dfs: tuple[int, int]) -> Values:
+    """p-values ``[F]`` where a share of the variance is that over seeds."""
+    found = []
+    for apart, of, w in zip(np.abs(difference), variance, share, strict=True):
+        certain = 1.0 if apart == 0 else 0.0
+        judged = apart > 0 and of > 0
+        found.append(2 * mixed_tail(apart / np.sqrt(of), (1 - w, w), dfs) if judged else certain)
+    return np.array(found)
 
 
 def _exchange(
