@@ -105,8 +105,7 @@ def rescorings(
         items: the N items of the gallery.
 
     Returns:
-        One for each of ``parameters``. Equal items have equal offsets to the last bit, so that they
-        still tie.
+        One for each of ``parameters``. Equal items have equal offsets, so that they still tie.
     """
     distinct, rows = items.distinct, items.rows
     parameters = [_bounded(chosen, len(bank)) for chosen in parameters]
@@ -114,7 +113,7 @@ def rescorings(
         ks = sorted({int(chosen["k"]) for chosen in parameters})
         means = dict(zip(ks, top_means(bank, distinct, ks), strict=True))
         for chosen in parameters:
-            yield _less(chosen.get("alpha", 0.5) * means[int(chosen["k"])][rows])
+            yield _less(_even(chosen.get("alpha", 0.5) * means[int(chosen["k"])])[rows])
         return
     hubs = first_hits(bank, distinct)[rows] if name == "qb_norm" else None
     for chosen in parameters:
@@ -123,9 +122,9 @@ def rescorings(
             # Over all items: one that is there twice takes two shares of the queries.
             _, of_items = sinkhorn_offsets(bank, items.embeddings, beta)
             once = of_items.new_empty(len(distinct)).index_put((rows,), of_items)
-            yield _less(once[rows])
+            yield _less(_even(once)[rows])
             continue
-        offsets = inverted_softmax_offsets(bank, distinct, beta)[rows]
+        offsets = _even(inverted_softmax_offsets(bank, distinct, beta))[rows]
         if name == "inverted_softmax":
             yield _less(offsets)
         elif hubs is not None:
@@ -138,6 +137,11 @@ def _bounded(parameters: Parameters, bank: int) -> Parameters:
     if "k" not in parameters:
         return parameters
     return {**parameters, "k": bounded_k(int(parameters["k"]), bank)}
+
+
+def _even(offsets: Tensor) -> Tensor:
+    """Offsets without their last digits, which the place of an item in a matrix product decides."""
+    return offsets.float().double()
 
 
 def _less(offsets: Tensor) -> Rescore:
