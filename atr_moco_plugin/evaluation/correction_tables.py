@@ -168,7 +168,7 @@ def _chosen(
         for way, title in DIRECTIONS.items():
             choice = dict(_dict(_dict(_dict(corrections, "chosen"), name), way))
             figure, plain = (choice.pop(f"valid_{by}{x}", None) for x in ("", "_plain"))
-            values = ", ".join(f"{key} {value:g}" for key, value in choice.items())
+            values = ", ".join(f"{key} {number(value):g}" for key, value in choice.items())
             ways.append(f"{title} {values} ({cell(plain, 1)} to {cell(figure, 1)})")
         yield f"{TITLES.get(name, name)}: {'; '.join(ways)}"
 

@@ -207,11 +207,11 @@ def _systems(
     result: Mapping[str, Any],
 ) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
     """What was evaluated, named as in the table, its figures and their intervals."""
-    by_k = result.get("rerank") or {}
+    by_k = _mapping(result.get("rerank"))
     intervals = _mapping(result.get("intervals"))
     intervals_by_k = _mapping(intervals.get("rerank"))
     reranked = [
-        (f"{title}, best {k}" if k else title, figures.get(key), _mapping(of_k).get(key))
+        (f"{title}, best {k}" if k else title, _mapping(figures).get(key), _mapping(of_k).get(key))
         for k, figures, of_k in (
             [(k, figures, intervals_by_k.get(k)) for k, figures in by_k.items()]
             if len(by_k) > 1

@@ -95,3 +95,10 @@ def test_what_an_older_run_lacks_is_left_out(broken: dict[str, Any]) -> None:
 def test_a_part_that_is_missing_becomes_dashes(result: dict[str, Any], missing: str) -> None:
     del result["corrections"][missing]
     assert len(hubness_report(result).split("\n\n")) > 3
+
+
+@pytest.mark.parametrize("broken", [None, "x", [], {}])
+def test_a_broken_parameter_is_no_traceback(result: dict[str, Any], broken: object) -> None:
+    chosen = result["corrections"]["chosen"]
+    result["corrections"]["chosen"] = {name: {"a2t": {"k": broken}} for name in chosen}
+    assert "k nan" in hubness_report(result)

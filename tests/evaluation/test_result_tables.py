@@ -141,6 +141,12 @@ def test_retrieval_table_fits_a_terminal_and_shows_each_figure_under_its_directi
     assert lines[0].index("text -> audio") == lines[1].rindex("R@1 ")
 
 
+@pytest.mark.parametrize("broken", [3, "x", [1], {"8": 3, "16": None}, {"8": {}}])
+def test_broken_parts_are_left_out(broken: object) -> None:
+    result = {"dual": {"t2a_r1": 41.1}, "rerank": broken, "intervals": broken}
+    assert "41.1" in retrieval_table(result).text()
+
+
 def test_missing_figures_are_dashes() -> None:
     table = retrieval_table({"chance": {"t2a_r1": 41.1}}).text()
     assert table.splitlines()[-1].split() == ["chance", *"-----", "41.1", *"-----"]
