@@ -58,8 +58,8 @@ def parse_sides(arguments: Sequence[str], *, group: bool = True) -> tuple[list[S
 
     Raises:
         MissingFileError: for a path that is not there.
-        InputError: for fewer than two sides, a name or a run that is there twice, or a seed that
-            is twice on a side.
+        InputError: for fewer than two sides, a name or a run that is there twice, a seed that is
+            twice on a side, or a file that is none of TREC.
     """
     named: list[tuple[str, list[Source]]] = []
     for argument in arguments:
@@ -74,6 +74,7 @@ def parse_sides(arguments: Sequence[str], *, group: bool = True) -> tuple[list[S
             "A comparison takes two sides or more: name two runs, or NAME=RUN,RUN NAME=RUN,RUN for "
             "several seeds a side."
         )
+    _check_sides(sides)
     for side in sides:
         _check_runs(side)
         notes += _differences(side)
@@ -101,6 +102,10 @@ def _source(text: str) -> Source:
             f"{found} is not there: give the output folder of a run or of an evaluation, or a .run "
             "file of TREC."
         )
+    if found.is_file() and found.suffix in (".json", ".safetensors"):
+        raise InputError(f"{found} is no .run file of TREC: give its folder, {found.parent}.")
+    if found.is_file() and system:
+        raise InputError(f"{text} names a system of a file, which has one: give {found}.")
     return Source(found, system or None, read_recorded(found) if found.is_dir() else Recorded())
 
 
@@ -117,7 +122,12 @@ def _grouped(
         groups.setdefault(key, (name, []))[1].extend(sources)
     if len(groups) == 1 and len(named) > 1:
         runs = ", ".join(str(source) for _, sources in named for source in sources)
-        notes.append(f"{runs} differ in their seed alone: what is different is chance of training.")
+        seeds = [source.recorded.seed for _, sources in named for source in sources]
+        notes.append(
+            f"{runs} differ in their seed alone: what is different is chance of training."
+            if len(set(seeds)) == len(seeds)
+            else f"{runs} have one configuration, and some of them one seed: is a run there twice?"
+        )
     if len(groups) < 2 or len(groups) == len(named):
         return named
     for _, sources in groups.values():
@@ -145,6 +155,19 @@ def _short_name(sources: Sequence[Source]) -> str:
     common = re.sub(r"[-_. ]*(seed|s)?[-_. ]*\d*$", "", os.path.commonprefix(names))
     name = common if len(names) > 1 and common else names[0]
     return f"{name}:{sources[0].system}" if sources[0].system else name
+
+
+def _check_sides(sides: Sequence[Side]) -> None:
+    """Refuse a run on two sides: what it gets would count as an agreement of the two."""
+    seen: dict[tuple[Path, str | None], Side] = {}
+    for side in sides:
+        for source in side.sources:
+            other = seen.setdefault((source.path.resolve(), source.system), side)
+            if other is not side:
+                raise InputError(
+                    f"{source} is there on two sides: a run cannot be compared with itself; name "
+                    "another run, or another system of it, as in RUN:SYSTEM."
+                )
 
 
 def _check_runs(side: Side) -> None:

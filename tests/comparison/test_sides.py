@@ -86,11 +86,15 @@ def test_runs_that_differ_in_more_than_their_seed_are_told(runs: Path) -> None:
         (["{0}/base-s0", "x="], "is no side"),
         (["x={0}/base-s0", "x={0}/ours-s0"], "'x' is there twice"),
         (["x={0}/base-s0,{0}/base-s0", "{0}/ours-s0"], "on the side 'x' twice"),
+        (["{0}/base-s0", "{0}/../{1}/base-s0"], "on two sides: a run cannot be compared with"),
+        (["x={0}/base-s0,{0}/base-s1", "y={0}/ours-s0,{0}/base-s1"], "base-s1 is there on two"),
+        (["{0}/base-s0/config.yaml:dual", "{0}/ours-s0"], "names a system of a file"),
+        (["{0}/base-s0/queries.safetensors", "{0}/ours-s0"], "give its folder, .*base-s0"),
     ],
 )
 def test_mistakes(runs: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parse_sides([argument.format(runs) for argument in arguments])
+        parse_sides([argument.format(runs, runs.name) for argument in arguments])
 
 
 def test_a_copy_of_a_run_is_no_other_seed(runs: Path, tmp_path: Path) -> None:
@@ -103,3 +107,10 @@ def test_a_copy_of_a_run_is_no_other_seed(runs: Path, tmp_path: Path) -> None:
 def test_a_missing_run_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError):
         parse_sides([str(tmp_path), str(tmp_path / "nowhere")])
+
+
+def test_a_copy_of_a_run_is_not_called_another_seed(runs: Path, tmp_path: Path) -> None:
+    lr = {"optimizer": {"config": {"lr": 0.1}}, "common": {"seed": 0}}
+    copy = evaluation(tmp_path / "copy", clips(4), 0, config=lr)
+    _, notes = parse_sides([str(runs / "base-s0"), str(copy)])
+    assert notes[0].endswith("is a run there twice?")
