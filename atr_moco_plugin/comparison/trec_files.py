@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,24 @@ def read_trec_results(
                 "direction: give --direction t2a for sentences as queries, or a2t for clips."
             )
         direction = named.pop()
-    return [_read(source, source.system or system, direction, qrels) for source in sources]
+    return _cut([_read(source, source.system or system, direction, qrels) for source in sources])
+
+
+def _cut(results: list[Result]) -> list[Result]:
+    """The results to the depth of the shortest list: a rank that another list could not have shown
+    is no gain."""
+    depth = max(max(CUTOFFS), min(result.depth or 0 for result in results))
+    return [
+        replace(
+            result,
+            depth=depth,
+            ways={
+                name: replace(way, rank=np.where(way.rank > depth, UNLISTED, way.rank))
+                for name, way in result.ways.items()
+            },
+        )
+        for result in results
+    ]
 
 
 def _read(source: Source, system: str, way: str, qrels: Path | None) -> Result:
@@ -74,15 +92,20 @@ def _read(source: Source, system: str, way: str, qrels: Path | None) -> Result:
                 f"{one} has {len(queries):,} queries that {other} has not, such as "
                 f"{listed(sorted(queries), 2)}: a comparison takes the same queries."
             )
-    depth = max(map(len, rankings.values()))
-    _check_depth(run, rankings, depth)
+    _check_depth(run, rankings, max(map(len, rankings.values())))
+    if not any(item in judged[query] for query, of in rankings.items() for item, _ in of):
+        item, needed = rankings[next(iter(judged))][0][0], min(next(iter(judged.values())))
+        raise InputError(
+            f"{run} lists no relevant item for any query: its items are named like {item!r}, those "
+            f"in {judged_by} like {needed!r}; both need the same names."
+        )
     text = json.dumps([way, sorted((query, sorted(items)) for query, items in judged.items())])
     return Result(
         str(source),
         judged_by.name,
         hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest(),
         joint=False,
-        depth=depth,
+        depth=min(map(len, rankings.values())),
         ways={way: _way(judged, rankings)},
     )
 
@@ -144,8 +167,9 @@ def read_rankings(path: Path) -> dict[str, Ranking]:
     if not rankings:
         raise InputError(f"{path} has no line `query Q0 item rank score tag`: give a ranking.")
     for query, ranking in rankings.items():
-        of_query = sorted(zip(ranks[query], (score for _, score in ranking), strict=True))
-        scores = [score for _, score in of_query]
+        # Of equal ranks, as of a tool that writes 0 for all, none contradicts a score.
+        of_query = sorted(zip(ranks[query], (-score for _, score in ranking), strict=True))
+        scores = [-score for _, score in of_query]
         if any(later > earlier for earlier, later in zip(scores, scores[1:], strict=False)):
             raise InputError(
                 f"{path}: the scores of the query {query} do not fall from rank to rank; scores "
