@@ -186,7 +186,13 @@ def compare(sides: Sequence[Side], options: Options, notes: Sequence[str] = ()) 
 
 def _read(sides: Sequence[Side], options: Options) -> list[list[Result]]:
     sources = [source for side in sides for source in side.sources]
-    if all(source.path.is_dir() for source in sources):
+    files = any(source.path.is_file() for source in sources)
+    for name in ("split",) if files else ("qrels", "direction"):
+        value = getattr(options, name)
+        if value is not None:
+            what = "a .run file has one split" if files else "it is for .run files of TREC"
+            raise InputError(f"--{name} {value} does nothing here: {what}; leave it out.")
+    if not files:
         flat = read_results(sources, options.system, options.split)
     else:
         flat = read_trec_results(sources, options.system, options.direction, options.qrels)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.split,
                 options.direction,
                 options.qrels,
-                tuple(filter(None, options.figures.split(","))),
+                tuple(x.strip() for x in options.figures.split(",") if x.strip()),
                 options.all_pairs,
                 Settings(options.replicates, options.flips, options.seed),
             ),

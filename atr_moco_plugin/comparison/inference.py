@@ -101,12 +101,14 @@ def compare_sides(
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)
     else:
         p = _t_test(difference, variance, share, dfs)
+    # Student's t with few degrees of freedom reaches beyond what a difference can be.
+    most = measures.most
     return Difference(
         of_base.mean(axis=0),
         of_ours.mean(axis=0),
         difference,
-        difference + np.minimum(low, 0),
-        difference + np.maximum(high, 0),
+        np.maximum(difference + np.minimum(low, 0), -most),
+        np.minimum(difference + np.maximum(high, 0), most),
         p,
     )
 

@@ -65,6 +65,16 @@ class Measures:
         return (*self._means, *self._medians, *self._sums)
 
     @property
+    def most(self) -> Values:
+        """``[F]`` the largest difference that two runs can have: none is known of medians."""
+        recalls = sum("_r" in name for name in self._means)
+        return np.array(
+            [100.0] * len(self._means)
+            + [np.inf] * len(self._medians)
+            + [100.0 * recalls] * len(self._sums)
+        )
+
+    @property
     def _means(self) -> tuple[str, ...]:
         kinds = (*(f"r{k}" for k in CUTOFFS), "map10")
         return tuple(f"{way}_{kind}" for way in self.cluster for kind in kinds)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from atr_moco_plugin.comparison.sides import Source
 from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, SplitQueries, read_queries
+from atr_moco_plugin.evaluation.relevance import DUPLICATES
 
 _TEST = "test"
 UNLISTED = 2**31
@@ -50,6 +51,7 @@ class Result:
         depth: how many items a query lists; None for all.
         ways: by direction ``a2t`` and ``t2a``, one or both.
         systems: names of all systems that are there.
+        duplicates: whether captions with equal text count as one, of an evaluation.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Result:
     depth: int | None
     ways: Mapping[str, Way]
     systems: Sequence[str] = ()
+    duplicates: bool = False
 
 
 def read_results(sources: Sequence[Source], system: str, split: str | None) -> list[Result]:
@@ -112,7 +115,8 @@ def _result(name: str, split: SplitQueries, system: str) -> Result:
             figures.precision.numpy(),
             figures.first.numpy(),
         )
-    return Result(name, split.test_set, split.digest, split.joint, None, ways, found)
+    return Result(name, split.test_set, split.digest, split.joint, None, ways, found,
+                  system.endswith(DUPLICATES))  # fmt: skip
 
 
 def check_same_test_set(results: Sequence[Result]) -> None:
@@ -127,6 +131,12 @@ def check_same_test_set(results: Sequence[Result]) -> None:
             raise InputError(
                 f"{first.name} and {other.name} are not of one test set: "
                 f"{_what_differs(first, other)}; a comparison takes the same queries and items."
+            )
+        if other.duplicates != first.duplicates:
+            raise InputError(
+                f"{first.name} and {other.name} are not judged alike: one counts captions with "
+                f"equal text as one, the other does not; take systems with {DUPLICATES!r} at the "
+                "end on both sides, or on none."
             )
 
 

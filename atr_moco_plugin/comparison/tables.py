@@ -41,7 +41,7 @@ def pair_table(comparison: Comparison, pair: Pair) -> Table:
         )
     base, ours = (comparison.sides[n].name for n in (pair.base, pair.ours))
     return Table(
-        header=["", _short(base), _short(ours), "difference", "95 % from", "to", "p", "p (Holm)"],
+        header=["", *_columns(base, ours), "difference", "95 % from", "to", "p", "p (Holm)"],
         rows=rows,
         caption=f"{ours} beside {base} on {comparison.size}",
     )
@@ -99,6 +99,16 @@ def _signed(value: float, digits: int) -> str:
 
 def _probability(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _columns(base: str, ours: str) -> tuple[str, str]:
+    """Short names of two sides; of paths with one end the parts before it, which differ."""
+    paths = base.split("/"), ours.split("/")
+    if _short(base) == _short(ours) and base != ours:
+        while paths[0][-1] == paths[1][-1] and min(map(len, paths)) > 1:
+            for parts in paths:
+                parts.pop()
+    return _short("/".join(paths[0])), _short("/".join(paths[1]))
 
 
 def _short(name: str) -> str:

@@ -15,6 +15,7 @@ from atr_moco_plugin.comparison.assemble import Comparison, Options, compare
 from atr_moco_plugin.comparison.command import main
 from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import parse_sides
+from atr_moco_plugin.comparison.tables import pair_table
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries, write_queries
 
@@ -274,6 +275,75 @@ def test_the_command(
     assert main([runs[0], str(tmp_path / "nowhere"), *few]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("ERROR: ") and shown.err.count("\n") == 1 and not shown.out
+
+
+def test_strict_and_duplicate_aware_results_are_not_compared(folders: Path) -> None:
+    with pytest.raises(InputError, match="not judged alike: one counts captions with equal text"):
+        compared(folders / "a", f"{folders / 'b'}:dual_dup")
+    assert compared(f"{folders / 'a'}:dual_dup", f"{folders / 'b'}:dual_dup").pairs
+
+
+@pytest.mark.parametrize(
+    ("sides", "options", "message"),
+    [
+        (("a", "b"), {"qrels": Path("nowhere")}, "--qrels nowhere does nothing here"),
+        (("a", "b"), {"direction": "t2a"}, "--direction t2a does nothing here"),
+        (("a/trec/t2a_dual.run", "b"), {"split": "valid"}, "--split valid does nothing here"),
+    ],
+)
+def test_options_that_would_do_nothing(
+    folders: Path, sides: tuple[str, str], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"{message}.*leave it out"):
+        compared(*(f"{folders}/{side}" for side in sides), **options)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_equal_ranks_contradict_no_score(folders: Path, tmp_path: Path, rank: str) -> None:
+    trec = folders / "a/trec"
+    rows = [line.split() for line in (trec / "t2a_dual.run").read_text().splitlines()]
+    run = tmp_path / "t2a_equal.run"
+    run.write_text("\n".join(" ".join([*row[:3], rank, *row[4:]]) for row in rows))
+    found = compared(trec / "t2a_dual.run", run, qrels=trec / "t2a.qrels")
+    np.testing.assert_allclose(found.pairs[0].found.difference, 0)
+
+
+def test_a_shorter_list_loses_no_query_that_it_could_not_show(tmp_path: Path) -> None:
+    of = clips(40)
+    trec = evaluation(tmp_path / "run", of, 0, skill=0.5, trec=True) / "trec"
+    rows = [line.split() for line in (trec / "t2a_dual.run").read_text().splitlines()]
+    run = tmp_path / "t2a_cut.run"
+    run.write_text("\n".join(" ".join(row) for row in rows if int(row[3]) <= 10))
+    for sides in ((trec / "t2a_dual.run", run), (run, trec / "t2a_dual.run")):
+        found = compared(*sides, qrels=trec / "t2a.qrels")
+        assert found.pairs[0].better == {"t2a": (0, 120, 0)}
+        assert {result.depth for side in found.results for result in side} == {10}
+
+
+def test_items_of_other_names_are_no_bad_ranking(folders: Path, tmp_path: Path) -> None:
+    trec = folders / "a/trec"
+    rows = [line.split() for line in (trec / "t2a_dual.run").read_text().splitlines()]
+    run = tmp_path / "t2a_named.run"
+    run.write_text("\n".join(" ".join([*row[:2], f"{row[2]}.wav", *row[3:]]) for row in rows))
+    with pytest.raises(InputError, match=r"lists no relevant item .* like 'clip%20\d+.wav'"):
+        compared(trec / "t2a_dual.run", run, qrels=trec / "t2a.qrels")
+
+
+def test_intervals_end_where_differences_do(tmp_path: Path) -> None:
+    """Of three clips, Student's t has two degrees of freedom."""
+    for seed, skill in enumerate((-1.0, 1.0)):
+        evaluation(tmp_path / f"{seed}", clips(3, 1), seed, skill=skill, config={"name": seed})
+    found = compared(tmp_path / "0", tmp_path / "1")
+    most = [600.0 if n == "r_sum" else math.inf if "medr" in n else 100.0 for n in found.names]
+    pair = found.pairs[0].found
+    assert (pair.high == most).any() and (pair.low >= -np.array(most)).all()
+    assert (pair.high <= most).all()
+
+
+def test_columns_of_files_with_one_name(folders: Path) -> None:
+    found = compared(*(folders / f"{x}/trec/t2a_dual.run" for x in "ab"))
+    header = pair_table(found, found.pairs[0]).header
+    assert header[1].endswith("/a") and header[2].endswith("/b"), header
 
 
 def test_the_code_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
