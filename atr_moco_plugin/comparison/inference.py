@@ -152,9 +152,10 @@ def _variance(
 ) -> tuple[Values, Values]:
     """Variances ``[F]`` of the difference: over clips, and over seeds.
 
-    What the mean over the runs varies by from clip to clip has in it that seeds differ on other
-    clips, and so has what runs vary by: there it is taken off. All sides share one variance over
-    seeds, which a side of one run cannot tell.
+    Both what the means vary by from clip to clip and what runs vary by have in them that each seed
+    finds other clips hard. It is taken off the first: off the second, which few runs tell roughly,
+    it would leave nothing too often. All sides share one variance over seeds, which a side of one
+    run cannot tell.
     """
     # The variance of a resampled mean of n is too small by (n - 1) / n.
     n = min(measures.strata)
@@ -169,7 +170,7 @@ def _variance(
         between += ((of_side - of_side.mean(axis=0)) ** 2).sum(axis=0) / df
         crossed += (draws - draws.mean(axis=0)).var(axis=1, ddof=1).sum(axis=0) / df
         means += 1 / len(of_side)
-    return clips, np.maximum(between - crossed * unbiased, 0) * means
+    return np.maximum(clips - crossed * unbiased * means, 0), between * means
 
 
 def _rounded(apart: Values) -> Values:
