@@ -22,6 +22,8 @@ SEPARATOR = "::"
 Kind = Literal["audio", "text"]
 """The two kinds of rows in files of this package."""
 
+_ID_COLUMNS = ("name", "id", "key", "path", "file_name")
+_TEXT_COLUMNS = ("text", "sentence", "caption")
 _NAMES = {"audio": ("paths", "clips"), "text": ("sentences", "captions")}
 
 
@@ -35,12 +37,14 @@ class Embedded:
         names: N paths, sentences or ids as text; None where the file does not say.
         partners: ``[N]`` int64, of a file with both kinds: the row of the other side that each row
             belongs to; None where the file does not say.
+        ids: N names of the items that the rows are of, of a table that has such a column.
     """
 
     name: str
     rows: Tensor
     names: list[str] | None = None
     partners: Tensor | None = None
+    ids: list[str] | None = None
 
 
 def is_embeddings_file(path: str) -> bool:
@@ -178,12 +182,15 @@ def _read_parquet(path: Path, name: str, kind: Kind | None) -> Embedded:
     import pyarrow.types
 
     table = _table(path)
+    types = pyarrow.types
     lists = [
         field.name
         for field in table.schema
-        if pyarrow.types.is_list(field.type)
-        or pyarrow.types.is_large_list(field.type)
-        or pyarrow.types.is_fixed_size_list(field.type)
+        if any(
+            of(field.type) for of in (types.is_list, types.is_large_list, types.is_fixed_size_list)
+        )
+        # Lists of captions are no embeddings.
+        and (types.is_floating(field.type.value_type) or types.is_integer(field.type.value_type))
     ]
     if "kind" in table.column_names and "embedding" in lists and name not in lists:
         kinds = [kind for kind in table["kind"].unique().to_pylist() if kind in _NAMES]
@@ -192,10 +199,14 @@ def _read_parquet(path: Path, name: str, kind: Kind | None) -> Embedded:
     else:
         column = chosen = _choose(path, name, lists, kind, "column")
     rows = _tensor(path, _matrix(path, column, table[column]))
-    for title in ("name", "id", "key", "text", "sentence", "caption", "path", "file_name"):
-        if title in table.column_names:
-            return Embedded(chosen, rows, [str(value) for value in table[title].to_pylist()])
-    return Embedded(chosen, rows)
+    titles = [*_ID_COLUMNS[:3], *_TEXT_COLUMNS, *_ID_COLUMNS[3:]]
+    if kind == "text":  # captions files name a sentence by its text
+        titles.sort(key=lambda title: title not in _TEXT_COLUMNS)
+    names, ids = (
+        next(([str(x) for x in table[t].to_pylist()] for t in of if t in table.column_names), None)
+        for of in (titles, _ID_COLUMNS)
+    )
+    return Embedded(chosen, rows, names, ids=ids)
 
 
 def _table(path: Path, columns: list[str] | None = None) -> Any:
@@ -226,6 +237,8 @@ def _matrix(path: Path, column: str, values: Any) -> NDArray[Any]:
     ):
         raise InputError(f"{path}: column {column!r} has empty cells; embed these rows again.")
     sizes = pyarrow.compute.list_value_length(values).unique().to_pylist()
+    if not sizes:
+        raise InputError(f"{path}: has no row; write embeddings to it.")
     if len(sizes) != 1:
         raise InputError(
             f"{path}: the embeddings in column {column!r} have {len(sizes)} lengths, such as "
@@ -241,8 +254,9 @@ def _tensor(path: Path, array: NDArray[Any]) -> Tensor:
             f"{path}: has the type {array.dtype}, expected real numbers; write embeddings as "
             "float32."
         )
-    # torch has no floats of 128 bits, and an old one no unsigned integers of more than 8.
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+    # torch has no floats of 128 bits, and an old one no unsigned integers of more than 8; those of
+    # 64 do not fit into signed ones.
+    if array.dtype.itemsize > 8 or array.dtype.kind == "u" and array.dtype.itemsize == 8:
         array = array.astype(np.float64)
     elif array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)

@@ -74,10 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the page (default: analysis.html in this folder)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of what is drawn at random (default: 0)"
+        "--seed", type=_seed, default=0, metavar="N", help="of what is drawn at random (default: 0)"
     )
     parser.add_argument("--json", action="store_true", help="print the measures as JSON")
     add_model(parser, required=False, more="; embeds AUDIO and TEXT where they are no embeddings")
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{number} is not from 0 to 2^63 - 1")
+    return number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -161,7 +168,24 @@ def _sides(options: argparse.Namespace) -> tuple[list[Embedded], Tensor | None, 
         import torch
 
         return sides, torch.stack([partners, torch.arange(len(partners))], dim=1), []
+    by_id = _pairs_by_id(sides[0].ids, sides[1].ids)
+    if by_id is not None:
+        note = "No pairs are given: rows of one id belong together, since both files have ids."
+        return sides, by_id, [note]
     return sides, None, [f"No pairs are given: row i of {given[0]} belongs to row i of {given[1]}."]
+
+
+def _pairs_by_id(audio: list[str] | None, text: list[str] | None) -> Tensor | None:
+    """``[P, 2]`` rows with one id; None where there are none, or all in one order."""
+    import torch
+
+    if audio is None or text is None or audio == text:
+        return None
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(audio):
+        rows.setdefault(name, []).append(row)
+    pairs = [[a, t] for t, name in enumerate(text) for a in rows.get(name, [])]
+    return torch.tensor(pairs) if pairs else None
 
 
 def _side(

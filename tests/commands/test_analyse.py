@@ -162,3 +162,34 @@ def test_the_page_of_the_guide(capfd: pytest.CaptureFixture[str]) -> None:
     """The code of docs/analyse.md."""
     run_python("docs/analyse.md")
     assert float(capfd.readouterr().out) > 95
+
+
+def test_files_with_ids_are_joined_by_them(capfd: pytest.CaptureFixture[str]) -> None:
+    """In another order, row i would be the partner of another item."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    import pyarrow
+
+    audio, text = matrices()
+    order = np.random.default_rng(1).permutation(len(text))
+    for name, rows, ids in (("a", audio, np.arange(40)), ("t", text[order], order)):
+        columns = {
+            "id": [f"clip {i}" for i in ids],
+            "text": [f"sound {i}" for i in ids],
+            "tags": [["x", "y"]] * 40,
+            "embedding": rows.tolist(),
+        }
+        parquet.write_table(pyarrow.table(columns), f"{name}.parquet")
+    result = found(capfd, "a.parquet", "t.parquet")
+    assert result["retrieval"]["cosine"]["a2t_r1"] > 90
+    assert "rows of one id belong together" in result["notes"][0]
+    Path("pairs.csv").write_text(
+        "".join(["audio,text\n", *(f"clip {i},sound {i}\n" for i in range(40))])
+    )
+    listed = found(capfd, "a.parquet", "t.parquet", "--pairs", "pairs.csv")
+    assert listed["retrieval"]["cosine"] == result["retrieval"]["cosine"]
+
+
+def test_a_seed_that_no_generator_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["analyse", "a.npy", "--seed", str(2**70)])
+    assert "is not from 0 to 2^63 - 1" in capfd.readouterr().err
