@@ -138,6 +138,13 @@ def check_same_test_set(results: Sequence[Result]) -> None:
                 f"equal text as one, the other does not; take systems with {DUPLICATES!r} at the "
                 "end on both sides, or on none."
             )
+        for name, way in first.ways.items():
+            apart = int(((way.rank > 0) != (other.ways[name].rank > 0)).sum())
+            if apart:
+                raise InputError(
+                    f"{first.name} and {other.name} are of one test set, but {apart:,} queries of "
+                    f"{name} have an answer in one of them alone: evaluate both again."
+                )
 
 
 def _what_differs(first: Result, other: Result) -> str:

@@ -329,6 +329,14 @@ def test_items_of_other_names_are_no_bad_ranking(folders: Path, tmp_path: Path) 
         compared(trec / "t2a_dual.run", run, qrels=trec / "t2a.qrels")
 
 
+def test_queries_without_an_answer_on_one_side_are_no_hits(folders: Path, tmp_path: Path) -> None:
+    split = read_queries(folders / "b" / QUERIES_FILE)["test"]
+    split.systems["t2a"]["dual"].rank[:5] = 0
+    write_queries(tmp_path / QUERIES_FILE, {"test": split})
+    with pytest.raises(InputError, match="5 queries of t2a have an answer in one of them alone"):
+        compared(folders / "a", tmp_path)
+
+
 def test_intervals_end_where_differences_do(tmp_path: Path) -> None:
     """Of three clips, Student's t has two degrees of freedom."""
     for seed, skill in enumerate((-1.0, 1.0)):
