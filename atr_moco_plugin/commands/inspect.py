@@ -126,6 +126,11 @@ def run(options: argparse.Namespace) -> int:
         decoder=own.decoder,
         progress=True,
     )
+    # First of all, since a file that cannot be written must not cost what hours of decoding found.
+    if options.json:
+        say(json.dumps(inspection.as_json(), indent=2))
+    else:
+        _print(inspection)
     if page is not None:
         from atr_moco_plugin.inspection.page import write_page
 
@@ -135,10 +140,6 @@ def run(options: argparse.Namespace) -> int:
         from atr_moco_plugin.inspection.findings import keys_to_exclude
 
         write_exclusion(listed, keys_to_exclude(inspection.findings))
-    if options.json:
-        say(json.dumps(inspection.as_json(), indent=2))
-    else:
-        _print(inspection)
     for path in (page, listed):
         if path is not None:
             print(f"{path} is written.", file=sys.stderr)

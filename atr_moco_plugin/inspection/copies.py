@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.decoding import read_stretch
 from atr_moco_plugin.inspection.fingerprint import BAND_EDGES, SAMPLE_RATE
-from atr_moco_plugin.inspection.matching import Match, find_matches
+from atr_moco_plugin.inspection.matching import Match, find_matches, in_common
 
 MIN_CORRELATION = 0.5
 """What :func:`correlate` gives of two waveforms from which on they are one recording. Copies in a
@@ -52,6 +52,10 @@ class Copy(NamedTuple):
     def other(self, at: int) -> int:
         """The clip of the pair that is not at this position."""
         return self.second if at == self.first else self.first
+
+    def later_in_other(self, at: int) -> float:
+        """Seconds by which it is later in the other clip than in that at this position."""
+        return -self.shift if at == self.first else self.shift
 
     def sentence(self, audio: Sequence[ClipAudio], at: int, dataset: str = "") -> str:
         """What the clip at a position has in common with the other, whose data set may be named."""
@@ -150,6 +154,57 @@ def pairs_of(copies: Iterable[Copy]) -> dict[int, list[Copy]]:
         pairs[copy.first].append(copy)
         pairs[copy.second].append(copy)
     return pairs
+
+
+def with_sound_of(
+    targets: Iterable[int], copies: Iterable[Copy], audio: Sequence[ClipAudio]
+) -> set[int]:
+    """Positions that have sound in common with one of some targets, these included.
+
+    A pair says so of its two clips. Clips that hang together by other pairs alone are held against
+    each other: what is in a long clip need not be in another part of it.
+    """
+    pairs = pairs_of(copies)
+    # Of each the target that it was found by, and how much later the sound is in it.
+    found = {at: (at, 0.0) for at in targets}
+    order = deque(found)
+    while order:
+        at = order.popleft()
+        target, shift = found[at]
+        for copy in pairs[at]:
+            other, by = copy.other(at), shift + copy.later_in_other(at)
+            if other not in found and (at == target or _in_common(audio[other], audio[target], by)):
+                found[other] = target, by
+                order.append(other)
+    # A clip with sound of several targets was found by one of them.
+    known = {target for target, _ in found.values()}
+    found_later = {at for at in pairs if at not in found and _reaches(at, known, pairs, audio)}
+    return found_later.union(found)
+
+
+def _reaches(
+    start: int, targets: set[int], pairs: dict[int, list[Copy]], audio: Sequence[ClipAudio]
+) -> bool:
+    """Whether pairs of clips that have sound of the first one lead from it to a target."""
+    shifts = {start: 0.0}
+    order = deque([start])
+    while order:
+        at = order.popleft()
+        for copy in pairs[at]:
+            other, by = copy.other(at), shifts[at] + copy.later_in_other(at)
+            # A pair says of its own two clips that they have sound in common.
+            if other not in shifts and (at == start or _in_common(audio[other], audio[start], by)):
+                if other in targets:
+                    return True
+                shifts[other] = by
+                order.append(other)
+    return False
+
+
+def _in_common(one: ClipAudio, two: ClipAudio, shift: float) -> bool:
+    # Short sounds have no words, and equal samples need none.
+    equal = one.digest == two.digest and bool(one.digest)
+    return equal or in_common(one.words, two.words, shift)
 
 
 def _correlation(

@@ -109,6 +109,11 @@ def find_matches(prints: Sequence[Words]) -> list[Match]:
     return matches
 
 
+def in_common(one: Words, two: Words, shift: float) -> bool:
+    """Whether two fingerprints have sound in common, ``shift`` seconds later in the first."""
+    return _compare(one, two, round(shift / SECONDS_A_WORD)).number > 0
+
+
 def _compare(one: Words, two: Words, shift: int) -> _Common:
     """Compare two fingerprints where word ``k + shift`` of one meets word ``k`` of the other."""
     begin, back = max(0, shift), max(0, -shift)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
-from atr_moco_plugin.inspection.copies import Copy, Waveforms, find_copies, grouped, pairs_of
+from atr_moco_plugin.inspection.copies import (
+    Copy,
+    Waveforms,
+    find_copies,
+    grouped,
+    pairs_of,
+    with_sound_of,
+)
 from atr_moco_plugin.inspection.findings import Finding
 
 WHOLE = 0.8
@@ -40,16 +48,16 @@ def same_audio(
     pairs = pairs_of(copies)
     findings = []
     for group in grouped(copies):
-        last = max(_rank(audio[at]) for at in group)
+        leaking = _leaking(group, pairs, audio)
         seen: set[str] = set()
         for at in group:
             clip = audio[at]
-            leak = _rank(clip) < last
+            leak = at in leaking
             first = clip.split not in seen
             seen.add(clip.split)
             if first and not leak:
                 continue
-            best = max(pairs[at], key=lambda copy: (copy.exact, copy.seconds))
+            best = max(pairs[at], key=partial(_tells, audio, at, leak))
             whole = any(c.second == at and c.share >= WHOLE for c in pairs[at])
             findings.append(
                 Finding(
@@ -62,6 +70,26 @@ def same_audio(
                 )
             )
     return findings
+
+
+def _leaking(
+    group: Sequence[int], pairs: Mapping[int, Sequence[Copy]], audio: Sequence[ClipAudio]
+) -> set[int]:
+    """The clips of a group that have sound in common with one of a later split."""
+    leaking: set[int] = set()
+    copies = sorted({copy for at in group for copy in pairs[at]})
+    for rank in sorted({_rank(audio[at]) for at in group})[:-1]:
+        later = [at for at in group if _rank(audio[at]) > rank]
+        reached = with_sound_of(later, copies, audio)
+        leaking.update(at for at in reached if _rank(audio[at]) == rank)
+    return leaking
+
+
+def _tells(audio: Sequence[ClipAudio], at: int, leak: bool, copy: Copy) -> tuple[bool, bool, float]:
+    """Pairs that show what a finding says come first: with a later split, else with its own."""
+    mine, other = audio[at], audio[copy.other(at)]
+    shows = _rank(other) > _rank(mine) if leak else other.split == mine.split
+    return shows, copy.exact, copy.seconds
 
 
 def _rank(clip: ClipAudio) -> int:

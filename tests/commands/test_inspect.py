@@ -69,6 +69,17 @@ def test_the_list_leaves_out_what_was_found(
     assert report["splits"]["train"]["left_out"] == {"excluded": 1}
 
 
+def test_what_was_found_is_printed_where_a_list_cannot_be_written(
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (root / "manifest.csv").write_text('file_name,caption,split\n"b\nb.wav",A dog barks,train\n')
+    (root / "b.wav").rename(root / "b\nb.wav")
+    assert inspect(root, "--exclude", tmp_path / "exclude.txt") == 2
+    out, err = capfd.readouterr()
+    assert "silence" in out
+    assert "has a line break in its key" in err
+
+
 def test_json_has_everything(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train_wordpiece(CAPTIONS * 2).save_pretrained(tmp_path / "tokenizer")
     against = ["dataset.family=manifest", f"dataset.config_overrides.root={root}"]

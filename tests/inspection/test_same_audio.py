@@ -13,7 +13,7 @@ from recordings import Wave, open_files, recording, resampled, write
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.inspection.audio import inspect_audio
-from atr_moco_plugin.inspection.copies import Waveforms, correlate, find_copies
+from atr_moco_plugin.inspection.copies import Waveforms, correlate, find_copies, with_sound_of
 from atr_moco_plugin.inspection.findings import Finding
 from atr_moco_plugin.inspection.same_audio import same_audio
 
@@ -93,10 +93,59 @@ def test_short_sounds_are_compared_by_their_samples_alone(tmp_path: Path) -> Non
     assert not finding.exclude  # a published test set has copies
 
 
+def test_of_three_short_sounds_both_of_an_earlier_split_leak(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav", "c.wav"):
+        write(tmp_path / name, recording(1, 0.3))
+    rows = [("train", "a.wav", "One"), ("train", "b.wav", "Two"), ("test", "c.wav", "Three")]
+    findings = found(tmp_path, rows)
+    assert [(f.kind, f.key) for f in findings] == [
+        ("leak between splits", "a.wav"),
+        ("leak between splits", "b.wav"),
+    ]
+
+
 def test_digital_silence_is_no_recording(tmp_path: Path) -> None:
     for name in ("a.wav", "b.wav"):
         write(tmp_path / name, np.zeros(RATE, np.float32))
     assert found(tmp_path, [("train", "a.wav", "None"), ("test", "b.wav", "Nothing")]) == []
+
+
+@pytest.mark.parametrize("later", ["b.wav", "c.wav"])
+def test_sound_that_another_part_of_a_long_clip_has_is_no_leak(tmp_path: Path, later: str) -> None:
+    parts = [recording(seed) for seed in (1, 2, 3)]
+    for name, wave in zip(("a.wav", "b.wav", "c.wav"), parts, strict=True):
+        write(tmp_path / name, wave)
+    write(tmp_path / "all.wav", np.concatenate(parts))
+    rows = [(name, "test" if name == later else "train") for name in ("a.wav", "b.wav", "c.wav")]
+    findings = found(
+        tmp_path, [(split, name, name) for name, split in [*rows, ("all.wav", "train")]]
+    )
+    leaks = {finding.key: finding for finding in findings if finding.kind == "leak between splits"}
+    assert set(leaks) == {"all.wav"}
+    assert repr(later) in leaks["all.wav"].what
+
+
+def test_a_leak_into_one_of_several_clips_of_a_later_split_is_found_over_a_long_clip(
+    tmp_path: Path,
+) -> None:
+    parts = [recording(seed) for seed in (1, 2, 3)]
+    write(tmp_path / "all.wav", np.concatenate(parts))
+    names = [f"{k}.wav" for k in range(3)]
+    for name, wave in zip(names, parts, strict=True):
+        write(tmp_path / name, wave)
+        write(tmp_path / f"soft {name}", 0.3 * wave)
+    data = open_files(
+        tmp_path,
+        [("train", "all.wav", "All")]
+        + [("train", f"soft {name}", "Soft") for name in names]
+        + [("test", name, name) for name in names],
+    )
+    audio, _ = inspect_audio(data)
+    copies = find_copies(audio, Waveforms([(data, len(audio))]))
+    # Without the pairs of the soft clips and the clips of the later split themselves.
+    over = [copy for copy in copies if 0 in (copy.first, copy.second)]
+    assert with_sound_of([4, 5, 6], over, audio) == set(range(7))
+    assert with_sound_of([5], over, audio) == {0, 2, 5}
 
 
 def test_of_a_group_one_stays(tmp_path: Path) -> None:
