@@ -15,6 +15,7 @@ from atr_moco_plugin.inspection.copies import (
     find_copies,
     grouped,
     pairs_of,
+    with_sound_of,
 )
 from atr_moco_plugin.inspection.findings import Finding
 from atr_moco_plugin.inspection.recording_ids import RecordingId, recording_ids
@@ -71,7 +72,10 @@ def _of_audio(
     pairs = pairs_of(copies)
     for group in grouped(copies):
         theirs = [at for at in group if at >= len(audio)]
-        for at in group[: len(group) - len(theirs)] if theirs else []:
+        own = sorted({copy for at in group for copy in pairs[at]})
+        judged = [at for at in theirs if both[at].split in EVALUATED]
+        judged_too = with_sound_of(judged, own, both)
+        for at in sorted(with_sound_of(theirs, own, both).difference(theirs)) if theirs else []:
             clip, best = both[at], max(pairs[at], key=lambda copy: _rank(copy, at, len(audio)))
             order = sorted(theirs, key=lambda other: other != best.other(at))
             yield Finding(
@@ -80,7 +84,7 @@ def _of_audio(
                 clip.key,
                 best.sentence(both, at, name if best.other(at) >= len(audio) else ""),
                 tuple((name, both[k].split, both[k].key) for k in order[:MAX_OTHERS]),
-                exclude=_trained_and_evaluated(clip.split, (both[k].split for k in theirs)),
+                exclude=clip.split not in EVALUATED and at in judged_too,
             )
 
 

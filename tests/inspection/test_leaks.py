@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recordings import open_files, recording, write
 
@@ -47,6 +48,19 @@ def test_audio_is_to_be_left_out_where_it_is_trained_on_and_evaluated_elsewhere(
         ("leak of audio", "1.wav", (f"the other/{theirs}/copy.ogg",), exclude)
     ]
     assert f"'copy.ogg' of the other, {theirs}" in findings[0].what
+
+
+def test_another_part_of_a_clip_that_leaks_is_no_leak(tmp_path: Path) -> None:
+    parts = [recording(seed) for seed in (1, 2, 3)]
+    write(tmp_path / "all.wav", np.concatenate(parts))
+    for name, wave in zip(("a.wav", "b.wav", "c.wav"), parts, strict=True):
+        write(tmp_path / name, wave)
+    rows = [("train", "a.wav", "A"), ("train", "b.wav", "B"), ("train", "all.wav", "All")]
+    own = open_files(tmp_path, rows, "own")
+    other = open_files(tmp_path, [("test", "c.wav", "C"), ("train", "b.wav", "B")], "other")
+    findings = leaks(own, inspect_audio(own)[0], {"other": (other, inspect_audio(other)[0])})
+    audio = [finding for finding in findings if finding.kind == "leak of audio"]
+    assert {finding.key: finding.exclude for finding in audio} == {"b.wav": False, "all.wav": True}
 
 
 def test_each_of_two_equal_clips_leaks(tmp_path: Path) -> None:
