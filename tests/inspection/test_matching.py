@@ -108,9 +108,9 @@ def test_many_copies_hang_together() -> None:
 
 def test_words_of_a_steady_sound_do_not_take_all_time() -> None:
     steady = [np.full(500, 12345, np.uint32) for _ in range(40)]
-    begun = time.perf_counter()
+    begun = time.process_time()  # what runs beside it does not count
     find_matches(steady)
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 def test_a_smaller_table_still_finds_copies(monkeypatch: pytest.MonkeyPatch) -> None:
