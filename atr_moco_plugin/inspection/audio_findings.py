@@ -65,7 +65,11 @@ def _of_clip(clip: ClipAudio) -> Iterator[Finding]:
         )
         return
     if clip.clipped >= CLIPPED:
-        yield finding("clipping", f"{clip.clipped:.1%} of its samples are at or beyond full scale.")
+        yield finding(
+            "clipping",
+            f"{clip.clipped:.1%} of its samples are at or beyond full scale; the peak is "
+            f"{clip.peak:.2f}.",
+        )
     if clip.offset >= OFFSET:
         yield finding("DC offset", f"Its mean is {clip.offset:.1%} of full scale away from 0.")
     if 0 < clip.dead_channels < clip.channels:

@@ -55,7 +55,10 @@ AUDIO_KINDS: Mapping[str, str] = {
     "channels cancel": "The average of the channels, which a model hears, loses what each has.",
     "mostly silent": "A crop in training may hear nothing of what the caption says.",
     "quiet": "Below -40 dB of full scale: a model that takes levels as they are hears little.",
-    "clipping": "The tops of the waveform are cut off, which sounds harsh and adds high tones.",
+    "clipping": (
+        "The tops of the waveform are cut off, which sounds harsh and adds high tones, or, where "
+        "the peak is above 1 as in Ogg and MP3, will be in a file of 16 bits."
+    ),
     "scale": "Integers that were written as floating point: divide them by full scale.",
     "DC offset": "A constant under the sound, from a recorder; filterbanks see it as low rumble.",
     "dead channel": "One channel is empty: the average is 6 dB quieter than the sound.",
