@@ -25,6 +25,7 @@ lossy format have 0.8 and more, and other sounds of one kind whose fingerprints 
 and less."""
 
 _MOST_SECONDS = 10  # of a match that are held against each other
+_MOST_PAIRS = 8  # of a clip, from which on those that follow from others are not read
 _LAG = SAMPLE_RATE // 25  # by which places that fingerprints found are moved: 40 ms
 
 
@@ -118,14 +119,30 @@ def find_copies(audio: Sequence[ClipAudio], waveforms: Waveforms) -> list[Copy]:
         if first != at:
             copies.append(Copy(first, at, True, clip.seconds, 1.0, 0.0, 1.0))
     distinct = [k for k, clip in enumerate(audio) if firsts.get(clip.digest, k) == k]
+    shifts: dict[int, dict[int, float]] = defaultdict(dict)
     for match in find_matches([audio[k].words for k in distinct]):
         first, second = distinct[match.first], distinct[match.second]
+        if _follows(shifts, first, second, match.shift):
+            continue
         correlation, shift = _correlation(match, first, second, waveforms)
         if correlation >= MIN_CORRELATION:
             copies.append(
                 Copy(first, second, False, match.seconds, match.share, shift, correlation)
             )
+            shifts[first][second], shifts[second][first] = shift, -shift
     return sorted(copies)
+
+
+def _follows(shifts: dict[int, dict[int, float]], first: int, second: int, shift: float) -> bool:
+    """Whether pairs with a third clip say of many copies that two of them are at this place, so
+    that those of one sound are not all read against each other."""
+    if len(shifts[second]) < _MOST_PAIRS:
+        return False
+    return any(
+        abs(shifts[first][third] - by - shift) <= _LAG / SAMPLE_RATE
+        for third, by in shifts[second].items()
+        if third in shifts[first]
+    )
 
 
 def grouped(copies: Iterable[Copy]) -> list[list[int]]:
