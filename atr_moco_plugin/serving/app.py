@@ -124,6 +124,7 @@ def _add_page(app: FastAPI, searcher: Searcher, index: str, usual: float) -> Non
 def _add_search(app: FastAPI, searcher: Searcher, usual: float) -> None:
     @app.get("/api/search", summary="Search by words")
     def by_words(
+        request: Request,
         q: Sentences = None,
         without: Sentences = None,
         k: int = 10,
@@ -131,6 +132,7 @@ def _add_search(app: FastAPI, searcher: Searcher, usual: float) -> None:
         path: str | None = None,
         correct: float = usual,
     ) -> Response:
+        _check_names(request, "words", ("q", "without", "k", "rerank", "correct", "path"))
         only = Filter(path=path)
         return _answer(lambda: searcher.by_words(q or [], without or [], k, only, rerank, correct))
 
@@ -138,6 +140,7 @@ def _add_search(app: FastAPI, searcher: Searcher, usual: float) -> None:
     async def by_sound(
         request: Request, k: int = 10, name: str = "the sound", path: str | None = None
     ) -> Response:
+        _check_names(request, "a sound", ("k", "path", "name"))
         content = await read_body(request)
 
         def search() -> SearchResult:
@@ -172,6 +175,14 @@ def _add_sounds(app: FastAPI, searcher: Searcher) -> None:
         frames, rate = cut(found(window, of))
         content = picture(frames.mean(axis=1), rate, dark=dark)
         return Response(content, media_type="image/png", headers=KEEP)
+
+
+def _check_names(request: Request, by: str, names: tuple[str, ...]) -> None:
+    """Refuse arguments that would do nothing."""
+    for name in request.query_params:
+        if name not in names:
+            taken = f"{', '.join(names[:-1])} and {names[-1]}"
+            raise InputError(f"A search by {by} takes {taken}, not {name!r}: leave it out.")
 
 
 def _answer(search: Callable[[], SearchResult]) -> AsciiJson:

@@ -234,6 +234,18 @@ def post(app: ASGIApp, body: bytes, query: str = "name=a+sound.wav", **options) 
     return ask(app, f"/api/search?{query}", "POST", body=body, **options)
 
 
+@pytest.mark.parametrize("name", ["correct", "rerank", "q", "without"])
+def test_what_is_for_words_is_refused_with_a_sound(app: ASGIApp, world: World, name: str) -> None:
+    answer = post(app, (world.sounds / "stereo.flac").read_bytes(), f"k=3&{name}=0.75")
+    sentence = f"A search by a sound takes k, path and name, not '{name}': leave it out."
+    assert said(answer) == sentence
+
+
+@pytest.mark.parametrize("name", ["corect", "min_seconds", "name"])
+def test_an_argument_that_would_do_nothing_is_refused(app: ASGIApp, name: str) -> None:
+    assert f"and path, not '{name}': leave" in said(search(app, "a dog barks", **{name: 1}))
+
+
 @pytest.mark.parametrize("name", ["stereo.flac", AWKWARD[0]])
 def test_a_sound_of_the_index_finds_itself(app: ASGIApp, world: World, name: str) -> None:
     best = post(app, (world.sounds / name).read_bytes()).json()["hits"][0]
