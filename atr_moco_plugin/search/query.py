@@ -70,12 +70,17 @@ def find(
         raise ValueError("a query needs something wanted, a penalty of 0 or more, a k of 1 or more")
     rest = wanted[:0] if unwanted is None else unwanted
     for _ in range(_TRIES):
+        bank = store.bank() if alpha else None
         try:
             if len(wanted) == 1 and not len(rest):
-                return _find_one(store, wanted, k, only, alpha)
-            return _find_all(store, wanted, rest, k, only, penalty, alpha)
+                hits = _find_one(store, wanted, k, only, alpha)
+            else:
+                hits = _find_all(store, wanted, rest, k, only, penalty, alpha)
         except NoWindowError:  # a writer has replaced the recording after it was compared
             continue
+        # The index is asked several times: scores by two banks would be compared.
+        if not alpha or store.bank() == bank:
+            return hits
     raise InputError("the index changes faster than it is searched: search again in a while")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.bank import Bank
+from atr_moco_plugin.search.query import find
 from atr_moco_plugin.search.store import Embedded, Filter, Store
 
 Open = Callable[..., Store]
@@ -242,3 +245,48 @@ def test_windows_that_an_earlier_version_has_put(
     with opened(write=True, info=INFO) as store:
         store.finish()
         check(store, some(12), some_bank(0))
+
+
+def test_a_bank_that_changes_during_a_search(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores of a hit and what they are compared with are by the same bank."""
+    things, only = some(20), Filter(path="/a/0*")
+    with opened(write=True, info=INFO) as writer, opened() as reader:
+        writer.put(things)
+        writer.set_bank(some_bank(0))
+        wanted = find(reader, QUERIES[:2], k=4, only=only, alpha=ALPHA)
+        writer.set_bank(some_bank(1))
+        ask, asked = reader.recording_scores, []
+
+        def and_change(*arguments: Any, **more: Any) -> Any:
+            scores = ask(*arguments, **more)
+            asked.append(arguments)
+            if len(asked) == 1:  # between all recordings and those that the filter takes
+                writer.set_bank(some_bank(0))
+            return scores
+
+        monkeypatch.setattr(reader, "recording_scores", and_change)
+        assert find(reader, QUERIES[:2], k=4, only=only, alpha=ALPHA) == wanted
+        assert len(asked) == 4
+
+
+def test_many_queries_are_of_one_moment(opened: Open) -> None:
+    banks = [some_bank(0), some_bank(1)]
+    queries = np.repeat(QUERIES[:1], 33, axis=0)
+    with opened(write=True, info=INFO) as writer, opened() as reader:
+        writer.put(some(30))
+        writer.set_bank(banks[0])
+        done = threading.Event()
+
+        def change() -> None:
+            try:
+                for number in range(1, 12):
+                    writer.set_bank(banks[number % 2])
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        while not done.is_set():
+            scores = reader.recording_scores(queries, alpha=ALPHA).scores
+            np.testing.assert_allclose(scores, np.repeat(scores[:1], 33, axis=0), atol=1e-6)
+        thread.join()

@@ -55,7 +55,7 @@ class PostgresStore:
         self, address: Address, connection: Connection, info: IndexInfo, *, write: bool, exact: bool
     ) -> None:
         self._address = address
-        self._connection = connection
+        self._connection = _of_one_moment(connection)
         self._info = info
         self._write = write
         self._exact = exact
@@ -261,7 +261,7 @@ class PostgresStore:
                 # A writer has lost its lock with its connection.
                 if self._write or not self._connection.closed:
                     raise
-            self._connection = connect(self._address)
+            self._connection = _of_one_moment(connect(self._address))
             return self._ask(ask)
 
     def _ask(self, ask: Callable[[Cursor], T]) -> T:
@@ -276,3 +276,9 @@ class PostgresStore:
         with self._lock, in_words(self._address):
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 yield cursor
+
+
+def _of_one_moment(connection: Connection) -> Connection:
+    """What a transaction asks sees one moment, also where several queries follow each other."""
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    return connection
