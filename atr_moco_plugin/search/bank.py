@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -114,11 +115,13 @@ def check_alpha(alpha: float) -> float:
     """Refuse what cannot be taken off.
 
     Raises:
-        InputError: where it is below 0, too large or no number.
+        InputError: where it is below 0, too large or no number; True is none, since it would be 1.
     """
-    if not (math.isfinite(alpha) and 0 <= alpha <= MOST_ALPHA):
+    number = isinstance(alpha, Real) and not isinstance(alpha, bool)
+    if not (number and math.isfinite(alpha) and 0 <= alpha <= MOST_ALPHA):
+        shown = f"{alpha:g}" if number else repr(alpha)
         raise InputError(
-            f"A correction of {alpha:g} is none: give a number from 0 to {MOST_ALPHA:g}, such as "
+            f"A correction of {shown} is none: give a number from 0 to {MOST_ALPHA:g}, such as "
             f"{ALPHA:g}, or the alpha that an evaluation has chosen on validation."
         )
     return alpha

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,7 +74,7 @@ def test_no_windows_have_no_offsets() -> None:
     assert same.offsets(vectors) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("alpha", [-1e-9, 4.001, float("nan"), float("-inf")])
-def test_alphas_that_are_none(alpha: float) -> None:
+@pytest.mark.parametrize("alpha", [-1e-9, 4.001, float("nan"), float("-inf"), True, "1", None])
+def test_alphas_that_are_none(alpha: Any) -> None:
     with pytest.raises(InputError, match="give a number from 0 to 4"):
         check_alpha(alpha)
