@@ -242,7 +242,9 @@ def _print(report: Report, bank: BankInfo | None, options: argparse.Namespace) -
         from atr_moco_plugin.search.engines import shown_address
 
         text = _summary(report, shown_address(options.index))
-        say(text + (f"; a bank of {bank.sentences:,} sentences" if bank else ""))
+        if bank:
+            text += f"; a bank of {bank.sentences:,} sentences, {bank.neighbours:,} neighbours"
+        say(text)
     if report.interrupted:
         print("Interrupted: run the same command again to go on.", file=sys.stderr)
 

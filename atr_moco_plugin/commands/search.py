@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps([_as_json(hit) for hit in hits], indent=2))
     else:
-        for line in _table(hits):
+        for line in _table(hits, corrected=alpha > 0):
             say(line)
     if not hits:
         print(_nothing(options), file=sys.stderr)
@@ -191,7 +191,7 @@ def _as_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _table(hits: Sequence[Hit]) -> Iterator[str]:
+def _table(hits: Sequence[Hit], *, corrected: bool) -> Iterator[str]:
     """Lines with a hit each; on a terminal no longer than it, with the end of a long path."""
     if not hits:
         return
@@ -208,7 +208,7 @@ def _table(hits: Sequence[Hit]) -> Iterator[str]:
         left = "  ".join(cells) + "  "
         yield left + (row[-1] if most is None else _end(row[-1], most - len(left)))
     if any(row[0].endswith("*") for row in rows):
-        yield "* not re-ranked, at its place by cosine"
+        yield f"* not re-ranked, at its place by {'corrected score' if corrected else 'cosine'}"
 
 
 def _end(text: str, most: int) -> str:

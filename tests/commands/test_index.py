@@ -124,7 +124,7 @@ def test_a_bank_is_kept_and_changed_without_reading_a_sound(
     bank, folder = tmp_path / "bank.txt", tmp_path / "index"
     assert index(sounds, bundle, "--bank", sentences(bank, range(40))) == 0
     out, err = capsys.readouterr()
-    assert "; a bank of 40 sentences\n" in out and "40/40" in err
+    assert "; a bank of 40 sentences, 4 neighbours\n" in out and "40/40" in err
     cosines, first = corrected(folder)
     assert all(cosine != score for cosine, score in zip(cosines, first, strict=True))
     # The same sentences in another order and twice are the same bank: nothing is embedded again.
