@@ -132,6 +132,9 @@ def test_a_correction_by_the_bank_of_the_index(own: World) -> None:
     assert all(hit["score"] == hit["cosine"] for hit in plain)
     assert "has no bank to correct with" in said(search(app, "a dog barks", correct=0.75))
     assert 'id="correct"' not in ask(app, "/").text
+    # Of a shared address, which another index had.
+    notes = ["so hits are not corrected" in ask(app, x).text for x in ("/", "/?q=a&correct=0.75")]
+    assert notes == [False, True]
     assert ask(app, "/api/index").json()["bank"] is None
     give_bank(own)  # while the page runs
     assert ask(app, "/api/index").json()["bank"] == 15
