@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,10 @@ def run(options: argparse.Namespace) -> int:
 
     output = expanded(options.output, "--output")
     _check_page(output)
-    sides, pairs, notes = _sides(options)
+    with warnings.catch_warnings(record=True) as caught:  # of a table's encoding, say
+        warnings.simplefilter("always", UserWarning)
+        sides, pairs, notes = _sides(options)
+    said = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
     names = _names(options.names, sides)
     result = analyse(
         sides[0].rows,
@@ -104,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         names=names,
         seed=options.seed,
     )
-    result["notes"] = notes + result["notes"]
+    result["notes"] = [*said, *notes, *result["notes"]]
     write_page(output, result, f"Embeddings: {' and '.join(names[: len(sides)])}")
     if options.json:
         say(json.dumps({**result, "output": str(output)}, indent=2))

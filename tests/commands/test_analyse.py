@@ -89,6 +89,28 @@ def test_a_file_with_both_kinds_and_who_belongs_to_whom(
     assert list(alone["sides"]) == ["text"]
 
 
+def test_what_is_odd_about_a_table_is_a_note(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    import pyarrow
+
+    names = [f"{row}.wav" for row in range(3)]
+    texts = ["Gras", "Regen", "Geräusch"]
+    for name, column, cells, rows in zip(
+        "at", ("name", "text"), (names, texts), matrices(3), strict=True
+    ):
+        table = pyarrow.table({column: cells, "embedding": rows.tolist()})
+        parquet.write_table(table, f"{name}.parquet")
+    lines = ["file_name;caption", *map(";".join, zip(names, texts, strict=True))]
+    Path("excel.csv").write_text("\n".join(lines), encoding="cp1252")
+    assert main(["analyse", "a.parquet", "t.parquet", "--pairs", "excel.csv"]) == 0
+    out, err = capfd.readouterr()
+    assert not err, "a line of this package's code tells a user nothing"
+    assert out.count("Note: excel.csv: is not UTF-8") == 1
+    assert "is not UTF-8" in (tmp_path / "analysis.html").read_text()
+
+
 def test_pairs_from_a_file(capfd: pytest.CaptureFixture[str]) -> None:
     audio, text = matrices()
     np.save("a.npy", audio)
