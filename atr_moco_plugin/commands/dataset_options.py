@@ -67,7 +67,8 @@ def dataset_options(
     if not values["family"]:
         raise InputError(
             f"There is no data set: give {option} dataset.family=NAME "
-            "dataset.config_overrides.root=PATH."
+            "dataset.config_overrides.root=PATH; for files of your own NAME is manifest and PATH "
+            "a table."
         )
     return DatasetOptions(str(values["family"]), overrides, _decoder(overrides, values["decoder"]))
 

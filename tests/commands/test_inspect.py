@@ -119,6 +119,7 @@ def test_the_data_set_of_a_run_is_named_by_its_configuration(
         ),
         (["--config", "dataset.family"], "not 'dataset.family'"),
         (["--config", "dataset.config_overrides.root=x"], "There is no data set: give --config"),
+        (["--page", "page.html"], "for files of your own NAME is manifest and PATH a table"),
         (["--config", "dataset.family=cloth"], "Did you mean clotho?"),
         (["--config", "dataset.family=toy", "dataset.decoder=ffmpeg"], "`dataset.decoder` is"),
         (["--config", "dataset.family=toy", "dataset.config_overrides=4"], "expected names"),
