@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from atr_moco_plugin.data.opening.audio_files import describe_folder
+from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 
@@ -86,7 +86,7 @@ def check_audio_found(
             f"{name}: {number_of(absent, 'clip')} without audio in {os.fspath(place)}, of "
             f"{total:,}: "
             f"{listed([repr(item.names[0] if item.names else item.key) for item in absent], 5)}; "
-            f"{NAMES_TRIED}",
+            f"{NAMES_TRIED}{_in_a_subfolder(place, absent)}",
             stacklevel=4,
         )
         return
@@ -98,8 +98,23 @@ def check_audio_found(
         what_to_do = "put it there or set strict: false"
     raise MissingFileError(
         f"{os.fspath(place)}: {name}: {which} there: looked for {absent[0].key!r} under the name "
-        f"{names} (.wav, .flac, ...), {describe_folder(place)}; {NAMES_TRIED}; {what_to_do}"
+        f"{names} (.wav, .flac, ...), {describe_folder(place)}; {NAMES_TRIED}"
+        f"{_in_a_subfolder(place, absent)}; {what_to_do}"
     )
+
+
+def _in_a_subfolder(place: str | os.PathLike[str], absent: Sequence[Captioned]) -> str:
+    """The first bare name that one file below the place has, so that a user sees what is meant."""
+    if not os.path.isdir(place):
+        return ""
+    below: dict[str, list[str]] = {}
+    for path in AudioFiles(place).paths:
+        below.setdefault(os.path.basename(path), []).append(path)
+    for item in absent:
+        for name in item.names:
+            if len(found := below.get(name, [])) == 1 and found[0] != name:
+                return f"; {name!r} lies in a subfolder: write {found[0]!r} into the table"
+    return ""
 
 
 def number_of(items: Sequence[object], noun: str) -> str:
