@@ -73,15 +73,15 @@ def open_caption_folder(layout: CaptionFolder, config: CaptionFolderConfig) -> A
     return assemble(layout.name.lower(), tables, audio.folder, config)
 
 
-def required_root(root: Path | None, name: str) -> Path:
-    """The place of a data set.
+def required_root(root: Path | None, name: str, kind: str = "folder") -> Path:
+    """The place of a data set, which is a folder or of another ``kind``.
 
     Raises:
         InputError: if none is configured.
     """
     if root is None:
         raise InputError(
-            f"{name} needs its folder: set root (in a recipe, "
+            f"{name} needs its {kind}: set root (in a recipe, "
             "`--config dataset.config_overrides.root=PATH`)"
         )
     return Path(root)

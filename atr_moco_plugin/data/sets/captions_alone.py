@@ -34,7 +34,7 @@ def _wavcaps(config: Any) -> Tables:
 
 
 def _manifest(config: Any) -> Tables:
-    path = find_manifest(required_root(config.root, "A manifest"))
+    path = find_manifest(required_root(config.root, "A manifest", "table"))
     return read_manifest_captions(path, config.audio, config.split)
 
 

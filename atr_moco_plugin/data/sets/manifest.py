@@ -71,7 +71,7 @@ def open_manifest(config: ManifestConfig) -> AudioTextDataset:
         InputError: if the manifest cannot be read or lacks a column, a ``clip_id`` contradicts the
             files, a part is not in its file, or a recording is in two splits.
     """
-    path = find_manifest(required_root(config.root, "A manifest"))
+    path = find_manifest(required_root(config.root, "A manifest", "table"))
     folder = os.fspath(path.parent if config.audio is None else config.audio)
     tables = read_manifest_captions(path, folder, config.split)
     lookup = FileLookup()

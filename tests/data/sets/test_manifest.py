@@ -140,6 +140,22 @@ def test_missing_audio(tmp_path: Path, build: Callable[..., Path]) -> None:
         open_manifest(ManifestConfig(path, audio=tmp_path / "nowhere"))
 
 
+def test_a_bare_name_of_a_file_in_a_subfolder_is_told(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    for name in ("a.wav", "dogs/b.wav", "dogs/c.wav"):
+        write_audio(tmp_path / name)
+    rows = [("a.wav", "rain"), ("b.wav", "a bark"), ("c.wav", "a howl")]
+    path = write_table(tmp_path / "m.csv", ("file_name", "caption"), rows)
+    told = "'b.wav' lies in a subfolder: write 'dogs/b.wav' into the table"
+    with pytest.warns(UserWarning, match="2 clips are without audio .*" + told):
+        assert open_manifest(ManifestConfig(path)).missing == 2
+    (tmp_path / "a.wav").unlink()
+    (tmp_path / "dogs" / "b.wav").rename(tmp_path / "dogs" / "d.wav")
+    with pytest.raises(FileNotFoundError, match="none of the 3 .*'c.wav' lies in a subfolder"):
+        open_manifest(ManifestConfig(path))
+
+
 def test_the_first_missing_names_are_given_with_what_was_tried(
     tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
 ) -> None:
@@ -157,7 +173,7 @@ def test_the_first_missing_names_are_given_with_what_was_tried(
 def test_errors(
     tmp_path: Path, build: Callable[..., Path], write_table: Callable[..., Path]
 ) -> None:
-    with pytest.raises(ValueError, match="A manifest needs its folder: set root"):
+    with pytest.raises(ValueError, match="A manifest needs its table: set root"):
         open_manifest(ManifestConfig())
     with pytest.raises(FileNotFoundError, match="no single manifest there: .*no such folder"):
         open_manifest(ManifestConfig(tmp_path / "nowhere"))

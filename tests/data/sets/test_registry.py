@@ -33,7 +33,7 @@ def test_a_configuration_is_frozen_and_every_field_is_documented(name: str) -> N
 def test_an_opener_says_that_it_needs_a_root(name: str) -> None:
     kind, opener = DATASETS[name]
     if "root" in get_type_hints(kind):
-        with pytest.raises(ValueError, match="needs its folder: set root"):
+        with pytest.raises(ValueError, match="needs its (folder|table): set root"):
             opener(kind())
 
 
