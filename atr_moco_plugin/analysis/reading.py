@@ -101,7 +101,8 @@ def kinds_in(path: str) -> tuple[Kind, ...]:
 def _choose(path: Path, name: str, there: Sequence[str], kind: str | None, what: str) -> str:
     """The tensor or column that is meant."""
     if not there:
-        raise InputError(f"{path}: has no {what} of embeddings [rows, numbers].")
+        more = "; each of its cells must be a list of numbers" if what == "column" else ""
+        raise InputError(f"{path}: has no {what} of embeddings [rows, numbers]{more}.")
     if name:
         if name not in there:
             raise InputError(
