@@ -24,7 +24,7 @@ from atr_moco_plugin.comparison.inference import Difference, Settings, compare_s
 from atr_moco_plugin.comparison.measures import Measures, Ranks, Run
 from atr_moco_plugin.evaluation.tables import Table
 
-FIGURES = ("a2t_r1", "t2a_r1", "t2a_r10", "t2a_map10", "r_sum")
+FIGURES = ("a2t_r1", "t2a_r1", "t2a_r10", "t2a_map10", "t2a_medr", "r_sum")
 """Figures with a column of their own."""
 
 DRAWS = Settings(replicates=1_000, flips=1_000)

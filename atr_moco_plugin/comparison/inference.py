@@ -95,7 +95,7 @@ def compare_sides(
     scale *= [mixed_quantile(0.975, (1 - w, w), dfs) / _NORMAL for w in share]
     if len(ours) == len(base) == 1:
         # Medians of ranks are whole or halves, and the draws have them as they are.
-        scale[[name.endswith("medr") for name in measures.names]] = 1
+        scale[_medians(measures)] = 1
     low, high = np.quantile(moved, [0.025, 0.975], axis=0) * scale
     if len(ours) == len(base) == 1:
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)
@@ -170,7 +170,13 @@ def _variance(
         between += ((of_side - of_side.mean(axis=0)) ** 2).sum(axis=0) / df
         crossed += (draws - draws.mean(axis=0)).var(axis=1, ddof=1).sum(axis=0) / df
         means += 1 / len(of_side)
+    # Medians are whole numbers or halves: those of a few runs often agree, which tells nothing.
+    crossed[_medians(measures)] = 0
     return np.maximum(clips - crossed * unbiased * means, 0), between * means
+
+
+def _medians(measures: Measures) -> list[bool]:
+    return [name.endswith("medr") for name in measures.names]
 
 
 def _rounded(apart: Values) -> Values:
