@@ -93,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
     """Bring the index up to date and print what was done; 130 where Ctrl-C was pressed."""
     from atr_moco_plugin.distributed import process_index
     from atr_moco_plugin.search.build import build
+    from atr_moco_plugin.search.plan import make_plan
     from atr_moco_plugin.search.ranks import local_device, processes
 
     with processes(), _interruptible() as stop:
@@ -105,7 +106,9 @@ def run(options: argparse.Namespace) -> int:
         retriever = load_retriever(options)
         bank = None
         with _open(options, retriever) if first else nullcontext() as store:
-            if store is not None:
+            if store is not None and listing is not None:
+                if not listing.has_sounds():  # what is refused changes no bank
+                    make_plan(store, listing, prune=options.prune)
                 _set_bank(store, retriever, sentences, options, stop)
                 bank = store.bank()
             report = build(

@@ -155,6 +155,11 @@ def test_a_bank_is_kept_and_changed_without_reading_a_sound(
     capsys.readouterr()
     assert index(sounds, bundle, "--neighbours", "1") == 2
     assert error(capsys) == "--neighbours are sentences of a bank: give --bank FILE too."
+    # What is refused changes no bank.
+    assert index(tmp_path / "nowhere", bundle, "--no-bank") == 2
+    assert index(tmp_path / "nowhere", bundle, "--bank", str(bank)) == 2
+    assert all(a < b for a, b in zip(corrected(folder)[1], second[1], strict=True))
+    capsys.readouterr()
     assert index(sounds, bundle, "--no-bank") == 0
     assert "a bank of" not in capsys.readouterr().out
     with pytest.raises(InputError, match="has no bank"):
