@@ -134,8 +134,12 @@ def rank_table(record: Mapping[str, Any], split: str = "") -> Table:
             note += f", queue filled {100 * source['fill']:.1f} % of {source['queue_size']}"
         notes.append(note)
     for name, pair in (record.get("pairs") or {}).items():
-        alignment, gap = (cell(pair.get(key), 3) for key in ("alignment", "modality_gap"))
-        notes.append(f"{name}: alignment {alignment}, modality gap {gap}")
+        measured = [  # no alignment where rows are no pairs
+            f"{key.replace('_', ' ')} {cell(pair[key], 3)}"
+            for key in ("alignment", "modality_gap")
+            if pair.get(key) is not None
+        ]
+        notes += [f"{name}: {', '.join(measured)}"] if measured else []
     return Table(
         header=["measured / random", "rows", *RANK_COLUMNS.values()],
         rows=rows,

@@ -160,3 +160,6 @@ def test_rank_table_reads_a_line_of_the_file() -> None:
     raw = record["sources"]["audio"]["raw"]
     assert f"{raw['rankme']:.1f} / {raw['random']['rankme']:.1f}" in table
     assert "text, centred" in table and "modality gap 0.000" in table
+    # Of an evaluation, rows are no pairs: a dash would ask the reader what went wrong.
+    record["pairs"] = {"audio_text": {"modality_gap": 0.411}}
+    assert "audio_text: modality gap 0.411" in rank_table(record).notes
