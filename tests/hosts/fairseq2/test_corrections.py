@@ -149,6 +149,7 @@ def test_recordings_that_are_evaluated_take_no_part(
     ("options", "said"),
     [
         (["correct=[nn]"], "`correct` has 'nn', expected any of nnn, inverted_softmax"),
+        (["correct=nnn"], "write a list, such as correct=[nnn]"),
         (
             ["split=test", "correct=[sinkhorn]", "dcase=[sinkhorn]"],
             "`dcase` names the system 'sinkhorn'",

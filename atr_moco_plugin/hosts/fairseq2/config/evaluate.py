@@ -135,7 +135,10 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
         unknown = [name for name in self.correct if name not in INDUCTIVE | TRANSDUCTIVE]
         if unknown:
             names = ", ".join(INDUCTIVE | TRANSDUCTIVE)
-            yield f"`correct` has {unknown[0]!r}, expected any of {names}."
+            yield (
+                f"`correct` has {unknown[0]!r}, expected any of {names}; write a list, such as "
+                "correct=[nnn]."
+            )
         elif self.correct and self.correct_chosen_on == self.split:
             yield (
                 f"`split` and `correct_chosen_on` are both {self.split!r}: parameters of a "
