@@ -11,6 +11,10 @@ from typing import Any
 _CONFIG, _FIGURES = "config.yaml", "retrieval.json"
 
 
+_RANKS_BY = ("split", "dataset", "checkpoint", "autocast", "allow_unknown")
+"""Keys of an evaluation that change a ranking; others say what is written beside it."""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What a folder says; everything is None where it does not.
@@ -39,7 +43,7 @@ def read_recorded(folder: Path) -> Recorded:
     run = figures.get("run")
     data = figures.get("dataset")
     if isinstance(run, str):  # an evaluation
-        own = {key: value for key, value in _flat(config) if key != "run"}
+        own = {key: value for key, value in _flat(config) if key.partition(".")[0] in _RANKS_BY}
         config = _read_yaml(Path(run) / _CONFIG)
         flat = {f"{key} of the run": value for key, value in _flat(config)} | own
     else:
