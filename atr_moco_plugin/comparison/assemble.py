@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.comparison.inference import Difference, Settings, compare_sides, holm
 from atr_moco_plugin.comparison.measures import Measures, Ranks, Run
+from atr_moco_plugin.comparison.notes import compare_notes, same_runs
 from atr_moco_plugin.comparison.results import Result, check_same_test_set, read_results
 from atr_moco_plugin.comparison.sides import Side
 from atr_moco_plugin.comparison.trec_files import read_trec_results
@@ -128,6 +129,7 @@ class Comparison:
             "base": self.sides[pair.base].name,
             "ours": self.sides[pair.ours].name,
             "test": "exchange of clips" if self._single(pair) else "t over seeds and clips",
+            "paired": same_runs(self.sides[pair.base], self.sides[pair.ours]),
             "figures": figures,
             "queries": {
                 way: dict(zip(words, counts, strict=True)) for way, counts in pair.better.items()
@@ -159,7 +161,13 @@ def compare(sides: Sequence[Side], options: Options, notes: Sequence[str] = ()) 
     numbers = range(len(sides))
     both = combinations(numbers, 2) if options.all_pairs else ((0, n) for n in numbers[1:])
     found = [
-        (base, ours, compare_sides(measures, runs[ours], runs[base], options.settings))
+        (
+            base,
+            ours,
+            _compare_two(
+                measures, (sides[base], sides[ours]), (runs[base], runs[ours]), options.settings
+            ),
+        )
         for base, ours in both
     ]
     cut = [
@@ -173,6 +181,7 @@ def compare(sides: Sequence[Side], options: Options, notes: Sequence[str] = ()) 
             cut, corrected.reshape(len(cut), -1).tolist(), strict=True
         )
     )
+    places = [(pair.base, pair.ours) for pair in pairs]
     return Comparison(
         tuple(sides),
         tuple(map(tuple, results)),
@@ -180,8 +189,26 @@ def compare(sides: Sequence[Side], options: Options, notes: Sequence[str] = ()) 
         measures,
         pairs,
         options.settings,
-        (*notes, *_notes(results, len(pairs) * len(names))),
+        (
+            *notes,
+            *compare_notes(sides, places, results, len(names)),
+        ),
     )
+
+
+def _compare_two(
+    measures: Measures,
+    sides: tuple[Side, Side],
+    runs: tuple[list[Run], list[Run]],
+    settings: Settings,
+) -> Difference:
+    """Compare the second side with the first, run by run where both are of the same runs."""
+    base, ours = runs
+    if not (paired := same_runs(*sides)):
+        return compare_sides(measures, ours, base, settings)
+    places = [source.path.resolve() for source in sides[1].sources]
+    order = [places.index(source.path.resolve()) for source in sides[0].sources]
+    return compare_sides(measures, [ours[n] for n in order], base, settings, paired=paired)
 
 
 def _read(sides: Sequence[Side], options: Options) -> list[list[Result]]:
@@ -266,28 +293,3 @@ def log_gain(base: NDArray[np.int64], ours: NDArray[np.int64]) -> NDArray[np.flo
     """
     gain: NDArray[np.float64] = np.log2(base).mean(axis=0) - np.log2(ours).mean(axis=0)
     return np.where(np.abs(gain) < 1e-9, 0.0, gain)
-
-
-def _notes(results: Sequence[Sequence[Result]], tests: int) -> list[str]:
-    seeds = [len(of_side) for of_side in results]
-    notes = [f"p (Holm) is corrected for the {tests} tests of this comparison."]
-    if max(seeds) == 1:
-        notes.append(
-            "One run a side: this is about these trained models on other clips of the same kind, "
-            "not about their recipes; another seed may turn it round. Name three seeds a side."
-        )
-    else:
-        notes.append(
-            "Seeds were drawn first and clips within them: this is about the recipes, with other "
-            "seeds and on other clips of the same kind."
-        )
-    if min(seeds) == 1 < max(seeds):
-        notes.append(
-            "A side of one run is taken to vary from seed to seed as much as the others do."
-        )
-    if results[0][0].depth is not None:
-        notes.append("There are no median ranks: a file of TREC ends at some rank.")
-    others = [name for name in results[0][0].systems if not name.startswith("dual")]
-    if others:
-        notes.append(f"The runs have other systems too (--system): {', '.join(others)}.")
-    return notes

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,12 @@ class Difference:
 
 
 def compare_sides(
-    measures: Measures, ours: Sequence[Run], base: Sequence[Run], settings: Settings
+    measures: Measures,
+    ours: Sequence[Run],
+    base: Sequence[Run],
+    settings: Settings,
+    *,
+    paired: bool = False,
 ) -> Difference:
     """Compare two sides on the same queries.
 
@@ -75,6 +81,8 @@ def compare_sides(
         ours: the runs of a side.
         base: the runs of the side that it is compared with.
         settings: how much is drawn.
+        paired: whether each run of ``ours`` and the one in its place in ``base`` are one trained
+            model, as where its results are re-ranked: seeds are drawn for both sides together then.
     """
     rng = np.random.default_rng(settings.seed)
     drawn = _draw(measures, [*ours, *base], settings.replicates, rng)  # [runs, R, F]
@@ -83,21 +91,24 @@ def compare_sides(
     of_ours, of_base = points[: len(ours)], points[len(ours) :]
     difference = _rounded(of_ours.mean(axis=0) - of_base.mean(axis=0))
 
-    sides = (drawn[: len(ours)], drawn[len(ours) :])
-    moved = _rounded(_seeds_drawn(sides[0], rng) - _seeds_drawn(sides[1], rng) - difference)
-    clips, seeds = _variance(sides, (of_ours, of_base), measures)
-    variance = clips + seeds
-    share = np.divide(seeds, variance, out=np.zeros_like(seeds), where=variance > 0)
-    dfs = (min(measures.strata) - 1, max(len(ours) + len(base) - 2, 1))
+    # Groups of runs whose means add up to the difference.
+    if paired:
+        groups, values = [drawn[: len(ours)] - drawn[len(ours) :]], [of_ours - of_base]
+    else:
+        groups, values = [drawn[: len(ours)], -drawn[len(ours) :]], [of_ours, -of_base]
+    moved = _rounded(sum(_seeds_drawn(group, rng) for group in groups) - difference)
+    df = sum(map(len, values)) - len(values)
+    variance, share = _variance(groups, values, df, measures)
+    dfs = (min(measures.strata) - 1, max(df, 1))
     # What the draws vary by, against what they should.
     spread = moved.std(axis=0, ddof=1)
     scale = np.divide(np.sqrt(variance), spread, out=np.zeros_like(spread), where=spread > 0)
     scale *= [mixed_quantile(0.975, (1 - w, w), dfs) / _NORMAL for w in share]
-    if len(ours) == len(base) == 1:
+    if df == 0:
         # Medians of ranks are whole or halves, and the draws have them as they are.
         scale[_medians(measures)] = 1
     low, high = np.quantile(moved, [0.025, 0.975], axis=0) * scale
-    if len(ours) == len(base) == 1:
+    if df == 0:
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)
     else:
         p = _t_test(difference, variance, share, dfs)
@@ -148,38 +159,41 @@ def _seeds_drawn(drawn: Values, rng: np.random.Generator) -> Values:
 
 
 def _variance(
-    drawn: tuple[Values, Values], points: tuple[Values, Values], measures: Measures
+    groups: Sequence[Values], values: Sequence[Values], df: int, measures: Measures
 ) -> tuple[Values, Values]:
-    """Variances ``[F]`` of the difference: over clips, and over seeds.
+    """Variance ``[F]`` of the sum of the groups' means, and the share of it that is over seeds.
 
     Both what the means vary by from clip to clip and what runs vary by have in them that each seed
     finds other clips hard. It is taken off the first: off the second, which few runs tell roughly,
-    it would leave nothing too often. All sides share one variance over seeds, which a side of one
+    it would leave nothing too often. All groups share one variance over seeds, which a group of one
     run cannot tell.
     """
     # The variance of a resampled mean of n is too small by (n - 1) / n.
     n = min(measures.strata)
     unbiased = n / (n - 1)
-    apart = _rounded(drawn[0].mean(axis=0) - drawn[1].mean(axis=0))
+    apart: Values = _rounded(sum(group.mean(axis=0) for group in groups))
     clips = apart.var(axis=0, ddof=1) * unbiased
-    df = sum(map(len, points)) - 2
     if df == 0:
         return clips, np.zeros_like(clips)
     between, crossed, means = np.zeros_like(clips), np.zeros_like(clips), 0.0
-    for of_side, draws in zip(points, drawn, strict=True):
-        between += ((of_side - of_side.mean(axis=0)) ** 2).sum(axis=0) / df
+    for of_group, draws in zip(values, groups, strict=True):
+        between += ((of_group - of_group.mean(axis=0)) ** 2).sum(axis=0) / df
         crossed += (draws - draws.mean(axis=0)).var(axis=1, ddof=1).sum(axis=0) / df
-        means += 1 / len(of_side)
+        means += 1 / len(of_group)
     # Medians are whole numbers or halves: those of a few runs often agree, which tells nothing.
     crossed[_medians(measures)] = 0
-    return np.maximum(clips - crossed * unbiased * means, 0), between * means
+    seeds = between * means
+    both = np.maximum(clips - crossed * unbiased * means, 0) + seeds
+    share = np.divide(seeds, both, out=np.zeros_like(both), where=both > 0)
+    # Other seeds and other clips are never surer than other clips alone.
+    return np.maximum(both, clips), share
 
 
 def _medians(measures: Measures) -> list[bool]:
     return [name.endswith("medr") for name in measures.names]
 
 
-def _rounded(apart: Values) -> Values:
+def _rounded(apart: Any) -> Values:
     """Differences of sums in another order are no differences: they are in the last bits."""
     return np.where(np.abs(apart) < _LAST_BITS, 0.0, apart)
 

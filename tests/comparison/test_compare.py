@@ -105,6 +105,16 @@ def test_seeds(tmp_path: Path) -> None:
     assert any("Seeds were drawn first" in note for note in found["notes"])
 
 
+def test_results_of_the_same_runs_are_compared_run_by_run(tmp_path: Path) -> None:
+    runs = [str(evaluation(tmp_path / f"r{n}", clips(), n, config={"n": n})) for n in range(3)]
+    there = [f"dual={','.join(runs)}", f"again={','.join(f'{run}:reranked_k4' for run in runs)}"]
+    back = [there[0], f"again={','.join(f'{run}:reranked_k4' for run in reversed(runs))}"]
+    found, other = compared(*there), compared(*back)
+    assert found.to_dict()["comparisons"][0]["paired"]
+    assert any("are of the same runs" in note for note in found.notes)
+    np.testing.assert_array_equal(found.pairs[0].found.low, other.pairs[0].found.low)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

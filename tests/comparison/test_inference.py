@@ -99,6 +99,28 @@ def test_one_run_borrows_the_variance_of_the_seeds_of_the_other_side() -> None:
     assert (beside.high - beside.low)[-1] > 1.5 * (alone.high - alone.low)[-1]
 
 
+def test_pairs_of_results_of_the_same_seeds() -> None:
+    """Seeds that vary much, and a second stage that gains the same in each: only in pairs is the
+    gain seen."""
+    rng = np.random.default_rng(6)
+    measures = measures_of(150, 2)
+    before, after = [], []
+    for seed in (-1.0, 0.0, 1.0):
+        run = draw_run(measures, rng, better=seed)
+        better = {}
+        for way, (rank, _) in run.items():
+            now = np.where(rng.random(len(rank)) < 0.6, 1 + rank // 3, rank)
+            better[way] = Ranks(now, np.where(now <= 10, 1 / now, 0.0))
+        before.append(run)
+        after.append(better)
+    alone, together = (
+        compare_sides(measures, after, before, SOME, paired=paired) for paired in (False, True)
+    )
+    np.testing.assert_allclose(alone.difference, together.difference)
+    assert together.p[-1] < 0.05 < alone.p[-1]
+    assert together.low[-1] > 0 > alone.low[-1]
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm(p: list[float]) -> None:
     corrected = holm(p)
