@@ -185,8 +185,7 @@ def _variance(
     seeds = between * means
     both = np.maximum(clips - crossed * unbiased * means, 0) + seeds
     share = np.divide(seeds, both, out=np.zeros_like(both), where=both > 0)
-    # Other seeds and other clips are never surer than other clips alone.
-    return np.maximum(both, clips), share
+    return both, share
 
 
 def _medians(measures: Measures) -> list[bool]:
