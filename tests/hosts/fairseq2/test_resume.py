@@ -279,10 +279,10 @@ def test_a_checkpoint_is_in_its_place_only_with_its_score(
     seen = []
     evaluate = RetrievalEvalUnit.evaluate
 
-    def look(unit: RetrievalEvalUnit) -> None:
+    def look(unit: RetrievalEvalUnit, **options: bool) -> None:
         time.sleep(0.3)  # time to write the checkpoint
         seen.append(sorted(x.name for x in (tmp_path / "checkpoints").glob("step_?")))
-        evaluate(unit)
+        evaluate(unit, **options)
 
     monkeypatch.setattr(RetrievalEvalUnit, "evaluate", look)
     assert run(tmp_path) == 0
