@@ -28,7 +28,7 @@ _NAMES = {"audio": ("paths", "clips"), "text": ("sentences", "captions")}
 
 
 @dataclass(frozen=True)
-class Embedded:
+class GivenRows:
     """A matrix of embeddings and what its rows are of.
 
     Attributes:
@@ -52,7 +52,7 @@ def is_embeddings_file(path: str) -> bool:
     return Path(path.partition(SEPARATOR)[0]).suffix.lower() in _READERS
 
 
-def read_embeddings(path: str, kind: Kind | None = None) -> Embedded:
+def read_embeddings(path: str, kind: Kind | None = None) -> GivenRows:
     """Read one matrix of embeddings.
 
     Args:
@@ -141,7 +141,7 @@ def load_npy(path: Path) -> NDArray[Any]:
     return array
 
 
-def _read_npy(path: Path, name: str, kind: Kind | None) -> Embedded:
+def _read_npy(path: Path, name: str, kind: Kind | None) -> GivenRows:
     if name:
         raise InputError(f"{path}: a .npy has one matrix and no name {name!r}; leave it out.")
     rows = _tensor(path, load_npy(path))
@@ -150,11 +150,11 @@ def _read_npy(path: Path, name: str, kind: Kind | None) -> Embedded:
     for of, titles in _NAMES.items():
         for title in titles:
             if isinstance(about, dict) and title in about:
-                return Embedded(of, rows, _checked(beside, about[title], rows))
-    return Embedded(path.stem, rows)
+                return GivenRows(of, rows, _checked(beside, about[title], rows))
+    return GivenRows(path.stem, rows)
 
 
-def _read_safetensors(path: Path, name: str, kind: Kind | None) -> Embedded:
+def _read_safetensors(path: Path, name: str, kind: Kind | None) -> GivenRows:
     with _tensors(path) as file:
         there = [key for key in file.keys() if len(file.get_slice(key).get_shape()) == 2]
         # A table of pairs or of counts is no table of embeddings.
@@ -168,8 +168,8 @@ def _read_safetensors(path: Path, name: str, kind: Kind | None) -> Embedded:
     for title in _NAMES.get(chosen, ()):
         if title in metadata:
             names = _checked(path, _json(path, metadata[title]), rows)
-            return Embedded(chosen, rows, names, partners)
-    return Embedded(chosen, rows, None, partners)
+            return GivenRows(chosen, rows, names, partners)
+    return GivenRows(chosen, rows, None, partners)
 
 
 def _tensors(path: Path) -> Any:
@@ -179,7 +179,7 @@ def _tensors(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as .safetensors ({ex}); write it again.") from ex
 
 
-def _read_parquet(path: Path, name: str, kind: Kind | None) -> Embedded:
+def _read_parquet(path: Path, name: str, kind: Kind | None) -> GivenRows:
     import pyarrow.types
 
     table = _table(path)
@@ -207,7 +207,7 @@ def _read_parquet(path: Path, name: str, kind: Kind | None) -> Embedded:
         next(([str(x) for x in table[t].to_pylist()] for t in of if t in table.column_names), None)
         for of in (titles, _ID_COLUMNS)
     )
-    return Embedded(chosen, rows, names, ids=ids)
+    return GivenRows(chosen, rows, names, ids=ids)
 
 
 def _table(path: Path, columns: list[str] | None = None) -> Any:
@@ -287,7 +287,7 @@ def _checked(path: Path, names: Any, rows: Tensor) -> list[str]:
     return [str(name) for name in names]
 
 
-_READERS: dict[str, Callable[[Path, str, Kind | None], Embedded]] = {
+_READERS: dict[str, Callable[[Path, str, Kind | None], GivenRows]] = {
     ".npy": _read_npy,
     ".safetensors": _read_safetensors,
     ".parquet": _read_parquet,

@@ -25,7 +25,7 @@ from atr_moco_plugin.io.stdout import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atr_moco_plugin.analysis.reading import Embedded, Kind
+    from atr_moco_plugin.analysis.reading import GivenRows, Kind
     from atr_moco_plugin.retriever import AudioTextRetriever
 
 SUMMARY = "measure the geometry of embeddings: spectra, shared axes, dimension, hubs"
@@ -140,7 +140,7 @@ def _check_page(output: Path) -> None:
         ) from ex
 
 
-def _sides(options: argparse.Namespace) -> tuple[list[Embedded], Tensor | None, list[str]]:
+def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None, list[str]]:
     """One or two matrices, which of their rows belong together, and what a reader must know."""
     from atr_moco_plugin.analysis.pairs_file import read_pairs
     from atr_moco_plugin.analysis.reading import is_embeddings_file, kinds_in
@@ -194,15 +194,15 @@ def _pairs_by_id(audio: list[str] | None, text: list[str] | None) -> Tensor | No
 
 def _side(
     source: str, kind: Kind, retriever: AudioTextRetriever | None, options: argparse.Namespace
-) -> Embedded:
-    from atr_moco_plugin.analysis.reading import Embedded, is_embeddings_file, read_embeddings
+) -> GivenRows:
+    from atr_moco_plugin.analysis.reading import GivenRows, is_embeddings_file, read_embeddings
 
     if is_embeddings_file(source):
         return read_embeddings(str(expanded(source, "AUDIO")), kind)
     assert retriever is not None, "embedding needs a model"
     if kind == "text" or source == "-" or source.lower().endswith(".txt"):
         sentences = _sentences(source)
-        return Embedded("text", retriever.embed_text(sentences), sentences)
+        return GivenRows("text", retriever.embed_text(sentences), sentences)
     return _embed_sounds(source, retriever)
 
 
@@ -234,11 +234,11 @@ def _names_audio(source: str) -> bool:
     return _is_table(source) and audio_column(columns_of(expanded(source, "TEXT"))) is not None
 
 
-def _embed_sounds(source: str, retriever: AudioTextRetriever) -> Embedded:
+def _embed_sounds(source: str, retriever: AudioTextRetriever) -> GivenRows:
     import numpy as np
     import torch
 
-    from atr_moco_plugin.analysis.reading import Embedded
+    from atr_moco_plugin.analysis.reading import GivenRows
     from atr_moco_plugin.search.bulk import embed_each
 
     listing = list_sounds(
@@ -254,10 +254,10 @@ def _embed_sounds(source: str, retriever: AudioTextRetriever) -> Embedded:
     if not names:
         raise InputError(none_can_be_read(listing, broken))
     report_broken(broken)
-    return Embedded("audio", torch.from_numpy(np.concatenate(rows)), names)
+    return GivenRows("audio", torch.from_numpy(np.concatenate(rows)), names)
 
 
-def _names(given: list[str] | None, sides: list[Embedded]) -> tuple[str, str]:
+def _names(given: list[str] | None, sides: list[GivenRows]) -> tuple[str, str]:
     """What both sides are called; the second name is not used where there is one side."""
     names = [side.name for side in sides] if given is None else given
     if len(names) != len(sides):

@@ -167,8 +167,8 @@ def find_odd(name: str, texts: Texts) -> dict[str, Seen]:
         texts: of all its splits.
 
     Returns:
-        Kind of finding to what was found: ``one word``, ``long caption`` (more than 40 words and
-        four times as many as the median), ``damaged text``, ``markup``.
+        What was found, by its kind. Kinds are ``one word``, ``long caption`` (more than 40 words
+        and four times as many as the median), ``damaged text``, ``markup``.
     """
     counts = words_a_caption(texts)
     median = float(np.median(counts)) if len(counts) else 0.0

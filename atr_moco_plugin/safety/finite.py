@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.distributed import any_process, process_index
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import skip_step
-from atr_moco_plugin.safety.message import NAMED, Finding, advice, describe, gather_findings
+from atr_moco_plugin.safety.message import NAMED, Fault, advice, describe, gather_findings
 from atr_moco_plugin.tensors.internals import unwrapped_name
 
 NameClips = Callable[[Sequence[int]], Mapping[int, str]]
@@ -196,7 +196,7 @@ clipping, or look for a broken clip in the batch.
             statistic.copy_(good)
         self._act(gather_findings(self._find(watched, bad.device), bad.device))
 
-    def _act(self, findings: list[Finding]) -> None:
+    def _act(self, findings: list[Fault]) -> None:
         text = describe(findings, self.step)
         sound = not any(x.state for x in findings)
         if not sound or self.skipped >= self._max_skipped:
@@ -213,7 +213,7 @@ clipping, or look for a broken clip in the batch.
 
     def _find(
         self, watched: list[tuple[Tensor, Tensor, dict[str, Tensor]]], device: torch.device
-    ) -> Finding:
+    ) -> Fault:
         """What is wrong on this process; it may wait for the device as often as it likes."""
         batches = [(float(x), ids.tolist()) for x, ids, _ in watched if not bool(x.isfinite())]
         clips = list(dict.fromkeys(i for _, ids in batches for i in ids))
@@ -235,7 +235,7 @@ clipping, or look for a broken clip in the batch.
         unsound = not_finite(state)
         # A broken weight may be in the shard of another process.
         sound = not any_process(torch.tensor(bool(unsound), device=device))
-        return Finding(
+        return Fault(
             process=process_index(),
             losses=[value for value, _ in batches],
             clips=first(clips),

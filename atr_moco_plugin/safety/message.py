@@ -16,7 +16,7 @@ NAMED = 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """What one process found in a step that is not finite.
 
     Attributes:
@@ -41,7 +41,7 @@ class Finding:
     last_good: str
 
 
-def gather_findings(finding: Finding, device: torch.device) -> list[Finding]:
+def gather_findings(finding: Fault, device: torch.device) -> list[Fault]:
     """The findings of all processes, in process order.
 
     Args:
@@ -50,10 +50,10 @@ def gather_findings(finding: Finding, device: torch.device) -> list[Finding]:
     """
     line = json.dumps(asdict(finding)).encode() + b"\n"
     every = gather(torch.tensor(list(line), dtype=torch.uint8, device=device))
-    return [Finding(**json.loads(line)) for line in bytes(every.tolist()).splitlines()]
+    return [Fault(**json.loads(line)) for line in bytes(every.tolist()).splitlines()]
 
 
-def describe(findings: Sequence[Finding], step: int) -> str:
+def describe(findings: Sequence[Fault], step: int) -> str:
     """What happened, for a person.
 
     Args:
@@ -63,7 +63,7 @@ def describe(findings: Sequence[Finding], step: int) -> str:
     return " ".join([_beginning(findings, step), *_causes(findings)])
 
 
-def advice(findings: Sequence[Finding]) -> str:
+def advice(findings: Sequence[Fault]) -> str:
     """What to do about it.
 
     Args:
@@ -79,7 +79,7 @@ def advice(findings: Sequence[Finding]) -> str:
     )
 
 
-def _beginning(findings: Sequence[Finding], step: int) -> str:
+def _beginning(findings: Sequence[Fault], step: int) -> str:
     bad = [x for x in findings if x.losses]
     if not bad:
         names = sorted({name for x in findings for name in x.gradients})
@@ -93,7 +93,7 @@ def _beginning(findings: Sequence[Finding], step: int) -> str:
     return f"The loss of step {step} is {bad[0].losses[0]}{where}, in a batch of the clips {named}."
 
 
-def _causes(findings: Sequence[Finding]) -> list[str]:
+def _causes(findings: Sequence[Fault]) -> list[str]:
     said = []
     for modality, (clips, number, total) in findings[0].rows.items():
         if number == total > 0:
