@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.metrics import CUTOFFS, relevance_metrics
 from atr_moco_plugin.evaluation.relevance import DUPLICATES, CaptionRelevance, Relevance
-from atr_moco_plugin.evaluation.retrieval import retrieval_figures
+from atr_moco_plugin.evaluation.retrieval import rank_queries, system_figures
 
 
 @torch.no_grad()
@@ -41,6 +41,17 @@ def evaluate_retrieval(
         rerank_k=rerank_k,
         temperature=temperature,
     )
+
+
+def retrieval_figures(
+    cosines: Cosines,
+    relevances: Mapping[str, Relevance],
+    rerank_k: Sequence[int] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Figures of the cosines and of re-ranking; the options are those of ``rank_queries``."""
+    systems = rank_queries(cosines, relevances, rerank_k=rerank_k, **options)
+    return system_figures(systems, relevances, rerank_k)
 
 
 def directed_metrics(a2t: Tensor, t2a: Tensor, relevance: Relevance) -> dict[str, float]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.analysis.tables import between_tables, retrieval_tables, within_tables
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.report.packages import page_packages
 
 _TEMPLATE = Path(__file__).with_name("analysis.html.j2")
 
@@ -29,16 +29,9 @@ def write_page(path: Path, result: Mapping[str, Any], title: str) -> None:
 
 def page(result: Mapping[str, Any], title: str) -> str:
     """The page as text; see :func:`write_page`."""
-    try:
+    with page_packages():
         from atr_moco_plugin.analysis.figures import shared_panels, spectrum_panels
         from atr_moco_plugin.report.html import render
-    except ModuleNotFoundError as ex:
-        package = (ex.name or "").partition(".")[0]
-        if package not in ("jinja2", "matplotlib"):
-            raise
-        raise InputError(
-            f"The page needs {package}; install it with `pip install atr-moco-plugin[report]`."
-        ) from None
     facts = {
         name: f"{side['rows']:,} rows of {side['dim']:,} numbers"
         for name, side in result["sides"].items()

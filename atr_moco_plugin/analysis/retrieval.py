@@ -10,10 +10,10 @@ from torch import Tensor
 from atr_moco_plugin.analysis.pairs import Gallery
 from atr_moco_plugin.evaluation.bootstrap import mean_intervals
 from atr_moco_plugin.evaluation.metrics import (
-    CUTOFFS,
-    RetrievalMetrics,
-    query_blocks,
+    MEANS,
+    matrix_queries,
     query_metrics,
+    query_values,
 )
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS
 
@@ -41,19 +41,10 @@ def retrieve(scores: Tensor, gallery: Gallery, seed: int = 0) -> Retrieved:
         gallery: of the A and C rows.
         seed: of the bootstrap.
     """
-    metrics = RetrievalMetrics()
-    for way in DIRECTIONS:
-        matrix = scores if way == "a2t" else scores.T
-        for start, block in query_blocks(matrix, matrix.size(1)):
-            relevant = gallery.relevance.block(way, start, start + len(block))
-            metrics.update(way, block, relevant)
-    queries = metrics.queries()
+    queries = matrix_queries(scores, gallery.relevance)
     intervals: dict[str, Any] = {}
-    names = (*(f"r{k}" for k in CUTOFFS), "map10")
     for way, groups in zip(DIRECTIONS, gallery.groups, strict=True):
-        of = queries[way]
-        hits = [(of.rank <= k).double() for k in CUTOFFS]
-        ends = mean_intervals(torch.stack([*hits, of.precision], dim=1), groups, seed=seed)
-        for name, interval in zip(names, ends or (), strict=False):
+        ends = mean_intervals(query_values(queries[way]), groups, seed=seed)
+        for name, interval in zip(MEANS, ends or (), strict=False):
             intervals[f"{way}_{name}"] = [100 * end for end in interval]
     return Retrieved(query_metrics(queries), intervals)

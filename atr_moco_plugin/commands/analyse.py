@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from atr_moco_plugin.commands.options import (
     report_broken,
 )
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.atomic import check_output
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import say
 
@@ -93,9 +92,11 @@ def run(options: argparse.Namespace) -> int:
     from atr_moco_plugin.analysis import analyse
     from atr_moco_plugin.analysis.page import write_page
     from atr_moco_plugin.analysis.tables import terminal_report
+    from atr_moco_plugin.report.packages import check_page_packages
 
     output = expanded(options.output, "--output")
-    _check_page(output)
+    check_page_packages()
+    check_output(output, "--output")
     with warnings.catch_warnings(record=True) as caught:  # of a table's encoding, say
         warnings.simplefilter("always", UserWarning)
         sides, pairs, notes = _sides(options)
@@ -115,29 +116,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         say(f"{terminal_report(result)}\n\nPage: {output}")
     return 0
-
-
-def _check_page(output: Path) -> None:
-    """Refuse a page that cannot be written, before there is anything to write; its folder is made.
-
-    Raises:
-        InputError: for a folder, a place that may not be written to, and without the extra.
-    """
-    for package in ("jinja2", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f"The page needs {package}; install it with `pip install atr-moco-plugin[report]`."
-            )
-    if output.is_dir():
-        raise InputError(f"{output} is a folder: give --output the name of a page.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as ex:
-        raise InputError(
-            f"{output} cannot be written ({ex.strerror or ex}); give --output another place."
-        ) from ex
 
 
 def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None, list[str]]:

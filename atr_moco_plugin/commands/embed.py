@@ -50,13 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Embed, write the file, and print how many rows it has."""
-    from atr_moco_plugin.search.embeddings_file import Embeddings, check_output, write_embeddings
+    from atr_moco_plugin.search.embeddings_file import (
+        Embeddings,
+        check_embeddings_output,
+        write_embeddings,
+    )
     from atr_moco_plugin.search.partial import PartialEmbeddings
 
     if options.source is None and options.text is None:
         raise InputError("There is nothing to embed: give a folder of sounds, or --text FILE.")
     output = expanded(options.output, "--output")
-    check_output(output, kinds=(options.source is not None) + (options.text is not None))
+    check_embeddings_output(output, kinds=(options.source is not None) + (options.text is not None))
     sentences = None if options.text is None else read_sentences(options.text)
     retriever = load_retriever(options)
     about = {

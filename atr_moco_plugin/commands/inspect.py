@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from atr_moco_plugin.commands.options import positive
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.atomic import check_output
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import printable, say
 
@@ -170,12 +170,7 @@ def _output(path: Path | None, option: str) -> Path | None:
     if path is None:
         return None
     path = expanded(path, option)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as ex:
-        raise InputError(f"{option} {path}: its folder cannot be made ({ex.strerror}).") from ex
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{option} {path}: no file can be written there; name another one.")
+    check_output(path, option)
     return path
 
 
@@ -194,14 +189,11 @@ def _check_page(page: Path) -> None:
     Raises:
         InputError: if it has another suffix, or a package is missing.
     """
+    from atr_moco_plugin.report.packages import check_page_packages
+
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--page {page}: a page ends in .html.")
-    for package in ("matplotlib", "jinja2"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f"--page needs {package}, which is not installed: pip install "
-                "'atr-moco-plugin[inspect]'."
-            )
+    check_page_packages("--page")
 
 
 def _print(inspection: Inspection) -> None:

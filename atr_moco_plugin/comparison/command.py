@@ -14,6 +14,7 @@ from atr_moco_plugin.comparison.sides import parse_sides
 from atr_moco_plugin.comparison.tables import pair_table, pair_verdict, query_sentence
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.report.packages import page_packages
 
 PAGE = Path("comparison.html")
 
@@ -67,16 +68,8 @@ def report(found: Comparison) -> str:
 
 
 def _write_page(found: Comparison, options: argparse.Namespace) -> None:
-    try:
+    with page_packages(then=", or give --no-page"):
         from atr_moco_plugin.comparison.page import write_page
-    except ModuleNotFoundError as ex:
-        package = (ex.name or "").partition(".")[0]
-        if package not in ("jinja2", "matplotlib"):
-            raise
-        raise InputError(
-            f"The page needs {package}: install it with `pip install atr-moco-plugin[report]`, or "
-            "give --no-page."
-        ) from None
     page = write_page(found, options.page, examples=options.examples, sound=not options.no_sound)
     if not options.json:
         say(f"\nPage: {page}")

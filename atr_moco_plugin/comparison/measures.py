@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.evaluation.metrics import CUTOFFS
+from atr_moco_plugin.evaluation.metrics import CUTOFFS, MEANS
 
 Values = NDArray[np.float64]
 """Figures, the last dimension in the order of :attr:`Measures.names`."""
@@ -76,8 +76,7 @@ class Measures:
 
     @property
     def _means(self) -> tuple[str, ...]:
-        kinds = (*(f"r{k}" for k in CUTOFFS), "map10")
-        return tuple(f"{way}_{kind}" for way in self.cluster for kind in kinds)
+        return tuple(f"{way}_{kind}" for way in self.cluster for kind in MEANS)
 
     @property
     def _medians(self) -> tuple[str, ...]:

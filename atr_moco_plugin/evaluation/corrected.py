@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.hubness import Occurrences
-from atr_moco_plugin.evaluation.metrics import RetrievalMetrics, query_metrics, rank_block
-from atr_moco_plugin.evaluation.queries import QueryFigures, Systems
+from atr_moco_plugin.evaluation.metrics import rank_block
+from atr_moco_plugin.evaluation.queries import Systems
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, Direction, Relevance
 from atr_moco_plugin.evaluation.rescoring import (
     INDUCTIVE,
@@ -21,7 +22,7 @@ from atr_moco_plugin.evaluation.rescoring import (
     rescorings,
     tried,
 )
-from atr_moco_plugin.evaluation.retrieval import OnScores
+from atr_moco_plugin.evaluation.retrieval import OnScores, figures_of, rank_systems
 
 CHOSEN_BY = "map10"
 """The figure that chooses parameters: it moves with every rank up to 10, where R@1 of a small split
@@ -124,31 +125,18 @@ def correct(
         relevances: of its clips and captions, by the suffix of the figures.
         on_scores: called with each block of scores of every correction.
     """
-    cosines = Cosines(*split)
-    found = {(name, suffix): RetrievalMetrics() for name in choices for suffix in relevances}
     hubs = {name: Occurrences() for name in choices}
-    for direction in DIRECTIONS:
-        systems = dict(_chosen(choices, bank, split, direction))
-        for start, block in cosines.blocks(direction):
-            relevant = {
-                suffix: relevance.block(direction, start, start + len(block)).to(block.device)
-                for suffix, relevance in relevances.items()
-            }
-            for name, system in systems.items():
-                scores = system(block)
-                hubs[name].update(direction, scores)
-                for suffix, hits in relevant.items():
-                    found[name, suffix].update(direction, scores, hits)
-                if on_scores is not None:
-                    on_scores(direction, name, start, scores, relevant[""])
-    by_direction: dict[Direction, dict[str, QueryFigures]] = {way: {} for way in DIRECTIONS}
-    figures: dict[str, dict[str, float]] = {name: {} for name in choices}
-    for (name, suffix), metrics in found.items():
-        queries = metrics.queries()
-        for direction in DIRECTIONS:
-            by_direction[direction][f"{name}{suffix}"] = queries[direction]
-        figures[name] |= {f"{key}{suffix}": x for key, x in query_metrics(queries).items()}
-    return Corrected(by_direction, figures, {name: hubs[name].compute() for name in choices})
+    chosen = {way: dict(_chosen(choices, bank, split, way)) for way in DIRECTIONS}
+
+    def score(direction: Direction, start: int, block: Tensor) -> Iterator[tuple[str, Tensor]]:
+        for name, rescore in chosen[direction].items():
+            scores = rescore(block)
+            hubs[name].update(direction, scores)
+            yield name, scores
+
+    systems = rank_systems(Cosines(*split), relevances, score, on_scores)
+    figures = {name: figures_of(systems, name, relevances) for name in choices}
+    return Corrected(systems, figures, {name: hubs[name].compute() for name in choices})
 
 
 def summary(choices: Choices, corrected: Corrected) -> dict[str, Any]:
@@ -183,7 +171,7 @@ def _chosen(
             yield name, rescore
 
 
-def _bank(name: str, bank: Pair | None, split: Pair, direction: Direction) -> torch.Tensor:
+def _bank(name: str, bank: Pair | None, split: Pair, direction: Direction) -> Tensor:
     """What a correction takes for the queries of a direction."""
     if name in TRANSDUCTIVE:
         return split.queries(direction)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, ClusterDraws
-from atr_moco_plugin.evaluation.metrics import CUTOFFS
-from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries
+from atr_moco_plugin.evaluation.metrics import MEANS, query_values
+from atr_moco_plugin.evaluation.queries import SplitQueries
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS
 from atr_moco_plugin.evaluation.rerank import DUAL
 from atr_moco_plugin.evaluation.student import t_quantile
@@ -50,9 +49,9 @@ def gains(
         numbers, cluster = queries.cluster[way][asked].unique(return_inverse=True)
         if len(numbers) < 2 or not names:
             continue
-        before = _values(plain)[asked]
+        before = query_values(plain)[asked]
         gained = torch.cat(
-            [_values(queries.systems[way][name])[asked] - before for name in names], dim=1
+            [query_values(queries.systems[way][name])[asked] - before for name in names], dim=1
         )
         draws = ClusterDraws(len(numbers), replicates=replicates, seed=seed + turn)
         shrunk = (1 - 1 / len(numbers)) ** 0.5
@@ -62,12 +61,6 @@ def gains(
         ends = torch.stack([mean, mean - half, mean + half]).clamp(-1, 1)  # no gain is larger
         columns = iter(ends.mul(100).T.tolist())
         for name in names:
-            for figure in (*(f"r{k}" for k in CUTOFFS), "map10"):
+            for figure in MEANS:
                 found[name][f"{way}_{figure}"] = [round(x, 4) for x in next(columns)]
     return found
-
-
-def _values(of: QueryFigures) -> Tensor:
-    """``[Q, 4]`` float64: whether each query is a hit at each cutoff, and its precision."""
-    hits = [(of.rank <= k).double() for k in CUTOFFS]
-    return torch.stack([*hits, of.precision], dim=1)

@@ -93,7 +93,7 @@ def _in_order(scores: Tensor, grades: Tensor) -> Tensor:
 class GradedMetrics:
     """Graded figures of every system, collected from blocks of queries.
 
-    Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`.
+    Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.rank_queries`.
 
     Args:
         qrels: which clips are relevant to which captions. Only its queries are measured.

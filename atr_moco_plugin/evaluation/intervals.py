@@ -14,7 +14,7 @@ from atr_moco_plugin.evaluation.bootstrap import (
     ClusterDraws,
     score_interval,
 )
-from atr_moco_plugin.evaluation.metrics import CUTOFFS
+from atr_moco_plugin.evaluation.metrics import CUTOFFS, MEANS, query_values
 from atr_moco_plugin.evaluation.queries import SplitQueries
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction
 from atr_moco_plugin.evaluation.rerank import DUAL, System
@@ -22,8 +22,6 @@ from atr_moco_plugin.evaluation.retrieval import by_system
 
 Intervals = dict[str, list[float]]
 """Name of a figure to its lowest and highest value."""
-
-_MEANS = (*(f"r{k}" for k in CUTOFFS), "map10")
 
 
 def split_intervals(
@@ -110,7 +108,7 @@ def system_intervals(
         found = _direction(queries, way, numbers[way], draws)
         ends = score_interval(found.means, found.replicates, n, level=level, least=found.least)
         for i, system in enumerate(systems):
-            for j, name in enumerate(_MEANS):
+            for j, name in enumerate(MEANS):
                 result[system][f"{way}_{name}"] = _rounded([100 * float(x[i, j]) for x in ends])
             result[system][f"{way}_medr"] = _quantiles(found.medians[i], level)
         recalls += found.means[:, : len(CUTOFFS)].sum(dim=1)
@@ -144,23 +142,16 @@ def _direction(
     queries: SplitQueries, way: Direction, numbers: Tensor, draws: ClusterDraws
 ) -> _Direction:
     """Draw the queries of one direction, whose clusters are ``numbers``."""
-    systems = queries.systems[way].values()
+    systems = list(queries.systems[way].values())
     kept = torch.isin(queries.cluster[way], numbers)
     cluster = torch.searchsorted(numbers, queries.cluster[way][kept])
     ranks = [of.rank[kept] for of in systems]
-    values = torch.stack(
-        [
-            column
-            for rank, of in zip(ranks, systems, strict=True)
-            for column in (*((rank <= k).double() for k in CUTOFFS), of.precision[kept])
-        ],
-        dim=1,
-    )
-    counted = torch.stack([rank > 0 for rank in ranks for _ in _MEANS], dim=1)
+    values = torch.cat([query_values(of)[kept] for of in systems], dim=1)
+    counted = torch.stack([rank > 0 for rank in ranks for _ in MEANS], dim=1)
     size = counted.sum(dim=0)
     means = (values * counted).sum(dim=0) / size
     least = ((values - means) ** 2 * counted).sum(dim=0) / size**2
-    shape = (len(ranks), len(_MEANS))
+    shape = (len(ranks), len(MEANS))
     return _Direction(
         means.view(shape),
         least.view(shape),

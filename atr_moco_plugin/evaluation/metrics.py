@@ -30,6 +30,9 @@ FIGURES = tuple(
 ) + ("r_sum",)
 """Names of the figures of :class:`RetrievalMetrics`."""
 
+MEANS = (*(f"r{k}" for k in CUTOFFS), "map10")
+"""Names of the figures that are means over queries, the columns of :func:`query_values`."""
+
 BLOCK_ELEMENTS = 2**23
 """Scores in one block of queries: 64 MiB in float64."""
 
@@ -103,13 +106,23 @@ def relevance_metrics(similarity: Tensor, relevance: Relevance) -> dict[str, flo
             f"Scores {list(similarity.shape)} and relevance {list(relevance.shape)} must have the "
             "same shape [A, C], audio by text."
         )
+    return query_metrics(matrix_queries(similarity, relevance))
+
+
+def matrix_queries(similarity: Tensor, relevance: Relevance) -> dict[Direction, QueryFigures]:
+    """What each query of both directions gets from a matrix of scores, in blocks of queries.
+
+    Args:
+        similarity: ``[A, C]``, any real dtype, larger is closer, without NaN.
+        relevance: of A clips and C texts.
+    """
     metrics = RetrievalMetrics()
     for direction in DIRECTIONS:
         scores = similarity if direction == "a2t" else similarity.T
         for start, block in query_blocks(scores, scores.size(1)):
             relevant = relevance.block(direction, start, start + len(block))
             metrics.update(direction, block, relevant.to(block.device))
-    return metrics.compute()
+    return metrics.queries()
 
 
 def query_blocks(queries: Tensor, items: int) -> Iterator[tuple[int, Tensor]]:
@@ -188,6 +201,16 @@ def query_metrics(queries: Mapping[Direction, QueryFigures]) -> dict[str, float]
         metrics[f"{direction}_map10"] = 100 * float(precision.mean())
         metrics[f"{direction}_skipped"] = float((~answerable).sum())
     return metrics | {"r_sum": r_sum(metrics)}
+
+
+def query_values(queries: QueryFigures) -> Tensor:
+    """``[Q, 4]`` float64 in [0, 1]: whether each query is a hit at each cutoff, and its AP@10.
+
+    The means over the queries with a relevant item are the figures :data:`MEANS`.
+    """
+    found = queries.rank > 0
+    hits = [(found & (queries.rank <= k)).double() for k in CUTOFFS]
+    return torch.stack([*hits, queries.precision], dim=1)
 
 
 def r_sum(metrics: dict[str, float]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 RERANKINGS = ("reranked", "reranked_blip", "reranked_albef")
 """The ways to score a candidate, see
-:func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`."""
+:func:`~atr_moco_plugin.evaluation.retrieval.system_figures`."""
 
 
 class System(NamedTuple):

@@ -41,7 +41,7 @@ def retrieval_table(result: Mapping[str, Any], split: str = "", *, ranges: bool 
     """Retrieval figures of one split, a row for each way to rank, both directions side by side.
 
     Args:
-        result: of :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`, or a split of
+        result: of :func:`~atr_moco_plugin.evaluation.retrieval.system_figures`, or a split of
             ``retrieval.json``.
         split: its name, for the caption.
         ranges: give an interval in one row of cells such as ``41.2–46.9``, where there is room for
@@ -177,7 +177,7 @@ def split_report(result: Mapping[str, Any]) -> str:
     """What a terminal shows of one split: its size, a table for each k, and the rank.
 
     Args:
-        result: of :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`, with
+        result: of :func:`~atr_moco_plugin.evaluation.retrieval.system_figures`, with
             ``test_set``, the name of what was evaluated, and ``rank``, a record of
             :class:`~atr_moco_plugin.rank.logger.RankLogger`.
     """

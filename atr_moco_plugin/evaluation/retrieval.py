@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,32 +26,9 @@ OnScores = Callable[[Direction, str, int, Tensor, Tensor], object]
 scores and strict relevance of the n queries from there on."""
 
 
-@torch.no_grad()
-def retrieval_figures(
-    cosines: Cosines,
-    relevances: Mapping[str, Relevance],
-    *,
-    candidates: Mapping[Direction, Candidates] | None = None,
-    rerank_k: Sequence[int] = (),
-    temperature: float = 0.07,
-    on_scores: OnScores | None = None,
-) -> dict[str, Any]:
-    """Figures of the cosines and of re-ranking their best candidates.
-
-    The arguments are those of :func:`rank_queries`, the result is that of :func:`system_figures`.
-
-    Raises:
-        ValueError: when the relevance has another shape, or no pair is relevant.
-    """
-    systems = rank_queries(
-        cosines,
-        relevances,
-        candidates=candidates,
-        rerank_k=rerank_k,
-        temperature=temperature,
-        on_scores=on_scores,
-    )
-    return system_figures(systems, relevances, rerank_k)
+Score = Callable[[Direction, int, Tensor], Iterable[tuple[str, Tensor]]]
+"""Called with the direction, the number of the first query and ``[n, items]`` cosines of the n
+queries from there on. Gives systems by name, each with its ``[n, items]`` scores."""
 
 
 @torch.no_grad()
@@ -87,6 +64,36 @@ def rank_queries(
     Raises:
         ValueError: when the relevance has another shape.
     """
+    systems = [DUAL, *(System(k, score) for k in sorted(set(rerank_k)) for score in RERANKINGS)]
+
+    def score(direction: Direction, start: int, block: Tensor) -> Iterator[tuple[str, Tensor]]:
+        head = None
+        if candidates is not None:
+            head = Candidates(*(x[start : start + len(block)] for x in candidates[direction]))
+        for system, scores in system_scores(systems, block, head, temperature):
+            yield system.name, scores
+
+    return rank_systems(cosines, relevances, score, on_scores)
+
+
+@torch.no_grad()
+def rank_systems(
+    cosines: Cosines,
+    relevances: Mapping[str, Relevance],
+    score: Score,
+    on_scores: OnScores | None = None,
+) -> Systems:
+    """What each query gets from each of some systems; see :func:`rank_queries`, which is one use.
+
+    Args:
+        cosines: of A clips and C captions.
+        relevances: relevance by the suffix of its figures; ``""`` is the strict one.
+        score: makes the systems' scores of a block of cosines.
+        on_scores: called with each block of scores of every system.
+
+    Raises:
+        ValueError: when the relevance has another shape.
+    """
     clips, captions = cosines.shape
     for relevance in relevances.values():
         if relevance.shape != cosines.shape:
@@ -94,27 +101,32 @@ def rank_queries(
                 f"The relevance has shape {list(relevance.shape)}, but there are {clips} clips and "
                 f"{captions} captions."
             )
-    systems = [DUAL, *(System(k, score) for k in sorted(set(rerank_k)) for score in RERANKINGS)]
-    found = {(system, suffix): RetrievalMetrics() for system in systems for suffix in relevances}
+    found: dict[str, RetrievalMetrics] = {}
     for direction in DIRECTIONS:
         for start, block in cosines.blocks(direction):
-            queries = slice(start, start + len(block))
             relevant = {
-                suffix: relevance.block(direction, queries.start, queries.stop).to(block.device)
+                suffix: relevance.block(direction, start, start + len(block)).to(block.device)
                 for suffix, relevance in relevances.items()
             }
-            head = None
-            if candidates is not None:
-                head = Candidates(*(x[queries] for x in candidates[direction]))
-            for system, scores in system_scores(systems, block, head, temperature):
+            for name, scores in score(direction, start, block):
                 for suffix, hits in relevant.items():
-                    found[system, suffix].update(direction, scores, hits)
+                    metrics = found.setdefault(f"{name}{suffix}", RetrievalMetrics())
+                    metrics.update(direction, scores, hits)
                 if on_scores is not None:
-                    on_scores(direction, system.name, start, scores, relevant[""])
+                    on_scores(direction, name, start, scores, relevant[""])
     result: dict[Direction, dict[str, QueryFigures]] = {direction: {} for direction in DIRECTIONS}
-    for (system, suffix), metrics in found.items():
+    for name, metrics in found.items():
         for direction, of_queries in metrics.queries().items():
-            result[direction][f"{system.name}{suffix}"] = of_queries
+            result[direction][name] = of_queries
+    return result
+
+
+def figures_of(systems: Systems, name: str, suffixes: Iterable[str]) -> dict[str, float]:
+    """The figures of one system under every relevance, each name with its suffix."""
+    result: dict[str, float] = {}
+    for suffix in suffixes:
+        metrics = query_metrics({way: systems[way][f"{name}{suffix}"] for way in DIRECTIONS})
+        result |= {f"{figure}{suffix}": value for figure, value in metrics.items()}
     return result
 
 
@@ -149,11 +161,7 @@ def system_figures(
     clips, captions = relevances[""].shape
 
     def figures(system: System) -> dict[str, float]:
-        result: dict[str, float] = {}
-        for suffix in relevances:
-            name = f"{system.name}{suffix}"
-            metrics = query_metrics({way: systems[way][name] for way in DIRECTIONS})
-            result |= {f"{figure}{suffix}": value for figure, value in metrics.items()}
+        result = figures_of(systems, system.name, relevances)
         if DUPLICATES in relevances:
             result |= {"clips": float(clips), "captions": float(captions)}
         elif system == DUAL:

@@ -107,7 +107,7 @@ class SubmissionFile:
 class Submissions:
     """Writes a :class:`SubmissionFile` for each of some systems, named as ``t2a_SYSTEM``.
 
-    Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`,
+    Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.rank_queries`,
     inside of a ``with``.
 
     Args:
@@ -140,7 +140,7 @@ class Submissions:
     def __call__(
         self, direction: Direction, system: str, start: int, scores: Tensor, relevant: Tensor
     ) -> None:
-        """Write a block of queries; arguments as in ``retrieval_figures``."""
+        """Write a block of queries; arguments as in ``rank_queries``."""
         if direction == "t2a" and system in self._of:
             self._of[system].write(self._captions[start : start + len(scores)], scores)
 

@@ -58,7 +58,7 @@ class RunFiles:
     equal scores the irrelevant items come first. The written score is the number of listed items
     from the rank on, so that it falls strictly and no reader can order ties in another way.
 
-    Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures`,
+    Pass it as ``on_scores`` to :func:`~atr_moco_plugin.evaluation.retrieval.rank_queries`,
     inside of a ``with``.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,41 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path, option: str = "") -> None:
+    """Refuse a file that cannot be written, before there is anything to write; its folder is made.
+
+    Args:
+        path: of the file, which may be there.
+        option: what names it, for messages.
+
+    Raises:
+        InputError: for a folder, and a place that may not be written to.
+    """
+    named = f"{option} {path}" if option else str(path)
+    if path.is_dir():
+        raise InputError(f"{named} is a folder, no file can be written there: name a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as ex:
+        raise InputError(
+            f"{named} cannot be written ({ex.strerror or ex}): its folder cannot be made, give "
+            "another."
+        ) from ex
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as ex:
+        raise InputError(unwritable(named, ex)) from ex
+
+
+def unwritable(named: object, error: OSError) -> str:
+    """The sentence on a file that cannot be written."""
+    return (
+        f"{named} cannot be written ({error.strerror or error}): give a file in a folder that you "
+        "may write to, on a disk with room."
+    )
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 ``collect_examples`` chooses the retrievals while the model is at hand, ``write_report`` makes the
 page from the files of the run, then or later: ``python -m atr_moco_plugin.report RUN``. Here belong
-figures, templates and the reading of a run's folder. Only this folder and ``study`` import
-matplotlib and jinja2. May not import a host, a recipe or the study.
+figures, templates and the reading of a run's folder, and what other pages are made with. matplotlib
+and jinja2 are an extra: ``packages`` says so where they are not installed. May not import a host, a
+recipe or the study.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from atr_moco_plugin.report.collect import collect_examples
 from atr_moco_plugin.report.examples import Examples
+from atr_moco_plugin.report.packages import page_packages
 from atr_moco_plugin.report.run_folder import ReportError
 
 __all__ = ["Examples", "ReportError", "collect_examples", "write_report"]
@@ -34,14 +36,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         ReportError: when the folder is not the output of a run, or the packages of the extra
             ``report`` are not installed.
     """
-    try:
+    then = f" and write the report with `python -m atr_moco_plugin.report {run_folder}`"
+    with page_packages("The report", then, ReportError):
         from atr_moco_plugin.report.page import build_report
-    except ModuleNotFoundError as ex:
-        package = (ex.name or "").partition(".")[0]
-        if package not in ("jinja2", "matplotlib"):
-            raise
-        raise ReportError(
-            f"The report needs {package}; install it with `pip install atr-moco-plugin[report]` "
-            f"and write the report with `python -m atr_moco_plugin.report {run_folder}`."
-        ) from None
     return build_report(Path(run_folder))

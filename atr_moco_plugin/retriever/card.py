@@ -79,7 +79,7 @@ def model_card(
             ``run`` and ``checkpoint``, where they are there.
         title: its name.
         figures: by the name of each split what
-            :func:`~atr_moco_plugin.evaluation.retrieval.retrieval_figures` returned.
+            :func:`~atr_moco_plugin.evaluation.retrieval.system_figures` returned.
     """
     title = _line(title)
     return _CARD.substitute(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.atomic import usual_mode, write_atomically
+from atr_moco_plugin.io.atomic import (
+    check_output,
+    unwritable,
+    usual_mode,
+    write_atomically,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     Raises:
         InputError: for another suffix, two kinds in ``.npy``, and a file that cannot be written.
     """
-    check_output(path, kinds=len(embeddings.rows))
+    check_embeddings_output(path, kinds=len(embeddings.rows))
     write = writer_of(path)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
@@ -68,12 +72,12 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
             write_atomically(path.with_name(path.name + ".json"), text)
         os.replace(temporary, path)
     except OSError as ex:
-        raise InputError(_unwritable(path, ex)) from ex
+        raise InputError(unwritable(path, ex)) from ex
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def check_output(path: Path, *, kinds: int) -> None:
+def check_embeddings_output(path: Path, *, kinds: int) -> None:
     """Refuse a file that cannot be written, before there is anything to write; its folder is made.
 
     Args:
@@ -89,21 +93,7 @@ def check_output(path: Path, *, kinds: int) -> None:
             f"{path}: a .npy holds one table, but there are sounds and sentences: give "
             ".safetensors or .parquet."
         )
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give another file.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as ex:
-        raise InputError(_unwritable(path, ex)) from ex
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    return (
-        f"{path} cannot be written ({error.strerror or error}): give a file in a folder that you "
-        "may write to, on a disk with room."
-    )
+    check_output(path)
 
 
 def writer_of(path: Path) -> Callable[[Path, Embeddings], None]:

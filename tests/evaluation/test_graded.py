@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from retrieval import retrieval_figures
 from torch import Tensor
 
 from atr_moco_plugin.evaluation.bootstrap import mean_intervals
@@ -20,7 +21,6 @@ from atr_moco_plugin.evaluation.graded import (
 )
 from atr_moco_plugin.evaluation.qrels import Qrels
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
-from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 
 TREC_MEASURES = {"map_cut.10,16", "ndcg_cut.10", "success.5", "Rprec"}
 

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from retrieval import directed_caption_metrics, directed_metrics, evaluate_retrieval
+from retrieval import (
+    directed_caption_metrics,
+    directed_metrics,
+    evaluate_retrieval,
+    retrieval_figures,
+)
 from torch import Tensor
 
 from atr_moco_plugin.evaluation import (
@@ -20,7 +25,7 @@ from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import encode_captions
 from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
-from atr_moco_plugin.evaluation.retrieval import dual_figure_names, retrieval_figures
+from atr_moco_plugin.evaluation.retrieval import dual_figure_names
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 CLIPS, CAPTIONS, K = 9, 21, 4

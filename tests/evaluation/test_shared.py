@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from gloo import process_group, run_on_ranks
+from retrieval import retrieval_figures
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
@@ -20,7 +21,6 @@ from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.encode import encode_shared, share
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance
-from atr_moco_plugin.evaluation.retrieval import retrieval_figures
 
 WORLD = 2
 CLIPS, CAPTIONS, K = 7, 17, 3
