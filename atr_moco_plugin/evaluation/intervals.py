@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -48,14 +48,10 @@ def split_intervals(
         each its lowest and highest value. Numbers of clips, captions and skipped queries have none.
     """
     found = system_intervals(queries, level=level, replicates=replicates, seed=seed)
-    suffixes = [x for x in ("", DUPLICATES) if f"{DUAL.name}{x}" in found]
 
     def of(system: System) -> Intervals:
-        result: Intervals = {}
-        for suffix in suffixes:
-            intervals = found[f"{system.name}{suffix}"]
-            result |= {f"{figure}{suffix}": ends for figure, ends in intervals.items()}
-        if DUPLICATES not in suffixes and system == DUAL:
+        result = of_every_relevance(found, system.name)
+        if f"{DUAL.name}{DUPLICATES}" not in found and system == DUAL:
             again = {f"{way}_precision1": result.get(f"{way}_r1") for way in DIRECTIONS}
             result |= {figure: ends for figure, ends in again.items() if ends is not None}
         return result
@@ -67,6 +63,15 @@ def split_intervals(
         "seed": seed,
         "clusters": sizes["a2t"] if queries.joint else sizes,
         **by_system(of, rerank_k),
+    }
+
+
+def of_every_relevance(found: Mapping[str, Intervals], system: str) -> Intervals:
+    """The intervals of one system in :func:`system_intervals`, each name with its suffix."""
+    return {
+        f"{figure}{suffix}": ends
+        for suffix in ("", DUPLICATES)
+        for figure, ends in found.get(f"{system}{suffix}", {}).items()
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.corrected import choose, correct, summary
 from atr_moco_plugin.evaluation.encode import Advance
 from atr_moco_plugin.evaluation.gains import gains
-from atr_moco_plugin.evaluation.intervals import system_intervals
+from atr_moco_plugin.evaluation.intervals import of_every_relevance, system_intervals
 from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries, Systems
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction, relevances
 from atr_moco_plugin.evaluation.rescoring import INDUCTIVE, Pair
@@ -175,7 +175,8 @@ def corrected_figures(
         figures["bank"] = {**_described(splits.bank), "seed": BANK_SEED}
     every = _with_systems(queries, corrected.systems)
     figures |= summary(choices, corrected)
-    figures["intervals"] = _intervals(system_intervals(_only(every, corrected.systems)), choices)
+    intervals = system_intervals(replace(queries, systems=corrected.systems))
+    figures["intervals"] = {name: of_every_relevance(intervals, name) for name in choices}
     figures["gains"] = gains(every, list(choices))
     inductive_systems: dict[Direction, dict[str, QueryFigures]] = {
         way: {name: found for name, found in by_name.items() if _is_inductive(name)}
@@ -187,24 +188,6 @@ def corrected_figures(
 def _with_systems(queries: SplitQueries, systems: Systems) -> SplitQueries:
     every = {way: {**queries.systems[way], **systems[way]} for way in DIRECTIONS}
     return replace(queries, systems=every)
-
-
-def _only(queries: SplitQueries, systems: Systems) -> SplitQueries:
-    return replace(queries, systems=systems)
-
-
-def _intervals(
-    of_systems: Mapping[str, Mapping[str, Any]], names: Iterable[str]
-) -> dict[str, dict[str, Any]]:
-    """Intervals of each correction, those of every relevance under its figures' names."""
-    return {
-        name: {
-            f"{figure}{suffix}": ends
-            for suffix in ("", DUPLICATES)
-            for figure, ends in of_systems.get(f"{name}{suffix}", {}).items()
-        }
-        for name in names
-    }
 
 
 def _described(split: Split) -> dict[str, Any]:
