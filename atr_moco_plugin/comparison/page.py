@@ -34,21 +34,22 @@ def write_page(
     Raises:
         InputError: where it cannot be written.
     """
+    changes = [find_changes(comparison, pair, examples) for pair in comparison.pairs]
     pairs = []
-    for pair in comparison.pairs:
+    for pair, changed in zip(comparison.pairs, changes, strict=True):
         pairs.append(
             {
                 "verdict": pair_verdict(comparison, pair),
                 "queries": query_sentence(comparison, pair),
                 "table": pair_table(comparison, pair),
                 "panels": list(pair_panels(comparison, pair)),
-                "changes": find_changes(comparison, pair, examples),
+                "changes": changed,
                 "names": [comparison.sides[n].name for n in (pair.base, pair.ours)],
             }
         )
     sounds: dict[str, Sound] = {}
     silent = ""
-    keys = {key for pair in pairs for key in _keys(pair["changes"])}  # type: ignore[arg-type]
+    keys = {key for changed in changes for key in _keys(changed)}
     if sound and keys:
         sources = (source for side in comparison.sides for source in side.sources)
         sounds, silent = find_sounds(sources, keys)

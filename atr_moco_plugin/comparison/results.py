@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from atr_moco_plugin.comparison.sides import Source
 from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, SplitQueries, read_queries
-from atr_moco_plugin.evaluation.relevance import DUPLICATES
+from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction
 
 _TEST = "test"
 UNLISTED = 2**31
@@ -101,16 +101,14 @@ def _result(name: str, split: SplitQueries, system: str) -> Result:
             f"{name} has no results of {system!r} on {split.test_set}, but of {', '.join(found)}: "
             "name one of them with --system, or after a colon behind the run."
         )
+    names: dict[Direction, tuple[str, ...]] = {"a2t": split.clips, "t2a": split.captions}
     ways = {}
-    for way, queries, items in (
-        ("a2t", split.clips, split.captions),
-        ("t2a", split.captions, split.clips),
-    ):
-        figures = split.systems[way][system]  # type: ignore[index]
+    for way, other in zip(DIRECTIONS, reversed(DIRECTIONS), strict=True):
+        figures = split.systems[way][system]
         ways[way] = Way(
-            queries,
-            items,
-            split.cluster[way].numpy(),  # type: ignore[index]
+            names[way],
+            names[other],
+            split.cluster[way].numpy(),
             figures.rank.numpy(),
             figures.precision.numpy(),
             figures.first.numpy(),
