@@ -102,7 +102,7 @@ def _result(name: str, split: SplitQueries, system: str) -> Result:
             "name one of them with --system, or after a colon behind the run."
         )
     names: dict[Direction, tuple[str, ...]] = {"a2t": split.clips, "t2a": split.captions}
-    ways = {}
+    ways: dict[str, Way] = {}
     for way, other in zip(DIRECTIONS, reversed(DIRECTIONS), strict=True):
         figures = split.systems[way][system]
         ways[way] = Way(
