@@ -46,6 +46,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": FOUNDATION | {"data", "evaluation", "rank", "report", "tensors"},
     # `evaluation` for its tables.
     "inspection": FOUNDATION | {"data", "encoders", "evaluation", "report", "tensors", "text"},
+    "embedding_cache": FOUNDATION | {"contracts", "data", "model", "tensors", "tokens"},
+    "finetuning": CORE
+    | FOUNDATION
+    | {"data", "embedding_cache", "encoders", "evaluation", "heads", "model", "report"}
+    | {"retriever", "text"},
     "study": FOUNDATION | {"criterion", "evaluation", "rank", "report"},
     # `search` when an index is asked: an index is built on the face of a retriever.
     "retriever": CORE
