@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.registry import DATASETS
+from atr_moco_plugin.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2.config.model import ARCHITECTURES, FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
     OPTIMIZER,
@@ -24,7 +25,6 @@ from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
     create_optimizer,
 )
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2.integers import keeping_integers
 from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict

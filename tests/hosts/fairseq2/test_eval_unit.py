@@ -16,7 +16,7 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.evaluation import relevance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.relevance import RelevanceMatrix
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, prepare_split
+from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 
 CLIPS, CAPTIONS = 5, 25

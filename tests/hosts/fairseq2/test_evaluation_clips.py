@@ -16,7 +16,7 @@ pytest.importorskip("fairseq2")
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import prepare_split
+from atr_moco_plugin.evaluation.split import prepare_split
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE
 
 Run = Callable[..., int]

@@ -1,54 +1,19 @@
-"""The clips that are evaluated: those that can be decoded, the same ones at every validation."""
+"""The clips that a run of this host evaluates: those that can be decoded."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from fairseq2.device import Device
 from fairseq2.logging import log
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.loading.bad_clips import tolerated_clips
-from atr_moco_plugin.data.loading.readable import named, unreadable
-from atr_moco_plugin.distributed import gather_values, process_index, world_size
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.unreadable import Unreadable, left_out
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, read_json
-from atr_moco_plugin.io.atomic import write_atomically
-
-Unreadable = dict[str, dict[str, str]]
-"""By split, key to reason of each clip that cannot be decoded."""
-
-
-def find_unreadable(
-    dataset: AudioTextDataset,
-    split: str,
-    seconds: float,
-    num_workers: int,
-    device: Device,
-    without: Container[str] = (),
-) -> dict[str, str]:
-    """Decode the clips of a split with all processes.
-
-    Args:
-        dataset: the data set.
-        split: its split.
-        seconds: what an evaluation reads of each clip.
-        num_workers: threads that decode on each process.
-        device: where the process group exchanges tensors.
-        without: keys of clips that are not looked at.
-
-    Returns:
-        Key to reason of each clip that cannot be decoded; the same on every process.
-    """
-    clips = [clip for clip in dataset.clips(split) if clip.key not in without]
-    own = [clips[i] for i in range(process_index(), len(clips), world_size())]
-    every = gather_values(unreadable(dataset, own, seconds, num_workers), device)
-    reasons = {key: why for of_process in every for key, why in of_process.items()}
-    return {clip.key: reasons[clip.key] for clip in clips if clip.key in reasons}
 
 
 def unreadable_clips(
@@ -58,10 +23,7 @@ def unreadable_clips(
     output_dir: Path,
     device: Device,
 ) -> Unreadable:
-    """Find the clips that a training run leaves out of its evaluations.
-
-    The clips are decoded once, before the first step. What was found is kept in the output folder,
-    so that a run that goes on leaves out the same ones and its figures stay comparable.
+    """:func:`~atr_moco_plugin.evaluation.unreadable.left_out` of a training run.
 
     Args:
         config: the recipe's configuration.
@@ -69,73 +31,18 @@ def unreadable_clips(
         splits: the splits that are evaluated.
         output_dir: the run's.
         device: where the process group exchanges tensors.
-
-    Raises:
-        InputError: for a split that is not there, and where more clips of a split than
-            ``dataset.max_bad_clips``, or all of them, cannot be decoded.
     """
-    seconds, section = config.evaluated_seconds, config.dataset
-    made_with = {
-        "data": dataset.fingerprint(),
-        "decoder": section.decoder,
-        "max_seconds": seconds,
-        "sample_rate": dataset.sample_rate,
-    }
-    for split in splits:
-        dataset.clips(split)  # a wrong name is reported before clips are decoded
     file = output_dir / CLIPS_FILE
-    content = from_first(lambda: read_json(file), device)
-    known: Unreadable = content["unreadable"] if content.get("made_with") == made_with else {}
-    found = {split: known[split] for split in splits if split in known}
-    new = [split for split in splits if split not in found]
-    if new:
-        log.info("Decoding the clips of {}, so that none ends an evaluation.", " and ".join(new))
-    for split in new:
-        found[split] = find_unreadable(dataset, split, seconds, section.num_workers, device)
-    for split, reasons in found.items():
-        _check_number(dataset, split, reasons, section.max_bad_clips, file)
-    if new and process_index() == 0:
-        content = {"made_with": made_with, "unreadable": {**known, **found}}
-        write_atomically(file, json.dumps(content, indent=2) + "\n")
-    return found
-
-
-def check_all_readable(
-    dataset: AudioTextDataset, split: str, seconds: float, num_workers: int, device: Device
-) -> None:
-    """Refuse a split with a clip that cannot be decoded, before anything is encoded.
-
-    Raises:
-        InputError: with their number, and the first few with the reason.
-    """
-    reasons = find_unreadable(dataset, split, seconds, num_workers, device)
-    if reasons:
-        raise InputError(
-            f"{_counted(dataset, split, reasons)}: {named(reasons)}; an evaluation leaves nothing "
-            "out, since its figures would be of another set: mend the files or take them off the "
-            "list."
-        )
-
-
-def _counted(dataset: AudioTextDataset, split: str, reasons: dict[str, str]) -> str:
-    clips = len(dataset.clips(split))
-    return f"{dataset.name} split {split!r}: {len(reasons):,} of {clips:,} clips cannot be decoded"
-
-
-def _check_number(
-    dataset: AudioTextDataset, split: str, reasons: dict[str, str], most: int | None, file: Path
-) -> None:
-    if not reasons:
-        return
-    clips = len(dataset.clips(split))
-    most = tolerated_clips(clips) if most is None else most
-    counted = _counted(dataset, split, reasons)
-    if len(reasons) > most or len(reasons) == clips:
-        raise InputError(
-            f"{counted}, more than dataset.max_bad_clips={most}: {named(reasons)}; mend or remove "
-            "the files, since figures without them would be of another set."
-        )
-    log.warning(
-        "{} and are left out of its figures: {}. {} names them all; delete it to look again.",
-        counted, named(reasons), file,
-    )  # fmt: skip
+    return left_out(
+        dataset,
+        splits,
+        from_first(lambda: read_json(file), device),
+        file,
+        seconds=config.evaluated_seconds,
+        decoder=config.dataset.decoder,
+        num_workers=config.dataset.num_workers,
+        most=config.dataset.max_bad_clips,
+        device=device,
+        note=partial(log.info, "{}"),
+        warn=partial(log.warning, "{}"),
+    )

@@ -26,9 +26,9 @@ from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries, Syste
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction, relevances
 from atr_moco_plugin.evaluation.rescoring import INDUCTIVE, Pair
 from atr_moco_plugin.evaluation.retrieval import OnScores
+from atr_moco_plugin.evaluation.split import Progress, Scores, Split, score_split
+from atr_moco_plugin.evaluation.unreadable import find_unreadable
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
-from atr_moco_plugin.hosts.fairseq2.evaluation.clips import find_unreadable
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import Progress, Scores, Split, score_split
 
 BANK_SEED = 0
 """Draws the clips of a bank that is smaller than its split."""

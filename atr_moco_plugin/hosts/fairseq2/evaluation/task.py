@@ -25,12 +25,19 @@ from atr_moco_plugin.evaluation.correction_tables import hubness_report
 from atr_moco_plugin.evaluation.encode import Advance
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, write_queries
 from atr_moco_plugin.evaluation.relevance import relevances
+from atr_moco_plugin.evaluation.split import (
+    Scores,
+    Split,
+    final_figures,
+    prepare_split,
+    score_split,
+)
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
+from atr_moco_plugin.evaluation.unreadable import check_all_readable
 from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint
-from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_all_readable
 from atr_moco_plugin.hosts.fairseq2.evaluation.corrections import (
     CorrectionSplits,
     EncodedSplits,
@@ -42,13 +49,6 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.corrections import (
 )
 from atr_moco_plugin.hosts.fairseq2.evaluation.judged import Judged, together
 from atr_moco_plugin.hosts.fairseq2.evaluation.progress import progress
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
-    Scores,
-    Split,
-    final_figures,
-    prepare_split,
-    score_split,
-)
 from atr_moco_plugin.hosts.fairseq2.runs.folder import score_of
 from atr_moco_plugin.hosts.fairseq2.runs.output import TREC
 from atr_moco_plugin.io.stdout import say

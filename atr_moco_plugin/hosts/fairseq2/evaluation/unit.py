@@ -15,13 +15,13 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.queries import SplitQueries
-from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import (
+from atr_moco_plugin.evaluation.split import (
     Split,
     final_figures,
     score_split,
     split_figures,
 )
+from atr_moco_plugin.hosts.fairseq2.compat import EvalUnit
 
 
 @final

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fairseq2.datasets import DataReader
 from fairseq2.gang import Gangs
@@ -18,14 +18,13 @@ from typing_extensions import Self, override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import unreadable_clips
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.training.skipped import SkippedClips
 from atr_moco_plugin.model import RetrievalModel
-from atr_moco_plugin.text.checks import check_captions, check_tokenizer
-from atr_moco_plugin.text.tokenizer import load_tokenizer_for, train_wordpiece
+from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 
 
 @dataclass
@@ -128,37 +127,21 @@ def train_reader(
 def make_tokenizer(
     config: RetrievalRecipeConfig, dataset: AudioTextDataset, model: RetrievalModel
 ) -> PreTrainedTokenizerFast:
-    """Load the recipe's tokenizer, or train one on the training captions, and check it.
-
-    Captions of which it leaves nothing are dropped, see :mod:`atr_moco_plugin.text.checks`.
-
-    Raises:
-        InputError: for a tokenizer that does not fit the text encoder or the captions.
-    """
-    section, train_split = config.tokenizer, config.dataset.train_split
-    encoder: Any = model.text.encoder
-    name = section.name or getattr(encoder, "tokenizer_source", None)
-    if name is not None:
-        tokenizer = load_tokenizer_for(encoder, name)
-    else:
-        captions = [text for clip in dataset.clips(train_split) for text in clip.captions]
-        tokenizer = train_wordpiece(captions, section.vocab_size)
-    vocabulary = getattr(encoder, "vocabulary_option", "vocab_size")
-    check_tokenizer(
-        tokenizer,
-        encoder,
-        section.max_tokens,
-        tokens_key="tokenizer.max_tokens",
-        vocabulary_key=f"model.config_overrides.text.config.{vocabulary}",
-    )
-    splits = [train_split, config.dataset.valid_split]
+    """:func:`~atr_moco_plugin.text.caption_tokenizer.caption_tokenizer` of a recipe."""
+    section = config.tokenizer
+    splits = [config.dataset.train_split, config.dataset.valid_split]
     if config.evaluation.test_split is not None:
         splits.append(config.evaluation.test_split)
-    for note in check_captions(
-        tokenizer, dataset, splits, section.max_tokens, allow_unknown=section.allow_unknown
-    ):
-        log.info("{}", note)
-    return tokenizer
+    return caption_tokenizer(
+        model.text.encoder,
+        dataset,
+        splits,
+        name=section.name,
+        vocab_size=section.vocab_size,
+        max_tokens=section.max_tokens,
+        allow_unknown=section.allow_unknown,
+        note=partial(log.info, "{}"),
+    )
 
 
 def evaluated_splits(

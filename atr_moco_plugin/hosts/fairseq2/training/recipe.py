@@ -21,12 +21,12 @@ from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.hosts.fairseq2.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import NoBatches, RetrievalEvalUnit
 from atr_moco_plugin.hosts.fairseq2.processes import StopRequest
 from atr_moco_plugin.hosts.fairseq2.runs.folder import save_model_config

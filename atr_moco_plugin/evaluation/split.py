@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from fairseq2.device import Device
 from torch import Tensor
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
@@ -137,7 +136,7 @@ class Scores(NamedTuple):
 def score_split(
     model: Any,
     split: Split,
-    device: Device,
+    device: torch.device,
     rerank_k: Sequence[int],
     progress: Progress = lambda name, total: nullcontext(no_progress),
 ) -> Scores:

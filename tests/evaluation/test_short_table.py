@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-
-import pytest
-
-if importlib.util.find_spec("fairseq2") is None:
-    pytest.skip("fairseq2 is not installed", allow_module_level=True)
-
-from atr_moco_plugin.hosts.fairseq2.training.task import short_table
+from atr_moco_plugin.evaluation.short_table import short_table
 
 NAMES = ("r1", "r5", "r10", "medr", "map10")
 FIGURES = {f"{way}_{name}": 12.34 for way in ("a2t", "t2a") for name in NAMES}
