@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 from atr_moco_plugin.data.audio.source import Segment
@@ -25,6 +25,8 @@ class Clip:
         label: the class, for data sets that have classes.
         caption_group: when given, all captions are wordings of one description and share one
             caption id with every other clip of the group (e.g. an ESC-50 class).
+        seconds: how long it lasts, where that is known without decoding it. It says nothing of
+            which clip it is: equal clips may differ in it.
     """
 
     key: str
@@ -32,6 +34,7 @@ class Clip:
     source: Any
     label: str | None = None
     caption_group: str | None = None
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def caption_ids(self) -> tuple[int, ...]:
@@ -71,7 +74,8 @@ class ClipTable(Sequence[Clip]):
         elif type(source) is not str:
             self._sources[len(self)] = source
             source = None
-        row = _to_json([clip.key, clip.captions, source, clip.label, clip.caption_group])
+        seconds = None if clip.seconds is None else round(clip.seconds, 3)
+        row = _to_json([clip.key, clip.captions, source, clip.label, clip.caption_group, seconds])
         # Names of files that are not valid text have half surrogate pairs in them.
         self._rows += row.encode("utf-8", "surrogatepass")
         self._starts.append(len(self._rows))

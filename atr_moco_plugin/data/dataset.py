@@ -171,9 +171,11 @@ class AudioTextDataset:
         Raises:
             InputError: if :meth:`read_with` has not been called.
         """
-        return self._need_reader().sample_rate
+        return self.reader.sample_rate
 
-    def _need_reader(self) -> AudioReader:
+    @property
+    def reader(self) -> AudioReader:
+        """What :meth:`read_with` set; raises as :attr:`sample_rate` does."""
         if self._reader is None:
             raise InputError(
                 f"{self.name}: nobody has said at which sampling rate audio is read; call "
@@ -210,7 +212,7 @@ class AudioTextDataset:
             FileNotFoundError, InputError: if the audio is missing, unreadable or too short, or
                 :meth:`read_with` has not been called.
         """
-        reader = self._need_reader()
+        reader = self.reader
         cached = self._cached.get(clip.key)
         if cached is not None:
             waveform = unpack(cached)

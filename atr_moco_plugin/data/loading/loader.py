@@ -15,7 +15,12 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.bad_clips import BadClips, tolerated_clips
 from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.loading.pair_dataset import FetchedBatch, PairBatchDataset
-from atr_moco_plugin.data.loading.plan import BatchSettings, CaptionMode, num_batches
+from atr_moco_plugin.data.loading.plan import (
+    BatchSettings,
+    CaptionMode,
+    num_batches,
+    saved_settings,
+)
 from atr_moco_plugin.errors import InputError
 
 
@@ -55,6 +60,9 @@ class PairLoader(Iterator[PairBatch]):
         augment: random changes of the waveforms, drawn anew each epoch; ``None`` makes none. They
             are part of the batch, so that online and momentum encoders see the same ones, as in
             ALBEF and BLIP.
+        bucket_by_length: steps whose pairs are sorted by length together, so that a batch is not
+            padded to its one long clip, see :func:`~atr_moco_plugin.data.loading.plan.by_length`; 0
+            leaves every batch to chance.
         on_bad: called with the key of every unreadable clip and the reason, once for each.
 
     Attributes:
@@ -65,7 +73,8 @@ class PairLoader(Iterator[PairBatch]):
 
     Raises:
         InputError: if the split does not exist or gives no batch, an argument is out of range,
-            ``augment`` is given without ``shuffle``, or ``dataset`` has no sampling rate yet.
+            ``augment`` or ``bucket_by_length`` is given without ``shuffle``, or ``dataset`` has no
+            sampling rate yet, or clips whose lengths it needs and nobody knows.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class PairLoader(Iterator[PairBatch]):
         max_bad: int | None = None,
         pin_memory: bool = False,
         augment: AugmentConfig | None = None,
+        bucket_by_length: int = 0,
         on_bad: Callable[[str, str], None] | None = None,
     ) -> None:
         if not 0 <= process_index < world_size:
@@ -105,6 +115,7 @@ class PairLoader(Iterator[PairBatch]):
             drop_last=drop_last,
             captions=captions,
             augment=augment,
+            bucket_by_length=bucket_by_length,
         )
         self._name = f"{dataset.name} split {split!r}"
         if max_bad is None:
@@ -126,6 +137,9 @@ class PairLoader(Iterator[PairBatch]):
             "sample_rate": dataset.sample_rate,
             **asdict(settings),
         }
+        self._batches = batches
+        if batches.lengths is not None:
+            self._settings["lengths"] = batches.lengths
         # The sampler is the list of what is left of the epoch, filled in before each pass.
         self._remaining: list[tuple[int, int]] = []
         self._loader: DataLoader[FetchedBatch] = DataLoader(
@@ -184,6 +198,19 @@ class PairLoader(Iterator[PairBatch]):
         self.position = 0
         self._fetching = None
 
+    @property
+    def padding_note(self) -> str:
+        """What ``bucket_by_length`` saves in this epoch, in a sentence; empty where it is 0."""
+        if self._batches.lengths is None:
+            return ""
+        before = self._batches.padding(self.epoch, bucketed=False)
+        after = self._batches.padding(self.epoch)
+        faster = (1 - after) / (1 - before)
+        return (
+            f"{self._name}: sorted by length, {after:.1%} of a batch are padding instead of "
+            f"{before:.1%}: {faster:.2f} times as much sound a batch."
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Epoch, position, unreadable clips and the settings they hold for; plain Python values."""
         return {
@@ -200,7 +227,7 @@ class PairLoader(Iterator[PairBatch]):
             InputError: if ``state`` belongs to other data or settings; the message names them.
         """
         # Every run before there was a choice was at 16 kHz.
-        saved = {"sample_rate": 16_000, **state["settings"]}
+        saved = {"sample_rate": 16_000, **saved_settings(state["settings"])}
         changed = [
             f"{name} was {saved.get(name)!r} and is {value!r}"
             for name, value in self._settings.items()

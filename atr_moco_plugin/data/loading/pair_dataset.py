@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -16,11 +17,14 @@ from atr_moco_plugin.data.audio.augment import augment
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Example, PairBatch, Tokenize, collate
+from atr_moco_plugin.data.loading.lengths import clip_seconds, length_bins
 from atr_moco_plugin.data.loading.plan import (
     BatchSettings,
     batch_positions,
+    by_length,
     epoch_order,
     max_samples,
+    padding,
 )
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
@@ -75,6 +79,10 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             counts = array("q", (len(clip.captions) for clip in clips))
             self._rows = array("q", (row for row, n in enumerate(counts) for _ in range(n)))
             self._columns = array("q", (column for n in counts for column in range(n)))
+        self._seconds: NDArray[np.float32] | None = None  # of each pair
+        if settings.bucket_by_length:
+            seconds = clip_seconds(dataset, settings.split)[np.asarray(self._rows, np.int64)]
+            self._seconds = seconds.clip(max=settings.max_seconds)
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -82,11 +90,46 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         """Pairs in an epoch, over all processes."""
         return len(self._rows)
 
+    @property
+    def lengths(self) -> str | None:
+        """A digest of what the pairs are sorted by; None where they are not."""
+        if self._seconds is None:
+            return None
+        return hashlib.blake2b(length_bins(self._seconds).tobytes(), digest_size=8).hexdigest()
+
+    def padding(self, epoch: int, *, bucketed: bool = True) -> float:
+        """The share of an epoch's batches that is padding, by the lengths of the clips.
+
+        Args:
+            epoch: the epoch.
+            bucketed: ``False``: as it would be without ``bucket_by_length``.
+
+        Raises:
+            ValueError: if ``bucket_by_length`` is off: nobody has asked for lengths.
+        """
+        if self._seconds is None:
+            raise ValueError("padding is known with bucket_by_length alone")
+        settings = self._settings
+        order = self._order_of(epoch) if bucketed else self._drawn_order(epoch)
+        return padding(order, self._seconds, settings.batch_size, settings.world_size)
+
+    def _drawn_order(self, epoch: int) -> NDArray[np.int64]:
+        shuffle, seed = self._settings.shuffle, self._settings.seed
+        return epoch_order(self.num_pairs, shuffle=shuffle, seed=seed, epoch=epoch)
+
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         """The order of the epoch's pairs; the last one is kept."""
         if self._order is None or self._order[0] != epoch:
-            shuffle, seed = self._settings.shuffle, self._settings.seed
-            order = epoch_order(self.num_pairs, shuffle=shuffle, seed=seed, epoch=epoch)
+            order, settings = self._drawn_order(epoch), self._settings
+            if self._seconds is not None:
+                order = by_length(
+                    order,
+                    length_bins(self._seconds),
+                    step=settings.batch_size * settings.world_size,
+                    steps=settings.bucket_by_length,
+                    seed=settings.seed,
+                    epoch=epoch,
+                )
             self._order = (epoch, order)
         return self._order[1]
 

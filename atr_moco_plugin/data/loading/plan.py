@@ -6,8 +6,9 @@ batches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,8 +29,12 @@ class BatchSettings:
     are keys in checkpoints. The fields are arguments of
     :class:`~atr_moco_plugin.data.loading.loader.PairLoader`.
 
+    New fields have the default that leaves batches as they were, which the checkpoints of before
+    stand for: :func:`saved_settings`.
+
     Raises:
-        InputError: if one is out of range, or ``augment`` is given without ``shuffle``.
+        InputError: if one is out of range, or ``augment`` or ``bucket_by_length`` is given without
+            ``shuffle``.
     """
 
     split: str
@@ -41,6 +46,7 @@ class BatchSettings:
     drop_last: bool
     captions: CaptionMode
     augment: AugmentConfig | None
+    bucket_by_length: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -49,6 +55,16 @@ class BatchSettings:
             raise InputError(f"captions must be 'random' or 'all', not {self.captions!r}")
         if self.augment is not None and not self.shuffle:
             raise InputError("augment is for training; leave it out or set shuffle=True")
+        if self.bucket_by_length < 0:
+            raise InputError(f"bucket_by_length must be at least 0, not {self.bucket_by_length}")
+        if self.bucket_by_length and not self.shuffle:
+            raise InputError("bucket_by_length is for training; leave it out or set shuffle=True")
+
+
+def saved_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint, with the defaults of the fields that it is older than."""
+    later = {x.name: x.default for x in fields(BatchSettings) if x.default is not MISSING}
+    return {**later, **saved}
 
 
 def max_samples(max_seconds: float, sample_rate: int) -> int:
@@ -69,6 +85,62 @@ def epoch_order(size: int, *, shuffle: bool, seed: int, epoch: int) -> NDArray[n
     generator = torch.Generator().manual_seed(stable_digest("order", seed, epoch))
     order: NDArray[np.int64] = torch.randperm(size, generator=generator).numpy()
     return order
+
+
+def by_length(
+    order: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    *,
+    step: int,
+    steps: int,
+    seed: int,
+    epoch: int,
+) -> NDArray[np.int64]:
+    """Reorder an epoch so that the examples of a step are about equally long.
+
+    ``steps`` steps at a time are sorted by length. Then the order of all steps is drawn anew, so
+    that an epoch does not go from short clips to long ones. Which examples are sorted together, and
+    which of equal length come into one step, follows ``order``. The examples of an incomplete last
+    step stay where they are: they are any, and not the longest.
+
+    Args:
+        order: a permutation of all examples.
+        lengths: ``[examples]``, the length of each example in steps of any size.
+        step: examples that all processes take together.
+        steps: steps that are sorted together, at least 1; more of them leave less padding and make
+            batches less random.
+        seed: of the order of the steps, with ``epoch``.
+        epoch: the epoch.
+    """
+    whole = len(order) // step * step
+    windows = np.split(order[:whole], range(step * steps, whole, step * steps))
+    ordered = [window[np.argsort(lengths[window], kind="stable")] for window in windows]
+    generator = torch.Generator().manual_seed(stable_digest("steps", seed, epoch))
+    drawn = torch.randperm(whole // step, generator=generator).numpy()
+    shuffled: NDArray[np.int64] = np.concatenate(ordered).reshape(-1, step)[drawn].ravel()
+    return np.concatenate([shuffled, order[whole:]])
+
+
+def padding(
+    order: NDArray[np.int64], seconds: NDArray[np.float32], batch_size: int, world_size: int
+) -> float:
+    """The share of an epoch's padded batches that is padding, over all processes.
+
+    Args:
+        order: of the epoch's examples.
+        seconds: how long each example is, once it is cropped.
+        batch_size: as in :class:`BatchSettings`.
+        world_size: as in :class:`BatchSettings`.
+
+    Returns:
+        From 0 to 1. An incomplete last step is left out; 0 where there is no other.
+    """
+    step = batch_size * world_size
+    dealt = seconds[order[: len(order) // step * step]].reshape(-1, batch_size, world_size)
+    if not dealt.size:
+        return 0.0
+    padded = dealt.max(axis=1).sum(dtype=np.float64) * batch_size
+    return float(1 - dealt.sum(dtype=np.float64) / padded)
 
 
 def num_batches(size: int, batch_size: int, world_size: int, *, drop_last: bool) -> int:

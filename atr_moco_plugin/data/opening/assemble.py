@@ -104,6 +104,7 @@ def assemble(
                 broken.append(f"{clip.source}: {header.problem}")
             else:
                 usable.append(clip)
+                clip.seconds = header.seconds
                 seconds[clip.split] += header.seconds
                 rates[header.rate] += 1
     shared, same = check_shared(
@@ -154,7 +155,8 @@ def _name_apart(found: Iterable[LocatedRecording]) -> None:
 
 def _clips(found: Iterable[LocatedRecording]) -> Iterator[Clip]:
     for clip in found:
-        yield Clip(clip.recording.key, clip.recording.captions, clip.source)
+        recording = clip.recording
+        yield Clip(recording.key, recording.captions, clip.source, seconds=clip.seconds)
 
 
 def _report_broken(name: str, broken: list[str], *, error: bool) -> None:

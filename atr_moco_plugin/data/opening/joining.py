@@ -47,9 +47,15 @@ class LocatedAudio:
 
 @dataclass(slots=True, kw_only=True)
 class LocatedRecording(LocatedAudio):
-    """The audio of one clip, and what the captions file says of it."""
+    """The audio of one clip, and what the captions file says of it.
+
+    Attributes:
+        recording: what the captions file says.
+        seconds: what its header says, where that was read.
+    """
 
     recording: Captioned
+    seconds: float | None = None
 
 
 def join_recordings(tables: Mapping[str, CaptionTable]) -> list[LocatedRecording]:

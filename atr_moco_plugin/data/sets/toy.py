@@ -99,7 +99,7 @@ def _make_clip(config: ToyConfig, key: str) -> Clip:
         )
     else:
         scene = draw_scene(rng, config.single_share)
-    return Clip(key=key, captions=describe(scene, rng), source=scene)
+    return Clip(key=key, captions=describe(scene, rng), source=scene, seconds=CLIP_SECONDS)
 
 
 def draw_scene(rng: Random, single_share: float) -> Scene:

@@ -78,6 +78,10 @@ class RetrievalDatasetSection(DatasetSection):
     cache_dir: Path | None = None
     """Folder for decoded audio, shared by all processes and runs; None decodes every time."""
 
+    bucket_by_length: int = 0
+    """Steps whose pairs are sorted by length together, so that a batch is not padded to its one
+    long clip; 0 leaves batches to chance. 20 to 100 are usual."""
+
     augment: AugmentConfig | None = None
     """Random changes of training waveforms."""
 
@@ -98,7 +102,7 @@ class RetrievalDatasetSection(DatasetSection):
             super().validate().errors,
             in_range(self, "batch_size", least=2),
             in_range(self, "max_seconds", least=MIN_SECONDS),
-            in_range(self, "num_workers", "max_bad_clips", least=0),
+            in_range(self, "num_workers", "max_bad_clips", "bucket_by_length", least=0),
             in_range(self, "prefetch", least=1),
         )
 

@@ -111,8 +111,11 @@ def train_reader(
         max_bad=section.max_bad_clips,
         pin_memory=gangs.root.device.type == "cuda",
         augment=section.augment,
+        bucket_by_length=section.bucket_by_length,
         on_bad=SkippedClips(output_dir, gangs.dp.rank),
     )
+    if loader.padding_note:
+        log.info("{}", loader.padding_note)
     accumulate = config.trainer.grad_accumulation.num_batches
     if accumulate > len(loader):
         raise RecipeError(
