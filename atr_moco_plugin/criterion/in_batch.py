@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
+from atr_moco_plugin.criterion.chunks import check_chunks, encode
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
@@ -39,6 +40,12 @@ class Atc(nn.Module):
         model: the online model; its parameters are trained.
         config: the options.
 
+    Attributes:
+        chunk_size: rows that a tower encodes at once, ``None`` for the whole batch. With chunks the
+            towers run twice in exchange for the memory of a chunk (gradient caching, see
+            :mod:`atr_moco_plugin.criterion.chunks`), and the loss and its gradient are those of the
+            batch. It is how a batch is computed and not what, so it is no part of the state.
+
     Raises:
         InputError: when ``config.embed_dim`` is not the model's.
     """
@@ -47,6 +54,8 @@ class Atc(nn.Module):
 
     measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
     """What ``forward`` returns."""
+
+    chunk_size: int | None = None
 
     config: AtcConfig
     model: DualEncoder
@@ -124,6 +133,7 @@ class Atc(nn.Module):
     def _start_pass(self) -> None:
         """What comes first in every ``forward``."""
         if self._trains:
+            check_chunks(self.chunk_size, self.model)
             self._step_watch.look(self, self._some_parameters())
 
     def _some_parameters(self) -> Iterator[Tensor]:
@@ -151,8 +161,8 @@ class Atc(nn.Module):
             have different numbers of items.
         """
         self._start_pass()
-        a, _ = self.model.audio(**audio)
-        u, _ = self.model.text(**text)
+        a = encode(self.model.audio, audio, self.chunk_size).embeddings
+        u = encode(self.model.text, text, self.chunk_size).embeddings
         counts = gather_counts(len(a), a.device)
         all_clips, all_captions = gather_packed(clip_ids, caption_ids, counts=counts)
         positives = positive_pairs(

@@ -1,0 +1,246 @@
+"""Towers and matching head in chunks of a batch: large batches in the memory of small ones.
+
+Gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
+Limited Setup"): the embeddings of the whole batch first, without keeping what their gradient needs;
+then the loss; then each chunk once more, from the random state it had, for its gradient. PyTorch's
+checkpoints do just that, so DDP, autocast and accumulation see one ordinary backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from atr_moco_plugin.contracts import Inputs, Module
+from atr_moco_plugin.distributed import pad_to
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_rows, take_tokens
+
+ROWS = "rows"
+"""Argument of a tower that says which encoded row each item takes, see
+:class:`~atr_moco_plugin.contracts.Tower`."""
+
+ResultT = TypeVar("ResultT")
+
+
+class Encoded(NamedTuple):
+    """What a tower and its momentum copy make of a batch.
+
+    Attributes:
+        embeddings: ``[B, d]`` of the tower, with a gradient.
+        tokens: of the tower; ``None`` where they were not asked for.
+        momentum: ``[B, d]`` of the copy, without a gradient; ``None`` where there is no copy.
+    """
+
+    embeddings: Tensor
+    tokens: Any
+    momentum: Tensor | None
+
+
+def encode(
+    tower: Any,
+    inputs: Inputs,
+    chunk_size: int | None,
+    *,
+    momentum: Module | None = None,
+    tokens: bool = False,
+) -> Encoded:
+    """Call a tower and its momentum copy, which share what the tower's ``prepare`` makes.
+
+    Args:
+        tower: see :class:`~atr_moco_plugin.contracts.Tower`.
+        inputs: its keyword arguments; every tensor has a row for each clip or caption.
+        chunk_size: rows that are encoded at once, ``None`` for all. Batch norms and patterns that
+            are drawn once a batch see a chunk for their batch.
+        momentum: the copy of the tower.
+        tokens: keep the tokens, for a matching head.
+
+    Raises:
+        InputError: the inputs cannot be cut into chunks, as their tensors have no rows in common.
+    """
+    if chunk_size is None:
+        return _encode(tower, inputs, momentum, tokens, again=False)
+    # Which row an item takes is said of the whole batch.
+    taken = inputs.get(ROWS)
+    inputs = {name: value for name, value in inputs.items() if name != ROWS}
+    again = torch.is_grad_enabled()
+    chunks = [
+        _encode(tower, chunk, momentum, tokens, again)
+        for chunk in _cut(inputs, _number_of_rows(inputs), chunk_size)
+    ]
+    found = _put_together(chunks)
+    if taken is None:
+        return found
+    return Encoded(
+        take_rows(found.embeddings, taken),
+        None if found.tokens is None else take_tokens(found.tokens, taken),
+        None if found.momentum is None else take_rows(found.momentum, taken),
+    )
+
+
+def match_in_chunks(
+    match: Callable[[TextTokens, AudioTokens, Tensor], Tensor],
+    text: TextTokens,
+    audio: AudioTokens,
+    text_rows: Tensor,
+    audio_rows: Tensor,
+    chunk_size: int,
+) -> Tensor:
+    """Score pairs of tokens a few items at a time; the tokens of a chunk are taken in it.
+
+    Args:
+        match: ``(P captions, clips, [P] rows of the clips) -> logits [P, 2]``.
+        text: tokens of the captions that pairs are of.
+        audio: tokens of the clips.
+        text_rows: ``[3 B]``, as :class:`~atr_moco_plugin.criterion.pairs.Pairs` orders them: the B
+            items with their own, with a hard clip and with a hard caption.
+        audio_rows: ``[3 B]``.
+        chunk_size: items, each with its three pairs.
+
+    Returns:
+        ``[3 B, 2]`` logits, in the order of the rows.
+    """
+
+    def score(of_text: Tensor, of_audio: Tensor) -> Tensor:
+        # The clips of an item's own pair and of its hard caption's are one.
+        kinds = len(of_audio) // 3
+        clips = take_tokens(audio, of_audio[: 2 * kinds])
+        rows = torch.arange(2 * kinds, device=of_audio.device)
+        return match(take_tokens(text, of_text), clips, torch.cat([rows, rows[:kinds]]))
+
+    again = torch.is_grad_enabled()
+    parts = zip(
+        text_rows.view(3, -1).split(chunk_size, dim=1),
+        audio_rows.view(3, -1).split(chunk_size, dim=1),
+        strict=True,
+    )
+    logits = [
+        _run(score, of_text.flatten(), of_audio.flatten(), again=again).unflatten(0, (3, -1))
+        for of_text, of_audio in parts
+    ]
+    return torch.cat(logits, dim=1).flatten(0, 1)
+
+
+def check_chunks(chunk_size: int | None, *modules: Any) -> None:
+    """Refuse what would train otherwise in chunks than it does with the whole batch.
+
+    Args:
+        chunk_size: rows of a chunk, ``None`` for no chunks.
+        modules: what is run in chunks.
+
+    Raises:
+        InputError: a chunk of no row, or a batch norm in training mode: its statistics would be of
+            a chunk, and the running ones would count each chunk twice.
+    """
+    if chunk_size is None:
+        return
+    if chunk_size < 1:
+        raise InputError(f"`chunk_size` of gradient caching is {chunk_size}, expected 1 or more.")
+    for module in modules:
+        for name, part in module.named_modules() if isinstance(module, nn.Module) else ():
+            if isinstance(part, _BatchNorm) and part.training:
+                raise InputError(
+                    f"Gradient caching runs the model in chunks, but {name!r} is a batch norm, "
+                    "whose statistics are those of a whole batch: freeze the encoder that it is "
+                    "in, or leave `chunk_size` out."
+                )
+
+
+def _encode(tower: Any, inputs: Inputs, momentum: Any, tokens: bool, again: bool) -> Encoded:
+    """:func:`encode` of a batch or a chunk at once.
+
+    Args:
+        again: compute what the gradient needs again in the backward pass.
+    """
+    prepare = getattr(tower, "prepare", None)
+    if prepare is not None:
+        inputs = prepare(**inputs)
+    online = _run(partial(_call, tower, tokens), dict(inputs), again=again)
+    return Encoded(*online, None if momentum is None else momentum(**inputs)[0])
+
+
+def _call(tower: Any, tokens: bool, inputs: Inputs) -> tuple[Tensor, Any]:
+    # Tokens that nobody reads are not even returned: a checkpoint would keep them.
+    embeddings, states = tower(**inputs)
+    return embeddings, states if tokens else None
+
+
+def _run(function: Callable[..., ResultT], *args: Any, again: bool) -> ResultT:
+    """Call a function, in ``again`` so that its backward pass calls it again."""
+    if not again:
+        return function(*args)
+    # By position: the devices whose random states are saved are found in these arguments alone.
+    found: ResultT = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=True)
+    return found
+
+
+def _number_of_rows(inputs: Inputs) -> int:
+    sizes = {name: set(_sizes(value)) for name, value in inputs.items()}
+    found = set().union(*sizes.values())
+    if len(found) != 1 or None in found:
+        shown = ", ".join(
+            f"{name} ({' and '.join(sorted(str(n) for n in of_one)) or 'no tensor'})"
+            for name, of_one in sizes.items()
+        )
+        raise InputError(
+            "Gradient caching cuts a batch into chunks of rows, but the inputs of a tower have no "
+            f"number of rows in common: {shown}; leave `chunk_size` out."
+        )
+    (rows,) = found
+    assert rows is not None
+    return rows
+
+
+def _sizes(value: Any) -> Iterator[int | None]:
+    if isinstance(value, Tensor):
+        yield value.size(0) if value.dim() else None
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _sizes(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _sizes(item)
+
+
+def _cut(inputs: Inputs, rows: int, chunk_size: int) -> Iterator[dict[str, Any]]:
+    for first in range(0, rows, chunk_size):
+        part = slice(first, first + chunk_size)
+        yield {name: _rows_of(value, part) for name, value in inputs.items()}
+
+
+def _rows_of(value: Any, part: slice) -> Any:
+    """Rows of every tensor in a nest of tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return value[part]
+    if isinstance(value, Mapping):
+        return {name: _rows_of(item, part) for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_rows_of(item, part) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_rows_of(item, part) for item in value)
+    return value
+
+
+def _put_together(chunks: Sequence[Encoded]) -> Encoded:
+    embeddings, tokens, momentum = zip(*chunks, strict=True)
+    return Encoded(
+        torch.cat(embeddings),
+        None if tokens[0] is None else _join(tokens),
+        None if momentum[0] is None else torch.cat(momentum),
+    )
+
+
+def _join(tokens: Sequence[Any]) -> Any:
+    """Tokens of chunks one after the other, each padded to the longest."""
+    longest = max(x.mask.size(1) for x in tokens)
+    columns = [
+        None if parts[0] is None else torch.cat([pad_to(x, 1, longest) for x in parts])
+        for parts in zip(*tokens, strict=True)
+    ]
+    return type(tokens[0])(*columns)
