@@ -77,7 +77,7 @@ tensor = st.sampled_from(
 NAMES = [
     "cfg", "model", "patch_embedding.weight", "quantize.x", "embeddings.word_embeddings.weight",
     "encoder.layers.0.self_attn.relative_attention_bias.weight", "model.x", "bert.x", "x",
-    "a\nb",
+    "a\nb", "encoder.patch_embedding.weight", "patch_embedding_pad.weight", "fbank_mean",
 ]  # fmt: skip
 plain = st.recursive(
     st.one_of(
@@ -121,6 +121,8 @@ def beats_content(draw: st.DrawFn) -> object:
 @FUZZ
 @given(beats_content())
 @example({"cfg": {}, "model": {"a\nb": torch.zeros(2)}})
+@example({"encoder.patch_embedding.weight": torch.zeros(2), "x": 3})
+@example({"cfg": {"fbank_mean": torch.zeros(2)}, "model": {"patch_embedding_pad.weight": 1}})
 def test_beats_with_other_content(tmp_path: Path, attempt: Any, content: object) -> None:
     path = tmp_path / "beats.pt"
     path.write_bytes(saved(content))

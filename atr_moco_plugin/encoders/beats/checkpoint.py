@@ -1,4 +1,5 @@
-"""BEATs checkpoint files: content, official names, and messages on bad files."""
+"""BEATs checkpoint files: content, official names, and messages on bad files. Those of OpenBEATs
+are recognised by their content."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.encoders.beats import openbeats
 from atr_moco_plugin.encoders.weights import check_state, fetch, listed, read_weights, verify
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.paths import expanded
@@ -27,7 +29,7 @@ _FROM_OFFICIAL = {official: ours for ours, official in _TO_OFFICIAL.items()}
 
 
 class BeatsCheckpoint(NamedTuple):
-    """The content of an official checkpoint file.
+    """The content of an official checkpoint file, or of one of OpenBEATs as if it were one.
 
     Attributes:
         cfg: The official configuration.
@@ -44,26 +46,23 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> BeatsCheckpo
     Args:
         path: A PyTorch file ``{"cfg": ..., "model": ...}`` as released, the cfg a dict or an
             ``argparse.Namespace``, or a ``.safetensors`` file with the cfg as JSON in its metadata
-            under ``cfg`` and names under ``model.``. A string ``hf://OWNER/REPO/FILE`` is fetched
-            from the Hugging Face Hub or its cache.
+            under ``cfg`` and names under ``model.``. For OpenBEATs also weights with ESPnet's
+            ``config.yaml`` beside them, or the folder of both. A string ``hf://OWNER/REPO/FILE`` or
+            ``hf://OWNER/REPO`` is fetched from the Hugging Face Hub or its cache.
         sha256: Expected SHA-256 of the file in hexadecimal, or ``None`` to accept any.
 
     Raises:
         FileNotFoundError: If ``path`` is not a file, or the hub cannot give it.
         InputError: If the digest differs, or the file is unreadable or not of a BEATs encoder.
     """
-    path = _download(str(path)) if str(path).startswith(_HUB) else expanded(path, "checkpoint")
-    if not path.is_file():
-        raise MissingFileError(
-            f"There is no BEATs checkpoint at {path}; download one of the official BEATs models "
-            "and give its local path."
-        )
-    verify(path, sha256)
+    name = str(path)
+    file, find_config = _on_the_hub(name) if name.startswith(_HUB) else _here(path)
+    verify(file, sha256)
     # Files that were saved with the configuration of the training script hold a Namespace.
-    content, metadata = read_weights(path, "a BEATs checkpoint", [Namespace])
-    if path.suffix == ".safetensors":
-        content = _from_safetensors(path, content, metadata)
-    return _checked(path, content)
+    content, metadata = read_weights(file, "a BEATs checkpoint", [Namespace])
+    if file.suffix == ".safetensors":
+        content = _from_safetensors(file, content, metadata)
+    return _checked(file, openbeats.as_official(content, file, find_config, name))
 
 
 def official_name(name: str) -> str:
@@ -92,23 +91,45 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _download(name: str) -> Path:
+def _here(path: str | Path) -> tuple[Path, openbeats.FindConfig]:
+    """A local checkpoint, and how to find ESPnet's configuration of it."""
+    path = expanded(path, "checkpoint")
+    if path.is_dir():
+        return openbeats.find_weights(path), lambda: openbeats.find_config(path)
+    if not path.is_file():
+        raise MissingFileError(
+            f"There is no BEATs checkpoint at {path}; download one of the official BEATs or "
+            "OpenBEATs models and give its local path."
+        )
+    return path, lambda: openbeats.config_beside(path)
+
+
+def _on_the_hub(name: str) -> tuple[Path, openbeats.FindConfig]:
+    """The same of a name ``hf://...``."""
     parts = name.removeprefix(_HUB).split("/", 2)
-    if len(parts) != 3 or not all(parts):
-        raise InputError(f"{name} does not name a file on the hub: write {_HUB}OWNER/REPO/FILE.")
-    return fetch("/".join(parts[:2]), parts[2:], f"The BEATs checkpoint {name} is")
+    if len(parts) < 2 or not all(parts):
+        raise InputError(
+            f"{name} does not name a model on the hub: write {_HUB}OWNER/REPO/FILE, or "
+            f"{_HUB}OWNER/REPO for OpenBEATs."
+        )
+    repository = "/".join(parts[:2])
+    if len(parts) == 2:
+        return _here(openbeats.hub_folder(repository))
+    file = fetch(repository, parts[2:], f"The BEATs checkpoint {name} is")
+    return file, lambda: openbeats.hub_config(repository, parts[2])
 
 
 def _from_safetensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "model": {
-            name.removeprefix(_MODEL): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_MODEL)
-        }
+    model = {
+        name.removeprefix(_MODEL): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_MODEL)
     }
+    if not model:
+        return dict(tensors)
+    content: dict[str, Any] = {"model": model}
     if "cfg" in metadata:
         try:
             content["cfg"] = json.loads(metadata["cfg"])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
-from atr_moco_plugin.encoders.beats.fbank import MEL_BINS
+from atr_moco_plugin.encoders.beats.fbank import MEAN, MEL_BINS, STD
 from atr_moco_plugin.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -129,6 +129,12 @@ class BeatsConfig(Config):
     predictor_dropout: float = 0.0
     """Dropout before that head."""
 
+    fbank_mean: float = MEAN
+    """Taken off the log mel energies; OpenBEATs models may have another one than BEATs."""
+
+    fbank_std: float = STD
+    """Half of what they are then divided by."""
+
     padding_mask: PaddingMask = "exact"
     """How padded tokens are found.
 
@@ -137,8 +143,9 @@ class BeatsConfig(Config):
     """
 
     checkpoint: str | None = None
-    """Path of an official checkpoint that :meth:`BeatsEncoder.from_config` loads, or
-    ``hf://OWNER/REPO/FILE``.
+    """Path of an official checkpoint that :meth:`BeatsEncoder.from_config` loads, or of an
+    OpenBEATs model (a file, or ESPnet's folder with its ``config.yaml``), or
+    ``hf://OWNER/REPO/FILE``, or ``hf://OWNER/REPO`` for OpenBEATs.
 
     Its architecture replaces the one given here; dropouts and ``padding_mask`` stay as given.
     """
@@ -151,6 +158,8 @@ class BeatsConfig(Config):
         yield from in_range(self, *_DROPOUTS, least=0, below=1)
         yield from in_range(self, "input_patch_size", most=MEL_BINS)
         yield from in_range(self, "num_buckets", least=4)
+        yield from in_range(self, "fbank_mean", least=-1000, most=1000)
+        yield from in_range(self, "fbank_std", above=0)
         for name in ("encoder_attention_heads", "conv_pos_groups"):
             if self.encoder_embed_dim % getattr(self, name):
                 yield (

@@ -42,12 +42,15 @@ _BLOCK_FRAMES = 1000
 # Three quarters of the filterbank are zeros: its bins from one of these to the next meet few bands.
 _BIN_BORDERS = (0, 64, 128, 256)
 
-# Mean and standard deviation over AudioSet; the official code divides by twice the latter.
-_MEAN = 15.41663
-_STD = 6.55582
+# The official code divides by twice the standard deviation.
+MEAN = 15.41663
+"""Mean of log mel energies over AudioSet."""
+
+STD = 6.55582
+"""Their standard deviation."""
 
 
-def fbank(waveforms: Tensor) -> Tensor:
+def fbank(waveforms: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
     """BEATs' normalised log mel filterbank.
 
     Runs in float32 outside autocast, since in half precision its power spectrum overflows.
@@ -55,6 +58,8 @@ def fbank(waveforms: Tensor) -> Tensor:
 
     Args:
         waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, on any device.
+        mean: what is taken off log mel energies; the default is that of every official checkpoint.
+        std: half of what they are divided by.
 
     Returns:
         ``[B, frames, 128]`` float32 with ``frames = 1 + (samples - 400) // 160``.
@@ -77,10 +82,11 @@ def fbank(waveforms: Tensor) -> Tensor:
     if waveforms.device.type == "cpu":
         clips = max(_BLOCK_FRAMES // frames, 1)
     with torch.autocast(waveforms.device.type, enabled=False):
-        return torch.cat([_features(block.float()) for block in torch.split(waveforms, clips)])
+        blocks = torch.split(waveforms, clips)
+        return torch.cat([_features(block.float(), mean, std) for block in blocks])
 
 
-def _features(waveforms: Tensor) -> Tensor:
+def _features(waveforms: Tensor, mean: float, std: float) -> Tensor:
     """``fbank`` of float32 clips."""
     frames = (waveforms * INT16_SCALE).unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
     count = frames.shape[:2]
@@ -97,14 +103,14 @@ def _features(waveforms: Tensor) -> Tensor:
     energies = power.new_zeros(power.size(0), MEL_BINS)
     for bins, bands, triangles in mel_filterbank(waveforms.device):
         energies[:, bands].addmm_(power[:, bins], triangles)
-    features: Tensor = normalised(energies).unflatten(0, count)
+    features: Tensor = normalised(energies, mean, std).unflatten(0, count)
     return features
 
 
-def normalised(energies: Tensor) -> Tensor:
+def normalised(energies: Tensor, mean: float, std: float) -> Tensor:
     """Mel energies to BEATs' features, in place: ``[..., 128]`` float32."""
     log_mel = energies.clamp_min_(torch.finfo(torch.float32).eps).log()
-    features: Tensor = log_mel.sub_(_MEAN).div_(2 * _STD)
+    features: Tensor = log_mel.sub_(mean).div_(2 * std)
     return features
 
 

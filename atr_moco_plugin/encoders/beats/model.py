@@ -162,7 +162,11 @@ class BeatsEncoder(nn.Module):
         tokens = max(counts) if padding_mask == "exact" else tokens_of(waveforms.size(1), patch)
         steps = tokens // (MEL_BINS // patch)
         mask = valid_first(to_device(torch.tensor(counts), waveforms.device), tokens)
-        features = fbank(waveforms[:, : samples_for(steps, patch)])
+        features = fbank(
+            waveforms[:, : samples_for(steps, patch)],
+            self.config.fbank_mean,
+            self.config.fbank_std,
+        )
         return BeatsFeatures(features, mask, min(counts) < tokens)
 
     def forward(

@@ -81,7 +81,9 @@ class TraceableBeats(nn.Module):
         before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
         parts = (frames - PREEMPHASIS * before) @ self.spectrum
         real, imaginary = parts.square().chunk(2, -1)
-        return normalised((real + imaginary) @ self.triangles)
+        config = self.encoder.config
+        energies = (real + imaginary) @ self.triangles
+        return normalised(energies, config.fbank_mean, config.fbank_std)
 
 
 class _TraceableBias(nn.Module):
