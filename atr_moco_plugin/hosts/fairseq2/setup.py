@@ -30,6 +30,7 @@ from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, co
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.rank import RankLogger
+from atr_moco_plugin.report.titles import MEASURES, TITLES
 
 
 def register_all(container: DependencyContainer) -> None:
@@ -74,35 +75,20 @@ def register_all(container: DependencyContainer) -> None:
         container.collection.register_instance(MetricDescriptor, descriptor)
 
 
-_PARTS = {
-    "loss_atc": "ATC Loss",
-    "loss_atm": "ATM Loss",
-    "atm_accuracy": "ATM Accuracy",
-    "temperature": "Temperature",
-    "alpha": "Alpha",
-    "queue_fill": "Queue Fill",
-    "queue_size": "Queue Size",
-}
-
-
 def _metrics() -> list[MetricDescriptor]:
     """A title for each figure on the console; any other one is recorded under its own name."""
-    figures = {f"{way}_r{k}": f"{way.upper()} R@{k}" for way in ("a2t", "t2a") for k in (1, 5, 10)}
-    figures = {"r_sum": "R-sum", **figures}
-    figures |= {f"reranked_{name}": f"Re-ranked {title}" for name, title in figures.items()}
-    titles = _PARTS | figures
-    shown = {*titles, "audio_rankme", "text_rankme"}
-    names = dict.fromkeys([*titles, *_recorded()])
+    shown = {*TITLES, "audio_rankme", "text_rankme"}
+    names = dict.fromkeys([*TITLES, *_recorded()])
     return [
         # A figure without a descriptor would be written to the console too. Any one may be the
         # score that chooses the best checkpoint; a lower one is better only for median ranks.
         MetricDescriptor(
             name,
-            titles.get(name, name),
+            TITLES.get(name, name),
             100 + number,
             format_as_float,
             log=name in shown,
-            higher_better=name not in _PARTS and "medr" not in name,
+            higher_better=name not in MEASURES and "medr" not in name,
         )
         for number, name in enumerate(names)
     ]

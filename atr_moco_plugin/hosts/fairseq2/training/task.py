@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from fairseq2.checkpoint import CheckpointError, CheckpointManager
 from fairseq2.checkpoint.manager import CheckpointStateNotValidError
 from fairseq2.error import OperationalError
@@ -23,19 +21,17 @@ from typing_extensions import override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import ProcessesDifferError
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation.queries import QUERIES_FILE, write_queries
-from atr_moco_plugin.evaluation.short_table import short_table
+from atr_moco_plugin.evaluation.final import RESULTS_FILE, evaluate_splits
 from atr_moco_plugin.hosts.fairseq2.compat import Task, TaskStopException, Trainer
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors, system_error
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 from atr_moco_plugin.hosts.fairseq2.processes import StopRequest, from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
+from atr_moco_plugin.hosts.fairseq2.training.safety import warn
 from atr_moco_plugin.hosts.fairseq2.training.skipped import name_skipped
-from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.checkpoints import step_folders
-from atr_moco_plugin.io.stdout import say
-from atr_moco_plugin.report import ReportError, collect_examples, write_report
+from atr_moco_plugin.report.ending import show_results
 
 
 @final
@@ -83,7 +79,7 @@ class TrainAndEvaluate(Task):
     def __post_init__(self) -> None:
         # Read now: it is asked for after the process groups are closed too.
         self._first = self.gangs.root.rank == 0
-        self._file = self.output_dir / "retrieval.json"
+        self._file = self.output_dir / RESULTS_FILE
 
     @override
     def run(self) -> None:
@@ -157,78 +153,26 @@ class TrainAndEvaluate(Task):
         self.model.load_state_dict(shards[self.gangs.sdp.rank])
         self.criterion.eval()
         log.info("Evaluating the checkpoint of step {}, validation score {:.2f}.", step, score)
-        summary: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "criterion": self.config.criterion_section.name,
             "dataset": self.dataset.name,
             "train_pairs": self.train_pairs,
             "seed": self.config.common.seed,
             "checkpoint": f"{self.checkpoint_dir.name}/step_{step}",
             "valid_score": score,
-            "splits": {},
-            # Each until it is done: the file tells the truth of a run that is killed in between.
-            "failed": dict.fromkeys(self.units, "The run ended before it was evaluated."),
         }
-        failed: Exception | None = None
-        with self.model.summon_full_parameters(), torch.inference_mode():
-            for split in self.units:
-                error = self._evaluate_split(split, summary)
-                failed = failed or error
-                if error is not None and not isinstance(error, (InputError, OSError)):
-                    break  # a bug, which the other processes may not have met
-        if not isinstance(failed, (InputError, OSError)):
-            return failed
-        return InputError(
-            f"No figures on {' and '.join(summary['failed'])}: {failed} {self._file} has those of "
-            "the other splits."
-        )
-
-    def _evaluate_split(self, split: str, summary: dict[str, Any]) -> Exception | None:
-        """Evaluate one split, and put its figures, or why there are none, into the file."""
-        failed: Exception | None = None
-        try:
-            self.units[split].evaluate(final=True)
-            self._write_queries()
-            del summary["failed"][split]
-            summary["splits"][split] = self.units[split].result
-        except Exception as ex:
-            reason = " ".join(str(ex).split())
-            if not isinstance(ex, (InputError, OSError)):
-                reason = f"{type(ex).__name__}: {reason}"
-            summary["failed"][split] = reason
-            failed = ex
-        if self._first:
-            content = {key: value for key, value in summary.items() if key != "failed" or value}
-            write_atomically(self._file, json.dumps(content, indent=2) + "\n")
-        return failed
-
-    def _write_queries(self) -> None:
-        """Write what each query of the splits that are done got, before their figures."""
-        done = {name: unit.queries for name, unit in self.units.items() if unit.queries}
-        if self._first:
-            write_queries(self.output_dir / QUERIES_FILE, done)
+        with self.model.summon_full_parameters():
+            return evaluate_splits(self.units, facts, self.output_dir)
 
     def _show(self) -> None:
-        """Print the figures of the last split that has some, and say where the others are."""
-        results = [unit.result for unit in self.units.values() if unit.result]
-        if results:
-            say(f"\n{short_table(results[-1])}\n")
-        valid = self.units[self.config.dataset.valid_split]
-        page = self._file
-        try:
-            if self.config.report:
-                if valid.result:
-                    collect_examples(
-                        valid.similarity,
-                        valid.split.retrieval_set,
-                        self.dataset.load,
-                        self.dataset.sample_rate,
-                        split=valid.split.name,
-                    ).save(self.output_dir)
-                page = write_report(self.output_dir)
-        except (ReportError, OSError) as ex:
-            # The run itself is done and its figures are written.
-            log.warning("There is no report: {}", ex)
-        say(f"{'Figures' if page == self._file else 'Report'}: {page}")
+        show_results(
+            self.units,
+            self.dataset,
+            self.output_dir,
+            examples_of=self.config.dataset.valid_split,
+            with_report=self.config.report,
+            warn=warn,
+        )
 
     @override
     def request_stop(self) -> None:

@@ -1,0 +1,83 @@
+"""The evaluation of a model on one split, as a run makes it again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE
+from atr_moco_plugin.distributed import process_index
+from atr_moco_plugin.evaluation.cosines import Cosines
+from atr_moco_plugin.evaluation.queries import SplitQueries
+from atr_moco_plugin.evaluation.split import Split, final_figures, score_split, split_figures
+
+
+class SplitEvaluation:
+    """Evaluates retrieval on one split.
+
+    The processes share clips, captions and pairs; the first one makes the figures, which are those
+    of one process.
+
+    Attributes:
+        split: clips, captions and what counts as a hit.
+        result: what the last evaluation found; empty on processes other than the first.
+        queries: what each query got; None before a final evaluation, and on other processes.
+
+    Args:
+        criterion: the criterion, for its ``model`` and its ``temperature``.
+        split: clips, captions and what counts as a hit.
+        rerank_k: candidates of each query that are re-ranked; 0 for none.
+        device: where the model is.
+    """
+
+    def __init__(self, criterion: Any, split: Split, rerank_k: int, device: torch.device) -> None:
+        self._criterion = criterion
+        self.split = split
+        self._rerank_k = [rerank_k] if rerank_k else []
+        self._device = device
+        self._cosines: Cosines | None = None
+        self.result: dict[str, Any] = {}
+        self.queries: SplitQueries | None = None
+
+    @property
+    def similarity(self) -> Tensor:
+        """``[A, C]`` float32 in main memory: the cosines of the last evaluation.
+
+        Raises:
+            RuntimeError: when there was none.
+        """
+        if self._cosines is None:
+            raise RuntimeError("There is no similarity before the first evaluation.")
+        return self._cosines.matrix()
+
+    def evaluate(self, *, final: bool = False) -> None:
+        """Evaluate with all processes; the model is in eval mode.
+
+        Args:
+            final: make intervals and keep what each query got, which no validation needs.
+
+        Raises:
+            InputError: on every process, when one of them cannot read a clip.
+        """
+        scores = score_split(self._criterion.model, self.split, self._device, self._rerank_k)
+        self._cosines = scores.cosines
+        if process_index() == 0:
+            temperature = self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item()
+            if final:
+                self.result, self.queries = final_figures(
+                    scores, self.split, self._rerank_k, temperature
+                )
+            else:
+                self.result = split_figures(scores, self.split, self._rerank_k, temperature)
+
+    def figures(self) -> dict[str, float]:
+        """The figures of the last evaluation by their names, those of
+        :func:`~atr_moco_plugin.evaluation.split.figure_names`."""
+        values: dict[str, float] = dict(self.result["dual"])
+        for name, value in self.result.get("reranked", {}).items():
+            values[f"reranked_{name}"] = value
+        for name, source in self.result["rank"]["sources"].items():
+            values[f"{name}_rankme"] = source["raw"]["rankme"]
+        return values
