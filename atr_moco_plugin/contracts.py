@@ -71,6 +71,11 @@ class AudioEncoder(Module, Protocol):
     once for the encoder and its momentum copy, which are called as ``encoder(features=...)``. And
     ``any_padding = False`` where the padding of a batch changes a clip's tokens: a retriever then
     batches clips of one length.
+
+    An encoder may be frozen up to its N lowest ``layers``. That part runs once for the encoder and
+    its momentum copy where it offers both ``lower(**inputs, layers=N)``, which takes ``features``,
+    or ``waveforms`` and ``lengths`` where it has none, runs all before the layers and the N lowest
+    of them without dropout, and returns anything; and ``upper(lower)``, which returns the tokens.
     """
 
     @property
@@ -96,8 +101,9 @@ class TextEncoder(Module, Protocol):
 
     Optional members: ``layers``, ``weights_option``, ``config``, ``tokenizer_source``, where the
     tokenizer of its weights is (``None`` for random ones), ``vocabulary_option``, the option that
-    sets its vocabulary if that is not ``vocab_size``, and ``causal``, whether a token sees none of
-    those after it.
+    sets its vocabulary if that is not ``vocab_size``, ``causal``, whether a token sees none of
+    those after it, and ``lower(input_ids, mask, layers=N)`` with ``upper(lower)``, as of
+    :class:`AudioEncoder`.
     """
 
     @property

@@ -78,7 +78,7 @@ class MocoAtcAtm(MocoAtc):
     ) -> dict[str, Tensor]:
         """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
         self._start_pass()
-        audio = self._prepare(audio)
+        audio, text = self._prepare(audio, text)
         a, audio_tokens = self.model.audio(**audio)
         u, text_tokens = self.model.text(**text)
         a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]

@@ -98,7 +98,7 @@ def _waveform_tower(backbone: Backbone) -> Tower:
 
 
 def _feature_tower(backbone: Backbone) -> Tower:
-    batches = _audio_batches(backbone)
+    batches: Sequence[dict[str, Any]] = _audio_batches(backbone)
     features = [backbone.model.audio.prepare(**batch)["features"] for batch in batches]
     fields = tensor_fields(features[0])
     tensors = [{name: getattr(x, name) for name in fields} for x in features]

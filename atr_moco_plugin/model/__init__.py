@@ -1,22 +1,35 @@
 """The model that criteria train: two towers with pooling and projection, and a matching head.
 
 ``towers`` and ``retrieval_model`` are the modules, ``building`` makes them from ``config`` and the
-parts that entry points name. Imports no encoder and no head, and no data.
+parts that entry points name, ``freezing`` lets encoders stand still. Imports no encoder and no
+head, and no data.
 """
 
 from atr_moco_plugin.model.building import build_model, built_config, without_weights
-from atr_moco_plugin.model.config import PartConfig, RetrievalModelConfig, model_config
+from atr_moco_plugin.model.config import (
+    AdapterConfig,
+    EncoderConfig,
+    LoraConfig,
+    PartConfig,
+    RetrievalModelConfig,
+    model_config,
+)
+from atr_moco_plugin.model.freezing import freeze_encoder
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
 from atr_moco_plugin.model.towers import AudioTower, TextTower
 
 __all__ = [
+    "AdapterConfig",
     "AudioTower",
+    "EncoderConfig",
+    "LoraConfig",
     "PartConfig",
     "RetrievalModel",
     "RetrievalModelConfig",
     "TextTower",
     "build_model",
     "built_config",
+    "freeze_encoder",
     "model_config",
     "without_weights",
 ]

@@ -8,7 +8,8 @@ from typing import Any
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model.config import PartConfig, RetrievalModelConfig
+from atr_moco_plugin.model.config import EncoderConfig, PartConfig, RetrievalModelConfig
+from atr_moco_plugin.model.freezing import freeze_encoder
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
 from atr_moco_plugin.model.towers import AudioTower, TextTower
 from atr_moco_plugin.plugins import load, load_complete
@@ -33,18 +34,19 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     text_encoder = text_class.from_config(text_config)
     # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
     head = head_class(text_encoder, audio_encoder.width, head_config)
-    model = RetrievalModel(
-        AudioTower(audio_encoder, config.embed_dim, config.audio_pooling, config.spec_augment),
-        TextTower(text_encoder, config.embed_dim, config.text_pooling),
-        head,
-    )
+    audio = AudioTower(audio_encoder, config.embed_dim, config.audio_pooling, config.spec_augment)
+    text = TextTower(text_encoder, config.embed_dim, config.text_pooling)
+    freeze_encoder(audio, config.audio.freeze, "model.audio.freeze")
+    freeze_encoder(text, config.text.freeze, "model.text.freeze")
+    model = RetrievalModel(audio, text, head)
     model.config = config
     return model
 
 
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
     """The configuration that builds the same architecture without any file: with the sizes that
-    came with pretrained weights, and without the place that the weights came from.
+    came with pretrained weights, and without the place that the weights came from. Nothing is
+    frozen in it: what stands still is a choice of a run, not of a model.
 
     Args:
         config: what ``model`` was built with.
@@ -57,10 +59,10 @@ def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> Retriev
     )
 
 
-def _built_part(group: str, part: PartConfig, encoder: object) -> PartConfig:
+def _built_part(group: str, part: EncoderConfig, encoder: object) -> EncoderConfig:
     own = getattr(encoder, "config", None)
     sizes = asdict(own) if is_dataclass(own) and not isinstance(own, type) else part.config
-    return replace(part, config=without_weights(group, part.name, sizes))
+    return replace(part, config=without_weights(group, part.name, sizes), freeze="none")
 
 
 def without_weights(group: str, name: str, options: Mapping[str, object]) -> dict[str, object]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.model.freezing import check_freeze
 from atr_moco_plugin.model.pooling import PoolingKind
 from atr_moco_plugin.model.spec_augment import SpecAugmentConfig
 
@@ -21,13 +23,69 @@ class PartConfig:
 
 
 @dataclass(kw_only=True)
+class LoraConfig(Config):
+    """Low-rank adapters (Hu et al. 2022, arXiv:2106.09685) in place of an encoder's weights."""
+
+    rank: int = 8
+    """Rank r of an adapter."""
+
+    alpha: float = 16.0
+    """The adapter's output is scaled by ``alpha / rank``."""
+
+    dropout: float = 0.0
+    """Dropout of an adapter's input."""
+
+    targets: list[str] | None = None
+    """Names of the linear layers that get one; ``None``: the encoder's attention projections."""
+
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "rank", least=1)
+        yield from in_range(self, "alpha", above=0)
+        yield from in_range(self, "dropout", least=0, below=1)
+        if self.targets is not None and not self.targets:
+            yield "`targets` is empty: name the layers, or leave it out for the attention's."
+
+
+@dataclass(kw_only=True)
+class AdapterConfig(Config):
+    """Small weights that train in place of an encoder's own."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """The adapters."""
+
+
+@dataclass(kw_only=True)
+class EncoderConfig(PartConfig, Config):
+    """An encoder by its entry-point name, with its own options and what of it trains."""
+
+    freeze: Literal["none", "all"] | int = "none"
+    """``none``, ``all``, or the number of lowest layers that stand still, with all that comes
+    before them. Pooling, projection and head train in any case."""
+
+    adapter: AdapterConfig | None = None
+    """Train adapters in place of the encoder's own weights; ``None`` for none."""
+
+    def problems(self) -> Iterator[str]:
+        try:
+            check_freeze(self.freeze, "freeze")
+        except InputError as ex:
+            yield str(ex)
+        if self.freeze == "all" and self.adapter is not None:
+            yield (
+                "`freeze` is all, but `adapter` is set: adapters freeze the encoder's own weights "
+                "themselves, so leave `freeze` out, or set it to the number of lowest layers that "
+                "get none."
+            )
+
+
+@dataclass(kw_only=True)
 class RetrievalModelConfig(Config):
     """Parts and sizes of a :class:`RetrievalModel`."""
 
-    audio: PartConfig = field(default_factory=lambda: PartConfig(name="beats"))
+    audio: EncoderConfig = field(default_factory=lambda: EncoderConfig(name="beats"))
     """Audio encoder (group ``atr_moco_plugin.audio_encoders``)."""
 
-    text: PartConfig = field(default_factory=lambda: PartConfig(name="bert"))
+    text: EncoderConfig = field(default_factory=lambda: EncoderConfig(name="bert"))
     """Text encoder (group ``atr_moco_plugin.text_encoders``)."""
 
     head: PartConfig = field(default_factory=lambda: PartConfig(name="atm"))
@@ -44,6 +102,14 @@ class RetrievalModelConfig(Config):
 
     spec_augment: SpecAugmentConfig | None = None
     """Masks over the audio features in training; None makes none."""
+
+    def __post_init__(self) -> None:
+        # A `PartConfig` of before has no more than a name and options.
+        for name in ("audio", "text"):
+            part = getattr(self, name)
+            if type(part) is PartConfig:
+                setattr(self, name, EncoderConfig(name=part.name, config=part.config))
+        super().__post_init__()
 
     def problems(self) -> Iterator[str]:
         yield from in_range(self, "embed_dim", least=1)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.errors import InputError
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -81,3 +83,24 @@ def _bands(size: int, within: Tensor, widest: Tensor, count: int) -> Tensor:
     start = (draws[1] * (within - width + 1)).floor()
     column = torch.arange(size, device=within.device)[:, None]
     return ((column >= start[:, None]) & (column < (start + width)[:, None])).any(dim=2)
+
+
+def masked_features(features: Any, config: SpecAugmentConfig) -> Any:
+    """Features with masks over the frames that valid tokens cover.
+
+    Args:
+        features: a named tuple with ``fbank [B, frames, bins]`` and ``mask [B, T]`` bool.
+        config: of the masks.
+
+    Raises:
+        InputError: the features are something else.
+    """
+    if not all(hasattr(features, x) for x in ("fbank", "mask", "_replace")):
+        raise InputError(
+            "`model.spec_augment` needs features that are a named tuple with `fbank` and `mask`, "
+            f"but the audio encoder's are a {type(features).__name__}: leave it out or take "
+            "another audio encoder."
+        )
+    counts = features.mask.sum(dim=1)
+    frames = -(-features.fbank.size(1) * counts // features.mask.size(1))
+    return features._replace(fbank=spec_augment(features.fbank, frames, config))

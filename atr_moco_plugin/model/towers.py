@@ -1,23 +1,35 @@
-"""The two towers of a retrieval model: encoder, pooling and projection."""
+"""The two towers of a retrieval model: encoder, pooling and projection.
+
+A tower takes its input at any stage and finishes from there: waveforms, features (no weights are
+needed for them), the states after frozen layers, tokens, pooled tokens. ``prepare`` moves an input
+as far as nothing that trains is needed, so that a momentum copy does not compute it again::
+
+    inputs = tower.prepare(waveforms, lengths)      # {"lower": ...} with frozen layers
+    embeddings, tokens = tower(**inputs)
+    momentum_embeddings, _ = momentum_tower(**inputs)
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import AudioEncoder, TextEncoder
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.model.freezing import FreezableTower
 from atr_moco_plugin.model.pooling import MeanPooling, PoolingKind, build_pooling
-from atr_moco_plugin.model.spec_augment import SpecAugmentConfig, spec_augment
+from atr_moco_plugin.model.spec_augment import SpecAugmentConfig, masked_features
+from atr_moco_plugin.model.stages import cast_states, the_stage
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tensors.transfer import to_device
-from atr_moco_plugin.tokens import AudioTokens, TextTokens
+from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_rows, take_tokens
 
 
-class AudioTower(nn.Module):
+class AudioTower(FreezableTower):
     """Audio encoder, pooling and projection.
 
     In training mode SpecAugment masks the encoder's features. A momentum copy stays in eval mode
@@ -66,22 +78,43 @@ class AudioTower(nn.Module):
         self.spec_augment = spec_augment
 
     @not_compiled
-    def prepare(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
-        """Compute what this tower and its momentum copy share.
+    def prepare(
+        self,
+        waveforms: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *,
+        features: Any = None,
+        lower: Any = None,
+        tokens: AudioTokens | None = None,
+        pooled: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Compute what this tower and its momentum copy share, without a gradient.
+
+        That are the features, where the encoder computes some without weights, and what is frozen.
+        With SpecAugment in training mode nothing frozen is shared: the copy sees no masks.
 
         Args:
             waveforms: ``[B, samples]``.
             lengths: ``[B]`` valid samples, best on the CPU; ``None`` if no clip is padded.
+            features: as of :meth:`forward`, and so the others.
 
         Returns:
-            Keyword arguments of :meth:`forward`: ``features`` where the encoder computes some
-            without weights, otherwise ``waveforms`` and ``lengths`` on one device.
+            Keyword arguments of :meth:`forward`: ``tokens`` if the encoder is frozen, ``lower`` if
+            some layers are and it offers ``lower``, else ``features`` if it has some, else
+            ``waveforms`` and ``lengths`` on one device.
         """
-        if hasattr(self.encoder, "features"):
-            return {"features": self.encoder.features(waveforms, lengths)}
-        if lengths is not None:
-            lengths = to_device(lengths, waveforms.device)
-        return {"waveforms": waveforms, "lengths": lengths}
+        stage = the_stage(
+            waveforms=waveforms, features=features, lower=lower, tokens=tokens, pooled=pooled
+        )
+        if waveforms is not None and hasattr(self.encoder, "features"):
+            stage = {"features": self.encoder.features(waveforms, lengths)}
+        elif waveforms is not None:
+            on_device = None if lengths is None else to_device(lengths, waveforms.device)
+            stage = {"waveforms": waveforms, "lengths": on_device}
+        if not (self.training and self.spec_augment is not None):
+            stage = self._frozen_part(stage)
+        return stage if rows is None else {**stage, "rows": rows}
 
     def forward(
         self,
@@ -89,35 +122,69 @@ class AudioTower(nn.Module):
         lengths: Tensor | None = None,
         *,
         features: Any = None,
-    ) -> tuple[Tensor, AudioTokens]:
+        lower: Any = None,
+        tokens: AudioTokens | None = None,
+        pooled: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, AudioTokens | None]:
         """Embed clips, given as waveforms or as what :meth:`prepare` made of them.
 
         Args:
             waveforms: ``[B, samples]`` float32 at the encoder's ``sample_rate``.
             lengths: ``[B]`` valid samples; ``None`` if no clip is padded.
             features: of the encoder, in place of waveforms.
+            lower: of the encoder, after its frozen layers, in place of waveforms.
+            tokens: of the encoder, in place of waveforms; any float dtype.
+            pooled: ``[B, width]`` of the pooling, in place of waveforms; any float dtype.
+            rows: ``[N]`` int64, the clip of each item, where items share clips.
 
         Returns:
-            ``[B, d]`` unit-norm float32 embeddings, and the tokens.
+            ``[B, d]`` unit-norm float32 embeddings, and the tokens; ``None`` for those of
+            ``pooled``, which no matching head can do with. With ``rows``, N of both.
 
         Raises:
-            ValueError: if waveforms and features are both given or both missing.
+            ValueError: if not exactly one of waveforms and what may be in their place is given.
         """
-        if (waveforms is None) == (features is None):
-            got = "neither" if waveforms is None else "both"
-            raise ValueError(f"The audio tower takes waveforms or features, but got {got}.")
-        inputs = {"features": features} if waveforms is None else self.prepare(waveforms, lengths)
-        encoder: Any = self.encoder  # takes `features` only where it computes some
-        if "features" not in inputs:
-            tokens = encoder(inputs["waveforms"], inputs["lengths"])
-        elif self.training and self.spec_augment is not None:
-            tokens = encoder(features=_masked(inputs["features"], self.spec_augment))
+        stage = the_stage(
+            waveforms=waveforms, features=features, lower=lower, tokens=tokens, pooled=pooled
+        )
+        if waveforms is not None:
+            stage = self.prepare(waveforms, lengths)
+        if pooled is None:
+            tokens = self._tokens(stage)
+            pooled = self.pooling(*tokens)
+        embeddings = unit_norm(self.projection(pooled.to(self.projection.weight.dtype)))
+        if rows is None:
+            return embeddings, tokens
+        return take_rows(embeddings, rows), None if tokens is None else take_tokens(tokens, rows)
+
+    def _frozen_part(self, stage: dict[str, Any]) -> dict[str, Any]:
+        """Run the frozen part of the encoder on features, or waveforms and lengths."""
+        encoder: Any = self.encoder
+        if stage.keys() & {"features", "waveforms"}:
+            with torch.no_grad():
+                if self.frozen == "all":
+                    return {"tokens": encoder(**stage)}
+                if self.lower_layers is not None:
+                    return {"lower": encoder.lower(**stage, layers=self.lower_layers)}
+        return stage
+
+    def _tokens(self, stage: dict[str, Any]) -> AudioTokens:
+        encoder: Any = self.encoder
+        if "features" in stage and self.training and self.spec_augment is not None:
+            stage = {"features": masked_features(stage["features"], self.spec_augment)}
+        stage = self._frozen_part(stage)
+        tokens: AudioTokens
+        if "tokens" in stage:
+            tokens = stage["tokens"]
+        elif "lower" in stage:
+            tokens = encoder.upper(stage["lower"])
         else:
-            tokens = encoder(features=inputs["features"])
-        return unit_norm(self.projection(self.pooling(*tokens))), tokens
+            return encoder(**stage)  # type: ignore[no-any-return]
+        return cast_states(tokens, self.projection.weight.dtype)
 
 
-class TextTower(nn.Module):
+class TextTower(FreezableTower):
     """Text encoder, pooling and projection.
 
     Args:
@@ -144,25 +211,82 @@ class TextTower(nn.Module):
         self.pooling = MeanPooling() if pooling == "mean" else _FirstToken()
         self.projection = nn.Linear(encoder.width, embed_dim)
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """``[B, L]`` ids and mask -> ``[B, d]`` unit-norm float32 embeddings and the tokens."""
-        tokens = self.encoder(input_ids, mask)
-        return unit_norm(self.projection(self.pooling(tokens.states, tokens.mask))), tokens
+    def prepare(
+        self,
+        input_ids: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        lower: Any = None,
+        tokens: TextTokens | None = None,
+        pooled: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Compute what this tower and its momentum copy share, without a gradient.
+
+        Args:
+            input_ids: ``[B, L]`` int64, with ``mask``.
+            mask: ``[B, L]`` bool.
+            lower: as of :meth:`forward`, and so the others.
+
+        Returns:
+            Keyword arguments of :meth:`forward`: ``tokens`` if the encoder is frozen, ``lower`` if
+            some layers are and it offers ``lower``, else ``input_ids`` and ``mask``.
+        """
+        stage = the_stage(input_ids=input_ids, lower=lower, tokens=tokens, pooled=pooled)
+        if input_ids is None:
+            return stage
+        encoder: Any = self.encoder
+        with torch.no_grad():
+            if self.frozen == "all":
+                return {"tokens": encoder(input_ids, mask)}
+            if self.lower_layers is not None:
+                return {"lower": encoder.lower(input_ids, mask, layers=self.lower_layers)}
+        return {"input_ids": input_ids, "mask": mask}
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        lower: Any = None,
+        tokens: TextTokens | None = None,
+        pooled: Tensor | None = None,
+    ) -> tuple[Tensor, TextTokens | None]:
+        """Embed captions, given as ids or as what :meth:`prepare` made of them.
+
+        Args:
+            input_ids: ``[B, L]`` int64, with ``mask``.
+            mask: ``[B, L]`` bool, ``True`` where a token is of the caption.
+            lower: of the encoder, after its frozen layers, in place of ids.
+            tokens: of the encoder, in place of ids; any float dtype.
+            pooled: ``[B, width]`` of the pooling, in place of ids; any float dtype.
+
+        Returns:
+            ``[B, d]`` unit-norm float32 embeddings, and the tokens; ``None`` for those of
+            ``pooled``, which no matching head can do with.
+
+        Raises:
+            ValueError: if not exactly one of ids and what may be in their place is given.
+        """
+        stage = self.prepare(input_ids, mask, lower=lower, tokens=tokens, pooled=pooled)
+        if pooled is None:
+            tokens = self._tokens(stage)
+            assert tokens.states is not None, "an encoder makes states"
+            pooled = self.pooling(tokens.states, tokens.mask)
+        weight = self.projection.weight
+        return unit_norm(self.projection(pooled.to(weight.dtype))), tokens
+
+    def _tokens(self, stage: dict[str, Any]) -> TextTokens:
+        encoder: Any = self.encoder
+        tokens: TextTokens
+        if "tokens" in stage:
+            tokens = stage["tokens"]
+        elif "lower" in stage:
+            tokens = encoder.upper(stage["lower"])
+        else:
+            return encoder(**stage)  # type: ignore[no-any-return]
+        return cast_states(tokens, self.projection.weight.dtype)
 
 
 class _FirstToken(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         return states[:, 0]
-
-
-def _masked(features: Any, config: SpecAugmentConfig) -> Any:
-    """Features with masks over the frames that valid tokens cover."""
-    if not all(hasattr(features, x) for x in ("fbank", "mask", "_replace")):
-        raise InputError(
-            "`model.spec_augment` needs features that are a named tuple with `fbank` and `mask`, "
-            f"but the audio encoder's are a {type(features).__name__}: leave it out or take "
-            "another audio encoder."
-        )
-    counts = features.mask.sum(dim=1)
-    frames = -(-features.fbank.size(1) * counts // features.mask.size(1))
-    return features._replace(fbank=spec_augment(features.fbank, frames, config))

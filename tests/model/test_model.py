@@ -334,7 +334,7 @@ def test_what_was_frozen_can_be_frozen_again() -> None:
 def test_a_tower_takes_waveforms_or_features(tiny_model) -> None:
     tower = tiny_model().audio
     waveforms = torch.randn(2, 4_000)
-    with pytest.raises(ValueError, match="waveforms or features, but got neither"):
+    with pytest.raises(ValueError, match="one of waveforms, features, .* but got none"):
         tower()
-    with pytest.raises(ValueError, match="waveforms or features, but got both"):
+    with pytest.raises(ValueError, match="but got waveforms and features"):
         tower(waveforms, **tower.prepare(waveforms))

@@ -1,4 +1,4 @@
-"""What the BEATs encoder computes without weights."""
+"""What the BEATs encoder computes once for itself and a momentum copy."""
 
 from __future__ import annotations
 
@@ -19,3 +19,19 @@ class BeatsFeatures(NamedTuple):
     fbank: Tensor
     mask: Tensor
     padded: bool
+
+
+class BeatsStates(NamedTuple):
+    """Clips after the lowest layers, which are frozen.
+
+    Attributes:
+        states: ``[B, T, width]``.
+        mask: ``[B, T]`` bool, as of :class:`BeatsFeatures`.
+        padded: as of :class:`BeatsFeatures`.
+        layers: how many layers they have been through.
+    """
+
+    states: Tensor
+    mask: Tensor
+    padded: bool
+    layers: int

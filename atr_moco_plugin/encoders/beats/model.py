@@ -16,7 +16,7 @@ from atr_moco_plugin.encoders.beats.checkpoint import (
 )
 from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
-from atr_moco_plugin.encoders.beats.features import BeatsFeatures
+from atr_moco_plugin.encoders.beats.features import BeatsFeatures, BeatsStates
 from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
 from atr_moco_plugin.encoders.beats.traceable import TraceableBeats
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
@@ -202,14 +202,39 @@ class BeatsEncoder(nn.Module):
             features = self.features(waveforms, lengths)
         elif waveforms is not None:
             raise ValueError("The BEATs encoder takes waveforms or features, but got both.")
-        spectrogram, mask, padded = features
-        spectrogram = spectrogram.to(self.patch_embedding.weight.dtype)
-        patches = self.patch_embedding(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)
-        x = self.layer_norm(patches)
-        if self.post_extract_proj is not None:
-            x = self.post_extract_proj(x)
+        patches, mask = self._patches(features.fbank), features.mask
+        valid = mask if features.padded else None
+        return AudioTokens(self.encoder(self.dropout_input(patches), valid), mask)
 
-        return AudioTokens(self.encoder(self.dropout_input(x), mask if padded else None), mask)
+    def lower(self, *, features: BeatsFeatures, layers: int) -> BeatsStates:
+        """The first part of :meth:`forward`, as a frozen part computes it: without dropout of the
+        patches and positions. Its layers are in eval mode if the caller has them so.
+
+        Args:
+            features: from :meth:`features`.
+            layers: how many of the lowest layers to run.
+        """
+        _, mask, padded = features
+        valid = mask if padded else None
+        x = self.encoder.positioned(self._patches(features.fbank), valid)
+        return BeatsStates(self.encoder.run(x, valid, end=layers), mask, padded, layers)
+
+    def upper(self, lower: BeatsStates) -> AudioTokens:
+        """The rest of :meth:`forward`.
+
+        Args:
+            lower: from :meth:`lower`, of this encoder or one with the same lowest layers.
+        """
+        x = lower.states.to(self.encoder.layer_norm.weight.dtype)
+        valid = lower.mask if lower.padded else None
+        return AudioTokens(self.encoder.run(x, valid, first=lower.layers), lower.mask)
+
+    def _patches(self, fbank: Tensor) -> Tensor:
+        """Projected patches ``[B, T, width]`` of ``[B, frames, 128]``."""
+        spectrogram = fbank.to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)
+        x: Tensor = self.layer_norm(patches)
+        return x if self.post_extract_proj is None else self.post_extract_proj(x)
 
     def traceable(self) -> TraceableBeats:
         """A copy that ``torch.export`` traces, for ONNX; it takes waveforms and lengths alone."""

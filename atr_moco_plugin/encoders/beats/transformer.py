@@ -56,18 +56,24 @@ class BeatsTransformer(nn.Module):
             mask: ``[B, T]`` bool, ``True`` at valid tokens; ``None`` where all are. A row without
                 any valid token stays finite.
         """
-        key_bias = None
+        x = dropout(self.positioned(x, mask), self.dropout, self.training)
+        return self.run(x, mask)
+
+    def positioned(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Patches with their convolutional positions; arguments as of :meth:`forward`."""
         if mask is not None:
             # Zeros past a clip's end, as the convolution pads a clip that is alone.
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-            key_bias = _key_bias(mask, x.dtype)
-        tokens = x.size(1)
-        positions = self._convolve(x.transpose(1, 2))[..., :tokens]  # an even kernel adds one
-        x = self.layer_norm(x + gelu(positions).transpose(1, 2))
-        x = dropout(x, self.dropout, self.training)
+        positions = self._convolve(x.transpose(1, 2))[..., : x.size(1)]  # an even kernel adds one
+        states: Tensor = self.layer_norm(x + gelu(positions).transpose(1, 2))
+        return states
+
+    def run(self, x: Tensor, mask: Tensor | None, first: int = 0, end: int | None = None) -> Tensor:
+        """Run states ``[B, T, width]`` through the layers ``first`` to ``end - 1``, from 0."""
+        key_bias = None if mask is None else _key_bias(mask, x.dtype)
         bias = self.relative_attention_bias
-        relative = None if bias is None else bias(tokens)
-        for layer in self.layers:
+        relative = None if bias is None else bias(x.size(1))
+        for layer in self.layers[first:end]:
             x = layer(x, relative, key_bias)
         return x
 

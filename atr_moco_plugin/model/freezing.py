@@ -1,0 +1,166 @@
+"""Freezing an encoder, or everything up to its N lowest layers.
+
+For example, the audio encoder's six lowest layers, and all that comes before them, stand still::
+
+    freeze_encoder(model.audio, 6)
+    [p.requires_grad for p in model.audio.encoder.layers[6].parameters()]   # all True
+
+What is frozen has ``requires_grad=False``, so that it takes no optimizer state, and stays in eval
+mode whatever the mode of the model. It computes the same for a momentum copy, which shares it (see
+:class:`~atr_moco_plugin.momentum.MomentumCopy`) and gets its outputs (``prepare`` of a tower).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from atr_moco_plugin.errors import InputError
+
+Freeze = Literal["none", "all"] | int
+"""``none``, ``all`` of an encoder, or the number of its lowest layers, with all that comes before
+them (patches, embeddings, positions)."""
+
+
+class FreezableTower(nn.Module):
+    """A tower whose encoder may be frozen, wholly or in part.
+
+    Attributes:
+        frozen: what is, set by :func:`freeze_encoder`.
+    """
+
+    encoder: Any
+    frozen: Freeze = "none"
+
+    def train(self, mode: bool = True) -> FreezableTower:
+        """Set the mode of everything that is not frozen: dropout would make the outputs of a frozen
+        part others in every step."""
+        super().train(mode)
+        for module in _frozen_modules(self):
+            module.eval()
+        return self
+
+    @property
+    def lower_layers(self) -> int | None:
+        """How many layers :meth:`prepare` runs: the frozen ones of an encoder that offers
+        ``lower``. ``None`` for none."""
+        splits = isinstance(self.frozen, int) and hasattr(self.encoder, "lower")
+        return self.frozen if splits and isinstance(self.frozen, int) else None
+
+
+def freeze_encoder(tower: FreezableTower, freeze: Freeze, name: str = "freeze") -> None:
+    """Freeze a tower's encoder; pooling and projection go on training.
+
+    Call it before momentum copies and optimizers are made. Of an encoder without ``lower`` (see
+    :class:`~atr_moco_plugin.contracts.AudioEncoder`) the N lowest layers are frozen with all that
+    is registered before the last of them.
+
+    Args:
+        tower: with an ``encoder``, whose ``layers``, or the tower's own, count from the input.
+        freeze: see :data:`Freeze`.
+        name: of the option, for messages.
+
+    Raises:
+        InputError: the number is below 1 or beyond the encoder's layers, or the encoder does not
+            say which its layers are.
+    """
+    check_freeze(freeze, name)
+    if isinstance(freeze, int):
+        _check_layers(tower, freeze, name)
+    tower.frozen = freeze
+    for module in _frozen_modules(tower):
+        module.requires_grad_(False)
+    if isinstance(freeze, int):
+        # Learned positions and the like that stand beside the layers.
+        for owner in _owners(tower.encoder, _layers(tower)):
+            for parameter in owner.parameters(recurse=False):
+                parameter.requires_grad_(False)
+    tower.train(tower.training)
+
+
+def check_freeze(freeze: object, name: str) -> None:
+    """Refuse what is no :data:`Freeze`.
+
+    Raises:
+        InputError: naming the option.
+    """
+    number = isinstance(freeze, int) and not isinstance(freeze, bool) and freeze >= 1
+    if freeze not in ("none", "all") and not number:
+        raise InputError(
+            f"`{name}` is {freeze!r}, expected none, all, or the number of lowest layers that "
+            "stand still, 1 or more."
+        )
+
+
+def _frozen_modules(tower: FreezableTower) -> list[nn.Module]:
+    if tower.frozen == "none":
+        return []
+    if tower.frozen == "all":
+        return [tower.encoder]
+    return _lowest(tower.encoder, _layers(tower), int(tower.frozen), _inputs(tower))
+
+
+def _lowest(
+    encoder: nn.Module, layers: Sequence[nn.Module], count: int, inputs: Sequence[nn.Module]
+) -> list[nn.Module]:
+    """The largest modules of an encoder that lie no higher than its ``count`` lowest layers."""
+    lower, upper = ({id(x) for x in part} for part in (layers[:count], layers[count:]))
+    splits = hasattr(encoder, "lower")  # all else runs before the layers
+    found: list[nn.Module] = []
+    passed = 0
+
+    def walk(module: nn.Module) -> None:
+        nonlocal passed
+        for child in module.children():
+            if id(child) in lower:
+                passed += 1
+                found.append(child)
+            elif any(id(x) in lower | upper for x in child.modules()):
+                if id(child) not in upper:
+                    walk(child)
+            elif splits or passed < count or any(child is x for x in inputs):
+                found.append(child)
+
+    walk(encoder)
+    return found
+
+
+def _owners(encoder: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """The modules that layers stand in, directly or not."""
+    ids = {id(x) for x in layers}
+    return [
+        module
+        for module in encoder.modules()
+        if id(module) not in ids and any(id(x) in ids for x in module.modules())
+    ]
+
+
+def _layers(tower: FreezableTower) -> Sequence[nn.Module]:
+    """The encoder's layers; none where nobody says which they are."""
+    for owner in (tower.encoder, tower):
+        layers = getattr(owner, "layers", None)
+        if isinstance(layers, (list, tuple, nn.ModuleList, nn.Sequential)) and len(layers):
+            return list(layers)
+    return []
+
+
+def _inputs(tower: FreezableTower) -> Sequence[nn.Module]:
+    """Modules that run before the layers but are registered after them."""
+    return getattr(tower, "input_modules", ())
+
+
+def _check_layers(tower: FreezableTower, count: int, name: str) -> None:
+    kind, layers = type(tower.encoder).__name__, _layers(tower)
+    if not layers:
+        raise InputError(
+            f"`{name}` is {count}, but the encoder {kind} does not say which its layers are: give "
+            "it an attribute `layers`, its layers from input to output (docs/plugins.md), or "
+            f"set `{name}` to all."
+        )
+    if count > len(layers):
+        raise InputError(
+            f"`{name}` is {count}, but the encoder {kind} has {len(layers)} layers (a head of the "
+            f"kind albef takes the upper ones): set it to {len(layers)} or less, or to all."
+        )

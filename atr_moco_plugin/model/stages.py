@@ -1,0 +1,37 @@
+"""The stages at which a tower takes its input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from atr_moco_plugin.tokens import TokensT
+
+
+def the_stage(**given: Any) -> dict[str, Any]:
+    """The one input that is given.
+
+    Args:
+        given: name to input, ``None`` where it is not given.
+
+    Returns:
+        The name and the input.
+
+    Raises:
+        ValueError: none or several are given.
+    """
+    found = {name: value for name, value in given.items() if value is not None}
+    if len(found) != 1:
+        *names, last = given
+        got = " and ".join(found) or "none of them"
+        raise ValueError(f"The tower takes one of {', '.join(names)} and {last}, but got {got}.")
+    return found
+
+
+def cast_states(tokens: TokensT, dtype: torch.dtype) -> TokensT:
+    """Tokens with their states in a dtype: stored ones may be float16, and a momentum copy is
+    float32 whatever the tower is."""
+    if tokens.states is None or tokens.states.dtype == dtype:
+        return tokens
+    return tokens._replace(states=tokens.states.to(dtype))
