@@ -41,6 +41,11 @@ from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
 
+_STAGES = {"lower", "tokens", "pooled"}
+"""Inputs at a later stage of a tower, which both towers take; only ``audio_inputs`` and
+``text_inputs`` have them."""
+
+
 class TrainerModel(nn.Module):
     """What to give ``Trainer`` as its model: one of the criteria around two towers.
 
@@ -74,8 +79,8 @@ class TrainerModel(nn.Module):
         self.criterion_name = criterion
         config = build_config(criterion_class.config_class, options, criterion)
         self.criterion: Atc = criterion_class(model, config)
-        self._audio_inputs = _arguments(model.audio)
-        self._text_inputs = _arguments(model.text)
+        self._audio_inputs = _arguments(model.audio) - _STAGES
+        self._text_inputs = _arguments(model.text) - _STAGES
         if shared := self._audio_inputs & self._text_inputs:
             raise InputError(
                 f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
@@ -99,6 +104,8 @@ class TrainerModel(nn.Module):
         windows: Tensor | None = None,
         random_crop: Tensor | None = None,
         skipped_clip_id: Tensor | None = None,
+        audio_inputs: Mapping[str, Any] | None = None,
+        text_inputs: Mapping[str, Any] | None = None,
         **inputs: Any,
     ) -> dict[str, Tensor]:
         """The loss of one batch.
@@ -110,6 +117,9 @@ class TrainerModel(nn.Module):
             windows: ``[B]`` int64, in evaluation, where a clip is given in several windows.
             random_crop: ``[B]`` bool, which clips were cropped at random.
             skipped_clip_id: ids of the clips that the collator left out.
+            audio_inputs: arguments of the audio tower, in place of those among ``inputs``: both
+                towers may take ``tokens``.
+            text_inputs: likewise those of the text tower.
             inputs: arguments of the two towers.
 
         Returns:
@@ -124,6 +134,8 @@ class TrainerModel(nn.Module):
                 the model evaluates, or the other way round.
         """
         audio, text = self._split(inputs)
+        audio = audio if audio_inputs is None else dict(audio_inputs)
+        text = text if text_inputs is None else dict(text_inputs)
         if skipped_clip_id is not None:
             skipped = self.skipped_in_training if self.training else self.skipped_in_evaluation
             skipped.update(skipped_clip_id.tolist())
