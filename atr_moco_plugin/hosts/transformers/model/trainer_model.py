@@ -40,7 +40,6 @@ from atr_moco_plugin.model.clap import (
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
-
 _STAGES = {"lower", "tokens", "pooled"}
 """Inputs at a later stage of a tower, which both towers take; only ``audio_inputs`` and
 ``text_inputs`` have them."""
