@@ -1,4 +1,9 @@
 """Outputs of frozen towers on disk: what they hold, how they are written and read.
 
-A batch of them enters a tower at a later stage; see :mod:`atr_moco_plugin.model.towers`.
+In reading order: ``outputs`` says what is kept of a clip or a caption, ``fingerprint`` what decides
+about it, ``index`` which folder has what, ``shards`` how a file of them is written and read,
+``sizes`` how much it takes, ``encode`` makes outputs of clips and captions, ``build`` writes a
+folder with one process or several, ``store`` reads it, ``batch`` has the batches, and ``towers``
+puts it together for a host. A batch of outputs enters a tower at a later stage; see
+:mod:`atr_moco_plugin.model.towers`. May not import a criterion, a host or an encoder.
 """

@@ -1,0 +1,86 @@
+"""Whether the files of a cache are still what they were when it was written.
+
+A file that is gone is no fault: a cache is read without the audio.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from atr_moco_plugin.data.audio.source import FileSlice, Segment
+from atr_moco_plugin.errors import InputError
+
+_CHUNK = 2**20
+
+
+def describe_file(source: Any) -> list[Any] | None:
+    """Size in bytes, time of change in ns and digest of the content of a clip's file.
+
+    Args:
+        source: of the clip.
+
+    Returns:
+        Values of JSON's types; ``None`` for what is no file.
+    """
+    path, offset, size = _bytes_of(source)
+    if path is None:
+        return None
+    state = os.stat(path)
+    length = state.st_size if size is None else size
+    return [state.st_size, state.st_mtime_ns, _digest(path, offset, length)]
+
+
+def has_changed(source: Any, known: list[Any]) -> bool:
+    """Whether a file is there and has another content than it had.
+
+    The content is read only where the size is the same and the time of change is not, as after a
+    copy.
+
+    Args:
+        source: of the clip.
+        known: from :func:`describe_file`.
+    """
+    path, offset, size = _bytes_of(source)
+    if path is None:
+        return False
+    try:
+        state = os.stat(path)
+        if state.st_mtime_ns == known[1] and state.st_size == known[0]:
+            return False
+        if size is None and state.st_size != known[0]:
+            return True
+        return _digest(path, offset, state.st_size if size is None else size) != known[2]
+    except OSError:
+        return False  # gone
+
+
+def _bytes_of(source: Any) -> tuple[Path | None, int, int | None]:
+    """The file of a source, and which bytes of it; ``None`` for all to its end."""
+    if isinstance(source, FileSlice):
+        return source.path, source.offset, source.size
+    if isinstance(source, Segment):
+        return Path(source.path), 0, None
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source), 0, None
+    return None, 0, None
+
+
+def _digest(path: Path, offset: int, size: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        file.seek(offset)
+        while size > 0 and (part := file.read(min(_CHUNK, size))):
+            digest.update(part)
+            size -= len(part)
+    return digest.hexdigest()
+
+
+def changed_clip(key: str, source: Any, folder: Path) -> InputError:
+    """The error of a clip whose file has changed, to be raised."""
+    return InputError(
+        f"clip {key!r}: its audio file {source} has changed since {folder} was written: remove "
+        "that folder, and the next run writes it again"
+    )
