@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
-from atr_moco_plugin.errors import InputError
 
 _CHUNK = 2**20
 
@@ -52,9 +51,10 @@ def has_changed(source: Any, known: list[Any]) -> bool:
             return False
         if size is None and state.st_size != known[0]:
             return True
-        return _digest(path, offset, state.st_size if size is None else size) != known[2]
+        digest = _digest(path, offset, state.st_size if size is None else size)
     except OSError:
         return False  # gone
+    return bool(digest != known[2])
 
 
 def _bytes_of(source: Any) -> tuple[Path | None, int, int | None]:
@@ -76,11 +76,3 @@ def _digest(path: Path, offset: int, size: int) -> str:
             digest.update(part)
             size -= len(part)
     return digest.hexdigest()
-
-
-def changed_clip(key: str, source: Any, folder: Path) -> InputError:
-    """The error of a clip whose file has changed, to be raised."""
-    return InputError(
-        f"clip {key!r}: its audio file {source} has changed since {folder} was written: remove "
-        "that folder, and the next run writes it again"
-    )

@@ -87,7 +87,7 @@ def read_index(folder: Path) -> Index | None:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != _FORMAT:
             raise ValueError("it is of another format")
-        return Index(**{**values, "stage": Stage(**values["stage"])})
+        return to_index(values)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as ex:
@@ -95,6 +95,11 @@ def read_index(folder: Path) -> Index | None:
             f"{path} is not the index of cached outputs, or damaged ({ex}): remove {folder}, or "
             "give `dataset.cache_embeddings` another folder"
         ) from ex
+
+
+def to_index(values: dict[str, Any]) -> Index:
+    """An index from its values as JSON has them."""
+    return Index(**{**values, "stage": Stage(**values["stage"])})
 
 
 def write_index(folder: Path, index: Index) -> None:
@@ -136,7 +141,7 @@ def _far(a: Sequence[float], b: Sequence[float]) -> bool:
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.shape != y.shape:
         return True
-    return bool(np.linalg.norm(x - y) > _PROBE_TOLERANCE * max(np.linalg.norm(y), 1e-12))
+    return float(np.linalg.norm(x - y)) > _PROBE_TOLERANCE * float(np.linalg.norm(y))
 
 
 def missing_shards(folder: Path, index: Index) -> list[int]:

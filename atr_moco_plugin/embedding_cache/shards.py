@@ -106,17 +106,18 @@ class Shard:
     def __init__(self, path: Path) -> None:
         try:
             # The object is a context that nothing ends: it lives as long as the shard.
-            self._file: Any = safe_open(path, framework="np")
-            about = json.loads(self._file.metadata()["about"])
-            self._rows: NDArray[np.int64] = self._file.get_tensor("rows")
-            names = set(self._file.keys())
-            self._starts = self._file.get_tensor("starts") if "starts" in names else None
+            opened: Any = safe_open
+            file = opened(path, framework="np")
+            about = json.loads(file.metadata()["about"])
+            self._rows: NDArray[np.int64] = file.get_tensor("rows")
+            names = set(file.keys())
+            self._starts = file.get_tensor("starts") if "starts" in names else None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as ex:
             raise InputError(
                 f"{path} is missing or damaged ({ex}): remove it, and the next run writes it again"
             ) from ex
-        self._pooled = self._file.get_slice("pooled") if "pooled" in names else None
-        self._states = self._file.get_slice("states") if "states" in names else None
+        self._pooled = file.get_slice("pooled") if "pooled" in names else None
+        self._states = file.get_slice("states") if "states" in names else None
         self.made_of: str = about["made_of"]
         self.bad = _by_number(about["bad"])
         self.files = _by_number(about["files"])

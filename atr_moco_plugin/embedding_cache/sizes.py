@@ -38,6 +38,6 @@ def check_room(folder: Path, num_bytes: int) -> None:
         raise InputError(
             f"{folder}: the cached outputs take {in_words(num_bytes)} and the disk has "
             f"{in_words(free)} free: give `dataset.cache_embeddings` another disk, lower "
-            "`dataset.cache_crops` or `dataset.max_seconds`, or take a criterion without a matching "
-            "head, which needs no tokens"
+            "`dataset.cache_crops` or `dataset.max_seconds`, or take a criterion without a "
+            "matching head, which needs no tokens"
         )
