@@ -62,7 +62,7 @@ def to_float16(states: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     """
     check_finite(states, name)
     largest = float(np.abs(states).max(initial=0.0))
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise InputError(
             f"{name}: the encoder's tokens reach {largest:.3g}, more than float16 holds (65,504): "
             "train without `dataset.cache_embeddings`, or with a criterion that has no matching "

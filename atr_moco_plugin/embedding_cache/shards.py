@@ -143,7 +143,10 @@ class Shard:
         pooled = self._pooled[row : row + 1][0] if needed.pooled and self._pooled else None
         states = None
         if needed.tokens and self._states is not None and self._starts is not None:
-            states = self._states[int(self._starts[row]) : int(self._starts[row + 1])]
+            start, stop = (int(x) for x in self._starts[row : row + 2])
+            # safetensors refuses an empty run at the end.
+            empty = np.zeros((0, self._states.get_shape()[1]), np.float16)
+            states = self._states[start:stop] if start < stop else empty
         return Output(pooled, states)
 
 

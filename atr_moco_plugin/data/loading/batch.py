@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +26,15 @@ class Example(NamedTuple):
         caption: the caption's text.
         clip_id: see :func:`atr_moco_plugin.ids.clip_id`.
         caption_id: see :func:`atr_moco_plugin.ids.caption_id`.
+        outputs: what stands in for the clip, the caption or both, see
+            :class:`~atr_moco_plugin.data.loading.outputs.Outputs`; ``None`` for nothing.
     """
 
     waveform: NDArray[np.float32]
     caption: str
     clip_id: int
     caption_id: int
+    outputs: Any = None
 
 
 @dataclass

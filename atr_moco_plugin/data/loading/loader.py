@@ -14,6 +14,7 @@ from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.bad_clips import BadClips, tolerated_clips
 from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
+from atr_moco_plugin.data.loading.outputs import Outputs
 from atr_moco_plugin.data.loading.pair_dataset import FetchedBatch, PairBatchDataset
 from atr_moco_plugin.data.loading.plan import (
     BatchSettings,
@@ -63,6 +64,9 @@ class PairLoader(Iterator[PairBatch]):
         bucket_by_length: steps whose pairs are sorted by length together, so that a batch is not
             padded to its one long clip, see :func:`~atr_moco_plugin.data.loading.plan.by_length`; 0
             leaves every batch to chance.
+        outputs: what stands in for clips, captions or both, such as the outputs of frozen towers
+            (:func:`~atr_moco_plugin.embedding_cache.towers.open_caches`); each epoch draws one of
+            the crops that they have of a clip.
         on_bad: called with the key of every unreadable clip and the reason, once for each.
 
     Attributes:
@@ -97,6 +101,7 @@ class PairLoader(Iterator[PairBatch]):
         pin_memory: bool = False,
         augment: AugmentConfig | None = None,
         bucket_by_length: int = 0,
+        outputs: Outputs | None = None,
         on_bad: Callable[[str, str], None] | None = None,
     ) -> None:
         if not 0 <= process_index < world_size:
@@ -116,12 +121,13 @@ class PairLoader(Iterator[PairBatch]):
             captions=captions,
             augment=augment,
             bucket_by_length=bucket_by_length,
+            crops=None if outputs is None else outputs.crops,
         )
         self._name = f"{dataset.name} split {split!r}"
         if max_bad is None:
             max_bad = tolerated_clips(len(dataset.clips(split)))
         self.bad_clips = BadClips(self._name, max_bad, on_bad)
-        batches = PairBatchDataset(dataset, tokenize, settings, process_index, max_bad)
+        batches = PairBatchDataset(dataset, tokenize, settings, process_index, max_bad, outputs)
         self.epoch, self.position, self.num_examples = 0, 0, batches.num_pairs
         self._length = num_batches(self.num_examples, batch_size, world_size, drop_last=drop_last)
         if self._length == 0:

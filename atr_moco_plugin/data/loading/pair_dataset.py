@@ -18,6 +18,7 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Example, PairBatch, Tokenize, collate
 from atr_moco_plugin.data.loading.lengths import clip_seconds, length_bins
+from atr_moco_plugin.data.loading.outputs import Outputs
 from atr_moco_plugin.data.loading.plan import (
     BatchSettings,
     batch_positions,
@@ -28,6 +29,9 @@ from atr_moco_plugin.data.loading.plan import (
 )
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
+
+_NOTHING = np.zeros(0, np.float32)
+"""The waveform of a clip whose outputs are there."""
 
 
 class FetchedBatch(NamedTuple):
@@ -54,6 +58,7 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         settings: what the batches hold.
         process_index: this process, in ``[0, settings.world_size)``.
         max_bad: unreadable clips passed over for one batch before it is given up.
+        outputs: what stands in for clips, captions or both.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         settings: BatchSettings,
         process_index: int,
         max_bad: int,
+        outputs: Outputs | None = None,
     ) -> None:
         self._dataset = dataset
+        self._outputs = outputs
         self._tokenize = tokenize
         self._settings = settings
         self._process_index = process_index
@@ -150,7 +157,10 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             if example is None:
                 return FetchedBatch(None, list(bad.items()))
             examples.append(example)
-        return FetchedBatch(collate(examples, self._tokenize), list(bad.items()))
+        batch = collate(examples, self._tokenize)
+        if self._outputs is not None:
+            batch = self._outputs.fill(batch, [example.outputs for example in examples])
+        return FetchedBatch(batch, list(bad.items()))
 
     def _first_readable(
         self, pairs: Iterable[int], epoch: int, bad: dict[str, str]
@@ -177,6 +187,20 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             # Without shuffling every pass is the same one.
             draw = epoch if settings.shuffle else 0
             column = stable_digest("draw", settings.seed, draw, clip.key) % len(clip.captions)
+        outputs = None
+        if self._outputs is not None:
+            crop = self._crop(epoch, clip, column, settings.crops or 1)
+            outputs = self._outputs.read(clip.key, clip.captions[column], crop)
+        return Example(
+            waveform=_NOTHING if settings.crops else self._waveform(clip, column, epoch),
+            caption=clip.captions[column],
+            clip_id=self._dataset.clip_id(clip),
+            caption_id=clip.caption_ids[column],
+            outputs=outputs,
+        )
+
+    def _waveform(self, clip: Clip, column: int, epoch: int) -> NDArray[np.float32]:
+        settings = self._settings
         generator: torch.Generator | None = None
         if settings.shuffle:
             generator = self._generator("crop", epoch, clip, column)
@@ -184,12 +208,14 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         if settings.augment is not None:
             changes = self._generator("augment", epoch, clip, column)
             waveform = augment(waveform, settings.augment, self._dataset.sample_rate, changes)
-        return Example(
-            waveform=waveform,
-            caption=clip.captions[column],
-            clip_id=self._dataset.clip_id(clip),
-            caption_id=clip.caption_ids[column],
-        )
+        return waveform
+
+    def _crop(self, epoch: int, clip: Clip, column: int, crops: int) -> int:
+        """Which of a clip's crops is taken: the first, its beginning, without shuffling."""
+        if not self._settings.shuffle:
+            return 0
+        seed = self._settings.seed
+        return stable_digest("which crop", seed, epoch, clip.key, column) % crops
 
     def _generator(self, what: str, epoch: int, clip: Clip, column: int) -> torch.Generator:
         seed = stable_digest(what, self._settings.seed, epoch, clip.key, column)

@@ -47,6 +47,7 @@ class BatchSettings:
     captions: CaptionMode
     augment: AugmentConfig | None
     bucket_by_length: int = 0
+    crops: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -55,6 +56,11 @@ class BatchSettings:
             raise InputError(f"captions must be 'random' or 'all', not {self.captions!r}")
         if self.augment is not None and not self.shuffle:
             raise InputError("augment is for training; leave it out or set shuffle=True")
+        if self.augment is not None and self.crops is not None:
+            raise InputError(
+                "augment changes waveforms, but the batches hold outputs of an encoder in their "
+                "place (cache_embeddings): leave one of the two out"
+            )
         if self.bucket_by_length < 0:
             raise InputError(f"bucket_by_length must be at least 0, not {self.bucket_by_length}")
         if self.bucket_by_length and not self.shuffle:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from atr_moco_plugin.data.audio.source import FileSlice, Segment
+from atr_moco_plugin.embedding_cache.audio_files import describe_file, has_changed
+
+
+def test_a_file_of_another_content_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"12345")
+    known = describe_file(str(path))
+    assert known is not None and not has_changed(str(path), known)
+    path.write_bytes(b"123456")
+    assert has_changed(str(path), known)
+    path.write_bytes(b"54321")  # the same size, at another time
+    assert has_changed(str(path), known)
+
+
+def test_a_copy_has_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"12345")
+    known = describe_file(str(path))
+    os.utime(path, ns=(1, 1))
+    assert known is not None and not has_changed(str(path), known)
+
+
+def test_a_file_that_is_gone_has_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"12345")
+    segment = Segment(str(path), 0, 1)
+    known = describe_file(segment)
+    path.unlink()
+    assert known is not None and not has_changed(segment, known)
+
+
+def test_a_member_of_an_archive_is_looked_at_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(b"aaaabbbb")
+    first, second = FileSlice(path, 0, 4, "a"), FileSlice(path, 4, 4, "b")
+    known = [describe_file(first), describe_file(second)]
+    path.write_bytes(b"aaaaccccdddd")
+    assert [has_changed(x, y) for x, y in zip((first, second), known, strict=True) if y] == [
+        False,
+        True,
+    ]
+
+
+def test_what_is_no_file_has_nothing_to_look_at() -> None:
+    assert describe_file(("toy", 3)) is None and not has_changed(7, [1, 2, "x"])
