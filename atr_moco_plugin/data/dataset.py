@@ -20,13 +20,9 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.retrieval_set import RelevanceMode, RetrievalSet, make_retrieval_set
-from atr_moco_plugin.data.summary import Counts, summarize, total_seconds
+from atr_moco_plugin.data.summary import Counts, low_rates, summarize, total_seconds
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import check_sample_rate
-
-_LOW_RATE = 0.9
-"""Share of the reader's sampling rate below which a warning says that upper bands are empty: for a
-model of 48 kHz, audio of 44.1 kHz loses nothing to speak of."""
 
 
 class AudioTextDataset:
@@ -43,6 +39,8 @@ class AudioTextDataset:
             ``None`` reads ``clip.source`` with the reader of :meth:`read_with`.
         read_rate: Hz of what ``read`` returns, required with it. The waveform is resampled once, to
             the rate of :meth:`read_with`.
+        read_key: what decides about what ``read`` returns, as text; with it, the reader's
+            ``cache_dir`` keeps rendered clips too.
         relevance_mode: the default of :meth:`retrieval_set`.
         counts: split name to what opening it counted, also for splits left without a clip.
         cache: keep every waveform in memory once it has been loaded (16-bit where that is exact,
@@ -61,6 +59,7 @@ class AudioTextDataset:
         *,
         read: Callable[[Clip], NDArray[np.float32]] | None = None,
         read_rate: int | None = None,
+        read_key: Callable[[Clip], str] | None = None,
         relevance_mode: RelevanceMode = "clip",
         counts: Mapping[str, Counts] | None = None,
         cache: bool = False,
@@ -76,6 +75,7 @@ class AudioTextDataset:
         self.cache = cache
         self.file_rates: dict[int, int] = dict(file_rates or {})
         self.read = read
+        self.read_key = read_key
         self.read_rate = 0
         if read is not None:
             self.read_rate = check_sample_rate(read_rate, f"`read` of the data set {name!r}")
@@ -155,7 +155,8 @@ class AudioTextDataset:
                 data set.
         """
         if self._reader is None:
-            self._warn_of_low_rates(reader.sample_rate)
+            if low := low_rates(self.name, self.file_rates, reader.sample_rate):
+                warnings.warn(low, stacklevel=2)
         elif self._reader.sample_rate != reader.sample_rate:
             raise InputError(
                 f"{self.name} is read at {self._reader.sample_rate} Hz already, not at "
@@ -182,18 +183,6 @@ class AudioTextDataset:
                 "`dataset.read_with(AudioReader(model.sample_rate))` first"
             )
         return self._reader
-
-    def _warn_of_low_rates(self, sample_rate: int) -> None:
-        total = sum(self.file_rates.values())
-        low = {rate: n for rate, n in self.file_rates.items() if rate < _LOW_RATE * sample_rate}
-        if 2 * sum(low.values()) > total:
-            most = max(low, key=lambda rate: low[rate])
-            warnings.warn(
-                f"{self.name}: {sum(low.values()):,} of {total:,} clips have a lower sampling "
-                f"rate than the model's {sample_rate} Hz (most {most} Hz), so the upper bands that "
-                "it listens to are empty; take the original recordings, or an encoder of that rate",
-                stacklevel=3,
-            )
 
     def load(
         self, clip: Clip, samples: int | None = None, generator: torch.Generator | None = None
@@ -225,10 +214,15 @@ class AudioTextDataset:
         return waveform if samples is None else fit_length(waveform, samples, generator)
 
     def _whole(self, clip: Clip, reader: AudioReader) -> NDArray[np.float32]:
-        if self.read is None:
+        read = self.read
+        if read is None:
             return reader(clip.source)
-        rendered = check_length(self.read(clip), self.read_rate, f"{self.name} clip {clip.key!r}")
-        return resample(rendered, self.read_rate, reader.sample_rate)
+
+        def render() -> NDArray[np.float32]:
+            rendered = check_length(read(clip), self.read_rate, f"{self.name} clip {clip.key!r}")
+            return resample(rendered, self.read_rate, reader.sample_rate)
+
+        return render() if self.read_key is None else reader.kept(self.read_key(clip), render)
 
     def summary(self) -> str:
         """One line: clips and captions a split, duration, shared captions, what was left out."""

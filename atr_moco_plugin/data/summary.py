@@ -39,6 +39,10 @@ class Counts:
     excluded: int = 0
 
 
+_LOW_RATE = 0.9
+"""Share of a model's sampling rate below which upper bands are called empty: for a model of 48 kHz,
+audio of 44.1 kHz loses nothing to speak of."""
+
 _NOTES = {
     "unreadable": "unreadable clips left out",
     "no_caption": "clips without a caption left out",
@@ -96,6 +100,26 @@ def summarize(name: str, splits: Mapping[str, Sequence[Clip]], counts: Mapping[s
         if number:
             parts.append(f"{number:,} {words}")
     return f"{name}: " + ", ".join(parts)
+
+
+def low_rates(name: str, file_rates: Mapping[int, int], sample_rate: int) -> str | None:
+    """A sentence where most audio has a lower rate than a model listens to, else ``None``.
+
+    Args:
+        name: of the data set.
+        file_rates: sampling rate to the number of clips that have it, in Hz.
+        sample_rate: of the model.
+    """
+    total = sum(file_rates.values())
+    low = {rate: n for rate, n in file_rates.items() if rate < _LOW_RATE * sample_rate}
+    if 2 * sum(low.values()) <= total:
+        return None
+    most = max(low, key=lambda rate: low[rate])
+    return (
+        f"{name}: {sum(low.values()):,} of {total:,} clips have a lower sampling rate than the "
+        f"model's {sample_rate} Hz (most {most} Hz), so the upper bands that it listens to are "
+        "empty; take the original recordings, or an encoder of that rate"
+    )
 
 
 def _split_summary(split: str, clips: Sequence[Clip], counts: Counts) -> str:

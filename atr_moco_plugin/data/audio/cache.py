@@ -77,7 +77,22 @@ def entry_path(folder: Path, source: FileSource, *kind: str) -> Path:
     else:
         path = Path(source)
     state = stat_file(path, source)
-    key = [_FORMAT, os.path.abspath(path), state.st_mtime_ns, state.st_size, *part, *kind]
+    key: list[object] = [_FORMAT, os.path.abspath(path), state.st_mtime_ns, state.st_size]
+    key += [*part, *kind]
+    return _entry(folder, key)
+
+
+def keyed_path(folder: Path, *kind: str) -> Path:
+    """Where audio that comes from no single file is kept.
+
+    Args:
+        folder: the cache's folder.
+        kind: all that decides about the samples.
+    """
+    return _entry(folder, [_FORMAT, "rendered", *kind])
+
+
+def _entry(folder: Path, key: list[object]) -> Path:
     digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return folder / digest[:2] / f"{digest}.npy"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.audio.cache import (
     Packed,
     entry_path,
+    keyed_path,
     pack,
     read_entry,
     unpack,
@@ -66,11 +68,25 @@ class AudioReader(Config):
             packed = packed[start:stop]
         return unpack(packed)
 
+    def kept(self, key: str, render: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What ``render`` returns, kept in :attr:`cache_dir` as decoded audio is; rendered each
+        time without a folder.
+
+        Args:
+            key: all that decides about the samples, but for the rate.
+            render: makes the waveform, ``[n]`` float32 at :attr:`sample_rate`.
+        """
+        if self.cache_dir is None:
+            return render()
+        return unpack(self._kept(keyed_path(self.cache_dir, key, str(self.sample_rate)), render))
+
     def _packed(self, source: FileSource, folder: Path) -> Packed:
         path = entry_path(folder, source, self.decoder, str(self.sample_rate))
+        return self._kept(path, lambda: read_audio(source, self.sample_rate, decoder=self.decoder))
+
+    def _kept(self, path: Path, read: Callable[[], NDArray[np.float32]]) -> Packed:
         packed = read_entry(path)
         if packed is None:
-            whole = read_audio(source, self.sample_rate, decoder=self.decoder)
-            packed = pack(whole, exact=False)
+            packed = pack(read(), exact=False)
             write_entry(path, packed)
         return packed

@@ -80,9 +80,9 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
             twice with different folds or classes, or a recording is in two splits.
     """
     root = required_root(config.root, "ESC-50")
-    index = _find_index(root)
+    index = find_index(root)
     rows = _read_rows(index)
-    phrases = _read_phrases(root, {row["category"] for row in rows})
+    phrases = read_phrases(root, {row["category"] for row in rows})
 
     # Splits come from the whole index, so that a missing file moves no source to another split.
     test_files = _test_files(rows, config, index)
@@ -178,7 +178,12 @@ def _leaves_every_class_one(counts: Mapping[str, Mapping[str, int]], chosen: set
     return all(not sources.keys() <= chosen for sources in counts.values())
 
 
-def _find_index(root: Path) -> Path:
+def find_index(root: Path) -> Path:
+    """The table of ESC-50's layout below ``root``, beside ``audio/``.
+
+    Raises:
+        MissingFileError: if there is none; the message says what was found.
+    """
     for name in _INDEXES:
         if (root / name).is_file() and (root / "audio").is_dir():
             return root / name
@@ -208,7 +213,12 @@ def _read_rows(index: Path) -> list[dict[str, str]]:
     return [row for _, row in first.values()]
 
 
-def _read_phrases(root: Path, classes: set[str]) -> Mapping[str, Sequence[str]]:
+def read_phrases(root: Path, classes: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """Class to its captions, of ``class_phrases.json`` in ``root`` or else of this package's table.
+
+    Raises:
+        InputError: if it is no such table, or a class has no list of captions with words in them.
+    """
     path = root / "class_phrases.json"
     if not path.is_file():
         path = PHRASES_FILE

@@ -14,6 +14,7 @@ from atr_moco_plugin.data.sets.audiocaps import AudioCapsConfig, open_audiocaps
 from atr_moco_plugin.data.sets.clotho import ClothoConfig, open_clotho
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
 from atr_moco_plugin.data.sets.tar_shards import WebdatasetConfig, open_webdataset
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.data.sets.wavcaps import WavCapsConfig, open_wavcaps
@@ -21,6 +22,7 @@ from atr_moco_plugin.errors import InputError
 
 DATASETS: dict[str, tuple[type, Callable[[Any], AudioTextDataset]]] = {
     "toy": (ToyConfig, open_toy),
+    "scenes": (ScenesConfig, open_scenes),
     "esc50": (Esc50Config, open_esc50),
     "audiocaps": (AudioCapsConfig, open_audiocaps),
     "clotho": (ClothoConfig, open_clotho),

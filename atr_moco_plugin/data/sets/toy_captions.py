@@ -19,6 +19,12 @@ T = TypeVar("T")
 
 _WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("toy_words.json").read_text("utf-8"))
 
+CLAUSE_PATTERNS: dict[str, tuple[str, ...]] = {
+    arrangement: tuple(pattern for pattern in patterns if "_ing" not in pattern)
+    for arrangement, patterns in _WORDS["patterns"].items()
+}
+"""Arrangement to the sentence patterns that take whole clauses alone, such as "a dog barks"."""
+
 # What each caption of a clip says of each event: p its pitch, l its loudness.
 _MENTIONS = {
     1: ("pl", "pl", "pl", "p", "l"),

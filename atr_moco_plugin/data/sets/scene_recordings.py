@@ -1,0 +1,256 @@
+"""The recordings that scenes are made of: found, named by their class, in splits by recording."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from atr_moco_plugin.data.audio.decode import Decoder, opened
+from atr_moco_plugin.data.audio.read import read_audio
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.opening.assemble import OpeningConfig
+from atr_moco_plugin.data.opening.audio_files import AudioFiles
+from atr_moco_plugin.data.opening.class_folders import class_folders, words_of_name
+from atr_moco_plugin.data.opening.duplicates import equal_sources, same_files
+from atr_moco_plugin.data.opening.exclusion import Exclusion
+from atr_moco_plugin.data.opening.headers import read_headers
+from atr_moco_plugin.data.opening.joining import check_shared_clips
+from atr_moco_plugin.data.opening.split_names import SPLITS
+from atr_moco_plugin.data.sets.esc50 import (
+    Esc50Config,
+    choose_sources,
+    find_index,
+    open_esc50,
+    read_phrases,
+)
+from atr_moco_plugin.data.sets.scene_rendering import SILENCE
+from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.ids import has_words
+
+_ESC50_NAME = re.compile(r"\d-(\d+)-[A-Z]-\d+")
+_BLOCK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of sounds, each a clip whose label is its class and whose captions are phrases of
+    it.
+
+    Attributes:
+        splits: split to its recordings.
+        counts: split to what was left out of it.
+    """
+
+    splits: Mapping[str, Sequence[Clip]]
+    counts: Mapping[str, Counts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingsConfig(OpeningConfig):
+    """Which recordings there are, and which split each is in.
+
+    Attributes:
+        root: a folder of ESC-50's layout, or one with a folder of recordings for each class.
+        test_fold: of ESC-50's layout without a column ``bench_split``: the fold of split ``test``.
+        test_fraction: of other folders: share of each class's recordings in split ``test``.
+        valid_fraction: share of each class's other recordings in split ``valid``.
+        split_seed: decides which recordings are in which split.
+        check_audio: look for broken, short and silent files when opening; otherwise training meets
+            them.
+    """
+
+    root: Path | None = None
+    test_fold: int = 4
+    test_fraction: float = 0.2
+    valid_fraction: float = 0.1
+    split_seed: int = 0
+
+
+def find_recordings(root: Path, name: str, config: RecordingsConfig) -> Recordings:
+    """Find the recordings below a folder and put them into splits.
+
+    ESC-50's layout is opened as :func:`~atr_moco_plugin.data.sets.esc50.open_esc50` does it. In
+    another folder, the folder that a recording is in names its class; see
+    :func:`~atr_moco_plugin.data.opening.class_folders.class_folders`.
+    Broken, short and silent files are left out, counted and named in one warning.
+
+    Args:
+        root: the folder.
+        name: of the data set, for messages.
+        config: the options; its ``root`` is not read.
+
+    Raises:
+        MissingFileError: if there are no recordings.
+        InputError: if a class has no name, a recording is in two splits, or under ``strict`` one is
+            missing, broken or silent.
+    """
+    try:
+        find_index(root)
+    except MissingFileError:
+        return _of_folders(root, name, config)
+    return _of_esc50(root, name, config)
+
+
+def _of_esc50(root: Path, name: str, config: RecordingsConfig) -> Recordings:
+    data = open_esc50(
+        Esc50Config(
+            root=root,
+            test_fold=config.test_fold,
+            valid_fraction=config.valid_fraction,
+            seed=config.split_seed,
+            strict=config.strict,
+            allow_shared_audio=config.allow_shared_audio,
+            exclude=config.exclude,
+        )
+    )
+    places = [os.fspath(clip.source) for clips in data.splits.values() for clip in clips]
+    bad = _bad(name, places, config)
+    found: dict[str, Sequence[Clip]] = {}
+    counts = dict(data.counts)
+    for split, clips in data.splits.items():
+        all_of_it = [replace(clip, source=os.fspath(clip.source)) for clip in clips]
+        found[split] = [clip for clip in all_of_it if clip.source not in bad]
+        unreadable = len(all_of_it) - len(found[split])
+        counts[split] = replace(counts.get(split, Counts()), unreadable=unreadable)
+    return Recordings(found, counts)
+
+
+def _of_folders(root: Path, name: str, config: RecordingsConfig) -> Recordings:
+    classes = class_folders(root, AudioFiles(root).paths)
+    places = {path: os.path.join(root, path) for path in classes}
+    bad = _bad(name, list(places.values()), config)
+    # Before splits are drawn, so that a class's one recording for a split is one that is heard.
+    words = {
+        path: words_of_name(folder)
+        for path, (_, folder) in classes.items()
+        if places[path] not in bad
+    }
+    phrases = _phrases(root, {words[path]: classes[path][1] for path in words})
+    if any(split is not None for split, _ in classes.values()):
+        split_of = {path: str(classes[path][0]) for path in words}
+    else:
+        split_of = _drawn_splits(root, words, config)
+    splits: dict[str, Sequence[Clip]] = {
+        split: [
+            Clip(path, phrases[label], places[path], label=label)
+            for path, label in words.items()
+            if split_of[path] == split
+        ]
+        for split in SPLITS
+        if split in split_of.values()
+    }
+    first = next(iter(splits))
+    exclusion = Exclusion(config.exclude)
+    splits = exclusion.from_clips(name, splits)
+    shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
+    counts = {
+        split: Counts(
+            unreadable=len(bad) if split == first else 0,  # they were in no split yet
+            shared_audio=shared[split],
+            same_audio=same[split],
+            excluded=exclusion.numbers[split],
+        )
+        for split in {first: 0, **splits, **exclusion.numbers}
+    }
+    return Recordings(splits, counts)
+
+
+def _phrases(root: Path, folders: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Class to its phrases: of ``class_phrases.json`` where there is one, else its own name.
+
+    Args:
+        root: the folder with that file.
+        folders: class, as words, to the name of its folder.
+
+    Raises:
+        InputError: if the name of a folder has no words.
+    """
+    if (root / "class_phrases.json").is_file():
+        table = read_phrases(root, set(folders.values()))
+        return {label: tuple(table[folder]) for label, folder in folders.items()}
+    for label, folder in folders.items():
+        if not has_words(label) or not re.search(r"[^\W\d_]", label):
+            raise InputError(
+                f"{root}: the folder {folder!r} names a class and has no word in its name; rename "
+                "it to what is heard, or write class_phrases.json with captions for every folder"
+            )
+    return {label: (label,) for label in folders}
+
+
+def _drawn_splits(root: Path, words: Mapping[str, str], config: RecordingsConfig) -> dict[str, str]:
+    """A split for each path, so that no recording is in two: files with equal bytes are one
+    recording, and so are those that ESC-50's names say are of one (``1-100032-A-0``)."""
+    paths = list(words)
+    places = [os.path.join(root, path) for path in paths]
+    source = [_source_in_name(path) or path for path in paths]
+    for group in (*same_files(places), *equal_sources(places)):
+        merged = {source[at] for at in group}
+        first = min(merged)
+        source = [first if item in merged else item for item in source]
+    pairs = [(words[path], item) for path, item in zip(paths, source, strict=True)]
+    test = choose_sources(pairs, config.test_fraction, config.split_seed)
+    rest = [pair for pair in pairs if pair[1] not in test]
+    valid = choose_sources(rest, config.valid_fraction, config.split_seed)
+    return {
+        path: "test" if item in test else "valid" if item in valid else "train"
+        for path, item in zip(paths, source, strict=True)
+    }
+
+
+def _source_in_name(path: str) -> str | None:
+    found = _ESC50_NAME.fullmatch(path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+    return f"freesound {found[1]}" if found else None
+
+
+def _bad(name: str, paths: Sequence[str], config: RecordingsConfig) -> set[str]:
+    """The broken, short and silent ones of these files, which one warning names.
+
+    Raises:
+        InputError: under ``strict``, or if all of them are.
+    """
+    if not config.check_audio:
+        return set()
+    problems = zip(paths, _problems(paths, config.decoder), strict=True)
+    bad = {path: problem for path, problem in problems if problem}
+    named = listed([f"{path} ({problem})" for path, problem in bad.items()])
+    if bad and (config.strict or len(bad) == len(paths)):
+        raise InputError(
+            f"{name}: {len(bad):,} of {len(paths):,} recordings cannot be used: {named}; fetch "
+            "them again or take them out"
+        )
+    if bad:
+        warnings.warn(
+            f"{name}: {len(bad):,} of {len(paths):,} recordings cannot be used and are left out: "
+            f"{named}",
+            stacklevel=5,
+        )
+    return set(bad)
+
+
+def _problems(paths: Sequence[str], decoder: Decoder) -> Iterator[str]:
+    """Why each recording cannot be used; empty if it can be."""
+    headers = read_headers(paths, decoder)
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        silent = pool.map(lambda path: _is_silent(path, decoder), paths)
+        for header, quiet in zip(headers, silent, strict=True):
+            yield header.problem or ("is silent" if quiet else "")
+
+
+def _is_silent(path: str, decoder: Decoder) -> bool:
+    """Whether nothing is heard in all of a file; it is decoded up to the first sound."""
+    try:
+        if decoder == "torchcodec":
+            return bool(np.abs(read_audio(path, 16_000, decoder=decoder)).max() < SILENCE)
+        with opened(path) as file:
+            size = max(1, round(_BLOCK_SECONDS * file.samplerate))
+            return all(np.abs(block).max() < SILENCE for block in file.blocks(size))
+    except (InputError, OSError, RuntimeError):
+        return False  # its header, or training, says why
