@@ -1,0 +1,108 @@
+"""Values of the configuration with their reasons, chosen one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from atr_moco_plugin.finetuning.facts import Facts
+from atr_moco_plugin.finetuning.sizes import trained_share
+
+FREEZE = {part: f"model.config_overrides.{part}.freeze" for part in ("audio", "text")}
+ADAPTER = {part: f"model.config_overrides.{part}.adapter" for part in ("audio", "text")}
+"""Keys of the two parts."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of the configuration.
+
+    Attributes:
+        key: its key, such as ``dataset.batch_size``.
+        value: the value.
+        reason: why, in a sentence.
+        given: whether the user has set it.
+    """
+
+    key: str
+    value: Any
+    reason: str
+    given: bool = False
+
+
+class Choices:
+    """Choices one after the other; later ones see what earlier ones have become."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        self.made: dict[str, Choice] = {}
+
+    def make(self, key: str, value: Any, reason: str) -> Any:
+        """Choose a value, unless the user has."""
+        if key in self.given:
+            stated = self.given[key]
+            note = "" if stated == value else f"; the plan would take {shown(value)}, {reason}"
+            self.made[key] = Choice(key, stated, f"as you set it{note}", given=True)
+        else:
+            self.made[key] = Choice(key, value, reason)
+        return self.made[key].value
+
+    def __getitem__(self, key: str) -> Any:
+        return self.made[key].value
+
+    def adapts(self, part: str) -> bool:
+        """Whether the user has given a part an adapter."""
+        return any(
+            (key == ADAPTER[part] or key.startswith(f"{ADAPTER[part]}.")) and value is not None
+            for key, value in self.given.items()
+        )
+
+
+def share_of(part: str, facts: Facts, choices: Choices) -> float:
+    """How much of an encoder's layers keeps states for the backward pass."""
+    if choices.adapts(part):
+        return 1.0  # gradients go through all layers
+    return trained_share(choices[FREEZE[part]], facts.part(part).layers)
+
+
+def number_of(value: object, least: int) -> int:
+    """A user's number as far as it is one: what is none is refused by the configuration itself."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return int(value) if usable else least  # type: ignore[call-overload, no-any-return]
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted keys: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`flattened`."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    return tree
+
+
+def shown(value: object) -> str:
+    """A value as it is printed."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """A time in words: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,221 @@
+"""What a plan is made from: sizes of the data, the model and the machine, found or measured."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.headers import read_headers
+from atr_moco_plugin.ids import normalize_caption
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFacts:
+    """One encoder.
+
+    Attributes:
+        parameters: number of its weights.
+        layers: number of its layers, 0 where it names none.
+        pretrained: whether its weights come from an earlier training.
+        bytes_each: what a training step keeps of one item, a clip or a caption, for the backward
+            pass through all layers; 0 where it was not measured.
+        seconds_each: time of a forward pass of one item; 0 where it was not measured.
+    """
+
+    parameters: int
+    layers: int = 0
+    pretrained: bool = False
+    bytes_each: int = 0
+    seconds_each: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What :func:`~atr_moco_plugin.finetuning.plan.make_plan` chooses from.
+
+    Attributes:
+        clips: clips to train on.
+        captions: their captions.
+        distinct_captions: different ones among them.
+        valid_clips: clips to validate on.
+        long_clip: seconds that nine in ten clips do not exceed; ``None`` where it is unknown.
+        window_seconds: longest clip that the start was trained for; ``None`` where it says none.
+        measured_seconds: length of the clip that was measured.
+        audio: the audio encoder.
+        text: the text encoder.
+        other_parameters: weights of projections, pooling and head.
+        together: whether the two encoders were trained together.
+        matches: whether there is a matching head.
+        head_trained: whether it was trained.
+        device: where the training runs.
+        memory: free bytes there; 0 where that is unknown.
+        cores: of this process.
+        processes: that train together.
+    """
+
+    clips: int
+    captions: int
+    distinct_captions: int
+    audio: PartFacts
+    text: PartFacts
+    valid_clips: int = 0
+    long_clip: float | None = None
+    window_seconds: float | None = None
+    measured_seconds: float = 0.0
+    other_parameters: int = 0
+    together: bool = False
+    matches: bool = True
+    head_trained: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
+    memory: int = 0
+    cores: int = 1
+    processes: int = 1
+
+    def part(self, name: str) -> PartFacts:
+        """The encoder ``audio`` or ``text``."""
+        return self.audio if name == "audio" else self.text
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole model."""
+        return self.audio.parameters + self.text.parameters + self.other_parameters
+
+
+def data_facts(
+    data: AudioTextDataset, train: str = "train", valid: str = "valid"
+) -> dict[str, Any]:
+    """The fields of :class:`Facts` about the data.
+
+    Args:
+        data: the open data set.
+        train: the split to train on.
+        valid: the split to validate on, which need not be there.
+
+    Raises:
+        InputError: if there is no split to train on.
+    """
+    clips = data.clips(train)
+    texts = {normalize_caption(text) for clip in clips for text in clip.captions}
+    return {
+        "clips": len(clips),
+        "captions": sum(len(clip.captions) for clip in clips),
+        "distinct_captions": len(texts),
+        "valid_clips": len(data.splits.get(valid, ())),
+        "long_clip": _long_clip(data, train),
+    }
+
+
+_SAMPLED = 1000
+"""Clips whose headers are read for their lengths."""
+
+
+def _long_clip(data: AudioTextDataset, split: str) -> float | None:
+    """Length that nine in ten clips do not exceed: of files by their headers, else the mean."""
+    clips = data.clips(split)
+    known = [(float(x.end - x.start) if hasattr(x, "end") else x) for x in _sources(clips)]
+    paths = [os.fspath(x) for x in known if isinstance(x, (str, os.PathLike))]
+    lengths = [x for x in known if isinstance(x, float)]
+    if data.read is None:
+        lengths += [header.seconds for header in read_headers(paths) if not header.problem]
+    if lengths:
+        return float(np.quantile(lengths, 0.9))
+    counted = data.counts.get(split)
+    if counted is None or counted.seconds is None:
+        return None
+    return counted.seconds / len(clips)
+
+
+def _sources(clips: Any) -> list[Any]:
+    step = max(1, len(clips) // _SAMPLED)
+    return [clips[number].source for number in range(0, len(clips), step)]
+
+
+def machine_facts(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """The fields of :class:`Facts` about the machine.
+
+    Args:
+        device: where the training runs.
+        processes: that train together; those without a GPU share the memory.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        free = free_ram() // processes
+    return {
+        "device": "cuda" if device.type == "cuda" else "cpu",
+        "memory": int(free),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        "processes": processes,
+    }
+
+
+def free_ram() -> int:
+    """Bytes that processes can still take, within the limit of a container where there is one; 0
+    where the system does not say."""
+    found = []
+    try:
+        with open("/proc/meminfo") as file:
+            sizes = dict(line.split(":", 1) for line in file)
+        found.append(int(sizes["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            most = file.read().strip()
+        with open("/sys/fs/cgroup/memory.current") as file:
+            found.append(max(0, int(most) - int(file.read())))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return min(found, default=0)
+
+
+def part_facts(encoder: nn.Module, pretrained: bool, run: Any = None, items: int = 1) -> PartFacts:
+    """Count and measure an encoder.
+
+    Args:
+        encoder: the audio or text encoder.
+        pretrained: whether its weights come from an earlier training.
+        run: runs its tower on ``items`` items in training; ``None`` measures nothing.
+        items: how many.
+    """
+    layers = getattr(encoder, "layers", None)
+    size, seconds = (0, 0.0) if run is None else measured(run)
+    return PartFacts(
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        layers=len(layers) if isinstance(layers, (nn.ModuleList, list, tuple)) else 0,
+        pretrained=pretrained,
+        bytes_each=size // items,
+        seconds_each=seconds / items,
+    )
+
+
+def measured(run: Any) -> tuple[int, float]:
+    """Bytes that the backward pass of a call would need, and the seconds that the call takes.
+
+    Args:
+        run: computes something whose inputs and weights require gradients.
+    """
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.random.fork_rng([]):
+        with torch.no_grad():
+            run()  # the first call makes what later ones share
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.enable_grad():
+            start = time.perf_counter()
+            kept = run()
+            seconds = time.perf_counter() - start
+    del kept
+    return sum(sizes.values()), seconds

@@ -1,0 +1,84 @@
+"""Choices of how long and how fast is trained: epochs, the queue, averages, learning rates."""
+
+from __future__ import annotations
+
+import math
+
+from atr_moco_plugin.finetuning.choices import FREEZE, Choices
+from atr_moco_plugin.finetuning.facts import Facts, PartFacts
+from atr_moco_plugin.finetuning.sizes import MOMENTUM
+
+_LARGE = 20_000_000
+"""Parameters of an encoder from which random weights need a small learning rate."""
+
+
+def epochs_for(facts: Facts) -> tuple[int, str]:
+    """Epochs, and why: 30 for 500 clips, and by the inverse square root for others."""
+    epochs = min(40, max(3, round(30 * math.sqrt(500 / facts.clips))))
+    random = [name for name in ("audio", "text") if not facts.part(name).pretrained]
+    if random:
+        return 2 * epochs, f"{2 * epochs} epochs, twice as many since weights start at random"
+    return epochs, f"{epochs} epochs, fewer for more clips"
+
+
+def criterion_options(
+    criterion: str, facts: Facts, choices: Choices, batch: int, steps: int
+) -> None:
+    """Choose options of the criterion, of one of this package."""
+    if criterion == "atc" and facts.distinct_captions < facts.captions:
+        choices.make(
+            "criterion.config.positives",
+            "clip_or_caption",
+            "captions are said of several clips, which all are positives",
+        )
+    if criterion not in MOMENTUM:
+        return
+    rows = min(65_536, facts.clips // 2)
+    size = 1 << rows.bit_length() - 1 if rows >= 2 * batch else 0
+    choices.make(
+        "criterion.config.queue_size",
+        size,
+        "half the training clips at most, so that a clip meets few old copies of itself"
+        if size
+        else "a queue would hold little more than a batch",
+    )
+    random = not (facts.audio.pretrained and facts.text.pretrained)
+    choices.make(
+        "criterion.config.queue_warmup_steps",
+        steps // 4 if random and size else 0,
+        "random weights drift fast, and old rows would be told by their age"
+        if random and size
+        else "the weights drift slowly from the start",
+    )
+    horizon = min(200, max(5, steps // 20))
+    choices.make(
+        "criterion.config.momentum",
+        round(1 - 1 / horizon, 4),
+        f"the copies follow within {horizon} steps, a small part of the run",
+    )
+    choices.make(
+        "criterion.config.alpha_warmup_steps",
+        steps // 2 if random else steps // 4,
+        "the copies' soft targets are worth something only later",
+    )
+
+
+def rates(facts: Facts, choices: Choices) -> None:
+    """Choose the learning rates of the two encoders and of the rest."""
+    new = 1e-4 if facts.together else 1e-3
+    why = "are trained on" if facts.together else "start at random"
+    choices.make("optimizer.config.lr", new, f"the projections {why}")
+    for part, fine in (("audio", 5e-5), ("text", 3e-5)):
+        encoder: PartFacts = facts.part(part)
+        key = f"optimizer.config.{part}_lr"
+        if choices.adapts(part):
+            choices.make(key, 3e-4, "the adapter is small and new")
+        elif choices[FREEZE[part]] == "all":
+            if key in choices.given:
+                choices.make(key, fine, "the encoder is frozen")
+        elif encoder.pretrained:
+            choices.make(key, fine, "a pretrained encoder moves slowly")
+        elif encoder.parameters > _LARGE:
+            choices.make(key, 1e-4, "a large encoder with random weights diverges at higher rates")
+        else:
+            choices.make(key, 1e-3, "a small encoder with random weights")

@@ -1,0 +1,86 @@
+"""How much memory and time a training step takes, from what was measured of one pair."""
+
+from __future__ import annotations
+
+from atr_moco_plugin.finetuning.facts import Facts
+
+MATCHING = ("moco_atc_atm",)
+"""Criteria that train the matching head."""
+
+MOMENTUM = ("moco_atc", *MATCHING)
+"""Criteria with momentum copies and queues."""
+
+_FLOAT = 4
+_PASSES_OF_MATCHING = 3
+"""The matching head sees each caption with its clip, with a wrong clip, and a wrong caption."""
+
+
+def trained_share(freeze: object, layers: int) -> float:
+    """The share of an encoder above what is frozen.
+
+    Args:
+        freeze: ``none``, ``all`` or the number of lowest layers.
+        layers: how many there are; 0 where that is unknown.
+    """
+    if freeze == "all":
+        return 0.0
+    if isinstance(freeze, int) and not isinstance(freeze, bool) and layers:
+        return min(1.0, max(0.0, 1 - freeze / layers))
+    return 1.0
+
+
+def fixed_bytes(facts: Facts, audio: float, text: float, criterion: str) -> int:
+    """Bytes that a step takes whatever the batch: float32 weights, and of what is trained the
+    gradients, AdamW's two averages and the momentum copy.
+
+    Args:
+        facts: the model.
+        audio: share of the audio encoder that is trained.
+        text: share of the text encoder.
+        criterion: name of the criterion.
+    """
+    trained = facts.audio.parameters * audio + facts.text.parameters * text
+    trained += facts.other_parameters
+    copies = 4 if criterion in MOMENTUM else 3
+    return int(_FLOAT * (facts.parameters + copies * trained))
+
+
+def pair_bytes(
+    facts: Facts, audio: float, text: float, criterion: str, *, seconds: float | None = None
+) -> int:
+    """Bytes that a pair of a batch takes at the peak of a step.
+
+    Args:
+        facts: what was measured of one clip of ``facts.measured_seconds`` and of one caption.
+        audio: share of the audio encoder that is trained.
+        text: share of the text encoder.
+        criterion: name of the criterion.
+        seconds: length of the clips of a batch; ``None`` takes what was measured.
+    """
+    length = 1.0
+    if seconds is not None and facts.measured_seconds:
+        length = seconds / facts.measured_seconds
+    # What is frozen keeps nothing, but a layer's own states are there while it runs.
+    clip = length * facts.audio.bytes_each * max(audio, 1 / max(facts.audio.layers, 8))
+    caption = facts.text.bytes_each * max(text, 1 / max(facts.text.layers, 8))
+    if criterion in MATCHING:
+        caption += _PASSES_OF_MATCHING * facts.text.bytes_each
+    return int(clip + caption)
+
+
+def run_seconds(
+    facts: Facts, audio: float, text: float, steps: int, batch: int, criterion: str
+) -> float | None:
+    """About how long a training takes on this machine; ``None`` where nothing was measured.
+
+    A forward pass through all layers is 1. What is trained takes 2 more for its backward pass, and
+    1 for that of the momentum copy; what is frozen runs once.
+    """
+    if not facts.audio.seconds_each:
+        return None
+    above = 3 if criterion in MOMENTUM else 2
+    clip = facts.audio.seconds_each * (1 + above * audio)
+    caption = facts.text.seconds_each * (1 + above * text)
+    if criterion in MATCHING:
+        caption += 3 * _PASSES_OF_MATCHING * facts.text.seconds_each
+    return steps * batch * (clip + caption)
