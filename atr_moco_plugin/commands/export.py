@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import say
-
-if TYPE_CHECKING:
-    from atr_moco_plugin.retriever.exported import ExportOptions
 
 SUMMARY = "make a bundle of a training run, or other libraries' files of a run or bundle"
 EXAMPLE = "atr-moco export runs/esc50 models/esc50"
 
 FORMS = ("bundle", "sentence-transformers", "onnx", "clap")
 """Values of ``--to``; all but the first are names in ``atr_moco_plugin.exporting.EXPORTERS``."""
-
-
-@dataclass(frozen=True)
-class Maker:
-    """A host that leaves training runs.
-
-    Attributes:
-        name: as a user knows it.
-        package: what must be installed to read its runs, and is an extra of this package too.
-        module: has ``export_run(path, options)``.
-    """
-
-    name: str
-    package: str
-    module: str
-
-
-FAIRSEQ2 = Maker("fairseq2", "fairseq2", "atr_moco_plugin.hosts.fairseq2.export")
-TRANSFORMERS = Maker("transformers", "transformers", "atr_moco_plugin.hosts.transformers.export")
-LAION_CLAP = Maker("LAION-CLAP", "transformers", "atr_moco_plugin.hosts.laion_clap.export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,19 +83,14 @@ def writer(options: argparse.Namespace) -> Callable[[Path], None]:
     Raises:
         InputError: for a place that is no run and no model.
     """
+    # Here, so that the command's help comes at once.
     from atr_moco_plugin.retriever.exported import ExportOptions
+    from atr_moco_plugin.retriever.runs import export_run, made_by
 
     path = expanded(options.source, "RUN")
     maker = made_by(path)
     if maker is None:
         return _copier(options)
-    if find_spec(maker.package) is None:
-        raise InputError(
-            f"{path} is a run of {maker.name}, which is needed to read it and is not installed: "
-            f"pip install 'atr-moco-plugin[{maker.package}]'."
-        )
-    export: Callable[[Path, ExportOptions], Any]
-    export = importlib.import_module(maker.module).export_run
     figures = None if options.figures is None else expanded(options.figures, "--figures")
     if figures is not None and not figures.is_file():
         raise MissingFileError(f"--figures {figures} is not there: give a retrieval.json.")
@@ -133,32 +101,8 @@ def writer(options: argparse.Namespace) -> Callable[[Path], None]:
         tokenizer=options.tokenizer,
         figures=figures,
     )
-    exported = export(path, wanted)
+    exported = export_run(path, maker, wanted)
     return lambda folder: exported.write(folder)
-
-
-def made_by(path: Path) -> Maker | None:
-    """The host that left a run there; None for a model, which needs no host.
-
-    Raises:
-        InputError: for a folder that is neither.
-    """
-    if path.is_file():
-        return LAION_CLAP
-    if not path.is_dir():
-        return None  # perhaps a name on the Hub
-    if (path / "config.yaml").is_file() or (path / "model").is_dir():
-        return FAIRSEQ2
-    if any(path.glob("checkpoint-*")) or (path / "trainer_state.json").is_file():
-        return TRANSFORMERS
-    if any((path / "checkpoints").glob("epoch_*.pt")):
-        return LAION_CLAP
-    if (path / "config.json").is_file():
-        return None
-    raise InputError(
-        f"{path} is no training run and no model: looked for config.yaml (fairseq2), checkpoint-N "
-        "(Trainer), checkpoints/epoch_N.pt (LAION-CLAP) and config.json (a bundle or ClapModel)."
-    )
 
 
 def _copier(options: argparse.Namespace) -> Callable[[Path], None]:

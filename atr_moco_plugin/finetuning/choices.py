@@ -51,6 +51,10 @@ class Choices:
     def __getitem__(self, key: str) -> Any:
         return self.made[key].value
 
+    def value(self, key: str) -> Any:
+        """What is chosen or set, ``None`` where neither is yet."""
+        return self.made[key].value if key in self.made else self.given.get(key)
+
     def adapts(self, part: str) -> bool:
         """Whether the user has given a part an adapter."""
         return any(
@@ -69,7 +73,7 @@ def share_of(part: str, facts: Facts, choices: Choices) -> float:
 def number_of(value: object, least: int) -> int:
     """A user's number as far as it is one: what is none is refused by the configuration itself."""
     usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    return int(value) if usable else least  # type: ignore[call-overload, no-any-return]
+    return int(value) if usable else least  # type: ignore[call-overload]
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.ids import normalize_caption
 
 
@@ -112,29 +111,16 @@ def data_facts(
     }
 
 
-_SAMPLED = 1000
-"""Clips whose headers are read for their lengths."""
-
-
 def _long_clip(data: AudioTextDataset, split: str) -> float | None:
-    """Length that nine in ten clips do not exceed: of files by their headers, else the mean."""
+    """Seconds that nine in ten clips do not exceed; the mean where single lengths are unknown."""
     clips = data.clips(split)
-    known = [(float(x.end - x.start) if hasattr(x, "end") else x) for x in _sources(clips)]
-    paths = [os.fspath(x) for x in known if isinstance(x, (str, os.PathLike))]
-    lengths = [x for x in known if isinstance(x, float)]
-    if data.read is None:
-        lengths += [header.seconds for header in read_headers(paths) if not header.problem]
+    lengths = [clip.seconds for clip in clips if clip.seconds is not None]
     if lengths:
         return float(np.quantile(lengths, 0.9))
     counted = data.counts.get(split)
     if counted is None or counted.seconds is None:
         return None
     return counted.seconds / len(clips)
-
-
-def _sources(clips: Any) -> list[Any]:
-    step = max(1, len(clips) // _SAMPLED)
-    return [clips[number].source for number in range(0, len(clips), step)]
 
 
 def machine_facts(device: torch.device, processes: int = 1) -> dict[str, Any]:
@@ -174,26 +160,6 @@ def free_ram() -> int:
     except (OSError, ValueError):  # no such file, or "max"
         pass
     return min(found, default=0)
-
-
-def part_facts(encoder: nn.Module, pretrained: bool, run: Any = None, items: int = 1) -> PartFacts:
-    """Count and measure an encoder.
-
-    Args:
-        encoder: the audio or text encoder.
-        pretrained: whether its weights come from an earlier training.
-        run: runs its tower on ``items`` items in training; ``None`` measures nothing.
-        items: how many.
-    """
-    layers = getattr(encoder, "layers", None)
-    size, seconds = (0, 0.0) if run is None else measured(run)
-    return PartFacts(
-        parameters=sum(p.numel() for p in encoder.parameters()),
-        layers=len(layers) if isinstance(layers, (nn.ModuleList, list, tuple)) else 0,
-        pretrained=pretrained,
-        bytes_each=size // items,
-        seconds_each=seconds / items,
-    )
 
 
 def measured(run: Any) -> tuple[int, float]:

@@ -82,12 +82,12 @@ def batch_size_for(facts: Facts, choices: Choices) -> tuple[int, str]:
 
 def _fitting(facts: Facts, choices: Choices) -> int:
     """Pairs of a batch that fit into memory; a great number where nothing is known."""
-    shares = [share_of(part, facts, choices) for part in ("audio", "text")]
-    criterion = choices["criterion.name"]
-    each = pair_bytes(facts, *shares, criterion, seconds=choices["dataset.max_seconds"])
+    audio, text = (share_of(part, facts, choices) for part in ("audio", "text"))
+    criterion, seconds = choices["criterion.name"], choices["dataset.max_seconds"]
+    each = pair_bytes(facts, audio, text, criterion, seconds=seconds)
     if not facts.memory or not each:
         return 1 << 20
-    free = _SPARE * facts.memory - fixed_bytes(facts, *shares, criterion)
+    free = _SPARE * facts.memory - fixed_bytes(facts, audio, text, criterion)
     return max(0, int(free // each))
 
 
@@ -95,15 +95,27 @@ def freeze_for_time(facts: Facts, choices: Choices) -> None:
     """Freeze the audio encoder wholly where a run without a GPU would take hours."""
     if facts.device != "cpu" or FREEZE["audio"] in choices.given:
         return
-    batch = number_of(choices["dataset.batch_size"], 2)
-    steps = choices.given.get("regime.num_steps")
-    if not isinstance(steps, int):
-        steps = max(100, epochs_for(facts)[0] * math.ceil(facts.clips / batch))
-    shares = [share_of(part, facts, choices) for part in ("audio", "text")]
-    seconds = run_seconds(facts, *shares, steps, batch, choices["criterion.name"])
+    seconds = planned_seconds(facts, choices)
     if seconds is not None and seconds > LONG_RUN:
         reason = f"training some of it takes about {duration(seconds)} without a GPU"
         _freeze_all(facts, choices, reason, ("audio",))
+
+
+def planned_seconds(facts: Facts, choices: Choices) -> float | None:
+    """About how long the run takes; ``None`` where nothing was measured."""
+    pairs = epochs_for(facts)[0] * facts.clips
+    steps, batch = (choices.value(key) for key in ("regime.num_steps", "dataset.batch_size"))
+    if steps is not None:
+        pairs = number_of(steps, 1) * number_of(batch or 32, 2)
+    audio, text = (share_of(part, facts, choices) for part in ("audio", "text"))
+    return run_seconds(
+        facts,
+        audio,
+        text,
+        pairs,
+        choices["criterion.name"],
+        seconds=choices["dataset.max_seconds"],
+    )
 
 
 def _freeze_all(

@@ -24,7 +24,6 @@ from atr_moco_plugin.finetuning.choices import (
     duration,
     nested,
     number_of,
-    share_of,
     shown,
 )
 from atr_moco_plugin.finetuning.facts import Facts
@@ -34,9 +33,10 @@ from atr_moco_plugin.finetuning.fitting import (
     freeze_for,
     freeze_for_time,
     max_seconds_for,
+    planned_seconds,
 )
 from atr_moco_plugin.finetuning.schedule import criterion_options, epochs_for, rates
-from atr_moco_plugin.finetuning.sizes import MATCHING, run_seconds
+from atr_moco_plugin.finetuning.sizes import MATCHING
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,17 @@ def make_plan(facts: Facts, given: Mapping[str, Any] | None = None) -> Plan:
         The plan. Options of a criterion of another package are left to that criterion.
     """
     choices = Choices(dict(given or {}))
-    steps = _choose(facts, choices)
-    audio, text = (share_of(part, facts, choices) for part in ("audio", "text"))
-    seconds = run_seconds(
-        facts, audio, text, steps, choices["dataset.batch_size"], choices["criterion.name"]
-    )
-    return Plan(facts, tuple(choices.made.values()), seconds)
+    _choose(facts, choices)
+    return Plan(facts, tuple(choices.made.values()), planned_seconds(facts, choices))
 
 
-def _choose(facts: Facts, choices: Choices) -> int:
-    """Make all choices; the number of steps."""
+def _choose(facts: Facts, choices: Choices) -> None:
     criterion = str(choices.make("criterion.name", *criterion_for(facts)))
     for part in ("audio", "text"):
         choices.make(FREEZE[part], *freeze_for(part, facts, choices))
     choices.make("dataset.max_seconds", *max_seconds_for(facts))
-    batch = number_of(choices.make("dataset.batch_size", *batch_size_for(facts, choices)), 2)
     freeze_for_time(facts, choices)
+    batch = number_of(choices.make("dataset.batch_size", *batch_size_for(facts, choices)), 2)
     epochs, reason = epochs_for(facts)
     an_epoch = max(1, math.ceil(facts.clips / (batch * facts.processes)))
     steps = min(50_000, max(100, epochs * an_epoch))
@@ -143,4 +138,3 @@ def _choose(facts: Facts, choices: Choices) -> int:
         if criterion in MATCHING
         else "no matching head is trained",
     )
-    return steps

@@ -14,7 +14,7 @@ _LARGE = 20_000_000
 
 def epochs_for(facts: Facts) -> tuple[int, str]:
     """Epochs, and why: 30 for 500 clips, and by the inverse square root for others."""
-    epochs = min(40, max(3, round(30 * math.sqrt(500 / facts.clips))))
+    epochs = min(30, max(3, round(30 * math.sqrt(500 / facts.clips))))
     random = [name for name in ("audio", "text") if not facts.part(name).pretrained]
     if random:
         return 2 * epochs, f"{2 * epochs} epochs, twice as many since weights start at random"

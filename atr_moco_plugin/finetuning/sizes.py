@@ -57,9 +57,7 @@ def pair_bytes(
         criterion: name of the criterion.
         seconds: length of the clips of a batch; ``None`` takes what was measured.
     """
-    length = 1.0
-    if seconds is not None and facts.measured_seconds:
-        length = seconds / facts.measured_seconds
+    length = _length(facts, seconds)
     # What is frozen keeps nothing, but a layer's own states are there while it runs.
     clip = length * facts.audio.bytes_each * max(audio, 1 / max(facts.audio.layers, 8))
     caption = facts.text.bytes_each * max(text, 1 / max(facts.text.layers, 8))
@@ -69,18 +67,39 @@ def pair_bytes(
 
 
 def run_seconds(
-    facts: Facts, audio: float, text: float, steps: int, batch: int, criterion: str
+    facts: Facts,
+    audio: float,
+    text: float,
+    pairs: int,
+    criterion: str,
+    *,
+    seconds: float | None = None,
 ) -> float | None:
     """About how long a training takes on this machine; ``None`` where nothing was measured.
 
     A forward pass through all layers is 1. What is trained takes 2 more for its backward pass, and
     1 for that of the momentum copy; what is frozen runs once.
+
+    Args:
+        facts: what was measured of one clip and one caption.
+        audio: share of the audio encoder that is trained.
+        text: share of the text encoder.
+        pairs: that are seen in the whole run, on this process.
+        criterion: name of the criterion.
+        seconds: length of the clips; ``None`` takes what was measured.
     """
     if not facts.audio.seconds_each:
         return None
     above = 3 if criterion in MOMENTUM else 2
-    clip = facts.audio.seconds_each * (1 + above * audio)
+    clip = _length(facts, seconds) * facts.audio.seconds_each * (1 + above * audio)
     caption = facts.text.seconds_each * (1 + above * text)
     if criterion in MATCHING:
         caption += 3 * _PASSES_OF_MATCHING * facts.text.seconds_each
-    return steps * batch * (clip + caption)
+    return pairs * (clip + caption)
+
+
+def _length(facts: Facts, seconds: float | None) -> float:
+    """The length of a batch's clips, in clips as they were measured."""
+    if seconds is None or not facts.measured_seconds:
+        return 1.0
+    return seconds / facts.measured_seconds

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,8 +68,36 @@ def clap_pair(
     return TowerPair(audio, text, fusion, clap.config.projection_dim)
 
 
+class ClapParts(NamedTuple):
+    """A ``ClapModel`` with its weights, and what reads its inputs.
+
+    Attributes:
+        clap: the model.
+        pair: its towers, the model's own modules, and a matching head where there is one.
+        tokenizer: of transformers.
+        extractor: its feature extractor.
+    """
+
+    clap: ClapModel
+    pair: TowerPair
+    tokenizer: Any
+    extractor: ClapFeatureExtractor
+
+
 def clap_of_bundle(bundle: Bundle, name: str) -> Backbone:
     """The model of a bundle of the kind ``clap``.
+
+    Raises:
+        InputError: if its files contradict each other.
+    """
+    _, pair, tokenizer, extractor = bundled_clap(bundle)
+    return _backbone(
+        name, bundle_fingerprint(bundle), bundle.config, pair, tokenizer, extractor, bundle.folder
+    )
+
+
+def bundled_clap(bundle: Bundle) -> ClapParts:
+    """The ``ClapModel`` of a bundle, frozen and in eval mode.
 
     Raises:
         InputError: if its files contradict each other.
@@ -94,17 +122,14 @@ def clap_of_bundle(bundle: Bundle, name: str) -> Backbone:
             f"{file} says {bundle.config.sample_rate} Hz, but the feature extractor beside it "
             f"{extractor.sampling_rate} Hz: export the bundle again"
         )
-    tokenizer = load_tokenizer(str(bundle.folder / TOKENIZER))
-    return _backbone(
-        name, bundle_fingerprint(bundle), bundle.config, pair, tokenizer, extractor, bundle.folder
-    )
+    return ClapParts(clap, pair, load_tokenizer(str(bundle.folder / TOKENIZER)), extractor)
 
 
-def public_clap(folder: Path, name: str) -> Backbone:
-    """A ``ClapModel`` as ``save_pretrained`` of transformers writes it, with its processor.
+def public_clap_parts(folder: Path, name: str) -> ClapParts:
+    """The same model in its parts, frozen and in eval mode.
 
     Raises:
-        InputError: if a file is missing or damaged, or weights are missing.
+        InputError: see :func:`public_clap`.
     """
     try:
         clap, report = ClapModel.from_pretrained(
@@ -126,6 +151,17 @@ def public_clap(folder: Path, name: str) -> Backbone:
     tokenizer = load_tokenizer(str(folder))
     most = min(tokenizer.model_max_length, text_positions(clap.text_model) or 512)
     check_tokenizer(tokenizer, clap.text_model, most)
+    return ClapParts(clap, pair, tokenizer, extractor)
+
+
+def public_clap(folder: Path, name: str) -> Backbone:
+    """A ``ClapModel`` as ``save_pretrained`` of transformers writes it, with its processor.
+
+    Raises:
+        InputError: if a file is missing or damaged, or weights are missing.
+    """
+    clap, pair, tokenizer, extractor = public_clap_parts(folder, name)
+    most = min(tokenizer.model_max_length, text_positions(clap.text_model) or 512)
     seconds = float(extractor.max_length_s)
     config = BundleConfig(
         kind="clap",

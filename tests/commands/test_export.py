@@ -10,17 +10,11 @@ import torch
 from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
 from transformers import ClapModel
 
-from atr_moco_plugin.commands.export import (
-    FAIRSEQ2,
-    FORMS,
-    LAION_CLAP,
-    TRANSFORMERS,
-    Maker,
-    made_by,
-)
+from atr_moco_plugin.commands.export import FORMS
 from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.exporting import EXPORTERS
 from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.retriever.runs import FAIRSEQ2, LAION_CLAP, TRANSFORMERS, Maker, made_by
 
 
 def test_who_made_a_run(tmp_path: Path) -> None:
@@ -59,7 +53,7 @@ def test_the_host_of_a_run_must_be_installed(
 ) -> None:
     (tmp_path / "config.yaml").touch()
     missing = Maker("fairseq2", "not_installed_here", FAIRSEQ2.module)
-    monkeypatch.setattr("atr_moco_plugin.commands.export.FAIRSEQ2", missing)
+    monkeypatch.setattr("atr_moco_plugin.retriever.runs.FAIRSEQ2", missing)
     assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "pip install 'atr-moco-plugin[not_installed_here]'" in capsys.readouterr().err
 

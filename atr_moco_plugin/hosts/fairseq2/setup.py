@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.evaluation.split import figure_names
-from atr_moco_plugin.hosts.fairseq2.config.model import ARCHITECTURES, FAMILY
+from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
     OPTIMIZER,
     RetrievalAdamWConfig,
@@ -29,6 +29,7 @@ from atr_moco_plugin.hosts.fairseq2.integers import keeping_integers
 from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
+from atr_moco_plugin.model.architectures import ARCHITECTURES
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.report.titles import MEASURES, TITLES
 

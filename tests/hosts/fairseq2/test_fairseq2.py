@@ -20,9 +20,9 @@ from fairseq2.recipe.error import RecipeError
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries
-from atr_moco_plugin.hosts.fairseq2.config.model import toy
 from atr_moco_plugin.hosts.fairseq2.training.model import convert_state_dict
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
+from atr_moco_plugin.model.architectures import toy
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import FiniteGuard
 
