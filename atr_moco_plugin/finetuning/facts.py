@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.ids import normalize_caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Facts:
     Attributes:
         clips: clips to train on.
         captions: their captions.
-        distinct_captions: different ones among them.
+        distinct_captions: different ones among them; wordings of one class are one.
         valid_clips: clips to validate on.
         long_clip: seconds that nine in ten clips do not exceed; ``None`` where it is unknown.
         window_seconds: longest clip that the start was trained for; ``None`` where it says none.
@@ -101,11 +100,10 @@ def data_facts(
         InputError: if there is no split to train on.
     """
     clips = data.clips(train)
-    texts = {normalize_caption(text) for clip in clips for text in clip.captions}
     return {
         "clips": len(clips),
         "captions": sum(len(clip.captions) for clip in clips),
-        "distinct_captions": len(texts),
+        "distinct_captions": len({number for clip in clips for number in clip.caption_ids}),
         "valid_clips": len(data.splits.get(valid, ())),
         "long_clip": _long_clip(data, train),
     }

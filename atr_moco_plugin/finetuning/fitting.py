@@ -49,7 +49,7 @@ def freeze_for(part: str, facts: Facts, choices: Choices) -> tuple[str | int, st
         if quarters == 3:
             return "all", f"{number:,} {what} are few, and the encoder names no layers to choose of"
         return "none", f"the encoder names no layers, of which {share} would be frozen"
-    layers = encoder.layers * quarters // 4
+    layers = max(1, encoder.layers * quarters // 4)
     return layers, f"the lowest {share} of its {encoder.layers} layers, for {number:,} {what}"
 
 

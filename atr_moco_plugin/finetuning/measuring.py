@@ -23,7 +23,6 @@ _TOKENS = 24
 
 def gather_facts(
     start: Start,
-    started: Started,
     data: AudioTextDataset,
     device: torch.device,
     *,
@@ -33,12 +32,10 @@ def gather_facts(
 ) -> Facts:
     """Everything that a plan is made from.
 
-    Each encoder runs once on noise as it is now, best before anything is frozen, and on the CPU or
-    wherever the model is.
+    The model is built for it on the CPU, with nothing frozen, and each tower runs on noise.
 
     Args:
         start: what the model starts from.
-        started: the model.
         data: the open data set.
         device: where the training runs.
         train: the split to train on.
@@ -48,6 +45,7 @@ def gather_facts(
     Raises:
         InputError: if there is no split to train on.
     """
+    started = start.unfrozen().build()
     model: Any = started.model
     seconds = min(10.0, start.window_seconds or 10.0)
     audio, text = _inputs(started, seconds)

@@ -22,7 +22,8 @@ _FROM_THE_HUB = "bert-base-uncased"
 def named_parts(arch: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of an architecture with a user's in front of them.
 
-    An architecture's options of a part are dropped where the user names another part.
+    An architecture's options of a part are dropped where the user names another part. A head that
+    takes layers out of the text encoder is not taken unasked: few pairs may train without a head.
 
     Args:
         arch: a name in :data:`~atr_moco_plugin.model.architectures.ARCHITECTURES`.
@@ -37,7 +38,9 @@ def named_parts(arch: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"`model.arch` is {arch!r}, expected one of {', '.join(ARCHITECTURES)}.{hint}"
         )
-    return _replaced(asdict(ARCHITECTURES[arch]()), options)
+    model = asdict(ARCHITECTURES[arch]())
+    model["head"]["config"] = {}
+    return _replaced(model, options)
 
 
 def checkpoint_parts(place: str, options: Mapping[str, Any]) -> dict[str, Any]:
