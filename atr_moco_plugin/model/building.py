@@ -10,6 +10,7 @@ from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.config import EncoderConfig, PartConfig, RetrievalModelConfig
 from atr_moco_plugin.model.freezing import freeze_encoder
+from atr_moco_plugin.model.patch_dropout import check_trains
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
 from atr_moco_plugin.model.towers import AudioTower, TextTower
 from atr_moco_plugin.plugins import load, load_complete
@@ -34,10 +35,18 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     text_encoder = text_class.from_config(text_config)
     # Before the text tower: an ALBEF head takes the upper layers out of the text encoder.
     head = head_class(text_encoder, audio_encoder.width, head_config)
-    audio = AudioTower(audio_encoder, config.embed_dim, config.audio_pooling, config.spec_augment)
+    audio = AudioTower(
+        audio_encoder,
+        config.embed_dim,
+        config.audio_pooling,
+        config.spec_augment,
+        config.patch_dropout,
+    )
     text = TextTower(text_encoder, config.embed_dim, config.text_pooling)
     freeze_encoder(audio, config.audio.freeze, "model.audio.freeze")
     freeze_encoder(text, config.text.freeze, "model.text.freeze")
+    if config.patch_dropout is not None:
+        check_trains(audio)
     model = RetrievalModel(audio, text, head)
     model.config = config
     return model

@@ -10,6 +10,7 @@ from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.freezing import check_freeze
+from atr_moco_plugin.model.patch_dropout import PatchDropoutConfig
 from atr_moco_plugin.model.pooling import PoolingKind
 from atr_moco_plugin.model.spec_augment import SpecAugmentConfig
 
@@ -102,6 +103,9 @@ class RetrievalModelConfig(Config):
 
     spec_augment: SpecAugmentConfig | None = None
     """Masks over the audio features in training; None makes none."""
+
+    patch_dropout: PatchDropoutConfig | None = None
+    """Audio tokens that the encoder's layers do not see in training; None drops none."""
 
     def __post_init__(self) -> None:
         # A `PartConfig` of before has no more than a name and options.

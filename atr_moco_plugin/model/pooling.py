@@ -36,6 +36,14 @@ class MeanPooling(nn.Module):
         return mean_pool(states, mask)
 
 
+class FirstToken(nn.Module):
+    """The state of the first token, which is ``[CLS]`` in BERT."""
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """``[B, T, width]``, ``[B, T]`` -> ``[B, width]``."""
+        return states[:, 0]
+
+
 class AttentionPooling(nn.Module):
     """Weighted mean, the weight a softmax of one learned score a token (Ilse et al. 2018, eq. 7
     without the tanh layer)."""

@@ -85,6 +85,23 @@ def _bands(size: int, within: Tensor, widest: Tensor, count: int) -> Tensor:
     return ((column >= start[:, None]) & (column < (start + width)[:, None])).any(dim=2)
 
 
+def check_spec_augment(config: SpecAugmentConfig | None, encoder: Any) -> None:
+    """Refuse masks for an audio encoder that has no features to mask.
+
+    Args:
+        config: the masks, or ``None`` for none.
+        encoder: the audio encoder.
+
+    Raises:
+        InputError: it has none.
+    """
+    if config is not None and not hasattr(encoder, "features"):
+        raise InputError(
+            f"`model.spec_augment` masks features, but {type(encoder).__name__} has no "
+            "`features(waveforms, lengths)`; leave it out or take another audio encoder."
+        )
+
+
 def masked_features(features: Any, config: SpecAugmentConfig) -> Any:
     """Features with masks over the frames that valid tokens cover.
 

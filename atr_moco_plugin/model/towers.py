@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import AudioEncoder, TextEncoder
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.model import patch_dropout as dropping
 from atr_moco_plugin.model.freezing import FreezableTower
-from atr_moco_plugin.model.pooling import MeanPooling, PoolingKind, build_pooling
-from atr_moco_plugin.model.spec_augment import SpecAugmentConfig, masked_features
+from atr_moco_plugin.model.patch_dropout import PatchDropoutConfig
+from atr_moco_plugin.model.pooling import FirstToken, MeanPooling, PoolingKind, build_pooling
+from atr_moco_plugin.model.spec_augment import (
+    SpecAugmentConfig,
+    check_spec_augment,
+    masked_features,
+)
 from atr_moco_plugin.model.stages import cast_states, the_stage
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.tensors.compile import not_compiled
@@ -46,10 +52,12 @@ class AudioTower(FreezableTower):
         spec_augment: masks, or ``None``. They need features that are a named tuple with ``fbank``
             (``[B, frames, bins]``, normalised) and ``mask`` (``[B, T]`` bool, the valid tokens that
             the encoder makes of each row), as those of BEATs are.
+        patch_dropout: which tokens are dropped in training mode, or ``None``; for an encoder that
+            offers ``draw_patches``.
 
     Raises:
-        InputError: if the encoder publishes no ``sample_rate``, or ``spec_augment`` is given and it
-            has no ``features``.
+        InputError: if the encoder publishes no ``sample_rate``, or lacks what ``spec_augment`` or
+            ``patch_dropout`` needs.
     """
 
     encoder: AudioEncoder
@@ -60,6 +68,7 @@ class AudioTower(FreezableTower):
         embed_dim: int,
         pooling: PoolingKind,
         spec_augment: SpecAugmentConfig | None = None,
+        patch_dropout: PatchDropoutConfig | None = None,
     ) -> None:
         super().__init__()
         kind = type(encoder)
@@ -67,15 +76,13 @@ class AudioTower(FreezableTower):
             getattr(encoder, "sample_rate", None),
             f"the audio encoder {kind.__module__}.{kind.__qualname__}",
         )
-        if spec_augment is not None and not hasattr(encoder, "features"):
-            raise InputError(
-                f"`model.spec_augment` masks features, but {type(encoder).__name__} has no "
-                "`features(waveforms, lengths)`; leave it out or take another audio encoder."
-            )
+        check_spec_augment(spec_augment, encoder)
+        dropping.check_encoder(patch_dropout, encoder)
         self.encoder = encoder
         self.pooling = build_pooling(pooling, encoder.width)
         self.projection = nn.Linear(encoder.width, embed_dim)
         self.spec_augment = spec_augment
+        self.patch_dropout = patch_dropout
 
     @not_compiled
     def prepare(
@@ -109,6 +116,8 @@ class AudioTower(FreezableTower):
         )
         if waveforms is not None and hasattr(self.encoder, "features"):
             stage = {"features": self.encoder.features(waveforms, lengths)}
+            if self.training and self.patch_dropout is not None:
+                stage = dropping.drawn(stage, self.patch_dropout, self.encoder, waveforms, lengths)
         elif waveforms is not None:
             on_device = None if lengths is None else to_device(lengths, waveforms.device)
             stage = {"waveforms": waveforms, "lengths": on_device}
@@ -171,6 +180,8 @@ class AudioTower(FreezableTower):
 
     def _tokens(self, stage: dict[str, Any]) -> AudioTokens:
         encoder: Any = self.encoder
+        if not self.training and self.patch_dropout is not None:
+            stage = dropping.seen_by_copy(stage, self.patch_dropout)
         if "features" in stage and self.training and self.spec_augment is not None:
             stage = {"features": masked_features(stage["features"], self.spec_augment)}
         stage = self._frozen_part(stage)
@@ -208,7 +219,7 @@ class TextTower(FreezableTower):
                 "none of the others, so that captions would look alike: set it to mean."
             )
         self.encoder = encoder
-        self.pooling = MeanPooling() if pooling == "mean" else _FirstToken()
+        self.pooling = MeanPooling() if pooling == "mean" else FirstToken()
         self.projection = nn.Linear(encoder.width, embed_dim)
 
     def prepare(
@@ -285,8 +296,3 @@ class TextTower(FreezableTower):
         else:
             return encoder(**stage)  # type: ignore[no-any-return]
         return cast_states(tokens, self.projection.weight.dtype)
-
-
-class _FirstToken(nn.Module):
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        return states[:, 0]

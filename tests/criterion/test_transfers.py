@@ -78,6 +78,17 @@ def test_host_and_device_meet_for_the_batch_alone(
         assert transfers_of_a_step(criterion, batches, dtype) == [COUNTS]
 
 
+@pytest.mark.parametrize("momentum", ["whole", "dropped"])
+def test_dropped_patches_are_sent_without_a_wait(
+    tiny_model, tiny_batch, monkeypatch, momentum: str
+) -> None:
+    model = tiny_model(patch_dropout={"momentum": momentum})
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=10)).train()
+    batches = [tiny_batch(seed=i) for i in range(2)]
+    with fake_cuda(monkeypatch):
+        assert transfers_of_a_step(criterion, batches, None) == [COUNTS, COUNTS]
+
+
 @pytest.mark.parametrize("positives", ["target", "ignore"])
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 def test_whatever_the_loss(tiny_model, tiny_batch, monkeypatch, positives: str, alpha: float):

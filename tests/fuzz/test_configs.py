@@ -63,7 +63,15 @@ def test_options_of_a_part(attempt: Any, case: tuple[type, dict[str, Any]]) -> N
     attempt(lambda: build_config(config_class, values, "part"), (InputError,), "`part")
 
 
-MODEL_KEYS = ["audio", "text", "head", "embed_dim", "audio_pooling", "spec_augment"]
+MODEL_KEYS = [
+    "audio",
+    "text",
+    "head",
+    "embed_dim",
+    "audio_pooling",
+    "spec_augment",
+    "patch_dropout",
+]
 
 
 @FUZZ

@@ -15,9 +15,15 @@ from atr_moco_plugin.encoders.beats.checkpoint import (
     read_checkpoint,
 )
 from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
+from atr_moco_plugin.encoders.beats.dropping import draw_patches
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
-from atr_moco_plugin.encoders.beats.features import BeatsFeatures, BeatsStates
-from atr_moco_plugin.encoders.beats.padding import samples_for, tokens_of, valid_tokens
+from atr_moco_plugin.encoders.beats.features import BeatsFeatures, BeatsStates, seen
+from atr_moco_plugin.encoders.beats.padding import (
+    sample_counts,
+    samples_for,
+    tokens_of,
+    valid_tokens,
+)
 from atr_moco_plugin.encoders.beats.traceable import TraceableBeats
 from atr_moco_plugin.encoders.beats.transformer import BeatsTransformer
 from atr_moco_plugin.encoders.weights import load
@@ -84,6 +90,11 @@ class BeatsEncoder(nn.Module):
     def any_padding(self) -> bool:
         """Whether a clip's tokens are the same however its batch is padded."""
         return self.config.padding_mask == "exact"
+
+    @property
+    def bands(self) -> int:
+        """Rows of mel bands: the tokens of a time step."""
+        return MEL_BINS // self.config.input_patch_size
 
     @property
     def min_seconds(self) -> float:
@@ -156,11 +167,11 @@ class BeatsEncoder(nn.Module):
         Raises:
             ValueError: As :meth:`forward`.
         """
-        samples = self._sample_counts(waveforms, lengths)
+        samples = sample_counts(waveforms, lengths)
         patch, padding_mask = self.config.input_patch_size, self.config.padding_mask
         counts = valid_tokens(samples, waveforms.size(1), patch, padding_mask)
         tokens = max(counts) if padding_mask == "exact" else tokens_of(waveforms.size(1), patch)
-        steps = tokens // (MEL_BINS // patch)
+        steps = tokens // self.bands
         mask = valid_first(to_device(torch.tensor(counts), waveforms.device), tokens)
         features = fbank(
             waveforms[:, : samples_for(steps, patch)],
@@ -168,6 +179,33 @@ class BeatsEncoder(nn.Module):
             self.config.fbank_std,
         )
         return BeatsFeatures(features, mask, min(counts) < tokens)
+
+    def draw_patches(
+        self, waveforms: Tensor, lengths: Tensor | None = None, *, time: float, bands: int
+    ) -> Tensor:
+        """Draw the tokens that a training step keeps: one pattern for the batch, of whole time
+        steps and whole rows of mel bands, with the global generator of the CPU. Each clip keeps all
+        but its share of its own time steps, and at least one.
+
+        Args:
+            waveforms, lengths: as of :meth:`forward`.
+            time: share of the time steps that are dropped, rounded down to steps; below 1.
+            bands: rows that are dropped, below :attr:`bands`.
+
+        Returns:
+            ``[K]`` int64 on the device of ``waveforms``, for ``kept`` of the features.
+
+        Raises:
+            InputError: If the padding mask is ``official``, which may end within a time step.
+        """
+        if self.config.padding_mask != "exact":
+            raise InputError(
+                "`padding_mask` is official, but patch dropout needs exact, with whole time steps."
+            )
+        patch, samples = self.config.input_patch_size, sample_counts(waveforms, lengths)
+        counts = valid_tokens(samples, waveforms.size(1), patch, "exact")
+        kept = draw_patches([n // self.bands for n in counts], self.bands, time, bands)
+        return to_device(kept, waveforms.device)
 
     def forward(
         self,
@@ -185,7 +223,8 @@ class BeatsEncoder(nn.Module):
             waveforms: ``[B, samples]`` floating point in [-1, 1] at 16 kHz, zeros after each clip.
             lengths: ``[B]`` integer samples of each clip on the CPU, or ``None`` if none is padded.
                 On an accelerator the host waits for them.
-            features: in place of waveforms, from :meth:`features`.
+            features: in place of waveforms, from :meth:`features`; with the tokens that are kept,
+                if some are dropped.
 
         Returns:
             States ``[B, T, width]`` and mask ``[B, T]``; tokens are in time order, the 8 frequency
@@ -202,22 +241,23 @@ class BeatsEncoder(nn.Module):
             features = self.features(waveforms, lengths)
         elif waveforms is not None:
             raise ValueError("The BEATs encoder takes waveforms or features, but got both.")
-        patches, mask = self._patches(features.fbank), features.mask
-        valid = mask if features.padded else None
-        return AudioTokens(self.encoder(self.dropout_input(patches), valid), mask)
+        patches = self.dropout_input(self._patches(features.fbank))
+        states = self.encoder(patches, features.mask if features.padded else None, features.kept)
+        return AudioTokens(states, seen(features))
 
     def lower(self, *, features: BeatsFeatures, layers: int) -> BeatsStates:
         """The first part of :meth:`forward`, as a frozen part computes it: without dropout of the
-        patches and positions. Its layers are in eval mode if the caller has them so.
+        patches and positions, and of every token: those that are not kept are dropped in
+        :meth:`upper`. Its layers are in eval mode if the caller has them so.
 
         Args:
             features: from :meth:`features`.
             layers: how many of the lowest layers to run.
         """
-        _, mask, padded = features
+        fbank, mask, padded, kept = features
         valid = mask if padded else None
-        x = self.encoder.positioned(self._patches(features.fbank), valid)
-        return BeatsStates(self.encoder.run(x, valid, end=layers), mask, padded, layers)
+        x = self.encoder.positioned(self._patches(fbank), valid)
+        return BeatsStates(self.encoder.run(x, valid, end=layers), mask, padded, layers, kept)
 
     def upper(self, lower: BeatsStates) -> AudioTokens:
         """The rest of :meth:`forward`.
@@ -227,7 +267,8 @@ class BeatsEncoder(nn.Module):
         """
         x = lower.states.to(self.encoder.layer_norm.weight.dtype)
         valid = lower.mask if lower.padded else None
-        return AudioTokens(self.encoder.run(x, valid, first=lower.layers), lower.mask)
+        states = self.encoder.run(x, valid, first=lower.layers, kept=lower.kept)
+        return AudioTokens(states, seen(lower))
 
     def _patches(self, fbank: Tensor) -> Tensor:
         """Projected patches ``[B, T, width]`` of ``[B, frames, 128]``."""
@@ -257,22 +298,3 @@ class BeatsEncoder(nn.Module):
         logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
         probabilities: Tensor = (logits / mask.sum(1, keepdim=True)).sigmoid()
         return probabilities
-
-    @staticmethod
-    def _sample_counts(waveforms: Tensor, lengths: Tensor | None) -> list[int]:
-        """Samples of each clip, after checking the shapes and types of both arguments."""
-        if waveforms.dim() != 2 or waveforms.size(0) == 0:
-            raise ValueError(
-                "waveforms must be [B, samples] with at least one clip, got shape "
-                f"{list(waveforms.shape)}."
-            )
-        if lengths is None:
-            return [waveforms.size(1)] * waveforms.size(0)
-        integral = not (lengths.is_floating_point() or lengths.is_complex())
-        if lengths.shape != waveforms.shape[:1] or not integral:
-            raise ValueError(
-                f"lengths must be [{waveforms.size(0)}] integer samples, got shape "
-                f"{list(lengths.shape)} {lengths.dtype}."
-            )
-        counts: list[int] = lengths.tolist()
-        return counts

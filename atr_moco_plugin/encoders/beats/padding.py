@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from atr_moco_plugin.encoders.beats.config import PaddingMask
 from atr_moco_plugin.encoders.beats.fbank import (
     FRAME_LENGTH,
@@ -16,6 +18,33 @@ from atr_moco_plugin.encoders.beats.fbank import (
     SAMPLE_RATE,
 )
 from atr_moco_plugin.errors import InputError
+
+
+def sample_counts(waveforms: Tensor, lengths: Tensor | None) -> list[int]:
+    """Samples of each clip of a padded batch, after checking the shapes and types of both.
+
+    Args:
+        waveforms: ``[B, samples]``.
+        lengths: ``[B]`` integer, or ``None`` where no clip is padded.
+
+    Raises:
+        ValueError: If an argument has another shape or type.
+    """
+    if waveforms.dim() != 2 or waveforms.size(0) == 0:
+        raise ValueError(
+            "waveforms must be [B, samples] with at least one clip, got shape "
+            f"{list(waveforms.shape)}."
+        )
+    if lengths is None:
+        return [waveforms.size(1)] * waveforms.size(0)
+    integral = not (lengths.is_floating_point() or lengths.is_complex())
+    if lengths.shape != waveforms.shape[:1] or not integral:
+        raise ValueError(
+            f"lengths must be [{waveforms.size(0)}] integer samples, got shape "
+            f"{list(lengths.shape)} {lengths.dtype}."
+        )
+    counts: list[int] = lengths.tolist()
+    return counts
 
 
 def samples_for(steps: int, patch: int) -> int:

@@ -48,16 +48,18 @@ class BeatsTransformer(nn.Module):
         nn.init.normal_(direction, std=_position_std(*direction.shape))
         gain.copy_(direction.norm(dim=(0, 1), keepdim=True))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, kept: Tensor | None = None) -> Tensor:
         """Return token states ``[B, T, width]``.
 
         Args:
             x: ``[B, T, width]`` projected patches.
             mask: ``[B, T]`` bool, ``True`` at valid tokens; ``None`` where all are. A row without
                 any valid token stays finite.
+            kept: ``[K]`` int64 indices of the tokens that the layers see and that come out;
+                ``None`` for all. The convolutional position needs them all.
         """
         x = dropout(self.positioned(x, mask), self.dropout, self.training)
-        return self.run(x, mask)
+        return self.run(x, mask, kept=kept)
 
     def positioned(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Patches with their convolutional positions; arguments as of :meth:`forward`."""
@@ -68,11 +70,24 @@ class BeatsTransformer(nn.Module):
         states: Tensor = self.layer_norm(x + gelu(positions).transpose(1, 2))
         return states
 
-    def run(self, x: Tensor, mask: Tensor | None, first: int = 0, end: int | None = None) -> Tensor:
-        """Run states ``[B, T, width]`` through the layers ``first`` to ``end - 1``, from 0."""
-        key_bias = None if mask is None else _key_bias(mask, x.dtype)
+    def run(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        first: int = 0,
+        end: int | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """Run states ``[B, T, width]`` through the layers ``first`` to ``end - 1``, from 0; with
+        ``kept``, those of them at these indices, which are as far apart as they were."""
         bias = self.relative_attention_bias
         relative = None if bias is None else bias(x.size(1))
+        if kept is not None:
+            x = x.index_select(1, kept)
+            mask = None if mask is None else mask.index_select(1, kept)
+            if relative is not None:
+                relative = relative.index_select(1, kept).index_select(2, kept)
+        key_bias = None if mask is None else _key_bias(mask, x.dtype)
         for layer in self.layers[first:end]:
             x = layer(x, relative, key_bias)
         return x
