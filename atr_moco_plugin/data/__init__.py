@@ -26,6 +26,7 @@ from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 
 __all__ = [
@@ -38,12 +39,14 @@ __all__ = [
     "PairBatch",
     "PairLoader",
     "RetrievalSet",
+    "ScenesConfig",
     "ToyConfig",
     "collate",
     "fit_length",
     "iterate_audio",
     "open_esc50",
     "open_manifest",
+    "open_scenes",
     "open_toy",
     "pad_waveforms",
     "read_audio",

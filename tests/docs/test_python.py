@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from docs.pages import PAGES, ROOT, blocks, read, run_python
+from scene_folders import write_classes
 from tiny_bundle import make_bundle
 from transformers import (
     AutoTokenizer,
@@ -144,6 +145,13 @@ def test_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = run_python("docs/data.md")["data"]
     assert "train 1 clips x 2 captions" in capsys.readouterr().out
     assert [clip.captions for clip in data.clips("valid")] == [("Rain on a roof",)]
+
+
+def test_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(tmp_path / "sounds", ["dog_bark", "rain", "siren"])
+    waveform = run_python("docs/scenes.md")["waveform"]
+    assert waveform.shape == (80_000,)
+    assert re.search("dog bark|rain|siren", capsys.readouterr().out)
 
 
 def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

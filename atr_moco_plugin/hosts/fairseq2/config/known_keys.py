@@ -22,6 +22,7 @@ Place = tuple[str, str]
 RECIPES: dict[str, Place] = {
     "toy": ("atr_moco_plugin.recipes.toy", "ToyRecipeConfig"),
     "esc50": ("atr_moco_plugin.recipes.esc50", "Esc50RecipeConfig"),
+    "scenes": ("atr_moco_plugin.recipes.scenes", "ScenesRecipeConfig"),
     "audiocaps": ("atr_moco_plugin.recipes.audiocaps", "AudiocapsRecipeConfig"),
     "clotho": ("atr_moco_plugin.recipes.clotho", "ClothoRecipeConfig"),
     "evaluate": ("atr_moco_plugin.hosts.fairseq2.config.evaluate", "EvaluateRecipeConfig"),
