@@ -157,7 +157,7 @@ class TiedEncoder(nn.Module):
         return type("Output", (), {"last_hidden_state": states})
 
 
-def pair_of(audio: nn.Module) -> TrainerModel:
+def pair_of(audio: nn.Module, **options: Any) -> TrainerModel:
     """A criterion around an audio encoder and a small BERT."""
     torch.manual_seed(0)
     bert = BertModel(
@@ -168,7 +168,7 @@ def pair_of(audio: nn.Module) -> TrainerModel:
     )  # fmt: skip
     towers = AudioModelTower(audio, 12), TextModelTower(bert, 12)
     head = FusionHead(towers[1], towers[0].width, HEAD)
-    return TrainerModel(TowerPair(*towers, head, 12), queue_size=8, momentum=0.9)
+    return TrainerModel(TowerPair(*towers, head, 12), queue_size=8, momentum=0.9, **options)
 
 
 class Broken(Dataset[dict[str, Any]]):

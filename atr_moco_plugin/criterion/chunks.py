@@ -127,6 +127,27 @@ def match_in_chunks(
     return torch.cat(logits, dim=1).flatten(0, 1)
 
 
+def use_chunks(criterion: Any, chunk_size: int | None) -> None:
+    """Have a criterion run its model in chunks of a batch.
+
+    Args:
+        criterion: one that reads its attribute ``chunk_size``, as those of this package do.
+        chunk_size: rows of a chunk; ``None`` changes nothing.
+
+    Raises:
+        InputError: the criterion has no such attribute.
+    """
+    if chunk_size is None:
+        return
+    if not hasattr(criterion, "chunk_size"):
+        raise InputError(
+            f"Gradient caching needs a criterion with `chunk_size`, but {type(criterion).__name__} "
+            "has none: leave it out or take a criterion of this package."
+        )
+    criterion.chunk_size = chunk_size
+    check_chunks(chunk_size)
+
+
 def check_chunks(chunk_size: int | None, *modules: Any) -> None:
     """Refuse what would train otherwise in chunks than it does with the whole batch.
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from atr_moco_plugin.contracts import DualEncoder, Inputs, Tower
+from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import atc_loss
+from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch, gather_batch
 from atr_moco_plugin.criterion.in_batch import Atc
@@ -149,10 +150,8 @@ class MocoAtc(Atc):
     ) -> dict[str, Tensor]:
         """See :meth:`Atc.forward`. In training mode the momentum embeddings are enqueued."""
         self._start_pass()
-        audio, text = self._prepare(audio, text)
-        a, _ = self.model.audio(**audio)
-        u, _ = self.model.text(**text)
-        a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
+        a, _, a_m = encode(self.model.audio, audio, self.chunk_size, momentum=self.audio_m)
+        u, _, u_m = encode(self.model.text, text, self.chunk_size, momentum=self.text_m)
         batch = self._gather(a_m, u_m, clip_ids, caption_ids)
         loss = self._atc(a, u, batch)
         self._enqueue(batch)
@@ -166,11 +165,6 @@ class MocoAtc(Atc):
     def _start_copies(self) -> None:
         self.audio_m.start(self.model.audio)
         self.text_m.start(self.model.text)
-
-    def _prepare(self, audio: Inputs, text: Inputs) -> tuple[Inputs, Inputs]:
-        """Do once what the online towers and their momentum copies would both do to their inputs:
-        what needs no weights, and what is frozen."""
-        return prepared(self.model.audio, audio), prepared(self.model.text, text)
 
     @not_compiled
     def _gather(
@@ -245,17 +239,6 @@ class MocoAtc(Atc):
         self._loaded_fingerprint = int(self.data_fingerprint)
         if int(present):
             self.data_fingerprint.copy_(present)
-
-
-def prepared(tower: Tower[Any], inputs: Inputs) -> Inputs:
-    """The inputs of a tower and its momentum copy, as far as both would do alike.
-
-    Args:
-        tower: may offer ``prepare``, see :class:`~atr_moco_plugin.contracts.Tower`.
-        inputs: keyword arguments of it.
-    """
-    prepare = getattr(tower, "prepare", None)
-    return inputs if prepare is None else prepare(**inputs)
 
 
 def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:

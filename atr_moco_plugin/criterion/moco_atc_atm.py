@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atr_moco_plugin.contracts import Inputs, MatchingModel
 from atr_moco_plugin.criterion.atm import atm_loss
+from atr_moco_plugin.criterion.chunks import Encoded, encode, match_in_chunks
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig
 from atr_moco_plugin.criterion.exchange import (
     GlobalBatch,
@@ -22,6 +23,7 @@ from atr_moco_plugin.criterion.exchange import (
 from atr_moco_plugin.criterion.moco_atc import MocoAtc
 from atr_moco_plugin.criterion.pairs import Pairs, draw_pairs
 from atr_moco_plugin.distributed import world_size
+from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
 
@@ -78,10 +80,8 @@ class MocoAtcAtm(MocoAtc):
     ) -> dict[str, Tensor]:
         """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
         self._start_pass()
-        audio, text = self._prepare(audio, text)
-        a, audio_tokens = self.model.audio(**audio)
-        u, text_tokens = self.model.text(**text)
-        a_m, u_m = self.audio_m(**audio)[0], self.text_m(**text)[0]
+        a, audio_tokens, a_m = self._encode(self.model.audio, audio, self.audio_m)
+        u, text_tokens, u_m = self._encode(self.model.text, text, self.text_m)
         batch, online = self._gather_all(
             (a_m, u_m, clip_ids, caption_ids), OnlineBatch(a, u, audio_tokens, text_tokens)
         )
@@ -95,6 +95,9 @@ class MocoAtcAtm(MocoAtc):
             "atm_accuracy": accuracy,
             **self._measures(loss_atc),
         }
+
+    def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy) -> Encoded:
+        return encode(tower, inputs, self.chunk_size, momentum=momentum, tokens=True)
 
     @not_compiled
     def _gather_all(
@@ -123,8 +126,13 @@ class MocoAtcAtm(MocoAtc):
         return pairs
 
     def _atm(self, audio: AudioTokens, text: TextTokens, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Matching loss over the pairs of this process, in one fusion pass, and the accuracy."""
-        logits = self._match(take_tokens(text, pairs.text_rows), audio, pairs.audio_rows)
+        """Matching loss over the pairs of this process, in one fusion pass (or in one for each
+        chunk), and the accuracy."""
+        rows = pairs.text_rows, pairs.audio_rows
+        if self.chunk_size is None:
+            logits = self._match(take_tokens(text, rows[0]), audio, rows[1])
+        else:
+            logits = match_in_chunks(self._match, text, audio, *rows, self.chunk_size)
         valid = pairs.valid
         labels = torch.zeros_like(pairs.text_rows)
         labels[: len(labels) // 3] = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fairseq2.recipe.config import LRSchedulerSection, ModelSection, RegimeSection, TrainerSection
+from fairseq2.recipe.config import LRSchedulerSection, ModelSection, RegimeSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
@@ -20,10 +20,10 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     EvaluationSection,
     RetrievalDatasetSection,
     best_by_r_sum,
-    bf16,
     cosine,
     default,
 )
+from atr_moco_plugin.hosts.fairseq2.config.trainer import RetrievalTrainerSection, bf16
 
 BERT = "bert-base-uncased"
 
@@ -58,7 +58,7 @@ class AudiocapsRecipeConfig(RetrievalRecipeConfig):
         config={"queue_size": 16_384, "alpha_warmup_steps": 800},
     )
     evaluation: EvaluationSection = default(EvaluationSection, rerank_k=128)
-    trainer: TrainerSection = default(bf16)
+    trainer: RetrievalTrainerSection = default(bf16)
     lr_scheduler: LRSchedulerSection = default(cosine, 800)
     regime: RegimeSection = default(best_by_r_sum, 8_000, 800, 50)
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fairseq2.recipe.config import LRSchedulerSection, RegimeSection, TrainerSection
+from fairseq2.recipe.config import LRSchedulerSection, RegimeSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.config.sections import (
     RetrievalDatasetSection,
     best_by_r_sum,
-    bf16,
     cosine,
     default,
 )
+from atr_moco_plugin.hosts.fairseq2.config.trainer import RetrievalTrainerSection, bf16
 from atr_moco_plugin.recipes.audiocaps import AudiocapsRecipeConfig
 
 
@@ -40,7 +40,7 @@ class ClothoRecipeConfig(AudiocapsRecipeConfig):
         name="moco_atc_atm",
         config={"queue_size": 4_096, "alpha_warmup_steps": 300},
     )
-    trainer: TrainerSection = default(bf16, accumulate=4)
+    trainer: RetrievalTrainerSection = default(bf16, accumulate=4)
     lr_scheduler: LRSchedulerSection = default(cosine, 300)
     regime: RegimeSection = default(best_by_r_sum, 3_000, 300, 50)
 

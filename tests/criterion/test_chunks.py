@@ -49,7 +49,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 20])
-@pytest.mark.parametrize("name", ["atc"])
+@pytest.mark.parametrize("name", CASES)
 def test_chunks_train_as_the_whole_batch(name, chunk_size, tiny_model, tiny_batch) -> None:
     whole = build(name, tiny_model)
     chunked = copy.deepcopy(whole)
@@ -68,7 +68,7 @@ def test_chunks_train_as_the_whole_batch(name, chunk_size, tiny_model, tiny_batc
     assert_close(chunked.state_dict(), whole.state_dict(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["atc"])
+@pytest.mark.parametrize("name", ["atc", "moco_atc"])
 def test_with_dropout_a_chunk_has_one_random_state_in_both_passes(
     name, tiny_model, tiny_batch
 ) -> None:
@@ -100,7 +100,7 @@ def test_with_dropout_a_chunk_has_one_random_state_in_both_passes(
 
 
 def test_autocast_reaches_the_second_pass(tiny_model, tiny_batch) -> None:
-    whole, batch = build("atc", tiny_model), tiny_batch(6)
+    whole, batch = build("moco_atc_atm", tiny_model), tiny_batch(6)
     chunked = copy.deepcopy(whole)
     chunked.chunk_size = 2
     for one in (whole, chunked):
@@ -113,7 +113,7 @@ def test_autocast_reaches_the_second_pass(tiny_model, tiny_batch) -> None:
 
 
 def test_an_evaluation_pass_leaves_no_graph(tiny_model, tiny_batch) -> None:
-    criterion = build("atc", tiny_model)
+    criterion = build("moco_atc_atm", tiny_model)
     criterion.chunk_size = 2
     batch = tiny_batch(5)
     with torch.no_grad():
@@ -142,7 +142,7 @@ class Kept(TorchDispatchMode):
         self.now -= size
 
 
-@pytest.mark.parametrize("name", ["atc"])
+@pytest.mark.parametrize("name", ["atc", "moco_atc"])
 def test_a_large_batch_takes_little_more_memory_than_its_chunk(
     name, tiny_model, tiny_batch
 ) -> None:
@@ -229,7 +229,7 @@ def test_inputs_may_be_nested() -> None:
 @pytest.mark.slow
 def test_chunks_under_compile(tiny_model, tiny_batch) -> None:
     torch._dynamo.reset()
-    plain = build("atc", tiny_model)
+    plain = build("moco_atc_atm", tiny_model)
     criterion = copy.deepcopy(plain)
     criterion.chunk_size = 2
     compiled = torch.compile(criterion, backend="aot_eager")

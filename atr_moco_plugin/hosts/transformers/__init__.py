@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.dataset import PairDataset
+from atr_moco_plugin.hosts.transformers.model.clap_trainer_model import ClapTrainerModel
 from atr_moco_plugin.hosts.transformers.model.towers import AudioModelTower, TextModelTower
-from atr_moco_plugin.hosts.transformers.model.trainer_model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
 from atr_moco_plugin.hosts.transformers.trainer.metrics import TRAINING_ARGUMENTS, compute_metrics
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint

@@ -16,7 +16,6 @@ from fairseq2.recipe.config import (
     OptimizerSection,
     RegimeSection,
     SupportsStructure,
-    TrainerSection,
 )
 from fairseq2.runtime.dependency import DependencyResolver
 from fairseq2.utils.config import ConfigMerger
@@ -36,6 +35,7 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     default,
     open_with_decoder,
 )
+from atr_moco_plugin.hosts.fairseq2.config.trainer import RetrievalTrainerSection
 
 
 @dataclass(kw_only=True)
@@ -63,8 +63,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     """Write ``report/index.html`` at the end of the run."""
 
     gang: GangSection = default(GangSection)
-    trainer: TrainerSection = default(
-        TrainerSection, mixed_precision=MixedPrecisionConfig(mode="off")
+    trainer: RetrievalTrainerSection = default(
+        RetrievalTrainerSection, mixed_precision=MixedPrecisionConfig(mode="off")
     )
     optimizer: OptimizerSection = default(adamw)
     lr_scheduler: LRSchedulerSection = default(LRSchedulerSection, config=CosineAnnealingLRConfig())

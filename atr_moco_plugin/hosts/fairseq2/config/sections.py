@@ -11,12 +11,9 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from fairseq2.recipe.config import (
     CosineAnnealingLRConfig,
     DatasetSection,
-    GradAccumulationConfig,
     LRSchedulerSection,
-    MixedPrecisionConfig,
     OptimizerSection,
     RegimeSection,
-    TrainerSection,
 )
 from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import ConfigMerger
@@ -182,18 +179,6 @@ def cosine(num_warmup_steps: int) -> LRSchedulerSection:
     """Linear warm-up, then one cosine over the rest of the run down to 1 % of the rate."""
     return LRSchedulerSection(
         config=CosineAnnealingLRConfig(num_warmup_steps=num_warmup_steps, final_lr_scale=0.01)
-    )
-
-
-def bf16(accumulate: int = 1) -> TrainerSection:
-    """Autocast to bfloat16 with float32 weights; loss, queues and averages stay in float32.
-
-    Args:
-        accumulate: batches whose gradients an optimizer step adds up.
-    """
-    return TrainerSection(
-        mixed_precision=MixedPrecisionConfig(mode="auto"),
-        grad_accumulation=GradAccumulationConfig(num_batches=accumulate),
     )
 
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from atr_moco_plugin.criterion import MocoAtc
+from atr_moco_plugin.criterion.chunks import use_chunks
 from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
@@ -93,6 +94,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             if config.init == "pretrained":
                 check_pretrained(plain)
             criterion = config.criterion_section.build(plain)
+            use_chunks(criterion, config.trainer.grad_cache.chunk_size)
             # After all plugins are imported, which say what of theirs may be in a checkpoint.
             prepare_resume(context.output_dir, compat.checkpoint_dir(context), context.gangs)
         if context.gangs.root.rank == 0:

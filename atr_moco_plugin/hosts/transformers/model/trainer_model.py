@@ -9,17 +9,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ClapModel
 
 from atr_moco_plugin.config_builder import build_config
-from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
+from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.criterion.chunks import use_chunks
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.internals import (
     MISSING_ATTRIBUTES,
     NotOfferedError,
@@ -31,12 +29,6 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
     evaluation_loss,
 )
 from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore_shared
-from atr_moco_plugin.model.clap import (
-    ClapAudioTower,
-    ClapTextTower,
-    TowerPair,
-    clap_temperature,
-)
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
@@ -58,6 +50,9 @@ class TrainerModel(nn.Module):
             :class:`~atr_moco_plugin.model.RetrievalModel`. The keys of a batch are
             the arguments of ``model.audio.forward`` and ``model.text.forward``.
         criterion: name in the group ``atr_moco_plugin.criteria``.
+        chunk_size: clips, and captions, that are encoded at once, for a large batch in the memory
+            of a small one (gradient caching, :mod:`atr_moco_plugin.criterion.chunks`); ``None``
+            encodes the batch at once.
         options: fields of the criterion's configuration.
 
     Attributes:
@@ -72,12 +67,20 @@ class TrainerModel(nn.Module):
     accepts_loss_kwargs = False
     """Has ``Trainer`` divide the loss by the accumulation steps itself."""
 
-    def __init__(self, model: Any, criterion: str = "moco_atc_atm", **options: object) -> None:
+    def __init__(
+        self,
+        model: Any,
+        criterion: str = "moco_atc_atm",
+        *,
+        chunk_size: int | None = None,
+        **options: object,
+    ) -> None:
         super().__init__()
         criterion_class = load("criteria", criterion)
         self.criterion_name = criterion
         config = build_config(criterion_class.config_class, options, criterion)
         self.criterion: Atc = criterion_class(model, config)
+        use_chunks(self.criterion, chunk_size)
         self._audio_inputs = _arguments(model.audio) - _STAGES
         self._text_inputs = _arguments(model.text) - _STAGES
         if shared := self._audio_inputs & self._text_inputs:
@@ -227,63 +230,6 @@ class TrainerModel(nn.Module):
             {name: value for name, value in inputs.items() if name in self._audio_inputs},
             {name: value for name, value in inputs.items() if name in self._text_inputs},
         )
-
-
-class ClapTrainerModel(TrainerModel):
-    """A criterion around a ``ClapModel``, with a fusion head where the criterion matches.
-
-    The model's own modules are trained, so ``clap`` has the trained weights at any time. CLAP
-    stores the logarithm of ``1 / tau`` once for each direction; the criterion learns one ``tau``,
-    which starts at the geometric mean of the two and is written back by :meth:`save_pretrained`.
-
-    Args:
-        clap: the model, with its pretrained weights loaded: the momentum copies are made now.
-        criterion: name in the group ``atr_moco_plugin.criteria``.
-        head: size of the fusion head, for a criterion that matches.
-        options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
-            is read from the model where it is not given.
-    """
-
-    def __init__(
-        self,
-        clap: ClapModel,
-        criterion: str = "moco_atc_atm",
-        *,
-        head: FusionHeadConfig | None = None,
-        **options: object,
-    ) -> None:
-        audio, text = ClapAudioTower(clap), ClapTextTower(clap)
-        matches = "loss_atm" in load("criteria", criterion).measures
-        fusion = FusionHead(text, audio.width, head) if matches else None
-        pair = TowerPair(audio, text, fusion, clap.config.projection_dim)
-        super().__init__(pair, criterion, **{"temperature": temperature_of(clap), **options})
-        # In a tuple, so that it is not a submodule: every weight would have two names.
-        self._clap = (clap,)
-
-    @property
-    def clap(self) -> ClapModel:
-        """The plain model, with the current online weights and temperature."""
-        (clap,) = self._clap
-        log_scale = -float(self.criterion.temperature.detach().log())
-        with torch.no_grad():
-            clap.logit_scale_a.fill_(log_scale)
-            clap.logit_scale_t.fill_(log_scale)
-        return clap
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a plain ``ClapModel`` folder, for ``ClapModel.from_pretrained``: the online weights
-        without head, momentum copies and queues.
-
-        Args:
-            folder: created where it does not exist.
-        """
-        self.clap.save_pretrained(folder)
-
-
-def temperature_of(clap: ClapModel) -> float:
-    """:func:`~atr_moco_plugin.model.clap.clap_temperature`, within the criterion's range."""
-    low, high = TEMPERATURE_RANGE
-    return min(max(clap_temperature(clap), low), high)
 
 
 def _arguments(tower: nn.Module) -> set[str]:

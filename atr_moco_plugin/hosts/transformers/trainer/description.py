@@ -15,7 +15,8 @@ from typing import Any
 from transformers import Trainer
 
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
-from atr_moco_plugin.hosts.transformers.model.trainer_model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.model.clap_trainer_model import ClapTrainerModel
+from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.model import RetrievalModel, built_config
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER, packages_of

@@ -238,3 +238,33 @@ def test_what_a_model_of_two_towers_has_not() -> None:
     assert not hasattr(model, "config") and not hasattr(model, "get_input_embeddings")
     with pytest.raises(AttributeError, match="has no attribute 'confg'"):
         _ = model.confg
+
+
+def test_chunks_give_the_loss_of_the_batch() -> None:
+    def features(seed: int) -> dict[str, Tensor]:
+        batch = make_batch(seed=seed)
+        features = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(seed))
+        del batch["is_longer"]
+        return {**batch, "input_features": features}
+
+    def build(chunk_size: int | None) -> TrainerModel:
+        torch.manual_seed(1)
+        return pair_of(TiedEncoder(), chunk_size=chunk_size)
+
+    whole, chunked = build(None), build(3)
+    for model in (whole, chunked):
+        model.criterion.model.eval()  # without dropout
+    for seed in range(2):
+        losses = [model(**features(seed)) for model in (whole, chunked)]
+        torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-5)
+        for x in losses:
+            x["loss"].backward()
+    for (name, p), q in zip(whole.named_parameters(), chunked.parameters(), strict=True):
+        if p.requires_grad:
+            torch.testing.assert_close(q.grad, p.grad, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_chunks_of_a_batch_norm_are_refused() -> None:
+    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=8, chunk_size=2).train()
+    with pytest.raises(InputError, match=r"batch_norm' is a batch norm.*freeze the encoder"):
+        model(**make_batch())

@@ -1,0 +1,80 @@
+"""A criterion around a ``ClapModel``, in the form that transformers' ``Trainer`` trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import ClapModel
+
+from atr_moco_plugin.criterion import TEMPERATURE_RANGE
+from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
+from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
+from atr_moco_plugin.model.clap import (
+    ClapAudioTower,
+    ClapTextTower,
+    TowerPair,
+    clap_temperature,
+)
+from atr_moco_plugin.plugins import load
+
+
+class ClapTrainerModel(TrainerModel):
+    """A criterion around a ``ClapModel``, with a fusion head where the criterion matches.
+
+    The model's own modules are trained, so ``clap`` has the trained weights at any time. CLAP
+    stores the logarithm of ``1 / tau`` once for each direction; the criterion learns one ``tau``,
+    which starts at the geometric mean of the two and is written back by :meth:`save_pretrained`.
+
+    Args:
+        clap: the model, with its pretrained weights loaded: the momentum copies are made now.
+        criterion: name in the group ``atr_moco_plugin.criteria``.
+        head: size of the fusion head, for a criterion that matches.
+        chunk_size: see :class:`TrainerModel`. Its audio encoder has a batch norm, so it has to be
+            in eval mode, as a frozen one is.
+        options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
+            is read from the model where it is not given.
+    """
+
+    def __init__(
+        self,
+        clap: ClapModel,
+        criterion: str = "moco_atc_atm",
+        *,
+        head: FusionHeadConfig | None = None,
+        chunk_size: int | None = None,
+        **options: object,
+    ) -> None:
+        audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+        matches = "loss_atm" in load("criteria", criterion).measures
+        fusion = FusionHead(text, audio.width, head) if matches else None
+        pair = TowerPair(audio, text, fusion, clap.config.projection_dim)
+        options = {"temperature": temperature_of(clap), **options}
+        super().__init__(pair, criterion, chunk_size=chunk_size, **options)
+        # In a tuple, so that it is not a submodule: every weight would have two names.
+        self._clap = (clap,)
+
+    @property
+    def clap(self) -> ClapModel:
+        """The plain model, with the current online weights and temperature."""
+        (clap,) = self._clap
+        log_scale = -float(self.criterion.temperature.detach().log())
+        with torch.no_grad():
+            clap.logit_scale_a.fill_(log_scale)
+            clap.logit_scale_t.fill_(log_scale)
+        return clap
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a plain ``ClapModel`` folder, for ``ClapModel.from_pretrained``: the online weights
+        without head, momentum copies and queues.
+
+        Args:
+            folder: created where it does not exist.
+        """
+        self.clap.save_pretrained(folder)
+
+
+def temperature_of(clap: ClapModel) -> float:
+    """:func:`~atr_moco_plugin.model.clap.clap_temperature`, within the criterion's range."""
+    low, high = TEMPERATURE_RANGE
+    return min(max(clap_temperature(clap), low), high)
