@@ -35,12 +35,13 @@ class Encoded(NamedTuple):
     Attributes:
         embeddings: ``[B, d]`` of the tower, with a gradient.
         tokens: of the tower; ``None`` where they were not asked for.
-        momentum: ``[B, d]`` of the copy, without a gradient; ``None`` where there is no copy.
+        momentum: ``[B, d]`` of the copy, without a gradient; where there is none, ``embeddings``
+            without one.
     """
 
     embeddings: Tensor
     tokens: Any
-    momentum: Tensor | None
+    momentum: Tensor
 
 
 def encode(
@@ -80,7 +81,7 @@ def encode(
     return Encoded(
         take_rows(found.embeddings, taken),
         None if found.tokens is None else take_tokens(found.tokens, taken),
-        None if found.momentum is None else take_rows(found.momentum, taken),
+        take_rows(found.momentum, taken),
     )
 
 
@@ -182,8 +183,8 @@ def _encode(tower: Any, inputs: Inputs, momentum: Any, tokens: bool, again: bool
     prepare = getattr(tower, "prepare", None)
     if prepare is not None:
         inputs = prepare(**inputs)
-    online = _run(partial(_call, tower, tokens), dict(inputs), again=again)
-    return Encoded(*online, None if momentum is None else momentum(**inputs)[0])
+    found, states = _run(partial(_call, tower, tokens), dict(inputs), again=again)
+    return Encoded(found, states, found.detach() if momentum is None else momentum(**inputs)[0])
 
 
 def _call(tower: Any, tokens: bool, inputs: Inputs) -> tuple[Tensor, Any]:
@@ -253,7 +254,7 @@ def _put_together(chunks: Sequence[Encoded]) -> Encoded:
     return Encoded(
         torch.cat(embeddings),
         None if tokens[0] is None else _join(tokens),
-        None if momentum[0] is None else torch.cat(momentum),
+        torch.cat(momentum),
     )
 
 
