@@ -1,10 +1,11 @@
 """The model that criteria train: two towers with pooling and projection, and a matching head.
 
 ``towers`` and ``retrieval_model`` are the modules, ``building`` makes them from ``config`` and the
-parts that entry points name, ``freezing`` lets encoders stand still. Imports no encoder and no
-head, and no data.
+parts that entry points name, ``freezing`` lets encoders stand still, ``adapters`` puts small
+weights beside theirs. Imports no encoder and no head, and no data.
 """
 
+from atr_moco_plugin.model.adapters import add_adapters, merge_adapters
 from atr_moco_plugin.model.building import build_model, built_config, without_weights
 from atr_moco_plugin.model.config import (
     AdapterConfig,
@@ -27,9 +28,11 @@ __all__ = [
     "RetrievalModel",
     "RetrievalModelConfig",
     "TextTower",
+    "add_adapters",
     "build_model",
     "built_config",
     "freeze_encoder",
+    "merge_adapters",
     "model_config",
     "without_weights",
 ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.model.adapters import add_adapters, check_used
 from atr_moco_plugin.model.config import EncoderConfig, PartConfig, RetrievalModelConfig
 from atr_moco_plugin.model.freezing import freeze_encoder
 from atr_moco_plugin.model.patch_dropout import check_trains
@@ -45,6 +50,12 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     text = TextTower(text_encoder, config.embed_dim, config.text_pooling)
     freeze_encoder(audio, config.audio.freeze, "model.audio.freeze")
     freeze_encoder(text, config.text.freeze, "model.text.freeze")
+    if config.audio.adapter is not None:
+        add_adapters(audio, config.audio.adapter, "model.audio.adapter")
+        check_used(audio, _silence(audio_encoder), "model.audio.adapter")
+    if config.text.adapter is not None:
+        add_adapters(text, config.text.adapter, "model.text.adapter")
+        check_used(text, _caption(text_encoder), "model.text.adapter")
     if config.patch_dropout is not None:
         check_trains(audio)
     model = RetrievalModel(audio, text, head)
@@ -84,6 +95,19 @@ def without_weights(group: str, name: str, options: Mapping[str, object]) -> dic
     """
     source = getattr(load(group, name), "weights_option", None)
     return {k: v for k, v in options.items() if source is None or k not in (source, "sha256")}
+
+
+def _silence(encoder: Any) -> dict[str, Tensor]:
+    """A clip that is long enough for an audio encoder."""
+    seconds = max(getattr(encoder, "min_seconds", 0.0), 1.0)
+    device = next(encoder.parameters()).device
+    return {"waveforms": torch.zeros(1, math.ceil(seconds * encoder.sample_rate), device=device)}
+
+
+def _caption(encoder: Any) -> dict[str, Tensor]:
+    """A caption of four tokens."""
+    ids = torch.ones(1, 4, dtype=torch.int64, device=next(encoder.parameters()).device)
+    return {"input_ids": ids, "mask": ids.bool()}
 
 
 def _part(group: str, part: PartConfig, where: str) -> tuple[Any, Any]:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.model.freezing import FreezableTower
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
-class EncoderTower(nn.Module):
+class EncoderTower(FreezableTower):
     """A model of transformers and a projection of what it returns.
 
     Args:

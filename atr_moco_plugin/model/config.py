@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from atr_moco_plugin.config import Config, in_range
@@ -117,6 +117,12 @@ class RetrievalModelConfig(Config):
 
     def problems(self) -> Iterator[str]:
         yield from in_range(self, "embed_dim", least=1)
+
+    def without_adapters(self) -> RetrievalModelConfig:
+        """The same model with plain layers, as after
+        :func:`~atr_moco_plugin.model.merge_adapters`."""
+        audio, text = (replace(part, adapter=None) for part in (self.audio, self.text))
+        return replace(self, audio=audio, text=text)
 
 
 def model_config(values: Mapping[str, Any]) -> RetrievalModelConfig:

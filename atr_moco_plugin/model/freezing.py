@@ -38,7 +38,7 @@ class FreezableTower(nn.Module):
         """Set the mode of everything that is not frozen: dropout would make the outputs of a frozen
         part others in every step."""
         super().train(mode)
-        for module in _frozen_modules(self):
+        for module in frozen_modules(self):
             module.eval()
         return self
 
@@ -70,7 +70,7 @@ def freeze_encoder(tower: FreezableTower, freeze: Freeze, name: str = "freeze") 
     if isinstance(freeze, int):
         _check_layers(tower, freeze, name)
     tower.frozen = freeze
-    for module in _frozen_modules(tower):
+    for module in frozen_modules(tower):
         module.requires_grad_(False)
     if isinstance(freeze, int):
         # Learned positions and the like that stand beside the layers.
@@ -94,12 +94,39 @@ def check_freeze(freeze: object, name: str) -> None:
         )
 
 
-def _frozen_modules(tower: FreezableTower) -> list[nn.Module]:
-    if tower.frozen == "none":
-        return []
+def frozen_modules(tower: FreezableTower) -> list[nn.Module]:
+    """The largest modules of a tower's encoder that stand still: those that
+    :func:`freeze_encoder` was asked for, and beside adapters those with weights and no adapter."""
     if tower.frozen == "all":
         return [tower.encoder]
-    return _lowest(tower.encoder, _layers(tower), int(tower.frozen), _inputs(tower))
+    beside = _beside_adapters(tower.encoder)
+    if tower.frozen == "none":
+        return beside
+    return beside + _lowest(tower.encoder, _layers(tower), int(tower.frozen), _inputs(tower))
+
+
+def is_adapted(module: nn.Module) -> bool:
+    """Whether a module is a layer with a low-rank adapter, as peft makes them."""
+    return hasattr(module, "lora_A")
+
+
+def _beside_adapters(encoder: nn.Module) -> list[nn.Module]:
+    """The largest modules with weights and no adapter in them; none where there are no adapters."""
+    if not any(map(is_adapted, encoder.modules())):
+        return []
+    found: list[nn.Module] = []
+
+    def walk(module: nn.Module) -> None:
+        for child in module.children():
+            if is_adapted(child):
+                found.append(child.get_submodule("base_layer"))
+            elif any(map(is_adapted, child.modules())):
+                walk(child)
+            elif any(True for _ in child.parameters()):
+                found.append(child)
+
+    walk(encoder)
+    return found
 
 
 def _lowest(

@@ -34,6 +34,10 @@ class RetrievalModel(nn.Module):
         self.audio = audio
         self.text = text
         self.head = head
+        self.note_frozen()
+
+    def note_frozen(self) -> None:
+        """Take what is frozen now for what :meth:`freeze` freezes."""
         self._frozen = [name for name, p in self.named_parameters() if not p.requires_grad]
 
     def freeze(self) -> None:

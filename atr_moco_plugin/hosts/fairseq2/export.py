@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint, open_checkpoint
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json, read_model_config
 from atr_moco_plugin.io.checkpoints import step_folders
-from atr_moco_plugin.model import model_config
+from atr_moco_plugin.model import merge_adapters, model_config
 from atr_moco_plugin.retriever.bundle import BundleConfig, packages_of
 from atr_moco_plugin.retriever.exported import SCORE, Exported, ExportOptions
 from atr_moco_plugin.text.checks import check_tokenizer
@@ -22,8 +23,8 @@ from atr_moco_plugin.text.tokenizer import load_tokenizer_for
 def export_run(run: Path, options: ExportOptions) -> Exported:
     """What a bundle of a run is written from.
 
-    A window is the longest clip that the run's evaluation took whole. Queues and momentum copies
-    stay behind. Of the data the names are kept, and no path of this machine.
+    A window is the longest clip that the run's evaluation took whole. Adapters are merged, queues
+    and momentum copies stay behind. Of the data the names are kept, and no path of this machine.
 
     Args:
         run: a run's output folder, or one of its ``checkpoints/step_N``.
@@ -40,7 +41,9 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
         )
     try:
         checkpoint = open_checkpoint(run, options.checkpoint)
-        return _exported(checkpoint, read_model_config(checkpoint.run), options)
+        merge_adapters(checkpoint.model)
+        plain = model_config(read_model_config(checkpoint.run)).without_adapters()
+        return _exported(checkpoint, asdict(plain), options)
     except RecipeError as ex:
         raise InputError(str(ex)) from ex
 

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from atr_moco_plugin.hosts.transformers.trainer.description import FILE, FOLDER
 from atr_moco_plugin.hosts.transformers.trainer.resume import read_weights, weights_in
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.model import build_model, model_config
+from atr_moco_plugin.model.adapters import merged_state
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER, BundleConfig, read_json
 from atr_moco_plugin.retriever.clap import clap_pair
@@ -57,8 +59,8 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
             "ClapTrainerModel or of a model of build_model; towers that were put together by hand "
             "have no name to build them by, so no bundle can be made of them."
         )
-    known = read_json(described)
-    weights = _weights(folder)
+    known = _without_adapters(read_json(described))
+    weights = merged_state(_weights(folder))
     origin = known.pop("origin", {})
     name = str(origin.get("criterion"))
     seconds = options.window_seconds or known.pop("window_seconds", None)
@@ -162,6 +164,14 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         for name, x in part.items()
         if name.startswith(_MODEL) or name == _TEMPERATURE
     }
+
+
+def _without_adapters(known: dict[str, Any]) -> dict[str, Any]:
+    """The description of a model whose adapters are merged."""
+    model = known.get("model")
+    if known.get("kind") == "retrieval" and isinstance(model, dict):
+        known["model"] = asdict(model_config(model).without_adapters())
+    return known
 
 
 def _model(known: Mapping[str, Any], file: Path) -> Any:

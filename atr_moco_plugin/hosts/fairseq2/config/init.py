@@ -51,7 +51,11 @@ def find_source(init: str) -> Source | None:
             "run, one of its `checkpoints/step_N` folders, or a model file; there is none there."
         )
     run, step = find_checkpoint(path)
-    return Source(step / "model", run / "tokenizer", read_model_config(run))
+    architecture = read_model_config(run)
+    for part in ("audio", "text"):
+        # Its adapters are merged into the weights; whether the new run has some, it says itself.
+        architecture[part].pop("adapter", None)
+    return Source(step / "model", run / "tokenizer", architecture)
 
 
 def start_from(source: Source, model: ModelSection, merger: ConfigMerger) -> None:

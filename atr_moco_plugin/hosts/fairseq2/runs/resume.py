@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from fairseq2.gang import Gangs
@@ -18,8 +19,10 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
+from atr_moco_plugin.hosts.fairseq2.runs.folder import MODEL_FILE, read_model_config
 from atr_moco_plugin.hosts.fairseq2.runs.scores import changes
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
+from atr_moco_plugin.model import AdapterConfig, RetrievalModelConfig, model_config
 
 # What moves in a schedule; the rest of its state is its options.
 _POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
@@ -52,6 +55,34 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
             drop_after(file, step)
 
     from_first(prepare, gangs.root.device)
+
+
+def check_adapters(output_dir: Path, checkpoints: Path, config: RetrievalModelConfig) -> None:
+    """Refuse to go on with other adapters than the run has in its checkpoints, or with none.
+
+    Args:
+        output_dir: the run's folder, with the model that it has had until now.
+        checkpoints: where it saves.
+        config: of the model that it has now.
+
+    Raises:
+        RecipeError: naming the part and what has changed.
+    """
+    if not step_folders(checkpoints, "step_") or not (output_dir / MODEL_FILE).is_file():
+        return
+    before = model_config(read_model_config(output_dir))
+    for part in ("audio", "text"):
+        was, now = getattr(before, part).adapter, getattr(config, part).adapter
+        if was != now:
+            raise RecipeError(
+                f"The run cannot go on with another `model.config_overrides.{part}.adapter`: it "
+                f"was {_adapter(was)} and is {_adapter(now)}. Give it the one it began with, or "
+                "start a new run from its weights with `init=RUN` and another output folder."
+            )
+
+
+def _adapter(config: AdapterConfig | None) -> str:
+    return "none" if config is None else str(asdict(config))
 
 
 def _choose(checkpoints: Path, processes: int, shards: int) -> int:

@@ -11,6 +11,7 @@ from torch.nn import Module
 from atr_moco_plugin.hosts.fairseq2.compat import name_gradient_sync
 from atr_moco_plugin.hosts.fairseq2.training.layers import layer_stacks
 from atr_moco_plugin.model import RetrievalModelConfig
+from atr_moco_plugin.model.adapters import merged_state
 
 
 def convert_state_dict(
@@ -18,11 +19,13 @@ def convert_state_dict(
 ) -> dict[str, object]:
     """Take the online model out of a training checkpoint, which holds the whole criterion.
 
-    The momentum copies, the queues and the temperature stay behind.
+    The momentum copies, the queues and the temperature stay behind, and adapters are merged: new
+    ones begin at nothing, as ``config`` says.
     """
     prefix = "model."
     names = [name for name in state_dict if name.startswith(prefix)]
-    return {x.removeprefix(prefix): state_dict[x] for x in names} or state_dict
+    state: Any = {x.removeprefix(prefix): state_dict[x] for x in names} or state_dict
+    return {**merged_state(state)}
 
 
 def apply_fsdp(model: Any, granularity: str, wrapper: FSDPWrapper) -> Module:

@@ -33,6 +33,7 @@ from atr_moco_plugin.hosts.fairseq2.processes import StopRequest
 from atr_moco_plugin.hosts.fairseq2.runs.folder import save_model_config
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
 from atr_moco_plugin.hosts.fairseq2.runs.resume import (
+    check_adapters,
     check_options,
     optimizer_options,
     prepare_resume,
@@ -97,6 +98,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             use_chunks(criterion, config.trainer.grad_cache.chunk_size)
             # After all plugins are imported, which say what of theirs may be in a checkpoint.
             prepare_resume(context.output_dir, compat.checkpoint_dir(context), context.gangs)
+            check_adapters(context.output_dir, compat.checkpoint_dir(context), plain.config)
         if context.gangs.root.rank == 0:
             model_config: Any = model.config
             save_model_config(context.output_dir, model_config, plain)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from transformers import ClapModel
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
+from atr_moco_plugin.model import AdapterConfig, add_adapters
+from atr_moco_plugin.model.adapters import merged_state
 from atr_moco_plugin.model.clap import (
     ClapAudioTower,
     ClapTextTower,
@@ -32,6 +36,8 @@ class ClapTrainerModel(TrainerModel):
         head: size of the fusion head, for a criterion that matches.
         chunk_size: see :class:`TrainerModel`. Its audio encoder has a batch norm, so it has to be
             in eval mode, as a frozen one is.
+        adapter: by tower, ``audio`` or ``text``, adapters to train in place of its encoder's own
+            weights. They are then in the modules of ``clap``.
         options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
             is read from the model where it is not given.
     """
@@ -43,9 +49,14 @@ class ClapTrainerModel(TrainerModel):
         *,
         head: FusionHeadConfig | None = None,
         chunk_size: int | None = None,
+        adapter: Mapping[str, AdapterConfig] | None = None,
         **options: object,
     ) -> None:
         audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+        for name, config in (adapter or {}).items():
+            if name not in ("audio", "text"):
+                raise InputError(f"`adapter` is for {name!r}, expected audio or text.")
+            add_adapters(audio if name == "audio" else text, config, f"adapter.{name}")
         matches = "loss_atm" in load("criteria", criterion).measures
         fusion = FusionHead(text, audio.width, head) if matches else None
         pair = TowerPair(audio, text, fusion, clap.config.projection_dim)
@@ -56,7 +67,7 @@ class ClapTrainerModel(TrainerModel):
 
     @property
     def clap(self) -> ClapModel:
-        """The plain model, with the current online weights and temperature."""
+        """The model itself, with the current online weights, temperature and adapters."""
         (clap,) = self._clap
         log_scale = -float(self.criterion.temperature.detach().log())
         with torch.no_grad():
@@ -66,12 +77,13 @@ class ClapTrainerModel(TrainerModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain ``ClapModel`` folder, for ``ClapModel.from_pretrained``: the online weights
-        without head, momentum copies and queues.
+        with adapters merged, without head, momentum copies and queues.
 
         Args:
             folder: created where it does not exist.
         """
-        self.clap.save_pretrained(folder)
+        clap = self.clap
+        clap.save_pretrained(folder, state_dict=merged_state(clap.state_dict()))
 
 
 def temperature_of(clap: ClapModel) -> float:

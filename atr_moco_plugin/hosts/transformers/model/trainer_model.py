@@ -29,6 +29,7 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
     evaluation_loss,
 )
 from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore_shared
+from atr_moco_plugin.model.adapters import check_same_adapters
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 
@@ -97,6 +98,8 @@ class TrainerModel(nn.Module):
         self._passes: Tensor | int = 0
         self.register_state_dict_post_hook(drop_shared)
         self.register_load_state_dict_pre_hook(restore_shared)
+        # Before the hooks of its parts, which would take plain weights beside new adapters.
+        self.register_load_state_dict_pre_hook(check_same_adapters)
 
     def forward(
         self,
