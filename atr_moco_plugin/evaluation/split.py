@@ -43,6 +43,8 @@ from atr_moco_plugin.evaluation.retrieval import (
 )
 from atr_moco_plugin.rank import RankLogger
 
+AudioInputs = Callable[[Tensor, Tensor], Sequence[Tensor]]
+
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far something is, given what is done and the number of its items."""
 
@@ -60,6 +62,8 @@ class Split:
         max_seconds: a clip is taken whole up to this length, of a longer one its beginning.
         num_workers: threads that decode audio ahead on each process.
         unreadable: how many clips of the split were left out.
+        audio_inputs: from waveforms and lengths to the arguments of the audio tower; None where it
+            takes them as they are.
     """
 
     dataset: AudioTextDataset
@@ -70,6 +74,7 @@ class Split:
     max_seconds: float
     num_workers: int
     unreadable: int = 0
+    audio_inputs: AudioInputs | None = None
 
 
 def prepare_split(
@@ -81,6 +86,7 @@ def prepare_split(
     max_seconds: float,
     num_workers: int,
     without: Collection[str] = (),
+    audio_inputs: AudioInputs | None = None,
 ) -> Split:
     """Look through the captions of a split and tokenise them.
 
@@ -92,6 +98,7 @@ def prepare_split(
         max_seconds: longest clip.
         num_workers: threads.
         without: keys of clips that are left out.
+        audio_inputs: see :class:`Split`.
 
     Raises:
         InputError: for a split that is not there or has a single clip, and for a caption without a
@@ -108,7 +115,15 @@ def prepare_split(
     except InputError as ex:
         raise InputError(f"{dataset.name} split {name!r}: {ex}") from ex
     return Split(
-        dataset, name, retrieval_set, captions, batch_size, max_seconds, num_workers, len(without)
+        dataset,
+        name,
+        retrieval_set,
+        captions,
+        batch_size,
+        max_seconds,
+        num_workers,
+        len(without),
+        audio_inputs,
     )
 
 
@@ -162,7 +177,7 @@ def score_split(
     with progress("Encoding clips", len(clips)) as advance:
         audio = encode_shared(
             model.audio,
-            ((waveforms.to(device), lengths) for waveforms, lengths in decoded),
+            (_on_device(split, batch, device) for batch in decoded),
             total,
             keep_tokens=keep,
             gather_states=False,
@@ -178,6 +193,16 @@ def score_split(
             model, audio, text, pairs, batch_size=split.batch_size, advance=advance
         )
     return Scores(audio, text, cosines, candidates)
+
+
+def _on_device(
+    split: Split, batch: tuple[Tensor, Tensor], device: torch.device
+) -> Sequence[Tensor]:
+    """Arguments of the audio tower."""
+    waveforms, lengths = batch
+    if split.audio_inputs is None:
+        return waveforms.to(device), lengths
+    return [x.to(device) for x in split.audio_inputs(waveforms, lengths)]
 
 
 class FinalFigures(NamedTuple):

@@ -1,8 +1,9 @@
 """Recipes to run: ``python -m atr_moco_plugin.recipes.NAME OUT``. They need the extra ``fairseq2``,
-all but ``compare``.
+all but ``compare`` and ``finetune``.
 
 A recipe is a configuration with its defaults and a call of ``hosts.fairseq2.cli``; ``rank_study``
-starts other recipes, ``compare`` is the command of ``comparison``. What a recipe does belongs in
+starts other recipes, ``compare`` is the command of ``comparison``, ``finetune`` asks ``finetuning``
+for a plan and a host for the loop. What a recipe does belongs in
 the host. Nothing imports a recipe but another recipe.
 """
 
@@ -12,7 +13,7 @@ import sys
 
 __all__: list[str] = []
 
-_WITHOUT_FAIRSEQ2 = ("compare",)
+_WITHOUT_FAIRSEQ2 = ("compare", "finetune")
 
 
 def _asked() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,8 @@ def _facts(run: RunFiles, splits: dict[str, dict[str, Any]]) -> Iterator[tuple[s
 
 
 def _best_step(run: RunFiles) -> int | None:
-    step = str(run.retrieval.get("checkpoint", "")).rpartition("step_")[2]
-    return int(step) if step.isdecimal() else None
+    step = re.search(r"(?:step_|checkpoint-)([0-9]+)$", str(run.retrieval.get("checkpoint", "")))
+    return None if step is None else int(step[1])
 
 
 def _dicts(value: object) -> dict[str, dict[str, Any]]:

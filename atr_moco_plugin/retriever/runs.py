@@ -45,10 +45,11 @@ def made_by(path: Path) -> Maker | None:
         return LAION_CLAP
     if not path.is_dir():
         return None  # perhaps a name on the Hub
-    if (path / "config.yaml").is_file() or (path / "model").is_dir():
-        return FAIRSEQ2
+    # First: a fine-tuning on Trainer has a config.yaml too.
     if any(path.glob("checkpoint-*")) or (path / "trainer_state.json").is_file():
         return TRANSFORMERS
+    if (path / "config.yaml").is_file() or (path / "model").is_dir():
+        return FAIRSEQ2
     if any((path / "checkpoints").glob("epoch_*.pt")):
         return LAION_CLAP
     if (path / "config.json").is_file():

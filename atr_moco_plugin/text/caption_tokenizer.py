@@ -17,7 +17,7 @@ def caption_tokenizer(
     dataset: AudioTextDataset,
     splits: Sequence[str],
     *,
-    name: str | None,
+    name: str | PreTrainedTokenizerFast | None,
     vocab_size: int,
     max_tokens: int,
     allow_unknown: bool,
@@ -31,8 +31,8 @@ def caption_tokenizer(
         encoder: the text encoder.
         dataset: the data set.
         splits: the splits that are read; the first one is trained on.
-        name: as for :func:`~atr_moco_plugin.text.tokenizer.load_tokenizer`; None takes that of the
-            text encoder's weights where the encoder says so, and else trains one.
+        name: a tokenizer, or as for :func:`~atr_moco_plugin.text.tokenizer.load_tokenizer`; None
+            takes that of the text encoder's weights where the encoder says so, and else trains one.
         vocab_size: of a vocabulary that is trained here.
         max_tokens: longer captions are cut.
         allow_unknown: go on where more than half of the captions are ``[UNK]`` alone.
@@ -42,8 +42,10 @@ def caption_tokenizer(
         InputError: for a tokenizer that does not fit the text encoder or the captions, naming the
             key of a recipe.
     """
-    name = name or getattr(encoder, "tokenizer_source", None)
-    if name is not None:
+    name = getattr(encoder, "tokenizer_source", None) if name is None else name
+    if name is not None and not isinstance(name, str):
+        tokenizer = name
+    elif name is not None:
         tokenizer = load_tokenizer_for(encoder, name)
     else:
         captions = [text for clip in dataset.clips(splits[0]) for text in clip.captions]

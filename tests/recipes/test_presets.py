@@ -18,7 +18,7 @@ import atr_moco_plugin.recipes
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 PRESETS = sorted(FOLDER.glob("*.yaml"))
-RECIPES = ("audiocaps", "clotho", "esc50", "evaluate", "rank_study", "scenes", "toy")
+RECIPES = ("audiocaps", "clotho", "esc50", "evaluate", "finetune", "rank_study", "scenes", "toy")
 VARIANTS = {"audiocaps_8gpu": "audiocaps", "clotho_8gpu": "clotho"}
 """Presets that change a recipe, and the recipe."""
 

@@ -71,6 +71,7 @@ def describe(trainer: Trainer) -> dict[str, Any] | None:
         known["sample_rate"] = int(extractor.sampling_rate)
         known["window_seconds"] = float(extractor.max_length_s)
         known["max_tokens"] = trainer.data_collator.max_tokens
+    known |= getattr(trainer, "described", {})  # of a loop that has no collator
     data = getattr(trainer.train_dataset, "name", None)
     known["origin"] = {
         "host": "transformers",
@@ -82,7 +83,11 @@ def describe(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def _processors(trainer: Trainer) -> dict[str, Any]:
-    """Tokenizer and feature extractor: the collator's, else those of ``processing_class``."""
+    """Tokenizer and feature extractor: the trainer's own ``processors``, the collator's, else those
+    of ``processing_class``."""
+    own: dict[str, Any] | None = getattr(trainer, "processors", None)
+    if own is not None:
+        return own
     source: Any = trainer.data_collator
     if not isinstance(source, ClapCollator):
         source = getattr(trainer, "processing_class", None)

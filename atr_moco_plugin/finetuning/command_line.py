@@ -1,0 +1,73 @@
+"""What a command line sets: a YAML file, and ``KEY=VALUE`` in front of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.finetuning.parts import merged
+
+
+def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
+    """Nested keys as they were set, later ones in front of earlier ones.
+
+    For example ``["init=random", "dataset.batch_size=8"]`` is
+    ``{"init": "random", "dataset": {"batch_size": 8}}``. Values are YAML.
+
+    Args:
+        file: a YAML file with a mapping, or None.
+        pairs: ``KEY=VALUE``, a key with dots for a section's.
+
+    Raises:
+        InputError: for a file or a value that cannot be read.
+    """
+    stated: dict[str, Any] = {} if file is None else _read(file.expanduser())
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"`--config {pair}` is no KEY=VALUE, such as dataset.batch_size=16.")
+        *parents, last = key.strip().removeprefix("set:").split(".")
+        tree: dict[str, Any] = {last: _parsed(text, pair)}
+        for name in reversed(parents):
+            tree = {name: tree}
+        stated = merged(stated, tree)
+    return stated
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as ex:
+        raise MissingFileError(f"--config-file {file} cannot be read: {ex.strerror}.") from ex
+    content = _parsed(text, f"--config-file {file}")
+    if not isinstance(content, Mapping):
+        raise InputError(f"--config-file {file} holds no mapping of sections, such as `dataset:`.")
+    return dict(content)
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as ex:
+        raise InputError(f"`{where}` is no YAML: {' '.join(str(ex).split())}") from ex
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 where it matters: ``off`` is a word and ``1e-4`` a number."""
+
+
+_BOOLS = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_FLOATS = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:bool"]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLS, list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOATS, list("-+.0123456789"))

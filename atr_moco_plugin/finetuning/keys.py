@@ -1,0 +1,44 @@
+"""Keys that a user sets: those of every loop, and those that fairseq2 alone knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+
+
+def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, Any]]:
+    """What a user has set, checked, and what of it only fairseq2 can check.
+
+    Args:
+        stated: nested keys of a recipe.
+
+    Raises:
+        InputError: for a value that cannot be, naming the key.
+    """
+    tree = dict(stated)
+    if isinstance(tree.get("criterion"), str):  # the shorthand of the recipes
+        tree["criterion"] = {"name": tree["criterion"]}
+    known, other = split_keys(tree, FinetuneConfig)
+    return build_config(FinetuneConfig, known, "finetune"), other
+
+
+def split_keys(tree: Mapping[str, Any], config_class: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys that a configuration class has, and the others, both nested."""
+    types = get_type_hints(config_class)
+    names = {field.name for field in fields(config_class)}
+    known: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key not in names:
+            other[key] = value
+        elif is_dataclass(types[key]) and isinstance(value, Mapping):
+            known[key], rest = split_keys(value, types[key])
+            if rest:
+                other[key] = rest
+        else:
+            known[key] = value
+    return known, other

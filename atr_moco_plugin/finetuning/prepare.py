@@ -1,0 +1,230 @@
+"""From what a user has set to a run that a loop can train: data, start, plan, every value."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset, with_options
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.choices import flattened, nested
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.keys import read_config, split_keys
+from atr_moco_plugin.finetuning.loops import chosen_loop
+from atr_moco_plugin.finetuning.measuring import gather_facts
+from atr_moco_plugin.finetuning.parts import merged
+from atr_moco_plugin.finetuning.plan import make_plan
+from atr_moco_plugin.finetuning.start import Start, Started, find_start
+from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.lock import lock_folder
+from atr_moco_plugin.text.checks import text_positions
+
+ValueT = TypeVar("ValueT")
+
+PLAN_FILE = "plan.json"
+"""In the output folder: what was set, what was chosen, and why."""
+
+_MAX_TOKENS = 64
+_WAIT = 600.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first step.
+
+    Attributes:
+        config: every value, those that the plan has chosen too.
+        other: keys that the user has set and only fairseq2 knows, nested.
+        start: where it starts.
+        started: its model, frozen as the configuration says.
+        dataset: the pairs, open.
+        output_dir: of the run.
+    """
+
+    config: FinetuneConfig
+    other: dict[str, Any]
+    start: Start
+    started: Started
+    dataset: AudioTextDataset
+    output_dir: Path
+
+    @property
+    def evaluated_seconds(self) -> float:
+        """The longest clip that an evaluation takes whole."""
+        return self.config.evaluation.max_seconds or settled(self.config.dataset.max_seconds)
+
+
+def settled(value: ValueT | None) -> ValueT:
+    """A value of a prepared run's configuration, which the plan has chosen if nobody else has."""
+    assert value is not None, "the plan chooses it"
+    return value
+
+
+def prepare(
+    stated: Mapping[str, Any],
+    output_dir: Path,
+    *,
+    dataset: AudioTextDataset | None = None,
+    tell: Callable[[str], object],
+) -> Prepared:
+    """Open the data, build the model, and choose what the user has not set.
+
+    The choices are saved in the output folder. The same command takes them from there, so that a
+    run goes on with the sizes that it began with, whatever else the machine is doing by then.
+
+    Args:
+        stated: nested keys of a recipe that the user has set.
+        output_dir: of the run.
+        dataset: the pairs, where they are open already; ``dataset.family`` is not asked then.
+        tell: called with what a user should read, the plan above all.
+
+    Raises:
+        InputError: for data, a start or a configuration that cannot be used.
+    """
+    config, other = read_config(stated)
+    lock_folder(output_dir)
+    opened = dataset is not None
+    dataset = open_pairs(config) if dataset is None else dataset
+    start = find_start(config.init, arch=config.model.arch, options=config.model.config_overrides)
+    loop = chosen_loop(config, other, start, in_memory=opened)
+    tell(dataset.summary())
+    chosen = _chosen(config, stated, start, dataset, output_dir, tell)
+    if options := _model_options(chosen):
+        start = start.with_options(options)
+    torch.manual_seed(config.common.seed)
+    started = start.build()
+    rate = _sample_rate(started)
+    dataset.read_with(AudioReader(rate, config.dataset.decoder, config.dataset.cache_dir))
+    complete = _settled(replace(config, loop=loop), chosen, start, started, dataset)
+    return Prepared(complete, other, start, started, dataset, output_dir)
+
+
+def open_pairs(config: FinetuneConfig) -> AudioTextDataset:
+    """Open the data set that the configuration names."""
+    section = config.dataset
+    options = dataset_config(section.family, section.config_overrides)
+    return open_dataset(section.family, with_options(options, decoder=section.decoder))
+
+
+def _chosen(
+    config: FinetuneConfig,
+    stated: Mapping[str, Any],
+    start: Start,
+    dataset: AudioTextDataset,
+    output_dir: Path,
+    tell: Callable[[str], object],
+) -> dict[str, Any]:
+    """The plan's values, nested: those of the folder's own plan where it is of the same command."""
+    file = output_dir / PLAN_FILE
+    as_read = json.loads(json.dumps(stated, default=str))
+    saved = _saved(file, as_read)
+    rank, processes = (int(os.environ.get(x) or y) for x, y in (("RANK", 0), ("WORLD_SIZE", 1)))
+    waited = time.monotonic()
+    while saved is None and rank > 0:  # the first process chooses for all
+        if time.monotonic() - waited > _WAIT:
+            raise InputError(f"The first process has not written {file}; see what it says.")
+        time.sleep(0.5)
+        saved = _saved(file, as_read)
+    if saved is not None:
+        tell(f"The sizes are those of {file}, which this run began with.")
+        return nested({x["key"]: x["value"] for x in saved["choices"]})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = gather_facts(
+        start,
+        dataset,
+        device,
+        train=config.dataset.train_split,
+        valid=config.dataset.valid_split,
+        processes=processes,
+    )
+    plan = make_plan(facts, flattened(stated))
+    tell(f"The plan, where KEY=VALUE after --config sets another value:\n{plan.text()}")
+    content = {"stated": as_read, **plan.as_dict()}
+    write_atomically(file, json.dumps(content, indent=2, default=str) + "\n")
+    return plan.options()
+
+
+def _saved(file: Path, stated: Any) -> dict[str, Any] | None:
+    """The plan in a file, where it is of the same command."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return content if content["stated"] == stated and content["choices"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _settled(
+    config: FinetuneConfig,
+    chosen: Mapping[str, Any],
+    start: Start,
+    started: Started,
+    dataset: AudioTextDataset,
+) -> FinetuneConfig:
+    """The configuration with every value."""
+    model: Any = started.model
+    tree = merged(asdict(config), split_keys(chosen, FinetuneConfig)[0])
+    steps = tree["regime"]["num_steps"]
+    cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    most = min(_MAX_TOKENS, text_positions(model.text.encoder) or _MAX_TOKENS)
+    for section, key, value in (
+        ("tokenizer", "max_tokens", start.max_tokens or most),
+        ("evaluation", "test_split", "test" if "test" in dataset.splits else None),
+        ("regime", "publish_metrics_every_n_steps", max(1, min(20, steps // 20))),
+        ("regime", "validate_every_n_steps", max(1, steps // 10)),
+    ):
+        if tree[section][key] is None:
+            tree[section][key] = value
+    longest = _longest_clip(started)
+    if longest is not None and tree["dataset"]["max_seconds"] > longest:
+        if config.dataset.max_seconds is not None:
+            raise InputError(
+                f"`dataset.max_seconds` is {config.dataset.max_seconds:g}, but the model takes "
+                f"clips of {longest:g} s at most: set it to that or less."
+            )
+        tree["dataset"]["max_seconds"] = longest
+    if start.kind in ("bundle", "run", "clap") and config.tokenizer.name is not None:
+        raise InputError(
+            f"`tokenizer.name` is {config.tokenizer.name}, but {start.name} was trained with its "
+            "own tokenizer, and another one would give it other ids: leave it out."
+        )
+    precision = tree["trainer"]["mixed_precision"]
+    if precision["mode"] is None:
+        precision["mode"] = "auto" if cuda else "off"
+    if start.temperature is not None:
+        tree["criterion"]["config"].setdefault("temperature", start.temperature)
+    tree["dataset"]["augment"] = config.dataset.augment  # an object of its own class
+    return build_config(FinetuneConfig, tree, "finetune")
+
+
+def _model_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plan has chosen of the model, where that is more than to train all of it."""
+    options = (chosen.get("model") or {}).get("config_overrides") or {}
+    return {
+        part: {"freeze": value["freeze"]}
+        for part, value in options.items()
+        if value.get("freeze", "none") != "none"
+    }
+
+
+def _longest_clip(started: Started) -> float | None:
+    """Seconds that the model takes at most, rounded down; None where there is no limit."""
+    encoder: Any = started.model.audio.encoder
+    extractor = started.feature_extractor
+    most = getattr(encoder, "max_seconds", None) if extractor is None else extractor.max_length_s
+    return None if most is None else math.floor(float(most) * 100) / 100
+
+
+def _sample_rate(started: Started) -> int:
+    extractor = started.feature_extractor
+    return started.model.sample_rate if extractor is None else int(extractor.sampling_rate)

@@ -1,0 +1,84 @@
+"""The output folder of a fine-tuning: its configuration, and whether a run goes on there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.choices import flattened
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.io.atomic import write_atomically
+
+CONFIG_FILE = "config.yaml"
+
+_MAY_CHANGE = ("loop", "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir")
+"""Keys that change nothing of what is trained."""
+
+
+def settle_folder(out: Path, config: FinetuneConfig, checkpoints: str) -> None:
+    """Write the configuration of a run, unless a run with another one has begun there.
+
+    Args:
+        out: the output folder.
+        config: every value.
+        checkpoints: pattern of the checkpoints' names in the folder.
+
+    Raises:
+        InputError: the folder has checkpoints of other settings, or is another loop's or an
+            evaluation's.
+    """
+    file = out / CONFIG_FILE
+    values = plain(config)
+    before = _read(file)
+    if any(out.glob(checkpoints)):
+        changed = _changes(flattened(before), flattened(values))
+        if changed:
+            raise InputError(
+                f"{out} holds a run with other settings ({'; '.join(changed[:3])}): take those to "
+                "go on with it, or give another output folder."
+            )
+    elif before and before.get("loop") != values["loop"]:
+        raise InputError(
+            f"{out} is the output folder of something else, as its {CONFIG_FILE} says: give "
+            "another one."
+        )
+    write_atomically(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def plain(config: FinetuneConfig) -> dict[str, Any]:
+    """A configuration of YAML's types."""
+    values: dict[str, Any] = _plain(asdict(config))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(x) for x in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} was {before.get(key)} and is {now.get(key)}"
+        for key in (*now, *(x for x in before if x not in now))
+        if before.get(key) != now.get(key) and key not in _MAY_CHANGE
+    ]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as ex:
+        raise InputError(
+            f"{file} cannot be read ({type(ex).__name__}): it may be half-written; give another "
+            "output folder, or remove it."
+        ) from ex
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,98 @@
+"""A fine-tuning on fairseq2's loop: the recipe with the values of a plan, and the bundle of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from fairseq2.recipe.config import LRSchedulerSection, OptimizerSection, RegimeSection
+
+from atr_moco_plugin.finetuning.parts import merged
+from atr_moco_plugin.finetuning.prepare import Prepared
+from atr_moco_plugin.finetuning.run_folder import plain
+from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.config.sections import (
+    RetrievalDatasetSection,
+    adamw,
+    best_by_r_sum,
+    cosine,
+    default,
+)
+from atr_moco_plugin.hosts.fairseq2.export import export_run
+from atr_moco_plugin.retriever.exported import ExportOptions
+
+FOLDER = "start"
+"""In the output folder: the values for fairseq2, and the weights and tokenizer of a trained
+start."""
+
+
+@dataclass(kw_only=True)
+class FinetuneRecipeConfig(RetrievalRecipeConfig):
+    """Its values come from a plan."""
+
+    dataset: RetrievalDatasetSection = default(
+        RetrievalDatasetSection, family="folder", config_overrides={}
+    )
+    optimizer: OptimizerSection = default(adamw)
+    lr_scheduler: LRSchedulerSection = default(cosine, 1)
+    regime: RegimeSection = default(best_by_r_sum, 100, 10, 5)
+
+
+def run(prepared: Prepared) -> Path:
+    """Train with fairseq2, which writes the table and the report, and write the bundle.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        SystemExit: where fairseq2 ends the run; it has said why.
+        InputError: where no bundle can be made.
+    """
+    out = prepared.output_dir
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    values = recipe_values(prepared, folder)
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    arguments = sys.argv
+    sys.argv = [arguments[0], str(out), "--config-file", str(file)]
+    try:
+        run_recipe(FinetuneRecipeConfig)
+    except SystemExit as ex:
+        if ex.code not in (None, 0):
+            raise
+    finally:
+        sys.argv = arguments
+    export_run(out, ExportOptions()).write(out / "bundle")
+    return out / "bundle"
+
+
+def recipe_values(prepared: Prepared, folder: Path) -> dict[str, Any]:
+    """The configuration of :class:`FinetuneRecipeConfig`.
+
+    Args:
+        prepared: the run.
+        folder: where the weights and the tokenizer of a trained start are written.
+    """
+    start, started = prepared.start, prepared.started
+    values = plain(prepared.config)
+    del values["loop"]
+    # Parts by their names and sizes; the places of pretrained encoders are among their options.
+    values["model"] = {"family": FAMILY, "arch": "base", "config_overrides": start.model}
+    values["init"] = "random"
+    if start.kind in ("bundle", "run"):
+        weights = folder / "model.pt"
+        torch.save(started.model.state_dict(), weights)
+        values["init"] = str(weights.resolve())
+    if values["tokenizer"]["name"] is None and started.tokenizer is not None:
+        tokenizer = folder / "tokenizer"
+        started.tokenizer.save_pretrained(tokenizer)
+        values["tokenizer"]["name"] = str(tokenizer.resolve())
+    values["regime"]["keep_best_n_checkpoints"] = 1
+    return merged(values, prepared.other)

@@ -1,0 +1,150 @@
+"""What a run reads: the tokenizer, training batches, and the splits that it evaluates."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.evaluation.split import Split, prepare_split
+from atr_moco_plugin.evaluation.unreadable import left_out
+from atr_moco_plugin.finetuning.prepare import Prepared, settled
+from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches, TrainingPairs
+from atr_moco_plugin.hosts.transformers.finetune.clap import clap_features, clap_inputs
+from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER
+from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
+from atr_moco_plugin.text.tokenizer import tokenize
+
+CLIPS_FILE = "evaluation_clips.json"
+"""In the output folder, as the recipes name it: clips that evaluations leave out."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run reads.
+
+    Attributes:
+        tokenizer: of the captions.
+        train_set: what ``Trainer`` is told to train on.
+        num_pairs: pairs in an epoch.
+        batches: the training batches.
+        splits: the splits that are evaluated, by their names.
+        described: what a bundle has to know besides the model.
+        processors: tokenizer and feature extractor, by their folders in a bundle.
+    """
+
+    tokenizer: Any
+    train_set: TrainingPairs
+    num_pairs: int
+    batches: StepBatches
+    splits: dict[str, Split]
+    described: dict[str, Any]
+    processors: dict[str, Any]
+
+
+def make_inputs(prepared: Prepared) -> RunInputs:
+    """Make and check everything that a run reads, before its first step.
+
+    Raises:
+        InputError: for a split, captions, a tokenizer or clips that cannot be used.
+    """
+    config, dataset, out = prepared.config, prepared.dataset, prepared.output_dir
+    section, extractor = config.dataset, prepared.started.feature_extractor
+    evaluated = [section.valid_split]
+    if config.evaluation.test_split not in (None, section.valid_split):
+        evaluated.append(str(config.evaluation.test_split))
+    tokenizer = _tokenizer(prepared, [section.train_split, *evaluated])
+    max_tokens = settled(config.tokenizer.max_tokens)
+    tokenizer.save_pretrained(out / "tokenizer")
+    to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
+    loader = PairLoader(
+        dataset,
+        section.train_split,
+        to_tokens,
+        settled(section.batch_size),
+        max_seconds=settled(section.max_seconds),
+        shuffle=True,
+        seed=config.common.seed,
+        drop_last=True,
+        num_workers=section.num_workers,
+        prefetch=section.prefetch,
+        captions=section.captions,
+        max_bad=section.max_bad_clips,
+        pin_memory=torch.cuda.is_available(),
+        augment=section.augment,
+    )
+    unreadable = left_out(
+        dataset,
+        evaluated,
+        _read(out / CLIPS_FILE),
+        out / CLIPS_FILE,
+        seconds=prepared.evaluated_seconds,
+        decoder=section.decoder,
+        num_workers=section.num_workers,
+        most=section.max_bad_clips,
+        device=torch.device("cpu"),
+        note=_LOG.info,
+        warn=warnings.warn,
+    )
+    splits = {
+        name: prepare_split(
+            dataset,
+            name,
+            to_tokens,
+            batch_size=config.evaluation.batch_size,
+            max_seconds=prepared.evaluated_seconds,
+            num_workers=section.num_workers,
+            without=unreadable[name],
+            audio_inputs=None if extractor is None else clap_features(extractor),
+        )
+        for name in evaluated
+    }
+    steps = settled(config.regime.num_steps)
+    accumulate = config.trainer.grad_accumulation.num_batches
+    pairs = loader.num_examples
+    return RunInputs(
+        tokenizer=tokenizer,
+        train_set=TrainingPairs(dataset, section.train_split, pairs),
+        num_pairs=pairs,
+        batches=StepBatches(
+            loader, steps, accumulate, None if extractor is None else clap_inputs(extractor)
+        ),
+        splits=splits,
+        described={
+            "sample_rate": dataset.sample_rate,
+            "window_seconds": prepared.evaluated_seconds,
+            "max_tokens": max_tokens,
+        },
+        processors={TOKENIZER: tokenizer, FEATURE_EXTRACTOR: extractor},
+    )
+
+
+def _tokenizer(prepared: Prepared, splits: list[str]) -> Any:
+    section, started = prepared.config.tokenizer, prepared.started
+    return caption_tokenizer(
+        started.model.text.encoder,
+        prepared.dataset,
+        splits,
+        name=started.tokenizer if section.name is None else section.name,
+        vocab_size=section.vocab_size,
+        max_tokens=settled(section.max_tokens),
+        allow_unknown=section.allow_unknown,
+        note=_LOG.info,
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,223 @@
+"""A fine-tuning on ``Trainer``, from a prepared run to its bundle."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import AdamW
+from transformers import PrinterCallback, TrainingArguments
+from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.final import evaluate_splits
+from atr_moco_plugin.evaluation.split import figure_names
+from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.prepare import Prepared, settled
+from atr_moco_plugin.finetuning.run_folder import settle_folder
+from atr_moco_plugin.hosts.transformers.export import export_run
+from atr_moco_plugin.hosts.transformers.finetune.files import RunFiles
+from atr_moco_plugin.hosts.transformers.finetune.inputs import RunInputs, make_inputs
+from atr_moco_plugin.hosts.transformers.finetune.trainer import RetrievalTrainer
+from atr_moco_plugin.hosts.transformers.model.trainer_model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint
+from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.optim.param_groups import parameter_groups
+from atr_moco_plugin.report.ending import show_results
+from atr_moco_plugin.retriever.exported import Exported, ExportOptions
+
+BUNDLE = "bundle"
+"""Folder of the bundle in the output folder."""
+
+
+def run(prepared: Prepared) -> Path:
+    """Train, evaluate the best checkpoint, and write the table, the report and the bundle.
+
+    A run that was stopped goes on from its last whole checkpoint.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        InputError: for a configuration, data or a checkpoint that cannot be used.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise InputError(
+            "The loop of transformers fine-tunes in one process: start it without torchrun, or set "
+            "`loop` to fairseq2, which trains in several."
+        )
+    config, out = prepared.config, prepared.output_dir
+    settle_folder(out, config, "checkpoint-*")
+    inputs = make_inputs(prepared)
+    trainer = make_trainer(prepared, inputs)
+    checkpoint = last_checkpoint(out)
+    if checkpoint is not None:
+        say(f"Going on from {checkpoint}.")
+        inputs.batches.load(Path(checkpoint))
+    with warnings.catch_warnings():
+        # Checkpoints are put in order by their numbers then, which is right.
+        warnings.filterwarnings("ignore", "mtime may not be reliable")
+        trainer.train(resume_from_checkpoint=checkpoint)
+    return finish(prepared, inputs)
+
+
+def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
+    """``Trainer`` with everything a run needs."""
+    config, out = prepared.config, prepared.output_dir
+    model = _trainer_model(prepared)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    valid = inputs.splits[config.dataset.valid_split]
+    _check_score(config, valid.retrieval_set.caption_to_audio is not None)
+    arguments = _arguments(config, out)
+    trainer = RetrievalTrainer(
+        batches=inputs.batches,
+        validation=SplitEvaluation(model.criterion, valid, 0, device),
+        described=inputs.described,
+        processors=inputs.processors,
+        model=model,
+        args=arguments,
+        train_dataset=inputs.train_set,
+        optimizers=_optimizers(config, model),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(
+        MocoCallback(
+            trainer,
+            rank_every=config.regime.validate_every_n_steps or 100,
+            max_skipped_steps=config.safety.max_skipped_steps,
+            max_bad_clips=config.dataset.max_bad_clips,
+            allow_unknown=config.tokenizer.allow_unknown,
+        )
+    )
+    trainer.add_callback(RunFiles(trainer, out, inputs.batches, config.regime.score_metric))
+    return trainer
+
+
+def finish(prepared: Prepared, inputs: RunInputs) -> Path:
+    """Evaluate the best checkpoint on every split, show the figures, and write the bundle.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        InputError: where a split could not be evaluated.
+    """
+    config, out = prepared.config, prepared.output_dir
+    exported = export_run(out, ExportOptions())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = _Trained(exported, device)
+    matches = exported.config.score is not None
+    evaluations = {
+        name: SplitEvaluation(trained, split, config.evaluation.rerank_k if matches else 0, device)
+        for name, split in inputs.splits.items()
+    }
+    origin = exported.config.origin
+    dual = exported.figures.get("evaluation", {}).get("dual", {})
+    facts = {
+        "criterion": config.criterion.name,
+        "dataset": prepared.dataset.name,
+        "train_pairs": inputs.num_pairs,
+        "seed": config.common.seed,
+        "checkpoint": origin["checkpoint"],
+        "valid_score": dual.get(config.regime.score_metric),
+    }
+    failed = evaluate_splits(evaluations, facts, out)
+    show_results(
+        evaluations,
+        prepared.dataset,
+        out,
+        examples_of=config.dataset.valid_split,
+        with_report=config.report,
+        warn=warnings.warn,
+    )
+    exported.model.cpu()
+    figures = {name: x.result for name, x in evaluations.items() if x.result}
+    replace(exported, figures=figures).write(out / BUNDLE)
+    if failed is not None:
+        raise failed
+    return out / BUNDLE
+
+
+class _Trained:
+    """The best checkpoint, as an evaluation asks a criterion for it."""
+
+    def __init__(self, exported: Exported, device: torch.device) -> None:
+        self.model = exported.model.to(device)
+        self.temperature = torch.tensor(exported.config.temperature)
+
+
+def _trainer_model(prepared: Prepared) -> TrainerModel:
+    section, started = prepared.config.criterion, prepared.started
+    options: dict[str, Any] = dict(section.config)
+    if started.clap is None:
+        return TrainerModel(started.model, section.name, **options)
+    return ClapTrainerModel(started.clap, section.name, **options)
+
+
+def _arguments(config: FinetuneConfig, out: Path) -> TrainingArguments:
+    regime, trainer = config.regime, config.trainer
+    every = settled(regime.validate_every_n_steps)
+    return TrainingArguments(
+        str(out),
+        max_steps=settled(regime.num_steps),
+        per_device_train_batch_size=settled(config.dataset.batch_size),
+        gradient_accumulation_steps=trainer.grad_accumulation.num_batches,
+        max_grad_norm=trainer.max_grad_norm or 0.0,
+        bf16=trainer.mixed_precision.mode == "auto",
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=regime.checkpoint_every_n_steps or every,
+        save_total_limit=2,  # the best one and the last
+        metric_for_best_model=regime.score_metric,
+        greater_is_better="medr" not in regime.score_metric,
+        logging_steps=settled(regime.publish_metrics_every_n_steps),
+        logging_nan_inf_filter=False,
+        seed=config.common.seed,
+        data_seed=config.common.seed,
+        remove_unused_columns=False,
+        label_names=["clip_id", "caption_id"],
+        ignore_data_skip=True,  # the loader has its own place in the data
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _optimizers(config: FinetuneConfig, model: TrainerModel) -> tuple[Any, Any]:
+    section, schedule = config.optimizer.config, config.lr_scheduler.config
+    groups = parameter_groups(
+        model.criterion,
+        section.weight_decay,
+        lr=section.lr,
+        audio_lr=section.audio_lr,
+        text_lr=section.text_lr,
+        temperature_lr=section.temperature_lr,
+        layer_decay=section.layer_decay,
+    )
+    beta1, beta2 = section.betas
+    optimizer = AdamW(groups, lr=section.lr or 1e-3, betas=(beta1, beta2), eps=section.eps)
+    scheduler = get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer,
+        schedule.num_warmup_steps or 0,
+        settled(config.regime.num_steps),
+        min_lr_rate=schedule.final_lr_scale,
+    )
+    return optimizer, scheduler
+
+
+def _check_score(config: FinetuneConfig, one_clip_each: bool) -> None:
+    """Refuse a score that no validation reports."""
+    names = figure_names(one_clip_each=one_clip_each, reranks=False)
+    metric = config.regime.score_metric
+    if metric not in names:
+        raise InputError(
+            f"`regime.score_metric` is {metric}, which no validation reports: choose one of "
+            f"{', '.join(names[:8])}."
+        )

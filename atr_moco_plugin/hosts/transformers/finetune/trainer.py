@@ -1,0 +1,74 @@
+"""``Trainer`` with the batches and the evaluation of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Any
+
+from transformers import Trainer
+
+from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
+from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches
+
+
+class RetrievalTrainer(Trainer):
+    """Trains with a loader of its own, and validates as the recipes do: on all clips of a split.
+
+    Args:
+        batches: the training batches.
+        validation: of the split that the best checkpoint is chosen on.
+        described: what a bundle has to know besides the model, such as ``window_seconds``.
+        processors: tokenizer and feature extractor, by their folders in a bundle.
+        options: of ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        batches: StepBatches,
+        validation: SplitEvaluation,
+        described: Mapping[str, Any],
+        processors: Mapping[str, Any],
+        **options: Any,
+    ) -> None:
+        self.batches = batches
+        self.validation = validation
+        self.described = dict(described)
+        self.processors = dict(processors)
+        super().__init__(eval_dataset=_Clips(validation.split.retrieval_set.clips), **options)
+
+    def get_train_dataloader(self) -> Any:
+        """The batches of the run."""
+        return self.batches
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Evaluate retrieval on the validation split.
+
+        Returns:
+            The figures, each with the prefix before its name.
+        """
+        model: Any = self.model
+        model.eval()
+        self.validation.evaluate()
+        figures = self.validation.figures()
+        metrics = {f"{metric_key_prefix}_{name}": float(x) for name, x in figures.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+class _Clips:
+    """The number of clips, which is all that is asked of an evaluation set."""
+
+    def __init__(self, clips: Sized) -> None:
+        self._number = len(clips)
+
+    def __len__(self) -> int:
+        return self._number

@@ -1,0 +1,96 @@
+"""``python -m atr_moco_plugin.recipes.finetune OUT --config dataset.config_overrides.root=FOLDER
+init=...``: fine-tune on a folder of sounds.
+
+The data are looked at first, sizes and steps are chosen and shown with their reasons, and it ends
+with a table, a report and a bundle. ``--plan`` stops before training. It needs fairseq2 for
+``loop=fairseq2`` alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.command_line import read_stated
+from atr_moco_plugin.finetuning.keys import read_config
+from atr_moco_plugin.finetuning.prepare import prepare
+from atr_moco_plugin.finetuning.run_folder import plain
+from atr_moco_plugin.io.stdout import say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fine-tune.
+
+    Args:
+        arguments: of the command line; None takes those of the process.
+
+    Returns:
+        0, or 2 for a mistake in the input, and 130 where it was interrupted.
+    """
+    args = _parser().parse_args(arguments)
+    try:
+        stated = read_stated(args.config_file, args.config)
+        if args.dump_config:
+            config, other = read_config(stated)
+            yaml.safe_dump({**plain(config), **other}, sys.stdout, sort_keys=False)
+            return 0
+        if args.output_dir is None:
+            raise InputError("The output folder is missing: finetune OUT --config KEY=VALUE ...")
+        return finetune_folder(stated, args.output_dir, plan_only=args.plan)
+    except InputError as ex:
+        print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = False) -> int:
+    """Prepare, train with the loop that fits, and say how to use what was trained.
+
+    Args:
+        stated: nested keys that the user has set.
+        out: the output folder.
+        plan_only: stop before training.
+
+    Raises:
+        InputError: for anything that cannot be used.
+    """
+    prepared = prepare(stated, out, tell=say)
+    if plan_only:
+        return 0
+    if prepared.config.loop == "fairseq2":
+        from atr_moco_plugin.hosts.fairseq2.finetune import run
+    else:
+        from atr_moco_plugin.hosts.transformers.finetune.loop import run
+    bundle = run(prepared)
+    say(f"Bundle: {bundle}")
+    say("To search with it:")
+    say(f"  python -m atr_moco_plugin index SOUNDS {out / 'index'} --model {bundle}")
+    say(f"  python -m atr_moco_plugin search {out / 'index'} 'a sentence'")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Fine-tune on a folder of sounds.")
+    parser.add_argument("output_dir", type=Path, nargs="?", help="folder of the run")
+    parser.add_argument("--config-file", type=Path, help="YAML file of keys")
+    parser.add_argument(
+        "--config", action="extend", nargs="*", default=[], metavar="KEY=VALUE",
+        help="keys, in front of those of the file",
+    )  # fmt: skip
+    parser.add_argument("--plan", action="store_true", help="show the plan and do not train")
+    parser.add_argument(
+        "--dump-config", action="store_true", help="print the configuration and do nothing"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
