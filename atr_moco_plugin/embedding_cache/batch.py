@@ -37,27 +37,26 @@ class CachedPairBatch(PairBatch):
 
     @property
     def audio(self) -> dict[str, Any]:
-        """Arguments of the audio tower; tokens are float32 from here on."""
+        """Arguments of the audio tower."""
         inputs: dict[str, Any] = dict(super().audio)
         if self.clip_pooled is None and self.clip_states is None:
             return inputs
         del inputs["waveforms"], inputs["lengths"]
         if self.clip_states is not None:
             assert self.clip_mask is not None
-            inputs["tokens"] = AudioTokens(self.clip_states.float(), self.clip_mask)
+            inputs["tokens"] = AudioTokens(self.clip_states, self.clip_mask)
         if self.clip_pooled is not None:
             inputs["pooled"] = self.clip_pooled
         return inputs
 
     @property
     def text(self) -> dict[str, Any]:
-        """Arguments of the text tower; tokens are float32 from here on."""
+        """Arguments of the text tower."""
         inputs: dict[str, Any] = dict(super().text)
         if self.caption_pooled is None and self.caption_states is None:
             return inputs
         del inputs["input_ids"], inputs["mask"]
-        states = None if self.caption_states is None else self.caption_states.float()
-        inputs["tokens"] = TextTokens(states, self.text_mask, self.input_ids)
+        inputs["tokens"] = TextTokens(self.caption_states, self.text_mask, self.input_ids)
         if self.caption_pooled is not None:
             inputs["pooled"] = self.caption_pooled
         return inputs

@@ -10,7 +10,7 @@ from atr_moco_plugin.tokens import TokensT
 
 
 def the_stage(**given: Any) -> dict[str, Any]:
-    """The one input that is given.
+    """The one input that is given; pooled tokens may come with the tokens, for a matching head.
 
     Args:
         given: name to input, ``None`` where it is not given.
@@ -22,7 +22,7 @@ def the_stage(**given: Any) -> dict[str, Any]:
         ValueError: none or several are given.
     """
     found = {name: value for name, value in given.items() if value is not None}
-    if len(found) != 1:
+    if len(found) != 1 and found.keys() != {"tokens", "pooled"}:
         *names, last = given
         got = " and ".join(found) or "none of them"
         raise ValueError(f"The tower takes one of {', '.join(names)} and {last}, but got {got}.")

@@ -145,14 +145,16 @@ class AudioTower(FreezableTower):
             lower: of the encoder, after its frozen layers, in place of waveforms.
             tokens: of the encoder, in place of waveforms; any float dtype.
             pooled: ``[B, width]`` of the pooling, in place of waveforms; any float dtype.
+                ``tokens`` may come with it, and then are for a matching head alone.
             rows: ``[N]`` int64, the clip of each item, where items share clips.
 
         Returns:
-            ``[B, d]`` unit-norm float32 embeddings, and the tokens; ``None`` for those of
-            ``pooled``, which no matching head can do with. With ``rows``, N of both.
+            ``[B, d]`` unit-norm float32 embeddings, and the tokens; ``None`` for ``pooled`` alone,
+            which no matching head can do with. With ``rows``, N of both.
 
         Raises:
-            ValueError: if not exactly one of waveforms and what may be in their place is given.
+            ValueError: if not exactly one of waveforms and what may be in their place is given,
+                but for ``tokens`` with ``pooled``.
         """
         stage = the_stage(
             waveforms=waveforms, features=features, lower=lower, tokens=tokens, pooled=pooled
@@ -162,6 +164,8 @@ class AudioTower(FreezableTower):
         if pooled is None:
             tokens = self._tokens(stage)
             pooled = self.pooling(*tokens)
+        elif tokens is not None:
+            tokens = cast_states(tokens, self.projection.weight.dtype)
         embeddings = unit_norm(self.projection(pooled.to(self.projection.weight.dtype)))
         if rows is None:
             return embeddings, tokens
@@ -269,20 +273,24 @@ class TextTower(FreezableTower):
             mask: ``[B, L]`` bool, ``True`` where a token is of the caption.
             lower: of the encoder, after its frozen layers, in place of ids.
             tokens: of the encoder, in place of ids; any float dtype.
-            pooled: ``[B, width]`` of the pooling, in place of ids; any float dtype.
+            pooled: ``[B, width]`` of the pooling, in place of ids; any float dtype. ``tokens`` may
+                come with it, and then are for a matching head alone.
 
         Returns:
-            ``[B, d]`` unit-norm float32 embeddings, and the tokens; ``None`` for those of
-            ``pooled``, which no matching head can do with.
+            ``[B, d]`` unit-norm float32 embeddings, and the tokens; ``None`` for ``pooled`` alone,
+            which no matching head can do with.
 
         Raises:
-            ValueError: if not exactly one of ids and what may be in their place is given.
+            ValueError: if not exactly one of ids and what may be in their place is given, but for
+                ``tokens`` with ``pooled``.
         """
         stage = self.prepare(input_ids, mask, lower=lower, tokens=tokens, pooled=pooled)
         if pooled is None:
             tokens = self._tokens(stage)
             assert tokens.states is not None, "an encoder makes states"
             pooled = self.pooling(tokens.states, tokens.mask)
+        elif tokens is not None:
+            tokens = cast_states(tokens, self.projection.weight.dtype)
         weight = self.projection.weight
         return unit_norm(self.projection(pooled.to(weight.dtype))), tokens
 
