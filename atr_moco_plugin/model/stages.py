@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,3 +36,12 @@ def cast_states(tokens: TokensT, dtype: torch.dtype) -> TokensT:
     if tokens.states is None or tokens.states.dtype == dtype:
         return tokens
     return tokens._replace(states=tokens.states.to(dtype))
+
+
+def finished(encoder: Any, stage: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """The tokens of an encoder from the stage that its input is at; stored ones in ``dtype``."""
+    if "tokens" in stage:
+        return cast_states(stage["tokens"], dtype)
+    if "lower" in stage:
+        return cast_states(encoder.upper(stage["lower"]), dtype)
+    return encoder(**stage)

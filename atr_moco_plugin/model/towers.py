@@ -27,7 +27,7 @@ from atr_moco_plugin.model.spec_augment import (
     check_spec_augment,
     masked_features,
 )
-from atr_moco_plugin.model.stages import cast_states, the_stage
+from atr_moco_plugin.model.stages import cast_states, finished, the_stage
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import unit_norm
@@ -183,20 +183,13 @@ class AudioTower(FreezableTower):
         return stage
 
     def _tokens(self, stage: dict[str, Any]) -> AudioTokens:
-        encoder: Any = self.encoder
         if not self.training and self.patch_dropout is not None:
             stage = dropping.seen_by_copy(stage, self.patch_dropout)
         if "features" in stage and self.training and self.spec_augment is not None:
             stage = {"features": masked_features(stage["features"], self.spec_augment)}
         stage = self._frozen_part(stage)
-        tokens: AudioTokens
-        if "tokens" in stage:
-            tokens = stage["tokens"]
-        elif "lower" in stage:
-            tokens = encoder.upper(stage["lower"])
-        else:
-            return encoder(**stage)  # type: ignore[no-any-return]
-        return cast_states(tokens, self.projection.weight.dtype)
+        tokens: AudioTokens = finished(self.encoder, stage, self.projection.weight.dtype)
+        return tokens
 
 
 class TextTower(FreezableTower):
@@ -286,21 +279,10 @@ class TextTower(FreezableTower):
         """
         stage = self.prepare(input_ids, mask, lower=lower, tokens=tokens, pooled=pooled)
         if pooled is None:
-            tokens = self._tokens(stage)
-            assert tokens.states is not None, "an encoder makes states"
+            tokens = finished(self.encoder, stage, self.projection.weight.dtype)
+            assert tokens is not None and tokens.states is not None, "an encoder makes states"
             pooled = self.pooling(tokens.states, tokens.mask)
         elif tokens is not None:
             tokens = cast_states(tokens, self.projection.weight.dtype)
         weight = self.projection.weight
         return unit_norm(self.projection(pooled.to(weight.dtype))), tokens
-
-    def _tokens(self, stage: dict[str, Any]) -> TextTokens:
-        encoder: Any = self.encoder
-        tokens: TextTokens
-        if "tokens" in stage:
-            tokens = stage["tokens"]
-        elif "lower" in stage:
-            tokens = encoder.upper(stage["lower"])
-        else:
-            return encoder(**stage)  # type: ignore[no-any-return]
-        return cast_states(tokens, self.projection.weight.dtype)

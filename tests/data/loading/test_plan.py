@@ -119,5 +119,9 @@ def test_padding_of_no_whole_step_is_none() -> None:
 
 
 def test_settings_of_before_are_settings_without_the_new_fields() -> None:
-    assert saved_settings({"split": "a"}) == {"split": "a", "bucket_by_length": 0}
+    assert saved_settings({"split": "a"}) == {
+        "split": "a",
+        "bucket_by_length": 0,
+        "crops": None,
+    }
     assert saved_settings({"bucket_by_length": 3})["bucket_by_length"] == 3
