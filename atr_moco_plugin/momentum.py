@@ -1,12 +1,17 @@
-"""Momentum copies: an exponential moving average (EMA) of a module's weights."""
+"""Momentum copies: an exponential moving average (EMA) of a module's weights.
+
+What is frozen is not copied: the modules of a copy have the very parameters of the online ones, so
+that there is one set of them, and a copy of a frozen encoder holds next to nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import Module
 from atr_moco_plugin.errors import InputError
@@ -21,6 +26,10 @@ class MomentumCopy(StaysFloat32):
     are. :meth:`update` is explicit, once an optimizer step, so that gradient accumulation,
     activation checkpointing and validation passes do not move the average.
 
+    Float32 parameters without ``requires_grad`` are shared with the online module and not copied.
+    One that begins to train, or changes its dtype, gets a copy of its own at the next
+    :meth:`start`. Sharded by FSDP, the copy has shards of its own, which are equal.
+
     Args:
         online: the module to average. The copy does not keep it, or its parameters would be
             registered twice; :meth:`update` gets it again.
@@ -30,7 +39,9 @@ class MomentumCopy(StaysFloat32):
 
     def __init__(self, online: Module) -> None:
         super().__init__()
-        self.module = deepcopy(online).float().requires_grad_(False).eval()
+        # What `deepcopy` has copied already, it takes from here.
+        shared = {id(p): p for p in online.parameters() if _can_be_shared(p)}
+        self.module = deepcopy(online, shared).float().requires_grad_(False).eval()
         self._has_no_weights = False  # after `reset_parameters`, until the next copy or load
         self.register_load_state_dict_post_hook(_has_weights)
 
@@ -57,9 +68,11 @@ class MomentumCopy(StaysFloat32):
         """
         if self._has_no_weights:
             self._has_no_weights, momentum = False, 0.0
-        weights = _pairs(_parameters(self.module), _parameters(online))
+            self._share(online)
+        pairs = _pairs(_parameters(self.module), _parameters(online))
+        weights = [(average, x) for average, x in pairs if average is not x]
         copied = _pairs(_buffers(self.module), _buffers(online))
-        if momentum > 0:
+        if momentum > 0 and weights:
             # In place and grouped: the storage stays the same for sharded and fused views, and the
             # cost is the memory traffic rather than one kernel a parameter.
             averages = [average for average, _ in weights]
@@ -77,20 +90,60 @@ class MomentumCopy(StaysFloat32):
 
     def start(self, online: Module) -> None:
         """Copy the online module if the copy has no weights yet: after :meth:`reset_parameters`,
-        unless a state was loaded since.
+        unless a state was loaded since. And copy what is shared and not frozen any more.
 
         Args:
             online: the module that was copied.
         """
         if self._has_no_weights:
             self.update(online, momentum=0.0)
+        changed = {id(p): p for p in online.parameters() if not _can_be_shared(p)}
+        if any(id(p) in changed for p in self.module.parameters()):
+            own = {
+                x: nn.Parameter(p.detach().float().clone(), requires_grad=False)
+                for x, p in changed.items()
+            }
+            for module, name, p in _places(self.module):
+                setattr(module, name, own.get(id(p), p))
+
+    def shared_names(self, online: Module) -> set[str]:
+        """Names of the parameters that are those of the online module, as ``module`` has them.
+
+        Args:
+            online: the module that was copied.
+        """
+        ids = {id(p) for p in online.parameters()}
+        return {name for name, p in _parameters(self.module).items() if id(p) in ids}
+
+    def _share(self, online: Module) -> None:
+        """Share again what was shared before ``to_empty``, which makes new parameters."""
+        frozen = {name: p for name, p in _parameters(online).items() if _can_be_shared(p)}
+        names = {id(p): name for name, p in _parameters(self.module).items()}
+        for module, name, p in _places(self.module):
+            setattr(module, name, frozen.get(names[id(p)], p))
 
 
 def _has_weights(copy: MomentumCopy, _: Any) -> None:
     copy._has_no_weights = False
 
 
-def _parameters(module: Module) -> dict[str, Tensor]:
+def _can_be_shared(parameter: nn.Parameter) -> bool:
+    # Not those of FSDP, whose units manage the ones that they have.
+    whole = type(parameter.data) is Tensor
+    return whole and not parameter.requires_grad and parameter.dtype == torch.float32
+
+
+def _places(module: Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Every place that a parameter stands in: the module, the name there, and the parameter."""
+    places = [
+        (owner, name, p)
+        for owner in module.modules()
+        for name, p in owner.named_parameters(recurse=False)
+    ]
+    yield from places
+
+
+def _parameters(module: Module) -> dict[str, nn.Parameter]:
     return {unwrapped_name(name): x for name, x in module.named_parameters()}
 
 
@@ -98,7 +151,7 @@ def _buffers(module: Module) -> dict[str, Tensor]:
     return {unwrapped_name(name): x for name, x in module.named_buffers()}
 
 
-def _pairs(copy: dict[str, Tensor], online: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _pairs(copy: Mapping[str, Tensor], online: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Each tensor of a copy with the online one of the same name."""
     differences = {
         "new are": [x for x in online if x not in copy],

@@ -26,6 +26,7 @@ from atr_moco_plugin.criterion.queue_pair import (
     grow_queues,
     make_queue,
 )
+from atr_moco_plugin.criterion.shared_weights import fill_in_shared, leave_out_shared
 from atr_moco_plugin.distributed import mean_weight
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
@@ -67,6 +68,7 @@ class MocoAtc(Atc):
         self._loaded_fingerprint = 0
         self._num_steps = 0  # mirrors the buffer, so that no step waits for the device
         self._steps_here = 0  # made by this process, equal on all
+        self.register_state_dict_post_hook(leave_out_shared)
         self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
         self.register_load_state_dict_post_hook(_clear_queues_of_other_data)
 
@@ -233,7 +235,8 @@ class MocoAtc(Atc):
     ) -> None:
         present, name = self.data_fingerprint.clone(), f"{prefix}data_fingerprint"
         # Checkpoints of version 0.1.0 have none.
-        state_dict = {name: torch.zeros_like(present), **state_dict}
+        state_dict.setdefault(name, torch.zeros_like(present))
+        fill_in_shared(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_steps = int(self.num_steps)
         self._loaded_fingerprint = int(self.data_fingerprint)

@@ -156,6 +156,7 @@ class MocoAtcAtm(MocoAtc):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         # Checkpoints of version 0.1.0 have none: they were saved at the end of a step.
-        state_dict = {f"{prefix}num_draws": torch.zeros_like(self.num_draws), **state_dict}
+        # In place: torch has copied what a caller gave, and the modules within see this one.
+        state_dict.setdefault(f"{prefix}num_draws", torch.zeros_like(self.num_draws))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_draws = int(self.num_draws)

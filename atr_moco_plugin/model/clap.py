@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,43 @@ class EncoderTower(FreezableTower):
     @property
     def layers(self) -> nn.ModuleList | None:
         """The encoder's layers, from input to output (stages, of a Swin transformer), for
-        ``layer_decay``: its only list called ``layer`` or ``layers`` that is in no other one. None
-        where there is none or several, as in T5."""
+        ``layer_decay`` and freezing: its only list called ``layer`` or ``layers`` that is in no
+        other one. None where there is none or several, as in T5."""
         found: dict[str, nn.ModuleList] = {}
         for name, module in self.encoder.named_modules():
             listed = isinstance(module, nn.ModuleList) and name.split(".")[-1] in _LAYERS
             if listed and not any(name.startswith(f"{outer}.") for outer in found):
                 found[name] = module
         return next(iter(found.values())) if len(found) == 1 else None
+
+    def prepare(self, *args: Any, **inputs: Any) -> dict[str, Any]:
+        """Compute what this tower and its momentum copy share: all but the projection, where the
+        encoder is frozen.
+
+        Args:
+            args: as of ``forward``.
+            inputs: as of ``forward``.
+
+        Returns:
+            Keyword arguments of ``forward``.
+        """
+        if self.frozen != "all" or "pooled" in inputs:
+            return dict(signature(self.forward).bind(*args, **inputs).arguments)
+        self.check_frozen()
+        with torch.no_grad():
+            tokens, pooled = self._encode(*args, **inputs)
+        return {"tokens": tokens, "pooled": pooled}
+
+    def _encode(self, *args: Any, **inputs: Any) -> tuple[Any, Tensor]:
+        """Tokens, and what of them is projected, ``[B, width]``."""
+        raise NotImplementedError
+
+    def _embed(self, tokens: Any, pooled: Tensor | None, *args: Any) -> tuple[Tensor, Any]:
+        """Embeddings and tokens, from the encoder's inputs where there is no ``pooled``."""
+        if pooled is None:
+            tokens, pooled = self._encode(*args)
+        weight = next(self.projection.parameters())
+        return unit_norm(self.projection(pooled.to(weight.dtype))), tokens
 
 
 _LAYERS = ("layer", "layers")
@@ -69,18 +99,35 @@ class ClapAudioTower(EncoderTower):
         self._mean_frequencies = mean_frequencies
         self._fuses_crops: bool = config.enable_fusion
 
+    @property
+    def input_modules(self) -> list[nn.Module]:
+        """The norm of the spectrogram, which is registered after the layers that follow it."""
+        return [self.encoder.audio_encoder.batch_norm]
+
     def forward(
-        self, input_features: Tensor, is_longer: Tensor | None = None
+        self,
+        input_features: Tensor | None = None,
+        is_longer: Tensor | None = None,
+        *,
+        tokens: AudioTokens | None = None,
+        pooled: Tensor | None = None,
     ) -> tuple[Tensor, AudioTokens]:
         """Encode clips.
 
         Args:
             input_features: ``[B, crops, frames, mels]`` float, from ``ClapFeatureExtractor``.
             is_longer: ``[B, 1]`` bool, from the same; only models with ``enable_fusion`` use it.
+            tokens: from :meth:`prepare`, in place of features; ``None`` where nobody reads them.
+            pooled: ``[B, width]``, from :meth:`prepare`.
 
         Raises:
             InputError: ``is_longer`` is missing where it is needed.
         """
+        return self._embed(tokens, pooled, input_features, is_longer)
+
+    def _encode(
+        self, input_features: Tensor, is_longer: Tensor | None = None
+    ) -> tuple[AudioTokens, Tensor]:
         if self._fuses_crops and is_longer is None:
             raise InputError(
                 "This ClapModel fuses several crops of a clip (`enable_fusion`) and needs "
@@ -91,7 +138,7 @@ class ClapAudioTower(EncoderTower):
         tokens = audio_tokens(
             states.mean(dim=2, keepdim=True) if self._mean_frequencies else states
         )
-        return unit_norm(self.projection(output.pooler_output)), tokens
+        return tokens, output.pooler_output
 
 
 class ClapTextTower(EncoderTower):
@@ -105,11 +152,28 @@ class ClapTextTower(EncoderTower):
         width = clap.config.text_config.hidden_size
         super().__init__(clap.text_model, clap.text_projection, width)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        tokens: TextTokens | None = None,
+        pooled: Tensor | None = None,
+    ) -> tuple[Tensor, TextTokens]:
+        """Encode captions.
+
+        Args:
+            input_ids: ``[B, L]`` int64.
+            attention_mask: ``[B, L]``, 0 where a token is padding.
+            tokens: from :meth:`prepare`, in place of ids; ``None`` where nobody reads them.
+            pooled: ``[B, width]``, from :meth:`prepare`.
+        """
+        return self._embed(tokens, pooled, input_ids, attention_mask)
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[TextTokens, Tensor]:
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         tokens = TextTokens(output.last_hidden_state, attention_mask.bool(), input_ids)
-        return unit_norm(self.projection(output.pooler_output)), tokens
+        return tokens, output.pooler_output
 
 
 class TowerPair(RetrievalModel):

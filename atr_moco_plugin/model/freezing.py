@@ -12,12 +12,13 @@ mode whatever the mode of the model. It computes the same for a momentum copy, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.internals import unwrapped_name
 
 Freeze = Literal["none", "all"] | int
 """``none``, ``all`` of an encoder, or the number of its lowest layers, with all that comes before
@@ -29,10 +30,13 @@ class FreezableTower(nn.Module):
 
     Attributes:
         frozen: what is, set by :func:`freeze_encoder`.
+        frozen_names: of the parameters that it has frozen.
     """
 
     encoder: Any
     frozen: Freeze = "none"
+
+    frozen_names: frozenset[str] = frozenset()
 
     def train(self, mode: bool = True) -> FreezableTower:
         """Set the mode of everything that is not frozen: dropout would make the outputs of a frozen
@@ -46,12 +50,27 @@ class FreezableTower(nn.Module):
     def lower_layers(self) -> int | None:
         """How many layers :meth:`prepare` runs: the frozen ones of an encoder that offers
         ``lower``. ``None`` for none."""
-        splits = isinstance(self.frozen, int) and hasattr(self.encoder, "lower")
-        return self.frozen if splits and isinstance(self.frozen, int) else None
+        if isinstance(self.frozen, int) and hasattr(self.encoder, "lower"):
+            return self.frozen
+        return None
+
+    def check_frozen(self) -> None:
+        """Refuse to run a frozen part without a gradient that trains after all.
+
+        Raises:
+            InputError: ``requires_grad`` was set by hand.
+        """
+        if self.frozen != "none" and next(self.encoder.parameters()).requires_grad:
+            raise InputError(
+                f"The encoder {type(self.encoder).__name__} is frozen ({self.frozen}), but its "
+                "parameters were set to `requires_grad` afterwards: unfreeze it with "
+                "`freeze_encoder(tower, 'none')`, or freeze it again."
+            )
 
 
 def freeze_encoder(tower: FreezableTower, freeze: Freeze, name: str = "freeze") -> None:
-    """Freeze a tower's encoder; pooling and projection go on training.
+    """Freeze a tower's encoder; pooling and projection go on training. What an earlier call has
+    frozen trains again first.
 
     Call it before momentum copies and optimizers are made. Of an encoder without ``lower`` (see
     :class:`~atr_moco_plugin.contracts.AudioEncoder`) the N lowest layers are frozen with all that
@@ -69,15 +88,37 @@ def freeze_encoder(tower: FreezableTower, freeze: Freeze, name: str = "freeze") 
     check_freeze(freeze, name)
     if isinstance(freeze, int):
         _check_layers(tower, freeze, name)
+    for key, parameter in tower.named_parameters():
+        if unwrapped_name(key) in tower.frozen_names:
+            parameter.requires_grad_(True)
     tower.frozen = freeze
-    for module in frozen_modules(tower):
-        module.requires_grad_(False)
+    parameters = [p for module in frozen_modules(tower) for p in module.parameters()]
     if isinstance(freeze, int):
         # Learned positions and the like that stand beside the layers.
         for owner in _owners(tower.encoder, _layers(tower)):
-            for parameter in owner.parameters(recurse=False):
-                parameter.requires_grad_(False)
+            parameters += owner.parameters(recurse=False)
+    ids = {id(p) for p in parameters if p.requires_grad}
+    named = tower.named_parameters()
+    tower.frozen_names = frozenset(unwrapped_name(key) for key, p in named if id(p) in ids)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
     tower.train(tower.training)
+
+
+def freeze_towers(towers: Mapping[str, FreezableTower], freeze: Mapping[str, Freeze]) -> None:
+    """:func:`freeze_encoder` by the names of towers.
+
+    Args:
+        towers: by name.
+        freeze: what to freeze, by name; those that are not named stay as they are.
+
+    Raises:
+        InputError: as :func:`freeze_encoder`, or a name is of no tower.
+    """
+    for name, value in freeze.items():
+        if name not in towers:
+            raise InputError(f"`freeze` has {name!r}, expected {' and '.join(towers)}.")
+        freeze_encoder(towers[name], value, f"freeze.{name}")
 
 
 def check_freeze(freeze: object, name: str) -> None:

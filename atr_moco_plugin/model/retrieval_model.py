@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import Head
 from atr_moco_plugin.model.config import RetrievalModelConfig
+from atr_moco_plugin.model.freezing import FreezableTower, freeze_encoder
 from atr_moco_plugin.model.towers import AudioTower, TextTower
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
@@ -43,6 +44,9 @@ class RetrievalModel(nn.Module):
     def freeze(self) -> None:
         """Freeze again what was frozen when the model was built, such as the classifier of a
         fine-tuned BEATs: a host that makes every parameter trainable calls it afterwards."""
+        for tower in (self.audio, self.text):
+            if isinstance(tower, FreezableTower):
+                freeze_encoder(tower, tower.frozen)
         for name in self._frozen:
             self.get_parameter(name).requires_grad_(False)
 

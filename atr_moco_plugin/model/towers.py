@@ -175,6 +175,7 @@ class AudioTower(FreezableTower):
         """Run the frozen part of the encoder on features, or waveforms and lengths."""
         encoder: Any = self.encoder
         if stage.keys() & {"features", "waveforms"}:
+            self.check_frozen()
             with torch.no_grad():
                 if self.frozen == "all":
                     return {"tokens": encoder(**stage)}
@@ -242,6 +243,7 @@ class TextTower(FreezableTower):
         stage = the_stage(input_ids=input_ids, lower=lower, tokens=tokens, pooled=pooled)
         if input_ids is None:
             return stage
+        self.check_frozen()
         encoder: Any = self.encoder
         with torch.no_grad():
             if self.frozen == "all":

@@ -20,6 +20,7 @@ from atr_moco_plugin.model.clap import (
     TowerPair,
     clap_temperature,
 )
+from atr_moco_plugin.model.freezing import Freeze, freeze_towers
 from atr_moco_plugin.plugins import load
 
 
@@ -36,6 +37,9 @@ class ClapTrainerModel(TrainerModel):
         head: size of the fusion head, for a criterion that matches.
         chunk_size: see :class:`TrainerModel`. Its audio encoder has a batch norm, so it has to be
             in eval mode, as a frozen one is.
+        freeze: by tower, what of its encoder stands still, such as ``{"audio": "all", "text": 6}``,
+            see :func:`~atr_moco_plugin.model.freeze_encoder`; layers of the audio encoder, a Swin
+            transformer, are its stages. The projections train.
         adapter: by tower, ``audio`` or ``text``, adapters to train in place of its encoder's own
             weights. They are then in the modules of ``clap``.
         options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
@@ -49,10 +53,12 @@ class ClapTrainerModel(TrainerModel):
         *,
         head: FusionHeadConfig | None = None,
         chunk_size: int | None = None,
+        freeze: Mapping[str, Freeze] | None = None,
         adapter: Mapping[str, AdapterConfig] | None = None,
         **options: object,
     ) -> None:
         audio, text = ClapAudioTower(clap), ClapTextTower(clap)
+        freeze_towers({"audio": audio, "text": text}, freeze or {})
         for name, config in (adapter or {}).items():
             if name not in ("audio", "text"):
                 raise InputError(f"`adapter` is for {name!r}, expected audio or text.")

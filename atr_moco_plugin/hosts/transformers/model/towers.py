@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from atr_moco_plugin.model.clap import EncoderTower, audio_tokens
-from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
@@ -28,10 +27,25 @@ class AudioModelTower(EncoderTower):
         width = _hidden_size(encoder) if width is None else width
         super().__init__(encoder, nn.Linear(width, embed_dim), width)
 
-    def forward(self, input_features: Tensor) -> tuple[Tensor, AudioTokens]:
-        """Encode clips given as the encoder's features, ``[B, ...]`` float."""
+    def forward(
+        self,
+        input_features: Tensor | None = None,
+        *,
+        tokens: AudioTokens | None = None,
+        pooled: Tensor | None = None,
+    ) -> tuple[Tensor, AudioTokens]:
+        """Encode clips.
+
+        Args:
+            input_features: the encoder's features, ``[B, ...]`` float.
+            tokens: from :meth:`prepare`, in place of features; ``None`` where nobody reads them.
+            pooled: ``[B, width]``, from :meth:`prepare`.
+        """
+        return self._embed(tokens, pooled, input_features)
+
+    def _encode(self, input_features: Tensor) -> tuple[AudioTokens, Tensor]:
         tokens = audio_tokens(self.encoder(input_features).last_hidden_state)
-        return unit_norm(self.projection(tokens.states.mean(dim=1))), tokens
+        return tokens, tokens.states.mean(dim=1)
 
 
 class TextModelTower(EncoderTower):
@@ -47,11 +61,28 @@ class TextModelTower(EncoderTower):
         width = _hidden_size(encoder) if width is None else width
         super().__init__(encoder, nn.Linear(width, embed_dim), width)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, TextTokens]:
-        """Encode captions: ``[B, L]`` int64 ids, and a mask that is 0 where a token is padding."""
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        tokens: TextTokens | None = None,
+        pooled: Tensor | None = None,
+    ) -> tuple[Tensor, TextTokens]:
+        """Encode captions.
+
+        Args:
+            input_ids: ``[B, L]`` int64.
+            attention_mask: ``[B, L]``, 0 where a token is padding.
+            tokens: from :meth:`prepare`, in place of ids; ``None`` where nobody reads them.
+            pooled: ``[B, width]``, from :meth:`prepare`.
+        """
+        return self._embed(tokens, pooled, input_ids, attention_mask)
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[TextTokens, Tensor]:
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         tokens = TextTokens(states, attention_mask.bool(), input_ids)
-        return unit_norm(self.projection(states[:, 0])), tokens
+        return tokens, states[:, 0]
 
 
 def _hidden_size(encoder: Any) -> int:

@@ -236,4 +236,5 @@ class TrainerModel(nn.Module):
 
 
 def _arguments(tower: nn.Module) -> set[str]:
-    return set(inspect.signature(tower.forward).parameters)
+    # Later stages have one name for both towers, so that a batch cannot say whose they are.
+    return set(inspect.signature(tower.forward).parameters) - {"lower", "tokens", "pooled"}

@@ -1,0 +1,58 @@
+"""What momentum copies share with their towers, in the criterion's state: it is there once.
+
+A state saved when less or more was frozen loads too. Of what is shared now the online weights
+count; of what was shared then the average starts from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from atr_moco_plugin.momentum import MomentumCopy
+from atr_moco_plugin.tensors.internals import unwrapped_name
+
+TOWERS = ("audio", "text")
+
+
+def leave_out_shared(criterion: Any, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
+    """A hook after ``state_dict``: leave out the second name of every shared weight.
+
+    Args:
+        criterion: with ``model`` and momentum copies ``audio_m`` and ``text_m``.
+        state_dict: of it, changed in place.
+        prefix: of its names.
+    """
+    for copy, tower, name in _copies(criterion):
+        for shared in copy.shared_names(tower):
+            state_dict.pop(f"{prefix}{name}_m.module.{shared}", None)
+
+
+def fill_in_shared(criterion: Any, state_dict: dict[str, Any], prefix: str) -> None:
+    """Before a state is loaded: give the momentum copies the weights that are saved once.
+
+    Args:
+        criterion: as of :func:`leave_out_shared`.
+        state_dict: for it, changed in place.
+        prefix: of its names.
+    """
+    for copy, tower, name in _copies(criterion):
+        online, average = f"{prefix}model.{name}.", f"{prefix}{name}_m.module."
+        saved = {
+            unwrapped_name(key.removeprefix(online)): value
+            for key, value in state_dict.items()
+            if key.startswith(online)
+        }
+        # A state without any is of no momentum criterion: its copies are made anew.
+        has_copy = any(key.startswith(average) for key in state_dict)
+        shared = copy.shared_names(tower)
+        for parameter, _ in copy.module.named_parameters():
+            if parameter in shared and parameter in saved:
+                state_dict[average + parameter] = saved[parameter]
+            elif has_copy and parameter in saved:
+                state_dict.setdefault(average + parameter, saved[parameter])
+
+
+def _copies(criterion: Any) -> Iterator[tuple[MomentumCopy, Any, str]]:
+    for name in TOWERS:
+        yield getattr(criterion, f"{name}_m"), getattr(criterion.model, name), name
