@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.parts import PARTS, merged
 from atr_moco_plugin.model import RetrievalModel, build_model, model_config
+from atr_moco_plugin.model.adapters import merged_state
 from atr_moco_plugin.text.tokenizer import load_tokenizer_for
 
 Kind = Literal["random", "checkpoint", "bundle", "run", "clap"]
@@ -150,7 +151,7 @@ def check_clap_options(name: str, options: Mapping[str, Any]) -> None:
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Give a model the weights of a start, as long as the options have left it what it was."""
-    own = model.state_dict()
+    own = merged_state(model.state_dict())  # new adapters take the plain weights beside them
     wrong = sorted(own.keys() ^ state.keys())
     wrong += [x for x in own if x in state and own[x].shape != state[x].shape]
     if wrong:

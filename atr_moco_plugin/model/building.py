@@ -33,6 +33,14 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     Raises:
         InputError: for an unknown part, an unknown option or a bad value, naming the key.
     """
+    model = build_plain_model(config)
+    adapt_model(model)
+    return model
+
+
+def build_plain_model(config: RetrievalModelConfig) -> RetrievalModel:
+    """The same without the adapters of ``config``, for a host that loads plain weights by their
+    names and then calls :func:`adapt_model`."""
     audio_class, audio_config = _part("audio_encoders", config.audio, "model.audio")
     text_class, text_config = _part("text_encoders", config.text, "model.text")
     head_class, head_config = _part("heads", config.head, "model.head")
@@ -50,17 +58,29 @@ def build_model(config: RetrievalModelConfig) -> RetrievalModel:
     text = TextTower(text_encoder, config.embed_dim, config.text_pooling)
     freeze_encoder(audio, config.audio.freeze, "model.audio.freeze")
     freeze_encoder(text, config.text.freeze, "model.text.freeze")
-    if config.audio.adapter is not None:
-        add_adapters(audio, config.audio.adapter, "model.audio.adapter")
-        check_used(audio, _silence(audio_encoder), "model.audio.adapter")
-    if config.text.adapter is not None:
-        add_adapters(text, config.text.adapter, "model.text.adapter")
-        check_used(text, _caption(text_encoder), "model.text.adapter")
     if config.patch_dropout is not None:
         check_trains(audio)
     model = RetrievalModel(audio, text, head)
     model.config = config
     return model
+
+
+def adapt_model(model: RetrievalModel) -> None:
+    """Give a model of :func:`build_plain_model` the adapters that its configuration asks for.
+
+    Raises:
+        InputError: as :func:`~atr_moco_plugin.model.add_adapters`, or if an encoder uses the
+            weights of an adapted layer without calling it.
+    """
+    config = model.config
+    assert config is not None, "a built model has one"
+    if config.audio.adapter is not None:
+        add_adapters(model.audio, config.audio.adapter, "model.audio.adapter")
+        check_used(model.audio, _silence(model.audio.encoder), "model.audio.adapter")
+    if config.text.adapter is not None:
+        add_adapters(model.text, config.text.adapter, "model.text.adapter")
+        check_used(model.text, _caption(model.text.encoder), "model.text.adapter")
+    model.note_frozen()
 
 
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:

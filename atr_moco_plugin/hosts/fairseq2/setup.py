@@ -28,8 +28,9 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.integers import keeping_integers
 from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp, convert_state_dict
-from atr_moco_plugin.model import RetrievalModelConfig, build_model
+from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.model.architectures import ARCHITECTURES
+from atr_moco_plugin.model.building import build_plain_model
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.report.titles import MEASURES, TITLES
 
@@ -47,7 +48,8 @@ def register_all(container: DependencyContainer) -> None:
         FAMILY,
         kls=Module,  # built as a RetrievalModel, sharded as the criterion around it
         config_kls=RetrievalModelConfig,
-        factory=one_line_errors()(keeping_integers(build_model)),
+        # The recipe adds adapters, once `init` has loaded the weights of another run.
+        factory=one_line_errors()(keeping_integers(build_plain_model)),
         supports_meta=False,
         state_dict_converter=convert_state_dict,
         compiler=compile_layers,

@@ -52,8 +52,8 @@ def find_source(init: str) -> Source | None:
         )
     run, step = find_checkpoint(path)
     architecture = read_model_config(run)
-    for part in ("audio", "text"):
-        # Its adapters are merged into the weights; whether the new run has some, it says itself.
+    # Its adapters are merged into the weights; whether the new run has some, it says itself.
+    for part in {"audio", "text"} & architecture.keys():
         architecture[part].pop("adapter", None)
     return Source(step / "model", run / "tokenizer", architecture)
 

@@ -49,6 +49,7 @@ from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit, make_hooks
 from atr_moco_plugin.io.lock import lock_folder
+from atr_moco_plugin.model.building import adapt_model
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.text.tokenizer import tokenize
 
@@ -92,6 +93,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             check_name(compat.checkpoint_dir(context))
             lock_folder(context.output_dir)
             plain.freeze()  # fairseq2 has made every parameter trainable
+            adapt_model(plain)
             if config.init == "pretrained":
                 check_pretrained(plain)
             criterion = config.criterion_section.build(plain)
