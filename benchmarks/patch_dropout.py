@@ -1,0 +1,204 @@
+"""What patch dropout gives in equal training time: the toy recipe and that of scenes, R-sum.
+
+    python -m benchmarks.patch_dropout OUT [--scenes FOLDER] [--seeds 0 1 2 3 4] [--steps 400]
+    python -m benchmarks.patch_dropout OUT --table
+
+Seconds of a step are measured first, all ways in turns in one process, and kept in OUT. Each way
+makes as many steps as take as long as ``--steps`` of the plain one, so that a busy machine does not
+decide how far a run comes. A run that is finished in OUT is not run again, one that was stopped
+goes on. ``--table`` prints what is there. FOLDER has labelled recordings, as those of ESC-50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.optim import AdamW
+
+from atr_moco_plugin.criterion import MocoAtc, MocoAtcConfig
+from atr_moco_plugin.evaluation import Table
+from atr_moco_plugin.model import build_model
+from atr_moco_plugin.model.architectures import ARCHITECTURES
+from atr_moco_plugin.model.patch_dropout import PatchDropoutConfig
+from benchmarks import harness
+from benchmarks.step import fill, make_batch, one_step
+
+WAYS = {
+    "every token": None,
+    "half, momentum tower whole": PatchDropoutConfig(),
+    "half in both towers": PatchDropoutConfig(momentum="dropped"),
+}
+SECONDS = {"toy": 4.0, "scenes": 5.0}
+BATCH = 32
+ROUND_TO = 20
+
+
+def rates(seconds: float, rounds: int) -> dict[str, float]:
+    """Seconds of a step of each way: the recipe's model, batch and queue, noise of one length."""
+    torch.manual_seed(0)
+    batch = make_batch(BATCH, seconds, torch.device("cpu"))
+    batch["text"]["input_ids"] %= 500
+    steps = []
+    for way in WAYS.values():
+        config = ARCHITECTURES["toy"]()
+        config.patch_dropout = way
+        criterion = MocoAtc(build_model(config), MocoAtcConfig(queue_size=512)).train()
+        fill(criterion, batch)
+        optimizer = AdamW(criterion.parameters(), lr=1e-6, fused=True)
+        steps.append(partial(one_step, criterion, optimizer, batch))
+    fastest = harness.fastest(steps, torch.device("cpu"), rounds=rounds)
+    return dict(zip(WAYS, fastest, strict=True))
+
+
+def train(out: Path, recipe: str, way: str, seed: int, steps: int, options: Sequence[str]) -> None:
+    """Run a recipe unless its result is there."""
+    if (out / "retrieval.json").exists():
+        return
+    every = max(1, steps // 4)
+    options = [
+        "criterion.name=moco_atc",
+        f"common.seed={seed}",
+        f"regime.num_steps={steps}",
+        f"regime.validate_every_n_steps={every}",
+        f"regime.checkpoint_every_n_steps={every}",
+        f"regime.publish_metrics_every_n_steps={every}",
+        "report=false",
+        *options,
+    ]
+    if (dropout := WAYS[way]) is not None:
+        key = "model.config_overrides.patch_dropout"
+        options += [f"{key}.{name}={value}" for name, value in vars(dropout).items()]
+    command = [sys.executable, "-m", f"atr_moco_plugin.recipes.{recipe}", str(out), "--no-rich"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".log").open("a") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(
+            [*command, "--config", *options], check=True, stdout=log, stderr=log, env=environment
+        )
+
+
+def result(out: Path) -> dict[str, float]:
+    """Figures of a finished run on its test split, and the seconds of its steps."""
+    lines = (out / "metrics/train.jsonl").read_text().splitlines()
+    seconds = sum(r["Data Time"] + r["Compute Time"] for r in map(json.loads, lines))
+    dual: dict[str, float] = json.loads((out / "retrieval.json").read_text())["splits"]["test"][
+        "dual"
+    ]
+    return {**dual, "seconds": seconds}
+
+
+def table(out: Path, plan: dict[str, dict[str, dict[str, float]]], seeds: Sequence[int]) -> Table:
+    """Mean and standard deviation over the seeds that are there, and the difference of each seed to
+    its plain run."""
+    rows = []
+    for recipe, ways in plan.items():
+        found = {
+            way: {
+                seed: result(_folder(out, recipe, way, seed))
+                for seed in seeds
+                if (_folder(out, recipe, way, seed) / "retrieval.json").exists()
+            }
+            for way in ways
+        }
+        plain = found["every token"]
+        for way, own in ways.items():
+            runs = found[way]
+            both = [runs[seed]["r_sum"] - plain[seed]["r_sum"] for seed in runs if seed in plain]
+            rows.append(
+                [
+                    recipe,
+                    way,
+                    f"{1000 * own['step']:.0f}",
+                    f"{own['steps']:.0f}",
+                    str(len(runs)),
+                    _spread([run["seconds"] for run in runs.values()], 0),
+                    _spread([run["r_sum"] for run in runs.values()]),
+                    _spread(both) if way != "every token" else "-",
+                    _spread([run["a2t_r1"] for run in runs.values()]),
+                    _spread([run["t2a_r1"] for run in runs.values()]),
+                ]
+            )
+    header = ["recipe", "audio tokens", "step ms", "steps", "seeds", "train s (busy machine)"]
+    header += ["R-sum", "against every token", "a2t R@1", "t2a R@1"]
+    return Table(header, rows)
+
+
+def _spread(values: Sequence[float], digits: int = 1) -> str:
+    if not values:
+        return "-"
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
+
+
+def _folder(out: Path, recipe: str, way: str, seed: int) -> Path:
+    return out / recipe / f"{way.replace(',', '').replace(' ', '_')}_{seed}"
+
+
+def _plan(out: Path, recipe: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds and steps of each way, measured once."""
+    file = out / f"{recipe}.json"
+    if not file.exists():
+        measured = rates(SECONDS[recipe], rounds)
+        plain = measured["every token"]
+        plan = {
+            way: {
+                "step": value,
+                "steps": max(ROUND_TO, round(steps * plain / value / ROUND_TO) * ROUND_TO),
+            }
+            for way, value in measured.items()
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(plan, indent=2))
+    found: dict[str, dict[str, float]] = json.loads(file.read_text())
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scenes", type=Path, help="labelled recordings, for the recipe of scenes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--steps", type=int, default=400, help="of the plain run")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10, help="in which a step is measured")
+    parser.add_argument("--options", nargs="*", default=[], help="more options of the recipe")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    args = parser.parse_args(arguments)
+
+    torch.set_num_threads(1)
+    if args.table:
+        recipes = [name for name in SECONDS if (args.out / f"{name}.json").exists()]
+    else:
+        recipes = ["toy"] + (["scenes"] if args.scenes is not None else [])
+    plan = {recipe: _plan(args.out, recipe, args.steps, args.rounds) for recipe in recipes}
+    if not args.table:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            jobs = []
+            # Seed after seed, so that a table of the first ones is whole.
+            for seed in args.seeds:
+                for recipe, ways in plan.items():
+                    options = list(args.options)
+                    if recipe == "scenes":
+                        options.append(f"dataset.config_overrides.root={args.scenes}")
+                    for way, own in ways.items():
+                        folder = _folder(args.out, recipe, way, seed)
+                        steps = int(own["steps"])
+                        jobs.append(pool.submit(train, folder, recipe, way, seed, steps, options))
+            for job in jobs:
+                job.result()
+    print(table(args.out, plan, args.seeds).markdown())
+
+
+if __name__ == "__main__":
+    main()
