@@ -15,7 +15,7 @@ import soundfile
 
 pytest.importorskip("fairseq2")
 
-from atr_moco_plugin.hosts.fairseq2.training.skipped import SkippedClips, read_skipped
+from atr_moco_plugin.data.loading.skipped import SkippedClips, read_skipped
 
 Run = Callable[..., int]
 

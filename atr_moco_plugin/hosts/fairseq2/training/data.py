@@ -18,11 +18,12 @@ from typing_extensions import Self, override
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.loading.skipped import SkippedClips
+from atr_moco_plugin.data.loading.training import training_loader
 from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import unreadable_clips
-from atr_moco_plugin.hosts.fairseq2.training.skipped import SkippedClips
 from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 
@@ -94,28 +95,19 @@ def train_reader(
         RecipeError: where an epoch has fewer batches than an optimizer step.
     """
     section = config.dataset
-    loader = PairLoader(
+    loader = training_loader(
         dataset,
-        section.train_split,
         to_tokens,
-        section.batch_size,
+        section,
+        batch_size=section.batch_size,
         max_seconds=section.max_seconds,
-        shuffle=True,
         seed=config.common.seed,
         process_index=gangs.dp.rank,
         world_size=gangs.dp.size,
-        drop_last=True,
-        num_workers=section.num_workers,
-        prefetch=section.prefetch,
-        captions=section.captions,
-        max_bad=section.max_bad_clips,
         pin_memory=gangs.root.device.type == "cuda",
-        augment=section.augment,
-        bucket_by_length=section.bucket_by_length,
         on_bad=SkippedClips(output_dir, gangs.dp.rank),
+        note=partial(log.info, "{}"),
     )
-    if loader.padding_note:
-        log.info("{}", loader.padding_note)
     accumulate = config.trainer.grad_accumulation.num_batches
     if accumulate > len(loader):
         raise RecipeError(

@@ -19,6 +19,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.skipped import all_skipped
 from atr_moco_plugin.distributed import ProcessesDifferError
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import RESULTS_FILE, evaluate_splits
@@ -29,7 +30,6 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 from atr_moco_plugin.hosts.fairseq2.processes import StopRequest, from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
 from atr_moco_plugin.hosts.fairseq2.training.safety import warn
-from atr_moco_plugin.hosts.fairseq2.training.skipped import name_skipped
 from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.report.ending import show_results
 
@@ -87,8 +87,8 @@ class TrainAndEvaluate(Task):
         with one_line_errors():
             self._train()
             self.on_trained()
-            if self._first:
-                name_skipped(self.output_dir)
+            if self._first and (skipped := all_skipped(self.output_dir)) is not None:
+                warn(skipped)
             failed = self._evaluate()
             self.gangs.close()
             if self._first and self._file.exists():

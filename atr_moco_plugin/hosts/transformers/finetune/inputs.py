@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.loading.skipped import SkippedClips
+from atr_moco_plugin.data.loading.training import training_loader
 from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.evaluation.unreadable import left_out
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
@@ -66,21 +67,16 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     max_tokens = settled(config.tokenizer.max_tokens)
     tokenizer.save_pretrained(out / "tokenizer")
     to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
-    loader = PairLoader(
+    loader = training_loader(
         dataset,
-        section.train_split,
         to_tokens,
-        settled(section.batch_size),
+        section,
+        batch_size=settled(section.batch_size),
         max_seconds=settled(section.max_seconds),
-        shuffle=True,
         seed=config.common.seed,
-        drop_last=True,
-        num_workers=section.num_workers,
-        prefetch=section.prefetch,
-        captions=section.captions,
-        max_bad=section.max_bad_clips,
         pin_memory=torch.cuda.is_available(),
-        augment=section.augment,
+        on_bad=SkippedClips(out, 0),
+        note=_LOG.info,
     )
     unreadable = left_out(
         dataset,

@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from transformers import PrinterCallback, TrainingArguments
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
+from atr_moco_plugin.data.loading.skipped import all_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
 from atr_moco_plugin.evaluation.split import figure_names
@@ -24,7 +25,8 @@ from atr_moco_plugin.hosts.transformers.export import export_run
 from atr_moco_plugin.hosts.transformers.finetune.files import RunFiles
 from atr_moco_plugin.hosts.transformers.finetune.inputs import RunInputs, make_inputs
 from atr_moco_plugin.hosts.transformers.finetune.trainer import RetrievalTrainer
-from atr_moco_plugin.hosts.transformers.model.trainer_model import ClapTrainerModel, TrainerModel
+from atr_moco_plugin.hosts.transformers.model.clap_trainer_model import ClapTrainerModel
+from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint
 from atr_moco_plugin.io.stdout import say
@@ -64,6 +66,8 @@ def run(prepared: Prepared) -> Path:
         # Checkpoints are put in order by their numbers then, which is right.
         warnings.filterwarnings("ignore", "mtime may not be reliable")
         trainer.train(resume_from_checkpoint=checkpoint)
+    if (skipped := all_skipped(out)) is not None:
+        warnings.warn(skipped, stacklevel=1)
     return finish(prepared, inputs)
 
 
@@ -155,9 +159,20 @@ class _Trained:
 def _trainer_model(prepared: Prepared) -> TrainerModel:
     section, started = prepared.config.criterion, prepared.started
     options: dict[str, Any] = dict(section.config)
+    chunk_size = prepared.config.trainer.grad_cache.chunk_size
     if started.clap is None:
-        return TrainerModel(started.model, section.name, **options)
-    return ClapTrainerModel(started.clap, section.name, **options)
+        return TrainerModel(started.model, section.name, chunk_size=chunk_size, **options)
+    head: Any = started.model.head
+    model = ClapTrainerModel(
+        started.clap,
+        section.name,
+        head=None if head is None else head.config,
+        chunk_size=chunk_size,
+        **options,
+    )
+    if head is not None and model.criterion.model.head is not None:
+        model.criterion.model.head.load_state_dict(head.state_dict())
+    return model
 
 
 def _arguments(config: FinetuneConfig, out: Path) -> TrainingArguments:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-
-from fairseq2.logging import log
 
 FOLDER = "skipped_clips"
 """In a run's output folder. Each process has a file of lines ``{"clip": key, "reason": text}``."""
 
+_LOGGER = logging.getLogger(__name__)
 _NAMED = 10
 
 
@@ -31,7 +31,7 @@ class SkippedClips:
             with self._file.open("a") as file:
                 file.write(json.dumps({"clip": key, "reason": reason}) + "\n")
         except OSError as ex:
-            log.warning("{}: cannot be written ({}); see the log.", self._file, ex.strerror)
+            _LOGGER.warning("%s: cannot be written (%s); see the log.", self._file, ex.strerror)
 
 
 def read_skipped(output_dir: Path) -> dict[str, str]:
@@ -50,14 +50,15 @@ def read_skipped(output_dir: Path) -> dict[str, str]:
     return dict(sorted(skipped.items()))
 
 
-def name_skipped(output_dir: Path) -> None:
-    """Say at the end of a run how many clips were skipped, and which; nothing where none was."""
+def all_skipped(output_dir: Path) -> str | None:
+    """A sentence at the end of a run: how many clips were skipped, and which; None where none
+    was."""
     skipped = read_skipped(output_dir)
-    if skipped:
-        names = ", ".join(map(repr, list(skipped)[:_NAMED]))
-        more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
-        log.warning(
-            "{:,} training clip(s) could not be read, others took their place: {}{}. {} has the "
-            "reasons.",
-            len(skipped), names, more, output_dir / FOLDER,
-        )  # fmt: skip
+    if not skipped:
+        return None
+    names = ", ".join(map(repr, list(skipped)[:_NAMED]))
+    more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
+    return (
+        f"{len(skipped):,} training clip(s) could not be read, others took their place: "
+        f"{names}{more}. {output_dir / FOLDER} has the reasons."
+    )
