@@ -76,6 +76,10 @@ class AudioEncoder(Module, Protocol):
     its momentum copy where it offers both ``lower(**inputs, layers=N)``, which takes ``features``,
     or ``waveforms`` and ``lengths`` where it has none, runs all before the layers and the N lowest
     of them without dropout, and returns anything; and ``upper(lower)``, which returns the tokens.
+
+    Patch dropout needs ``bands``, the tokens of a time step, and ``draw_patches(waveforms, lengths,
+    *, time, bands)``, which draws the indices ``[K]`` of the tokens that a batch keeps. They are
+    put into the field ``kept`` of the features, a named tuple, and of what ``lower`` returns.
     """
 
     @property

@@ -150,6 +150,7 @@ def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Pa
         "dataset.num_workers=1", f"dataset.cache_dir={tmp_path / 'cache'}",
         "dataset.augment.gain_db=6", "dataset.augment.noise_probability=0.5",
         "model.config_overrides.spec_augment.time_masks=1",
+        "model.config_overrides.patch_dropout.bands=3", "dataset.bucket_by_length=2",
     )  # fmt: skip
     assert run("audiocaps", whole, audiocaps, *options) == 0
     written = capsys.readouterr()

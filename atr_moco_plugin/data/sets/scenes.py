@@ -153,7 +153,8 @@ class _Maker:
         scene = self._scene(rng)
         captions = describe_scene(scene, self.phrases, rng)
         paths = tuple(pick(rng, self.pool[event.label]) for event in scene.events)
-        return Clip(key=key, captions=captions, source=SceneSource(scene, paths))
+        source, seconds = SceneSource(scene, paths), self.config.seconds
+        return Clip(key=key, captions=captions, source=source, seconds=seconds)
 
     def _scene(self, rng: Random) -> RecordedScene:
         if rng.random() < self.config.popular_share:
