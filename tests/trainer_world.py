@@ -108,16 +108,17 @@ def make_trainer(
     criterion: str = "moco_atc_atm",
     queue_size: int = 30,
     max_length_s: int = 4,
+    model_options: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Trainer:
     """A Trainer over the toy data set, from equal weights each time. Its clips last 4 s; with a
-    lower ``max_length_s`` they are cropped."""
+    lower ``max_length_s`` they are cropped. ``model_options`` are those of its
+    ``ClapTrainerModel``."""
     data = open_toy(ToyConfig(num_train=6, num_valid=4, num_test=1, cache=True))
     captions = [text for clip in data.clips("train") for text in clip.captions]
     tokenizer = train_wordpiece(captions, vocab_size=120)
-    model = ClapTrainerModel(
-        make_clap(len(tokenizer)), criterion, head=HEAD, queue_size=queue_size, momentum=0.9
-    )
+    options: dict[str, Any] = {"queue_size": queue_size, "momentum": 0.9, **(model_options or {})}
+    model = ClapTrainerModel(make_clap(len(tokenizer)), criterion, head=HEAD, **options)
     defaults = {
         "per_device_train_batch_size": 4,
         "max_steps": 4,

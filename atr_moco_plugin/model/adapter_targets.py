@@ -32,6 +32,11 @@ def find_targets(tower: FreezableTower, wanted: list[str] | None, name: str) -> 
     encoder, kind = tower.encoder, type(tower.encoder).__name__
     frozen = {id(x) for part in frozen_modules(tower) for x in part.modules()}
     linear = {x: m for x, m in encoder.named_modules() if isinstance(m, nn.Linear)}
+    if not linear:
+        raise InputError(
+            f"`{name}` has no layer to adapt: the encoder {kind} has no linear layers "
+            "(torch.nn.Linear), so leave the adapter out, or freeze some of its layers."
+        )
     if wanted is None:
         found = {x for x in linear if _is_projection(encoder, x)}
         if not found:
@@ -77,4 +82,4 @@ def _unmatched(encoder: nn.Module, target: str) -> str:
 
 
 def _some(linear: Any) -> str:
-    return listed(sorted({x.rpartition(".")[2] for x in linear})) or "none"
+    return listed(sorted({x.rpartition(".")[2] for x in linear}))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import pytest
 import torch
 from conftest import TINY_AUDIO, TINY_TEXT
+from hf_models import AUDIO, TEXT
 from torch import Tensor, nn
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
@@ -230,6 +232,59 @@ def test_a_layer_that_is_not_called_is_refused() -> None:
         build_model(model_config(values))
     audio["adapter"] = {"lora": {"targets": ["intermediate_dense"]}}
     assert len(adapted(build_model(model_config(values)).audio)) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"), [("text", x) for x in TEXT if x != "gpt2"] + [("audio", x) for x in AUDIO]
+)
+def test_the_attention_of_transformers_encoders(part: str, kind: str) -> None:
+    architecture = {"text": TEXT, "audio": AUDIO}[part][kind]
+    torch.manual_seed(0)
+    values: dict[str, Any] = {
+        "audio": {"name": "beats", "config": TINY_AUDIO}, "text_pooling": "mean",
+        "text": {"name": "bert", "config": TINY_TEXT}, "head": {"name": "fusion"}, "embed_dim": 4,
+    }  # fmt: skip
+    values[part] = {"name": f"hf_{part}", "config": {"architecture": architecture}}
+    values[part]["adapter"] = SMALL
+    if kind == "wavlm":
+        with pytest.raises(InputError, match="uses without calling the layer"):
+            build_model(model_config(values))
+        return
+    model = build_model(model_config(values))
+    encoder = getattr(model, part).encoder
+    counts = [len(adapted(layer)) for layer in encoder.layers]
+    assert counts == [4] * len(encoder.layers), adapted(encoder)
+    inputs = {
+        "audio": {"waveforms": 0.1 * torch.randn(2, 16_000)},
+        "text": {"input_ids": torch.tensor([[3, 4, 5]]), "mask": torch.ones(1, 3).bool()},
+    }[part]
+    tower = getattr(model, part).eval()
+    tower(**inputs)[0].sum().backward()
+    for name, p in encoder.named_parameters():
+        assert (p.grad is not None) == (".lora_" in name), name
+        with torch.no_grad():
+            p.add_(0.1 * torch.randn_like(p)) if ".lora_B" in name else None
+    expected = tower(**inputs)[0]
+    merge_adapters(model)
+    torch.testing.assert_close(tower(**inputs)[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("targets", [None, ["c_attn"]])
+def test_an_encoder_without_linear_layers(targets: Any) -> None:
+    adapter = {"lora": {"targets": targets}}
+    values = {
+        "audio": {"name": "beats", "config": TINY_AUDIO}, "text_pooling": "mean",
+        "text": {"name": "hf_text", "config": {"architecture": TEXT["gpt2"]}, "adapter": adapter},
+        "head": {"name": "fusion"},
+    }  # fmt: skip
+    with pytest.raises(InputError, match="text.adapter.lora` has no layer to adapt: the encoder"):
+        build_model(model_config(values))
+
+
+def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"`model.audio.adapter` needs .*atr-moco-plugin\[peft\]"):
+        model_of(SMALL)
 
 
 def test_momentum_copies_average_the_adapters(tiny_batch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_tiny_model
+from conftest import TINY_TEXT, make_tiny_model
 from trainer_world import RATE, TiedEncoder, make_trainer, pair_of
 from transformers import Trainer, TrainingArguments
 
@@ -148,9 +148,16 @@ def plain_trainer(model: TrainerModel, out: Path, **more: Any) -> Trainer:
     return trainer
 
 
-def test_named_parts_become_a_bundle_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", [None, {"lora": {"rank": 2}}])
+def test_named_parts_become_a_bundle_of_them(tmp_path: Path, adapter: Any) -> None:
+    if adapter is not None:
+        pytest.importorskip("peft", reason="needs the extra peft")
     tokenizer = train_wordpiece(["a dog barks", "rain falls"] * 2, vocab_size=45)
-    model = TrainerModel(make_tiny_model(), "moco_atc", queue_size=8)
+    text = {"name": "bert", "config": TINY_TEXT, "adapter": adapter}
+    model = TrainerModel(make_tiny_model(text=text), "moco_atc", queue_size=8)
+    with torch.no_grad():
+        for name, p in model.criterion.model.named_parameters():
+            p.add_(0.5) if ".lora_B" in name else None
     trainer = plain_trainer(model, tmp_path / "run", processing_class=tokenizer)
     folder = tmp_path / "run" / "checkpoint-1"
     trainer.save_model(str(folder))
