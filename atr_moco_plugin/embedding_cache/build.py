@@ -134,7 +134,7 @@ def _prepare(plan: Plan, say: Say) -> dict[str, Any]:
     else:
         say(
             f"{folder}: the outputs of {items:,} of {index.items:,} {plan.what} are written, "
-            f"{index.stage}, width {index.width}, crops of each: {index.crops}; about "
+            f"{index.stage}, width {index.width}, {index.crops} crop(s) of each; about "
             f"{in_words(size)}."
         )
         check_room(folder, size)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from atr_moco_plugin.embedding_cache.fingerprint import Fingerprint
 from atr_moco_plugin.embedding_cache.index import Index, missing_shards, shard_path
 from atr_moco_plugin.embedding_cache.outputs import Output, Stage
 from atr_moco_plugin.embedding_cache.shards import Shard
@@ -51,6 +52,11 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}}  # mapped anew in a process that is spawned
+
+    @property
+    def made_with(self) -> Fingerprint:
+        """What decided about the outputs."""
+        return self.index.made_of
 
     def get(self, name: str, crop: int = 0) -> Output:
         """The output of an item.

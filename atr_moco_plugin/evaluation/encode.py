@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -58,7 +58,7 @@ def own_share(items: Sequence[ItemT], batch_size: int) -> tuple[list[ItemT], int
 @torch.no_grad()
 def encode_shared(
     tower: Tower[Any],
-    batches: Iterable[Sequence[Tensor]],
+    batches: Iterable[Sequence[Tensor] | Mapping[str, Any]],
     total: int,
     *,
     rows: Tensor | None = None,
@@ -73,7 +73,8 @@ def encode_shared(
 
     Args:
         tower: the audio or text tower, in eval mode.
-        batches: the batches that :func:`share` gives this process, on the tower's device.
+        batches: the batches that :func:`share` gives this process, on the tower's device: its
+            arguments in their order, or by their names.
         total: batches of all processes together, each counted once.
         rows: see :class:`Encoded`.
         keep_tokens: keep the tokens for re-ranking.
@@ -98,7 +99,7 @@ def encode_shared(
             device = next(tower.parameters()).device
             gather_counts(-1, device)  # in place of this turn's batch, so that no process waits
             _stop(str(ex), device)
-        embeddings, tokens = tower(*batch)
+        embeddings, tokens = tower(**batch) if isinstance(batch, Mapping) else tower(*batch)
         mine = len(embeddings) if turn * world_size() + process_index() < total else 0
         turn += 1
         counts = gather_counts(mine, embeddings.device)

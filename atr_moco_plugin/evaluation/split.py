@@ -15,10 +15,10 @@ from torch import Tensor
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Tokenize
-from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
 from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import evaluation_set_name
+from atr_moco_plugin.evaluation.audio_batches import AudioInputs, ClipInputs, audio_batches
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
 from atr_moco_plugin.evaluation.captions import CaptionBatches, distinct_captions
 from atr_moco_plugin.evaluation.cosines import Cosines
@@ -43,8 +43,6 @@ from atr_moco_plugin.evaluation.retrieval import (
 )
 from atr_moco_plugin.rank import RankLogger
 
-AudioInputs = Callable[[Tensor, Tensor], Sequence[Tensor]]
-
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far something is, given what is done and the number of its items."""
 
@@ -64,6 +62,8 @@ class Split:
         unreadable: how many clips of the split were left out.
         audio_inputs: from waveforms and lengths to the arguments of the audio tower; None where it
             takes them as they are.
+        clip_inputs: in place of all audio, such as the cached outputs of a frozen encoder; None
+            where clips are decoded.
     """
 
     dataset: AudioTextDataset
@@ -75,6 +75,7 @@ class Split:
     num_workers: int
     unreadable: int = 0
     audio_inputs: AudioInputs | None = None
+    clip_inputs: ClipInputs | None = None
 
 
 def prepare_split(
@@ -87,6 +88,7 @@ def prepare_split(
     num_workers: int,
     without: Collection[str] = (),
     audio_inputs: AudioInputs | None = None,
+    clip_inputs: ClipInputs | None = None,
 ) -> Split:
     """Look through the captions of a split and tokenise them.
 
@@ -99,6 +101,7 @@ def prepare_split(
         num_workers: threads.
         without: keys of clips that are left out.
         audio_inputs: see :class:`Split`.
+        clip_inputs: see :class:`Split`.
 
     Raises:
         InputError: for a split that is not there or has a single clip, and for a caption without a
@@ -124,6 +127,7 @@ def prepare_split(
         num_workers,
         len(without),
         audio_inputs,
+        clip_inputs,
     )
 
 
@@ -171,13 +175,19 @@ def score_split(
     with progress("Encoding captions", len(torch.unique(split.captions.rows))) as advance:
         text = encode_captions(model, split.captions, device, keep_tokens=keep, advance=advance)
     own, total = own_share(clips, split.batch_size)
-    decoded = iterate_audio(
-        split.dataset, own, split.batch_size, split.max_seconds, split.num_workers
-    )
     with progress("Encoding clips", len(clips)) as advance:
         audio = encode_shared(
             model.audio,
-            (_on_device(split, batch, device) for batch in decoded),
+            audio_batches(
+                split.dataset,
+                own,
+                device,
+                batch_size=split.batch_size,
+                max_seconds=split.max_seconds,
+                num_workers=split.num_workers,
+                audio_inputs=split.audio_inputs,
+                clip_inputs=split.clip_inputs,
+            ),
             total,
             keep_tokens=keep,
             gather_states=False,
@@ -193,16 +203,6 @@ def score_split(
             model, audio, text, pairs, batch_size=split.batch_size, advance=advance
         )
     return Scores(audio, text, cosines, candidates)
-
-
-def _on_device(
-    split: Split, batch: tuple[Tensor, Tensor], device: torch.device
-) -> Sequence[Tensor]:
-    """Arguments of the audio tower."""
-    waveforms, lengths = batch
-    if split.audio_inputs is None:
-        return waveforms.to(device), lengths
-    return [x.to(device) for x in split.audio_inputs(waveforms, lengths)]
 
 
 class FinalFigures(NamedTuple):

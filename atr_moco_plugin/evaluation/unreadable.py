@@ -64,6 +64,7 @@ def left_out(
     device: torch.device,
     note: Tell,
     warn: Tell,
+    cached: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Unreadable:
     """Find the clips that a run leaves out of its evaluations.
 
@@ -83,6 +84,7 @@ def left_out(
         device: where the process group exchanges tensors.
         note: for the log.
         warn: for the log.
+        cached: splits whose clips are not decoded, with what is found of them.
 
     Raises:
         InputError: for a split that is not there, and where more clips of a split than ``most``,
@@ -99,9 +101,11 @@ def left_out(
     known: Unreadable = content["unreadable"] if content.get("made_with") == made_with else {}
     found = {split: known[split] for split in splits if split in known}
     new = [split for split in splits if split not in found]
-    if new:
-        note(f"Decoding the clips of {' and '.join(new)}, so that none ends an evaluation.")
-    for split in new:
+    found |= {split: dict(cached[split]) for split in new if cached and split in cached}
+    decoded = [split for split in new if split not in found]
+    if decoded:
+        note(f"Decoding the clips of {' and '.join(decoded)}, so that none ends an evaluation.")
+    for split in decoded:
         found[split] = find_unreadable(dataset, split, seconds, num_workers, device)
     for split, reasons in found.items():
         if reasons:

@@ -76,15 +76,16 @@ class PairBatch:
         """Move every tensor but ``lengths`` to ``device``, in place (fairseq2's
         ``SupportsDeviceTransfer``)."""
         for field in fields(self):
-            if field.name != "lengths":
-                tensor: Tensor = getattr(self, field.name)
+            tensor: Tensor | None = getattr(self, field.name)
+            if field.name != "lengths" and tensor is not None:
                 setattr(self, field.name, tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
         """Copy every tensor to page-locked memory, in place; returns this batch."""
         for field in fields(self):
-            tensor: Tensor = getattr(self, field.name)
-            setattr(self, field.name, tensor.pin_memory())
+            tensor: Tensor | None = getattr(self, field.name)
+            if tensor is not None:
+                setattr(self, field.name, tensor.pin_memory())
         return self
 
 

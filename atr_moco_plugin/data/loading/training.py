@@ -9,6 +9,7 @@ from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.loading.outputs import Outputs
 from atr_moco_plugin.data.loading.plan import CaptionMode
 
 
@@ -35,6 +36,7 @@ def training_loader(
     process_index: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    outputs: Outputs | None = None,
     on_bad: Callable[[str, str], None] | None = None,
     note: Callable[[str], object],
 ) -> PairLoader:
@@ -50,6 +52,7 @@ def training_loader(
         process_index: this process.
         world_size: processes that share the data.
         pin_memory: put batches into page-locked memory.
+        outputs: what stands in for clips, captions or both.
         on_bad: called with the key of every unreadable clip and the reason.
         note: called with what there is to say of the batches.
 
@@ -74,6 +77,7 @@ def training_loader(
         pin_memory=pin_memory,
         augment=options.augment,
         bucket_by_length=options.bucket_by_length,
+        outputs=outputs,
         on_bad=on_bad,
     )
     if loader.padding_note:

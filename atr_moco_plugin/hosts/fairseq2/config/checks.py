@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from fairseq2.models.transformer import SDPA
 from fairseq2.recipe.config import CommonSection, GangSection, TrainerSection
@@ -55,6 +56,20 @@ def unsupported(gang: GangSection, trainer: TrainerSection | None = None) -> Ite
             "`trainer.fsdp.granularity` is model, but must be layer or stack: one unit of "
             "everything would be whole on each process in every step; "
             "`trainer.data_parallelism=ddp` does that with less traffic."
+        )
+
+
+def sharded_cache(dataset: Any, trainer: TrainerSection) -> Iterator[str]:
+    """One sentence where frozen encoders are sharded whose outputs are to be cached.
+
+    Args:
+        dataset: the section ``dataset``.
+        trainer: the section ``trainer``.
+    """
+    if dataset.cache_embeddings is not None and trainer.data_parallelism == "fsdp":
+        yield (
+            "`trainer.data_parallelism` is fsdp, but `dataset.cache_embeddings` encodes clips on "
+            "each process by itself: set it to ddp, since what is left to train is small."
         )
 
 

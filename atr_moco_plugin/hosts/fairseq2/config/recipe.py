@@ -22,7 +22,7 @@ from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
-from atr_moco_plugin.hosts.fairseq2.config.checks import result_of, unsupported
+from atr_moco_plugin.hosts.fairseq2.config.checks import result_of, sharded_cache, unsupported
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.config.init import find_source, start_from
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY, drop_options_of_replaced_parts
@@ -101,7 +101,9 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
 
     @override
     def validate(self) -> ValidationResult:
-        result = result_of(unsupported(self.gang, self.trainer))
+        result = result_of(
+            unsupported(self.gang, self.trainer), sharded_cache(self.dataset, self.trainer)
+        )
         schedule, steps = self.lr_scheduler.config, self.regime.num_steps
         if isinstance(schedule, CosineAnnealingLRConfig) and steps is not None:
             # fairseq2 would divide by zero in the last step; a run that ends within its warm-up is

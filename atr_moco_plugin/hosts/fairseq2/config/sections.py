@@ -23,6 +23,7 @@ from typing_extensions import override
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.sets.registry import DATASETS
+from atr_moco_plugin.embedding_cache.options import crops_without_folder
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import OPTIMIZER, RetrievalAdamWConfig
 
@@ -75,6 +76,13 @@ class RetrievalDatasetSection(DatasetSection):
     cache_dir: Path | None = None
     """Folder for decoded audio, shared by all processes and runs; None decodes every time."""
 
+    cache_embeddings: Path | None = None
+    """Folder for the outputs of frozen encoders, which batches hold in place of audio and captions
+    from then on; None encodes in every step."""
+
+    cache_crops: int = 1
+    """Crops of each training clip that it keeps: the beginning, and drawn ones of a longer clip."""
+
     bucket_by_length: int = 0
     """Steps whose pairs are sorted by length together, so that a batch is not padded to its one
     long clip; 0 leaves batches to chance. 20 to 100 are usual."""
@@ -100,7 +108,8 @@ class RetrievalDatasetSection(DatasetSection):
             in_range(self, "batch_size", least=2),
             in_range(self, "max_seconds", least=MIN_SECONDS),
             in_range(self, "num_workers", "max_bad_clips", "bucket_by_length", least=0),
-            in_range(self, "prefetch", least=1),
+            in_range(self, "prefetch", "cache_crops", least=1),
+            crops_without_folder(self),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ def unreadable_clips(
     splits: Sequence[str],
     output_dir: Path,
     device: Device,
+    cached: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Unreadable:
     """:func:`~atr_moco_plugin.evaluation.unreadable.left_out` of a training run.
 
@@ -31,6 +32,7 @@ def unreadable_clips(
         splits: the splits that are evaluated.
         output_dir: the run's.
         device: where the process group exchanges tensors.
+        cached: splits whose clips are not decoded, with what is found of them.
     """
     file = output_dir / CLIPS_FILE
     return left_out(
@@ -45,4 +47,5 @@ def unreadable_clips(
         device=device,
         note=partial(log.info, "{}"),
         warn=partial(log.warning, "{}"),
+        cached=cached,
     )

@@ -20,6 +20,8 @@ from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.loading.skipped import SkippedClips
 from atr_moco_plugin.data.loading.training import training_loader
+from atr_moco_plugin.embedding_cache.batch import CachedOutputs
+from atr_moco_plugin.embedding_cache.run import ClipInputs, RunCaches
 from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
@@ -88,6 +90,7 @@ def train_reader(
     to_tokens: Tokenize,
     gangs: Gangs,
     output_dir: Path,
+    outputs: CachedOutputs | None = None,
 ) -> PairReader:
     """Shuffled training batches of this process, which notes the clips that it skips.
 
@@ -105,6 +108,7 @@ def train_reader(
         process_index=gangs.dp.rank,
         world_size=gangs.dp.size,
         pin_memory=gangs.root.device.type == "cuda",
+        outputs=outputs,
         on_bad=SkippedClips(output_dir, gangs.dp.rank),
         note=partial(log.info, "{}"),
     )
@@ -145,6 +149,7 @@ def evaluated_splits(
     to_tokens: Tokenize,
     output_dir: Path,
     gangs: Gangs,
+    caches: RunCaches | None = None,
 ) -> dict[str, Split]:
     """Prepare the splits that a run evaluates, and look at everything that may be wrong with them.
 
@@ -155,7 +160,9 @@ def evaluated_splits(
     section, options = config.dataset, config.evaluation
     names = (section.valid_split, options.test_split)
     splits = list(dict.fromkeys(x for x in names if x is not None))
-    unreadable = unreadable_clips(config, dataset, splits, output_dir, gangs.root.device)
+    stores = {} if caches is None else caches.evaluated
+    known = None if caches is None else caches.unreadable(dataset)
+    unreadable = unreadable_clips(config, dataset, splits, output_dir, gangs.root.device, known)
     return {
         split: prepare_split(
             dataset,
@@ -165,6 +172,7 @@ def evaluated_splits(
             max_seconds=config.evaluated_seconds,
             num_workers=section.num_workers,
             without=unreadable[split],
+            clip_inputs=ClipInputs(stores[split]) if split in stores else None,
         )
         for split in splits
     }

@@ -40,6 +40,7 @@ from atr_moco_plugin.hosts.fairseq2.runs.resume import (
 )
 from atr_moco_plugin.hosts.fairseq2.runs.scores import check_same, splits_in_two_roles
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
+from atr_moco_plugin.hosts.fairseq2.training.caches import open_caches_of_run
 from atr_moco_plugin.hosts.fairseq2.training.data import (
     evaluated_splits,
     make_tokenizer,
@@ -129,7 +130,9 @@ class RetrievalRecipe(compat.TrainRecipe):
         if gangs.root.rank == 0:
             tokenizer.save_pretrained(context.output_dir / "tokenizer")
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
-        reader = train_reader(config, dataset, to_tokens, gangs, context.output_dir)
+        caches = open_caches_of_run(config, criterion.model, dataset, to_tokens, gangs)
+        outputs = None if caches is None else caches.outputs
+        reader = train_reader(config, dataset, to_tokens, gangs, context.output_dir, outputs)
         train_pairs = reader.loader.num_examples
         if isinstance(criterion, MocoAtc):
             criterion.set_data(dataset.fingerprint())
@@ -152,7 +155,7 @@ class RetrievalRecipe(compat.TrainRecipe):
         test_split = config.evaluation.test_split
         for note in splits_in_two_roles(section.train_split, section.valid_split, test_split):
             log.warning("{}", note)
-        splits = evaluated_splits(config, dataset, to_tokens, context.output_dir, gangs)
+        splits = evaluated_splits(config, dataset, to_tokens, context.output_dir, gangs, caches)
         # An untrained head would only shuffle the candidates.
         rerank_k = config.evaluation.rerank_k if config.criterion_section.matches else 0
         valid_k = rerank_k if config.evaluation.rerank_while_training else 0
@@ -185,6 +188,8 @@ class RetrievalRecipe(compat.TrainRecipe):
         def before_step() -> None:
             if not self.started:
                 check_options(configured, options())
+                if caches is not None:
+                    caches.check_weights(criterion.model)
             start()
             if stop.agreed():
                 compat.save_and_stop(trainer, checkpoints, gangs)
