@@ -114,15 +114,10 @@ class AudioTower(FreezableTower):
         stage = the_stage(
             waveforms=waveforms, features=features, lower=lower, tokens=tokens, pooled=pooled
         )
-        if waveforms is not None and hasattr(self.encoder, "features"):
-            stage = {"features": self.encoder.features(waveforms, lengths)}
-            if self.training and self.patch_dropout is not None:
-                stage = dropping.drawn(stage, self.patch_dropout, self.encoder, waveforms, lengths)
-        elif waveforms is not None:
-            on_device = None if lengths is None else to_device(lengths, waveforms.device)
-            stage = {"waveforms": waveforms, "lengths": on_device}
+        if waveforms is not None:
+            stage = self._without_weights(waveforms, lengths)
         if not (self.training and self.spec_augment is not None):
-            stage = self._frozen_part(stage)
+            stage = self.frozen_part(stage)
         return stage if rows is None else {**stage, "rows": rows}
 
     def forward(
@@ -160,7 +155,7 @@ class AudioTower(FreezableTower):
             waveforms=waveforms, features=features, lower=lower, tokens=tokens, pooled=pooled
         )
         if waveforms is not None:
-            stage = self.prepare(waveforms, lengths)
+            stage = self._without_weights(waveforms, lengths)
         if pooled is None:
             tokens = self._tokens(stage)
             pooled = self.pooling(*tokens)
@@ -170,6 +165,29 @@ class AudioTower(FreezableTower):
         if rows is None:
             return embeddings, tokens
         return take_rows(embeddings, rows), None if tokens is None else take_tokens(tokens, rows)
+
+    @not_compiled
+    def _without_weights(self, waveforms: Tensor, lengths: Tensor | None) -> dict[str, Any]:
+        """The features, and in training the patches that are dropped; else the waveforms."""
+        if hasattr(self.encoder, "features"):
+            stage = {"features": self.encoder.features(waveforms, lengths)}
+            if self.training and self.patch_dropout is not None:
+                return dropping.drawn(stage, self.patch_dropout, self.encoder, waveforms, lengths)
+            return stage
+        on_device = None if lengths is None else to_device(lengths, waveforms.device)
+        return {"waveforms": waveforms, "lengths": on_device}
+
+    def frozen_part(self, stage: dict[str, Any]) -> dict[str, Any]:
+        """Run what is frozen of the encoder, outside of :meth:`forward`: a method of its own, so
+        that FSDP can gather the weights for it.
+
+        Args:
+            stage: keyword arguments of :meth:`forward`.
+
+        Returns:
+            The same, or ``lower`` or ``tokens``.
+        """
+        return self._frozen_part(stage)
 
     def _frozen_part(self, stage: dict[str, Any]) -> dict[str, Any]:
         """Run the frozen part of the encoder on features, or waveforms and lengths."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
+from torch.nn import Module
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -71,8 +72,9 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
         A handle; ``handle.remove()`` takes the hook away.
 
     Raises:
-        InputError: an optimizer has no parameter of the criterion, the criterion is attached to
-            another one, or it has the method ``on_step_left_out`` of before.
+        InputError: nothing of the criterion's ``model`` trains, an optimizer has no parameter of
+            the criterion, the criterion is attached to another one, or it has the method
+            ``on_step_left_out`` of before.
 
     Example:
         >>> import torch
@@ -105,6 +107,12 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
             "The criterion is attached to another optimizer already, and its momentum copies move "
             "once a step: call `remove()` on the handle that the first `attach` returned, or give "
             "`attach` a list of all optimizers that make a step together."
+        )
+    model = getattr(criterion, "model", None)
+    if isinstance(model, Module) and not any(p.requires_grad for p in model.parameters()):
+        raise InputError(
+            "Everything of the model is frozen, so that nothing but the temperature would train: "
+            "leave its projections trainable, or give an encoder fewer frozen layers (`freeze`)."
         )
     own = {id(x) for x in criterion.parameters()}
     for optimizer in every:

@@ -230,3 +230,36 @@ def test_configurations_of_before_and_of_a_bundle() -> None:
     config = model_config({"audio": {"name": "beats", "config": TINY_AUDIO, "freeze": 1},
                            "text": {"name": "bert", "config": TINY_TEXT}})  # fmt: skip
     assert built_config(config, build_model(config)).audio.freeze == "none"
+
+
+def test_everything_frozen_is_refused_before_the_first_step() -> None:
+    model = model_of("all", "all")
+    model.requires_grad_(False)
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=8))
+    optimizer = torch.optim.SGD([criterion.temperature], lr=0.1)
+    with pytest.raises(InputError, match="Everything of the model is frozen"):
+        criterion.attach(optimizer)
+
+
+@pytest.mark.parametrize("part", ["audio", "text"])
+def test_a_frozen_part_that_trains_after_all_is_refused(tiny_batch, part: str) -> None:
+    """It would run without a gradient."""
+    model = model_of(1, 1)
+    tower = getattr(model, part).requires_grad_(True)
+    with pytest.raises(InputError, match="requires_grad. afterwards"):
+        tower(**tiny_batch()[part])
+    freeze_encoder(tower, "none")
+    tower(**tiny_batch()[part])[0].sum().backward()
+    assert all(p.grad is not None for p in tower.projection.parameters())
+    assert tower.encoder.training and all(x.training for x in tower.encoder.layers)
+
+
+def test_a_model_freezes_again_what_a_host_made_trainable() -> None:
+    model = model_of(1, "all")
+    expected = trained(model)
+    model.requires_grad_(True)
+    model.freeze()
+    assert trained(model) == expected
+    freeze_encoder(model.text, "none")
+    assert trained(model) == expected | {f"text.encoder.{n}" for n, _ in
+                                         model.text.encoder.named_parameters()}  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from fairseq2.nn.fsdp import FSDPWrapper
 from fairseq2.recipe.error import RecipeError
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.nn import Module
 
 from atr_moco_plugin.hosts.fairseq2.compat import name_gradient_sync
@@ -64,6 +65,14 @@ def apply_fsdp(model: Any, granularity: str, wrapper: FSDPWrapper) -> Module:
                 for number, layer in enumerate(stack):
                     stack[number] = wrapper(layer)
         owner.register_module(name, wrapper(part))
+    for part, method in (
+        (inner.audio, "frozen_part"),
+        (getattr(inner.text, "encoder", None), "lower"),
+        (getattr(inner.text, "encoder", None), "upper"),
+    ):
+        # What runs outside of a unit's forward pass needs its weights too.
+        if isinstance(part, Module) and hasattr(part, method):
+            register_fsdp_forward_method(part, method)
     sharded = wrapper(model, reshard_after_forward=False)
     name_gradient_sync(sharded)
     return sharded
