@@ -49,7 +49,7 @@ def encode_texts(
     """Outputs of captions.
 
     Args:
-        tower: a :class:`~atr_moco_plugin.model.towers.TextTower` whose encoder is frozen.
+        tower: a :class:`~atr_moco_plugin.model.text_tower.TextTower` whose encoder is frozen.
         input_ids: ``[B, L]`` int64.
         mask: ``[B, L]`` bool.
         names: of the captions, for messages.

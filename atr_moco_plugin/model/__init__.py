@@ -17,7 +17,8 @@ from atr_moco_plugin.model.config import (
 )
 from atr_moco_plugin.model.freezing import freeze_encoder
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
-from atr_moco_plugin.model.towers import AudioTower, TextTower
+from atr_moco_plugin.model.text_tower import TextTower
+from atr_moco_plugin.model.towers import AudioTower
 
 __all__ = [
     "AdapterConfig",

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from atr_moco_plugin.contracts import Head
 from atr_moco_plugin.model.config import RetrievalModelConfig
 from atr_moco_plugin.model.freezing import FreezableTower, freeze_encoder
-from atr_moco_plugin.model.towers import AudioTower, TextTower
+from atr_moco_plugin.model.text_tower import TextTower
+from atr_moco_plugin.model.towers import AudioTower
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
