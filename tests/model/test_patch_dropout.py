@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtm, MocoAtcAtmConfig, MocoAtcConfig
+from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import AudioTower, model_config
 from atr_moco_plugin.model.patch_dropout import PatchDropoutConfig
@@ -132,6 +133,24 @@ def test_frozen_layers_run_once_and_on_every_token(tiny_model: Any) -> None:
     assert tower(**inputs)[1].states.size(1) == 40
     tower.eval()
     assert tower(**inputs)[1].states.size(1) == 96  # as a momentum copy sees it
+
+
+def test_a_chunk_is_run_again_with_the_pattern_it_had(tiny_model: Any) -> None:
+    """Gradient caching draws a pattern for each chunk and keeps it for the chunk's gradient."""
+    batch, weights, grads = clips(1.0, 0.7, 1.2, 0.4), torch.randn(4, 12), []
+    for chunk_size in (2, None):
+        tower = tiny_model(patch_dropout=HALF).audio.train()
+        torch.manual_seed(0)
+        if chunk_size is None:
+            halves = [{name: x[k : k + 2] for name, x in batch.items()} for k in (0, 2)]
+            embeddings = torch.cat([tower(**half)[0] for half in halves])
+        else:
+            embeddings = encode(tower, batch, chunk_size).embeddings
+        torch.rand(7)  # another state by the time of the backward pass
+        (embeddings * weights).sum().backward()
+        grads.append([x.grad for x in tower.parameters() if x.grad is not None])
+    for ours, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_nothing_to_drop_for_is_refused(tiny_model: Any) -> None:
