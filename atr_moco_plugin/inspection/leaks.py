@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.recording_ids import RecordingId, recording_ids
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.copies import (
     Copy,
@@ -18,7 +19,6 @@ from atr_moco_plugin.inspection.copies import (
     with_sound_of,
 )
 from atr_moco_plugin.inspection.findings import Finding
-from atr_moco_plugin.inspection.recording_ids import RecordingId, recording_ids
 from atr_moco_plugin.inspection.same_audio import MAX_OTHERS
 
 EVALUATED = ("valid", "test")

@@ -10,10 +10,10 @@ from recordings import open_files, recording, write
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.recording_ids import RecordingId, recording_ids
 from atr_moco_plugin.inspection.audio import inspect_audio
 from atr_moco_plugin.inspection.findings import Finding
 from atr_moco_plugin.inspection.leaks import leaks
-from atr_moco_plugin.inspection.recording_ids import RecordingId, recording_ids
 
 
 def summary(findings: list[Finding]) -> list[tuple[str, str, tuple[str, ...], bool]]:

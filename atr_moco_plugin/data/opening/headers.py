@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from atr_moco_plugin.data.audio.decode import Decoder, read_header
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
-from atr_moco_plugin.data.audio.source import Segment
+from atr_moco_plugin.data.audio.source import FileSource, Segment
 from atr_moco_plugin.data.opening.joining import LocatedRecording
 from atr_moco_plugin.errors import InputError
 
@@ -52,7 +52,7 @@ def clip_headers(clips: Sequence[LocatedRecording], decoder: Decoder) -> Iterato
         yield header if header.problem else _of_part(clip, header)
 
 
-def read_headers(paths: Sequence[str], decoder: Decoder = "soundfile") -> Iterator[Header]:
+def read_headers(paths: Sequence[FileSource], decoder: Decoder = "soundfile") -> Iterator[Header]:
     """Read the headers of audio files, several at a time, and see whether the files are complete.
 
     Args:
@@ -68,7 +68,7 @@ def read_headers(paths: Sequence[str], decoder: Decoder = "soundfile") -> Iterat
             yield from headers
 
 
-def _read_header(path: str, decoder: Decoder) -> Header:
+def _read_header(path: FileSource, decoder: Decoder) -> Header:
     try:
         return _checked(*read_header(path, decoder))
     except (InputError, OSError) as error:

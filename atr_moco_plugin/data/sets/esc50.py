@@ -7,7 +7,7 @@ are CC BY-NC 3.0). A clip is relevant to every caption of its class.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,12 @@ from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root, required_value
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.joining import check_shared_clips
+from atr_moco_plugin.data.opening.splitting import choose_sources
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.encoding import read_json
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.ids import has_words, stable_digest
+from atr_moco_plugin.ids import has_words
 
 PHRASES_FILE = Path(__file__).with_name("esc50_phrases.json")
 """ESC-50 class name to three captions; used where a data set's folder has no table of its own."""
@@ -133,49 +134,6 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
         },
         cache=config.cache,
     )
-
-
-def choose_sources(clips: Iterable[tuple[str, str]], fraction: float, seed: int) -> set[str]:
-    """Choose sources with about ``fraction`` of each class's clips, never all sources of a class.
-
-    Sources are taken in the order of a digest of (seed, source), which does not depend on the order
-    of ``clips``. A class takes whole sources as long as each brings it nearer to its share, and at
-    least its smallest one, so that every class with two sources or more has a chosen one.
-
-    Args:
-        clips: ``(class, source)`` of every clip.
-        fraction: share of a class's clips wanted, in ``[0, 1)``; 0 chooses nothing.
-        seed: decides which sources are chosen.
-
-    Returns:
-        The chosen sources. A source with clips of several classes is chosen for all of them.
-    """
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for label, source in clips:
-        counts[label][source] += 1
-    chosen: set[str] = set()
-    if fraction == 0:
-        return chosen
-    for label in sorted(counts):
-        sources = counts[label]
-        wanted = fraction * sum(sources.values())
-        taken = sum(size for source, size in sources.items() if source in chosen)
-        order = sorted(sources, key=lambda source: (stable_digest("valid", seed, source), source))
-        smallest_first = sorted(order, key=sources.__getitem__)
-        for source in order + smallest_first:
-            after = taken + sources[source]
-            nearer = abs(after - wanted) < abs(taken - wanted)
-            needed = taken == 0 and source == smallest_first[0]
-            if source in chosen or not (nearer or needed):
-                continue
-            if _leaves_every_class_one(counts, chosen | {source}):
-                chosen.add(source)
-                taken = after
-    return chosen
-
-
-def _leaves_every_class_one(counts: Mapping[str, Mapping[str, int]], chosen: set[str]) -> bool:
-    return all(not sources.keys() <= chosen for sources in counts.values())
 
 
 def find_index(root: Path) -> Path:

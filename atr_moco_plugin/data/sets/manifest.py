@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def open_manifest(config: ManifestConfig) -> AudioTextDataset:
     lookup = FileLookup()
     for table in tables.values():
         for item in table.recordings.values():
-            item.path = _find_audio(lookup, folder, item)
+            item.path = find_audio(lookup, folder, item)
     return assemble(config.name, tables, folder, config)
 
 
@@ -85,6 +86,7 @@ def read_manifest_captions(
     path: str | os.PathLike[str],
     audio: str | os.PathLike[str] | None = None,
     split: str = "train",
+    change: Callable[[Row], Row] | None = None,
 ) -> dict[str, CaptionTable]:
     """The captions alone, without audio, as :func:`open_manifest` reads them.
 
@@ -92,6 +94,7 @@ def read_manifest_captions(
         path: the manifest.
         audio: the folder that audio paths are relative to; ``None`` is the manifest's.
         split: of rows that name none.
+        change: makes the row that is read of the row that is there.
 
     Returns:
         Split to its recordings.
@@ -104,7 +107,7 @@ def read_manifest_captions(
     tables: dict[str, CaptionTable] = {}
     splits = _SplitColumns(path, SPLIT_NAMES.get(split.lower(), split))
     number = 0
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(map(change or dict, read_rows(path)), start=1):
         names = audio_names(row)
         if not names or not caption_columns(tuple(row)):
             what = "a caption" if names else "the audio's path"
@@ -238,7 +241,7 @@ def find_manifest(root: Path) -> Path:
     return found[0]
 
 
-def _find_audio(lookup: FileLookup, folder: str, item: Captioned) -> str | None:
+def find_audio(lookup: FileLookup, folder: str, item: Captioned) -> str | None:
     for name in item.names:
         path = lookup.find_spelling(folder, name)
         if path is not None:

@@ -13,6 +13,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.audiocaps import AudioCapsConfig, open_audiocaps
 from atr_moco_plugin.data.sets.clotho import ClothoConfig, open_clotho
 from atr_moco_plugin.data.sets.esc50 import Esc50Config, open_esc50
+from atr_moco_plugin.data.sets.folder import FolderConfig, open_folder
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
 from atr_moco_plugin.data.sets.tar_shards import WebdatasetConfig, open_webdataset
@@ -28,6 +29,7 @@ DATASETS: dict[str, tuple[type, Callable[[Any], AudioTextDataset]]] = {
     "clotho": (ClothoConfig, open_clotho),
     "wavcaps": (WavCapsConfig, open_wavcaps),
     "manifest": (ManifestConfig, open_manifest),
+    "folder": (FolderConfig, open_folder),
     "webdataset": (WebdatasetConfig, open_webdataset),
 }
 """Name of a data set to its configuration class and the function that opens it."""

@@ -23,9 +23,9 @@ from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import SPLITS
+from atr_moco_plugin.data.opening.splitting import choose_sources
 from atr_moco_plugin.data.sets.esc50 import (
     Esc50Config,
-    choose_sources,
     find_index,
     open_esc50,
     read_phrases,

@@ -41,3 +41,9 @@ VIDEO_STARTS = ("start_time", "start", "start_seconds", "start_sec", "onset", "o
 
 FURTHER = ("audiocap_id", "category", "src_file")
 """Other names by which the first line of a table is recognised."""
+
+LABELS = ("label", "class", "class_name", "category")
+"""The name of a clip's class, which a folder without captions takes in their place."""
+
+RECORDINGS = ("recording", "recording_id", "src_file")
+"""The recording that a clip is a part of: clips of one are in one split."""

@@ -11,7 +11,8 @@ import torch
 
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.sets.esc50 import PHRASES_FILE, Esc50Config, choose_sources, open_esc50
+from atr_moco_plugin.data.opening.splitting import choose_sources
+from atr_moco_plugin.data.sets.esc50 import PHRASES_FILE, Esc50Config, open_esc50
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import normalize_caption
 

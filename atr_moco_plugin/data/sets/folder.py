@@ -1,0 +1,246 @@
+"""Any folder of sounds: with a table, with sub-folders that are captions, or of `datasets`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from atr_moco_plugin.config import in_range
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
+from atr_moco_plugin.data.opening.audio_files import describe_folder
+from atr_moco_plugin.data.opening.caption_folder import required_root
+from atr_moco_plugin.data.opening.split_names import SPLITS
+from atr_moco_plugin.data.opening.splitting import Drawn, draw_splits
+from atr_moco_plugin.data.sets.folder_reading import FolderContent, find_tables, of_names, of_tables
+from atr_moco_plugin.data.sets.stored_tables import is_stored, open_stored
+from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.ids import normalize_caption
+
+MIN_CLIPS, MIN_TRAIN = 10, 6
+"""Sounds that a folder must have, and that its split to train on must have."""
+
+
+@dataclass(frozen=True)
+class FolderConfig(OpeningConfig):
+    """How to open a folder of sounds.
+
+    Attributes:
+        root: the folder, or the table in it.
+        name: the data set's, part of every clip id.
+        captions: where they come from: a ``table``, the names of sub-``folders``, or the ``names``
+            of files; ``auto`` takes a table where there is one, else sub-folders, else names.
+        valid_fraction: share of the clips for split ``valid`` where the folder has no splits;
+            ``None`` takes a tenth, but ten clips where that is at most a fifth.
+        test_fraction: the same for split ``test``.
+        seed: decides which recordings are in which split.
+    """
+
+    root: Path | None = None
+    name: str = "folder"
+    captions: Literal["auto", "table", "folders", "names"] = "auto"
+    valid_fraction: float | None = None
+    test_fraction: float | None = None
+    seed: int = 0
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from in_range(self, "valid_fraction", "test_fraction", least=0, most=0.5)
+
+
+class FolderDataset(AudioTextDataset):
+    """A folder of sounds that is open.
+
+    Attributes:
+        notes: the rules by which it was read, in sentences, to be shown before training.
+    """
+
+    notes: tuple[str, ...] = ()
+
+
+def open_folder(config: FolderConfig) -> FolderDataset:
+    """Open a folder of sounds.
+
+    Captions come from the first of these that there is:
+
+    1. a folder of Hugging Face's ``datasets``: what ``save_to_disk`` writes, or Parquet files, with
+       a column of the type ``Audio``;
+    2. a table with the columns of a manifest (see :func:`~.manifest.open_manifest`), or one for
+       each split, called like it or in a sub-folder called like it. A column ``label``, ``class``,
+       ``class_name`` or ``category`` stands in for missing captions;
+    3. sub-folders: ``dog_bark/012.wav`` is "dog bark";
+    4. the names of files: ``dog_bark_02.wav`` is "dog bark".
+
+    A class, which is a sub-folder or a caption of many clips, is relevant to all its clips. Where
+    the folder has no splits, they are drawn by recording (:func:`~.splitting.draw_splits`).
+
+    Raises:
+        MissingFileError: if there are no sounds.
+        InputError: if the folder cannot be read by these rules, has too few sounds, or one caption
+            for all.
+    """
+    root = required_root(config.root, "A folder of sounds", "folder")
+    if not root.exists():
+        raise MissingFileError(f"{root}: there is no such folder: set root to that of the sounds")
+    if config.captions in ("auto", "table") and root.is_dir() and is_stored(root):
+        content, data = open_stored(root, config, config.name)
+    else:
+        content = _read(root, config)
+        folder = root if root.is_dir() else root.parent
+        data = assemble(config.name, content.tables, folder, config)
+    return _finished(root, content, data, config)
+
+
+def _read(root: Path, config: FolderConfig) -> FolderContent:
+    if root.is_file():
+        if config.captions in ("auto", "table"):
+            return of_tables(root.parent, [root])
+        raise InputError(
+            f"{root}: is a file, but captions is {config.captions}: set root to the folder"
+        )
+    notes: list[str] = []
+    if config.captions in ("auto", "table"):
+        tables, notes = find_tables(root)
+        if tables:
+            content = of_tables(root, tables)
+            content.notes[:0] = notes
+            return content
+        if config.captions == "table":
+            raise MissingFileError(
+                f"{root}: has no table of its sounds, {describe_folder(root)}: write one with the "
+                "columns file_name and caption, or set captions to auto"
+            )
+    content = of_names(root, config.captions)
+    content.notes[:0] = notes
+    return content
+
+
+def _finished(
+    root: Path, content: FolderContent, data: AudioTextDataset, config: FolderConfig
+) -> FolderDataset:
+    """With classes and splits, or refused."""
+    splits: dict[str, Sequence[Clip]] = {
+        split: _labelled(clips, content.labels, config.name) for split, clips in data.splits.items()
+    }
+    clips = [clip for its in splits.values() for clip in its]
+    _check_captions(root, clips)
+    if not content.labels:
+        splits = _captions_as_classes(splits, config.name)
+    notes, counts = list(content.notes), data.counts
+    classes = {clip.label for its in splits.values() for clip in its}
+    by_label = None not in classes
+    if by_label:
+        notes.append(
+            f"Each of the {len(classes):,} captions is relevant to all clips it is said of."
+        )
+    _check_numbers(root, len(clips), len(clips))
+    if set(splits) <= {"train"}:
+        drawn = draw_splits(
+            splits["train"], content.recordings, _fractions(len(clips), config), config.seed
+        )
+        splits = _put(splits["train"], drawn)
+        counts = _moved(counts["train"], splits)
+        notes += _said(drawn, splits)
+    _check_numbers(root, len(splits.get("train", ())), len(clips))
+    opened = FolderDataset(
+        config.name,
+        splits,
+        relevance_mode="label" if by_label else "clip",
+        counts=counts,
+        cache=config.cache,
+        file_rates=data.file_rates,
+    )
+    opened.notes = tuple(notes)
+    return opened
+
+
+def _labelled(clips: Sequence[Clip], labels: Mapping[str, str], name: str) -> list[Clip]:
+    if not labels:
+        return list(clips)
+    return [
+        replace(clip, label=labels[clip.key], caption_group=f"{name}/{labels[clip.key]}")
+        for clip in clips
+    ]
+
+
+def _captions_as_classes(
+    splits: Mapping[str, Sequence[Clip]], name: str
+) -> dict[str, Sequence[Clip]]:
+    """With the caption of a clip as its class, where clips have one each and half of them share
+    theirs with others."""
+    clips = [clip for its in splits.values() for clip in its]
+    texts = Counter(normalize_caption(clip.captions[0]) for clip in clips)
+    if any(len(clip.captions) > 1 for clip in clips) or 2 * len(texts) > len(clips):
+        return dict(splits)
+    return {
+        split: [replace(clip, label=normalize_caption(clip.captions[0])) for clip in its]
+        for split, its in splits.items()
+    }
+
+
+def _check_captions(root: Path, clips: Sequence[Clip]) -> None:
+    if len({number for clip in clips for number in clip.caption_ids}) == 1:
+        clip = clips[0]
+        raise InputError(
+            f"{root}: all {len(clips):,} sounds have one caption, {clip.captions[0]!r} (such as "
+            f"{clip.key}), so that there is nothing to tell apart: name sub-folders or files by "
+            "what is heard, or write a table with the columns file_name and caption"
+        )
+
+
+def _check_numbers(root: Path, number: int, total: int) -> None:
+    least, where = MIN_CLIPS, "sounds that can be used"
+    if number < total:
+        least, where = MIN_TRAIN, "sounds to train on"
+    if number < least:
+        raise InputError(
+            f"{root}: has {number} {where}, but at least {least} are needed to tell each from "
+            "others: add more, or search with a model as it is"
+        )
+
+
+def _fractions(clips: int, config: FolderConfig) -> dict[str, float]:
+    usual = min(0.2, max(0.1, 10 / clips))
+    stated = {"test": config.test_fraction, "valid": config.valid_fraction}
+    return {split: usual if value is None else value for split, value in stated.items()}
+
+
+def _put(clips: Sequence[Clip], drawn: Drawn) -> dict[str, Sequence[Clip]]:
+    found: dict[str, list[Clip]] = {split: [] for split in SPLITS}
+    for clip, split in zip(clips, drawn.splits, strict=True):
+        found[split].append(clip)
+    return {split: its for split, its in found.items() if its}
+
+
+def _moved(counts: Counts, splits: Mapping[str, Sequence[Clip]]) -> dict[str, Counts]:
+    """The counts of what was left out stay with ``train``: it was in no split yet."""
+    result: dict[str, Any] = {}
+    for split, clips in splits.items():
+        known = [clip.seconds for clip in clips]
+        total = None if None in known else sum(x for x in known if x is not None)
+        result[split] = replace(counts if split == "train" else Counts(), seconds=total)
+    return result
+
+
+def _said(drawn: Drawn, splits: Mapping[str, Sequence[Clip]]) -> list[str]:
+    sizes = ", ".join(f"{split} {len(clips):,}" for split, clips in splits.items())
+    rule = "equal files are one recording"
+    if drawn.example is not None:
+        rule += (
+            f", and so are clips whose names say so ({drawn.example[0]} is of {drawn.example[1]})"
+        )
+    notes = [
+        f"There are no splits; they are drawn by recording, of which there are "
+        f"{drawn.recordings:,}: {sizes} ({rule})."
+    ]
+    thin = [repr(label) for label in drawn.thin if label]
+    if thin:
+        notes.append(
+            f"{len(thin):,} classes have too few recordings for every split: {listed(thin)}."
+        )
+    return notes

@@ -1,0 +1,273 @@
+"""Folders of Hugging Face's ``datasets``, whose audio stays where it is in their Arrow files.
+
+``save_to_disk`` writes Arrow files, in which the bytes of an audio file lie in one piece. A clip is
+that piece (:class:`~atr_moco_plugin.data.audio.source.FileSlice`): nothing is unpacked, and worker
+processes read it as they read files. Of Parquet files, ``datasets`` makes Arrow files in its cache.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atr_moco_plugin.data.audio.source import MAX_SLICE_BYTES, FileSlice, FileSource
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.assemble import OpeningConfig
+from atr_moco_plugin.data.opening.class_folders import words_of_name
+from atr_moco_plugin.data.opening.exclusion import Exclusion
+from atr_moco_plugin.data.opening.headers import read_headers
+from atr_moco_plugin.data.opening.joining import check_shared_clips
+from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
+from atr_moco_plugin.data.sets.folder_reading import FolderContent
+from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.data.tables import column_names
+from atr_moco_plugin.data.tables.columns import caption_columns, row_captions
+from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.ids import has_words
+
+_STATES = ("dataset_dict.json", "state.json")
+
+
+@dataclass
+class _Split:
+    """What was found of one split: its clips, and what was left out."""
+
+    clips: list[Clip] = field(default_factory=list)
+    missing: int = 0
+    too_large: int = 0
+    no_caption: int = 0
+    empty_captions: int = 0
+
+
+def is_stored(root: Path) -> bool:
+    """Whether a folder is one of ``datasets``: written by ``save_to_disk``, or Parquet files in it
+    or in its ``data/``, and no sounds beside them."""
+    if any((root / name).is_file() for name in _STATES):
+        return True
+    places = [x for x in (root, root / "data") if x.is_dir()]
+    names = [file.name for place in places for file in place.iterdir()]
+    sounds = any(suffix_of(name) in AUDIO_SUFFIXES for name in names)
+    return any(name.endswith(".parquet") for name in names) and not sounds
+
+
+def open_stored(
+    root: Path, config: OpeningConfig, name: str
+) -> tuple[FolderContent, AudioTextDataset]:
+    """Open a folder of ``datasets``.
+
+    The captions are in a column that is called as a manifest's are, or in a column of labels. The
+    key of a clip is its split and the number of its row.
+
+    Args:
+        root: the folder.
+        config: what is an error.
+        name: of the data set.
+
+    Raises:
+        InputError: if the package ``datasets`` is not installed or cannot read the folder, a column
+            is missing, or under ``strict`` if a clip cannot be used.
+        MissingFileError: if no clip can be used.
+    """
+    found: dict[str, _Split] = {}
+    columns: tuple[str, str] = ("", "")
+    for split, table in _loaded(root).items():
+        columns = _columns(root, table.features)
+        own = found.setdefault(SPLIT_NAMES.get(split.lower(), split), _Split())
+        rows = zip(_texts(table), _sources(table, columns[0]), strict=True)
+        for number, (row, source) in enumerate(rows):
+            _add(own, f"{split}/{number}", row, source)
+    exclusion = Exclusion(config.exclude)
+    kept = exclusion.from_clips(name, {split: its.clips for split, its in found.items()})
+    splits, seconds, rates, unreadable = _with_lengths(name, kept, config)
+    shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
+    counts = {
+        split: Counts(
+            seconds=seconds.get(split),
+            missing=its.missing,
+            unreadable=its.too_large + unreadable.get(split, 0),
+            no_caption=its.no_caption,
+            empty_captions=its.empty_captions,
+            shared_audio=shared[split],
+            same_audio=same[split],
+            excluded=exclusion.numbers[split],
+        )
+        for split, its in found.items()
+    }
+    lost = sum(count.missing + count.unreadable + count.no_caption for count in counts.values())
+    left = {split: clips for split, clips in splits.items() if clips}
+    if not left or (config.strict and lost):
+        raise MissingFileError(
+            f"{root}: {lost:,} clips have no audio in column {columns[0]!r} that can be read, or "
+            f"no caption in {columns[1]!r}: correct them, or set strict: false"
+        )
+    first = next(clip for clips in left.values() for clip in clips)
+    note = (
+        f"Captions are the column {columns[1]} of a folder of datasets, audio its column "
+        f"{columns[0]}: row {first.key} -> {first.captions[0]!r}."
+    )
+    data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
+    return FolderContent({}, given=len(left) > 1, notes=[note]), data
+
+
+def _loaded(root: Path) -> Mapping[str, Any]:
+    """Split to its table, with audio as it is stored."""
+    try:
+        import datasets  # type: ignore[import-untyped]
+    except ImportError:
+        raise InputError(
+            f"{root} is a folder of `datasets`, which is not installed: pip install "
+            "'atr-moco-plugin[datasets]'"
+        ) from None
+    try:
+        if any((root / name).is_file() for name in _STATES):
+            loaded: Any = datasets.load_from_disk(str(root))
+        else:
+            loaded = datasets.load_dataset("parquet", data_files=_parquet(root))
+    except Exception as ex:  # damaged files raise nearly anything
+        said = " ".join(f"{type(ex).__name__}: {ex}".split())
+        raise InputError(
+            f"{root}: cannot be read as a folder of `datasets` ({said[:200]}): save it again with "
+            "`save_to_disk`"
+        ) from ex
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _parquet(root: Path) -> dict[str, list[str]]:
+    """Split to its files, by the first word of their names: ``train-00000-of-00002.parquet``."""
+    files = sorted(root.rglob("*.parquet"))
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        word = file.stem.split("-")[0].lower()
+        splits.setdefault(SPLIT_NAMES.get(word, "train"), []).append(str(file))
+    return splits
+
+
+def _columns(root: Path, features: Mapping[str, Any]) -> tuple[str, str]:
+    """The columns of the audio and of the captions.
+
+    Raises:
+        InputError: if there is none of a kind, or several of audio.
+    """
+    audio = [name for name, kind in features.items() if _holds_audio(kind)]
+    lower = {name.lower(): name for name in features}
+    texts = caption_columns(tuple(lower)) or [x for x in column_names.LABELS if x in lower]
+    if len(audio) == 1 and texts:
+        return audio[0], lower[texts[0]]
+    if len(audio) > 1:
+        raise InputError(
+            f"{root}: has {len(audio)} columns of audio, {', '.join(audio)}; remove all but one"
+        )
+    what = "no column with captions" if audio else "no column of the type Audio"
+    wanted = ", ".join((*column_names.CAPTIONS, *column_names.LABELS))
+    raise InputError(
+        f"{root}: has {what} (its columns are {', '.join(features)[:200]}); "
+        + (f"call it one of {wanted}" if audio else "cast it with `cast_column(name, Audio())`")
+    )
+
+
+def _holds_audio(kind: Any) -> bool:
+    """Whether a column is of the type ``Audio``, or bytes and a path as that is stored."""
+    return type(kind).__name__ == "Audio" or (
+        isinstance(kind, dict) and {"bytes", "path"} == set(kind)
+    )
+
+
+def _texts(table: Any) -> Iterator[dict[str, object]]:
+    """The rows without their audio, by column name in lower case; labels by their names."""
+    kinds = table.features
+    names = [name for name, kind in kinds.items() if not _holds_audio(kind)]
+    for row in table.select_columns(names):
+        yield {
+            name.lower(): kinds[name].int2str(value)
+            if hasattr(kinds[name], "int2str") and isinstance(value, int) and value >= 0
+            else value
+            for name, value in row.items()
+        }
+
+
+def _sources(table: Any, column: str) -> Iterator[FileSource | None]:
+    """Where the audio of each row is: in a table's file, or a file of its own."""
+    for file in table.cache_files:
+        yield from _sources_in(Path(file["filename"]), column)
+
+
+def _sources_in(file: Path, column: str) -> Iterator[FileSource | None]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as mapped:
+        base = mapped.read_buffer().address
+        mapped.seek(0)
+        try:
+            reader: Any = pa.ipc.open_stream(mapped)
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            reader = pa.ipc.open_file(mapped)
+        for chunk in reader.read_all().column(column).chunks:
+            stored, paths = chunk.field("bytes"), chunk.field("path").to_pylist()
+            wide = pa.types.is_large_binary(stored.type)
+            _, offsets, data = stored.buffers()
+            ends = np.frombuffer(offsets, np.int64 if wide else np.int32)[stored.offset :]
+            start = 0 if data is None else data.address - base
+            valid = stored.is_valid().to_pylist()
+            for at, path in enumerate(paths):
+                size = int(ends[at + 1] - ends[at]) if valid[at] else 0
+                if size:
+                    yield FileSlice(file, start + int(ends[at]), size, path or f"row {at}")
+                else:
+                    yield path if path and os.path.isfile(path) else None
+
+
+def _add(split: _Split, key: str, row: dict[str, object], source: FileSource | None) -> None:
+    if not caption_columns(tuple(row)):
+        label = next(name for name in column_names.LABELS if name in row)
+        row = {"caption": words_of_name(str(row[label] if row[label] is not None else ""))}
+    texts = row_captions(row)
+    captions = tuple(text for text in texts if has_words(text))
+    split.empty_captions += len(texts) - len(captions)
+    if source is None:
+        split.missing += 1
+    elif isinstance(source, FileSlice) and source.size > MAX_SLICE_BYTES:
+        split.too_large += 1
+    elif not captions:
+        split.no_caption += 1
+    else:
+        split.clips.append(Clip(key, captions, source))
+
+
+def _with_lengths(
+    name: str, splits: Mapping[str, Sequence[Clip]], config: OpeningConfig
+) -> tuple[dict[str, Sequence[Clip]], dict[str, float], dict[int, int], dict[str, int]]:
+    """Clips with their lengths, the seconds of each split, files of each rate, and how many clips
+    of each split cannot be read, which one warning names."""
+    if not config.check_audio:
+        return dict(splits), {}, {}, {}
+    usable: dict[str, list[Clip]] = {}
+    seconds: dict[str, float] = {}
+    rates: dict[int, int] = {}
+    broken: list[str] = []
+    unreadable: dict[str, int] = {}
+    for split, clips in splits.items():
+        usable[split], seconds[split], unreadable[split] = [], 0.0, 0
+        headers = read_headers([clip.source for clip in clips], config.decoder)
+        for clip, header in zip(clips, headers, strict=True):
+            if header.problem:
+                unreadable[split] += 1
+                broken.append(f"{clip.key}: {header.problem}")
+                continue
+            usable[split].append(replace(clip, seconds=header.seconds))
+            seconds[split] += header.seconds
+            rates[header.rate] = rates.get(header.rate, 0) + 1
+    if broken:
+        warnings.warn(
+            f"{name}: {len(broken):,} clips are not usable and left out: {listed(broken)}",
+            stacklevel=4,
+        )
+    return {**usable}, seconds, rates, unreadable

@@ -1,0 +1,231 @@
+"""Any folder of sounds: which captions it has, which splits, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.sets.folder import FolderConfig, FolderDataset, open_folder
+from atr_moco_plugin.errors import InputError, MissingFileError
+
+Write = Callable[..., Path]
+
+
+def opened(root: Path, **options: object) -> FolderDataset:
+    return open_folder(FolderConfig(root=root, **options))  # type: ignore[arg-type]
+
+
+def captions(data: FolderDataset) -> dict[str, tuple[str, ...]]:
+    return {clip.key: clip.captions for clips in data.splits.values() for clip in clips}
+
+
+def sizes(data: FolderDataset) -> dict[str, int]:
+    return {split: len(clips) for split, clips in data.splits.items()}
+
+
+@pytest.fixture
+def classes(tmp_path: Path, write_audio: Write) -> Path:
+    """Two classes of ten."""
+    for folder in ("dog_bark", "101 - Rain"):
+        for number in range(10):
+            write_audio(tmp_path / folder / f"{number:03}.wav")
+    return tmp_path
+
+
+def test_sub_folders_are_captions(classes: Path) -> None:
+    data = opened(classes)
+    assert captions(data)["dog_bark/003.wav"] == ("dog bark",)
+    assert captions(data)["101 - Rain/003.wav"] == ("rain",)
+    assert sizes(data) == {"train": 12, "valid": 4, "test": 4} and data.relevance_mode == "label"
+    for clips in data.splits.values():
+        assert {clip.label for clip in clips} == {"dog bark", "rain"}
+        assert len({clip.caption_ids for clip in clips}) == 2
+    assert data.retrieval_set("valid").relevance.sum() == 4
+    assert data.read_with(AudioReader(16_000)).load(data.clips("test")[0]).shape == (4800,)
+    assert data.seconds == pytest.approx(6.0)
+    shown = " ".join(data.notes)
+    assert "dog_bark/000.wav -> 'dog bark'" in shown and "drawn by recording" in shown
+
+
+def test_the_same_splits_wherever_the_folder_lies(classes: Path, tmp_path: Path) -> None:
+    one = opened(classes).fingerprint()
+    moved = classes.rename(tmp_path.with_name(tmp_path.name + "_moved"))
+    assert opened(moved).fingerprint() == one
+    assert opened(moved, seed=1).fingerprint() != one
+
+
+def test_folders_of_splits_and_folders_that_say_nothing(tmp_path: Path, write_audio: Write) -> None:
+    for split in ("train", "val"):
+        for folder in ("dog", "rain"):
+            for number in range(10):
+                write_audio(tmp_path / "data" / split / "wav" / folder / f"{number}.wav")
+    data = opened(tmp_path)
+    assert sizes(data) == {"train": 20, "valid": 20}
+    assert captions(data)["data/val/wav/dog/3.wav"] == ("dog",)
+    assert not any("drawn" in note for note in data.notes)
+
+
+def test_phrases_of_classes(classes: Path) -> None:
+    text = '{"dog_bark": ["a dog barks", "barking"], "101 - Rain": ["rain falls"]}'
+    (classes / "class_phrases.json").write_text(text)
+    data = opened(classes)
+    assert captions(data)["dog_bark/003.wav"] == ("a dog barks", "barking")
+    assert len({item for clip in data.clips("train") for item in clip.caption_ids}) == 2
+
+
+def test_names_of_files_are_captions(tmp_path: Path, write_audio: Write) -> None:
+    for number in range(6):
+        write_audio(tmp_path / f"dog_barking_{number}.wav")
+        write_audio(tmp_path / f"{number:02} heavy rain.wav")
+    write_audio(tmp_path / "077.wav")
+    data = opened(tmp_path)
+    assert captions(data)["dog_barking_3.wav"] == ("dog barking",)
+    assert len(captions(data)) == 12 and data.counts["train"].no_caption == 1
+    # A caption of many clips is relevant to all of them.
+    assert data.relevance_mode == "label"
+    assert all({"dog barking", "heavy rain"} == {c.label for c in x} for x in data.splits.values())
+
+
+def test_a_table_comes_first(classes: Path, write_table: Write) -> None:
+    rows = [(f"dog_bark/{n:03}.wav", f"dog number {n} barks") for n in range(10)]
+    write_table(classes / "captions.csv", ("file_name", "caption"), rows)
+    data = opened(classes)
+    assert captions(data)["dog_bark/003.wav"] == ("dog number 3 barks",)
+    assert len(captions(data)) == 10 and data.relevance_mode == "clip"
+    assert "column caption of captions.csv" in data.notes[0]
+    by_folder = opened(classes, captions="folders")
+    assert len(captions(by_folder)) == 20
+    assert captions(opened(classes / "captions.csv")) == captions(data)
+
+
+def test_labels_stand_in_for_captions_and_files_are_found_by_name(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    rows = []
+    for n in range(20):
+        write_audio(tmp_path / "audio" / f"{n}.wav")
+        rows.append((f"{n}.wav", "dog_bark" if n % 2 else "rain", f"r{n // 4}"))
+    write_table(tmp_path / "meta.csv", ("filename", "category", "src_file"), rows)
+    data = opened(tmp_path)
+    assert captions(data)["3.wav"] == ("dog bark",) and data.relevance_mode == "label"
+    split_of = {clip.key: split for split, clips in data.splits.items() for clip in clips}
+    assert all(len({split_of[f"{n + i}.wav"] for i in range(4)}) == 1 for n in range(0, 20, 4))
+    assert any("src_file r" in note for note in data.notes)
+
+
+def test_a_table_a_split(tmp_path: Path, write_audio: Write, write_table: Write) -> None:
+    for split, name in (("train", "train.csv"), ("test", "test/metadata.csv")):
+        for n in range(10):
+            write_audio(tmp_path / split / f"{n}.wav")
+        rows = [(f"{n}.wav", f"{split} sound {n}") for n in range(10)]
+        if split == "train":
+            rows = [(f"train/{file}", text) for file, text in rows]
+        write_table(tmp_path / name, ("file_name", "caption"), rows)
+    # Tables in sub-folders count where the folder itself has none.
+    assert set(captions(opened(tmp_path))) == {f"train/{n}.wav" for n in range(10)}
+    (tmp_path / "train.csv").rename(tmp_path / "train" / "metadata.csv")
+    rows = (tmp_path / "train" / "metadata.csv").read_text().replace("train/", "")
+    (tmp_path / "train" / "metadata.csv").write_text(rows)
+    data = opened(tmp_path)
+    assert sizes(data) == {"train": 10, "test": 10}
+    assert captions(data)["test/3.wav"] == ("test sound 3",)
+
+
+def test_equal_files_are_in_one_split(classes: Path) -> None:
+    for number in range(10, 20):
+        copy = classes / "dog_bark" / f"{number:03}.wav"
+        copy.write_bytes((classes / "dog_bark" / f"{number - 10:03}.wav").read_bytes())
+    with pytest.warns(UserWarning, match="same audio as another of their split"):
+        data = opened(classes)
+    split_of = {clip.key: split for split, clips in data.splits.items() for clip in clips}
+    assert all(
+        split_of[f"dog_bark/{n:03}.wav"] == split_of[f"dog_bark/{n + 10:03}.wav"] for n in range(10)
+    )
+
+
+def test_broken_files_are_counted(classes: Path) -> None:
+    (classes / "dog_bark" / "003.wav").write_bytes(b"no sound")
+    with pytest.warns(UserWarning, match=r"003\.wav.*left out for now"):
+        data = opened(classes)
+    assert len(captions(data)) == 19 and data.counts["train"].unreadable == 1
+    with pytest.raises(InputError, match=r"003\.wav"):
+        opened(classes, strict=True)
+
+
+def test_three_clips_are_refused(tmp_path: Path, write_audio: Write) -> None:
+    for name in ("dog", "rain", "siren"):
+        write_audio(tmp_path / name / "1.wav")
+    with pytest.raises(InputError, match="has 3 sounds that can be used, but at least 10"):
+        opened(tmp_path)
+
+
+def test_one_caption_for_all_is_refused(tmp_path: Path, write_audio: Write) -> None:
+    for number in range(12):
+        write_audio(tmp_path / f"dog_{number}.wav")
+    with pytest.raises(InputError, match="all 12 sounds have one caption, 'dog'"):
+        opened(tmp_path)
+
+
+def test_names_without_a_word_are_refused(tmp_path: Path, write_audio: Write) -> None:
+    for number in range(12):
+        write_audio(tmp_path / "dog" / f"{number:03}.wav")
+    # The one folder that all lie in does not tell them apart.
+    with pytest.raises(InputError, match="no name has a word in it, such as dog/000.wav"):
+        opened(tmp_path)
+
+
+def test_sounds_beside_sub_folders_are_refused(classes: Path, write_audio: Write) -> None:
+    write_audio(classes / "wind.wav")
+    with pytest.raises(InputError, match=r"1 sounds are in no sub-folder \(wind.wav\) and 20"):
+        opened(classes)
+    with pytest.warns(UserWarning, match="in no folder of a class"):
+        assert len(captions(opened(classes, captions="folders"))) == 20
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (("sound", "caption"), "of which none has the files: call it one of file_name"),
+        (("file_name", "said"), "of which none has the captions: call it one of caption"),
+    ],
+)
+def test_a_table_that_lacks_a_column_is_refused(
+    classes: Path, write_table: Write, columns: tuple[str, str], message: str
+) -> None:
+    write_table(classes / "list.csv", columns, [("a.wav", "a dog")])
+    with pytest.raises(InputError, match=message):
+        opened(classes)
+    assert len(captions(opened(classes, captions="folders"))) == 20
+
+
+def test_other_tables_are_said_not_to_be_read(classes: Path, write_table: Write) -> None:
+    write_table(classes / "licences.csv", ("who", "what"), [("a", "b")])
+    assert opened(classes).notes[0].startswith("licences.csv is not read")
+
+
+def test_two_tables_are_refused(classes: Path, write_table: Write) -> None:
+    for name in ("one.csv", "two.csv"):
+        write_table(classes / name, ("file_name", "caption"), [("dog_bark/001.wav", "a dog")])
+    with pytest.raises(InputError, match="has 2 tables of sounds, one.csv, two.csv"):
+        opened(classes)
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="there is no such folder"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(MissingFileError, match="has no sounds: looked for .wav"):
+        opened(tmp_path)
+    with pytest.raises(MissingFileError, match="has no table of its sounds"):
+        opened(tmp_path, captions="table")
+    with pytest.raises(InputError, match="`valid_fraction` is 0.7"):
+        FolderConfig(root=tmp_path, valid_fraction=0.7)
+
+
+def test_shares_that_a_user_sets(classes: Path) -> None:
+    assert sizes(opened(classes, valid_fraction=0.3, test_fraction=0)) == {"train": 14, "valid": 6}
+    found = Counter(sizes(opened(classes, valid_fraction=0, test_fraction=0)))
+    assert found == {"train": 20}

@@ -1,0 +1,144 @@
+"""Folders of Hugging Face's ``datasets``: their audio is read where it lies."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+if importlib.util.find_spec("datasets") is None:
+    pytest.skip("datasets is not installed", allow_module_level=True)
+
+import datasets
+
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.audio.source import FileSlice
+from atr_moco_plugin.data.sets.folder import FolderConfig, FolderDataset, open_folder
+from atr_moco_plugin.errors import InputError, MissingFileError
+
+COUNT, RATE = 20, 16_000
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    datasets.disable_progress_bars()
+
+
+def waveform(number: int) -> Any:
+    return np.random.default_rng(number).integers(-3000, 3000, 4000 + number) / 2**15
+
+
+def audio(number: int) -> dict[str, Any]:
+    file = io.BytesIO()
+    soundfile.write(file, waveform(number), RATE, format="WAV")
+    return {"bytes": file.getvalue(), "path": f"{number}.wav"}
+
+
+def table(**columns: Any) -> Any:
+    rows = {"audio": [audio(n) for n in range(COUNT)], **columns}
+    return datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
+
+
+def opened(root: Path, **options: Any) -> FolderDataset:
+    return open_folder(FolderConfig(root=root, **options))
+
+
+def check_audio(data: FolderDataset) -> None:
+    """Every clip's caption is the number of the waveform it reads."""
+    data.read_with(AudioReader(RATE))
+    for clips in data.splits.values():
+        for clip in clips:
+            number = int(clip.captions[0].split()[-1])
+            assert isinstance(clip.source, FileSlice) and clip.seconds == (4000 + number) / RATE
+            np.testing.assert_allclose(data.load(clip), waveform(number), atol=1e-6)
+
+
+def test_what_save_to_disk_writes(tmp_path: Path) -> None:
+    saved = table(text=[f"sound {n}" for n in range(COUNT)]).shuffle(seed=0)
+    saved.save_to_disk(str(tmp_path / "data"), num_shards=3)
+    data = opened(tmp_path / "data")
+    assert sum(map(len, data.splits.values())) == COUNT and "valid" in data.splits
+    assert "column text of a folder of datasets" in data.notes[0]
+    check_audio(data)
+
+
+def test_splits_of_its_own(tmp_path: Path) -> None:
+    saved = table(caption=[f"sound {n}" for n in range(COUNT)])
+    parts = {"train": range(12), "validation": range(12, 16), "test": range(16, COUNT)}
+    splits = {name: saved.select(rows) for name, rows in parts.items()}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "data"))
+    data = opened(tmp_path / "data")
+    assert {name: len(clips) for name, clips in data.splits.items()} == {
+        "train": 12,
+        "valid": 4,
+        "test": 4,
+    }
+    check_audio(data)
+
+
+def test_parquet_files(tmp_path: Path) -> None:
+    saved = table(caption=[f"sound {n}" for n in range(COUNT)])
+    (tmp_path / "data" / "data").mkdir(parents=True)
+    saved.select(range(12)).to_parquet(tmp_path / "data" / "data" / "train-00000-of-00001.parquet")
+    saved.select(range(12, COUNT)).to_parquet(tmp_path / "data" / "data" / "test-00000.parquet")
+    data = opened(tmp_path / "data")
+    assert {name: len(clips) for name, clips in data.splits.items()} == {"train": 12, "test": 8}
+    check_audio(data)
+
+
+def test_labels_are_captions(tmp_path: Path) -> None:
+    saved = table(label=[n % 2 for n in range(COUNT)])
+    saved = saved.cast_column("label", datasets.ClassLabel(names=["dog_bark", "rain"]))
+    saved.save_to_disk(str(tmp_path / "data"))
+    data = opened(tmp_path / "data")
+    texts = {clip.captions[0] for clips in data.splits.values() for clip in clips}
+    assert texts == {"dog bark", "rain"} and data.relevance_mode == "label"
+
+
+def test_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
+    rows = [audio(n) for n in range(COUNT)]
+    rows[0] = {"bytes": None, "path": "gone.wav"}
+    rows[1] = {"bytes": b"no sound", "path": "1.wav"}
+    texts = [f"sound {n}" for n in range(COUNT)]
+    texts[2] = "..."
+    saved = datasets.Dataset.from_dict({"audio": rows, "caption": texts})
+    saved.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(str(tmp_path / "data"))
+    with pytest.warns(UserWarning, match="train/1: .*left out|1 clips are not usable"):
+        data = opened(tmp_path / "data")
+    counts = data.counts["train"]
+    assert (counts.missing, counts.unreadable, counts.no_caption) == (1, 1, 1)
+    check_audio(data)
+    with pytest.warns(UserWarning), pytest.raises(MissingFileError, match="3 clips have no audio"):
+        opened(tmp_path / "data", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"said": ["a"] * COUNT}, "has no column with captions"),
+        ({"caption": ["a"] * COUNT, "more": "audio"}, "has 2 columns of audio, audio, more"),
+    ],
+)
+def test_columns_that_are_missing_or_twice(
+    tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
+    more = {k: [audio(n) for n in range(COUNT)] if v == "audio" else v for k, v in columns.items()}
+    saved = table(**more)
+    if "more" in more:
+        saved = saved.cast_column("more", datasets.Audio(decode=False))
+    saved.save_to_disk(str(tmp_path / "data"))
+    with pytest.raises(InputError, match=message):
+        opened(tmp_path / "data")
+
+
+def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
+    table(caption=["a"] * COUNT).save_to_disk(str(tmp_path / "data"))
+    (tmp_path / "data" / "state.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as a folder of `datasets`"):
+        opened(tmp_path / "data")
