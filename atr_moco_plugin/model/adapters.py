@@ -46,7 +46,8 @@ def add_adapters(tower: FreezableTower, config: AdapterConfig, name: str = "adap
     still loads: the new adapters then keep their weights.
 
     Args:
-        tower: with an ``encoder``.
+        tower: with an ``encoder``; one of your own derives from
+            :class:`~atr_moco_plugin.model.freezing.FreezableTower`.
         config: which layers, and how large.
         name: of the option, for messages.
 

@@ -16,6 +16,7 @@ import torch
 from docs.pages import PAGES, ROOT, blocks, read, run_python
 from scene_folders import write_classes
 from tiny_bundle import make_bundle
+from trainer_world import make_clap
 from transformers import (
     AutoTokenizer,
     ClapConfig,
@@ -134,6 +135,15 @@ def test_any_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measure, pairs = capsys.readouterr().out.splitlines()
     assert 1 < float(measure) < 64
     assert "'alignment'" in pairs and "None" not in pairs
+
+
+def test_adapters(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs the extra peft")
+    names = run_python("docs/adapters.md", {"clap": make_clap()})
+    assert not any("lora" in name for name in names["model"].state_dict())
+    assert any("lora" in name for name in names["trained"].state_dict())
+    plain = ClapModel.from_pretrained(tmp_path / "clap-mine")
+    assert plain.state_dict().keys() == make_clap().state_dict().keys()
 
 
 def test_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
