@@ -37,13 +37,14 @@ WAYS = {
     "every token": None,
     "half, momentum tower whole": PatchDropoutConfig(),
     "half in both towers": PatchDropoutConfig(momentum="dropped"),
+    "half of the steps in both towers": PatchDropoutConfig(time=0.5, bands=0, momentum="dropped"),
 }
 SECONDS = {"toy": 4.0, "scenes": 5.0}
 BATCH = 32
 ROUND_TO = 20
 
 
-def rates(seconds: float, rounds: int) -> dict[str, float]:
+def rates(seconds: float, rounds: int, ways: Sequence[str]) -> dict[str, float]:
     """Seconds of a step of each way: the recipe's model, batch and queue, noise of one length.
 
     They are seconds of the processor, which a busy machine changes little, in one thread.
@@ -52,9 +53,9 @@ def rates(seconds: float, rounds: int) -> dict[str, float]:
     batch = make_batch(BATCH, seconds, torch.device("cpu"))
     batch["text"]["input_ids"] %= 500
     steps = []
-    for way in WAYS.values():
+    for way in ways:
         config = ARCHITECTURES["toy"]()
-        config.patch_dropout = way
+        config.patch_dropout = WAYS[way]
         criterion = MocoAtc(build_model(config), MocoAtcConfig(queue_size=512)).train()
         fill(criterion, batch)
         optimizer = AdamW(criterion.parameters(), lr=1e-6, fused=True)
@@ -66,7 +67,7 @@ def rates(seconds: float, rounds: int) -> dict[str, float]:
             step()
             if turn:  # the first allocates
                 own.append(time.process_time() - start)
-    return dict(zip(WAYS, map(statistics.median, times), strict=True))
+    return dict(zip(ways, map(statistics.median, times), strict=True))
 
 
 def train(out: Path, recipe: str, way: str, seed: int, steps: int, options: Sequence[str]) -> None:
@@ -156,20 +157,18 @@ def _folder(out: Path, recipe: str, way: str, seed: int) -> Path:
 def _plan(out: Path, recipe: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds and steps of each way, measured once."""
     file = out / f"{recipe}.json"
-    if not file.exists():
-        measured = rates(SECONDS[recipe], rounds)
-        plain = measured["every token"]
-        plan = {
-            way: {
-                "step": value,
-                "steps": max(ROUND_TO, round(steps * plain / value / ROUND_TO) * ROUND_TO),
-            }
-            for way, value in measured.items()
-        }
+    plan: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.exists() else {}
+    missing = [way for way in WAYS if way not in plan]
+    if missing:
+        ways = dict.fromkeys(["every token", *missing])
+        measured = rates(SECONDS[recipe], rounds, list(ways))
+        for way in missing:
+            ratio = measured["every token"] / measured[way]
+            rounded = max(ROUND_TO, round(steps * ratio / ROUND_TO) * ROUND_TO)
+            plan[way] = {"step": measured[way], "steps": rounded}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(plan, indent=2))
-    found: dict[str, dict[str, float]] = json.loads(file.read_text())
-    return found
+    return plan
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -190,7 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipes = [name for name in SECONDS if (args.out / f"{name}.json").exists()]
     else:
         recipes = ["toy"] + (["scenes"] if args.scenes is not None else [])
-    plan = {recipe: _plan(args.out, recipe, args.steps, args.rounds) for recipe in recipes}
+    if args.table:
+        plan = {recipe: json.loads((args.out / f"{recipe}.json").read_text()) for recipe in recipes}
+    else:
+        plan = {recipe: _plan(args.out, recipe, args.steps, args.rounds) for recipe in recipes}
     if not args.table:
         with ThreadPoolExecutor(args.jobs) as pool:
             jobs = []
