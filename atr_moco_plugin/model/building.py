@@ -87,7 +87,7 @@ def adapt_model(model: RetrievalModel) -> None:
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
     """The configuration that builds the same architecture without any file: with the sizes that
     came with pretrained weights, and without the place that the weights came from. Nothing is
-    frozen in it: what stands still is a choice of a run, not of a model.
+    frozen and no token dropped in it: these are choices of a run, not of a model.
 
     Args:
         config: what ``model`` was built with.
@@ -97,6 +97,7 @@ def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> Retriev
         config,
         audio=_built_part("audio_encoders", config.audio, model.audio.encoder),
         text=_built_part("text_encoders", config.text, model.text.encoder),
+        patch_dropout=None,
     )
 
 

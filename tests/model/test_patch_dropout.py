@@ -11,7 +11,7 @@ from torch import Tensor
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtm, MocoAtcAtmConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model import AudioTower, model_config
+from atr_moco_plugin.model import AudioTower, built_config, model_config
 from atr_moco_plugin.model.patch_dropout import PatchDropoutConfig
 
 HALF = {"time": 0.4, "bands": 3}
@@ -151,6 +151,12 @@ def test_a_chunk_is_run_again_with_the_pattern_it_had(tiny_model: Any) -> None:
         grads.append([x.grad for x in tower.parameters() if x.grad is not None])
     for ours, expected in zip(*grads, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_that_starts_from_another_drops_nothing_unless_asked(tiny_model: Any) -> None:
+    model = tiny_model(patch_dropout=HALF)
+    assert model.config.patch_dropout == PatchDropoutConfig(**HALF)
+    assert built_config(model.config, model).patch_dropout is None
 
 
 def test_nothing_to_drop_for_is_refused(tiny_model: Any) -> None:
