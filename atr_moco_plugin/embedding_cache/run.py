@@ -37,6 +37,27 @@ class CacheSection(Protocol):
     cache_crops: int
 
 
+class ClipInputs:
+    """Arguments of the audio tower for clips, of a cache; their first crops are their beginnings.
+
+    Args:
+        store: of a split's clips.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
+        """For B clips ``tokens``, ``pooled`` or both."""
+        pooled, states, mask = stack([self._store.get(clip.key) for clip in clips])
+        inputs: dict[str, Any] = {}
+        if states is not None and mask is not None:
+            inputs["tokens"] = AudioTokens(states, mask)
+        if pooled is not None:
+            inputs["pooled"] = pooled
+        return inputs
+
+
 @dataclass(frozen=True)
 class RunCaches:
     """What a run reads in place of audio and captions.
@@ -49,6 +70,12 @@ class RunCaches:
 
     outputs: CachedOutputs
     evaluated: Mapping[str, Store]
+
+    def clip_inputs(self, split: str) -> ClipInputs | None:
+        """Arguments of the audio tower for an evaluated split's clips; ``None`` where they are
+        read."""
+        store = self.evaluated.get(split)
+        return None if store is None else ClipInputs(store)
 
     def unreadable(self, dataset: AudioTextDataset) -> dict[str, dict[str, str]]:
         """By evaluated split, key to reason of each clip that could not be read."""
@@ -73,27 +100,6 @@ class RunCaches:
                     f"{store.folder} was written with other encoder weights than the checkpoint "
                     "has: remove the folder and start with the encoder that the run was begun with"
                 )
-
-
-class ClipInputs:
-    """Arguments of the audio tower for clips, of a cache; their first crops are their beginnings.
-
-    Args:
-        store: of a split's clips.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
-        """For B clips ``tokens``, ``pooled`` or both."""
-        pooled, states, mask = stack([self._store.get(clip.key) for clip in clips])
-        inputs: dict[str, Any] = {}
-        if states is not None and mask is not None:
-            inputs["tokens"] = AudioTokens(states, mask)
-        if pooled is not None:
-            inputs["pooled"] = pooled
-        return inputs
 
 
 def run_caches(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.embedding_cache.options import crops_without_folder
 
 
 @dataclass(kw_only=True)
@@ -53,6 +54,13 @@ class DatasetSection(Config):
     cache_dir: Path | None = None
     """Folder for decoded audio; None decodes every time."""
 
+    cache_embeddings: Path | None = None
+    """Folder for the outputs of frozen encoders, which batches hold in place of audio and captions
+    from then on; None encodes in every step."""
+
+    cache_crops: int = 1
+    """Crops of each training clip that it keeps: the beginning, and drawn ones of a longer clip."""
+
     bucket_by_length: int = 0
     """Steps whose pairs are sorted by length together; 0 leaves batches to chance."""
 
@@ -72,7 +80,8 @@ class DatasetSection(Config):
         yield from in_range(self, "batch_size", least=2)
         yield from in_range(self, "max_seconds", above=0)
         yield from in_range(self, "num_workers", "max_bad_clips", "bucket_by_length", least=0)
-        yield from in_range(self, "prefetch", least=1)
+        yield from in_range(self, "prefetch", "cache_crops", least=1)
+        yield from crops_without_folder(self)
 
 
 @dataclass(kw_only=True)

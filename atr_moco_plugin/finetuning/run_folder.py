@@ -15,7 +15,10 @@ from atr_moco_plugin.io.atomic import write_atomically
 
 CONFIG_FILE = "config.yaml"
 
-_MAY_CHANGE = ("loop", "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir")
+_MAY_CHANGE = (
+    "loop", "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir",
+    "dataset.cache_embeddings",
+)  # fmt: skip
 """Keys that change nothing of what is trained."""
 
 

@@ -21,7 +21,7 @@ from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.loading.skipped import SkippedClips
 from atr_moco_plugin.data.loading.training import training_loader
 from atr_moco_plugin.embedding_cache.batch import CachedOutputs
-from atr_moco_plugin.embedding_cache.run import ClipInputs, RunCaches
+from atr_moco_plugin.embedding_cache.run import RunCaches
 from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
@@ -160,7 +160,6 @@ def evaluated_splits(
     section, options = config.dataset, config.evaluation
     names = (section.valid_split, options.test_split)
     splits = list(dict.fromkeys(x for x in names if x is not None))
-    stores = {} if caches is None else caches.evaluated
     known = None if caches is None else caches.unreadable(dataset)
     unreadable = unreadable_clips(config, dataset, splits, output_dir, gangs.root.device, known)
     return {
@@ -172,7 +171,7 @@ def evaluated_splits(
             max_seconds=config.evaluated_seconds,
             num_workers=section.num_workers,
             without=unreadable[split],
-            clip_inputs=ClipInputs(stores[split]) if split in stores else None,
+            clip_inputs=None if caches is None else caches.clip_inputs(split),
         )
         for split in splits
     }

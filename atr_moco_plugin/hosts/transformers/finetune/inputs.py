@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 
+from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.skipped import SkippedClips
 from atr_moco_plugin.data.loading.training import training_loader
+from atr_moco_plugin.embedding_cache.run import RunCaches, run_caches
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.evaluation.unreadable import left_out
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches, TrainingPairs
 from atr_moco_plugin.hosts.transformers.finetune.clap import clap_features, clap_inputs
+from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.plugins import load
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER
 from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 from atr_moco_plugin.text.tokenizer import tokenize
@@ -67,6 +72,7 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     max_tokens = settled(config.tokenizer.max_tokens)
     tokenizer.save_pretrained(out / "tokenizer")
     to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
+    caches = _caches(prepared, to_tokens, evaluated)
     loader = training_loader(
         dataset,
         to_tokens,
@@ -75,6 +81,7 @@ def make_inputs(prepared: Prepared) -> RunInputs:
         max_seconds=settled(section.max_seconds),
         seed=config.common.seed,
         pin_memory=torch.cuda.is_available(),
+        outputs=None if caches is None else caches.outputs,
         on_bad=SkippedClips(out, 0),
         note=_LOG.info,
     )
@@ -90,6 +97,7 @@ def make_inputs(prepared: Prepared) -> RunInputs:
         device=torch.device("cpu"),
         note=_LOG.info,
         warn=warnings.warn,
+        cached=None if caches is None else caches.unreadable(dataset),
     )
     splits = {
         name: prepare_split(
@@ -101,6 +109,7 @@ def make_inputs(prepared: Prepared) -> RunInputs:
             num_workers=section.num_workers,
             without=unreadable[name],
             audio_inputs=None if extractor is None else clap_features(extractor),
+            clip_inputs=None if caches is None else caches.clip_inputs(name),
         )
         for name in evaluated
     }
@@ -121,6 +130,31 @@ def make_inputs(prepared: Prepared) -> RunInputs:
             "max_tokens": max_tokens,
         },
         processors={TOKENIZER: tokenizer, FEATURE_EXTRACTOR: extractor},
+    )
+
+
+def _caches(prepared: Prepared, to_tokens: Tokenize, evaluated: list[str]) -> RunCaches | None:
+    """Outputs of frozen encoders, see :mod:`atr_moco_plugin.embedding_cache`."""
+    config, started = prepared.config, prepared.started
+    section = config.dataset
+    if section.cache_embeddings is not None and started.clap is not None:
+        raise InputError(
+            "`dataset.cache_embeddings` keeps outputs of this package's towers, but `init` is a "
+            "ClapModel: leave it out."
+        )
+    if section.cache_embeddings is not None and torch.cuda.is_available():
+        started.model.to("cuda")  # where Trainer would bring it later
+    return run_caches(
+        started.model,
+        prepared.dataset,
+        to_tokens,
+        section,
+        max_seconds=settled(section.max_seconds),
+        evaluated=evaluated,
+        evaluated_seconds=prepared.evaluated_seconds,
+        matches="loss_atm" in load("criteria", config.criterion.name).measures,
+        batch_size=config.evaluation.batch_size,
+        say=say,
     )
 
 
