@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dacite
@@ -38,12 +39,20 @@ def build_config(config_class: type[ConfigT], values: Mapping[str, Any], where: 
             hint = f" Did you mean `{near[0]}`?" if near else ""
             raise _error(f"`{where}.{key}` is not known; `{where}` takes {', '.join(known)}.{hint}")
     try:
-        return dacite.from_dict(config_class, dict(values), config=dacite.Config(strict=True))
+        return dacite.from_dict(config_class, dict(values), config=_STRICT)
     except dacite.WrongTypeError as ex:
         must = describe_type(ex.field_type)
         raise _error(f"`{where}.{ex.field_path}` is {ex.value!r}, but must be {must}.") from ex
     except (dacite.DaciteError, InputError) as ex:
         raise _error(f"`{where}` is not valid: {str(ex).rstrip('.')}.") from ex
+
+
+def _as_path(value: object) -> object:
+    """YAML has no paths."""
+    return Path(value) if isinstance(value, str) else value
+
+
+_STRICT = dacite.Config(strict=True, type_hooks={Path: _as_path})
 
 
 def _error(message: str) -> InputError:

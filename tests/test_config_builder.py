@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -24,6 +25,19 @@ class Options:
     def __post_init__(self) -> None:
         if self.rate < 0:
             raise ValueError(f"`rate` is {self.rate}, expected 0 or more.")
+
+
+@dataclass(kw_only=True)
+class Places:
+    folder: Path | None = None
+    source: str | None = None
+
+
+def test_texts_become_paths_where_a_path_is_due() -> None:
+    places = build_config(Places, {"folder": "a/b", "source": "hf://a//b"}, "x")
+    assert places == Places(folder=Path("a/b"), source="hf://a//b")
+    with pytest.raises(ValueError, match=r"`x\.folder` is 3, but must be Path or None"):
+        build_config(Places, {"folder": 3}, "x")
 
 
 def test_builds_nested_dataclasses() -> None:

@@ -97,7 +97,13 @@ def tower_inputs(batch: PairBatch) -> dict[str, Any]:
     """A batch as :class:`~atr_moco_plugin.hosts.transformers.TrainerModel` takes it: arguments of
     the two towers, and the ids."""
     ids = {"clip_id": batch.clip_ids, "caption_id": batch.caption_ids}
-    return {"audio_inputs": batch.audio, "text_inputs": batch.text, **ids}
+    return {"audio_inputs": _mappings(batch.audio), "text_inputs": _mappings(batch.text), **ids}
+
+
+def _mappings(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a tower without named tuples, which ``Trainer`` cannot move to a device."""
+    tokens = inputs.get("tokens")
+    return inputs if tokens is None else {**inputs, "tokens": tokens._asdict()}
 
 
 class TrainingPairs(Dataset[Any]):

@@ -32,6 +32,7 @@ from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore
 from atr_moco_plugin.model.adapters import check_same_adapters
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 _STAGES = {"lower", "tokens", "pooled"}
 """Inputs at a later stage of a tower, which both towers take; only ``audio_inputs`` and
@@ -123,7 +124,8 @@ class TrainerModel(nn.Module):
             random_crop: ``[B]`` bool, which clips were cropped at random.
             skipped_clip_id: ids of the clips that the collator left out.
             audio_inputs: arguments of the audio tower, in place of those among ``inputs``: both
-                towers may take ``tokens``.
+                towers may take ``tokens``. These may be a mapping of their fields, since
+                ``Trainer`` takes named tuples apart.
             text_inputs: likewise those of the text tower.
             inputs: arguments of the two towers.
 
@@ -139,8 +141,8 @@ class TrainerModel(nn.Module):
                 the model evaluates, or the other way round.
         """
         audio, text = self._split(inputs)
-        audio = audio if audio_inputs is None else dict(audio_inputs)
-        text = text if text_inputs is None else dict(text_inputs)
+        audio = audio if audio_inputs is None else _with_tokens(audio_inputs, AudioTokens)
+        text = text if text_inputs is None else _with_tokens(text_inputs, TextTokens)
         if skipped_clip_id is not None:
             skipped = self.skipped_in_training if self.training else self.skipped_in_evaluation
             skipped.update(skipped_clip_id.tolist())
@@ -233,6 +235,12 @@ class TrainerModel(nn.Module):
             {name: value for name, value in inputs.items() if name in self._audio_inputs},
             {name: value for name, value in inputs.items() if name in self._text_inputs},
         )
+
+
+def _with_tokens(inputs: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Arguments of a tower, with tokens that are a mapping put together."""
+    tokens = inputs.get("tokens")
+    return {**inputs, "tokens": kind(**tokens)} if isinstance(tokens, Mapping) else dict(inputs)
 
 
 def _arguments(tower: nn.Module) -> set[str]:
