@@ -98,6 +98,8 @@ def prepare(
     dataset = open_pairs(config) if dataset is None else dataset
     start = find_start(config.init, arch=config.model.arch, options=config.model.config_overrides)
     loop = chosen_loop(config, other, start, in_memory=opened)
+    for note in getattr(dataset, "notes", ()):
+        tell(note)
     tell(dataset.summary())
     chosen = _chosen(config, stated, start, dataset, output_dir, tell)
     if options := _model_options(chosen):

@@ -1,0 +1,87 @@
+"""Fine-tuning from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.choices import flattened, nested
+from atr_moco_plugin.finetuning.pairs import open_pairs
+from atr_moco_plugin.finetuning.prepare import prepare
+from atr_moco_plugin.hosts.transformers.finetune.loop import run
+from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.retriever import AudioTextRetriever
+
+
+def finetune(
+    pairs: Iterable[Any] | AudioTextDataset | str | os.PathLike[str],
+    *,
+    init: str | os.PathLike[str] = "random",
+    output_dir: str | os.PathLike[str],
+    valid: Iterable[Any] | None = None,
+    test: Iterable[Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    tell: Callable[[str], object] = say,
+) -> AudioTextRetriever:
+    """Fine-tune a model on pairs of sounds and captions, on transformers' ``Trainer``.
+
+    It does what ``python -m atr_moco_plugin.recipes.finetune`` does: sizes and steps are chosen
+    from the data and the machine and shown with their reasons, the best checkpoint is evaluated,
+    and ``output_dir`` has the figures, the report and the bundle. The same call goes on where an
+    earlier one was stopped.
+
+    Args:
+        pairs: see :func:`~atr_moco_plugin.finetuning.pairs.open_pairs`; also the path of a folder
+            of sounds, or an open data set.
+        init: what to start from: a bundle, a run, a checkpoint of BEATs or OpenBEATs, a
+            ``ClapModel``, or ``random``.
+        output_dir: of the run.
+        valid: pairs to choose the best checkpoint on; None draws a tenth of the recordings.
+        test: pairs for the figures at the end; None draws a tenth of the recordings.
+        config: keys of the recipe, with dots or nested, such as ``{"regime.num_steps": 500}``.
+        device: of the retriever that is returned; None takes a GPU where there is one.
+        tell: called with what a user should read.
+
+    Returns:
+        The trained model, which ``output_dir/bundle`` has too.
+
+    Raises:
+        InputError: for pairs, a start or a configuration that cannot be used.
+
+    Example:
+        >>> retriever = finetune(  # doctest: +SKIP
+        ...     [("dog.wav", "a dog barks"), ("rain.wav", ["rain", "it pours"]), ...],
+        ...     init="models/audiocaps",
+        ...     output_dir="runs/mine",
+        ... )
+    """
+    stated = nested({**flattened(dict(config or {})), "init": os.fspath(init)})
+    loop = stated.setdefault("loop", "transformers")
+    if loop == "fairseq2":
+        raise InputError(
+            "`loop` is fairseq2, but a call from Python trains with transformers' Trainer: leave "
+            "it out, or run `python -m atr_moco_plugin.recipes.finetune`."
+        )
+    seed = (stated.get("common") or {}).get("seed", 0)
+    dataset: AudioTextDataset | None
+    if isinstance(pairs, (str, os.PathLike)):
+        if valid is not None or test is not None:
+            raise InputError(
+                "The pairs are a folder, whose splits are its own: leave `valid` and `test` out."
+            )
+        section = stated.setdefault("dataset", {})
+        section.setdefault("config_overrides", {})["root"] = os.fspath(pairs)
+        dataset = None
+    elif isinstance(pairs, AudioTextDataset):
+        dataset = pairs
+    else:
+        dataset = open_pairs(pairs, valid=valid, test=test, seed=int(seed))
+    out = expanded(output_dir, "output_dir")
+    bundle = run(prepare(stated, Path(out), dataset=dataset, tell=tell))
+    return AudioTextRetriever.from_pretrained(bundle, device=device)

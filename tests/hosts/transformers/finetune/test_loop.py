@@ -1,0 +1,154 @@
+"""A fine-tuning on Trainer: the files that it leaves, and that it goes on exactly."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+if importlib.util.find_spec("accelerate") is None:
+    pytest.skip("accelerate is not installed", allow_module_level=True)
+
+import soundfile
+from finetune_world import prepared
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.queries import read_queries
+from atr_moco_plugin.finetuning.run_folder import settle_folder
+from atr_moco_plugin.hosts.transformers.finetune.inputs import make_inputs
+from atr_moco_plugin.hosts.transformers.finetune.loop import make_trainer, run
+from atr_moco_plugin.retriever import AudioTextRetriever
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with its report."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    run(prepared(folder, report=True, criterion__name="moco_atc_atm", evaluation__rerank_k=2))
+    return folder
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_run_leaves_the_files_of_a_recipe(out: Path) -> None:
+    train, valid = (lines(out / "metrics" / f"{name}.jsonl") for name in ("train", "valid"))
+    assert [record["Step"] for record in train] == [1, 2, 3, 4, 5, 6]
+    assert {"Loss", "ATC Loss", "ATM Loss", "Temperature", "Learning Rate"} <= train[0].keys()
+    assert [record["Step"] for record in valid] == [3, 6]
+    result = json.loads((out / "retrieval.json").read_text())
+    best = max(valid, key=lambda record: record["R-sum"])
+    assert result["valid_score"] == best["R-sum"]
+    assert result["checkpoint"] == f"checkpoint-{best['Step']}"
+    assert list(result["splits"]) == ["valid", "test"]
+    assert result["splits"]["valid"]["dual"]["r_sum"] == pytest.approx(best["R-sum"])
+    assert "reranked" in result["splits"]["test"]
+    queries = read_queries(out / "queries.safetensors")
+    assert set(queries) == {"valid", "test"}
+    page = (out / "report" / "index.html").read_text()
+    assert "R-sum on validation" in page and f"step {best['Step']}" in page
+    assert lines(out / "rank.jsonl")
+    assert (out / "config.yaml").is_file() and (out / "plan.json").is_file()
+
+
+def test_its_bundle_gives_the_figures_of_the_run(out: Path) -> None:
+    retriever = AudioTextRetriever.from_pretrained(out / "bundle", device="cpu")
+    run_of = prepared(out, report=True, criterion__name="moco_atc_atm", evaluation__rerank_k=2)
+    clips = run_of.dataset.clips("test")
+    rate = run_of.dataset.sample_rate
+    audio = retriever.embed_audio(
+        [run_of.dataset.load(clip, rate) for clip in clips], sample_rate=rate
+    )
+    text = retriever.embed_text([text for clip in clips for text in clip.captions])
+    own = torch.tensor([k for k, clip in enumerate(clips) for _ in clip.captions])
+    found = (audio @ text.T).T.argmax(dim=1) == own
+    figures = json.loads((out / "retrieval.json").read_text())["splits"]["test"]["dual"]
+    assert 100 * float(found.float().mean()) == pytest.approx(figures["t2a_r1"])
+    assert retriever.can_match
+    assert "toy test" in (out / "bundle" / "README.md").read_text()
+
+
+class Stop(TrainerCallback):
+    """Ends the training after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_goes_on_ends_where_the_uninterrupted_one_does(
+    tmp_path: Path, workers: int
+) -> None:
+    changes: dict[str, Any] = {"dataset__num_workers": workers, "regime__num_steps": 7}
+    changes |= {"regime__validate_every_n_steps": 4, "regime__checkpoint_every_n_steps": 4}
+    changes["trainer__grad_accumulation__num_batches"] = 2
+    run(prepared(tmp_path / "whole", **changes))
+    broken = prepared(tmp_path / "broken", **changes)
+    settle_folder(broken.output_dir, broken.config, "checkpoint-*")
+    trainer = make_trainer(broken, make_inputs(broken))
+    trainer.add_callback(Stop(5))
+    trainer.train()
+    run(prepared(tmp_path / "broken", **changes))
+    weights = [
+        load_file(tmp_path / name / "checkpoint-7" / "model.safetensors")
+        for name in ("whole", "broken")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    figures = [
+        json.loads((tmp_path / x / "retrieval.json").read_text()) for x in ("whole", "broken")
+    ]
+    assert figures[0]["splits"] == figures[1]["splits"]
+
+
+def test_a_folder_with_a_run_of_other_settings_is_refused(out: Path) -> None:
+    before = (out / "config.yaml").read_text()
+    with pytest.raises(InputError, match=r"optimizer\.config\.lr was .* and is 0\.5"):
+        run(prepared(out, report=True, optimizer__config__lr=0.5))
+    assert (out / "config.yaml").read_text() == before
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = prepared(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="`loop` to fairseq2"):
+        run(ready)
+
+
+def test_a_score_that_no_validation_has_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`regime.score_metric` is accuracy"):
+        run(prepared(tmp_path, regime__score_metric="accuracy"))
+
+
+def test_an_unreadable_training_clip_is_skipped_and_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["file_name,caption,split"]
+    generator = torch.Generator().manual_seed(0)
+    for number in range(20):
+        wave = 0.1 * torch.randn(16_000, generator=generator)
+        if number == 3:
+            wave[5] = torch.nan
+        soundfile.write(data / f"{number}.wav", wave.numpy(), 16_000, "FLOAT")
+        split = "train" if number < 16 else "valid"
+        rows.append(f"{number}.wav,sound of number {number},{split}")
+    (data / "manifest.csv").write_text("\n".join(rows))
+    changes = {
+        "dataset": {"family": "manifest", "config_overrides": {"root": str(data)}},
+        "regime__num_steps": 4,
+    }
+    with pytest.warns(UserWarning, match="1 training clip.s. could not be read"):
+        run(prepared(tmp_path / "out", **changes))
+    skipped = lines(tmp_path / "out" / "skipped_clips" / "process_0.jsonl")
+    assert [record["clip"] for record in skipped] == ["3.wav"]
