@@ -95,7 +95,7 @@ def prepare(
     config, other = read_config(stated)
     lock_folder(output_dir)
     opened = dataset is not None
-    dataset = open_pairs(config) if dataset is None else dataset
+    dataset = open_configured(config) if dataset is None else dataset
     start = find_start(config.init, arch=config.model.arch, options=config.model.config_overrides)
     loop = chosen_loop(config, other, start, in_memory=opened)
     for note in getattr(dataset, "notes", ()):
@@ -112,7 +112,7 @@ def prepare(
     return Prepared(complete, other, start, started, dataset, output_dir)
 
 
-def open_pairs(config: FinetuneConfig) -> AudioTextDataset:
+def open_configured(config: FinetuneConfig) -> AudioTextDataset:
     """Open the data set that the configuration names."""
     section = config.dataset
     options = dataset_config(section.family, section.config_overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from torch.optim import AdamW
 from transformers import PrinterCallback, TrainingArguments
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.data.loading.skipped import all_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
 from atr_moco_plugin.evaluation.split import figure_names
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
 from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.run_folder import settle_folder
 from atr_moco_plugin.hosts.transformers.export import export_run
@@ -30,6 +33,7 @@ from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint
 from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.model.config import AdapterConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.report.ending import show_results
 from atr_moco_plugin.retriever.exported import Exported, ExportOptions
@@ -163,16 +167,25 @@ def _trainer_model(prepared: Prepared) -> TrainerModel:
     if started.clap is None:
         return TrainerModel(started.model, section.name, chunk_size=chunk_size, **options)
     head: Any = started.model.head
+    parts = {part: prepared.start.part(part) for part in PARTS}
     model = ClapTrainerModel(
         started.clap,
         section.name,
         head=None if head is None else head.config,
         chunk_size=chunk_size,
+        freeze={part: x["freeze"] for part, x in parts.items() if "freeze" in x},
+        adapter={part: _adapter(part, x) for part, x in parts.items() if x.get("adapter")},
         **options,
     )
-    if head is not None and model.criterion.model.head is not None:
-        model.criterion.model.head.load_state_dict(head.state_dict())
+    trained: Any = model.criterion.model
+    if head is not None and trained.head is not None:
+        trained.head.load_state_dict(head.state_dict())
     return model
+
+
+def _adapter(part: str, options: Mapping[str, Any]) -> AdapterConfig:
+    where = f"model.config_overrides.{part}.adapter"
+    return build_config(AdapterConfig, options["adapter"], where)
 
 
 def _arguments(config: FinetuneConfig, out: Path) -> TrainingArguments:
