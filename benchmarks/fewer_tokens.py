@@ -3,7 +3,7 @@
     python -m benchmarks.fewer_tokens [--device cuda]
 
 The towers are those of a momentum step: forward and backward of one, and forward of its copy.
-Random weights, in training mode, noise of 10 s. 16 clips take 9 GB.
+Random weights, in training mode, noise of 10 s. 16 clips take 17 GB.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ class PairLoader(Iterator[PairBatch]):
         faster = (1 - after) / (1 - before)
         return (
             f"{self._name}: sorted by length, {after:.1%} of a batch are padding instead of "
-            f"{before:.1%}: {faster:.2f} times as much sound a batch."
+            f"{before:.1%}: {faster:.2f} times as much sound in as many samples."
         )
 
     def state_dict(self) -> dict[str, Any]:

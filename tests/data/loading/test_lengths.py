@@ -64,7 +64,7 @@ def test_batches_have_little_padding_and_the_note_says_how_much() -> None:
     before, after = pad_share(list(plain)), pad_share(list(bucketed))
     assert after < 0.15 < 0.25 < before
     assert f"{after:.1%} of a batch are padding instead of {before:.1%}" in note
-    assert f"{(1 - after) / (1 - before):.2f} times as much sound" in note
+    assert f"{(1 - after) / (1 - before):.2f} times as much sound in as many samples." in note
 
 
 def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:

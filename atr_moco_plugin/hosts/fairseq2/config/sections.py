@@ -85,7 +85,7 @@ class RetrievalDatasetSection(DatasetSection):
 
     bucket_by_length: int = 0
     """Steps whose pairs are sorted by length together, so that a batch is not padded to its one
-    long clip; 0 leaves batches to chance. 20 to 100 are usual."""
+    long clip; 0 leaves batches to chance. 20 to 50 are usual."""
 
     augment: AugmentConfig | None = None
     """Random changes of training waveforms."""
