@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 
@@ -160,17 +161,20 @@ def free_ram() -> int:
     return min(found, default=0)
 
 
-def measured(run: Any) -> tuple[int, float]:
-    """Bytes that the backward pass of a call would need, and the seconds that the call takes.
+def measured(run: Callable[[], object], weights: Iterable[Tensor]) -> tuple[int, float]:
+    """Bytes that the backward pass of a call would need beside the weights, and the seconds that
+    the call takes.
 
     Args:
-        run: computes something whose inputs and weights require gradients.
+        run: computes something that requires gradients.
+        weights: parameters, which are there anyway.
     """
+    known = {weight.untyped_storage().data_ptr() for weight in weights}
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -70,7 +70,7 @@ def gather_facts(
 
 def _part(tower: Any, pretrained: bool, inputs: dict[str, Any], items: int) -> PartFacts:
     run: Callable[[], Any] = lambda: tower(**inputs)  # noqa: E731
-    size, seconds = measured(run)
+    size, seconds = measured(run, tower.parameters())
     encoder: nn.Module = tower.encoder
     layers = getattr(tower if hasattr(tower, "layers") else encoder, "layers", None)
     return PartFacts(

@@ -1,0 +1,77 @@
+"""What a plan is made from: counted of data, measured of a model, found of a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_AUDIO, TINY_TEXT
+from tiny_bundle import make_bundle, make_public_clap
+from torch import nn
+
+from atr_moco_plugin.data.clips import Clip
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.facts import data_facts, free_ram, machine_facts, measured
+from atr_moco_plugin.finetuning.measuring import gather_facts
+from atr_moco_plugin.finetuning.start import find_start
+
+CPU = torch.device("cpu")
+
+
+def dataset(seconds: float | None = 2.0) -> AudioTextDataset:
+    train = [
+        Clip(f"{n}", (f"sound {n // 2}", "a sound"), None, seconds=seconds and seconds * (n + 1))
+        for n in range(10)
+    ]
+    return AudioTextDataset("tiny", {"train": train, "valid": [Clip("v", ("x",), None)]})
+
+
+def test_data_are_counted() -> None:
+    facts = data_facts(dataset())
+    assert (facts["clips"], facts["captions"], facts["distinct_captions"]) == (10, 20, 6)
+    assert facts["valid_clips"] == 1 and facts["long_clip"] == pytest.approx(18.2)
+    assert data_facts(dataset(None))["long_clip"] is None
+    assert data_facts(dataset(), valid="nothing")["valid_clips"] == 0
+    with pytest.raises(InputError, match="no split 'mine'"):
+        data_facts(dataset(), train="mine")
+
+
+def test_the_machine_is_looked_at() -> None:
+    facts = machine_facts(CPU)
+    assert facts["device"] == "cpu" and facts["cores"] >= 1
+    if free_ram():
+        assert 0 < machine_facts(CPU, 4)["memory"] < facts["memory"] + 2**30
+
+
+def test_what_is_kept_for_the_backward_pass_is_measured() -> None:
+    layer = nn.Linear(100, 100)
+    x = torch.rand(8, 100)
+    state = torch.get_rng_state()
+    size, seconds = measured(lambda: layer(layer(x).relu()).sum(), layer.parameters())
+    # The input, the output of relu, which relu and the second layer share.
+    assert size == 2 * 8 * 100 * 4 and seconds > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "clap", "random"])
+def test_facts_of_a_start(tmp_path: Path, kind: str) -> None:
+    if kind == "random":
+        text = {"name": "bert", "config": {"pretrained": None, **TINY_TEXT}}
+        options = {"audio": {"config": TINY_AUDIO}, "text": text}
+        start = find_start("random", arch="small", options=options)
+    else:
+        make = make_bundle if kind == "bundle" else make_public_clap
+        start = find_start(make(tmp_path / kind))
+    facts = gather_facts(start, dataset(), CPU)
+    model = start.build().model
+    assert facts.parameters == sum(p.numel() for p in model.parameters())
+    assert facts.audio.pretrained == (kind != "random") == facts.together
+    assert facts.audio.layers == 2 and facts.text.layers >= 1
+    for part in (facts.audio, facts.text):
+        assert part.bytes_each > 0 and part.seconds_each > 0
+    # Twice the clip keeps about twice as much, and what is frozen is measured as if it trained.
+    if kind == "bundle":
+        frozen = start.with_options({"audio": {"freeze": "all"}})
+        assert gather_facts(frozen, dataset(), CPU).audio.bytes_each == facts.audio.bytes_each
