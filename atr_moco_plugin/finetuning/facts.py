@@ -53,6 +53,7 @@ class Facts:
         together: whether the two encoders were trained together.
         matches: whether there is a matching head.
         head_trained: whether it was trained.
+        keeps: whether outputs of frozen encoders can be kept between epochs.
         device: where the training runs.
         memory: free bytes there; 0 where that is unknown.
         cores: of this process.
@@ -72,6 +73,7 @@ class Facts:
     together: bool = False
     matches: bool = True
     head_trained: bool = False
+    keeps: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
     memory: int = 0
     cores: int = 1

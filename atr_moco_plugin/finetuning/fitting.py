@@ -12,6 +12,9 @@ from atr_moco_plugin.finetuning.sizes import fixed_bytes, pair_bytes, run_second
 LONG_RUN = 2 * 3600.0
 """Seconds above which a run without a GPU trains no layer of a pretrained audio encoder."""
 
+CACHE = "dataset.cache_embeddings"
+"""Key of the folder that keeps the outputs of frozen encoders."""
+
 _SPARE = 0.7
 """Share of the memory found that a step may take: the rest is for what is not counted."""
 
@@ -101,8 +104,15 @@ def freeze_for_time(facts: Facts, choices: Choices) -> None:
         _freeze_all(facts, choices, reason, ("audio",))
 
 
-def planned_seconds(facts: Facts, choices: Choices) -> float | None:
-    """About how long the run takes; ``None`` where nothing was measured."""
+def planned_seconds(facts: Facts, choices: Choices, *, kept: bool = False) -> float | None:
+    """About how long the run takes; ``None`` where nothing was measured.
+
+    Args:
+        facts: what was measured.
+        choices: what was chosen so far.
+        kept: whether outputs of frozen encoders are kept, where the user has not said so.
+    """
+    kept = kept or choices.value(CACHE) is not None
     pairs = epochs_for(facts)[0] * facts.clips
     steps, batch = (choices.value(key) for key in ("regime.num_steps", "dataset.batch_size"))
     if steps is not None:
@@ -115,6 +125,7 @@ def planned_seconds(facts: Facts, choices: Choices) -> float | None:
         pairs,
         choices["criterion.name"],
         seconds=choices["dataset.max_seconds"],
+        kept=kept,
     )
 
 

@@ -65,6 +65,7 @@ def gather_facts(
         together=start.together,
         matches=start.matches,
         head_trained=start.head_trained,
+        keeps=start.kind != "clap",
     )
 
 

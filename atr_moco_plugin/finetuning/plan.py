@@ -28,6 +28,7 @@ from atr_moco_plugin.finetuning.choices import (
 )
 from atr_moco_plugin.finetuning.facts import Facts
 from atr_moco_plugin.finetuning.fitting import (
+    CACHE,
     batch_size_for,
     criterion_for,
     freeze_for,
@@ -47,11 +48,14 @@ class Plan:
         facts: what it was chosen from.
         choices: the values, in the order of the configuration.
         seconds: about how long the training takes, ``None`` where nothing was measured.
+        seconds_kept: the same with the outputs of frozen encoders kept, where that is shorter and
+            can be had.
     """
 
     facts: Facts
     choices: tuple[Choice, ...]
     seconds: float | None = None
+    seconds_kept: float | None = None
 
     def __getitem__(self, key: str) -> Any:
         """The value of a key.
@@ -74,6 +78,11 @@ class Plan:
         lines = [f"  {x.key:<{width}}  {shown(x.value):>10}  {x.reason}" for x in self.choices]
         if self.seconds is not None:
             lines.append(f"  The training takes about {duration(self.seconds)}.")
+        if self.seconds_kept is not None:
+            lines.append(
+                f"  With {CACHE}=FOLDER, which keeps what frozen encoders make of each clip, it "
+                f"takes about {duration(self.seconds_kept)}."
+            )
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,7 +107,10 @@ def make_plan(facts: Facts, given: Mapping[str, Any] | None = None) -> Plan:
     """
     choices = Choices(dict(given or {}))
     _choose(facts, choices)
-    return Plan(facts, tuple(choices.made.values()), planned_seconds(facts, choices))
+    seconds, kept = (planned_seconds(facts, choices, kept=kept) for kept in (False, True))
+    if seconds is None or kept is None or not facts.keeps or kept > 0.8 * seconds:
+        kept = None
+    return Plan(facts, tuple(choices.made.values()), seconds, kept)
 
 
 def _choose(facts: Facts, choices: Choices) -> None:

@@ -74,6 +74,7 @@ def run_seconds(
     criterion: str,
     *,
     seconds: float | None = None,
+    kept: bool = False,
 ) -> float | None:
     """About how long a training takes on this machine; ``None`` where nothing was measured.
 
@@ -87,15 +88,17 @@ def run_seconds(
         pairs: that are seen in the whole run, on this process.
         criterion: name of the criterion.
         seconds: length of the clips; ``None`` takes what was measured.
+        kept: whether outputs of wholly frozen encoders are kept from the first epoch on.
     """
     if not facts.audio.seconds_each:
         return None
     above = 3 if criterion in MOMENTUM else 2
     clip = _length(facts, seconds) * facts.audio.seconds_each * (1 + above * audio)
     caption = facts.text.seconds_each * (1 + above * text)
-    if criterion in MATCHING:
-        caption += 3 * _PASSES_OF_MATCHING * facts.text.seconds_each
-    return pairs * (clip + caption)
+    matching = 3 * _PASSES_OF_MATCHING * facts.text.seconds_each * (criterion in MATCHING)
+    clips = facts.clips if kept and not audio else pairs
+    captions = facts.captions if kept and not text else pairs
+    return clips * clip + captions * caption + pairs * matching
 
 
 def _length(facts: Facts, seconds: float | None) -> float:

@@ -109,6 +109,17 @@ def test_without_a_gpu_a_run_of_hours_trains_no_audio_encoder() -> None:
     assert make_plan(facts(5_000, audio=slow))[AUDIO] == 6
 
 
+def test_what_keeping_the_outputs_of_frozen_encoders_would_save_is_said() -> None:
+    frozen = {AUDIO: "all", TEXT: "all"}
+    plan = make_plan(facts(), frozen)
+    assert plan.seconds is not None and plan.seconds_kept is not None
+    assert plan.seconds_kept < plan.seconds and "dataset.cache_embeddings=FOLDER" in plan.text()
+    kept = make_plan(facts(), {**frozen, "dataset.cache_embeddings": "folder"})
+    assert kept.seconds == plan.seconds_kept and kept.seconds_kept is None
+    assert make_plan(facts(keeps=False), frozen).seconds_kept is None
+    assert make_plan(facts(10_000)).seconds_kept is None  # nothing is frozen
+
+
 def test_the_criterion_fits_the_model_and_the_data() -> None:
     assert make_plan(facts(500))["criterion.name"] == "moco_atc"
     assert make_plan(facts(500, head_trained=True))["criterion.name"] == "moco_atc_atm"

@@ -305,6 +305,27 @@ def test_folders_with_captions(
 
 @FUZZ
 @given(
+    st.one_of(
+        damaged(csv_table(NEEDED)),
+        damaged(csv_table(("filename", "category", "src_file"))),
+        damaged(json_rows.map(json_lines)),
+        any_bytes,
+    ),
+    st.sampled_from(["list.csv", "train.tsv", "test.jsonl", "captions.json"]),
+)
+@example(b"filename,category\na.wav,1\n", "list.csv")
+@example(b"filename,category\n../a.wav,dog\n", "list.csv")
+def test_folders_of_sounds(folder: Path, attempt: Any, content: bytes, name: str) -> None:
+    path = folder / name
+    path.write_bytes(content)
+    try:
+        opens(attempt, "folder", folder)
+    finally:
+        path.unlink()
+
+
+@FUZZ
+@given(
     mostly(damaged(csv_table(("filename", "fold", "category", "src_file"))), any_bytes),
     mostly(
         st.none(),

@@ -229,14 +229,14 @@ def _moved(counts: Counts, splits: Mapping[str, Sequence[Clip]]) -> dict[str, Co
 
 def _said(drawn: Drawn, splits: Mapping[str, Sequence[Clip]]) -> list[str]:
     sizes = ", ".join(f"{split} {len(clips):,}" for split, clips in splits.items())
-    rule = "equal files are one recording"
+    rule = "equal files are of one recording"
     if drawn.example is not None:
         rule += (
-            f", and so are clips whose names say so ({drawn.example[0]} is of {drawn.example[1]})"
+            f", and so are clips whose names say so: {drawn.example[0]} is of {drawn.example[1]}"
         )
     notes = [
         f"There are no splits; they are drawn by recording, of which there are "
-        f"{drawn.recordings:,}: {sizes} ({rule})."
+        f"{drawn.recordings:,} ({rule}): {sizes}."
     ]
     thin = [repr(label) for label in drawn.thin if label]
     if thin:
