@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.criterion import MocoAtcAtm
+from atr_moco_plugin.criterion.chunks import use_chunks
 from atr_moco_plugin.encoders.beats.fbank import FRAME_LENGTH, fbank
 from atr_moco_plugin.encoders.beats.relative_position import distance_buckets
 from atr_moco_plugin.evaluation import Table
 from atr_moco_plugin.model import RetrievalModelConfig, build_model
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.plugins import load
+from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 GIB = 2**30
 SECONDS = 10.0
@@ -186,20 +189,55 @@ def make_criterion(name: str, model: RetrievalModelConfig, queue_size: int) -> n
     return criterion_class(build_model(model), config)
 
 
-def one_step(
-    criterion: nn.Module, optimizer: AdamW, batch_size: int, autocast: bool, tokens: int
-) -> None:
-    """A step on noise, as a host makes one."""
-    ids = torch.arange(batch_size)
-    audio = {"waveforms": torch.rand(batch_size, round(SECONDS * 16_000))}
+def inputs(_: nn.Module, batch_size: int, tokens: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Noise for both towers."""
     shape = (batch_size, tokens)
     text = {
         "input_ids": torch.ones(shape, dtype=torch.int64),
         "mask": torch.ones(shape, dtype=torch.bool),
     }
+    return {"waveforms": torch.rand(batch_size, round(SECONDS * 16_000))}, text
+
+
+def cached_inputs(
+    criterion: nn.Module, batch_size: int, tokens: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Noise in place of what ``dataset.cache_embeddings`` keeps: pooled outputs, or those of every
+    token in float16 for a matching head."""
+    model = criterion.model
+    widths = model.audio.encoder.width, model.text.encoder.width
+    if not isinstance(criterion, MocoAtcAtm):
+        audio, text = (torch.rand(batch_size, width) for width in widths)
+        return {"pooled": audio}, {"pooled": text}
+    patches = 8 * ((round(100 * SECONDS) - 2) // 16)  # BEATs: 160 ms by 16 of 128 bands
+    states = [
+        torch.rand(batch_size, length, width, dtype=torch.float16)
+        for length, width in zip((patches, tokens), widths, strict=True)
+    ]
+    ids = torch.ones(batch_size, tokens, dtype=torch.int64)
+    return (
+        {"tokens": AudioTokens(states[0], states[0][..., 0] >= 0)},
+        {"tokens": TextTokens(states[1], ids > 0, ids)},
+    )
+
+
+def one_step(
+    criterion: nn.Module,
+    optimizer: AdamW,
+    batch_size: int,
+    autocast: bool,
+    tokens: int,
+    cached: bool = False,
+) -> None:
+    """A step on noise, as a host makes one. ``cached``: of outputs of frozen towers."""
+    ids = torch.arange(batch_size)
+    make = cached_inputs if cached else inputs
+    audio, text = make(criterion, batch_size, tokens)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         losses = criterion(audio, text, ids, ids)
-    losses["loss"].backward()
+    # Not the tensor's method: a function mode is off within what it is asked about, and chunks run
+    # their layers again in here.
+    torch.autograd.backward(losses["loss"])
     optimizer.step()
     optimizer.zero_grad()
     criterion.on_optimizer_step()
@@ -221,6 +259,8 @@ def count_step(
     autocast: bool,
     cuda: bool = True,
     tokens: int = CAPTION_TOKENS,
+    chunk_size: int | None = None,
+    cached: bool = False,
 ) -> Step:
     """Count the second step of a run, by when AdamW's averages are there.
 
@@ -232,9 +272,12 @@ def count_step(
         autocast: to bfloat16.
         cuda: take the memory of CUDA's kernels, and not of the CPU's.
         tokens: of a caption.
+        chunk_size: of gradient caching.
+        cached: outputs of frozen towers come in place of clips and captions.
     """
     with torch.device("meta"):
         criterion = make_criterion(name, model, queue_size)
+    use_chunks(criterion, chunk_size)
     with ExitStack() as stack:
         # BEATs keeps the tables of its features between calls, so they are made before, for real.
         fbank(torch.zeros(1, FRAME_LENGTH))
@@ -248,9 +291,9 @@ def count_step(
         _make_fake(criterion)
         fill_queues(criterion)
         optimizer = AdamW(parameter_groups(criterion, 0.05, lr=1e-5))
-        one_step(criterion, optimizer, batch_size, autocast, tokens)
+        one_step(criterion, optimizer, batch_size, autocast, tokens, cached)
         live.peak = live.now
-        one_step(criterion, optimizer, batch_size, autocast, tokens)
+        one_step(criterion, optimizer, batch_size, autocast, tokens, cached)
 
     trained = [p for p in criterion.parameters() if p.requires_grad]
     states = [x for state in optimizer.state.values() for x in state.values()]
@@ -284,24 +327,47 @@ def _make_fake(module: nn.Module) -> None:
             setattr(part, name, torch.empty(b.shape, dtype=b.dtype))
 
 
-def real_step(name: str, batch_size: int, queue_size: int) -> int:
-    """Bytes that the second step of :data:`HALFWAY` takes at its peak on this CPU, by the
-    resident set; call it in a process of its own, on Linux."""
-    model = build_config(RetrievalModelConfig, HALFWAY, "model")
+def halfway(options: Mapping[str, Any] | None = None) -> RetrievalModelConfig:
+    """:data:`HALFWAY` with other options, which are merged into it."""
+
+    def merged(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+        both = {
+            key: merged(one[key], two[key]) if isinstance(one[key], Mapping) else two[key]
+            for key in one.keys() & two.keys()
+        }
+        return {**one, **two, **both}
+
+    return build_config(RetrievalModelConfig, merged(HALFWAY, options or {}), "model")
+
+
+def real_step(
+    name: str,
+    batch_size: int,
+    queue_size: int,
+    options: Mapping[str, Any] | None = None,
+    chunk_size: int | None = None,
+    cached: bool = False,
+) -> int:
+    """Bytes that the second step of :func:`halfway` takes at its peak on this CPU, by the resident
+    set; call it in a process of its own, on Linux."""
+    model = halfway(options)
     small = make_criterion(name, model, 8)
     fill_queues(small)
-    one_step(small, AdamW(small.parameters()), 2, False, 4)  # libraries load what they need
+    trained = [p for p in small.parameters() if p.requires_grad]
+    one_step(small, AdamW(trained), 2, False, 4, cached)  # libraries load what they need
+    del trained
     before = resident("VmRSS")
     bound = weakref.finalize(small, int)
     del small
     assert not bound.alive
     freed = before - resident("VmRSS")
     criterion = make_criterion(name, model, queue_size)
+    use_chunks(criterion, chunk_size)
     fill_queues(criterion)
     optimizer = AdamW(parameter_groups(criterion, 0.05, lr=1e-5))
-    one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS)
+    one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS, cached)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS)
+    one_step(criterion, optimizer, batch_size, False, CAPTION_TOKENS, cached)
     return resident("VmHWM") - (before - freed)
 
 
@@ -318,9 +384,8 @@ def check(batch_sizes: Sequence[int]) -> str:
     rows = []
     for name in ("atc", "moco_atc", "moco_atc_atm"):
         for batch_size in batch_sizes:
-            model = build_config(RetrievalModelConfig, HALFWAY, "model")
             size = 16_384
-            counted = count_step(name, model, batch_size, size, autocast=False, cuda=False).peak
+            counted = count_step(name, halfway(), batch_size, size, autocast=False, cuda=False).peak
             run = subprocess.run(
                 [sys.executable, "-m", "benchmarks.memory", "--real", name, str(batch_size),
                  str(size)],
