@@ -48,8 +48,8 @@ def weights_digest(module: nn.Module) -> str:
 def clips_digest(dataset: AudioTextDataset, split: str) -> str:
     """Digest of which clips a split has, in which order, and which part of its file each one is.
 
-    The captions of rendered clips belong to it: what is heard follows from them, and there is no
-    file to look at.
+    What rendered clips are made of belongs to it, or else their captions: what is heard follows
+    from them, and there is no file to look at.
     """
     rendered = dataset.read is not None
     digest = hashlib.blake2b(json.dumps([dataset.name, rendered]).encode(), digest_size=16)
@@ -57,7 +57,9 @@ def clips_digest(dataset: AudioTextDataset, split: str) -> str:
         row: list[object] = [clip.key]
         if isinstance(clip.source, Segment):
             row.append((clip.source.start, clip.source.end))
-        if rendered:
+        if dataset.read_key is not None:
+            row.append(dataset.read_key(clip))
+        elif rendered:
             row.append(clip.captions)
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

@@ -155,7 +155,7 @@ def check_used(tower: FreezableTower, inputs: Mapping[str, Any], name: str = "ad
     """Refuse adapters that a pass leaves out, which would learn nothing.
 
     Args:
-        tower: with adapters in its encoder.
+        tower: with adapters in its encoder. One on the meta device is not looked at.
         inputs: keyword arguments of it.
         name: of the option, for messages.
 
@@ -163,6 +163,8 @@ def check_used(tower: FreezableTower, inputs: Mapping[str, Any], name: str = "ad
         InputError: the encoder takes the weights of an adapted layer and does not call it, as the
             attention of WavLM does.
     """
+    if any(parameter.is_meta for parameter in tower.parameters()):
+        return  # it cannot be called yet
     adapted = {x: layer for x, layer in tower.encoder.named_modules() if is_adapted(layer)}
     unused = set(adapted)
 

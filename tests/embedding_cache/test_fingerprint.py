@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from scene_folders import write_classes, write_tone
 from torch import nn
 
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
 from atr_moco_plugin.embedding_cache.fingerprint import (
     clips_digest,
     differences,
@@ -64,6 +68,15 @@ def test_captions_count_where_clips_are_rendered() -> None:
     assert clips_digest(data(before), "train") == clips_digest(data(now), "train")
     digests = [clips_digest(data(clip, rendered=True), "train") for clip in (before, now)]
     assert digests[0] != digests[1]
+
+
+def test_what_rendered_clips_are_made_of_counts(tmp_path: Path) -> None:
+    root = write_classes(tmp_path, each=1)
+    scenes = open_scenes(ScenesConfig(root=root, num_train=4, num_valid=0, num_test=0))
+    before = clips_digest(scenes, "train")
+    assert clips_digest(scenes, "train") == before
+    write_tone(Path(scenes.clips("train")[0].source.paths[0]), 4000)
+    assert clips_digest(scenes, "train") != before
 
 
 def test_where_files_lie_does_not_count() -> None:

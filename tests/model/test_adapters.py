@@ -338,3 +338,10 @@ def test_the_configuration_of_a_run_keeps_its_adapters() -> None:
     assert built.audio.adapter == model.config.audio.adapter
     assert built.without_adapters().audio.adapter is None
     assert build_model(built).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_model_on_the_meta_device_gets_adapters_too() -> None:
+    """It cannot be called, so that nobody looks whether the adapters are used."""
+    with torch.device("meta"):
+        model = model_of(SMALL, SMALL)
+    assert adapted(model) and all(p.is_meta for p in model.parameters())
