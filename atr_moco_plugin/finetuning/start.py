@@ -10,6 +10,7 @@ For example::
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ from atr_moco_plugin.retriever.bundle import (
     read_config,
     read_json,
 )
-from atr_moco_plugin.retriever.clap import bundled_clap, public_clap_parts
+from atr_moco_plugin.retriever.clap import bundled_clap, clap_pair, public_clap_parts
 from atr_moco_plugin.retriever.exported import Exported, ExportOptions
 from atr_moco_plugin.retriever.loading import find_model
 from atr_moco_plugin.retriever.runs import export_run, made_by
@@ -191,7 +192,7 @@ def _clap(
         options,
         pretrained=dict.fromkeys(PARTS, True),
         together=True,
-        head_trained=config is not None and config.score is not None,
+        head_trained=config is not None and config.score is not None and not _of_laion_clap(config),
         matches=True,
         window_seconds=None if config is None else config.window_seconds,
         max_tokens=None if config is None else config.max_tokens,
@@ -206,8 +207,23 @@ def _public_clap(folder: Path, name: str) -> Weights:
 
 
 def _bundled_clap(folder: Path) -> Weights:
-    parts = bundled_clap(read_bundle(folder))
-    return Weights({}, parts.tokenizer, parts.pair, parts.clap, parts.extractor)
+    bundle = read_bundle(folder)
+    parts = bundled_clap(bundle)
+    pair = parts.pair
+    if _of_laion_clap(bundle.config):
+        pair = clap_pair(parts.clap, None)
+        if parts.pair.head is not None:
+            warnings.warn(
+                f"{folder}: the matching head of this bundle of LAION-CLAP sees one token a "
+                "moment, and that of a fine-tuning one a place of the map, so that it is left "
+                "behind; a criterion that matches starts with a new one",
+                stacklevel=2,
+            )
+    return Weights({}, parts.tokenizer, pair, parts.clap, parts.extractor)
+
+
+def _of_laion_clap(config: BundleConfig) -> bool:
+    return config.model.get("mean_frequencies") is True
 
 
 def _exported_clap(exported: Exported) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,18 @@ def test_a_clap_model(tmp_path: Path, make: Any) -> None:
             find_start(folder, options=options)
         with pytest.raises(InputError, match="a ClapModel, which takes"):
             start.with_options(options)
+
+
+def test_the_head_of_a_bundle_of_laion_clap_is_left_behind(tmp_path: Path) -> None:
+    folder = make_clap_bundle(tmp_path / "clap")
+    content = json.loads((folder / "config.json").read_text())
+    content["model"]["mean_frequencies"] = True
+    (folder / "config.json").write_text(json.dumps(content))
+    start = find_start(folder)
+    assert not start.head_trained
+    with pytest.warns(UserWarning, match="so that it is left behind"):
+        started = start.build()
+    assert started.model.head is None and all_train(started.model)
 
 
 def test_a_run_of_trainer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -16,14 +17,34 @@ if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
 from fairseq2.recipe.error import RecipeError
+from tiny_bundle import make_clap_bundle
 
 from atr_moco_plugin.hosts.fairseq2.config.init import find_source
+from atr_moco_plugin.hosts.fairseq2.export import export_run
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint
+from atr_moco_plugin.retriever.bundle import read_bundle
+from atr_moco_plugin.retriever.exported import ExportOptions
 
 
 def checkpoint(run: Path, step: int) -> dict[str, torch.Tensor]:
     (file,) = (run / "checkpoints" / f"step_{step}" / "model").rglob("*.pt")
     return torch.load(file, weights_only=True)
+
+
+def test_a_run_starts_from_a_bundle(run, trained: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    export_run(trained, ExportOptions()).write(bundle)
+    assert run(
+        tmp_path / "second", f"init={bundle}", "optimizer.config.lr=1e-30", "regime.num_steps=2"
+    ) == 0  # fmt: skip
+    new = checkpoint(tmp_path / "second", 2)
+    for name, value in read_bundle(bundle).state.items():
+        torch.testing.assert_close(new[f"model.{name}"], value, rtol=0, atol=1e-30, msg=name)
+    folders = [folder / "tokenizer" for folder in (bundle, tmp_path / "second")]
+    words = [json.loads((x / "tokenizer.json").read_text())["model"]["vocab"] for x in folders]
+    assert words[0] == words[1]
+    with pytest.raises(RecipeError, match="a bundle of a ClapModel, which the recipe finetune"):
+        find_source(str(make_clap_bundle(tmp_path / "clap")))
 
 
 def test_a_run_starts_from_the_best_checkpoint_of_another(

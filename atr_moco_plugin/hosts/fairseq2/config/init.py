@@ -13,6 +13,8 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_model_config
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.model import RetrievalModel, without_weights
+from atr_moco_plugin.retriever.bundle import TOKENIZER, WEIGHTS, is_bundle
+from atr_moco_plugin.retriever.bundle import read_config as read_bundle_config
 
 KINDS = ("pretrained", "random")
 
@@ -48,14 +50,28 @@ def find_source(init: str) -> Source | None:
     if not path.exists():
         raise RecipeError(
             f"`init` is {init!r}, but must be {' or '.join(KINDS)}, or the folder of an earlier "
-            "run, one of its `checkpoints/step_N` folders, or a model file; there is none there."
+            "run, one of its `checkpoints/step_N` folders, a bundle, or a model file; there is "
+            "none there."
         )
+    if is_bundle(path):
+        return _of_bundle(path)
     run, step = find_checkpoint(path)
     architecture = read_model_config(run)
     # Its adapters are merged into the weights; whether the new run has some, it says itself.
     for part in {"audio", "text"} & architecture.keys():
         architecture[part].pop("adapter", None)
     return Source(step / "model", run / "tokenizer", architecture)
+
+
+def _of_bundle(folder: Path) -> Source:
+    with one_line_errors():
+        config = read_bundle_config(folder)
+    if config.kind != "retrieval":
+        raise RecipeError(
+            f"`init` is {folder}, a bundle of a ClapModel, which the recipe finetune trains: "
+            "python -m atr_moco_plugin.recipes.finetune."
+        )
+    return Source(folder / WEIGHTS, folder / TOKENIZER, dict(config.model))
 
 
 def start_from(source: Source, model: ModelSection, merger: ConfigMerger) -> None:

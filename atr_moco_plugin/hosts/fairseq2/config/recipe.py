@@ -46,8 +46,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     """What the weights start from: ``pretrained`` (both encoders, from ``checkpoint`` of the audio
     and ``pretrained`` of the text encoder's options), ``random`` (each part without such a source
     starts at random), or an earlier run: its output folder (the best checkpoint), one of its
-    ``checkpoints/step_N`` folders or a file. Of a run come the architecture, the towers, the head
-    and the tokenizer; queues and temperature start anew."""
+    ``checkpoints/step_N`` folders or a file; or a bundle. Of a run and a bundle come the
+    architecture, the towers, the head and the tokenizer; queues and temperature start anew."""
 
     # fairseq2 takes a recipe for a training recipe because of this type hint.
     model: ModelSection = default(ModelSection, family=FAMILY, arch="base")
