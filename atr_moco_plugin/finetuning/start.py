@@ -236,8 +236,9 @@ def _openbeats(path: Path) -> bool:
     """Whether a folder has weights beside a YAML configuration and is no run: ESPnet's layout."""
     if not path.is_dir() or any((path / x).exists() for x in (CONFIG, "checkpoints", "model.json")):
         return False
-    names = [file.suffix.lower() for file in path.iterdir() if file.is_file()]
-    return bool({".pt", ".pth"} & set(names)) and bool({".yaml", ".yml"} & set(names))
+    # Both may lie deep below it, as in a repository that ESPnet has packed.
+    weights = any(True for suffix in ("pt", "pth") for _ in path.rglob(f"*.{suffix}"))
+    return weights and any(True for _ in path.rglob("config.yaml"))
 
 
 __all__ = ["Start", "Started", "find_start"]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from beats_files import save_official
+import yaml
+from beats_files import official_cfg, official_state, save_official
 from conftest import TINY_AUDIO, TINY_TEXT
 from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
 from torch import nn
@@ -19,6 +20,7 @@ from trainer_world import make_trainer
 from atr_moco_plugin.encoders.beats import BeatsConfig, BeatsEncoder
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.start import find_start
+from atr_moco_plugin.model import merge_adapters
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.bundle import read_bundle
 
@@ -56,6 +58,28 @@ def test_the_architecture_small_brings_a_pretrained_text_encoder_and_its_tokeniz
     need_minilm()
     start = find_start("random", options={"audio": {"name": "beats", "config": TINY_AUDIO}})
     assert start.tokenizer == MINILM and start.pretrained == {"audio": False, "text": True}
+
+
+def test_a_folder_of_openbeats_as_espnet_packs_it(tmp_path: Path) -> None:
+    encoder = BeatsEncoder(BeatsConfig(**TINY_AUDIO))
+    place = tmp_path / "OpenBEATs-Base" / "work" / "exp"
+    place.mkdir(parents=True)
+    torch.save({f"encoder.{x}": t for x, t in official_state(encoder).items()}, place / "a.pth")
+    cfg = {"encoder_conf": {"beats_config": official_cfg(encoder.config)}}
+    (place / "config.yaml").write_text(yaml.safe_dump(cfg))
+    start = find_start(tmp_path / "OpenBEATs-Base", options={"text": TEXT})
+    assert start.kind == "checkpoint" and start.pretrained["audio"]
+    assert same_weights(start.build().model.audio.encoder, encoder.state_dict())
+
+
+def test_adapters_are_put_beside_the_weights_of_a_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs the extra peft")
+    bundle = make_bundle(tmp_path / "bundle")
+    model = find_start(bundle, options={"text": {"adapter": {"lora": {"rank": 2}}}}).build().model
+    trained = {n for n, p in model.text.encoder.named_parameters() if p.requires_grad}
+    assert trained and all(".lora_" in x for x in trained)
+    merge_adapters(model)
+    assert same_weights(model, read_bundle(bundle).state)
 
 
 def test_options_of_a_replaced_part_are_dropped() -> None:

@@ -24,6 +24,7 @@ from atr_moco_plugin.model import (
     model_config,
 )
 from atr_moco_plugin.model.adapters import check_same_adapters, merged_state
+from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 pytest.importorskip("peft", reason="needs the extra peft")
@@ -294,6 +295,37 @@ def test_momentum_copies_average_the_adapters(tiny_batch) -> None:
     name = "encoder.encoder.layers.1.self_attn.v_proj.lora_B.default.weight"
     average = criterion.audio_m.module.get_parameter(name)
     torch.testing.assert_close(average, 0.5 * online[name])  # it began at 0
+
+
+class FullCopy(MomentumCopy):
+    """A copy of every weight."""
+
+    def __init__(self, online: Any) -> None:
+        super().__init__(online)
+        self.module = copy.deepcopy(self.module)
+
+
+def test_a_momentum_copy_holds_adapters_and_projection_alone(tiny_batch) -> None:
+    """And the losses are those of two full copies, to the last bit."""
+    shared = MocoAtcAtm(model_of(SMALL, SMALL), MocoAtcAtmConfig(queue_size=8, momentum=0.5))
+    full = copy.deepcopy(shared)
+    full.audio_m, full.text_m = FullCopy(full.model.audio), FullCopy(full.model.text)
+    online = {id(p) for p in shared.model.parameters()}
+    new = {n for n, p in shared.audio_m.module.named_parameters() if id(p) not in online}
+    trained = {n for n, p in shared.model.audio.named_parameters() if p.requires_grad}
+    assert new == trained
+    losses = []
+    for criterion in (shared.train(), full.train()):
+        torch.manual_seed(0)
+        optimizer = torch.optim.AdamW(parameter_groups(criterion, 0.01, lr=0.05))
+        criterion.attach(optimizer)
+        for seed in range(4):
+            loss = criterion(**tiny_batch(seed=seed))["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert losses[:4] == losses[4:] and len(set(losses)) == 4
 
 
 def test_other_sizes_and_other_adapters_are_refused() -> None:
