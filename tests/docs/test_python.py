@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import re
@@ -135,6 +136,18 @@ def test_any_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measure, pairs = capsys.readouterr().out.splitlines()
     assert 1 < float(measure) < 64
     assert "'alignment'" in pairs and "None" not in pairs
+
+
+def test_freezing() -> None:
+    clap = make_clap()
+    clap.text_model.encoder.layer.extend(copy.deepcopy(clap.text_model.encoder.layer[0])
+                                         for _ in range(5))  # fmt: skip
+    names = run_python("docs/freezing.md", {"clap": clap})
+    still = {n for n, p in names["model"].named_parameters() if not p.requires_grad}
+    assert still and all(name.startswith("text.encoder.") for name in still)
+    text = names["trainer_model"].criterion.model.text
+    trained = {name for name, p in text.encoder.named_parameters() if p.requires_grad}
+    assert trained == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
 def test_adapters(tmp_path: Path) -> None:
