@@ -18,12 +18,11 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.opening.assemble import OpeningConfig
 from atr_moco_plugin.data.opening.audio_files import AudioFiles
 from atr_moco_plugin.data.opening.class_folders import class_folders, words_of_name
-from atr_moco_plugin.data.opening.duplicates import equal_sources, same_files
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import SPLITS
-from atr_moco_plugin.data.opening.splitting import choose_sources
+from atr_moco_plugin.data.opening.splitting import draw_splits
 from atr_moco_plugin.data.sets.esc50 import (
     Esc50Config,
     find_index,
@@ -35,7 +34,6 @@ from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.ids import has_words
 
-_ESC50_NAME = re.compile(r"\d-(\d+)-[A-Z]-\d+")
 _BLOCK_SECONDS = 0.5
 
 
@@ -61,7 +59,7 @@ class RecordingsConfig(OpeningConfig):
         root: a folder of ESC-50's layout, or one with a folder of recordings for each class.
         test_fold: of ESC-50's layout without a column ``bench_split``: the fold of split ``test``.
         test_fraction: of other folders: share of each class's recordings in split ``test``.
-        valid_fraction: share of each class's other recordings in split ``valid``.
+        valid_fraction: share of each class's recordings in split ``valid``.
         split_seed: decides which recordings are in which split.
         check_audio: look for broken, short and silent files when opening; otherwise training meets
             them.
@@ -134,18 +132,16 @@ def _of_folders(root: Path, name: str, config: RecordingsConfig) -> Recordings:
         if places[path] not in bad
     }
     phrases = _phrases(root, {words[path]: classes[path][1] for path in words})
+    clips = [Clip(path, phrases[label], places[path], label) for path, label in words.items()]
     if any(split is not None for split, _ in classes.values()):
-        split_of = {path: str(classes[path][0]) for path in words}
+        split_of = [str(classes[clip.key][0]) for clip in clips]
     else:
-        split_of = _drawn_splits(root, words, config)
+        fractions = {"test": config.test_fraction, "valid": config.valid_fraction}
+        split_of = draw_splits(clips, {}, fractions, config.split_seed).splits
     splits: dict[str, Sequence[Clip]] = {
-        split: [
-            Clip(path, phrases[label], places[path], label=label)
-            for path, label in words.items()
-            if split_of[path] == split
-        ]
-        for split in SPLITS
-        if split in split_of.values()
+        name: [clip for clip, split in zip(clips, split_of, strict=True) if split == name]
+        for name in SPLITS
+        if name in split_of
     }
     first = next(iter(splits))
     exclusion = Exclusion(config.exclude)
@@ -183,31 +179,6 @@ def _phrases(root: Path, folders: Mapping[str, str]) -> dict[str, tuple[str, ...
                 "it to what is heard, or write class_phrases.json with captions for every folder"
             )
     return {label: (label,) for label in folders}
-
-
-def _drawn_splits(root: Path, words: Mapping[str, str], config: RecordingsConfig) -> dict[str, str]:
-    """A split for each path, so that no recording is in two: files with equal bytes are one
-    recording, and so are those that ESC-50's names say are of one (``1-100032-A-0``)."""
-    paths = list(words)
-    places = [os.path.join(root, path) for path in paths]
-    source = [_source_in_name(path) or path for path in paths]
-    for group in (*same_files(places), *equal_sources(places)):
-        merged = {source[at] for at in group}
-        first = min(merged)
-        source = [first if item in merged else item for item in source]
-    pairs = [(words[path], item) for path, item in zip(paths, source, strict=True)]
-    test = choose_sources(pairs, config.test_fraction, config.split_seed)
-    rest = [pair for pair in pairs if pair[1] not in test]
-    valid = choose_sources(rest, config.valid_fraction, config.split_seed)
-    return {
-        path: "test" if item in test else "valid" if item in valid else "train"
-        for path, item in zip(paths, source, strict=True)
-    }
-
-
-def _source_in_name(path: str) -> str | None:
-    found = _ESC50_NAME.fullmatch(path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-    return f"freesound {found[1]}" if found else None
 
 
 def _bad(name: str, paths: Sequence[str], config: RecordingsConfig) -> set[str]:
