@@ -157,14 +157,20 @@ def check_chunks(chunk_size: int | None, *modules: Any) -> None:
         modules: what is run in chunks.
 
     Raises:
-        InputError: a chunk of no row, or a batch norm in training mode: its statistics would be of
-            a chunk, and the running ones would count each chunk twice.
+        InputError: a chunk of no row; a batch norm in training mode, whose statistics would be of
+            a chunk, and the running ones would count each chunk twice; or weights that FSDP has
+            sharded, which it would not gather again for the second chunk's backward pass.
     """
     if chunk_size is None:
         return
     if chunk_size < 1:
         raise InputError(f"`chunk_size` of gradient caching is {chunk_size}, expected 1 or more.")
     for module in modules:
+        if any(hasattr(p, "to_local") for p in module.parameters()):
+            raise InputError(
+                "Gradient caching does not go with FSDP, which shards a part again before the next "
+                "chunk needs it: use DDP, or leave `chunk_size` out."
+            )
         for name, part in module.named_modules() if isinstance(module, nn.Module) else ():
             if isinstance(part, _BatchNorm) and part.training:
                 raise InputError(

@@ -98,7 +98,7 @@ def test_the_training_moves_weights_copies_queues_and_temperature(single, name: 
     initial, state = single[name]["initial"], single[name]["state"]
     moved = {key: (value - initial[key]).abs().max() for key, value in state.items()}
     assert moved["model.audio.projection.weight"] > 0.01 and moved["temperature"] > 1e-5
-    if name != "atc":
+    if name not in ("atc", "atc_chunks"):
         assert moved["audio_m.module.projection.weight"] > 0.01
         written = training.ROWS % training.QUEUE
         assert state["text_queue.position"][:2].tolist() == [training.QUEUE, written]
@@ -126,7 +126,15 @@ def test_parts_differ_in_length(ranks: Found) -> None:
 def test_a_step_takes_few_exchanges(two: Found) -> None:
     # The sizes, all small tensors, and of each tensor with a gradient one more and one back.
     expected = {"atc": 4, "moco_atc": 2, "moco_atc_atm": 4, "moco_atc_atm_albef": 6}
+    expected |= {f"{name}_chunks": expected[name] for name in ("atc", "moco_atc_atm")}
     assert [rank["exchanges"] for rank in two] == [expected] * 2
+
+
+def test_chunks_of_a_sharded_model_are_refused(two: Found) -> None:
+    if "fsdp" not in training.WRAPPERS:
+        pytest.skip("fairseq2 is not installed")
+    for rank in two:
+        assert "Gradient caching does not go with FSDP" in rank["sharded_chunks"]
 
 
 def test_a_queue_spoilt_on_one_rank_stops_every_rank(ranks: Found, wrapper: str) -> None:

@@ -50,3 +50,9 @@ def test_a_run_in_chunks_resumes_where_it_was(run: Run, tmp_path: Path) -> None:
 def test_a_chunk_of_nothing_is_refused(run: Run, tmp_path: Path, capsys) -> None:
     assert run(tmp_path, "trainer.grad_cache.chunk_size=0") == 2
     assert "`chunk_size` is 0, expected" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_chunks_of_sharded_weights_are_refused(run: Run, tmp_path: Path, capsys) -> None:
+    assert run(tmp_path, CHUNKS, "trainer.data_parallelism=fsdp") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "`trainer.grad_cache.chunk_size` is 3, but `trainer.data_parallelism` is fsdp" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fairseq2.recipe.config import GradAccumulationConfig, MixedPrecisionConfig, TrainerSection
@@ -31,6 +32,18 @@ class RetrievalTrainerSection(TrainerSection):
     """fairseq2's section ``trainer`` with gradient caching."""
 
     grad_cache: GradCacheConfig = default(GradCacheConfig)
+
+    @override
+    def validate(self) -> ValidationResult:
+        return result_of(super().validate().errors, self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        if self.grad_cache.chunk_size is not None and self.data_parallelism == "fsdp":
+            yield (
+                f"`trainer.grad_cache.chunk_size` is {self.grad_cache.chunk_size}, but "
+                "`trainer.data_parallelism` is fsdp, which shards a part again before the next "
+                "chunk needs it: set data_parallelism to ddp, or leave chunk_size out."
+            )
 
 
 def bf16(accumulate: int = 1) -> RetrievalTrainerSection:
