@@ -231,8 +231,9 @@ class Criterion(StepListener, Protocol):
         Args:
             audio: keyword arguments of the audio tower.
             text: keyword arguments of the text tower.
-            clip_ids: ``[B]`` int64.
-            caption_ids: ``[B]`` int64.
+            clip_ids: ``[B]`` int64; ``[B, 2]`` where the data mix clips, see
+                :func:`~atr_moco_plugin.criterion.positive_pairs`.
+            caption_ids: of the same shape.
 
         Returns:
             ``loss``, a scalar with a gradient, and the other ``measures``, scalars without.

@@ -25,8 +25,8 @@ class GlobalBatch(NamedTuple):
         counts: items of every process.
         a_m: ``[N, d]`` momentum embeddings of the clips.
         u_m: ``[N, d]`` momentum embeddings of the captions.
-        clip_ids: ``[N]`` int64.
-        caption_ids: ``[N]`` int64.
+        clip_ids: ``[N]`` int64, or ``[N, 2]`` of mixtures.
+        caption_ids: of the same shape.
     """
 
     counts: list[int]

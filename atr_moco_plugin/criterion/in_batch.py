@@ -152,8 +152,9 @@ class Atc(nn.Module):
         Args:
             audio: arguments of the audio tower.
             text: arguments of the text tower.
-            clip_ids: ``[B]`` int64.
-            caption_ids: ``[B]`` int64.
+            clip_ids: ``[B]`` int64; ``[B, 2]`` with mixtures of two clips, where the second is -1
+                for an item that is none, see :func:`positive_pairs`.
+            caption_ids: of the same shape.
 
         Returns:
             ``loss`` (scalar with a gradient) and its parts and measures, scalars without one. The

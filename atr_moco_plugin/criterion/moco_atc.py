@@ -19,7 +19,7 @@ from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch, gather_batch
 from atr_moco_plugin.criterion.in_batch import Atc
-from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.criterion.positives import join_ids, positive_pairs
 from atr_moco_plugin.criterion.queue_pair import (
     check_queues_agree,
     clear_queues_of_other_data,
@@ -180,13 +180,13 @@ class MocoAtc(Atc):
         # Views, which the enqueue overwrites: `atc_loss` has found its gradient by then, and the
         # ids are copied below.
         rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
-        audio_queue, queue_clips, queue_captions = (x[rows] for x in self.audio_queue.valid)
-        text_queue = self.text_queue.valid[0][rows]
+        audio_queue, text_queue = (queue.valid[0][rows] for queue in self.queues.values())
+        queue_clips, queue_captions = (x[rows] for x in self.audio_queue.ids)
         positives = positive_pairs(
             batch.clip_ids[batch.own],
             batch.caption_ids[batch.own],
-            torch.cat([batch.clip_ids, queue_clips]),
-            torch.cat([batch.caption_ids, queue_captions]),
+            join_ids(batch.clip_ids, queue_clips),
+            join_ids(batch.caption_ids, queue_captions),
             self.config.positives,
         )
         ignore = None

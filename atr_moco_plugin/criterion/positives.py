@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
@@ -27,11 +30,16 @@ def positive_pairs(
     The relation is symmetric, so one matrix serves both directions, and an item is always a
     positive of itself.
 
+    An item may be a mixture of two pairs, and then has the ids of both: it is a positive of
+    whatever one of them is a positive of. For example a mixture of a dog and rain is one of other
+    captions of that dog, and of a mixture of that rain and a bell.
+
     Args:
-        clip_ids: ``[B]`` int64, clips of the rows.
-        caption_ids: ``[B]`` int64, captions of the rows.
-        column_clip_ids: ``[M]`` int64, clips of the columns.
-        column_caption_ids: ``[M]`` int64, captions of the columns.
+        clip_ids: ``[B]`` int64, clips of the rows; or ``[B, 2]``, of mixtures, where the second is
+            -1 for an item that is none.
+        caption_ids: captions of the rows, of the same shape.
+        column_clip_ids: ``[M]`` or ``[M, 2]`` int64, clips of the columns.
+        column_caption_ids: captions of the columns, of the same shape.
         mode: ``pair``, ``clip`` or ``clip_or_caption``.
 
     Returns:
@@ -40,12 +48,79 @@ def positive_pairs(
     Raises:
         InputError: for an unknown ``mode``.
     """
-    same_clip = clip_ids[:, None] == column_clip_ids[None, :]
+    if mode not in MODES:
+        raise InputError(f"`positives` is {mode!r}, but must be one of {', '.join(MODES)}.")
+    if clip_ids.dim() == column_clip_ids.dim() == 1:
+        return _related(clip_ids, caption_ids, column_clip_ids, column_caption_ids, mode)
+    found = None
+    for of_row in _parts(clip_ids, caption_ids):
+        for of_column in _parts(column_clip_ids, column_caption_ids):
+            # A second id that is not there is that of no column.
+            related = _related(*of_row, *of_column, mode) & (of_row[0] >= 0)[:, None]
+            found = related if found is None else found | related
+    assert found is not None
+    return found
+
+
+def join_ids(*ids: Tensor) -> Tensor:
+    """Ids one after the other; those of one clip a row get a second -1 where others have two.
+
+    Args:
+        ids: ``[N]`` or ``[N, 2]`` int64 each.
+
+    Returns:
+        ``[sum of N]``, or ``[sum of N, 2]`` where any had two.
+    """
+    if all(x.dim() == 1 for x in ids):
+        return torch.cat(ids)
+    return torch.cat([x if x.dim() == 2 else F.pad(x[:, None], (0, 1), value=-1) for x in ids])
+
+
+def check_shared_clips(criterion: Any, captions_per_clip: int, *, mixes: bool) -> None:
+    """Refuse batches whose items are each other's positives in ways that a criterion cannot see.
+
+    Args:
+        criterion: with ``config.positives``, as those of this package are.
+        captions_per_clip: captions of each clip in a batch.
+        mixes: whether clips are mixed, so that an item has two ids.
+
+    Raises:
+        InputError: the criterion has no such option, or is to take the other captions of a clip for
+            negatives.
+    """
+    if captions_per_clip == 1 and not mixes:
+        return
+    key = "dataset.captions_per_clip" if captions_per_clip > 1 else "dataset.mix"
+    mode = getattr(getattr(criterion, "config", None), "positives", None)
+    if mode is None:
+        raise InputError(
+            f"`{key}` needs a criterion that knows positives by ids, but "
+            f"{type(criterion).__name__} has no option `positives`: leave it out or take a "
+            "criterion of this package."
+        )
+    if captions_per_clip > 1 and mode == "pair":
+        raise InputError(
+            f"`{key}` is {captions_per_clip}, but `criterion.config.positives` is pair, which "
+            "takes the other captions of a clip for negatives: set positives to clip or "
+            "clip_or_caption."
+        )
+
+
+def _parts(clip_ids: Tensor, caption_ids: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    if clip_ids.dim() == 1:
+        return [(clip_ids, caption_ids)]
+    return list(zip(clip_ids.unbind(1), caption_ids.unbind(1), strict=True))
+
+
+def _related(
+    clips: Tensor,
+    captions: Tensor,
+    column_clips: Tensor,
+    column_captions: Tensor,
+    mode: PositivesMode,
+) -> Tensor:
+    same_clip = clips[:, None] == column_clips[None, :]
     if mode == "clip":
         return same_clip
-    same_caption = caption_ids[:, None] == column_caption_ids[None, :]
-    if mode == "clip_or_caption":
-        return same_clip | same_caption
-    if mode == "pair":
-        return same_clip & same_caption
-    raise InputError(f"`positives` is {mode!r}, but must be one of {', '.join(MODES)}.")
+    same_caption = captions[:, None] == column_captions[None, :]
+    return same_clip | same_caption if mode == "clip_or_caption" else same_clip & same_caption

@@ -54,7 +54,10 @@ def check_queues_agree(queues: Queues, steps: int) -> None:
     Raises:
         ProcessesDifferError: on every process, where the queues differ.
     """
-    found = {name: (*queue.valid, queue.position) for name, queue in queues.items()}
+    found = {
+        name: (*queue.valid, queue.second_ids[: len(queue)], queue.position)
+        for name, queue in queues.items()
+    }
     for name, processes in processes_that_differ(found).items():
         raise ProcessesDifferError(
             f"The {name} queue of process(es) {', '.join(map(str, processes))} differs from that "

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.embedding_cache.options import crops_without_folder
 
 
@@ -66,6 +67,13 @@ class DatasetSection(Config):
 
     augment: AugmentConfig | None = None
     """Random changes of training waveforms."""
+
+    captions_per_clip: int = 1
+    """Captions of each clip in a batch of training; the clip is encoded once for them, so that
+    ``batch_size`` pairs are of ``batch_size / captions_per_clip`` clips."""
+
+    mix: MixConfig | None = None
+    """Add a second clip to some training clips and join their captions."""
 
     max_bad_clips: int | None = None
     """Unreadable clips that are skipped; None takes one in a thousand, at least 10."""

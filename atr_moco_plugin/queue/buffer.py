@@ -18,6 +18,9 @@ class EmbeddingQueue(ObservedQueue):
     ones alone. Any batch size goes with any queue size. Everything is in persistent buffers, so a
     ``state_dict`` restores the queue exactly; a state of another size keeps the newest rows.
 
+    A row may be of a mixture of two clips, and then has the ids of both, so that it is no negative
+    of either.
+
     A queue with ``max_size`` can :meth:`grow` up to it; the memory for that is there from the
     start. It takes over the size of a state it loads, as far as that fits.
 
@@ -45,6 +48,7 @@ class EmbeddingQueue(ObservedQueue):
 
     clip_ids: Tensor
     caption_ids: Tensor
+    second_ids: Tensor
     position: Tensor
 
     def __init__(self, size: int, dim: int, max_size: int | None = None) -> None:
@@ -58,6 +62,9 @@ class EmbeddingQueue(ObservedQueue):
         self.register_buffer("embeddings", torch.zeros(self.max_size, dim))
         self.register_buffer("clip_ids", torch.full((self.max_size,), -1, dtype=torch.int64))
         self.register_buffer("caption_ids", torch.full((self.max_size,), -1, dtype=torch.int64))
+        # Of the second clip of a mixture and of its caption; -1 in the rows of one clip.
+        self.register_buffer("second_ids", torch.full((self.max_size, 2), -1, dtype=torch.int64))
+        self._any_second = False
         # [valid rows, next row to write, size, rows that count as new to `refilled`]. Python
         # integers mirror it, because reading a tensor on a GPU would stop the host in each step.
         self.register_buffer("position", torch.zeros(4, dtype=torch.int64))
@@ -72,10 +79,22 @@ class EmbeddingQueue(ObservedQueue):
     def valid(self) -> tuple[Tensor, Tensor, Tensor]:
         """The written rows: embeddings ``[K, d]`` float32, clip ids ``[K]``, caption ids ``[K]``.
 
-        These are views; :meth:`enqueue` writes into them. They are in no particular order.
+        These are views; :meth:`enqueue` writes into them. They are in no particular order. Of a
+        mixture the ids are those of its first clip; :attr:`ids` has both.
         """
         k = self._count
         return self.embeddings[:k], self.clip_ids[:k], self.caption_ids[:k]
+
+    @property
+    def ids(self) -> tuple[Tensor, Tensor]:
+        """Clip ids and caption ids of the rows of :attr:`valid`: ``[K]`` int64 each, or ``[K, 2]``
+        where mixtures were written, with -1 for the second of a row that is none."""
+        clips, captions, k = self.clip_ids, self.caption_ids, self._count
+        if not self._any_second:
+            return clips[:k], captions[:k]
+        pairs = zip((clips, captions), self.second_ids.unbind(1), strict=True)
+        first, second = (torch.stack([x[:k], y[:k]], dim=1) for x, y in pairs)
+        return first, second
 
     @property
     def refilled(self) -> bool:
@@ -115,7 +134,7 @@ class EmbeddingQueue(ObservedQueue):
             return
         # The oldest row to the front, so that writing goes on behind the newest.
         order = self._rows_before_next(self._count)
-        for rows in (self.embeddings, self.clip_ids, self.caption_ids):
+        for rows in (self.embeddings, self.clip_ids, self.caption_ids, self.second_ids):
             rows[: self._count] = rows[order]
         self._set_position(self._count, self._count, size, self._count)
         self._restart_observers()
@@ -138,8 +157,9 @@ class EmbeddingQueue(ObservedQueue):
 
         Args:
             embeddings: ``[B, d]`` float; of a batch longer than the queue the newest rows stay.
-            clip_ids: ``[B]`` int64.
-            caption_ids: ``[B]`` int64.
+            clip_ids: ``[B]`` int64, or ``[B, 2]`` where some are mixtures of two clips, with -1 for
+                the second of the others.
+            caption_ids: of the same shape.
             finite: ``[B]`` bool, :func:`finite_rows` of the embeddings for this queue and for a
                 second one with the same items, so that row k of both stays the same item. ``None``
                 looks at ``embeddings`` alone.
@@ -157,6 +177,11 @@ class EmbeddingQueue(ObservedQueue):
                 f"A batch of {len(embeddings)} embeddings came with {len(clip_ids)} clip ids "
                 f"and {len(caption_ids)} caption ids; the numbers must be equal."
             )
+        second = None
+        if clip_ids.dim() == 2:
+            second = torch.stack([clip_ids[:, 1], caption_ids[:, 1]], dim=1)
+            clip_ids, caption_ids = clip_ids[:, 0], caption_ids[:, 0]
+            self._any_second = True
         own = finite_rows(embeddings)
         self.nonfinite_clip_ids = torch.where(own, -1, clip_ids)
         finite = own if finite is None else own & finite
@@ -171,6 +196,10 @@ class EmbeddingQueue(ObservedQueue):
         self.embeddings[rows] = new
         for ids, given in ((self.clip_ids, clip_ids), (self.caption_ids, caption_ids)):
             ids[rows] = torch.where(kept, given[-n:].to(ids), ids[rows])
+        if self._any_second:
+            none = self.second_ids.new_full((n, 2), -1)
+            given = none if second is None else second[-n:].to(none)
+            self.second_ids[rows] = torch.where(kept[:, None], given, self.second_ids[rows])
         self._set_position(
             min(self._count + n, self.size),
             (self._next + n) % self.size,
@@ -186,6 +215,8 @@ class EmbeddingQueue(ObservedQueue):
         self.embeddings.zero_()
         self.clip_ids.fill_(-1)
         self.caption_ids.fill_(-1)
+        self.second_ids.fill_(-1)
+        self._any_second = False
         self._set_position(0, 0, self.size, 0)
         self._restart_observers()
 
@@ -222,5 +253,6 @@ class EmbeddingQueue(ObservedQueue):
             grows=self._initial_size < self.max_size,
         )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._any_second = bool((self.second_ids >= 0).any())
         self._set_position(*(int(v) for v in self.position))
         self._restart_observers()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
 
-_IDS = ("clip_ids", "caption_ids")
+_IDS = ("clip_ids", "caption_ids", "second_ids")
 
 
 def finite_rows(*embeddings: Tensor) -> Tensor:
@@ -52,6 +52,9 @@ def fitted_state(
     if len(position) == 2:  # version 0.1.0, where every queue had a fixed size
         position = torch.cat([position, position.new_tensor([len(saved), 0])])
         state_dict = {**state_dict, prefix + "position": position}
+    if prefix + "second_ids" not in state_dict:  # of before there were mixtures
+        none = torch.full((len(saved), 2), -1, dtype=torch.int64)
+        state_dict = {**state_dict, prefix + "second_ids": none}
     if saved.dim() != 2 or saved.size(1) == 0:
         return state_dict
     count, next_row, size, _ = (int(x) for x in position)
@@ -73,6 +76,7 @@ def fitted_state(
         "position": torch.tensor([kept, kept % max(new_size, 1), new_size, kept]),
     }
     for name in _IDS:
-        resized[name] = torch.full((max_size,), -1, dtype=torch.int64)
-        resized[name][:kept] = state_dict[prefix + name].cpu()[newest]
+        ids = state_dict[prefix + name].cpu()
+        resized[name] = torch.full((max_size, *ids.shape[1:]), -1, dtype=torch.int64)
+        resized[name][:kept] = ids[newest]
     return {**state_dict, **{prefix + name: x for name, x in resized.items()}}

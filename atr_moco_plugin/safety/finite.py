@@ -136,7 +136,7 @@ clipping, or look for a broken clip in the batch.
 
         Args:
             loss: scalar, of a forward pass in training mode.
-            clip_ids: ``[B]`` int64, the batch's clips.
+            clip_ids: ``[B]`` int64, the batch's clips; of mixtures ``[B, 2]``, -1 for no second.
         """
         queues = getattr(self._criterion, "queues", {})
         broken = {name: queue.nonfinite_clip_ids for name, queue in queues.items()}
@@ -215,7 +215,9 @@ clipping, or look for a broken clip in the batch.
         self, watched: list[tuple[Tensor, Tensor, dict[str, Tensor]]], device: torch.device
     ) -> Fault:
         """What is wrong on this process; it may wait for the device as often as it likes."""
-        batches = [(float(x), ids.tolist()) for x, ids, _ in watched if not bool(x.isfinite())]
+        batches = [
+            (float(x), ids[ids >= 0].tolist()) for x, ids, _ in watched if not bool(x.isfinite())
+        ]
         clips = list(dict.fromkeys(i for _, ids in batches for i in ids))
         rows: dict[str, list[int]] = {}
         for _, _, left_out in watched:

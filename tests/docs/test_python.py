@@ -177,6 +177,11 @@ def test_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search("dog bark|rain|siren", capsys.readouterr().out)
 
 
+def test_large_batches(tiny_model: Callable, tiny_batch: Callable) -> None:
+    names = run_python("docs/large_batches.md", {"model": tiny_model(), "batch": tiny_batch(4)})
+    assert all(p.grad is not None for p in names["criterion"].model.audio.parameters())
+
+
 def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = torch.Generator().manual_seed(0)
     cluster = {"a2t": torch.arange(3), "t2a": torch.arange(6) // 2}

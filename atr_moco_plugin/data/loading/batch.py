@@ -17,6 +17,9 @@ from atr_moco_plugin.tensors.internals import empty_shared
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Captions to ``(input_ids [B, L] int64, mask [B, L] bool, True = valid)``."""
 
+NO_ITEM = -1
+"""In the place of the second id of a clip that is no mixture."""
+
 
 class Example(NamedTuple):
     """One (clip, caption) pair, decoded and cropped.
@@ -26,6 +29,7 @@ class Example(NamedTuple):
         caption: the caption's text.
         clip_id: see :func:`atr_moco_plugin.ids.clip_id`.
         caption_id: see :func:`atr_moco_plugin.ids.caption_id`.
+        second: ids of the clip that is mixed in and of its caption; ``None`` for no mixture.
         outputs: what stands in for the clip, the caption or both, see
             :class:`~atr_moco_plugin.data.loading.outputs.Outputs`; ``None`` for nothing.
     """
@@ -35,6 +39,7 @@ class Example(NamedTuple):
     clip_id: int
     caption_id: int
     outputs: Any = None
+    second: tuple[int, int] | None = None
 
 
 @dataclass
@@ -47,8 +52,9 @@ class PairBatch:
             the number of tokens, and the host would have to wait for a GPU to tell.
         input_ids: ``[B, L]`` int64 caption tokens.
         text_mask: ``[B, L]`` bool, ``True`` for a caption's token, ``False`` for padding.
-        clip_ids: ``[B]`` int64.
-        caption_ids: ``[B]`` int64.
+        clip_ids: ``[B]`` int64; ``[B, 2]`` where clips are mixed, with -1 for the second of a clip
+            that is not.
+        caption_ids: of the same shape.
     """
 
     waveforms: Tensor
@@ -70,7 +76,7 @@ class PairBatch:
 
     def __len__(self) -> int:
         """Number of pairs, B."""
-        return self.waveforms.shape[0]
+        return len(self.clip_ids)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> None:
         """Move every tensor but ``lengths`` to ``device``, in place (fairseq2's
@@ -87,6 +93,22 @@ class PairBatch:
             if tensor is not None:
                 setattr(self, field.name, tensor.pin_memory())
         return self
+
+
+@dataclass
+class SharedClipsBatch(PairBatch):
+    """B pairs of C clips, each with several captions. ``waveforms`` and ``lengths`` have C rows.
+
+    Attributes:
+        rows: ``[B]`` int64, the clip of each pair.
+    """
+
+    rows: Tensor
+
+    @property
+    def audio(self) -> dict[str, Tensor]:
+        """Arguments of the audio tower, which encodes each clip once."""
+        return {**super().audio, "rows": self.rows}
 
 
 def pad_waveforms(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
@@ -111,17 +133,28 @@ def pad_waveforms(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Ten
     return padded, torch.tensor(lengths, dtype=torch.int64)
 
 
-def collate(examples: Sequence[Example], tokenize: Tokenize) -> PairBatch:
+def collate(
+    examples: Sequence[Example],
+    tokenize: Tokenize,
+    *,
+    captions_per_clip: int = 1,
+    mixed: bool = False,
+) -> PairBatch:
     """Make a batch of decoded pairs.
 
     Args:
         examples: B pairs, B at least 1.
         tokenize: ``list[str] -> (input_ids [B, L] int64, mask [B, L] bool)``.
+        captions_per_clip: pairs of each clip, which follow each other; the clip is in the batch
+            once.
+        mixed: give every pair two ids, also where none of this batch is a mixture: batches of all
+            processes have one form.
 
     Raises:
         ValueError: if there is no example, or ``tokenize`` returns tensors of another shape.
     """
-    waveforms, lengths = pad_waveforms([example.waveform for example in examples])
+    clips = examples[::captions_per_clip]
+    waveforms, lengths = pad_waveforms([example.waveform for example in clips])
     input_ids, text_mask = tokenize([example.caption for example in examples])
     shape = input_ids.shape
     if input_ids.ndim != 2 or shape != text_mask.shape or len(input_ids) != len(examples):
@@ -129,11 +162,18 @@ def collate(examples: Sequence[Example], tokenize: Tokenize) -> PairBatch:
             f"tokenize must return ids and mask of one shape [{len(examples)}, L], not "
             f"{list(shape)} and {list(text_mask.shape)}"
         )
-    return PairBatch(
+    ids = torch.tensor([(x.clip_id, x.caption_id) for x in examples])
+    if mixed:
+        second = torch.tensor([x.second or (NO_ITEM, NO_ITEM) for x in examples])
+        ids = torch.stack([ids, second], dim=-1)
+    batch = PairBatch(
         waveforms=waveforms,
         lengths=lengths,
         input_ids=input_ids.to(torch.int64),
         text_mask=text_mask.to(torch.bool),
-        clip_ids=torch.tensor([example.clip_id for example in examples]),
-        caption_ids=torch.tensor([example.caption_id for example in examples]),
+        clip_ids=ids[:, 0].contiguous(),
+        caption_ids=ids[:, 1].contiguous(),
     )
+    if captions_per_clip == 1:
+        return batch
+    return SharedClipsBatch(**vars(batch), rows=torch.arange(len(examples)) // captions_per_clip)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.bad_clips import BadClips, tolerated_clips
 from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
@@ -67,6 +68,10 @@ class PairLoader(Iterator[PairBatch]):
         outputs: what stands in for clips, captions or both, such as the outputs of frozen towers
             (:func:`~atr_moco_plugin.embedding_cache.towers.open_caches`); each epoch draws one of
             the crops that they have of a clip.
+        captions_per_clip: pairs of each clip in a batch, with different captions: the batch has
+            ``batch_size / captions_per_clip`` clips, which are encoded once. A clip with fewer
+            captions has some twice.
+        mix: add a second clip to some, drawn anew each epoch; ``None`` mixes none.
         on_bad: called with the key of every unreadable clip and the reason, once for each.
 
     Attributes:
@@ -101,6 +106,8 @@ class PairLoader(Iterator[PairBatch]):
         pin_memory: bool = False,
         augment: AugmentConfig | None = None,
         bucket_by_length: int = 0,
+        captions_per_clip: int = 1,
+        mix: MixConfig | None = None,
         outputs: Outputs | None = None,
         on_bad: Callable[[str, str], None] | None = None,
     ) -> None:
@@ -121,9 +128,17 @@ class PairLoader(Iterator[PairBatch]):
             captions=captions,
             augment=augment,
             bucket_by_length=bucket_by_length,
+            captions_per_clip=captions_per_clip,
+            mix=mix,
             crops=None if outputs is None else outputs.crops,
         )
         self._name = f"{dataset.name} split {split!r}"
+        if outputs is not None and (captions_per_clip > 1 or mix is not None):
+            raise InputError(
+                "captions_per_clip and mix make pairs that cached outputs do not have "
+                "(cache_embeddings): leave one of the two out"
+            )
+        check_captions_per_clip(dataset, split, captions_per_clip)
         if max_bad is None:
             max_bad = tolerated_clips(len(dataset.clips(split)))
         self.bad_clips = BadClips(self._name, max_bad, on_bad)
@@ -247,6 +262,21 @@ class PairLoader(Iterator[PairBatch]):
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         self.bad_clips.keys = dict.fromkeys(state["bad"])
         self._fetching = None
+
+
+def check_captions_per_clip(dataset: AudioTextDataset, split: str, captions: int) -> None:
+    """Refuse more captions a clip than any clip of a split has.
+
+    Raises:
+        InputError: naming both numbers.
+    """
+    if captions > 1:
+        most = max((len(clip.captions) for clip in dataset.clips(split)), default=0)
+        if captions > most:
+            raise InputError(
+                f"captions_per_clip is {captions}, but no clip of {dataset.name} split {split!r} "
+                f"has more than {most} caption(s): set it to {max(most, 1)} or less"
+            )
 
 
 def _drop(loader: DataLoader[FetchedBatch]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from atr_moco_plugin.data.audio.augment import augment
+from atr_moco_plugin.data.audio.mix import MixConfig, join_captions, mix
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Example, PairBatch, Tokenize, collate
@@ -29,6 +30,9 @@ from atr_moco_plugin.data.loading.plan import (
 )
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
+
+_TRIES = 8
+"""Clips that are drawn for a mixture, until one can be read and is of other captions."""
 
 _NOTHING = np.zeros(0, np.float32)
 """The waveform of a clip whose outputs are there."""
@@ -95,7 +99,7 @@ class PairBatchDataset(Dataset[FetchedBatch]):
     @property
     def num_pairs(self) -> int:
         """Pairs in an epoch, over all processes."""
-        return len(self._rows)
+        return len(self._rows) * self._settings.captions_per_clip
 
     @property
     def lengths(self) -> str | None:
@@ -118,11 +122,11 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             raise ValueError("padding is known with bucket_by_length alone")
         settings = self._settings
         order = self._order_of(epoch) if bucketed else self._drawn_order(epoch)
-        return padding(order, self._seconds, settings.batch_size, settings.world_size)
+        return padding(order, self._seconds, settings.clips_per_batch, settings.world_size)
 
     def _drawn_order(self, epoch: int) -> NDArray[np.int64]:
         shuffle, seed = self._settings.shuffle, self._settings.seed
-        return epoch_order(self.num_pairs, shuffle=shuffle, seed=seed, epoch=epoch)
+        return epoch_order(len(self._rows), shuffle=shuffle, seed=seed, epoch=epoch)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         """The order of the epoch's pairs; the last one is kept."""
@@ -132,7 +136,7 @@ class PairBatchDataset(Dataset[FetchedBatch]):
                 order = by_length(
                     order,
                     length_bins(self._seconds),
-                    step=settings.batch_size * settings.world_size,
+                    step=settings.clips_per_batch * settings.world_size,
                     steps=settings.bucket_by_length,
                     seed=settings.seed,
                     epoch=epoch,
@@ -145,34 +149,41 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         epoch, index = at
         order = self._order_of(epoch)
         size, first = len(order), self._process_index
+        settings = self._settings
         positions, after = batch_positions(
-            size, self._settings.batch_size, first, self._settings.world_size, index
+            size, settings.clips_per_batch, first, settings.world_size, index
         )
         # Substitutes come from after the run of all processes, so that no clip of it comes twice.
         substitutes = (order[(after + first + step) % size] for step in range(size))
         examples: list[Example] = []
         bad: dict[str, str] = {}
         for position in positions:
-            example = self._first_readable(chain([order[position]], substitutes), epoch, bad)
-            if example is None:
+            of_clip = self._first_readable(chain([order[position]], substitutes), epoch, bad)
+            if of_clip is None:
                 return FetchedBatch(None, list(bad.items()))
-            examples.append(example)
-        batch = collate(examples, self._tokenize)
+            examples += of_clip
+        batch = collate(
+            examples,
+            self._tokenize,
+            captions_per_clip=settings.captions_per_clip,
+            mixed=settings.mix is not None,
+        )
         if self._outputs is not None:
             batch = self._outputs.fill(batch, [example.outputs for example in examples])
         return FetchedBatch(batch, list(bad.items()))
 
     def _first_readable(
         self, pairs: Iterable[int], epoch: int, bad: dict[str, str]
-    ) -> Example | None:
-        """The first of ``pairs`` that can be read; clips that cannot are added to ``bad``."""
+    ) -> list[Example] | None:
+        """The pairs of the first of ``pairs`` that can be read; clips that cannot are added to
+        ``bad``."""
         for pair in pairs:
             clip = self._clips[self._rows[pair]]
             column = None if self._columns is None else self._columns[pair]
             if clip.key in bad:
                 continue
             try:
-                return self._example(clip, column, epoch)
+                return self._examples(clip, column, epoch, bad)
             # Errors that a file is to blame for. Any other is a bug of a reader or a decoder, which
             # would go unseen if the clip were skipped.
             except (OSError, InputError) as error:
@@ -181,23 +192,75 @@ class PairBatchDataset(Dataset[FetchedBatch]):
                     return None
         return None
 
-    def _example(self, clip: Clip, column: int | None, epoch: int) -> Example:
+    def _examples(
+        self, clip: Clip, column: int | None, epoch: int, bad: dict[str, str]
+    ) -> list[Example]:
+        """The pairs of a clip, which share its waveform."""
         settings = self._settings
-        if column is None:
-            # Without shuffling every pass is the same one.
-            draw = epoch if settings.shuffle else 0
-            column = stable_digest("draw", settings.seed, draw, clip.key) % len(clip.captions)
+        columns = self._columns_of(clip, epoch) if column is None else [column]
         outputs = None
         if self._outputs is not None:
-            crop = self._crop(epoch, clip, column, settings.crops or 1)
-            outputs = self._outputs.read(clip.key, clip.captions[column], crop)
-        return Example(
-            waveform=_NOTHING if settings.crops else self._waveform(clip, column, epoch),
-            caption=clip.captions[column],
-            clip_id=self._dataset.clip_id(clip),
-            caption_id=clip.caption_ids[column],
-            outputs=outputs,
-        )
+            crop = self._crop(epoch, clip, columns[0], settings.crops or 1)
+            outputs = self._outputs.read(clip.key, clip.captions[columns[0]], crop)
+        waveform = _NOTHING if settings.crops else self._waveform(clip, columns[0], epoch)
+        clip_id, caption_ids = self._dataset.clip_id(clip), clip.caption_ids
+        examples = [
+            Example(waveform, clip.captions[i], clip_id, caption_ids[i], outputs) for i in columns
+        ]
+        if settings.mix is not None:
+            return self._mixed(clip, examples, columns[0], epoch, settings.mix, bad)
+        return examples
+
+    def _columns_of(self, clip: Clip, epoch: int) -> list[int]:
+        """Which captions of a clip are drawn; where it has fewer than are asked for, some come
+        twice."""
+        settings, count = self._settings, len(clip.captions)
+        # Without shuffling every pass is the same one.
+        draw = epoch if settings.shuffle else 0
+        if settings.captions_per_clip == 1:
+            return [stable_digest("draw", settings.seed, draw, clip.key) % count]
+        order = torch.randperm(count, generator=self._generator("draws", draw, clip, 0)).tolist()
+        return [order[i % count] for i in range(settings.captions_per_clip)]
+
+    def _mixed(
+        self,
+        clip: Clip,
+        examples: list[Example],
+        column: int,
+        epoch: int,
+        config: MixConfig,
+        bad: dict[str, str],
+    ) -> list[Example]:
+        """The pairs of a clip, in some of the cases with a second clip added to its sound."""
+        generator = self._generator("mix", epoch, clip, column)
+        chance, level, place, swap, wording = torch.rand(5, generator=generator).tolist()
+        if chance >= config.probability:
+            return examples
+        of_clip = {*clip.caption_ids}
+        for row in torch.randint(len(self._clips), (_TRIES,), generator=generator).tolist():
+            other = self._clips[row]
+            # Two clips that are said to sound alike are no mixture of two things.
+            if other.key in bad or other.key == clip.key or of_clip & {*other.caption_ids}:
+                continue
+            columns = self._columns_of(other, epoch)
+            try:
+                second = self._waveform(other, columns[0], epoch)
+            except (OSError, InputError) as error:
+                bad[other.key] = str(error)
+                continue
+            sound = mix(examples[0].waveform, second, (2 * level - 1) * config.level_db, place)
+            if sound is None:
+                continue
+            words = config.wordings[int(wording * len(config.wordings))]
+            other_id, captions = self._dataset.clip_id(other), other.caption_ids
+            mixed = []
+            for example, i in zip(examples, columns, strict=True):
+                said = [example.caption, other.captions[i]]
+                caption = join_captions(*(said if swap < 0.5 else reversed(said)), wording=words)
+                second_ids = other_id, captions[i]
+                mixed.append(example._replace(waveform=sound, caption=caption, second=second_ids))
+            return mixed
+        return examples
 
     def _waveform(self, clip: Clip, column: int, epoch: int) -> NDArray[np.float32]:
         settings = self._settings

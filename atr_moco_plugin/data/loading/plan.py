@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
@@ -33,8 +34,8 @@ class BatchSettings:
     stand for: :func:`saved_settings`.
 
     Raises:
-        InputError: if one is out of range, or ``augment`` or ``bucket_by_length`` is given without
-            ``shuffle``.
+        InputError: if one is out of range, two do not go together, or one that is for training is
+            given without ``shuffle``.
     """
 
     split: str
@@ -48,6 +49,13 @@ class BatchSettings:
     augment: AugmentConfig | None
     bucket_by_length: int = 0
     crops: int | None = None
+    captions_per_clip: int = 1
+    mix: MixConfig | None = None
+
+    @property
+    def clips_per_batch(self) -> int:
+        """Clips of a batch, each in as many pairs as it has captions there."""
+        return self.batch_size // self.captions_per_clip
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -65,6 +73,26 @@ class BatchSettings:
             raise InputError(f"bucket_by_length must be at least 0, not {self.bucket_by_length}")
         if self.bucket_by_length and not self.shuffle:
             raise InputError("bucket_by_length is for training; leave it out or set shuffle=True")
+        if self.captions_per_clip < 1:
+            raise InputError(f"captions_per_clip must be at least 1, not {self.captions_per_clip}")
+        if self.batch_size % self.captions_per_clip:
+            raise InputError(
+                f"captions_per_clip is {self.captions_per_clip}, which does not divide batch_size, "
+                f"{self.batch_size}: a batch has whole clips; set batch_size to "
+                f"{-(-self.batch_size // self.captions_per_clip) * self.captions_per_clip}"
+            )
+        if self.captions_per_clip > 1 and self.captions == "all":
+            raise InputError(
+                f"captions_per_clip is {self.captions_per_clip}, but captions is 'all', where "
+                "every pair has its turn: set captions to 'random', or captions_per_clip to 1"
+            )
+        if self.mix is not None and not self.shuffle:
+            raise InputError("mix is for training; leave it out or set shuffle=True")
+        if self.crops is not None and (self.captions_per_clip > 1 or self.mix is not None):
+            raise InputError(
+                "captions_per_clip and mix need waveforms, but the batches hold outputs of an "
+                "encoder in their place (cache_embeddings): leave one of the two out"
+            )
 
 
 def saved_settings(saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
@@ -23,6 +24,8 @@ class LoadingOptions(Protocol):
     max_bad_clips: int | None
     augment: AugmentConfig | None
     bucket_by_length: int
+    captions_per_clip: int
+    mix: MixConfig | None
 
 
 def training_loader(
@@ -78,6 +81,8 @@ def training_loader(
         augment=options.augment,
         bucket_by_length=options.bucket_by_length,
         outputs=outputs,
+        captions_per_clip=options.captions_per_clip,
+        mix=options.mix,
         on_bad=on_bad,
     )
     if loader.padding_note:

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.audio.augment import AugmentConfig
+from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.data.sets.registry import DATASETS
 from atr_moco_plugin.embedding_cache.options import crops_without_folder
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
@@ -89,6 +90,13 @@ class RetrievalDatasetSection(DatasetSection):
 
     augment: AugmentConfig | None = None
     """Random changes of training waveforms."""
+
+    captions_per_clip: int = 1
+    """Captions of each clip in a batch of training; the clip is encoded once for them, so that
+    ``batch_size`` pairs are of ``batch_size / captions_per_clip`` clips."""
+
+    mix: MixConfig | None = None
+    """Add a second clip to some training clips and join their captions."""
 
     max_bad_clips: int | None = None
     """Unreadable training clips that each process skips, naming each once in a warning, and clips

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.criterion.chunks import use_chunks
+from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
@@ -99,6 +100,8 @@ class RetrievalRecipe(compat.TrainRecipe):
                 check_pretrained(plain)
             criterion = config.criterion_section.build(plain)
             use_chunks(criterion, config.trainer.grad_cache.chunk_size)
+            captions, mix = config.dataset.captions_per_clip, config.dataset.mix
+            check_shared_clips(criterion, captions, mixes=mix is not None)
             # After all plugins are imported, which say what of theirs may be in a checkpoint.
             prepare_resume(context.output_dir, compat.checkpoint_dir(context), context.gangs)
             check_adapters(context.output_dir, compat.checkpoint_dir(context), plain.config)

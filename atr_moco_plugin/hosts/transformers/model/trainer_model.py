@@ -117,7 +117,8 @@ class TrainerModel(nn.Module):
         """The loss of one batch.
 
         Args:
-            clip_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.clip_id`.
+            clip_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.clip_id`; in training also
+                ``[B, 2]``, as ``caption_id``: :func:`~atr_moco_plugin.criterion.positive_pairs`.
             caption_id: ``[B]`` int64, see :func:`atr_moco_plugin.ids.caption_id`; in evaluation
                 also ``[B, K]``, the captions of a clip.
             windows: ``[B]`` int64, in evaluation, where a clip is given in several windows.
@@ -160,7 +161,7 @@ class TrainerModel(nn.Module):
                 a, u, clip_id, caption_id, config.positives, self.criterion.temperature
             )
             return {"loss": loss, "audio_embeds": a, "text_embeds": u}
-        if caption_id.ndim > 1 or windows is not None:
+        if caption_id.ndim > clip_id.ndim or windows is not None:
             raise InputError(
                 "The batch has all captions or several windows of a clip, as an evaluation takes "
                 "them: collate with `collator.for_training()`, or add MocoCallback to Trainer."
