@@ -52,7 +52,12 @@ def _as_path(value: object) -> object:
     return Path(value) if isinstance(value, str) else value
 
 
-_STRICT = dacite.Config(strict=True, type_hooks={Path: _as_path})
+def _as_tuple(value: object) -> object:
+    """YAML has no tuples either."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+_STRICT = dacite.Config(strict=True, type_hooks={Path: _as_path, tuple[str, ...]: _as_tuple})
 
 
 def _error(message: str) -> InputError:

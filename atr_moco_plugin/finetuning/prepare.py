@@ -205,7 +205,8 @@ def _settled(
         precision["mode"] = "auto" if cuda else "off"
     if start.temperature is not None:
         tree["criterion"]["config"].setdefault("temperature", start.temperature)
-    tree["dataset"]["augment"] = config.dataset.augment  # an object of its own class
+    for name in ("augment", "mix"):  # objects of their own classes
+        tree["dataset"][name] = getattr(config.dataset, name)
     return build_config(FinetuneConfig, tree, "finetune")
 
 

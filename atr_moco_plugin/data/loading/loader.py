@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -156,7 +157,8 @@ class PairLoader(Iterator[PairBatch]):
         self._settings: dict[str, Any] = {
             "fingerprint": dataset.fingerprint(),
             "sample_rate": dataset.sample_rate,
-            **asdict(settings),
+            # Without tuples, which a state that is saved as JSON would not give back.
+            **json.loads(json.dumps(asdict(settings))),
         }
         self._batches = batches
         if batches.lengths is not None:

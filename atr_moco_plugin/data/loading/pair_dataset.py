@@ -255,8 +255,9 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             other_id, captions = self._dataset.clip_id(other), other.caption_ids
             mixed = []
             for example, i in zip(examples, columns, strict=True):
-                said = [example.caption, other.captions[i]]
-                caption = join_captions(*(said if swap < 0.5 else reversed(said)), wording=words)
+                one, two = example.caption, other.captions[i]
+                one, two = (one, two) if swap < 0.5 else (two, one)
+                caption = join_captions(one, two, words)
                 second_ids = other_id, captions[i]
                 mixed.append(example._replace(waveform=sound, caption=caption, second=second_ids))
             return mixed

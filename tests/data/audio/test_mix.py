@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.data.audio.mix import MixConfig, join_captions, mix
 from atr_moco_plugin.errors import InputError
+
+
+@dataclass
+class Section:
+    """As a section of a recipe has it."""
+
+    mix: MixConfig | None = None
 
 
 def tone(samples: int, level: float, period: int = 8) -> np.ndarray:
@@ -81,3 +91,9 @@ def test_captions_are_one_sentence(first: str, second: str, wording: str, expect
 def test_options_out_of_range(options: dict, said: str) -> None:
     with pytest.raises(InputError, match=said.replace("{", r"\{")):
         MixConfig(**options)
+
+
+def test_wordings_come_from_a_list_of_a_configuration() -> None:
+    values = {"mix": {"probability": 0.25, "wordings": ["{} und {}"]}}
+    found = build_config(Section, values, "dataset").mix
+    assert found == MixConfig(probability=0.25, wordings=("{} und {}",))

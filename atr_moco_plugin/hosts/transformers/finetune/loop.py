@@ -15,6 +15,7 @@ from transformers import PrinterCallback, TrainingArguments
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
 from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.data.loading.skipped import all_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
@@ -79,6 +80,13 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
     """``Trainer`` with everything a run needs."""
     config, out = prepared.config, prepared.output_dir
     model = _trainer_model(prepared)
+    captions, mix = config.dataset.captions_per_clip, config.dataset.mix
+    check_shared_clips(model.criterion, captions, mixes=mix is not None)
+    if captions > 1 and prepared.started.clap is not None:
+        raise InputError(
+            f"`dataset.captions_per_clip` is {captions}, but the towers of a ClapModel take one "
+            "clip for each caption: set it to 1."
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     valid = inputs.splits[config.dataset.valid_split]
     _check_score(config, valid.retrieval_set.caption_to_audio is not None)
