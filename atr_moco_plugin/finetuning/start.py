@@ -233,11 +233,14 @@ def _exported_clap(exported: Exported) -> Weights:
 
 
 def _openbeats(path: Path) -> bool:
-    """Whether a folder has weights beside a YAML configuration and is no run: ESPnet's layout."""
-    if not path.is_dir() or any((path / x).exists() for x in (CONFIG, "checkpoints", "model.json")):
+    """Whether a folder is ESPnet's, which has weights beside a ``config.yaml``, perhaps deep in it,
+    and no run or model of another kind."""
+    others = (CONFIG, "checkpoints", "model.json", "trainer_state.json")
+    if not path.is_dir() or any((path / x).exists() for x in others):
         return False
-    # Both may lie deep below it, as in a repository that ESPnet has packed.
-    weights = any(True for suffix in ("pt", "pth") for _ in path.rglob(f"*.{suffix}"))
+    if any(path.glob("checkpoint-*")) or (path / "model").is_dir():
+        return False
+    weights = any(True for suffix in _WEIGHTS for _ in path.rglob(f"*{suffix}"))
     return weights and any(True for _ in path.rglob("config.yaml"))
 
 

@@ -98,6 +98,18 @@ def test_a_beats_checkpoint_beside_a_pretrained_text_encoder(tmp_path: Path, nam
     assert started.model.embed_dim == 8 and all_train(started.model)
 
 
+def test_a_folder_of_openbeats(tmp_path: Path) -> None:
+    encoder = BeatsEncoder(BeatsConfig(**TINY_AUDIO))
+    place = tmp_path / "model" / "work" / "exp"
+    place.mkdir(parents=True)
+    save_official(encoder, place / "epoch_1.pth")  # ESPnet's files may hold their own `cfg`
+    (place / "config.yaml").write_text("encoder: beats\n")
+    start = find_start(tmp_path / "model", options={"text": TEXT})
+    assert start.kind == "checkpoint" and start.pretrained["audio"]
+    assert start.model["audio"]["config"]["checkpoint"] == str((tmp_path / "model").resolve())
+    assert find_start("hf://someone/OpenBEATs-Base", options={"text": TEXT}).kind == "checkpoint"
+
+
 def test_the_text_encoder_beside_a_checkpoint_is_pretrained(tmp_path: Path) -> None:
     need_minilm()
     (tmp_path / "beats.pt").touch()

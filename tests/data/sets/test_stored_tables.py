@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,13 @@ def test_columns_that_are_missing_or_twice(
         saved = saved.cast_column("more", datasets.Audio(decode=False))
     saved.save_to_disk(str(tmp_path / "data"))
     with pytest.raises(InputError, match=message):
+        opened(tmp_path / "data")
+
+
+def test_the_package_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(caption=["a"] * COUNT).save_to_disk(str(tmp_path / "data"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'atr-moco-plugin\[datasets\]'"):
         opened(tmp_path / "data")
 
 
