@@ -33,14 +33,14 @@ def criterion_options(
         )
     if criterion not in MOMENTUM:
         return
-    rows = min(65_536, facts.clips // 2)
+    rows = min(65_536, facts.clips // 2, facts.distinct_captions)
     size = 1 << rows.bit_length() - 1 if rows >= 2 * batch else 0
     choices.make(
         "criterion.config.queue_size",
         size,
         "half the training clips at most, so that a clip meets few old copies of itself"
         if size
-        else "a queue would hold little more than a batch",
+        else "a queue would hold little more than a batch, or the same captions again and again",
     )
     random = not (facts.audio.pretrained and facts.text.pretrained)
     choices.make(

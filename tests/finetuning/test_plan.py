@@ -133,6 +133,12 @@ def test_the_criterion_fits_the_model_and_the_data() -> None:
     assert not any(choice.key.startswith("criterion.config.") for choice in other.choices)
 
 
+def test_a_queue_holds_different_captions() -> None:
+    assert make_plan(facts(1_000))["criterion.config.queue_size"] == 256
+    assert make_plan(facts(1_000, distinct_captions=100))["criterion.config.queue_size"] == 64
+    assert make_plan(facts(1_000, distinct_captions=50))["criterion.config.queue_size"] == 0
+
+
 def test_clips_are_cropped_to_what_there_is_and_what_the_start_takes() -> None:
     assert make_plan(facts(long_clip=4.2))["dataset.max_seconds"] == 4.5
     assert make_plan(facts(long_clip=60.0))["dataset.max_seconds"] == 10.0
