@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("fairseq2")
 
-from kill_and_resume import fork, run_to_the_end
+from kill_and_resume import fork, run_to_the_end, torchrun
 
 FROZEN = [
     "model.config_overrides.audio.freeze=all",
@@ -102,3 +102,15 @@ def test_crops_without_a_cache_are_refused(tmp_path: Path, tiny_options: list[st
     out = tmp_path / "run"
     assert fork(out, [*tiny_options, "dataset.cache_crops=4"]).wait(60) == 2
     assert "`cache_crops` is 4, but nothing is cached" in out.with_suffix(".log").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_cache_and_read_it(tmp_path: Path, tiny_options: list[str]) -> None:
+    cache = f"dataset.cache_embeddings={tmp_path / 'cache'}"
+    options = [*tiny_options, *FROZEN, cache, "dataset.max_seconds=4.0", "dataset.batch_size=4"]
+    run_to_the_end(torchrun(2), tmp_path / "two", options)
+    log = (tmp_path / "two.log").read_text()
+    assert "outputs of 30 of 30 clips are written" in log and "Running on 2 process(es)" in log
+    run_to_the_end(torchrun(2), tmp_path / "again", options)
+    assert losses(tmp_path / "two") == losses(tmp_path / "again")
+    assert "none of them is read or encoded" in (tmp_path / "again.log").read_text()
