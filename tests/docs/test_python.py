@@ -38,6 +38,7 @@ CAPTIONS = ["a dog barks", "rain falls on a roof", "a bell rings twice", "a door
 # Pages whose code needs more than a call of `run_python`, and the file that runs it.
 ELSEWHERE = {
     "docs/analyse.md": "tests/commands/test_analyse.py",
+    "docs/cached.md": "tests/embedding_cache/test_page.py",
     "docs/compare.md": "tests/comparison/test_compare.py",
     "docs/engines.md": "tests/search/test_engines_page.py",
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
