@@ -102,6 +102,18 @@ class RunCaches:
                 )
 
 
+def _check_batches(section: CacheSection) -> None:
+    """Refuse batches that hold anything else than pairs of one clip and one caption."""
+    mixes = getattr(section, "mix", None) is not None
+    several = getattr(section, "captions_per_clip", 1) > 1
+    if mixes or several:
+        raise InputError(
+            f"`dataset.{'mix' if mixes else 'captions_per_clip'}` makes batches of something else "
+            "than pairs of one clip and one caption, which are all that `dataset.cache_embeddings` "
+            "keeps: leave one of the two out"
+        )
+
+
 def run_caches(
     model: Any,
     dataset: AudioTextDataset,
@@ -141,6 +153,7 @@ def run_caches(
     if section.cache_embeddings is None:
         return None
     check_frozen(model, crops=section.cache_crops, augments=section.augment is not None)
+    _check_batches(section)
 
     def options(crops: int) -> CacheOptions:
         return CacheOptions(

@@ -102,6 +102,15 @@ def test_unreadable_clips_of_an_evaluation_are_known(
     assert list(unreadable["valid"]) == ["clip6"] and "empty" in unreadable["valid"]["clip6"]
 
 
+@pytest.mark.parametrize(("option", "value"), [("mix", object()), ("captions_per_clip", 2)])
+def test_batches_of_other_things_are_refused(
+    caches_of: Callable[..., RunCaches], monkeypatch: pytest.MonkeyPatch, option: str, value: object
+) -> None:
+    monkeypatch.setattr(Section, option, value, raising=False)
+    with pytest.raises(InputError, match=f"`dataset.{option}` makes batches of something else"):
+        caches_of(frozen_model())
+
+
 def test_no_folder_no_cache(data: AudioTextDataset) -> None:
     assert run_caches(
         frozen_model(audio=False, text=False), data, tokenize, Section(None), max_seconds=SECONDS,

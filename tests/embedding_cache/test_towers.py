@@ -97,6 +97,22 @@ def test_tokens_in_float16_give_nearly_the_losses_of_the_towers(
     np.testing.assert_allclose(cached, plain, rtol=2e-3)
 
 
+@pytest.mark.parametrize("fusion", ["blip", "albef"])
+def test_gradient_caching_cuts_cached_outputs(
+    sounds: Sounds, options: CacheOptions, fusion: str
+) -> None:
+    data = sounds()
+
+    def criterion(chunk_size: int | None) -> MocoAtcAtm:
+        criterion = MocoAtcAtm(frozen_model(fusion=fusion), MocoAtcAtmConfig(queue_size=8))
+        criterion.chunk_size = chunk_size
+        return criterion
+
+    outputs = caches(criterion(None).model, data, options, matches=True)
+    whole = train(criterion(None), loader(data, outputs))
+    np.testing.assert_allclose(train(criterion(2), loader(data, outputs)), whole, rtol=1e-5)
+
+
 def test_a_pooling_that_trains_gets_tokens(sounds: Sounds, options: CacheOptions) -> None:
     data, options = sounds(), replace(options, crops=1)
 
