@@ -71,7 +71,7 @@ def test_an_evaluation_of_cached_clips_reads_no_audio(
     torch.testing.assert_close(cached.embeddings, plain.embeddings)
     for direction, found in cached.candidates.items():
         expected = plain.candidates[direction]
-        torch.testing.assert_close(found.scores, expected.scores, rtol=5e-3, atol=5e-3)
+        torch.testing.assert_close(found.logits, expected.logits, rtol=5e-3, atol=5e-3)
 
 
 def test_training_weights_that_are_no_longer_the_caches_are_refused(
