@@ -42,6 +42,7 @@ class MomentumCopy(StaysFloat32):
         # What `deepcopy` has copied already, it takes from here.
         shared = {id(p): p for p in online.parameters() if _can_be_shared(p)}
         self.module = deepcopy(online, shared).float().requires_grad_(False).eval()
+        self._shares = bool(shared)
         self._has_no_weights = False  # after `reset_parameters`, until the next copy or load
         self.register_load_state_dict_post_hook(_has_weights)
 
@@ -97,12 +98,15 @@ class MomentumCopy(StaysFloat32):
         """
         if self._has_no_weights:
             self.update(online, momentum=0.0)
-        changed = {id(p): p for p in online.parameters() if not _can_be_shared(p)}
-        if any(id(p) in changed for p in self.module.parameters()):
-            own = {
-                x: nn.Parameter(p.detach().float().clone(), requires_grad=False)
-                for x, p in changed.items()
-            }
+        if not self._shares:
+            return
+        trained = {id(p) for p in online.parameters() if not _can_be_shared(p)}
+        own = {
+            id(p): nn.Parameter(p.detach().float().clone(), requires_grad=False)
+            for p in self.module.parameters()
+            if id(p) in trained
+        }
+        if own:
             for module, name, p in _places(self.module):
                 setattr(module, name, own.get(id(p), p))
 
@@ -118,6 +122,7 @@ class MomentumCopy(StaysFloat32):
     def _share(self, online: Module) -> None:
         """Share again what was shared before ``to_empty``, which makes new parameters."""
         frozen = {name: p for name, p in _parameters(online).items() if _can_be_shared(p)}
+        self._shares = bool(frozen)
         names = {id(p): name for name, p in _parameters(self.module).items()}
         for module, name, p in _places(self.module):
             setattr(module, name, frozen.get(names[id(p)], p))

@@ -80,15 +80,15 @@ class BeatsTransformer(nn.Module):
     ) -> Tensor:
         """Run states ``[B, T, width]`` through the layers ``first`` to ``end - 1``, from 0; with
         ``kept``, those of them at these indices, which are as far apart as they were."""
-        bias = self.relative_attention_bias
-        relative = None if bias is None else bias(x.size(1))
+        bias, layers = self.relative_attention_bias, self.layers[first:end]
+        relative = bias(x.size(1)) if bias is not None and len(layers) else None
         if kept is not None:
             x = x.index_select(1, kept)
             mask = None if mask is None else mask.index_select(1, kept)
             if relative is not None:
                 relative = relative.index_select(1, kept).index_select(2, kept)
         key_bias = None if mask is None else _key_bias(mask, x.dtype)
-        for layer in self.layers[first:end]:
+        for layer in layers:
             x = layer(x, relative, key_bias)
         return x
 
