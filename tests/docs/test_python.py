@@ -42,6 +42,7 @@ ELSEWHERE = {
     "docs/compare.md": "tests/comparison/test_compare.py",
     "docs/engines.md": "tests/search/test_engines_page.py",
     "docs/fairseq2.md": "tests/docs/test_fairseq2.py",
+    "docs/finetune.md": "tests/hosts/transformers/finetune/test_function.py",
     "docs/fewer_tokens.md": "tests/data/loading/test_lengths.py",
     "docs/graded.md": "tests/evaluation/test_submission.py",
     "docs/inspect.md": "tests/inspection/test_docs.py",

@@ -1,0 +1,92 @@
+"""Pairs from Python as a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.pairs import open_pairs
+
+RATE = 16_000
+
+
+def noise(number: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(number).uniform(-0.5, 0.5, 4_000).astype(np.float32)
+
+
+def many(count: int = 20) -> list[Any]:
+    return [((noise(number), RATE), f"noise {number}") for number in range(count)]
+
+
+def test_every_form_of_a_sound_is_the_same_sound(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(0), RATE, "FLOAT")
+    forms = [
+        {"array": noise(0), "sampling_rate": RATE},
+        (noise(0), RATE),
+        {"bytes": (tmp_path / "a.wav").read_bytes(), "path": None},
+        (tmp_path / "a.wav").read_bytes(),
+        str(tmp_path / "a.wav"),
+    ]
+    data = open_pairs([*many(), *((form, f"form {k}") for k, form in enumerate(forms))])
+    data.read_with(AudioReader(RATE))
+    clips = [clip for split in data.splits.values() for clip in split]
+    wanted = [clip for clip in clips if any("form" in text for text in clip.captions)]
+    for clip in wanted:
+        assert np.array_equal(data.load(clip), noise(0))
+    # Equal content is one clip with all its captions; a path is a clip of its own.
+    assert sorted(len(clip.captions) for clip in wanted) == [1, 5]
+
+
+def test_splits_are_drawn_where_they_are_not_given() -> None:
+    data = open_pairs(many(40))
+    sizes = {name: len(clips) for name, clips in data.splits.items()}
+    assert sum(sizes.values()) == 40 and sizes["valid"] >= 2 and sizes["test"] >= 2
+    assert open_pairs(many(40)).fingerprint() == data.fingerprint()
+    own = [((noise(100 + k), RATE), f"other {k}") for k in range(3)]
+    given = open_pairs(many(40), valid=own)
+    assert [x for clip in given.clips("valid") for x in clip.captions] == [t for _, t in own]
+
+
+def test_rows_of_datasets_are_read() -> None:
+    datasets = pytest.importorskip("datasets")
+    audio = datasets.Audio(sampling_rate=RATE, decode=False)
+    features = datasets.Features({"audio": audio, "text": datasets.Value("string")})
+    rows = [
+        {"audio": {"array": noise(k), "sampling_rate": RATE}, "text": f"noise {k}"}
+        for k in range(12)
+    ]
+    encoded = [{**row, "audio": audio.encode_example(row["audio"])} for row in rows]
+    table = datasets.Dataset.from_list(encoded, features=features)
+    data = open_pairs(table)
+    assert sum(map(len, data.splits.values())) == 12
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (many(3), "There are 3 different sounds"),
+        ([(audio, "noise") for audio, _ in many()], "have the caption 'noise'"),
+        ([*many(), ("no/such.wav", "a dog")], "Pair 20 of train: there is no sound file"),
+        ([*many(), (noise(1), "a dog")], "Pair 20 of train: an array says nothing of its sampl"),
+        ([*many(), ((noise(1), RATE), " . ")], "Pair 20 of train has no caption with a word"),
+        ([*many(), ((noise(1), RATE), 5)], "has a caption of the type int"),
+        ([*many(), {"sound": 1}], "Pair 20 of train has sound, expected a sound"),
+        ([*many(), "dog.wav"], "Pair 20 of train is a str"),
+        ("folder", "The pairs of train are a str"),
+    ],
+)
+def test_what_is_no_pair_is_one_sentence(pairs: Any, message: str) -> None:
+    with pytest.raises(InputError) as found:
+        open_pairs(pairs)
+    assert message in str(found.value)
+
+
+def test_a_sound_in_two_splits_is_refused() -> None:
+    with pytest.raises(InputError, match="is in the pairs of train and of valid"):
+        open_pairs(many(), valid=many(2))

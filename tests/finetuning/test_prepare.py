@@ -1,0 +1,72 @@
+"""What a user sets, what a loop knows, and the plan that a folder keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetune_world import prepared, stated
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.command_line import read_stated
+from atr_moco_plugin.finetuning.keys import read_config
+from atr_moco_plugin.finetuning.prepare import PLAN_FILE
+
+
+def test_later_keys_are_in_front_of_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    content = "dataset:\n  batch_size: 8\n  captions: all\n"
+    file.write_text(content + "trainer: {mixed_precision: {mode: off}}\n")
+    tree = read_stated(file, ["dataset.batch_size=16", "optimizer.config.lr=1e-4", "report=false"])
+    assert tree["dataset"] == {"batch_size": 16, "captions": "all"}
+    assert tree["optimizer"]["config"]["lr"] == 1e-4 and tree["report"] is False
+    assert tree["trainer"]["mixed_precision"]["mode"] == "off"  # no boolean
+
+
+@pytest.mark.parametrize("pair", ["dataset.batch_size", "=8", "a.b=[1"])
+def test_what_is_no_key_with_a_value_is_refused(pair: str) -> None:
+    with pytest.raises(InputError):
+        read_stated(None, [pair])
+
+
+def test_keys_of_fairseq2_are_kept_apart() -> None:
+    config, other = read_config(
+        {"criterion": "atc", "regime": {"num_steps": 5, "num_data_epochs": 2}, "gang": {"x": 1}}
+    )
+    assert config.criterion.name == "atc" and config.regime.num_steps == 5
+    assert other == {"regime": {"num_data_epochs": 2}, "gang": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset__batchsize": 4}, "`dataset.batchsize` is not.*mean `dataset.batch_size`"),
+        ({"dataset__batch_size": 1}, "`batch_size` is 1, expected 2 or more"),
+        ({"loop": "jax"}, "`loop` is 'jax'"),
+        ({"optimizer__config__betas": [0.9]}, "expected two numbers"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_one_sentence(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepared(tmp_path, **changes)
+
+
+def test_the_same_command_takes_the_plan_of_its_folder(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    file = tmp_path / PLAN_FILE
+    plan = json.loads(file.read_text())
+    assert plan["stated"] == json.loads(json.dumps(stated()))
+    assert all(choice["reason"] for choice in plan["choices"])
+    for choice in plan["choices"]:
+        if choice["key"] == "optimizer.config.lr":
+            choice["value"] = 0.123  # as if the machine had been another one
+    file.write_text(json.dumps(plan))
+    again = prepared(tmp_path)
+    assert again.config.optimizer.config.lr == 0.123
+    assert again.config.regime == first.config.regime
+    other = prepared(tmp_path, common__seed=5)  # another command: another plan
+    assert other.config.optimizer.config.lr == first.config.optimizer.config.lr

@@ -1,0 +1,95 @@
+"""The recipe ``finetune``: one line for a mistake, and the same figures on both loops."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+if importlib.util.find_spec("fairseq2") is None or importlib.util.find_spec("accelerate") is None:
+    pytest.skip("fairseq2 or accelerate is not installed", allow_module_level=True)
+
+import yaml
+from finetune_world import stated
+
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.hosts.fairseq2.finetune import FinetuneRecipeConfig
+from atr_moco_plugin.recipes.finetune import main
+from atr_moco_plugin.retriever import AudioTextRetriever
+
+FAIRSEQ2_ONLY = {
+    "dataset.name", "dataset.path", "model.name", "model.path", "model.family", "model.dtype",
+    "evaluation.rerank_while_training",
+}  # fmt: skip
+"""Keys of the recipes' own sections that one loop has; sections of fairseq2 itself have more."""
+OWN_SECTIONS = ("dataset", "tokenizer", "evaluation", "safety")
+
+
+def keys(config_class: Any, prefix: str = "") -> set[str]:
+    """Dotted keys of a configuration class."""
+    found, types = set(), get_type_hints(config_class)
+    for field in fields(config_class):
+        kind = types[field.name]
+        inner = keys(kind, f"{prefix}{field.name}.") if is_dataclass(kind) else set()
+        found |= inner or {f"{prefix}{field.name}"}
+    return found
+
+
+def test_an_option_of_the_recipes_is_one_of_a_fine_tuning_too() -> None:
+    def own(config_class: Any) -> set[str]:
+        return {x for x in keys(config_class) if x.split(".")[0] in OWN_SECTIONS}
+
+    assert own(FinetuneRecipeConfig) - FAIRSEQ2_ONLY == own(FinetuneConfig)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["dataset.config_overrides.root=no/such"], "there is no such folder"),
+        (["dataset.family=toy", "init=no/such/model.pt"], "there is no such file or folder"),
+        (["dataset.family=toy", "loop=transformers", "gang.x=1"], "`gang.x` is not known"),
+        (["dataset.family=toy", "regime.num_steps=0"], "`num_steps` is 0, expected 1 or more"),
+        (["dataset.batch_size"], "is no KEY=VALUE"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    pairs: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "out"), "--config", *pairs]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: ") and error.count("\n") == 1 and message in error
+
+
+def test_the_plan_is_shown_and_nothing_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(stated()))
+    assert main([str(tmp_path / "out"), "--config-file", str(file), "--plan"]) == 0
+    assert "optimizer.config.lr" in capsys.readouterr().out
+    assert [x.name for x in (tmp_path / "out").iterdir() if x.suffix] == ["plan.json"]
+
+
+@pytest.mark.slow
+def test_both_loops_see_the_same_batches_and_report_the_same_figures(tmp_path: Path) -> None:
+    figures, rows = {}, {}
+    for loop in ("fairseq2", "transformers"):
+        file, out = tmp_path / f"{loop}.yaml", tmp_path / loop
+        changes = {"loop": loop, "dataset__augment": None}
+        file.write_text(yaml.safe_dump(stated(**changes)))
+        command = [sys.executable, "-m", "atr_moco_plugin.recipes.finetune", str(out)]
+        subprocess.run([*command, "--config-file", str(file)], check=True)
+        figures[loop] = json.loads((out / "retrieval.json").read_text())
+        retriever = AudioTextRetriever.from_pretrained(out / "bundle", device="cpu")
+        rows[loop] = retriever.embed_text(["a dog barks", "rain"])
+    one, other = figures["fairseq2"], figures["transformers"]
+    assert one["checkpoint"].split("_")[-1] == other["checkpoint"].split("-")[-1]
+    for split, result in one["splits"].items():
+        assert result["dual"] == other["splits"][split]["dual"]
+    assert (rows["fairseq2"] - rows["transformers"]).abs().max() < 1e-5
