@@ -122,7 +122,8 @@ def _choose(facts: Facts, choices: Choices) -> None:
     batch = number_of(choices.make("dataset.batch_size", *batch_size_for(facts, choices)), 2)
     epochs, reason = epochs_for(facts)
     an_epoch = max(1, math.ceil(facts.clips / (batch * facts.processes)))
-    steps = min(50_000, max(100, epochs * an_epoch))
+    # Tens, so that the last of ten validations sees the end of the run.
+    steps = min(50_000, max(100, math.ceil(epochs * an_epoch / 10) * 10))
     steps = number_of(
         choices.make("regime.num_steps", steps, f"{reason}, in batches of {batch}"), 1
     )
