@@ -7,7 +7,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.config import FinetuneConfig
+
+_ROOT = "finetune"
 
 
 def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, Any]]:
@@ -23,7 +26,10 @@ def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, An
     if isinstance(tree.get("criterion"), str):  # the shorthand of the recipes
         tree["criterion"] = {"name": tree["criterion"]}
     known, other = split_keys(tree, FinetuneConfig)
-    return build_config(FinetuneConfig, known, "finetune"), other
+    try:
+        return build_config(FinetuneConfig, known, _ROOT), other
+    except InputError as ex:  # a user sets `dataset.x`, whatever the whole is called
+        raise InputError(str(ex).replace(f"`{_ROOT}.", "`")) from ex
 
 
 def split_keys(tree: Mapping[str, Any], config_class: Any) -> tuple[dict[str, Any], dict[str, Any]]:

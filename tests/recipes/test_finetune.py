@@ -52,7 +52,7 @@ def test_an_option_of_the_recipes_is_one_of_a_fine_tuning_too() -> None:
     ("pairs", "message"),
     [
         (["dataset.config_overrides.root=no/such"], "there is no such folder"),
-        (["dataset.family=toy", "init=no/such/model.pt"], "there is no such file or folder"),
+        (["dataset.family=toy", "init=./no/such.pt"], "there is no such file or folder"),
         (["dataset.family=toy", "loop=transformers", "gang.x=1"], "`gang.x` is not known"),
         (["dataset.family=toy", "regime.num_steps=0"], "`num_steps` is 0, expected 1 or more"),
         (["dataset.batch_size"], "is no KEY=VALUE"),
