@@ -117,10 +117,7 @@ def test_the_readme(clap_user: Path, tiny_model: Callable, tiny_batch: Callable)
         "two_towers": tiny_model(),
         "batch": SimpleNamespace(**batch),
     }
-    for sound in ("dog.wav", "rain.flac"):
-        soundfile.write(sound, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
     names = run_python("README.md", given)
-    assert names["scores"].shape == (1, 2)
     names["trainer"].train()
     names["loss"].backward()
     names["optimizer"].step()

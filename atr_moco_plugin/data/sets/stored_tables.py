@@ -120,7 +120,7 @@ def open_stored(
 def _loaded(root: Path) -> Mapping[str, Any]:
     """Split to its table, with audio as it is stored."""
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
     except ImportError:
         raise InputError(
             f"{root} is a folder of `datasets`, which is not installed: pip install "
