@@ -16,7 +16,8 @@ _CHUNK = 2**20
 
 
 def describe_file(source: Any) -> list[Any] | None:
-    """Size in bytes, time of change in ns and digest of the content of a clip's file.
+    """Size in bytes, time of change in ns, digest of the content of a clip's file, and when it came
+    to be there in ns.
 
     Args:
         source: of the clip.
@@ -29,14 +30,20 @@ def describe_file(source: Any) -> list[Any] | None:
         return None
     state = os.stat(path)
     length = state.st_size if size is None else size
-    return [state.st_size, state.st_mtime_ns, _digest(path, offset, length)]
+    return [
+        state.st_size,
+        state.st_mtime_ns,
+        _digest(path, offset, length),
+        state.st_ctime_ns,
+    ]
 
 
 def has_changed(source: Any, known: list[Any]) -> bool:
     """Whether a file is there and has another content than it had.
 
-    The content is read only where the size is the same and the time of change is not, as after a
-    copy.
+    The content is read only where the size is the same and a time is not, as after a copy. Both
+    times count: another file put there may bring the time of change of the first along, as two
+    releases of an archive do whose times are all one; and clips of one length have one size.
 
     Args:
         source: of the clip.
@@ -47,7 +54,7 @@ def has_changed(source: Any, known: list[Any]) -> bool:
         return False
     try:
         state = os.stat(path)
-        if state.st_mtime_ns == known[1] and state.st_size == known[0]:
+        if [state.st_size, state.st_mtime_ns, state.st_ctime_ns] == [*known[:2], *known[3:]]:
             return False
         if size is None and state.st_size != known[0]:
             return True

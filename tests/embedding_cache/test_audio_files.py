@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
@@ -16,6 +17,19 @@ def test_a_file_of_another_content_has_changed(tmp_path: Path) -> None:
     assert has_changed(str(path), known)
     path.write_bytes(b"54321")  # the same size, at another time
     assert has_changed(str(path), known)
+
+
+def test_another_file_of_the_same_size_and_time_has_changed(tmp_path: Path) -> None:
+    """As clips of one length have in two releases of an archive whose times are all one."""
+    path, other = tmp_path / "a.wav", tmp_path / "b.wav"
+    path.write_bytes(b"12345")
+    other.write_bytes(b"54321")
+    for file in (path, other):
+        os.utime(file, ns=(1, 1))
+    known = describe_file(str(path))
+    time.sleep(0.05)  # the clock of a disk is a coarse one
+    other.replace(path)
+    assert known is not None and has_changed(str(path), known)
 
 
 def test_a_copy_has_not_changed(tmp_path: Path) -> None:
@@ -48,4 +62,4 @@ def test_a_member_of_an_archive_is_looked_at_by_itself(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_has_nothing_to_look_at() -> None:
-    assert describe_file(("toy", 3)) is None and not has_changed(7, [1, 2, "x"])
+    assert describe_file(("toy", 3)) is None and not has_changed(7, [1, 2, "x", 3])
