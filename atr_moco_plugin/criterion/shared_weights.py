@@ -47,8 +47,12 @@ def fill_in_shared(criterion: Any, state_dict: dict[str, Any], prefix: str) -> N
         has_copy = any(key.startswith(average) for key in state_dict)
         shared = copy.shared_names(tower)
         for parameter, _ in copy.module.named_parameters():
+            # A state of before adapters: the layers that have one now were plain in it.
+            plain = parameter.replace(".base_layer.", ".")
             if parameter in shared and parameter in saved:
                 state_dict[average + parameter] = saved[parameter]
+            elif parameter in shared and plain in saved:
+                state_dict[average + plain] = saved[plain]
             elif has_copy and parameter in saved:
                 state_dict.setdefault(average + parameter, saved[parameter])
 

@@ -13,6 +13,7 @@ mode whatever the mode of the model. It computes the same for a momentum copy, w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Literal
 
 from torch import nn
@@ -60,7 +61,14 @@ class FreezableTower(nn.Module):
         Raises:
             InputError: ``requires_grad`` was set by hand.
         """
-        if self.frozen != "none" and next(self.encoder.parameters()).requires_grad:
+        if self.frozen == "none":
+            return
+        # Of what lies below the layers the first one stands for all: this is asked in every pass.
+        parts = [self.encoder] if self.frozen == "all" else _layers(self)[: self.frozen]
+        still = chain(
+            islice(self.encoder.parameters(), 1), (p for x in parts for p in x.parameters())
+        )
+        if any(p.requires_grad for p in still):
             raise InputError(
                 f"The encoder {type(self.encoder).__name__} is frozen ({self.frozen}), but its "
                 "parameters were set to `requires_grad` afterwards: unfreeze it with "

@@ -328,6 +328,18 @@ def test_a_momentum_copy_holds_adapters_and_projection_alone(tiny_batch) -> None
     assert losses[:4] == losses[4:] and len(set(losses)) == 4
 
 
+def test_the_state_of_a_plain_criterion_starts_one_with_adapters(tiny_batch) -> None:
+    """The averages of that state do not become the weights that stand still."""
+    plain = train(model_of(), tiny_batch).state_dict()
+    criterion = MocoAtcAtm(model_of(SMALL, SMALL), MocoAtcAtmConfig(queue_size=8))
+    criterion.load_state_dict(plain)
+    for name, tensor in merged_state(criterion.model.state_dict()).items():
+        torch.testing.assert_close(tensor, plain[f"model.{name}"], atol=0, rtol=0, msg=name)
+    averaged = merged_state(criterion.audio_m.module.state_dict())
+    name = "projection.weight"
+    assert torch.equal(averaged[name], plain[f"audio_m.module.{name}"])
+
+
 def test_other_sizes_and_other_adapters_are_refused() -> None:
     model, state = model_of(SMALL), model_of(SMALL).state_dict()
     check_same_adapters(model, state, "")

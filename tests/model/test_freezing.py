@@ -254,6 +254,29 @@ def test_a_frozen_part_that_trains_after_all_is_refused(tiny_batch, part: str) -
     assert tower.encoder.training and all(x.training for x in tower.encoder.layers)
 
 
+@pytest.mark.parametrize("freeze", [2, "all"])
+def test_one_layer_that_trains_after_all_is_refused(tiny_batch, freeze: Any) -> None:
+    batch, model = tiny_batch(), model_of(freeze, freeze)
+    for part in ("audio", "text"):
+        tower = getattr(model, part)
+        tower.encoder.layers[1].requires_grad_(True)
+        with pytest.raises(InputError, match="requires_grad. afterwards"):
+            tower(**batch[part])
+
+
+def test_an_encoder_without_weights_can_be_frozen() -> None:
+    class Frames(nn.Module):
+        sample_rate, width = 16_000, 8
+
+        def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> AudioTokens:
+            x = waveforms.unfold(1, 8, 8)
+            return AudioTokens(x, torch.ones(x.shape[:2], dtype=torch.bool))
+
+    tower = AudioTower(Frames(), 4, "mean")
+    freeze_encoder(tower, "all")
+    assert set(tower.prepare(torch.randn(2, 800))) == {"tokens"}
+
+
 def test_a_model_freezes_again_what_a_host_made_trainable() -> None:
     model = model_of(1, "all")
     expected = trained(model)
