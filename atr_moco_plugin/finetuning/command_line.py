@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.finetuning.parts import merged
@@ -51,23 +51,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _parsed(text: str, where: str) -> Any:
+    """YAML 1.2, in which ``off`` is a word and ``1e-4`` a number."""
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as ex:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as ex:
         raise InputError(f"`{where}` is no YAML: {' '.join(str(ex).split())}") from ex
-    return value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 where it matters: ``off`` is a word and ``1e-4`` a number."""
-
-
-_BOOLS = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_FLOATS = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-
-_Loader.yaml_implicit_resolvers = {
-    letter: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:bool"]
-    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLS, list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOATS, list("-+.0123456789"))

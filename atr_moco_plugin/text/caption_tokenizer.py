@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from atr_moco_plugin.data.audio.mix import MixConfig, join_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.text.checks import check_captions, check_tokenizer
 from atr_moco_plugin.text.tokenizer import load_tokenizer_for, train_wordpiece
+
+_JOINED, _WARN_ABOVE = 2_000, 0.01
 
 
 def caption_tokenizer(
@@ -22,6 +27,7 @@ def caption_tokenizer(
     max_tokens: int,
     allow_unknown: bool,
     note: Callable[[str], object],
+    mix: MixConfig | None = None,
 ) -> PreTrainedTokenizerFast:
     """Load a tokenizer, or train one on the training captions, and check it.
 
@@ -37,6 +43,7 @@ def caption_tokenizer(
         max_tokens: longer captions are cut.
         allow_unknown: go on where more than half of the captions are ``[UNK]`` alone.
         note: called with what was found, in a sentence each.
+        mix: how training captions are joined; warns where many of those would be cut.
 
     Raises:
         InputError: for a tokenizer that does not fit the text encoder or the captions, naming the
@@ -62,4 +69,30 @@ def caption_tokenizer(
         tokenizer, dataset, splits, max_tokens, allow_unknown=allow_unknown
     ):
         note(found)
+    if mix is not None:
+        _warn_of_cut_mixtures(tokenizer, dataset, splits[0], max_tokens, mix)
     return tokenizer
+
+
+def _warn_of_cut_mixtures(
+    tokenizer: PreTrainedTokenizerFast,
+    dataset: AudioTextDataset,
+    split: str,
+    max_tokens: int,
+    mix: MixConfig,
+) -> None:
+    """A joined caption that is cut says less than is heard, though it counts as both."""
+    rng, clips = Random(0), dataset.clips(split)
+    joined = []
+    for _ in range(_JOINED):
+        one, two = (rng.choice(clips[rng.randrange(len(clips))].captions) for _ in range(2))
+        joined.append(join_captions(one, two, rng.choice(mix.wordings)))
+    longest = [len(ids) for ids in tokenizer(joined, truncation=False, verbose=False)["input_ids"]]
+    share = sum(length > max_tokens for length in longest) / len(joined)
+    if share > _WARN_ABOVE:
+        warnings.warn(
+            f"{dataset.name}: `dataset.mix` joins captions, and {share:.0%} of those are longer "
+            f"than `tokenizer.max_tokens`, {max_tokens}: their end is cut although it is heard. "
+            f"The longest of {len(joined):,} has {max(longest)} tokens; raise it, or mix less.",
+            stacklevel=3,
+        )

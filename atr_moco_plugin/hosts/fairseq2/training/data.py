@@ -140,6 +140,7 @@ def make_tokenizer(
         max_tokens=section.max_tokens,
         allow_unknown=section.allow_unknown,
         note=partial(log.info, "{}"),
+        mix=config.dataset.mix,
     )
 
 

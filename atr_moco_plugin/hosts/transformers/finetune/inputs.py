@@ -169,6 +169,7 @@ def _tokenizer(prepared: Prepared, splits: list[str]) -> Any:
         max_tokens=settled(section.max_tokens),
         allow_unknown=section.allow_unknown,
         note=_LOG.info,
+        mix=prepared.config.dataset.mix,
     )
 
 
