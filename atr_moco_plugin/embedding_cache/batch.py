@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.loading.batch import PairBatch
@@ -92,6 +94,13 @@ class CachedOutputs:
     def crops(self) -> int | None:
         """Crops of each clip; ``None`` where clips are read as they are."""
         return None if self.clips is None else self.clips.index.crops
+
+    def lengths(self) -> NDArray[np.int64] | None:
+        """``[clips]``, tokens of each clip in the split's order; ``None`` where a clip is one
+        vector."""
+        if self.clips is None or not self.clips.needed.tokens:
+            return None
+        return self.clips.lengths()
 
     def read(self, key: str, caption: str, crop: int) -> Read:
         """What there is of a pair.

@@ -102,8 +102,15 @@ class RunCaches:
                 )
 
 
-def _check_batches(section: CacheSection) -> None:
-    """Refuse batches that hold anything else than pairs of one clip and one caption."""
+def _check_batches(section: CacheSection, model: Any, *, matches: bool) -> None:
+    """Refuse batches that hold anything else than pairs of one clip and one caption, and a sorting
+    of vectors by their length."""
+    sorts = getattr(section, "bucket_by_length", 0)
+    if sorts and is_frozen(model.audio) and not audio_stage(model.audio, matches=matches).tokens:
+        raise InputError(
+            f"`dataset.bucket_by_length` is {sorts}, but `dataset.cache_embeddings` keeps one "
+            "vector of each clip here, which needs no padding: leave bucket_by_length out"
+        )
     mixes = getattr(section, "mix", None) is not None
     several = getattr(section, "captions_per_clip", 1) > 1
     if mixes or several:
@@ -153,7 +160,7 @@ def run_caches(
     if section.cache_embeddings is None:
         return None
     check_frozen(model, crops=section.cache_crops, augments=section.augment is not None)
-    _check_batches(section)
+    _check_batches(section, model, matches=matches)
 
     def options(crops: int) -> CacheOptions:
         return CacheOptions(

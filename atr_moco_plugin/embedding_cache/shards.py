@@ -126,6 +126,15 @@ class Shard:
         """Number of items."""
         return len(self._rows)
 
+    def lengths(self) -> NDArray[np.int64]:
+        """``[items]``, tokens of each item's first crop; 0 of one that could not be used, and where
+        no tokens are kept."""
+        if self._starts is None:
+            return np.zeros(len(self), np.int64)
+        rows = self._rows[:, 0]
+        counts: NDArray[np.int64] = np.diff(self._starts, append=self._starts[-1:])[rows]
+        return np.where(rows >= 0, counts, 0)
+
     def get(self, item: int, crop: int, needed: Stage) -> Output:
         """One output, of which only what is needed is read.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atr_moco_plugin.embedding_cache.fingerprint import Fingerprint
 from atr_moco_plugin.embedding_cache.index import Index, missing_shards, shard_path
@@ -71,6 +72,12 @@ class Store:
         """
         number, place = self._place(name)
         return self._shard(number).get(place, crop, self.needed)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """``[items]``, tokens of each item's first crop, which others of it do not exceed; 0 of an
+        item that could not be used."""
+        shards = (self._shard(number).lengths() for number in range(self.index.num_shards))
+        return np.concatenate([np.zeros(0, np.int64), *shards])
 
     def bad(self) -> dict[int, str]:
         """Number and reason of every item that could not be used, in the order of the items."""

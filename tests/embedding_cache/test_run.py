@@ -28,6 +28,7 @@ class Section:
     train_split: str = "train"
     num_workers: int = 0
     augment: AugmentConfig | None = None
+    bucket_by_length: int = 0
 
 
 @pytest.fixture
@@ -116,3 +117,13 @@ def test_no_folder_no_cache(data: AudioTextDataset) -> None:
         frozen_model(audio=False, text=False), data, tokenize, Section(None), max_seconds=SECONDS,
         evaluated=[], evaluated_seconds=SECONDS, matches=True, batch_size=4,
     ) is None  # fmt: skip
+
+
+def test_vectors_are_not_sorted_by_length(data: AudioTextDataset, tmp_path: Path) -> None:
+    section = Section(cache_embeddings=tmp_path / "cache", bucket_by_length=5)
+    with pytest.raises(InputError, match="`dataset.bucket_by_length` is 5, but .* one vector"):
+        run_caches(
+            frozen_model(), data, tokenize, section, max_seconds=SECONDS, evaluated=[],
+            evaluated_seconds=SECONDS, matches=False, batch_size=4,
+        )  # fmt: skip
+    assert not (tmp_path / "cache").exists()

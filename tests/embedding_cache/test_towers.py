@@ -455,3 +455,40 @@ def test_rendered_clips(options: CacheOptions) -> None:
     assert outputs.clips is not None and outputs.clips.index.items == 4
     data.read = None  # nothing is rendered any more
     assert len(list(loader(data, outputs))) == 1
+
+
+def test_batches_of_tokens_are_sorted_by_their_number_without_the_audio(
+    sounds: Sounds, options: CacheOptions
+) -> None:
+    data, model = sounds(), frozen_model()
+    outputs = caches(model, data, options, matches=True)
+    options_of = {"bucket_by_length": 3, "max_seconds": SECONDS}
+    first = loader(data, outputs, **options_of)
+    next(first)
+    rest = [batch.clip_ids.tolist() for batch in first]
+    state = loader(data, outputs, **options_of)
+    next(state)
+    for clip in data.clips("train"):
+        Path(str(clip.source)).unlink()
+    again = loader(data, caches(model, data, options, matches=True), **options_of)
+    again.load_state_dict(state.state_dict())
+    batches = list(again)
+    assert [batch.clip_ids.tolist() for batch in batches] == rest
+    counts = outputs.lengths()
+    assert counts is not None
+    of = {data.clip_id(clip): n for clip, n in zip(data.clips("train"), counts, strict=True)}
+    for batch in batches:
+        tokens = batch.audio["tokens"].mask.sum(dim=1).tolist()
+        assert tokens == [of[int(clip)] for clip in batch.clip_ids]
+    # The nine are sorted as a whole: no batch overlaps another.
+    spans = sorted(
+        (min(of[i] for i in ids), max(of[i] for i in ids))
+        for ids in (batch.clip_ids.tolist() for batch in loader(data, outputs, **options_of))
+    )
+    assert all(high <= low for (_, high), (low, _) in zip(spans, spans[1:], strict=False))
+
+
+def test_vectors_have_no_length_to_sort_by(sounds: Sounds, options: CacheOptions) -> None:
+    data = sounds()
+    with pytest.raises(InputError, match="bucket_by_length is 3, but .* one vector"):
+        loader(data, caches(frozen_model(), data, options), bucket_by_length=3)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from atr_moco_plugin.data.audio.decode import Decoder, read_header
 from atr_moco_plugin.data.audio.source import FileSource, Segment
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.outputs import Outputs
+from atr_moco_plugin.data.loading.plan import BatchSettings
 from atr_moco_plugin.errors import InputError
 
 BIN_SECONDS = 0.25
@@ -54,6 +56,36 @@ def clip_seconds(dataset: AudioTextDataset, split: str) -> NDArray[np.float32]:
     for (row, _), value in zip(unknown, found, strict=True):
         seconds[row] = value
     return np.array(seconds, np.float32)
+
+
+def seconds_in_batches(
+    dataset: AudioTextDataset, settings: BatchSettings, outputs: Outputs | None
+) -> NDArray[np.float32]:
+    """How long each clip of a split is in the batches, once it is cropped.
+
+    Args:
+        dataset: the data set, with its reader set.
+        settings: what the batches hold.
+        outputs: what stands in for clips, captions or both. It says itself how long it is: the
+            files may be gone.
+
+    Returns:
+        ``[clips]`` float32, at most ``max_seconds``.
+
+    Raises:
+        InputError: as :func:`clip_seconds`, or if all that stands in for clips is equally long.
+    """
+    longest = settings.max_seconds
+    if outputs is None or settings.crops is None:
+        return clip_seconds(dataset, settings.split).clip(max=longest)
+    lengths = outputs.lengths()
+    if lengths is None:
+        raise InputError(
+            f"bucket_by_length is {settings.bucket_by_length}, but the batches hold one vector of "
+            "each clip in its place (cache_embeddings), which need no padding: leave "
+            "bucket_by_length at 0"
+        )
+    return (lengths * (longest / max(1, int(lengths.max(initial=0))))).astype(np.float32)
 
 
 def length_bins(seconds: NDArray[np.float32]) -> NDArray[np.int64]:

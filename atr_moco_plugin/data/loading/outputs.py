@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atr_moco_plugin.data.loading.batch import PairBatch
 
 
@@ -15,6 +18,10 @@ class Outputs(Protocol):
     @property
     def crops(self) -> int | None:
         """Crops of each clip; ``None`` where clips are read as they are."""
+
+    def lengths(self) -> NDArray[np.int64] | None:
+        """``[clips]``, how long that is which stands in for each clip of the split, in its order;
+        ``None`` where all of it is equally long."""
 
     def read(self, key: str, caption: str, crop: int) -> Any:
         """What there is of a pair.

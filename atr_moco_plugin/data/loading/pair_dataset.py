@@ -18,7 +18,7 @@ from atr_moco_plugin.data.audio.mix import MixConfig, join_captions, mix
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Example, PairBatch, Tokenize, collate
-from atr_moco_plugin.data.loading.lengths import clip_seconds, length_bins
+from atr_moco_plugin.data.loading.lengths import length_bins, seconds_in_batches
 from atr_moco_plugin.data.loading.outputs import Outputs
 from atr_moco_plugin.data.loading.plan import (
     BatchSettings,
@@ -91,9 +91,11 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             self._rows = array("q", (row for row, n in enumerate(counts) for _ in range(n)))
             self._columns = array("q", (column for n in counts for column in range(n)))
         self._seconds: NDArray[np.float32] | None = None  # of each pair
+        self._bins: NDArray[np.int64] | None = None  # of each clip
         if settings.bucket_by_length:
-            seconds = clip_seconds(dataset, settings.split)[np.asarray(self._rows, np.int64)]
-            self._seconds = seconds.clip(max=settings.max_seconds)
+            seconds = seconds_in_batches(dataset, settings, outputs)
+            self._bins = length_bins(seconds)
+            self._seconds = seconds[np.asarray(self._rows, np.int64)]
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -178,12 +180,13 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         """The pairs of the first of ``pairs`` that can be read; clips that cannot are added to
         ``bad``."""
         for pair in pairs:
-            clip = self._clips[self._rows[pair]]
+            row = self._rows[pair]
+            clip = self._clips[row]
             column = None if self._columns is None else self._columns[pair]
             if clip.key in bad:
                 continue
             try:
-                return self._examples(clip, column, epoch, bad)
+                return self._examples(row, column, epoch, bad)
             # Errors that a file is to blame for. Any other is a bug of a reader or a decoder, which
             # would go unseen if the clip were skipped.
             except (OSError, InputError) as error:
@@ -193,10 +196,10 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         return None
 
     def _examples(
-        self, clip: Clip, column: int | None, epoch: int, bad: dict[str, str]
+        self, row: int, column: int | None, epoch: int, bad: dict[str, str]
     ) -> list[Example]:
         """The pairs of a clip, which share its waveform."""
-        settings = self._settings
+        settings, clip = self._settings, self._clips[row]
         columns = self._columns_of(clip, epoch) if column is None else [column]
         outputs = None
         if self._outputs is not None:
@@ -208,7 +211,7 @@ class PairBatchDataset(Dataset[FetchedBatch]):
             Example(waveform, clip.captions[i], clip_id, caption_ids[i], outputs) for i in columns
         ]
         if settings.mix is not None:
-            return self._mixed(clip, examples, columns[0], epoch, settings.mix, bad)
+            return self._mixed(row, examples, columns[0], epoch, settings.mix, bad)
         return examples
 
     def _columns_of(self, clip: Clip, epoch: int) -> list[int]:
@@ -224,7 +227,7 @@ class PairBatchDataset(Dataset[FetchedBatch]):
 
     def _mixed(
         self,
-        clip: Clip,
+        own_row: int,
         examples: list[Example],
         column: int,
         epoch: int,
@@ -232,6 +235,7 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         bad: dict[str, str],
     ) -> list[Example]:
         """The pairs of a clip, in some of the cases with a second clip added to its sound."""
+        clip = self._clips[own_row]
         generator = self._generator("mix", epoch, clip, column)
         chance, level, place, swap, wording = torch.rand(5, generator=generator).tolist()
         if chance >= config.probability:
@@ -239,6 +243,9 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         of_clip = {*clip.caption_ids}
         for row in torch.randint(len(self._clips), (_TRIES,), generator=generator).tolist():
             other = self._clips[row]
+            # Sorted by length, a clip stays as long as it is.
+            if self._bins is not None and self._bins[row] > self._bins[own_row]:
+                continue
             # Two clips that are said to sound alike are no mixture of two things.
             if other.key in bad or other.key == clip.key or of_clip & {*other.caption_ids}:
                 continue

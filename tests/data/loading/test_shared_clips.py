@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
@@ -183,3 +185,17 @@ def test_changes_of_the_waveform_reach_both_parts(toy: Any) -> None:
     quiet = AugmentConfig(gain_db=20.0)
     batch = next(loader(toy, mix=MixConfig(probability=1.0), augment=quiet))
     assert torch.isfinite(batch.waveforms).all() and (batch.clip_ids >= 0).all()
+
+
+def test_sorted_by_length_a_mixture_is_as_long_as_its_clip(tmp_path: Path) -> None:
+    """Else one long second clip would pad a batch of short ones."""
+    clips = []
+    for k in range(24):
+        noise = np.random.default_rng(k).normal(0, 0.1, 3200 if k % 2 else 16_000)
+        soundfile.write(tmp_path / f"{k}.wav", noise, 16_000)
+        clips.append(Clip(str(k), (f"sound {k}",), str(tmp_path / f"{k}.wav")))
+    data = AudioTextDataset("d", {"train": clips}).read_with(AudioReader(16_000))
+    options = {"mix": MixConfig(probability=1.0), "bucket_by_length": 4}
+    batches = list(loader(data, **options))
+    assert len(batches) == 4 and all((x.clip_ids[:, 1] >= 0).any() for x in batches)
+    assert sorted(x.waveforms.size(1) for x in batches) == [3200, 3200, 16_000, 16_000]
