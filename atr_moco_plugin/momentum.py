@@ -134,7 +134,7 @@ def _has_weights(copy: MomentumCopy, _: Any) -> None:
 
 def _can_be_shared(parameter: nn.Parameter) -> bool:
     # Not those of FSDP, whose units manage the ones that they have.
-    whole = type(parameter.data) is Tensor
+    whole = not hasattr(parameter, "to_local")
     return whole and not parameter.requires_grad and parameter.dtype == torch.float32
 
 

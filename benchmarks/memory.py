@@ -318,13 +318,24 @@ def count_step(
 
 
 def _make_fake(module: nn.Module) -> None:
-    """Give every parameter and buffer on the meta device a fake storage on the CPU."""
+    """Give every parameter and buffer on the meta device a fake storage on the CPU; what two
+    modules share stays one."""
+    made: dict[int, Tensor] = {}
+
+    def fake(x: Tensor) -> Tensor:
+        if id(x) not in made:
+            made[id(x)] = torch.empty(x.shape, dtype=x.dtype)
+            if isinstance(x, nn.Parameter):
+                made[id(x)] = nn.Parameter(made[id(x)], x.requires_grad)
+            kept.append(x)  # or another tensor could get its id
+        return made[id(x)]
+
+    kept: list[Tensor] = []
     for part in module.modules():
         for name, p in list(part.named_parameters(recurse=False)):
-            fake = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
-            setattr(part, name, fake)
+            setattr(part, name, fake(p))
         for name, b in list(part.named_buffers(recurse=False)):
-            setattr(part, name, torch.empty(b.shape, dtype=b.dtype))
+            setattr(part, name, fake(b))
 
 
 def halfway(options: Mapping[str, Any] | None = None) -> RetrievalModelConfig:

@@ -150,18 +150,19 @@ def cost(name: str, way: Way, *, autocast: bool = True) -> Cost:
         RuntimeError: if memory is not a constant and so much a pair.
     """
     model = build_config(RetrievalModelConfig, dict(way.options), "model")
+    sizes = (16, 32, 64) if way.chunk_size is None else (8, 16, 32)  # every chunk is counted
     small, middle, large = (
         count_step(
             name, model, batch_size, QUEUE,
             autocast=autocast, chunk_size=way.chunk_size, cached=way.cached,
         ).peak
-        for batch_size in (16, 32, 64)
+        for batch_size in sizes
     )  # fmt: skip
-    per_pair = (large - middle) / 32
-    fixed = large - 64 * per_pair
-    if abs(fixed + 16 * per_pair - small) > 0.03 * small:
+    per_pair = (large - middle) / (sizes[2] - sizes[1])
+    fixed = large - sizes[2] * per_pair
+    if abs(fixed + sizes[0] * per_pair - small) > 0.03 * small:
         raise RuntimeError(f"{name}, {way.title}: memory is not linear in the batch.")
-    return Cost(fixed, per_pair, count_flops(name, model, way, 16) / 16)
+    return Cost(fixed, per_pair, count_flops(name, model, way, sizes[0]) / sizes[0])
 
 
 def table(name: str, ways: Sequence[Way] = tuple(WAYS.values())) -> str:
