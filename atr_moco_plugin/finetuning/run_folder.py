@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,48 @@ from atr_moco_plugin.io.atomic import write_atomically
 CONFIG_FILE = "config.yaml"
 
 _MAY_CHANGE = (
-    "loop", "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir",
+    "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir",
     "dataset.cache_embeddings",
 )  # fmt: skip
 """Keys that change nothing of what is trained."""
 
 
-def settle_folder(out: Path, config: FinetuneConfig, checkpoints: str) -> None:
+CHECKPOINTS = {"fairseq2": "checkpoints/step_*", "transformers": "checkpoint-*"}
+"""A loop to the pattern of its checkpoints in the output folder."""
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that train together."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
+def has_begun(out: Path) -> bool:
+    """Whether a run of either loop has saved a checkpoint in a folder."""
+    return any(any(out.glob(pattern)) for pattern in CHECKPOINTS.values())
+
+
+def settle_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE) -> None:
     """Write the configuration of a run, unless a run with another one has begun there.
 
     Args:
         out: the output folder.
         config: every value.
-        checkpoints: pattern of the checkpoints' names in the folder.
+        name: of the file in the folder.
 
     Raises:
         InputError: the folder has checkpoints of other settings, or is another loop's or an
             evaluation's.
     """
-    file = out / CONFIG_FILE
+    file = out / name
     values = plain(config)
     before = _read(file)
-    if any(out.glob(checkpoints)):
+    for loop, checkpoints in CHECKPOINTS.items():
+        if loop != config.loop and any(out.glob(checkpoints)):
+            raise InputError(
+                f"{out} holds a run of the loop `{loop}`, and this one is of `{config.loop}`: set "
+                f"`loop={loop}` to go on with it, or give another output folder."
+            )
+    if any(out.glob(CHECKPOINTS[config.loop])):
         changed = _changes(flattened(before), flattened(values))
         if changed:
             raise InputError(
@@ -46,8 +67,7 @@ def settle_folder(out: Path, config: FinetuneConfig, checkpoints: str) -> None:
             )
     elif before and before.get("loop") != values["loop"]:
         raise InputError(
-            f"{out} is the output folder of something else, as its {CONFIG_FILE} says: give "
-            "another one."
+            f"{out} is the output folder of something else, as its {name} says: give another one."
         )
     write_atomically(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 

@@ -8,9 +8,10 @@ with a table, a report and a bundle. ``--plan`` stops before training. It needs 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import yaml
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
-from atr_moco_plugin.finetuning.prepare import prepare
-from atr_moco_plugin.finetuning.run_folder import plain
+from atr_moco_plugin.finetuning.prepare import Prepared, prepare
+from atr_moco_plugin.finetuning.run_folder import is_first, plain
 from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.search.sources import list_sounds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +64,8 @@ def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = F
     Raises:
         InputError: for anything that cannot be used.
     """
-    prepared = prepare(stated, out, tell=say)
+    tell: Callable[[str], object] = say if is_first() else str  # one of several processes speaks
+    prepared = prepare(stated, out, tell=tell)
     if plan_only:
         return 0
     if prepared.config.loop == "fairseq2":
@@ -70,11 +73,32 @@ def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = F
     else:
         from atr_moco_plugin.hosts.transformers.finetune.loop import run
     bundle = run(prepared)
-    say(f"Bundle: {bundle}")
-    say("To search with it:")
-    say(f"  python -m atr_moco_plugin index SOUNDS {out / 'index'} --model {bundle}")
-    say(f"  python -m atr_moco_plugin search {out / 'index'} 'a sentence'")
+    tell(f"Bundle: {bundle}")
+    tell("To search these sounds, or those of another folder, with it:")
+    for line in _search_commands(prepared, bundle):
+        tell(f"  {line}")
     return 0
+
+
+def _search_commands(prepared: Prepared, bundle: Path) -> list[str]:
+    """Command lines to paste: the sounds of the run, searched for one of its captions."""
+    sounds = _sounds(prepared.config.dataset.config_overrides.get("root"))
+    clip = prepared.dataset.clips(prepared.config.dataset.valid_split)[0]
+    index = str(prepared.output_dir / "index")
+    lines = (
+        ("index", sounds, "--model", str(bundle), "--index", index),
+        ("search", clip.captions[0], "--index", index),
+    )
+    return [shlex.join(("python", "-m", "atr_moco_plugin", *words)) for words in lines]
+
+
+def _sounds(root: object) -> str:
+    """The data set's own place where `index` finds sounds there, else a word to replace."""
+    try:
+        path = Path(str(root)).expanduser()
+        return str(path) if root is not None and list_sounds(path).has_sounds() else "SOUNDS"
+    except (InputError, RuntimeError):  # a file of another kind, a home that is not known
+        return "SOUNDS"
 
 
 def _parser() -> ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -17,7 +18,9 @@ if importlib.util.find_spec("fairseq2") is None or importlib.util.find_spec("acc
 
 import yaml
 from finetune_world import stated
+from sound_folders import write_sound
 
+from atr_moco_plugin.commands.main import main as atr_moco
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.hosts.fairseq2.finetune import FinetuneRecipeConfig
 from atr_moco_plugin.recipes.finetune import main
@@ -93,3 +96,54 @@ def test_both_loops_see_the_same_batches_and_report_the_same_figures(tmp_path: P
     for split, result in one["splits"].items():
         assert result["dual"] == other["splits"][split]["dual"]
     assert (rows["fairseq2"] - rows["transformers"]).abs().max() < 1e-5
+
+
+def folder_of_sounds(root: Path) -> Path:
+    """Three sub-folders of eight sounds."""
+    for number in range(24):
+        write_sound(root / ("dog", "rain", "door")[number % 3] / f"{number}.wav", number)
+    return root
+
+
+def test_the_lines_at_the_end_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sounds, out = folder_of_sounds(tmp_path / "my sounds"), tmp_path / "the run"
+    file = tmp_path / "mine.yaml"
+    changes = {"dataset__family": "folder", "dataset__config_overrides__root": str(sounds)}
+    file.write_text(yaml.safe_dump(stated(**changes)))
+    assert main([str(out), "--config-file", str(file)]) == 0
+    pasted = [x.strip() for x in capsys.readouterr().out.splitlines() if x.startswith("  python")]
+    assert [shlex.split(x)[3] for x in pasted] == ["index", "search"]
+    for line in pasted:
+        assert atr_moco([*shlex.split(line)[3:], "--device", "cpu"]) == 0
+    assert str(sounds) in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("one", "other"), [("fairseq2", "transformers"), ("transformers", "fairseq2")]
+)
+def test_a_run_of_the_other_loop_is_refused(tmp_path: Path, one: str, other: str) -> None:
+    command = [sys.executable, "-m", "atr_moco_plugin.recipes.finetune", str(tmp_path / "out")]
+    results = []
+    for loop in (one, "transformers" if one == "fairseq2" else "fairseq2"):
+        file = tmp_path / f"{loop}.yaml"
+        file.write_text(yaml.safe_dump(stated(loop=loop)))
+        run = [*command, "--config-file", str(file)]
+        results.append(subprocess.run(run, capture_output=True, text=True))
+    assert [x.returncode for x in results] == [0, 2]
+    assert f"set `loop={one}`" in results[1].stderr
+
+
+@pytest.mark.slow
+def test_fairseq2_refuses_a_folder_of_other_settings(tmp_path: Path) -> None:
+    results = []
+    for rate in (0.001, 0.5):
+        file = tmp_path / "mine.yaml"
+        file.write_text(yaml.safe_dump(stated(loop="fairseq2", optimizer__config__lr=rate)))
+        command = [sys.executable, "-m", "atr_moco_plugin.recipes.finetune", str(tmp_path / "out")]
+        run = [*command, "--config-file", str(file)]
+        results.append(subprocess.run(run, capture_output=True, text=True))
+    assert [x.returncode for x in results] == [0, 2]
+    assert "optimizer.config.lr was 0.001 and is 0.5" in results[1].stderr

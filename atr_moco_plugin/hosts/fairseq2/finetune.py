@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from fairseq2.recipe.config import LRSchedulerSection, OptimizerSection, RegimeS
 
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared
-from atr_moco_plugin.finetuning.run_folder import plain
+from atr_moco_plugin.finetuning.run_folder import CONFIG_FILE, is_first, plain, settle_folder
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
@@ -25,6 +28,7 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     default,
 )
 from atr_moco_plugin.hosts.fairseq2.export import export_run
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.retriever.exported import ExportOptions
 
 FOLDER = "start"
@@ -56,10 +60,10 @@ def run(prepared: Prepared) -> Path:
     """
     out = prepared.output_dir
     folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    settle_folder(out, prepared.config, f"{FOLDER}/{CONFIG_FILE}")
     values = recipe_values(prepared, folder)
     file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_atomically(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     arguments = sys.argv
     sys.argv = [arguments[0], str(out), "--config-file", str(file)]
     try:
@@ -69,7 +73,8 @@ def run(prepared: Prepared) -> Path:
             raise
     finally:
         sys.argv = arguments
-    export_run(out, ExportOptions()).write(out / "bundle")
+    if is_first():
+        export_run(out, ExportOptions()).write(out / "bundle")
     return out / "bundle"
 
 
@@ -88,11 +93,24 @@ def recipe_values(prepared: Prepared, folder: Path) -> dict[str, Any]:
     values["init"] = "random"
     if start.kind in ("bundle", "run"):
         weights = folder / "model.pt"
-        torch.save(started.model.state_dict(), weights)
+        with _replacing(folder) as temporary:
+            torch.save(started.model.state_dict(), temporary / weights.name)
         values["init"] = str(weights.resolve())
     if values["tokenizer"]["name"] is None and started.tokenizer is not None:
         tokenizer = folder / "tokenizer"
-        started.tokenizer.save_pretrained(tokenizer)
+        with _replacing(tokenizer) as temporary:
+            started.tokenizer.save_pretrained(temporary)
         values["tokenizer"]["name"] = str(tokenizer.resolve())
     values["regime"]["keep_best_n_checkpoints"] = 1
     return merged(values, prepared.other)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder, whose files then take the place of those in ``folder``, each at once: all
+    processes of a run write the same ones, and none reads half of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        yield Path(temporary)
+        for file in Path(temporary).iterdir():
+            file.replace(folder / file.name)

@@ -60,7 +60,7 @@ def run(prepared: Prepared) -> Path:
             "`loop` to fairseq2, which trains in several."
         )
     config, out = prepared.config, prepared.output_dir
-    settle_folder(out, config, "checkpoint-*")
+    settle_folder(out, config)
     inputs = make_inputs(prepared)
     trainer = make_trainer(prepared, inputs)
     checkpoint = last_checkpoint(out)

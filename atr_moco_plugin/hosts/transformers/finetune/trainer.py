@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sized
 from typing import Any
 
@@ -58,10 +59,20 @@ class RetrievalTrainer(Trainer):
         figures = self.validation.figures()
         metrics = {f"{metric_key_prefix}_{name}": float(x) for name, x in figures.items()}
         self.log(metrics)
+        self._prefer_the_last(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _prefer_the_last(self, metrics: Mapping[str, float]) -> None:
+        """Take the last of equal checkpoints for the best, as the recipes do: small splits have
+        many. ``Trainer`` takes the first."""
+        best, name = self.state.best_metric, str(self.args.metric_for_best_model)
+        value = metrics.get(name if name.startswith("eval_") else f"eval_{name}")
+        if best is not None and value == best:
+            worse = -math.inf if self.args.greater_is_better else math.inf
+            self.state.best_metric = math.nextafter(best, worse)
 
 
 class _Clips:
