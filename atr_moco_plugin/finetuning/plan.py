@@ -13,7 +13,7 @@ from it is chosen to fit it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,8 +74,7 @@ class Plan:
 
     def text(self) -> str:
         """The plan as it is shown before training: a line for each value, with its reason."""
-        width = max(len(choice.key) for choice in self.choices)
-        lines = [f"  {x.key:<{width}}  {shown(x.value):>10}  {x.reason}" for x in self.choices]
+        lines = [plan_text(self.choices)]
         if self.seconds is not None:
             lines.append(f"  The training takes about {duration(self.seconds)}.")
         if self.seconds_kept is not None:
@@ -92,6 +91,12 @@ class Plan:
             "choices": [asdict(choice) for choice in self.choices],
             "seconds": self.seconds,
         }
+
+
+def plan_text(choices: Sequence[Choice]) -> str:
+    """A line for each value, with its reason."""
+    width = max(len(choice.key) for choice in choices)
+    return "\n".join(f"  {x.key:<{width}}  {shown(x.value):>10}  {x.reason}" for x in choices)
 
 
 def make_plan(facts: Facts, given: Mapping[str, Any] | None = None) -> Plan:

@@ -24,16 +24,14 @@ from atr_moco_plugin.finetuning.keys import read_config, split_keys
 from atr_moco_plugin.finetuning.loops import chosen_loop
 from atr_moco_plugin.finetuning.measuring import gather_facts
 from atr_moco_plugin.finetuning.parts import merged
-from atr_moco_plugin.finetuning.plan import make_plan
+from atr_moco_plugin.finetuning.plan import make_plan, plan_text
+from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE, saved_plan
 from atr_moco_plugin.finetuning.start import Start, Started, find_start
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.text.checks import text_positions
 
 ValueT = TypeVar("ValueT")
-
-PLAN_FILE = "plan.json"
-"""In the output folder: what was set, what was chosen, and why."""
 
 _MAX_TOKENS = 64
 _WAIT = 600.0
@@ -128,19 +126,19 @@ def _chosen(
     tell: Callable[[str], object],
 ) -> dict[str, Any]:
     """The plan's values, nested: those of the folder's own plan where it is of the same command."""
-    file = output_dir / PLAN_FILE
     as_read = json.loads(json.dumps(stated, default=str))
-    saved = _saved(file, as_read)
+    saved = saved_plan(output_dir, as_read)
     rank, processes = (int(os.environ.get(x) or y) for x, y in (("RANK", 0), ("WORLD_SIZE", 1)))
     waited = time.monotonic()
+    file = output_dir / PLAN_FILE
     while saved is None and rank > 0:  # the first process chooses for all
         if time.monotonic() - waited > _WAIT:
             raise InputError(f"The first process has not written {file}; see what it says.")
         time.sleep(0.5)
-        saved = _saved(file, as_read)
+        saved = saved_plan(output_dir, as_read)
     if saved is not None:
-        tell(f"The sizes are those of {file}, which this run began with.")
-        return nested({x["key"]: x["value"] for x in saved["choices"]})
+        tell(f"The plan is that of {file}, which was made before:\n{plan_text(saved)}")
+        return nested({choice.key: choice.value for choice in saved})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = gather_facts(
         start,
@@ -155,15 +153,6 @@ def _chosen(
     content = {"stated": as_read, **plan.as_dict()}
     write_atomically(file, json.dumps(content, indent=2, default=str) + "\n")
     return plan.options()
-
-
-def _saved(file: Path, stated: Any) -> dict[str, Any] | None:
-    """The plan in a file, where it is of the same command."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return content if content["stated"] == stated and content["choices"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _settled(

@@ -12,7 +12,8 @@ from finetune_world import prepared, stated
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
-from atr_moco_plugin.finetuning.prepare import PLAN_FILE
+from atr_moco_plugin.finetuning.prepare import prepare
+from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE
 
 
 def test_later_keys_are_in_front_of_earlier_ones(tmp_path: Path) -> None:
@@ -70,3 +71,27 @@ def test_the_same_command_takes_the_plan_of_its_folder(tmp_path: Path) -> None:
     assert again.config.regime == first.config.regime
     other = prepared(tmp_path, common__seed=5)  # another command: another plan
     assert other.config.optimizer.config.lr == first.config.optimizer.config.lr
+
+
+def test_a_plan_is_shown_again(tmp_path: Path) -> None:
+    told: list[list[str]] = [[], []]
+    for lines in told:
+        prepare(stated(), tmp_path, tell=lines.append)
+    assert all("optimizer.config.lr" in lines[-1] for lines in told)
+
+
+def test_the_plan_of_a_run_that_has_begun_stays(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    file = tmp_path / PLAN_FILE
+    plan = json.loads(file.read_text())
+    for choice in plan["choices"]:
+        if choice["key"] == "optimizer.config.lr":
+            choice["value"] = 0.123  # as if the machine had been another one
+    file.write_text(json.dumps(plan))
+    (tmp_path / "checkpoint-3").mkdir()
+    before = file.read_text()
+    changed = prepared(tmp_path, report=True, lr_scheduler__config__num_warmup_steps=2)
+    assert changed.config.optimizer.config.lr == 0.123
+    assert changed.config.lr_scheduler.config.num_warmup_steps == 2
+    assert changed.config.regime == first.config.regime
+    assert file.read_text() == before  # a command that is refused later changes nothing
