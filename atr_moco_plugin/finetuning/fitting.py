@@ -80,6 +80,9 @@ def batch_size_for(facts: Facts, choices: Choices) -> tuple[int, str]:
     if fits < size:
         gib = facts.memory / 2**30
         size, reason = fits, f"what fits into {_SPARE:.0%} of the {gib:.1f} GiB that are free"
+    if fits < 2:
+        gib = facts.memory / 2**30
+        return 2, f"the least there can be, though it may not fit into the {gib:.1f} GiB free"
     return max(2, 1 << max(0, size.bit_length() - 1)), f"{reason}, rounded down to a power of two"
 
 

@@ -128,10 +128,12 @@ def _choose(facts: Facts, choices: Choices) -> None:
     epochs, reason = epochs_for(facts)
     an_epoch = max(1, math.ceil(facts.clips / (batch * facts.processes)))
     # Tens, so that the last of ten validations sees the end of the run.
-    steps = min(50_000, max(100, math.ceil(epochs * an_epoch / 10) * 10))
-    steps = number_of(
-        choices.make("regime.num_steps", steps, f"{reason}, in batches of {batch}"), 1
-    )
+    wanted = math.ceil(epochs * an_epoch / 10) * 10
+    steps = min(50_000, max(100, wanted))
+    reason = f"{reason}, in batches of {batch}"
+    if steps != wanted:
+        reason = f"the {'least' if steps > wanted else 'most'} that is planned, not {reason}"
+    steps = number_of(choices.make("regime.num_steps", steps, reason), 1)
     criterion_options(criterion, facts, choices, batch, steps)
     rates(facts, choices)
     choices.make(
@@ -140,7 +142,7 @@ def _choose(facts: Facts, choices: Choices) -> None:
         "a tenth of the steps, so that the first gradients of what is new move little",
     )
     every = max(1, math.ceil(steps / 10))
-    reason = "ten times in the run; the checkpoint with the best validation is kept"
+    reason = "up to ten times in the run; the checkpoint with the best validation is kept"
     if not facts.valid_clips:
         every, reason = steps, "once, since there is no validation split"
     choices.make("regime.validate_every_n_steps", every, reason)

@@ -35,7 +35,7 @@ def criterion_options(
         return
     rows = min(65_536, facts.clips // 2, facts.distinct_captions)
     size = 1 << rows.bit_length() - 1 if rows >= 2 * batch else 0
-    choices.make(
+    size = choices.make(
         "criterion.config.queue_size",
         size,
         "half the training clips at most, so that a clip meets few old copies of itself"
@@ -46,8 +46,10 @@ def criterion_options(
     choices.make(
         "criterion.config.queue_warmup_steps",
         steps // 4 if random and size else 0,
-        "random weights drift fast, and old rows would be told by their age"
-        if random and size
+        "there is no queue"
+        if not size
+        else "random weights drift fast, and old rows would be told by their age"
+        if random
         else "the weights drift slowly from the start",
     )
     horizon = min(200, max(5, steps // 20))

@@ -58,6 +58,8 @@ def pair_bytes(
         seconds: length of the clips of a batch; ``None`` takes what was measured.
     """
     length = _length(facts, seconds)
+    if length > 1:
+        length *= length  # attention keeps something for each pair of moments
     # What is frozen keeps nothing, but a layer's own states are there while it runs.
     clip = length * facts.audio.bytes_each * max(audio, 1 / max(facts.audio.layers, 8))
     caption = facts.text.bytes_each * max(text, 1 / max(facts.text.layers, 8))

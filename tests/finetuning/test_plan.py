@@ -7,12 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from atr_moco_plugin.finetuning.choices import flattened, nested
-from atr_moco_plugin.finetuning.facts import Facts, PartFacts
+from atr_moco_plugin.finetuning.facts import Facts, PartFacts, measured
 from atr_moco_plugin.finetuning.plan import make_plan
+from atr_moco_plugin.finetuning.sizes import pair_bytes
+from atr_moco_plugin.model import build_model
+from atr_moco_plugin.model.architectures import ARCHITECTURES
+from atr_moco_plugin.model.config import EncoderConfig
 
 GIB = 2**30
 BEATS = PartFacts(
@@ -177,3 +182,35 @@ def test_every_plan_can_be_run(
     assert plan["criterion.config.queue_warmup_steps"] <= steps
     assert nested(flattened(plan.options())) == plan.options()
     assert plan.text().count("\n") >= len(plan.choices) - 1
+
+
+def test_reasons_are_true_at_the_bounds() -> None:
+    def reasons(**options: Any) -> dict[str, str]:
+        given = {"dataset.batch_size": 64} if options.pop("large", False) else {}
+        return {x.key: x.reason for x in make_plan(facts(**options), given).choices}
+
+    short = reasons(clips=100, large=True)["regime.num_steps"]
+    assert short.startswith("the least that is planned, not ")
+    tight = reasons(memory=2**20)["dataset.batch_size"]
+    assert "may not fit" in tight
+    random = PartFacts(parameters=1_000_000, layers=4)
+    warm_up = reasons(distinct_captions=4, audio=random)["criterion.config.queue_warmup_steps"]
+    assert warm_up == "there is no queue"
+
+
+def test_memory_of_clips_longer_than_what_was_measured_is_not_underrated() -> None:
+    options = dict(ARCHITECTURES["toy"]().audio.config)
+    options |= {"encoder_layers": 1, "encoder_embed_dim": 32, "encoder_attention_heads": 8}
+    options |= {"input_patch_size": 16, "encoder_ffn_embed_dim": 32}
+    tower = build_model(
+        replace(ARCHITECTURES["toy"](), audio=EncoderConfig(name="beats", config=options))
+    ).audio
+    sizes = [
+        measured(lambda n=n: tower(waveforms=torch.rand(1, 16_000 * n)), tower.parameters())[0]
+        for n in (4, 12)
+    ]
+    clip = PartFacts(parameters=1_000, layers=1, bytes_each=sizes[0])
+    text = PartFacts(parameters=1_000, layers=1)
+    model = facts(audio=clip, text=text, measured_seconds=4.0)
+    assert sizes[1] > 3 * sizes[0]  # attention grows with the square
+    assert pair_bytes(model, 1.0, 1.0, "atc", seconds=12.0) >= sizes[1]
