@@ -29,11 +29,13 @@ from atr_moco_plugin.model.adapter_targets import find_targets
 from atr_moco_plugin.model.config import AdapterConfig, LoraConfig
 from atr_moco_plugin.model.freezing import FreezableTower, is_adapted
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
+from atr_moco_plugin.tensors.internals import unwrapped_name
 
 SCALE = "adapter_scale"
 _ADAPTER = "default"  # peft's name of it
 _A, _B = (f".lora_{x}.{_ADAPTER}.weight" for x in "AB")
 _BASE = ".base_layer."
+_STILL = "frozen_beside_adapters"
 
 
 def add_adapters(tower: FreezableTower, config: AdapterConfig, name: str = "adapter") -> None:
@@ -74,7 +76,11 @@ def add_adapters(tower: FreezableTower, config: AdapterConfig, name: str = "adap
         # A pattern and no list: names of a list match the ends of others too.
         target_modules="|".join(map(re.escape, targets)),
     )
+    trained = {id(p) for p in encoder.parameters() if p.requires_grad}
+    named = {unwrapped_name(x): p for x, p in encoder.named_parameters()}
     inject_adapter_in_model(options, encoder, _ADAPTER)
+    still = {x for x, p in named.items() if id(p) in trained and not p.requires_grad}
+    setattr(encoder, _STILL, still)
     device = next(encoder.parameters()).device
     encoder.register_buffer(SCALE, torch.tensor(_scale(lora), device=device))
     encoder.register_load_state_dict_pre_hook(_take_plain_weights)
@@ -82,7 +88,8 @@ def add_adapters(tower: FreezableTower, config: AdapterConfig, name: str = "adap
 
 
 def merge_adapters(module: nn.Module) -> None:
-    """Make adapted layers plain again, in place, with what their adapters have learned.
+    """Make adapted layers plain again, in place, with what their adapters have learned. What stood
+    still for the adapters' sake trains again.
 
     Args:
         module: a model, or any part of one. Without adapters it stays as it is. Optimizers and
@@ -103,6 +110,11 @@ def merge_adapters(module: nn.Module) -> None:
         if SCALE in dict(part.named_buffers(recurse=False)):
             delattr(part, SCALE)
             delattr(part, "peft_config")  # peft's note of what it has put in
+            for name, p in part.named_parameters():
+                if unwrapped_name(name) in getattr(part, _STILL):
+                    p.requires_grad_(True)
+            delattr(part, _STILL)
+    for part in module.modules():
         if isinstance(part, RetrievalModel):
             part.note_frozen()
             part.config = None if part.config is None else part.config.without_adapters()

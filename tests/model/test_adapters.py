@@ -123,6 +123,17 @@ def test_merged_layers_are_plain_and_embed_alike(tiny_batch) -> None:
     assert merged_state(state).keys() == state.keys()
 
 
+def test_merged_layers_train_again_but_for_frozen_ones() -> None:
+    model, plain = model_of(SMALL, SMALL, freeze=1), model_of(freeze=1)
+    twin = copy.deepcopy(model)
+    for merged in (model, twin):
+        merge_adapters(merged)
+        trained = {n for n, p in merged.named_parameters() if p.requires_grad}
+        assert trained == {n for n, p in plain.named_parameters() if p.requires_grad}
+        merged.freeze()
+        assert trained == {n for n, p in merged.named_parameters() if p.requires_grad}
+
+
 def test_the_formula_of_an_adapted_layer() -> None:
     encoder = model_of(audio=SMALL).audio.encoder
     layer = encoder.layers[1].self_attn.q_proj
