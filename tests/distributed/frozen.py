@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,21 @@ from atr_moco_plugin.distributed import process_index, world_size
 
 STEPS = 4
 FREEZES: dict[str, tuple[Any, Any]] = {"layers": (1, 1), "audio": ("all", 1), "text": (1, "all")}
+ADAPTED = {
+    "adapters": ("none", "none"),
+    "layers_adapters": (1, 1),
+}
+"""Freezes beside adapters."""
+KINDS = [*FREEZES, *(ADAPTED if find_spec("peft") else ())]
 
 
 def build(freeze: str, seed: int = 0) -> MocoAtcAtm:
-    audio, text = FREEZES[freeze]
+    audio, text = (FREEZES | ADAPTED)[freeze]
+    adapter = {"lora": {"rank": 2}} if freeze in ADAPTED else None
     model = make_tiny_model(
         seed,
-        audio={"name": "beats", "config": TINY_AUDIO, "freeze": audio},
-        text={"name": "bert", "config": TINY_TEXT, "freeze": text},
+        audio={"name": "beats", "config": TINY_AUDIO, "freeze": audio, "adapter": adapter},
+        text={"name": "bert", "config": TINY_TEXT, "freeze": text, "adapter": adapter},
     )
     return MocoAtcAtm(model, ALL_RANKS).train()
 
@@ -74,7 +82,7 @@ def run_rank(own_rank: int, folder: Path) -> None:
     with process_group(own_rank, 2, folder):
         found = {}
         for wrapper in kinds:
-            for freeze in FREEZES:
+            for freeze in KINDS:
                 criterion = build(freeze, seed=process_index())
                 found[f"{wrapper}.{freeze}"] = train(criterion, wrapped(criterion, wrapper))
         torch.save(found, folder / f"{own_rank}.pt")

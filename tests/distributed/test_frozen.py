@@ -31,7 +31,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(2)]
 
 
-@pytest.mark.parametrize("freeze", frozen.FREEZES)
+@pytest.mark.parametrize("freeze", frozen.KINDS)
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp", "fsdp_stack"])
 def test_two_processes_train_as_one(ranks, wrapper: str, freeze: str) -> None:
     if wrapper not in ("ddp", *WRAPPERS) and "fsdp" not in WRAPPERS:

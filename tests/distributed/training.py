@@ -155,7 +155,7 @@ def put_together(
     joined = {
         key: torch.cat([part[key] for part in parts])
         for key, value in like.items()
-        if parts[0][key].shape != value.shape or not len(parts[-1][key])
+        if value.ndim and (parts[0][key].shape != value.shape or not len(parts[-1][key]))
     }
     return [{**part, **joined} for part in parts]
 
