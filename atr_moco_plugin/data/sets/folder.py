@@ -89,34 +89,38 @@ def open_folder(config: FolderConfig) -> FolderDataset:
         raise MissingFileError(f"{root}: there is no such folder: set root to that of the sounds")
     if config.captions in ("auto", "table") and root.is_dir() and is_stored(root):
         content, data = open_stored(root, config, config.name)
-    else:
-        content = _read(root, config)
+        return _finished(root, content, data, config)
+    unread: list[str] = []
+    try:
+        content = _read(root, config, unread)
         folder = root if root.is_dir() else root.parent
         data = assemble(config.name, content.tables, folder, config)
-    return _finished(root, content, data, config)
+        return _finished(root, content, data, config)
+    except InputError as ex:
+        if not unread:
+            raise
+        raise type(ex)(f"{ex} ({listed(unread)})") from ex
 
 
-def _read(root: Path, config: FolderConfig) -> FolderContent:
+def _read(root: Path, config: FolderConfig, unread: list[str]) -> FolderContent:
+    """The content of a folder, and in ``unread`` notes on tables that were not read."""
     if root.is_file():
         if config.captions in ("auto", "table"):
             return of_tables(root.parent, [root])
         raise InputError(
             f"{root}: is a file, but captions is {config.captions}: set root to the folder"
         )
-    notes: list[str] = []
+    tables: list[Path] = []
     if config.captions in ("auto", "table"):
         tables, notes = find_tables(root)
-        if tables:
-            content = of_tables(root, tables)
-            content.notes[:0] = notes
-            return content
-        if config.captions == "table":
+        unread += notes
+        if not tables and config.captions == "table":
             raise MissingFileError(
                 f"{root}: has no table of its sounds, {describe_folder(root)}: write one with the "
                 "columns file_name and caption, or set captions to auto"
             )
-    content = of_names(root, config.captions)
-    content.notes[:0] = notes
+    content = of_tables(root, tables) if tables else of_names(root, config.captions)
+    content.notes[:0] = [f"{note}." for note in unread]
     return content
 
 
@@ -240,7 +244,5 @@ def _said(drawn: Drawn, splits: Mapping[str, Sequence[Clip]]) -> list[str]:
     ]
     thin = [repr(label) for label in drawn.thin if label]
     if thin:
-        notes.append(
-            f"{len(thin):,} classes have too few recordings for every split: {listed(thin)}."
-        )
+        notes.append(f"Classes with too few recordings to be in every split: {listed(thin)}.")
     return notes

@@ -15,11 +15,12 @@ from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.name_captions import caption_of_name
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, split_in_name
 from atr_moco_plugin.data.sets.esc50 import read_phrases
+from atr_moco_plugin.data.sets.folder_notes import examples, on_depths
 from atr_moco_plugin.data.sets.manifest import audio_names, find_audio, read_manifest_captions
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, columns_of, read_rows
-from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 PHRASES = "class_phrases.json"
 """A file in the folder with several captions for each sub-folder."""
@@ -89,7 +90,11 @@ def _lists_sounds(file: Path, notes: list[str]) -> bool:
             "names alone"
         )
     if not sounds:
-        notes.append(f"{file.name} is not read: it has no column with files or captions.")
+        named = f"of its columns {', '.join(columns)[:200]} none" if columns else "no column"
+        notes.append(
+            f"{file.name} is not read: {named} is called as one of files (such as file_name) or of "
+            "captions (such as caption)"
+        )
     return bool(sounds)
 
 
@@ -135,7 +140,7 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
     files = audio_column(columns) or column_names.VIDEO
     content.notes.append(
         f"Captions are the column{'s' * (len(texts) > 1)} {', '.join(texts)} of {where}, files its "
-        f"column {files}: {_examples(content.tables)}."
+        f"column {files}: {examples(content.tables)}."
     )
     return content
 
@@ -233,7 +238,8 @@ def of_names(root: Path, by: str) -> FolderContent:
         )
     content.given = len(content.tables) > 1
     what = "sub-folders" if by_folder else "files"
-    content.notes.append(f"Captions are the names of {what}: {_examples(content.tables)}.")
+    content.notes.append(f"Captions are the names of {what}: {examples(content.tables)}.")
+    content.notes += on_depths(inner, captions) if by_folder else []
     return content
 
 
@@ -281,13 +287,3 @@ def _given_splits(inner: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
         {path: SPLIT_NAMES[top.lower()] for path, (top, _) in parts.items()},
         {path: rest for path, (_, rest) in parts.items()},
     )
-
-
-def _examples(tables: Mapping[str, CaptionTable]) -> str:
-    """``dog_bark/012.wav -> 'dog bark'``, of a few different captions."""
-    shown: dict[str, str] = {}
-    for table in tables.values():
-        for item in table.recordings.values():
-            if item.captions:
-                shown.setdefault(item.captions[0], f"{item.key} -> {item.captions[0]!r}")
-    return listed(list(shown.values()))

@@ -229,3 +229,25 @@ def test_shares_that_a_user_sets(classes: Path) -> None:
     assert sizes(opened(classes, valid_fraction=0.3, test_fraction=0)) == {"train": 14, "valid": 6}
     found = Counter(sizes(opened(classes, valid_fraction=0, test_fraction=0)))
     assert found == {"train": 20}
+
+
+def test_a_table_that_is_not_read_is_named_where_the_folder_is_refused(
+    tmp_path: Path, write_audio: Write
+) -> None:
+    for number in range(12):
+        write_audio(tmp_path / f"Ton {number}.wav")
+    (tmp_path / "Tabelle1.csv").write_bytes("Datei;Geräusch\r\nTon 1.wav;Hund\r\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"one caption.*Tabelle1.csv is not read: .* datei, ger"):
+        opened(tmp_path)
+
+
+def test_examples_are_from_the_whole_list_and_sounds_that_lie_deeper_are_named(
+    classes: Path, write_audio: Write
+) -> None:
+    for number in range(20):
+        write_audio(classes / f"class {chr(97 + number)}" / "1.wav")
+    for number in range(2):
+        write_audio(classes / "owl" / f"day {number}" / "1.wav")
+    notes = " ".join(opened(classes).notes)
+    assert "-> 'rain', class" in notes and "owl/day 1/1.wav -> 'day 1' and 19 more" in notes
+    assert "lie deeper than others" in notes and "owl/day 1/1.wav -> 'day 1', 101" in notes
