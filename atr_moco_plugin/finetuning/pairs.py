@@ -179,7 +179,7 @@ def _sound(audio: Any) -> tuple[str, Source]:
             raise MissingFileError(f"there is no sound file {path}")
         return path, str(path)
     if isinstance(source, MemoryFile):
-        return _digest(source.content), source
+        return _digest(_untimed(source.content)), source
     assert isinstance(source, (FileSlice, Segment))
     return repr(source), source
 
@@ -203,8 +203,14 @@ def _encoded(audio: Any) -> tuple[str, Source]:
     waveform = as_waveform(audio, rate)
     content = io.BytesIO()
     soundfile.write(content, np.ascontiguousarray(waveform), rate, "FLOAT", format="WAV")
-    data = content.getvalue()
+    data = _untimed(content.getvalue())
     return _digest(data), MemoryFile(data, "audio given as an array")
+
+
+def _untimed(content: bytes) -> bytes:
+    """A file without the time of its writing, which libsndfile puts into WAV files of floats."""
+    at = content.find(b"PEAK", 12, 128) if content[:4] == b"RIFF" else -1
+    return content if at < 0 else content[: at + 12] + bytes(4) + content[at + 16 :]
 
 
 def _digest(content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def test_every_form_of_a_sound_is_the_same_sound(tmp_path: Path) -> None:
         assert np.array_equal(data.load(clip), noise(0))
     # Equal content is one clip with all its captions; a path is a clip of its own.
     assert sorted(len(clip.captions) for clip in wanted) == [1, 5]
+
+
+def test_equal_arrays_are_equal_whenever_they_are_given() -> None:
+    one = open_pairs(many(12)).fingerprint()
+    time.sleep(1.1)  # the clock of a file's header counts seconds
+    assert open_pairs(many(12)).fingerprint() == one
 
 
 def test_splits_are_drawn_where_they_are_not_given() -> None:
