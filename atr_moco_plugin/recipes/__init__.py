@@ -28,6 +28,8 @@ def _prepare(recipe: str) -> None:
     if recipe in _WITHOUT_FAIRSEQ2:
         return
     if importlib.util.find_spec("fairseq2") is None:
+        if not recipe:  # imported, maybe for one that needs none
+            return
         raise SystemExit("The recipes need fairseq2: pip install 'atr-moco-plugin[fairseq2]'")
     # Before any recipe imports fairseq2: the host makes it importable without a system libsndfile.
     from atr_moco_plugin.hosts.fairseq2.config.known_keys import RECIPES, unknown_key

@@ -40,3 +40,12 @@ def test_the_recipe(tmp_path: Path) -> None:
         "ERROR: nowhere is not there: give the output folder of a run or of an evaluation, or a "
         ".run file of TREC.\n"
     )
+
+
+def test_finetune_is_imported_without_fairseq2() -> None:
+    code = (
+        "import sys; sys.modules['fairseq2'] = None  # importing it fails\n"
+        "from atr_moco_plugin.recipes.finetune import main; print(main(['x', '--config', 'y']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "2\n" and "is no KEY=VALUE" in done.stderr
