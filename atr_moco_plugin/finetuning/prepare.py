@@ -171,8 +171,8 @@ def _settled(
     for section, key, value in (
         ("tokenizer", "max_tokens", start.max_tokens or most),
         ("evaluation", "test_split", "test" if "test" in dataset.splits else None),
-        ("regime", "publish_metrics_every_n_steps", max(1, min(20, steps // 20))),
         ("regime", "validate_every_n_steps", max(1, steps // 10)),
+        ("regime", "publish_metrics_every_n_steps", _publish_every(tree["regime"])),
     ):
         if tree[section][key] is None:
             tree[section][key] = value
@@ -197,6 +197,15 @@ def _settled(
     for name in ("augment", "mix"):  # objects of their own classes
         tree["dataset"][name] = getattr(config.dataset, name)
     return build_config(FinetuneConfig, tree, "finetune")
+
+
+def _publish_every(regime: Mapping[str, Any]) -> int:
+    """Steps from one line of figures to the next: twenty in a run or more, and some with each
+    validation and each checkpoint, as fairseq2 asks."""
+    every = regime["validate_every_n_steps"] or max(1, regime["num_steps"] // 10)
+    both = math.gcd(every, regime["checkpoint_every_n_steps"] or every)
+    most = max(1, min(20, regime["num_steps"] // 20))
+    return max(x for x in range(1, most + 1) if both % x == 0)
 
 
 def _model_options(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -206,7 +207,7 @@ def test_memory_of_clips_longer_than_what_was_measured_is_not_underrated() -> No
         replace(ARCHITECTURES["toy"](), audio=EncoderConfig(name="beats", config=options))
     ).audio
     sizes = [
-        measured(lambda n=n: tower(waveforms=torch.rand(1, 16_000 * n)), tower.parameters())[0]
+        measured(partial(tower, waveforms=torch.rand(1, 16_000 * n)), tower.parameters())[0]
         for n in (4, 12)
     ]
     clip = PartFacts(parameters=1_000, layers=1, bytes_each=sizes[0])

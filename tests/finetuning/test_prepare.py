@@ -95,3 +95,13 @@ def test_the_plan_of_a_run_that_has_begun_stays(tmp_path: Path) -> None:
     assert changed.config.lr_scheduler.config.num_warmup_steps == 2
     assert changed.config.regime == first.config.regime
     assert file.read_text() == before  # a command that is refused later changes nothing
+
+
+@pytest.mark.parametrize(("steps", "every"), [(230, 23), (500, 50), (400, 2), (1000, 100)])
+def test_figures_are_published_with_each_checkpoint(tmp_path: Path, steps: int, every: int) -> None:
+    chosen = stated(regime__num_steps=steps)
+    chosen["regime"] = {"num_steps": steps, "validate_every_n_steps": every}
+    regime = prepare(chosen, tmp_path, tell=str).config.regime
+    publish, saved = regime.publish_metrics_every_n_steps, regime.checkpoint_every_n_steps
+    assert publish and saved and publish <= 20
+    assert every % publish == 0 and saved % publish == 0
