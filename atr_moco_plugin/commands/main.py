@@ -33,7 +33,8 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         prog=prog,
         description="Audio-text retrieval: use what was trained.",
         epilog=(
-            "Training: python -m atr_moco_plugin.recipes.toy OUT (and audiocaps, clotho, esc50). "
+            "Training: python -m atr_moco_plugin.recipes.finetune OUT (and toy, scenes, esc50, "
+            "audiocaps, clotho). "
             "Status: 0 done, 1 as the command says, 2 wrong input, 130 interrupted."
         ),
     )

@@ -6,9 +6,7 @@ import argparse
 import json
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -20,7 +18,7 @@ from atr_moco_plugin.commands.options import (
     positive,
 )
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.stdout import printable, say
+from atr_moco_plugin.io.stdout import printable, say, warnings_in_short
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
@@ -96,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         _check_filled(store, shown_address(options.index))
         if alpha and store.bank() is None:
             refuse_no_bank(shown_address(options.index))
-        with _warnings_in_short():
+        with warnings_in_short():
             retriever = _retriever(store, options)
             hits = _hits(store, retriever, options, None if only == Filter() else only, alpha)
     if options.json:
@@ -235,15 +233,3 @@ def _nothing(options: argparse.Namespace) -> str:
     if options.path is not None and not options.path.startswith(("/", "*")):
         return f"{text}: --path is compared with whole paths, '*{options.path}*' finds a part."
     return f"{text}."
-
-
-@contextmanager
-def _warnings_in_short() -> Iterator[None]:
-    """Warnings as a sentence on standard error, without the line of code that gave them."""
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"NOTE: {' '.join(str(message).split())}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def say(text: str = "") -> None:
@@ -31,3 +34,15 @@ def printable(name: str) -> str:
     """Text on one line, without what a terminal cannot show: a file may have any name."""
     text = name.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@contextmanager
+def warnings_in_short() -> Iterator[None]:
+    """Warnings as a sentence on standard error, without the line of code that gave them."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"NOTE: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

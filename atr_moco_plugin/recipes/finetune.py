@@ -22,7 +22,7 @@ from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
 from atr_moco_plugin.finetuning.prepare import Prepared, prepare
 from atr_moco_plugin.finetuning.run_folder import is_first, plain
-from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.io.stdout import say, warnings_in_short
 from atr_moco_plugin.search.sources import list_sounds
 
 
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if args.output_dir is None:
             raise InputError("The output folder is missing: finetune OUT --config KEY=VALUE ...")
-        return finetune_folder(stated, args.output_dir, plan_only=args.plan)
+        with warnings_in_short():
+            return finetune_folder(stated, args.output_dir, plan_only=args.plan)
     except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         return 2
