@@ -40,9 +40,10 @@ def test_a_manifest_takes_a_fifth_of_a_kilobyte_a_row(tmp_path: Path, name: str)
     assert (more - size) / ROWS < 16
 
 
-def test_a_queue_row_takes_its_embedding_and_two_ids() -> None:
+def test_a_queue_row_takes_its_embedding_and_four_ids() -> None:
     queues = [EmbeddingQueue(ROWS, scale.DIM) for _ in range(2)]
-    assert sum(b.nbytes for b in queues[0].buffers()) == ROWS * (4 * scale.DIM + 16) + 32
+    # A clip and a caption, and of a mixture the second ones.
+    assert sum(b.nbytes for b in queues[0].buffers()) == ROWS * (4 * scale.DIM + 32) + 32
     ids, rows = torch.arange(ROWS), torch.rand(ROWS, scale.DIM)
     for queue in queues:
         queue.enqueue(rows, ids, ids)

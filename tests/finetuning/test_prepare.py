@@ -105,3 +105,10 @@ def test_figures_are_published_with_each_checkpoint(tmp_path: Path, steps: int, 
     publish, saved = regime.publish_metrics_every_n_steps, regime.checkpoint_every_n_steps
     assert publish and saved and publish <= 20
     assert every % publish == 0 and saved % publish == 0
+
+
+def test_the_preset_has_keys_that_every_loop_knows() -> None:
+    preset = Path(__file__).parents[2] / "recipes/finetune.yaml"
+    config, other = read_config(read_stated(preset, []))
+    assert config.loop == "auto" and config.dataset.family == "folder"
+    assert not other

@@ -46,7 +46,11 @@ def test_every_key_of_a_recipe_is_known_and_no_other(recipe: str) -> None:
     assert count > 10 or recipe in ("evaluate", "rank_study")
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda x: x.stem)
+# `finetune` reads its keys itself: tests/finetuning.
+PRESET_FILES = sorted(x for x in PRESETS.glob("*.yaml") if x.stem != "finetune")
+
+
+@pytest.mark.parametrize("preset", PRESET_FILES, ids=lambda x: x.stem)
 def test_presets_have_known_keys(preset: Path, tmp_path: Path) -> None:
     recipe = preset.stem.removesuffix("_8gpu")
     assert unknown_key(recipe, ["OUT", "--config-file", str(preset)]) is None
