@@ -39,10 +39,10 @@ class MomentumCopy(StaysFloat32):
 
     def __init__(self, online: Module) -> None:
         super().__init__()
-        # What `deepcopy` has copied already, it takes from here.
-        shared = {id(p): p for p in online.parameters() if _can_be_shared(p)}
-        self.module = deepcopy(online, shared).float().requires_grad_(False).eval()
-        self._shares = bool(shared)
+        # What `deepcopy` has copied already, it takes from here; and it writes into it.
+        copied = {id(p): p for p in online.parameters() if _can_be_shared(p)}
+        self._shares = bool(copied)
+        self.module = deepcopy(online, copied).float().requires_grad_(False).eval()
         self._has_no_weights = False  # after `reset_parameters`, until the next copy or load
         self.register_load_state_dict_post_hook(_has_weights)
 

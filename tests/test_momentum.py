@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -69,6 +71,21 @@ def test_is_a_copy_with_its_own_weights() -> None:
     with torch.no_grad():
         module[0].weight.add_(1.0)
     assert not torch.equal(copy.module[0].weight, module[0].weight)
+
+
+def test_a_pass_looks_for_what_trains_again_only_where_a_copy_shares() -> None:
+    looked: list[nn.Module] = []
+
+    class Looked(nn.Linear):
+        def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+            looked.append(self)
+            return super().parameters(recurse)
+
+    for module in (Looked(2, 2), Looked(2, 2).requires_grad_(False)):
+        copy = MomentumCopy(module)
+        looked.clear()
+        copy.start(module)
+        assert bool(looked) == (not module.weight.requires_grad)
 
 
 class Tower(nn.Module):
