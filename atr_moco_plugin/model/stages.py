@@ -38,6 +38,13 @@ def cast_states(tokens: TokensT, dtype: torch.dtype) -> TokensT:
     return tokens._replace(states=tokens.states.to(dtype))
 
 
+def cast_for_both(stage: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Stored tokens in float32 once, where a tower is float32 as its momentum copy is."""
+    if dtype != torch.float32 or "tokens" not in stage:
+        return stage
+    return {**stage, "tokens": cast_states(stage["tokens"], dtype)}
+
+
 def finished(encoder: Any, stage: Mapping[str, Any], dtype: torch.dtype) -> Any:
     """The tokens of an encoder from the stage that its input is at; stored ones in ``dtype``."""
     if "tokens" in stage:

@@ -12,7 +12,7 @@ from atr_moco_plugin.contracts import TextEncoder
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.freezing import FreezableTower
 from atr_moco_plugin.model.pooling import FirstToken, MeanPooling
-from atr_moco_plugin.model.stages import cast_states, finished, the_stage
+from atr_moco_plugin.model.stages import cast_for_both, cast_states, finished, the_stage
 from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import TextTokens
 
@@ -66,7 +66,7 @@ class TextTower(FreezableTower):
         """
         stage = the_stage(input_ids=input_ids, lower=lower, tokens=tokens, pooled=pooled)
         if input_ids is None:
-            return stage
+            return cast_for_both(stage, self.projection.weight.dtype)
         self.check_frozen()
         encoder: Any = self.encoder
         with torch.no_grad():

@@ -27,7 +27,7 @@ from atr_moco_plugin.model.spec_augment import (
     check_spec_augment,
     masked_features,
 )
-from atr_moco_plugin.model.stages import cast_states, finished, the_stage
+from atr_moco_plugin.model.stages import cast_for_both, cast_states, finished, the_stage
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import unit_norm
@@ -118,6 +118,7 @@ class AudioTower(FreezableTower):
             stage = self._without_weights(waveforms, lengths)
         if not (self.training and self.spec_augment is not None):
             stage = self.frozen_part(stage)
+        stage = cast_for_both(stage, self.projection.weight.dtype)
         return stage if rows is None else {**stage, "rows": rows}
 
     def forward(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -142,6 +143,10 @@ def test_pooled_and_half_precision_tokens_enter_a_tower(tiny_batch) -> None:
     half = AudioTokens(tokens.states.half(), tokens.mask)
     embeddings, found = model.audio(tokens=half)
     assert found.states.dtype == torch.float32
+    # Once for the tower and its copy; a copy of a bfloat16 tower reads them as they were stored.
+    assert model.audio.prepare(tokens=half)["tokens"].states.dtype == torch.float32
+    tower = copy.deepcopy(model.audio).bfloat16()
+    assert tower.prepare(tokens=half)["tokens"] is half
     torch.testing.assert_close(embeddings, expected, atol=1e-3, rtol=1e-3)
 
 
