@@ -3,18 +3,19 @@
     python -m benchmarks.frozen [--threads 2]
 
 BEATs-base and BERT-base with random weights, noise of 10 s and captions of 16 to 24 tokens. A step
-is forward, backward, AdamW and the moving averages, in training mode; `moco_atc` and `atc` take
-turns on one model. The queue has 4,096 rows, as for the few thousand pairs that one freezes for,
-and for comparison 65,536. Memory is what a step holds: weights, averages, states of AdamW and
-the most of activations and gradients. Cached towers give their pooled outputs to a batch, once from
-memory and once as a loader reads them from a cache on disk.
+is forward, backward, AdamW and the moving averages, in training mode; `moco_atc`, `atc` and
+`moco_atc_atm` take turns on one model. The queue has 4,096 rows, as for the few thousand pairs that
+one freezes for. Memory is what a step of `moco_atc_atm` holds: weights, averages, states of AdamW
+and the most of activations and gradients. Cached towers give their outputs to a batch: pooled ones
+from memory and as a loader reads them from a cache on disk, and tokens for a pooling that trains.
 """
 
 from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -44,6 +45,7 @@ from atr_moco_plugin.model import (
     freeze_encoder,
     model_config,
 )
+from atr_moco_plugin.model.pooling import build_pooling
 from benchmarks import harness
 from benchmarks.harness import Machine, Row
 from benchmarks.step import TINY, fill, make_batch, one_step
@@ -54,17 +56,16 @@ FREEZES = {
     "9 layers frozen": (9, 1.1),
     "12 layers frozen": (12, 1.02),
 }
-QUEUE, LONG_QUEUE = 4_096, 65_536
+QUEUE = 4_096
 CACHED_BATCH = 64
-Step = Callable[[], object]
 
 
 def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
     """See :mod:`benchmarks.harness`."""
     device = machine.device
-    b, seconds, rounds = (4, 0.5, 1) if tiny else (4, 10.0, 4)
+    b, seconds, rounds = (4, 0.5, 1) if tiny else (2, 10.0, 4)
     freezes = {"1 layer frozen": (1, None)} if tiny else FREEZES
-    queue, long_queue = (16, 32) if tiny else (QUEUE, LONG_QUEUE)
+    queue = 16 if tiny else QUEUE
     torch.manual_seed(0)
     model = build_model(model_config(TINY if tiny else {})).to(device)
     batch = make_batch(b, seconds, device)
@@ -74,43 +75,44 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
         kinds.append(("LoRA on all layers", None, 1.3))
     trained: tuple[float, float] | None = None
     for name, freeze, target in kinds:
-        if freeze is None:
-            for tower in (model.audio, model.text):
-                freeze_encoder(tower, "none")
+        for tower in (model.audio, model.text):
+            freeze_encoder(tower, freeze or "none")
+            if freeze is None:
                 add_adapters(tower, AdapterConfig())
-        else:
-            for tower in (model.audio, model.text):
-                freeze_encoder(tower, freeze)
-        for size in (queue, long_queue):
-            yield _cost(model, batch, size, name, device, rounds, target if size == queue else None)
-        step = _matching(model, batch, queue, device, rounds)
-        sizes = f"moco_atc_atm, B {b}, Q {queue:,}: {name}"
-        trained = trained or step
-        for (ours, baseline), unit in zip(zip(step, trained, strict=True), "s MiB".split(),
-                                          strict=True):  # fmt: skip
+        moco, atc, matching, held = _steps(model, batch, queue, device, rounds)
+        sizes = f"B {b}, Q {queue:,}: {name}"
+        yield Row(
+            name=f"moco_atc step, {sizes}", baseline_name="atc step", ours=moco, baseline=atc,
+            target=target, cost=True,
+        )  # fmt: skip
+        trained = trained or (matching, held)
+        for what, ours, baseline, unit in (
+            ("time", matching, trained[0], "s"),
+            ("memory", held, trained[1], "MiB"),
+        ):
             yield Row(
-                name=f"{sizes}, {'time' if unit == 's' else 'memory'} of a step",
-                baseline_name=kinds[0][0], ours=ours, baseline=baseline, unit=unit,
+                name=f"moco_atc_atm, {sizes}, {what} of a step", baseline_name=kinds[0][0],
+                ours=ours, baseline=baseline, unit=unit, cost=True,
             )  # fmt: skip
         if freeze == "all":
             yield from _cached(model, queue, device, tiny)
 
 
-def _cost(
-    model: RetrievalModel, batch: dict[str, Any], queue: int, name: str,
-    device: torch.device, rounds: int, target: float | None,
-) -> Row:  # fmt: skip
-    """``moco_atc`` over ``atc`` on one batch."""
+def _steps(
+    model: RetrievalModel, batch: dict[str, Any], queue: int, device: torch.device, rounds: int
+) -> tuple[float, float, float, float]:
+    """Seconds of a step of ``moco_atc``, ``atc`` and ``moco_atc_atm``, and MiB that the last one
+    holds."""
     moco, atc = _criteria(model, queue, device)
+    matching = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue)).to(device).train()
     fill(moco, batch)
-    optimizer = _optimizer(model, moco, atc)
-    steps = [partial(one_step, x, optimizer, batch) for x in (moco, atc)]
-    ours, baseline = harness.fastest(steps, device, rounds=rounds)
-    b = len(batch["clip_ids"])
-    return Row(
-        name=f"moco_atc step, B {b}, Q {queue:,}: {name}", baseline_name="atc step",
-        ours=ours, baseline=baseline, target=target, cost=True,
-    )  # fmt: skip
+    fill(matching, batch)
+    optimizer = _optimizer(model, moco, atc, matching)
+    steps = [partial(one_step, x, optimizer, batch) for x in (moco, atc, matching)]
+    seconds = harness.fastest(steps, device, rounds=rounds)
+    states = (x for state in optimizer.state.values() for x in state.values())
+    held = _mib(chain(matching.parameters(), matching.buffers(), states))
+    return seconds[0], seconds[1], seconds[2], held + harness.peak_mib(steps[2], device)
 
 
 def _criteria(model: RetrievalModel, queue: int, device: torch.device) -> tuple[MocoAtc, Atc]:
@@ -124,28 +126,30 @@ def _optimizer(model: nn.Module, *criteria: Atc) -> AdamW:
     return AdamW([*weights, *(c.temperature for c in criteria)], lr=1e-6, fused=True)
 
 
-def _matching(
-    model: RetrievalModel, batch: dict[str, Any], queue: int, device: torch.device, rounds: int
-) -> tuple[float, float]:
-    """Seconds of a step of ``moco_atc_atm``, and MiB that it holds."""
-    gc.collect()
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue)).to(device).train()
-    fill(criterion, batch)
-    optimizer = _optimizer(model, criterion)
-    step = partial(one_step, criterion, optimizer, batch)
-    (seconds,) = harness.fastest([step], device, rounds=max(rounds - 1, 1))
-    states = (x for state in optimizer.state.values() for x in state.values())
-    held = _mib(chain(criterion.parameters(), criterion.buffers(), states))
-    return seconds, held + harness.peak_mib(step, device)
-
-
 def _mib(tensors: Iterable[Tensor]) -> float:
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     return sum(storages.values()) / 2**20
 
 
 def _cached(model: RetrievalModel, queue: int, device: torch.device, tiny: bool) -> Iterator[Row]:
-    """``moco_atc`` over ``atc`` on pooled outputs, from memory and by way of a loader."""
+    """``moco_atc`` over ``atc`` on outputs of frozen towers: pooled, and tokens that a trained
+    pooling reads."""
+    rounds = 2 if tiny else 50
+    with _reading(model, device, tiny) as read:
+        yield from _cached_rows(model, queue, device, read, rounds, ("alone", "reading"), "pooled")
+    mean, width = model.audio.pooling, model.audio.encoder.width
+    model.audio.pooling = build_pooling("attention", width).to(device)
+    with _reading(model, device, tiny) as read:
+        name = "tokens with attention pooling"
+        yield from _cached_rows(model, queue, device, read, rounds // 4 + 1, ("reading",), name)
+    model.audio.pooling = mean
+
+
+@contextmanager
+def _reading(
+    model: RetrievalModel, device: torch.device, tiny: bool
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What reads the next batch from a cache of the model's outputs."""
     clips = 8 if tiny else 2 * CACHED_BATCH
     batch_size = 4 if tiny else CACHED_BATCH
     seconds = 0.5 if tiny else 10.0
@@ -161,23 +165,32 @@ def _cached(model: RetrievalModel, queue: int, device: torch.device, tiny: bool)
             drop_last=True, outputs=outputs,
         )  # fmt: skip
         endless = _endless(loader)
-        moco, atc = _criteria(model, queue, device)
-        batch = _arguments(next(endless), device)
-        fill(moco, batch)
-        optimizer = _optimizer(model, moco, atc)
-        alone = [partial(one_step, x, optimizer, batch) for x in (moco, atc)]
+        yield lambda: _arguments(next(endless), device)
 
-        def read(criterion: Atc) -> None:
-            one_step(criterion, optimizer, _arguments(next(endless), device))
 
-        whole = [partial(read, x) for x in (moco, atc)]
-        for name, steps, target in (("the step alone", alone, None),
-                                    ("with reading its batch", whole, 1.1)):  # fmt: skip
-            ours, baseline = harness.fastest(steps, device, rounds=2 if tiny else 50)
-            yield Row(
-                name=f"moco_atc step, B {batch_size}, Q {queue:,}: cached towers, {name}",
-                baseline_name="atc step", ours=ours, baseline=baseline, target=target, cost=True,
-            )  # fmt: skip
+def _cached_rows(
+    model: RetrievalModel, queue: int, device: torch.device, read: Callable[[], dict[str, Any]],
+    rounds: int, kinds: Sequence[str], name: str,
+) -> Iterator[Row]:  # fmt: skip
+    moco, atc = _criteria(model, queue, device)
+    batch = read()
+    fill(moco, batch)
+    optimizer = _optimizer(model, moco, atc)
+
+    def step(criterion: Atc, reads: bool) -> None:
+        one_step(criterion, optimizer, read() if reads else batch)
+
+    for kind in kinds:
+        reads = kind == "reading"
+        steps = [partial(step, x, reads) for x in (moco, atc)]
+        ours, baseline = harness.fastest(steps, device, rounds=rounds)
+        what = "with reading its batch" if reads else "the step alone"
+        yield Row(
+            name=f"moco_atc step, B {len(batch['clip_ids'])}, Q {queue:,}: cached towers, {name}, "
+            f"{what}",
+            baseline_name="atc step", ours=ours, baseline=baseline, target=1.1 if reads else None,
+            cost=True,
+        )  # fmt: skip
 
 
 def _endless(loader: PairLoader) -> Iterator[Any]:
