@@ -13,7 +13,6 @@ from conftest import TINY_AUDIO, TINY_TEXT
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtm, MocoAtcAtmConfig, MocoAtcConfig
 from atr_moco_plugin.model import build_model, freeze_encoder, model_config
 from atr_moco_plugin.momentum import MomentumCopy
-from atr_moco_plugin.tensors import linear
 
 FREEZES = [(1, 1), (2, 2), ("all", "all"), ("all", "none"), (1, "all")]
 
@@ -92,16 +91,6 @@ def test_the_losses_are_those_of_two_copies_to_the_last_bit(tiny_batch, freeze, 
     for ours, theirs in ((shared.audio_m, old.audio_m), (shared.text_m, old.text_m)):
         for name, p in ours.named_parameters():
             assert torch.equal(p, theirs.get_parameter(name)), name
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
-@pytest.mark.parametrize("freeze", [(1, 1), ("all", "all")])
-def test_and_so_they_are_where_passes_without_a_gradient_are_onednns(
-    tiny_batch, monkeypatch, freeze
-) -> None:
-    monkeypatch.setattr(linear, "_SMALL", 0)
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
-    test_the_losses_are_those_of_two_copies_to_the_last_bit(tiny_batch, freeze, MocoAtcAtm)
 
 
 def test_a_copy_of_a_frozen_encoder_holds_its_pooling_and_projection_alone() -> None:
