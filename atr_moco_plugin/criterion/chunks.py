@@ -29,7 +29,7 @@ ROWS = "rows"
 ResultT = TypeVar("ResultT")
 
 
-class Encoded(NamedTuple):
+class EncodedBatch(NamedTuple):
     """What a tower and its momentum copy make of a batch.
 
     Attributes:
@@ -51,7 +51,7 @@ def encode(
     *,
     momentum: Module | None = None,
     tokens: bool = False,
-) -> Encoded:
+) -> EncodedBatch:
     """Call a tower and its momentum copy, which share what the tower's ``prepare`` makes.
 
     Args:
@@ -78,7 +78,7 @@ def encode(
     found = _put_together(chunks)
     if taken is None:
         return found
-    return Encoded(
+    return EncodedBatch(
         take_rows(found.embeddings, taken),
         None if found.tokens is None else take_tokens(found.tokens, taken),
         take_rows(found.momentum, taken),
@@ -180,7 +180,7 @@ def check_chunks(chunk_size: int | None, *modules: Any) -> None:
                 )
 
 
-def _encode(tower: Any, inputs: Inputs, momentum: Any, tokens: bool, again: bool) -> Encoded:
+def _encode(tower: Any, inputs: Inputs, momentum: Any, tokens: bool, again: bool) -> EncodedBatch:
     """:func:`encode` of a batch or a chunk at once.
 
     Args:
@@ -190,7 +190,9 @@ def _encode(tower: Any, inputs: Inputs, momentum: Any, tokens: bool, again: bool
     if prepare is not None:
         inputs = prepare(**inputs)
     found, states = _run(partial(_call, tower, tokens), dict(inputs), again=again)
-    return Encoded(found, states, found.detach() if momentum is None else momentum(**inputs)[0])
+    return EncodedBatch(
+        found, states, found.detach() if momentum is None else momentum(**inputs)[0]
+    )
 
 
 def _call(tower: Any, tokens: bool, inputs: Inputs) -> tuple[Tensor, Any]:
@@ -255,9 +257,9 @@ def _rows_of(value: Any, part: slice) -> Any:
     return value
 
 
-def _put_together(chunks: Sequence[Encoded]) -> Encoded:
+def _put_together(chunks: Sequence[EncodedBatch]) -> EncodedBatch:
     embeddings, tokens, momentum = zip(*chunks, strict=True)
-    return Encoded(
+    return EncodedBatch(
         torch.cat(embeddings),
         None if tokens[0] is None else _join(tokens),
         torch.cat(momentum),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from atr_moco_plugin.contracts import Inputs, MatchingModel
 from atr_moco_plugin.criterion.atm import atm_loss
-from atr_moco_plugin.criterion.chunks import Encoded, encode, match_in_chunks
+from atr_moco_plugin.criterion.chunks import EncodedBatch, encode, match_in_chunks
 from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig
 from atr_moco_plugin.criterion.exchange import (
     GlobalBatch,
@@ -96,7 +96,7 @@ class MocoAtcAtm(MocoAtc):
             **self._measures(loss_atc),
         }
 
-    def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy) -> Encoded:
+    def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy) -> EncodedBatch:
         return encode(tower, inputs, self.chunk_size, momentum=momentum, tokens=True)
 
     @not_compiled

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.embedding_cache.outputs import Output
-from atr_moco_plugin.embedding_cache.store import Store
+from atr_moco_plugin.embedding_cache.store import OutputStore
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, valid_first
 
 
@@ -87,8 +87,8 @@ class CachedOutputs:
         captions: by text; ``None`` where the text tower is not frozen.
     """
 
-    clips: Store | None
-    captions: Store | None
+    clips: OutputStore | None
+    captions: OutputStore | None
 
     @property
     def crops(self) -> int | None:

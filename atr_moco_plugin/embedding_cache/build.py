@@ -20,7 +20,7 @@ from atr_moco_plugin.embedding_cache.index import (
 from atr_moco_plugin.embedding_cache.outputs import Stage
 from atr_moco_plugin.embedding_cache.shards import write_shard
 from atr_moco_plugin.embedding_cache.sizes import check_room, in_words
-from atr_moco_plugin.embedding_cache.store import Store
+from atr_moco_plugin.embedding_cache.store import OutputStore
 from atr_moco_plugin.errors import InputError
 
 ResultT = TypeVar("ResultT")
@@ -79,7 +79,7 @@ class Plan:
     outdated: Callable[[Index, list[int]], list[int]] = lambda index, present: []
 
 
-def build(plan: Plan, make: MakeContent, needed: Stage, ranks: Ranks, say: Say) -> Store:
+def build(plan: Plan, make: MakeContent, needed: Stage, ranks: Ranks, say: Say) -> OutputStore:
     """Open a folder of outputs, and write before what is missing of it.
 
     A folder that was interrupted goes on where it was, with any number of processes.
@@ -109,7 +109,7 @@ def build(plan: Plan, make: MakeContent, needed: Stage, ranks: Ranks, say: Say) 
     except (InputError, OSError) as ex:
         problem = str(ex)
     ranks.agree(problem)
-    return Store(plan.folder, index, plan.names, needed)
+    return OutputStore(plan.folder, index, plan.names, needed)
 
 
 def _prepare(plan: Plan, say: Say) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from atr_moco_plugin.embedding_cache.fingerprint import (
 from atr_moco_plugin.embedding_cache.index import Index, items_a_shard
 from atr_moco_plugin.embedding_cache.options import CacheOptions
 from atr_moco_plugin.embedding_cache.outputs import Stage
-from atr_moco_plugin.embedding_cache.store import Store
+from atr_moco_plugin.embedding_cache.store import OutputStore
 
 _TOKENIZED = 1024
 """Captions that are tokenised at once."""
@@ -35,7 +35,7 @@ def open_captions(
     *,
     ranks: Ranks | None = None,
     say: Say = print,
-) -> Store:
+) -> OutputStore:
     """The outputs of a split's distinct captions by their texts, written before where they are not
     there.
 

@@ -27,7 +27,7 @@ from atr_moco_plugin.embedding_cache.index import Index, items_a_shard, shard_pa
 from atr_moco_plugin.embedding_cache.options import CacheOptions
 from atr_moco_plugin.embedding_cache.outputs import Stage
 from atr_moco_plugin.embedding_cache.shards import Shard
-from atr_moco_plugin.embedding_cache.store import Store
+from atr_moco_plugin.embedding_cache.store import OutputStore
 from atr_moco_plugin.errors import InputError
 
 _THREADS = 16
@@ -43,7 +43,7 @@ def open_clips(
     max_seconds: float,
     ranks: Ranks | None = None,
     say: Say = print,
-) -> Store:
+) -> OutputStore:
     """The outputs of a split's clips by their keys, written before where they are not there.
 
     Args:

@@ -16,7 +16,7 @@ from atr_moco_plugin.embedding_cache.build import Ranks, Say
 from atr_moco_plugin.embedding_cache.clips import open_clips
 from atr_moco_plugin.embedding_cache.fingerprint import weights_digest
 from atr_moco_plugin.embedding_cache.options import CacheOptions
-from atr_moco_plugin.embedding_cache.store import Store
+from atr_moco_plugin.embedding_cache.store import OutputStore
 from atr_moco_plugin.embedding_cache.towers import (
     audio_stage,
     check_frozen,
@@ -44,7 +44,7 @@ class ClipInputs:
         store: of a split's clips.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: OutputStore) -> None:
         self._store = store
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class RunCaches:
     """
 
     outputs: CachedOutputs
-    evaluated: Mapping[str, Store]
+    evaluated: Mapping[str, OutputStore]
 
     def clip_inputs(self, split: str) -> ClipInputs | None:
         """Arguments of the audio tower for an evaluated split's clips; ``None`` where they are
@@ -174,7 +174,7 @@ def run_caches(
         model, dataset, section.train_split, to_tokens, options(section.cache_crops),
         max_seconds=max_seconds, matches=matches, ranks=ranks, say=say,
     )  # fmt: skip
-    stores: dict[str, Store] = {}
+    stores: dict[str, OutputStore] = {}
     for split in evaluated if is_frozen(model.audio) else ():
         if split != section.train_split:
             stores[split] = open_clips(

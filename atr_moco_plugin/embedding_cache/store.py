@@ -17,7 +17,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
 
-class Store:
+class OutputStore:
     """The outputs of a folder by the names of its items.
 
     Shards are mapped into memory when they are first read, so that several processes share them.

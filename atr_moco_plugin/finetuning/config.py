@@ -24,7 +24,7 @@ from atr_moco_plugin.finetuning.step_sections import (
 
 
 @dataclass(kw_only=True)
-class CriterionSection(Config):
+class CriterionOptions(Config):
     """A criterion by its entry-point name, with its options."""
 
     name: str = "moco_atc_atm"
@@ -35,7 +35,7 @@ class CriterionSection(Config):
 
 
 @dataclass(kw_only=True)
-class EvaluationSection(Config):
+class EvaluationOptions(Config):
     """How retrieval is measured."""
 
     rerank_k: int = 16
@@ -58,7 +58,7 @@ class EvaluationSection(Config):
 
 
 @dataclass(kw_only=True)
-class SafetySection(Config):
+class SafetyOptions(Config):
     """What happens when a number is not finite."""
 
     max_skipped_steps: int = 0
@@ -90,9 +90,9 @@ class FinetuneConfig(Config):
     model: ModelSection = field(default_factory=ModelSection)
     dataset: DatasetSection = field(default_factory=DatasetSection)
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
-    criterion: CriterionSection = field(default_factory=CriterionSection)
-    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
-    safety: SafetySection = field(default_factory=SafetySection)
+    criterion: CriterionOptions = field(default_factory=CriterionOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    safety: SafetyOptions = field(default_factory=SafetyOptions)
     report: bool = True
     """Write ``report/index.html`` at the end."""
 

@@ -49,7 +49,7 @@ class FreezableTower(nn.Module):
 
     @property
     def lower_layers(self) -> int | None:
-        """How many layers :meth:`prepare` runs: the frozen ones of an encoder that offers
+        """How many layers ``prepare`` runs: the frozen ones of an encoder that offers
         ``lower``. ``None`` for none."""
         if isinstance(self.frozen, int) and hasattr(self.encoder, "lower"):
             return self.frozen

@@ -98,7 +98,7 @@ def build(
         store: the index, open for writing; None in all processes but the first.
         retriever: the model of the index.
         listing: what is on disk; None in all processes but the first.
-        prune: see :func:`~.plan.make_plan`.
+        prune: see :func:`~atr_moco_plugin.search.plan.make_plan`.
         retry_broken: try again what could not be read, though it has not changed.
         threads: that decode; None takes one a core, at least 2 and at most 8.
         stop: asked now and then; where it says so, what is embedded is written, and that is all.
