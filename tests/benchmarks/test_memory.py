@@ -57,8 +57,8 @@ def test_it_is_linear_in_the_batch_and_in_the_queue(model: RetrievalModelConfig)
     sizes = [count(b, 0).activations for b in (16, 32, 48)]
     assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], rel=0.01)
     rows = [count(16, q) for q in (10_000, 20_000, 30_000)]
-    # Two queues of 12 float32, two int64 ids.
-    assert [x.queues - rows[0].queues for x in rows] == [0, 2 * 640_000, 4 * 640_000]
+    # Two queues of 12 float32, four int64 ids: those of the second clip of a mixture too.
+    assert [x.queues - rows[0].queues for x in rows] == [0, 2 * 800_000, 4 * 800_000]
     # The loss reads the queue in blocks and keeps nothing of its length.
     assert len({x.activations for x in rows}) == 1
 
