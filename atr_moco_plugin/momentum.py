@@ -6,7 +6,7 @@ that there is one set of them, and a copy of a frozen encoder holds next to noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -138,14 +138,13 @@ def _can_be_shared(parameter: nn.Parameter) -> bool:
     return whole and not parameter.requires_grad and parameter.dtype == torch.float32
 
 
-def _places(module: Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+def _places(module: Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
     """Every place that a parameter stands in: the module, the name there, and the parameter."""
-    places = [
+    return [
         (owner, name, p)
         for owner in module.modules()
         for name, p in owner.named_parameters(recurse=False)
     ]
-    yield from places
 
 
 def _parameters(module: Module) -> dict[str, nn.Parameter]:

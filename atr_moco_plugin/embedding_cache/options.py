@@ -6,20 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.ids import stable_digest
-
-
-def crops_without_folder(section: Any) -> Iterator[str]:
-    """One sentence where a configuration's section ``dataset`` has ``cache_crops`` without
-    ``cache_embeddings``."""
-    if section.cache_crops > 1 and section.cache_embeddings is None:
-        yield (
-            f"`cache_crops` is {section.cache_crops}, but nothing is cached: set "
-            "`cache_embeddings` to a folder, or leave it out."
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

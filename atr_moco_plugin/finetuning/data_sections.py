@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from atr_moco_plugin.config import Config, in_range
-from atr_moco_plugin.data.audio.augment import AugmentConfig
-from atr_moco_plugin.data.audio.mix import MixConfig
-from atr_moco_plugin.embedding_cache.options import crops_without_folder
+from atr_moco_plugin.data.loading.training import LoadingOptions
 
 
 @dataclass(kw_only=True)
@@ -25,7 +22,7 @@ class ModelSection(Config):
 
 
 @dataclass(kw_only=True)
-class DatasetSection(Config):
+class DatasetSection(LoadingOptions, Config):
     """The pairs, and how batches are made of them."""
 
     family: str = "folder"
@@ -40,56 +37,10 @@ class DatasetSection(Config):
     max_seconds: float | None = None
     """Longer clips are cropped in training, at random; shorter ones are padded and masked."""
 
-    captions: Literal["random", "all"] = "random"
-    """What an epoch is: every clip once with a random one of its captions, or every pair."""
-
-    num_workers: int = 0
-    """Workers that decode audio; 0 decodes between the steps."""
-
-    prefetch: int = 2
-    """Batches that each of them has ready."""
-
-    decoder: Literal["soundfile", "torchcodec"] = "soundfile"
-    """What decodes audio files."""
-
-    cache_dir: Path | None = None
-    """Folder for decoded audio; None decodes every time."""
-
-    cache_embeddings: Path | None = None
-    """Folder for the outputs of frozen encoders, which batches hold in place of audio and captions
-    from then on; None encodes in every step."""
-
-    cache_crops: int = 1
-    """Crops of each training clip that it keeps: the beginning, and drawn ones of a longer clip."""
-
-    bucket_by_length: int = 0
-    """Steps whose pairs are sorted by length together; 0 leaves batches to chance."""
-
-    augment: AugmentConfig | None = None
-    """Random changes of training waveforms."""
-
-    captions_per_clip: int = 1
-    """Captions of each clip in a batch of training; the clip is encoded once for them, so that
-    ``batch_size`` pairs are of ``batch_size / captions_per_clip`` clips."""
-
-    mix: MixConfig | None = None
-    """Add a second clip to some training clips and join their captions."""
-
-    max_bad_clips: int | None = None
-    """Unreadable clips that are skipped; None takes one in a thousand, at least 10."""
-
-    train_split: str = "train"
-    """Split to train on."""
-
-    valid_split: str = "valid"
-    """Split the best checkpoint is chosen on."""
-
     def problems(self) -> Iterator[str]:
         yield from in_range(self, "batch_size", least=2)
         yield from in_range(self, "max_seconds", above=0)
-        yield from in_range(self, "num_workers", "max_bad_clips", "bucket_by_length", least=0)
-        yield from in_range(self, "prefetch", "cache_crops", least=1)
-        yield from crops_without_folder(self)
+        yield from self.loading_problems()
 
 
 @dataclass(kw_only=True)

@@ -29,6 +29,7 @@ from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE, saved_plan
 from atr_moco_plugin.finetuning.start import Start, Started, find_start
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.lock import lock_folder
+from atr_moco_plugin.io.processes import is_first_process
 from atr_moco_plugin.text.checks import text_positions
 
 ValueT = TypeVar("ValueT")
@@ -128,10 +129,10 @@ def _chosen(
     """The plan's values, nested: those of the folder's own plan where it is of the same command."""
     as_read = json.loads(json.dumps(stated, default=str))
     saved = saved_plan(output_dir, as_read)
-    rank, processes = (int(os.environ.get(x) or y) for x, y in (("RANK", 0), ("WORLD_SIZE", 1)))
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
     waited = time.monotonic()
     file = output_dir / PLAN_FILE
-    while saved is None and rank > 0:  # the first process chooses for all
+    while saved is None and not is_first_process():  # the first process chooses for all
         if time.monotonic() - waited > _WAIT:
             raise InputError(f"The first process has not written {file}; see what it says.")
         time.sleep(0.5)

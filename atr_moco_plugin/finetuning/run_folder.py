@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,6 @@ _MAY_CHANGE = (
 
 CHECKPOINTS = {"fairseq2": "checkpoints/step_*", "transformers": "checkpoint-*"}
 """A loop to the pattern of its checkpoints in the output folder."""
-
-
-def is_first() -> bool:
-    """Whether this is the first of the processes that train together."""
-    return int(os.environ.get("RANK") or 0) == 0
 
 
 def has_begun(out: Path) -> bool:

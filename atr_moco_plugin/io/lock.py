@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.processes import is_first_process
 
 FILE = ".lock"
 _held: dict[Path, IO[str]] = {}
@@ -30,7 +31,7 @@ def lock_folder(folder: Path) -> None:
     Raises:
         InputError: if another process has it, with its id and machine.
     """
-    if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") != "0":
+    if not is_first_process():
         return
     folder = folder.resolve()
     if folder in _held:

@@ -141,16 +141,8 @@ class ClapAudioTower(EncoderTower):
         return tokens, output.pooler_output
 
 
-class ClapTextTower(EncoderTower):
-    """The text half of a ``ClapModel``; its modules are used, not copied.
-
-    Args:
-        clap: the model.
-    """
-
-    def __init__(self, clap: ClapModel) -> None:
-        width = clap.config.text_config.hidden_size
-        super().__init__(clap.text_model, clap.text_projection, width)
+class TextEncoderTower(EncoderTower):
+    """A text model of transformers and a projection of what it returns."""
 
     def forward(
         self,
@@ -169,6 +161,18 @@ class ClapTextTower(EncoderTower):
             pooled: ``[B, width]``, from :meth:`prepare`.
         """
         return self._embed(tokens, pooled, input_ids, attention_mask)
+
+
+class ClapTextTower(TextEncoderTower):
+    """The text half of a ``ClapModel``; its modules are used, not copied.
+
+    Args:
+        clap: the model.
+    """
+
+    def __init__(self, clap: ClapModel) -> None:
+        width = clap.config.text_config.hidden_size
+        super().__init__(clap.text_model, clap.text_projection, width)
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[TextTokens, Tensor]:
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)

@@ -8,8 +8,9 @@ the host. Nothing imports a recipe but another recipe.
 """
 
 import importlib.util
-import os
 import sys
+
+from atr_moco_plugin.io.processes import is_first_process
 
 __all__: list[str] = []
 
@@ -38,7 +39,7 @@ def _prepare(recipe: str) -> None:
     # one take ten seconds and more.
     problem = unknown_key(recipe, sys.argv[1:]) if recipe in RECIPES else None
     if problem is not None:
-        if os.environ.get("RANK", "0") == "0":
+        if is_first_process():
             print(f"ERROR: {' '.join(problem.split())}", file=sys.stderr)
         raise SystemExit(2)
 

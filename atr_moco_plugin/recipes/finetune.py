@@ -21,7 +21,8 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
 from atr_moco_plugin.finetuning.prepare import Prepared, prepare
-from atr_moco_plugin.finetuning.run_folder import is_first, plain
+from atr_moco_plugin.finetuning.run_folder import plain
+from atr_moco_plugin.io.processes import is_first_process
 from atr_moco_plugin.io.stdout import say, warnings_in_short
 from atr_moco_plugin.search.sources import list_sounds
 
@@ -65,7 +66,9 @@ def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = F
     Raises:
         InputError: for anything that cannot be used.
     """
-    tell: Callable[[str], object] = say if is_first() else str  # one of several processes speaks
+    tell: Callable[[str], object] = (
+        say if is_first_process() else str
+    )  # one of several processes speaks
     prepared = prepare(stated, out, tell=tell)
     if plan_only:
         return 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.data.dataset import AudioTextDataset
@@ -14,18 +17,68 @@ from atr_moco_plugin.data.loading.outputs import Outputs
 from atr_moco_plugin.data.loading.plan import CaptionMode
 
 
-class LoadingOptions(Protocol):
-    """The section ``dataset`` of a configuration, as far as it decides what batches hold."""
+@dataclass(kw_only=True)
+class LoadingOptions:
+    """How batches are made: the part of the section ``dataset`` that every loop's configuration
+    has."""
 
-    train_split: str
-    captions: CaptionMode
-    num_workers: int
-    prefetch: int
-    max_bad_clips: int | None
-    augment: AugmentConfig | None
-    bucket_by_length: int
-    captions_per_clip: int
-    mix: MixConfig | None
+    captions: CaptionMode = "random"
+    """What an epoch is: every clip once with a random one of its captions, or every pair."""
+
+    num_workers: int = 0
+    """Workers that decode audio for each process; 0 decodes between the steps. An evaluation has as
+    many threads."""
+
+    prefetch: int = 2
+    """Batches that each of them has ready."""
+
+    decoder: Literal["soundfile", "torchcodec"] = "soundfile"
+    """What decodes audio files; torchcodec needs FFmpeg's libraries."""
+
+    cache_dir: Path | None = None
+    """Folder for decoded audio, shared by all processes and runs; None decodes every time."""
+
+    cache_embeddings: Path | None = None
+    """Folder for the outputs of frozen encoders, which batches hold in place of audio and captions
+    from then on; None encodes in every step."""
+
+    cache_crops: int = 1
+    """Crops of each training clip that it keeps: the beginning, and drawn ones of a longer clip."""
+
+    bucket_by_length: int = 0
+    """Steps whose pairs are sorted by length together, so that a batch is not padded to its one
+    long clip; 0 leaves batches to chance. 20 to 50 are usual."""
+
+    augment: AugmentConfig | None = None
+    """Random changes of training waveforms."""
+
+    captions_per_clip: int = 1
+    """Captions of each clip in a batch of training; the clip is encoded once for them, so that
+    ``batch_size`` pairs are of ``batch_size / captions_per_clip`` clips."""
+
+    mix: MixConfig | None = None
+    """Add a second clip to some training clips and join their captions."""
+
+    max_bad_clips: int | None = None
+    """Unreadable training clips that each process skips, naming each once in a warning, and clips
+    of a split that its evaluations leave out; one more stops the run. None takes one in a thousand
+    clips of the split, at least 10."""
+
+    train_split: str = "train"
+    """Split to train on."""
+
+    valid_split: str = "valid"
+    """Split the best checkpoint is chosen on."""
+
+    def loading_problems(self) -> Iterator[str]:
+        """What is wrong with these options, a sentence each."""
+        yield from in_range(self, "num_workers", "max_bad_clips", "bucket_by_length", least=0)
+        yield from in_range(self, "prefetch", "cache_crops", least=1)
+        if self.cache_crops > 1 and self.cache_embeddings is None:
+            yield (
+                f"`cache_crops` is {self.cache_crops}, but nothing is cached: set "
+                "`cache_embeddings` to a folder, or leave it out."
+            )
 
 
 def training_loader(

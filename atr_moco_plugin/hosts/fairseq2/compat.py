@@ -29,6 +29,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn import Module
 
 from atr_moco_plugin.io.checkpoints import read_torch, unsafe_globals
+from atr_moco_plugin.io.processes import is_first_process
 
 ConfigT = TypeVar("ConfigT")
 DatasetT = TypeVar("DatasetT")
@@ -111,7 +112,7 @@ else:
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
             handler.close()
-        first = os.environ.get("RANK", "0") == "0"
+        first = is_first_process()
         handler = logging.StreamHandler() if first else logging.NullHandler()
         line = "%(asctime)s %(levelname)s: %(name)s - %(message)s"
         handler.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S"))

@@ -16,7 +16,7 @@ from fairseq2.recipe.config import LRSchedulerSection, OptimizerSection, RegimeS
 
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared
-from atr_moco_plugin.finetuning.run_folder import CONFIG_FILE, is_first, plain, settle_folder
+from atr_moco_plugin.finetuning.run_folder import CONFIG_FILE, plain, settle_folder
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
@@ -29,6 +29,7 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
 )
 from atr_moco_plugin.hosts.fairseq2.export import export_run
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.processes import is_first_process
 from atr_moco_plugin.retriever.exported import ExportOptions
 
 FOLDER = "start"
@@ -73,7 +74,7 @@ def run(prepared: Prepared) -> Path:
             raise
     finally:
         sys.argv = arguments
-    if is_first():
+    if is_first_process():
         export_run(out, ExportOptions()).write(out / "bundle")
     return out / "bundle"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fairseq2.recipe.config import (
     CosineAnnealingLRConfig,
@@ -21,10 +20,8 @@ from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
 
 from atr_moco_plugin.config import in_range
-from atr_moco_plugin.data.audio.augment import AugmentConfig
-from atr_moco_plugin.data.audio.mix import MixConfig
+from atr_moco_plugin.data.loading.training import LoadingOptions
 from atr_moco_plugin.data.sets.registry import DATASETS
-from atr_moco_plugin.embedding_cache.options import crops_without_folder
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import OPTIMIZER, RetrievalAdamWConfig
 
@@ -51,7 +48,7 @@ def default(make: Callable[P, SectionT], *args: P.args, **options: P.kwargs) -> 
 
 
 @dataclass(kw_only=True)
-class RetrievalDatasetSection(DatasetSection):
+class RetrievalDatasetSection(LoadingOptions, DatasetSection):
     """A data set and how batches are made of it. ``config_overrides`` are the data set's own
     options, ``root`` above all."""
 
@@ -61,63 +58,13 @@ class RetrievalDatasetSection(DatasetSection):
     max_seconds: float = 10.0
     """Longer clips are cropped in training, at random; shorter ones are padded and masked."""
 
-    captions: Literal["random", "all"] = "random"
-    """What an epoch is: every clip once with a random one of its captions, or every pair."""
-
-    num_workers: int = 0
-    """Workers that decode audio for each process; 0 decodes between the steps. An evaluation has as
-    many threads."""
-
-    prefetch: int = 2
-    """Batches that each of them has ready."""
-
-    decoder: Literal["soundfile", "torchcodec"] = "soundfile"
-    """What decodes audio files; torchcodec needs FFmpeg's libraries."""
-
-    cache_dir: Path | None = None
-    """Folder for decoded audio, shared by all processes and runs; None decodes every time."""
-
-    cache_embeddings: Path | None = None
-    """Folder for the outputs of frozen encoders, which batches hold in place of audio and captions
-    from then on; None encodes in every step."""
-
-    cache_crops: int = 1
-    """Crops of each training clip that it keeps: the beginning, and drawn ones of a longer clip."""
-
-    bucket_by_length: int = 0
-    """Steps whose pairs are sorted by length together, so that a batch is not padded to its one
-    long clip; 0 leaves batches to chance. 20 to 50 are usual."""
-
-    augment: AugmentConfig | None = None
-    """Random changes of training waveforms."""
-
-    captions_per_clip: int = 1
-    """Captions of each clip in a batch of training; the clip is encoded once for them, so that
-    ``batch_size`` pairs are of ``batch_size / captions_per_clip`` clips."""
-
-    mix: MixConfig | None = None
-    """Add a second clip to some training clips and join their captions."""
-
-    max_bad_clips: int | None = None
-    """Unreadable training clips that each process skips, naming each once in a warning, and clips
-    of a split that its evaluations leave out; one more stops the run. None takes one in a thousand
-    clips of the split, at least 10."""
-
-    train_split: str = "train"
-    """Split to train on."""
-
-    valid_split: str = "valid"
-    """Split the best checkpoint is chosen on."""
-
     @override
     def validate(self) -> ValidationResult:
         return result_of(
             super().validate().errors,
             in_range(self, "batch_size", least=2),
             in_range(self, "max_seconds", least=MIN_SECONDS),
-            in_range(self, "num_workers", "max_bad_clips", "bucket_by_length", least=0),
-            in_range(self, "prefetch", "cache_crops", least=1),
-            crops_without_folder(self),
+            self.loading_problems(),
         )
 
 

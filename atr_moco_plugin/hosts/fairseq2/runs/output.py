@@ -16,6 +16,7 @@ from atr_moco_plugin.evaluation.queries import QUERIES_FILE
 from atr_moco_plugin.hosts.fairseq2.config.command_line import option, parse, read_yaml
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, MODEL_FILE
 from atr_moco_plugin.io.lock import lock_folder
+from atr_moco_plugin.io.processes import is_first_process
 
 EVALUATION_FILES = ("retrieval.json", QUERIES_FILE, "embeddings.safetensors")
 TREC, DCASE = "trec", "dcase"
@@ -135,7 +136,7 @@ def read_description(out: Path) -> dict[Path, bytes]:
     Args:
         out: a run's output folder, which this process has claimed.
     """
-    if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") != "0":
+    if not is_first_process():
         return {}
     files = [file for pattern in _DESCRIBING for file in out.glob(pattern)]
     return {x: x.read_bytes() for x in files if x.is_file() and os.access(x, os.R_OK)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from atr_moco_plugin.model.clap import EncoderTower, audio_tokens
+from atr_moco_plugin.model.clap import EncoderTower, TextEncoderTower, audio_tokens
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
@@ -48,7 +48,7 @@ class AudioModelTower(EncoderTower):
         return tokens, tokens.states.mean(dim=1)
 
 
-class TextModelTower(EncoderTower):
+class TextModelTower(TextEncoderTower):
     """Any text model of transformers that returns ``last_hidden_state``, by its first token.
 
     Args:
@@ -60,24 +60,6 @@ class TextModelTower(EncoderTower):
     def __init__(self, encoder: nn.Module, embed_dim: int, width: int | None = None) -> None:
         width = _hidden_size(encoder) if width is None else width
         super().__init__(encoder, nn.Linear(width, embed_dim), width)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        *,
-        tokens: TextTokens | None = None,
-        pooled: Tensor | None = None,
-    ) -> tuple[Tensor, TextTokens]:
-        """Encode captions.
-
-        Args:
-            input_ids: ``[B, L]`` int64.
-            attention_mask: ``[B, L]``, 0 where a token is padding.
-            tokens: from :meth:`prepare`, in place of ids; ``None`` where nobody reads them.
-            pooled: ``[B, width]``, from :meth:`prepare`.
-        """
-        return self._embed(tokens, pooled, input_ids, attention_mask)
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[TextTokens, Tensor]:
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
