@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from atr_moco_plugin.criterion.positives import PositivesMode, positive_pairs
 from atr_moco_plugin.distributed import (
     gather,
     gather_counts,
@@ -38,8 +39,35 @@ class GlobalBatch(NamedTuple):
     @property
     def own(self) -> slice:
         """The rows of this process."""
-        first = sum(self.counts[: process_index()])
-        return slice(first, first + self.counts[process_index()])
+        return _own(self.counts)
+
+
+class OnlineItems(NamedTuple):
+    """The N items of all processes as the online towers embed them; in a single process its B.
+
+    Attributes:
+        counts: items of every process.
+        a: ``[N, d]`` unit-norm audio embeddings. The gradient flows through them.
+        u: ``[N, d]`` unit-norm text embeddings.
+        clip_ids: ``[N]`` int64, or ``[N, 2]`` of mixtures.
+        caption_ids: of the same shape.
+    """
+
+    counts: list[int]
+    a: Tensor
+    u: Tensor
+    clip_ids: Tensor
+    caption_ids: Tensor
+
+    @property
+    def own(self) -> slice:
+        """The rows of this process."""
+        return _own(self.counts)
+
+    def positives(self, mode: PositivesMode) -> Tensor:
+        """``[B, N]`` bool: which items are positives of those of this process."""
+        own = self.clip_ids[self.own], self.caption_ids[self.own]
+        return positive_pairs(*own, self.clip_ids, self.caption_ids, mode)
 
 
 class OnlineBatch(NamedTuple):
@@ -102,3 +130,8 @@ def gather_batch_and_tokens(
 
 def _gather_states(states: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> Tensor:
     return gather(pad_to(states, 1, max(lengths)), grad=True, counts=counts)
+
+
+def _own(counts: list[int]) -> slice:
+    first = sum(counts[: process_index()])
+    return slice(first, first + counts[process_index()])

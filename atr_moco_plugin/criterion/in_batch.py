@@ -13,7 +13,7 @@ from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, encode
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
-from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.criterion.exchange import OnlineItems
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import Attachment, attach
@@ -45,6 +45,8 @@ class Atc(nn.Module):
             towers run twice in exchange for the memory of a chunk (gradient caching, see
             :mod:`atr_moco_plugin.criterion.chunks`), and the loss and its gradient are those of the
             batch. It is how a batch is computed and not what, so it is no part of the state.
+        total_steps: optimizer steps of the whole run, ``None`` where nobody has said so. Hosts set
+            it before the first step; schedules read it.
 
     Raises:
         InputError: when ``config.embed_dim`` is not the model's.
@@ -56,6 +58,8 @@ class Atc(nn.Module):
     """What ``forward`` returns."""
 
     chunk_size: int | None = None
+
+    total_steps: int | None = None
 
     config: AtcConfig
     model: DualEncoder
@@ -165,19 +169,30 @@ class Atc(nn.Module):
         a = encode(self.model.audio, audio, self.chunk_size).embeddings
         u = encode(self.model.text, text, self.chunk_size).embeddings
         counts = gather_counts(len(a), a.device)
-        all_clips, all_captions = gather_packed(clip_ids, caption_ids, counts=counts)
-        positives = positive_pairs(
-            clip_ids, caption_ids, all_clips, all_captions, self.config.positives
-        )
         # One exchange: both are float32 and of one size.
         all_a, all_u = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
-        loss = contrastive_loss(a, u, all_a, all_u, positives, self.temperature)
+        batch = OnlineItems(
+            counts, all_a, all_u, *gather_packed(clip_ids, caption_ids, counts=counts)
+        )
+        loss, measures = self._loss(a, u, batch)
         loss = loss * mean_weight(len(a), len(all_a))
         return {
             "loss": loss,
             "loss_atc": loss.detach(),
             "temperature": self.temperature.detach().squeeze(),
+            **measures,
         }
+
+    def _loss(self, a: Tensor, u: Tensor, batch: OnlineItems) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of the items of this process, and further measures.
+
+        Args:
+            a: ``[B, d]`` unit-norm audio embeddings of this process.
+            u: ``[B, d]`` unit-norm text embeddings of this process.
+            batch: the items of all processes.
+        """
+        positives = batch.positives(self.config.positives)
+        return contrastive_loss(a, u, batch.a, batch.u, positives, self.temperature), {}
 
 
 def _expect_other_weights(criterion: Atc, _: Any) -> None:
