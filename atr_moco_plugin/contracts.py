@@ -205,6 +205,9 @@ class Criterion(StepListener, Protocol):
     """A criterion, group ``atr_moco_plugin.criteria``: a module around the model.
 
     It holds everything that is trained or kept between steps.
+
+    Optional member: ``total_steps``, optimizer steps of the whole run or ``None``, which hosts set
+    before the first step and schedules read.
     """
 
     @property

@@ -56,6 +56,7 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
     ) -> None:
         clap: Any = model.module if hasattr(model, "module") else model
         steps = steps_an_epoch(data)
+        clap.moco.total_steps = steps * args.epochs
         log = StepLog(clap, args, tb_writer, rank_every, collapse, last=steps * (epoch + 1))
         step = steps * epoch
 

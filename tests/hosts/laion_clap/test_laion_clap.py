@@ -356,7 +356,7 @@ def test_a_step_that_the_scaler_leaves_out_moves_no_average(split: bool) -> None
     if split:
         optimizer = {"pretrained": optimizer, "new": torch.optim.SGD(model.parameters(), lr=0.1)}
     data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, logs="none", name="x", wandb=False)
+    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs="none", name="x", wandb=False)
     scaler = torch.amp.GradScaler("cpu")
     follow_epoch(loop, rank_every=1)(model, data, 0, optimizer, scaler, None, args)
     assert model.steps == 2

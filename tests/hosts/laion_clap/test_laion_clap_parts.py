@@ -224,7 +224,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training(split: bool) -> None:
     if split:
         optimizer = {"pretrained": optimizer, "new": torch.optim.SGD(model.parameters(), lr=0.1)}
     data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, logs="none", name="x", wandb=False)
+    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs="none", name="x", wandb=False)
     with pytest.raises(NonFiniteError, match="step 5 is finite, but the gradient of weight is not"):
         follow_epoch(loop, rank_every=1)(model, data, 1, optimizer, None, None, args)
     assert bool(model.weight.isfinite())
@@ -301,8 +301,9 @@ def follow(clap: nn.Module, broken: dict[int, float], scaler: Any = None) -> lis
 
     optimizer = torch.optim.AdamW([p for p in clap.parameters() if p.requires_grad], lr=1e-3)
     data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, logs="none", name="x", wandb=False)
+    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs="none", name="x", wandb=False)
     follow_epoch(loop, rank_every=1)(clap, data, 0, optimizer, scaler, None, args)
+    assert clap.moco.total_steps == 6
     return counts
 
 

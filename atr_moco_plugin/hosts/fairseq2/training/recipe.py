@@ -140,6 +140,7 @@ class RetrievalRecipe(compat.TrainRecipe):
         if isinstance(criterion, MocoAtc):
             criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, train_pairs)
+        criterion.total_steps = config.regime.num_steps
         unit = RetrievalTrainUnit(
             criterion,
             compat.data_parallel_model(context),

@@ -127,6 +127,7 @@ class MocoCallback(TrainerCallback):
             )
         self._model.skipped_in_training.clear()
         criterion, optimizer = self._model.criterion, kwargs["optimizer"]
+        criterion.total_steps = state.max_steps
         output_dir = Path(str(args.output_dir))
         self._hooks.close()
         self._guard = FiniteGuard(

@@ -66,6 +66,7 @@ def test_the_momentum_copies_move_once_an_optimizer_step(tmp_path: Path) -> None
     assert not torch.equal(online, start)
     assert torch.allclose(moved, start.lerp(online.detach(), 0.1), atol=1e-7)
     assert model.num_steps.item() == 1 and len(model.audio_queue) == 12
+    assert model.total_steps == 1
 
 
 def test_a_temperature_that_runs_away_is_clipped(tmp_path: Path) -> None:
