@@ -10,7 +10,15 @@ import torch
 from linear import LinearModel, linear_batch
 from torch import Tensor, nn
 
-from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtc, MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.criterion import (
+    Atc,
+    AtcConfig,
+    MocoAtc,
+    MocoAtcAtm,
+    MocoAtcAtmConfig,
+    Siglip,
+    SiglipConfig,
+)
 from atr_moco_plugin.encoders.beats.attention import GatedSelfAttention
 from atr_moco_plugin.encoders.beats.relative_position import RelativePositionBias
 from atr_moco_plugin.model.pooling import build_pooling
@@ -122,8 +130,9 @@ def test_a_criterion_that_is_in_use_begins_anew() -> None:
         lambda: build_pooling("cls", 8),
         lambda: RelativePositionBias(8, 16, 2),
         lambda: Atc(LinearModel(), AtcConfig()),
+        lambda: Siglip(LinearModel(), SiglipConfig()),
     ],
-    ids=["queue", "no queue", "attention", "cls", "bias", "atc"],
+    ids=["queue", "no queue", "attention", "cls", "bias", "atc", "siglip"],
 )
 def test_a_module_of_its_own(make) -> None:
     with torch.device("meta"):

@@ -1,7 +1,8 @@
 """Audio-text contrastive (ATC) and matching (ATM) losses with momentum queues.
 
 One training step, top to bottom, is :meth:`MocoAtcAtm.forward`, and :meth:`MocoAtc.forward` without
-the matching loss. :class:`Atc` (``in_batch``) is the base of both.
+the matching loss. :class:`Atc` (``in_batch``) is the base of both, and of the rivals, each in a
+file of its own: ``dcl``, ``siglip``.
 
 * Losses, pure functions: :func:`contrastive_loss` and :func:`atc_loss` in ``atc``, the second on
   ``cross_entropy``; :func:`atm_loss` and :func:`hard_negatives` in ``atm``; :func:`positive_pairs`.
@@ -18,27 +19,36 @@ from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY, atm_loss, hard_negative
 from atr_moco_plugin.criterion.config import (
     TEMPERATURE_RANGE,
     AtcConfig,
+    CriterionConfig,
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
+from atr_moco_plugin.criterion.dcl import Dcl, DclConfig
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.moco_atc import MocoAtc
 from atr_moco_plugin.criterion.moco_atc_atm import MocoAtcAtm
 from atr_moco_plugin.criterion.positives import positive_pairs
+from atr_moco_plugin.criterion.siglip import Siglip, SiglipConfig, sigmoid_loss
 
 __all__ = [
     "PRIOR_ENTROPY",
     "TEMPERATURE_RANGE",
     "Atc",
     "AtcConfig",
+    "CriterionConfig",
+    "Dcl",
+    "DclConfig",
     "MocoAtc",
     "MocoAtcAtm",
     "MocoAtcAtmConfig",
     "MocoAtcConfig",
+    "Siglip",
+    "SiglipConfig",
     "atc_loss",
     "atc_targets",
     "atm_loss",
     "contrastive_loss",
     "hard_negatives",
     "positive_pairs",
+    "sigmoid_loss",
 ]

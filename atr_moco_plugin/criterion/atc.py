@@ -30,8 +30,15 @@ def contrastive_loss(
     text_columns: Tensor,
     positives: Tensor,
     temperature: Tensor,
+    *,
+    decoupled: bool = False,
 ) -> Tensor:
     """Symmetric InfoNCE without momentum (CLIP, Radford et al. 2021; CLAP, Wu et al. 2023).
+
+    Decoupled (Yeh et al. 2022, eq. 6), a query with logits ``s_j``, targets ``y_j`` and negatives N
+    has the loss ``log sum_{j in N} exp(s_j) - sum_j y_j s_j``: its positives are no longer in the
+    denominator, which would shrink the gradient of all that are easy. A query without any negative
+    has no denominator and is left out: its loss is 0, as it is in InfoNCE with one positive.
 
     Args:
         audio: ``[B, d]`` unit-norm audio embeddings, the audio-to-text queries.
@@ -41,14 +48,15 @@ def contrastive_loss(
         text_columns: ``[M, d]`` the columns of the audio queries.
         positives: ``[B, M]`` bool, at least one ``True`` a row.
         temperature: scalar (or one-element) tensor, tau.
+        decoupled: leave the positives out of the denominators.
 
     Returns:
         Scalar float32.
     """
     with torch.autocast(audio.device.type, enabled=False):
-        targets = atc_targets(positives)
-        a2t = F.cross_entropy(_logits(audio, text_columns, temperature), targets)
-        t2a = F.cross_entropy(_logits(text, audio_columns, temperature), targets)
+        loss = _decoupled_cross_entropy if decoupled else _cross_entropy
+        a2t = loss(_logits(audio, text_columns, temperature), positives)
+        t2a = loss(_logits(text, audio_columns, temperature), positives)
         return (a2t + t2a) / 2
 
 
@@ -112,3 +120,15 @@ def atc_loss(
 
 def _logits(query: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
     return cosines(query, columns) / temperature.float()
+
+
+def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    return F.cross_entropy(logits, atc_targets(positives))
+
+
+def _decoupled_cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    any_negative = (~positives).any(dim=1)
+    # Of a row of positives nothing is left out: the gradient of an empty sum's logarithm is NaN.
+    negatives = logits.masked_fill(positives & any_negative[:, None], float("-inf"))
+    losses = negatives.logsumexp(dim=1) - (atc_targets(positives) * logits).sum(dim=1)
+    return torch.where(any_negative, losses, 0.0).mean()

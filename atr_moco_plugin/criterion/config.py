@@ -14,8 +14,8 @@ TEMPERATURE_RANGE = (0.001, 0.5)
 
 
 @dataclass(kw_only=True)
-class AtcConfig(Config):
-    """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
+class CriterionConfig(Config):
+    """What every criterion has: a temperature, and positives by ids."""
 
     temperature: float = 0.07
     """Initial temperature; it is learned."""
@@ -23,8 +23,9 @@ class AtcConfig(Config):
     embed_dim: int | None = None
     """Embedding size the model must have; None takes the model's."""
 
-    positives: PositivesMode = "pair"
-    """``pair``: only the diagonal, as CLAP trains. ``clip``, ``clip_or_caption``: with ids."""
+    positives: PositivesMode = "clip_or_caption"
+    """Which items count as positives: of one clip, or also of one caption text; ``pair`` takes the
+    diagonal alone."""
 
     def problems(self) -> Iterator[str]:
         low, high = TEMPERATURE_RANGE
@@ -32,11 +33,19 @@ class AtcConfig(Config):
 
 
 @dataclass(kw_only=True)
-class MocoAtcConfig(AtcConfig):
-    """Contrastive loss against momentum queues with momentum soft targets."""
+class AtcConfig(CriterionConfig):
+    """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
 
-    positives: PositivesMode = "clip_or_caption"
-    """Which items count as positives: of one clip, or also of one caption text."""
+    positives: PositivesMode = "pair"
+    """``pair``: only the diagonal, as CLAP trains. ``clip``, ``clip_or_caption``: with ids."""
+
+    decoupled: bool = False
+    """Leave the positives out of the denominators (DCL, Yeh et al. 2022)."""
+
+
+@dataclass(kw_only=True)
+class MocoAtcConfig(CriterionConfig):
+    """Contrastive loss against momentum queues with momentum soft targets."""
 
     queue_size: int | Literal["auto"] = 65_536
     """Rows of each queue. ``auto`` starts with ``queue_min`` rows and doubles them as long as the

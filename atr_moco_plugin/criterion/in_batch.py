@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, encode
-from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig
+from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import OnlineItems
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
@@ -52,7 +52,7 @@ class Atc(nn.Module):
         InputError: when ``config.embed_dim`` is not the model's.
     """
 
-    config_class: ClassVar[type[AtcConfig]] = AtcConfig
+    config_class: ClassVar[type[CriterionConfig]] = AtcConfig
 
     measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
     """What ``forward`` returns."""
@@ -61,11 +61,11 @@ class Atc(nn.Module):
 
     total_steps: int | None = None
 
-    config: AtcConfig
+    config: CriterionConfig
     model: DualEncoder
     temperature: nn.Parameter
 
-    def __init__(self, model: DualEncoder, config: AtcConfig) -> None:
+    def __init__(self, model: DualEncoder, config: CriterionConfig) -> None:
         super().__init__()
         if config.embed_dim not in (None, model.embed_dim):
             raise InputError(
@@ -192,7 +192,11 @@ class Atc(nn.Module):
             batch: the items of all processes.
         """
         positives = batch.positives(self.config.positives)
-        return contrastive_loss(a, u, batch.a, batch.u, positives, self.temperature), {}
+        decoupled = isinstance(self.config, AtcConfig) and self.config.decoupled
+        loss = contrastive_loss(
+            a, u, batch.a, batch.u, positives, self.temperature, decoupled=decoupled
+        )
+        return loss, {}
 
 
 def _expect_other_weights(criterion: Atc, _: Any) -> None:

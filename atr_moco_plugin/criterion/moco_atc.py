@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.chunks import encode
-from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcConfig
+from atr_moco_plugin.criterion.config import CriterionConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch, gather_batch
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.positives import join_ids, positive_pairs
@@ -47,7 +47,7 @@ class MocoAtc(Atc):
         config: the options.
     """
 
-    config_class: ClassVar[type[AtcConfig]] = MocoAtcConfig
+    config_class: ClassVar[type[CriterionConfig]] = MocoAtcConfig
 
     measures: ClassVar[tuple[str, ...]] = (*Atc.measures, "alpha", "queue_fill", "queue_size")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from atr_moco_plugin.contracts import Inputs, MatchingModel
 from atr_moco_plugin.criterion.atm import atm_loss
 from atr_moco_plugin.criterion.chunks import EncodedBatch, encode, match_in_chunks
-from atr_moco_plugin.criterion.config import AtcConfig, MocoAtcAtmConfig
+from atr_moco_plugin.criterion.config import CriterionConfig, MocoAtcAtmConfig
 from atr_moco_plugin.criterion.exchange import (
     GlobalBatch,
     OnlineBatch,
@@ -45,7 +45,7 @@ class MocoAtcAtm(MocoAtc):
         config: the options.
     """
 
-    config_class: ClassVar[type[AtcConfig]] = MocoAtcAtmConfig
+    config_class: ClassVar[type[CriterionConfig]] = MocoAtcAtmConfig
 
     measures: ClassVar[tuple[str, ...]] = (*MocoAtc.measures, "loss_atm", "atm_accuracy")
 

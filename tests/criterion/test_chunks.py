@@ -18,10 +18,14 @@ from torch.utils._pytree import tree_leaves
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
+    Dcl,
+    DclConfig,
     MocoAtc,
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
+    Siglip,
+    SiglipConfig,
 )
 from atr_moco_plugin.criterion.chunks import encode, match_in_chunks
 from atr_moco_plugin.errors import InputError
@@ -29,6 +33,8 @@ from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
 
 CASES = {
     "atc": (Atc, AtcConfig(), "blip"),
+    "dcl": (Dcl, DclConfig(), "blip"),
+    "siglip": (Siglip, SiglipConfig(), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=10), "blip"),
     "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=10), "blip"),
     "albef": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=10), "albef"),

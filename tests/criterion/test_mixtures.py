@@ -16,10 +16,14 @@ from torch.testing import assert_close
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
+    Dcl,
+    DclConfig,
     MocoAtc,
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
+    Siglip,
+    SiglipConfig,
     atc_loss,
     positive_pairs,
 )
@@ -29,6 +33,8 @@ from atr_moco_plugin.queue import EmbeddingQueue
 
 KINDS = {
     "atc": (Atc, AtcConfig(positives="clip_or_caption")),
+    "dcl": (Dcl, DclConfig()),
+    "siglip": (Siglip, SiglipConfig()),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=9)),
     "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=9)),
 }

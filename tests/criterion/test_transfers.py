@@ -12,10 +12,14 @@ from fake_cuda import CUDA, Transfers, fake, fake_cuda, to_fake_cuda
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
+    Dcl,
+    DclConfig,
     MocoAtc,
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
+    Siglip,
+    SiglipConfig,
 )
 from atr_moco_plugin.data.loading.batch import PairBatch
 
@@ -95,8 +99,9 @@ def test_whatever_the_loss(tiny_model, tiny_batch, monkeypatch, positives: str, 
     batches = [tiny_batch(seed=i) for i in range(2)]
     config = MocoAtcConfig(queue_size=10, queue_positives=positives, alpha=alpha)
     with_queue, without = MocoAtc(tiny_model(), config), Atc(tiny_model(), AtcConfig())
+    rivals = Dcl(tiny_model(), DclConfig()), Siglip(tiny_model(), SiglipConfig())
     with fake_cuda(monkeypatch):
-        for criterion in (with_queue, without):
+        for criterion in (with_queue, without, *rivals):
             assert transfers_of_a_step(criterion.train(), batches, None) == [COUNTS]
 
 

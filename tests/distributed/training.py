@@ -31,10 +31,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
+    Dcl,
+    DclConfig,
     MocoAtc,
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
+    Siglip,
+    SiglipConfig,
     moco_atc,
 )
 from atr_moco_plugin.distributed import process_index, world_size
@@ -52,6 +56,8 @@ AUTO = MocoAtcConfig(momentum=0.5, queue_size="auto", queue_min=8, queue_max=20)
 
 CASES: dict[str, tuple[type[Atc], AtcConfig, str]] = {
     "atc": (Atc, AtcConfig(positives="clip_or_caption"), "blip"),
+    "dcl": (Dcl, DclConfig(), "blip"),
+    "siglip": (Siglip, SiglipConfig(), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(**OPTIONS), "blip"),
     "moco_atc_atm": (MocoAtcAtm, ALL_RANKS, "blip"),
     # Its head reads the gathered text states, so their gradient crosses the ranks too.

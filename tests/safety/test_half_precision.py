@@ -14,6 +14,7 @@ import atr_moco_plugin.criterion.in_batch as baseline
 import atr_moco_plugin.criterion.moco_atc as moco
 import atr_moco_plugin.criterion.moco_atc_atm as moco_matching
 import atr_moco_plugin.criterion.pairs as pairs
+import atr_moco_plugin.criterion.siglip as siglip
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
@@ -21,12 +22,15 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtm,
     MocoAtcAtmConfig,
     MocoAtcConfig,
+    Siglip,
+    SiglipConfig,
 )
 from atr_moco_plugin.safety import FiniteGuard
 
 HALF = (torch.bfloat16, torch.float16)
 CRITERIA: dict[str, Any] = {
     "atc": lambda model: Atc(model, AtcConfig()),
+    "siglip": lambda model: Siglip(model, SiglipConfig()),
     "moco_atc": lambda model: MocoAtc(model, MocoAtcConfig(queue_size=6, momentum=0.5)),
     "moco_atc_atm": lambda model: MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=6, momentum=0.5)),
 }
@@ -55,6 +59,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
         monkeypatch.setattr(module, name, spy)
 
     spied(baseline, "contrastive_loss", "contrastive")
+    spied(siglip, "sigmoid_loss", "contrastive")
     spied(moco, "atc_loss", "contrastive")
     spied(pairs, "hard_negatives", "similarity")
     spied(moco_matching, "atm_loss", "matching")
