@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from atr_moco_plugin.contracts import DualEncoder, Inputs
+from atr_moco_plugin.contracts import DualEncoder, Inputs, Module
 from atr_moco_plugin.criterion.atc import atc_loss
 from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.criterion.config import CriterionConfig, MocoAtcConfig
@@ -76,6 +76,11 @@ class MocoAtc(Atc):
     def queues(self) -> dict[str, EmbeddingQueue]:
         """The queue of each modality."""
         return {"audio": self.audio_queue, "text": self.text_queue}
+
+    @property
+    def key_towers(self) -> dict[str, Module]:
+        """Modality to the tower that makes its keys, the rows of its queue."""
+        return {"audio": self.audio_m, "text": self.text_m}
 
     @property
     def alpha(self) -> float:

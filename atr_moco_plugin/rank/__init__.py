@@ -2,8 +2,8 @@
 
 ``measures``, ``spectrum`` and ``report`` are functions of a matrix; ``moments`` are running sums
 over a queue; ``growth`` is the rule by which a queue grows; ``random_vectors`` is the baseline;
-``logger`` is the hook ``rank``, which writes ``rank.jsonl``. May not import data, a criterion,
-evaluation, the report of a run or a host.
+``drift`` compares the keys of a probe by their age; ``logger`` is the hook ``rank``, which writes
+``rank.jsonl``. May not import data, a criterion, evaluation, the report of a run or a host.
 """
 
 from __future__ import annotations

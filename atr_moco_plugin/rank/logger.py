@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.rank.drift import KeyDrift, Probe, drift_scalars
 from atr_moco_plugin.rank.jsonl import StepFile
 from atr_moco_plugin.rank.measures import alignment, modality_gap, uniformity
 from atr_moco_plugin.rank.moments import Moments, PairDistance, QueueMoments, QueueUniformity
@@ -68,6 +70,10 @@ class RankLogger:
     methods are seen only after a refresh: when the queue was written over 16 times, or its state
     was saved or loaded.
 
+    With a ``probe`` the record also has how far the keys of a fixed batch have moved, by age (see
+    :class:`~atr_moco_plugin.rank.drift.KeyDrift`). The keys are kept in ``NAME_probe.npz`` beside
+    the file, so that ages go on after a resume.
+
     Queues hold the same rows on every process: in distributed training construct the logger on
     process 0 alone.
 
@@ -81,10 +87,14 @@ class RankLogger:
         threshold: see :func:`~atr_moco_plugin.rank.report.rank_report`.
         pairs: names of sources that are two views of the same items; a pair without one of its
             sources is left out.
+        probe: encodes the same items at each call, modality to ``[P, d]``, such as
+            :class:`~atr_moco_plugin.criterion.probe.KeyProbe`; ``None`` measures no drift.
+        probe_every: steps between two probes; 0 makes none. A loop that does not ask for a record
+            at each of its steps calls :meth:`look`.
 
     Raises:
-        InputError: when ``every`` is not positive, the normaliser is unknown, or the file at
-            ``path`` was not written by this class.
+        InputError: when ``every`` is not positive, ``probe_every`` is negative, the normaliser is
+            unknown, or a file at ``path`` was not written by this class.
         ValueError: when there is no source.
 
     Example:
@@ -104,11 +114,15 @@ class RankLogger:
         normalizer: str = "max",
         threshold: float = 0.01,
         pairs: Sequence[tuple[str, str]] = (("audio", "text"),),
+        probe: Probe | None = None,
+        probe_every: int = 100,
     ) -> None:
         if not sources:
             raise ValueError("RankLogger needs at least one source, such as {'audio': queue}.")
         if every < 1:
             raise InputError(f"RankLogger needs every >= 1, got {every}.")
+        if probe_every < 0:
+            raise InputError(f"RankLogger needs probe_every >= 0, got {probe_every}.")
         if normalizer not in NORMALIZERS:
             raise InputError(
                 f"Unknown normalizer {normalizer!r}; expected one of {', '.join(NORMALIZERS)}."
@@ -119,6 +133,8 @@ class RankLogger:
         self.threshold = threshold
         self.pairs = tuple(pairs)
         self._file = None if path is None else StepFile(path)
+        keys = None if path is None else Path(path).with_name(f"{Path(path).stem}_probe.npz")
+        self._drift = KeyDrift(probe, probe_every, keys) if probe and probe_every else None
         queues = {k: v for k, v in self.sources.items() if isinstance(v, EmbeddingQueue)}
         self._sums = {
             name: _Sums(QueueMoments(queue), QueueUniformity(queue))
@@ -129,6 +145,15 @@ class RankLogger:
             for a, b in self.pairs
             if a in queues and b in queues and queues[a] is not queues[b]
         }
+
+    def look(self, step: int) -> None:
+        """Encode the probe where it is due, for the drift in the records to come.
+
+        Args:
+            step: optimizer steps made so far.
+        """
+        if self._drift is not None:
+            self._drift.look(step)
 
     @torch.no_grad()
     def log(self, step: int) -> dict[str, Any] | None:
@@ -143,6 +168,7 @@ class RankLogger:
         Raises:
             ValueError: when a source has rows that are not finite, or is not ``[N, d]``.
         """
+        self.look(step)
         if step % self.every:
             return None
         views = {name: _view(source) for name, source in self.sources.items()}
@@ -164,6 +190,8 @@ class RankLogger:
                 if a in views and b in views
             },
         }
+        if self._drift is not None and (drift := self._drift.record()) is not None:
+            record["drift"] = drift
         if self._file is not None:
             self._file.append(record)
         return record
@@ -174,10 +202,11 @@ class RankLogger:
 
         Names are ``audio_rows``, ``audio_fill``, ``audio_uniformity``, ``audio_rankme``,
         ``audio_rankme_random``, ``audio_centered_rankme``, ``audio_centered_rankme_random`` (and so
-        on for the other measures), ``audio_text_alignment``, ``audio_text_modality_gap``. A measure
-        that is not defined is left out.
+        on for the other measures), ``audio_text_alignment``, ``audio_text_modality_gap``, and of a
+        probe ``audio_different`` and ``audio_same_1x``, ``audio_same_2x``, ... by age in probes. A
+        measure that is not defined is left out.
         """
-        flat: dict[str, float | None] = {}
+        flat = drift_scalars(record)
         for name, source in record["sources"].items():
             for key in ("rows", "fill", "uniformity"):
                 flat[f"{name}_{key}"] = source[key]

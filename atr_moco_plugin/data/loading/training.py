@@ -11,7 +11,7 @@ from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.loading.batch import Tokenize
+from atr_moco_plugin.data.loading.batch import PairBatch, Tokenize
 from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.loading.outputs import Outputs
 from atr_moco_plugin.data.loading.plan import CaptionMode
@@ -141,3 +141,41 @@ def training_loader(
     if loader.padding_note:
         note(loader.padding_note)
     return loader
+
+
+def first_pairs(
+    dataset: AudioTextDataset,
+    to_tokens: Tokenize,
+    options: LoadingOptions,
+    pairs: int,
+    *,
+    max_seconds: float,
+    outputs: Outputs | None = None,
+) -> PairBatch:
+    """The first pairs of the training split, of its first clips and their beginnings: the same ones
+    at each call, whatever has been drawn.
+
+    Args:
+        dataset: the data set, at its sampling rate.
+        to_tokens: the tokenizer.
+        options: of the configuration.
+        pairs: how many; a smaller split gives all it has.
+        max_seconds: of a longer clip the beginning is taken.
+        outputs: what stands in for clips, captions or both.
+
+    Raises:
+        InputError: see :class:`~atr_moco_plugin.data.loading.loader.PairLoader`.
+    """
+    loader = PairLoader(
+        dataset,
+        options.train_split,
+        to_tokens,
+        pairs,
+        max_seconds=max_seconds,
+        shuffle=False,
+        seed=0,
+        drop_last=False,
+        max_bad=options.max_bad_clips,
+        outputs=outputs,
+    )
+    return next(loader)

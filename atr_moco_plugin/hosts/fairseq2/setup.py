@@ -32,6 +32,7 @@ from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.model.architectures import ARCHITECTURES
 from atr_moco_plugin.model.building import build_plain_model
 from atr_moco_plugin.rank import RankLogger
+from atr_moco_plugin.rank.drift import LONGEST
 from atr_moco_plugin.report.titles import MEASURES, TITLES
 
 
@@ -106,6 +107,9 @@ def _recorded() -> list[str]:
         *figure_names(one_clip_each=True, reranks=True),
         *figure_names(one_clip_each=False, reranks=True),
         *RankLogger.scalars(record),
-        "audio_fill",
-        "text_fill",
+        *(
+            f"{modality}_{name}"
+            for modality in ("audio", "text")
+            for name in ("fill", "different", *(f"same_{2**k}x" for k in range(LONGEST)))
+        ),
     ]

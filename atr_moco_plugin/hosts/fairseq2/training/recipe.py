@@ -23,6 +23,7 @@ from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.training import first_pairs
 from atr_moco_plugin.evaluation.split import figure_names
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
@@ -47,9 +48,10 @@ from atr_moco_plugin.hosts.fairseq2.training.data import (
     make_tokenizer,
     train_reader,
 )
+from atr_moco_plugin.hosts.fairseq2.training.hooks import make_hooks
 from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
-from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit, make_hooks
+from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.model.building import adapt_model
 from atr_moco_plugin.safety.names import name_clips_of
@@ -144,7 +146,20 @@ class RetrievalRecipe(compat.TrainRecipe):
         unit = RetrievalTrainUnit(
             criterion,
             compat.data_parallel_model(context),
-            make_hooks(config.hooks, criterion, context),
+            make_hooks(
+                config.hooks,
+                criterion,
+                context,
+                partial(
+                    first_pairs,
+                    dataset,
+                    to_tokens,
+                    section,
+                    max_seconds=section.max_seconds,
+                    outputs=outputs,
+                ),
+                compiled=config.model.compile,
+            ),
             resolve(MetricRecorder),
             make_guard(
                 context,

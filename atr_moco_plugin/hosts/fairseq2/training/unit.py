@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
@@ -11,17 +10,14 @@ from typing import Any, final
 import torch
 from fairseq2.metrics import Mean, MetricBag, Sum
 from fairseq2.metrics.recorders import MetricRecorder
-from fairseq2.recipe.base import RecipeContext
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
 
 from atr_moco_plugin.data.loading.batch import PairBatch
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.compat import TrainUnit
 from atr_moco_plugin.hosts.fairseq2.training.safety import warn
 from atr_moco_plugin.optim.step_hook import attach
-from atr_moco_plugin.plugins import load
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 
 FINITE = "finite_batches"
@@ -38,7 +34,8 @@ class RetrievalTrainUnit(TrainUnit[Any]):
     Args:
         criterion: the bare criterion module, as ``docs/plugins.md`` describes one.
         dp_model: the same, wrapped for data parallelism.
-        hooks: name to hook; each is asked to log at every report.
+        hooks: name to hook; each is asked to log at every report, and to ``look`` before every
+            step where it can.
         recorder: where the scalars of the hooks go.
         guard: on the optimizer that makes the steps; it is shown every loss.
         warn_after: ``after`` of :class:`~atr_moco_plugin.safety.collapse.CollapseWatch`.
@@ -73,6 +70,9 @@ class RetrievalTrainUnit(TrainUnit[Any]):
         # An fp16 overflow repeats a step number; the optimizer has made no step then.
         self._guard.check_skipped_step()
         self._guard.step = self._step_nr = step_nr
+        for hook in self._hooks.values():
+            if hasattr(hook, "look"):
+                hook.look(step_nr - 1)  # the steps made so far
 
     @override
     def process_batch(self, batch: PairBatch, metric_bag: MetricBag) -> tuple[Tensor, int | None]:
@@ -105,31 +105,3 @@ class RetrievalTrainUnit(TrainUnit[Any]):
             record = hook.log(step)
             if record is not None:
                 self._recorder.record_metric_values(name, hook.scalars(record), step)
-
-
-def make_hooks(
-    sections: Mapping[str, object], criterion: Any, context: RecipeContext
-) -> dict[str, Any]:
-    """Make the hooks on the queues, on the first process alone: all processes have equal queues.
-
-    Args:
-        sections: hook name (group ``atr_moco_plugin.hooks``) to its options.
-        criterion: has ``queues``.
-        context: the recipe's; each hook writes ``NAME.jsonl`` in its output folder.
-
-    Raises:
-        InputError: for an unknown hook or option.
-    """
-    if context.gangs.root.rank != 0 or not criterion.queues:
-        return {}
-    hooks = {}
-    for name, section in sections.items():
-        path, hook = context.output_dir / f"{name}.jsonl", load("hooks", name)
-        options: Any = section or {}
-        try:
-            # Not the call itself, whose own errors are bugs of the hook.
-            inspect.signature(hook).bind(criterion.queues, path, **options)
-        except TypeError as ex:
-            raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
-        hooks[name] = hook(criterion.queues, path, **options)
-    return hooks

@@ -1,0 +1,87 @@
+"""The hooks of a run, and the probe of those that ask for one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairseq2.recipe.base import RecipeContext
+
+from atr_moco_plugin.criterion.probe import KeyProbe
+from atr_moco_plugin.data.loading.batch import PairBatch
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.plugins import load
+
+PROBE_PAIRS = 16
+"""Pairs of a probe."""
+
+
+def make_hooks(
+    sections: Mapping[str, object],
+    criterion: Any,
+    context: RecipeContext,
+    pairs: Callable[[int], PairBatch],
+    *,
+    compiled: bool = False,
+) -> dict[str, Any]:
+    """Make the hooks on the queues, on the first process alone: all processes have equal queues.
+
+    A hook with an argument ``probe`` gets a :class:`~atr_moco_plugin.criterion.probe.KeyProbe` of
+    the first training pairs, unless its option ``probe_every`` is 0. Without that option it gets
+    none where the model is compiled, as a batch of another size would be compiled too, and none
+    with FSDP, whose shards one process cannot put together.
+
+    Args:
+        sections: hook name (group ``atr_moco_plugin.hooks``) to its options.
+        criterion: has ``queues``, and ``key_towers`` where it can be probed.
+        context: the recipe's; each hook writes ``NAME.jsonl`` in its output folder.
+        pairs: reads so many pairs.
+        compiled: whether the layers of the model are compiled.
+
+    Raises:
+        InputError: for an unknown hook or option, or a probe that cannot be.
+    """
+    if not criterion.queues:
+        return {}
+    obstacle = _obstacle(criterion)
+    probe: KeyProbe | None = None
+    hooks = {}
+    for name, section in sections.items():
+        path, hook = context.output_dir / f"{name}.jsonl", load("hooks", name)
+        options: Any = section or {}
+        signature = inspect.signature(hook)
+        asked = options.get("probe_every")
+        if "probe" not in signature.parameters or asked == 0:
+            pass
+        elif obstacle and asked:
+            raise InputError(f"`hooks.{name}.probe_every` is {asked}, but {obstacle}: set it to 0.")
+        elif context.gangs.root.rank == 0 and not obstacle and (asked or not compiled):
+            probe = probe or _probe(criterion, context, pairs(PROBE_PAIRS))
+            options = {**options, "probe": probe}
+        if context.gangs.root.rank != 0:
+            continue
+        try:
+            # Not the call itself, whose own errors are bugs of the hook.
+            signature.bind(criterion.queues, path, **options)
+        except TypeError as ex:
+            raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
+        hooks[name] = hook(criterion.queues, path, **options)
+    return hooks
+
+
+def _obstacle(criterion: Any) -> str:
+    """Why the keys of a criterion cannot be probed; empty where they can."""
+    if not hasattr(criterion, "key_towers"):
+        return f"{type(criterion).__name__} has no `key_towers` to encode a probe with"
+    if any(hasattr(parameter, "to_local") for parameter in criterion.parameters()):
+        return (
+            "FSDP shards the encoder that makes the keys, and the first process alone encodes the "
+            "probe"
+        )
+    return ""
+
+
+def _probe(criterion: Any, context: RecipeContext, batch: PairBatch) -> KeyProbe:
+    batch.to(context.gangs.root.device)
+    return KeyProbe(criterion, batch.audio, batch.text, batch.clip_ids, batch.caption_ids)
