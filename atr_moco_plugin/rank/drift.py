@@ -157,7 +157,7 @@ class KeyDrift:
             "found": [[step, found] for step, found in self._found.items()],
             "names": {name: None for keys in self._keys.values() for name in keys},
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{step}/{name}": x.numpy()
             for step, keys in self._keys.items()
             for name, x in keys.items()
