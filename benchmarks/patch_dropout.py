@@ -4,9 +4,10 @@
     python -m benchmarks.patch_dropout OUT --table
 
 Seconds of a step are measured first, all ways in turns in one process, and kept in OUT. Each way
-makes as many steps as take as long as ``--steps`` of the plain one, so that a busy machine does not
-decide how far a run comes. A run that is finished in OUT is not run again, one that was stopped
-goes on. ``--table`` prints what is there. FOLDER has labelled recordings, as those of ESC-50.
+makes as many steps as take as long as ``--steps`` of the plain one, so that a busy machine does
+not decide how far a run comes. A finished run is a line of ``benchmarks/patch_dropout.jsonl``: it
+is not run again, and other seeds make as many steps. One that was stopped goes on in OUT.
+``--table`` prints what is there. FOLDER has labelled recordings, as those of ESC-50.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim import AdamW
@@ -35,13 +38,14 @@ from benchmarks.step import fill, make_batch, one_step
 
 WAYS = {
     "every token": None,
-    "half, momentum tower whole": PatchDropoutConfig(),
     "half in both towers": PatchDropoutConfig(momentum="dropped"),
     "half of the steps in both towers": PatchDropoutConfig(time=0.5, bands=0, momentum="dropped"),
 }
 SECONDS = {"toy": 4.0, "scenes": 5.0}
 BATCH = 32
 ROUND_TO = 20
+ROWS = Path(__file__).with_suffix(".jsonl")
+"""One line a finished run: runs of many hours are made in several sittings."""
 
 
 def rates(seconds: float, rounds: int, ways: Sequence[str]) -> dict[str, float]:
@@ -71,9 +75,15 @@ def rates(seconds: float, rounds: int, ways: Sequence[str]) -> dict[str, float]:
 
 
 def train(out: Path, recipe: str, way: str, seed: int, steps: int, options: Sequence[str]) -> None:
-    """Run a recipe unless its result is there."""
-    if (out / "retrieval.json").exists():
-        return
+    """Run a recipe, or the rest of one that was stopped, and keep its figures."""
+    if not (out / "retrieval.json").exists():
+        _run(out, recipe, way, seed, steps, options)
+    row = {"recipe": recipe, "way": way, "seed": seed, "steps": steps, **result(out)}
+    with ROWS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _run(out: Path, recipe: str, way: str, seed: int, steps: int, options: Sequence[str]) -> None:
     every = max(1, steps // 4)
     options = [
         "criterion.name=moco_atc",
@@ -104,43 +114,42 @@ def result(out: Path) -> dict[str, float]:
     dual: dict[str, float] = json.loads((out / "retrieval.json").read_text())["splits"]["test"][
         "dual"
     ]
-    return {**dual, "seconds": seconds}
+    names = ("r_sum", "a2t_r1", "t2a_r1")
+    return {**{name: dual[name] for name in names}, "seconds": seconds}
 
 
-def table(out: Path, plan: dict[str, dict[str, dict[str, float]]], seeds: Sequence[int]) -> Table:
+def read_rows() -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Recipe, way and seed of every finished run, with its figures."""
+    lines = ROWS.read_text().splitlines() if ROWS.exists() else []
+    return {(row["recipe"], row["way"], row["seed"]): row for row in map(json.loads, lines)}
+
+
+def table(rows: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> Table:
     """Mean and standard deviation over the seeds that are there, and the difference of each seed to
     its plain run."""
-    rows = []
-    for recipe, ways in plan.items():
-        found = {
-            way: {
-                seed: result(_folder(out, recipe, way, seed))
-                for seed in seeds
-                if (_folder(out, recipe, way, seed) / "retrieval.json").exists()
-            }
-            for way in ways
-        }
-        plain = found["every token"]
-        for way, own in ways.items():
-            runs = found[way]
-            both = [runs[seed]["r_sum"] - plain[seed]["r_sum"] for seed in runs if seed in plain]
-            rows.append(
+    lines = []
+    for recipe in SECONDS:
+        for way in WAYS:
+            runs = {seed: row for (*names, seed), row in rows.items() if names == [recipe, way]}
+            pairs = [
+                (row["r_sum"], rows[recipe, "every token", seed]["r_sum"])
+                for seed, row in runs.items()
+                if (recipe, "every token", seed) in rows
+            ]
+            lines.append(
                 [
                     recipe,
                     way,
-                    f"{1000 * own['step']:.0f}",
-                    f"{own['steps']:.0f}",
+                    "/".join(map(str, sorted({row["steps"] for row in runs.values()}))),
                     str(len(runs)),
-                    _spread([run["seconds"] for run in runs.values()], 0),
-                    _spread([run["r_sum"] for run in runs.values()]),
-                    _spread(both) if way != "every token" else "-",
-                    _spread([run["a2t_r1"] for run in runs.values()]),
-                    _spread([run["t2a_r1"] for run in runs.values()]),
+                    _spread([row["r_sum"] for row in runs.values()]),
+                    _spread([a - b for a, b in pairs]) if way != "every token" else "-",
+                    _spread([row["a2t_r1"] for row in runs.values()]),
+                    _spread([row["t2a_r1"] for row in runs.values()]),
                 ]
             )
-    header = ["recipe", "audio tokens", "step ms", "steps", "seeds", "train s (busy machine)"]
-    header += ["R-sum", "against every token", "a2t R@1", "t2a R@1"]
-    return Table(header, rows)
+    header = ["recipe", "audio tokens", "steps", "seeds", "R-sum", "against every token"]
+    return Table([*header, "a2t R@1", "t2a R@1"], lines)
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:
@@ -185,30 +194,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     torch.set_num_threads(1)
-    if args.table:
-        recipes = [name for name in SECONDS if (args.out / f"{name}.json").exists()]
-    else:
-        recipes = ["toy"] + (["scenes"] if args.scenes is not None else [])
-    if args.table:
-        plan = {recipe: json.loads((args.out / f"{recipe}.json").read_text()) for recipe in recipes}
-    else:
-        plan = {recipe: _plan(args.out, recipe, args.steps, args.rounds) for recipe in recipes}
     if not args.table:
+        recipes = ["toy"] + (["scenes"] if args.scenes is not None else [])
+        plan = {recipe: _plan(args.out, recipe, args.steps, args.rounds) for recipe in recipes}
+        finished = read_rows()
         with ThreadPoolExecutor(args.jobs) as pool:
             jobs = []
             # Seed after seed, so that a table of the first ones is whole.
-            for seed in args.seeds:
-                for recipe, ways in plan.items():
-                    options = list(args.options)
-                    if recipe == "scenes":
-                        options.append(f"dataset.config_overrides.root={args.scenes}")
-                    for way, own in ways.items():
-                        folder = _folder(args.out, recipe, way, seed)
-                        steps = int(own["steps"])
-                        jobs.append(pool.submit(train, folder, recipe, way, seed, steps, options))
+            for seed, recipe, way in product(args.seeds, recipes, WAYS):
+                if (recipe, way, seed) in finished:
+                    continue
+                options = list(args.options)
+                if recipe == "scenes":
+                    options.append(f"dataset.config_overrides.root={args.scenes}")
+                folder = _folder(args.out, recipe, way, seed)
+                before = {row["steps"] for key, row in finished.items() if key[:2] == (recipe, way)}
+                steps = min(before, default=int(plan[recipe][way]["steps"]))
+                jobs.append(pool.submit(train, folder, recipe, way, seed, steps, options))
             for job in jobs:
                 job.result()
-    print(table(args.out, plan, args.seeds).markdown())
+    print(table(read_rows()).markdown())
 
 
 if __name__ == "__main__":
