@@ -27,8 +27,9 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import (
     read_state,
 )
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
-from atr_moco_plugin.hosts.fairseq2.runs.resume import drop_after, problem_with_checkpoint
+from atr_moco_plugin.hosts.fairseq2.runs.resume import problem_with_checkpoint
 from atr_moco_plugin.io.checkpoints import problem_with, step_folders
+from atr_moco_plugin.io.step_records import drop_after
 
 FUZZ = settings.get_profile("fuzz")
 

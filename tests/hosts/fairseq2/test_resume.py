@@ -22,7 +22,7 @@ pytest.importorskip("fairseq2")
 from kill_and_resume import OPTIONS, differences, fork, kill_and_resume, run_to_the_end
 
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
-from atr_moco_plugin.hosts.fairseq2.runs.resume import drop_after
+from atr_moco_plugin.io.step_records import drop_after
 
 Run = Callable[..., int]
 

@@ -6,8 +6,6 @@ starts from zero where there is none.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import MODEL_FILE, read_model_config
 from atr_moco_plugin.hosts.fairseq2.runs.scores import changes
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
+from atr_moco_plugin.io.step_records import drop_after
 from atr_moco_plugin.model import AdapterConfig, RetrievalModelConfig, model_config
 
 # What moves in a schedule; the rest of its state is its options.
@@ -188,28 +187,3 @@ def check_options(configured: dict[str, object], loaded: dict[str, object]) -> N
             "`optimizer`, `lr_scheduler` and `regime.num_steps` it began with, or start a new run "
             "from its weights with `init=RUN` and another output folder."
         )
-
-
-def drop_after(file: Path, step: int) -> None:
-    """Drop from a file of fairseq2's metrics what was recorded after a step, and a last line that
-    a crash left half-written; the file is replaced at once.
-
-    Args:
-        file: JSON lines with the key ``Step``.
-        step: the last one to keep.
-    """
-    lines = file.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
-    if len(kept) == len(lines):
-        return
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_bytes(b"".join(kept))
-    os.replace(temporary, file)
-
-
-def _step_of(line: bytes) -> int:
-    """The step of a record, 0 for a line that is none."""
-    try:
-        return int(json.loads(line)["Step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return 0

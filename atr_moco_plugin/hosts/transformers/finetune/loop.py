@@ -34,6 +34,7 @@ from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint
 from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.io.step_records import drop_after
 from atr_moco_plugin.model.config import AdapterConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.report.ending import show_results
@@ -64,9 +65,13 @@ def run(prepared: Prepared) -> Path:
     inputs = make_inputs(prepared)
     trainer = make_trainer(prepared, inputs)
     checkpoint = last_checkpoint(out)
+    step = 0
     if checkpoint is not None:
         say(f"Going on from {checkpoint}.")
         inputs.batches.load(Path(checkpoint))
+        step = int(checkpoint.rpartition("-")[2])
+    for file in sorted((out / "metrics").glob("*.jsonl")):
+        drop_after(file, step)  # it is recorded again
     with warnings.catch_warnings():
         # Checkpoints are put in order by their numbers then, which is right.
         warnings.filterwarnings("ignore", "mtime may not be reliable")

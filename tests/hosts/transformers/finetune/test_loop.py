@@ -120,6 +120,12 @@ def test_a_run_that_goes_on_ends_where_the_uninterrupted_one_does(
         json.loads((tmp_path / x / "retrieval.json").read_text()) for x in ("whole", "broken")
     ]
     assert figures[0]["splits"] == figures[1]["splits"]
+    # The fifth step was recorded before it was undone.
+    for name in ("train", "valid"):
+        whole, again = (
+            lines(tmp_path / x / "metrics" / f"{name}.jsonl") for x in ("whole", "broken")
+        )
+        assert [x["Step"] for x in whole] == [x["Step"] for x in again]
 
 
 def test_a_folder_with_a_run_of_other_settings_is_refused(out: Path) -> None:

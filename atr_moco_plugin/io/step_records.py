@@ -1,0 +1,32 @@
+"""Files of figures by step that a run goes on with: what it records again is dropped first."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+def drop_after(file: Path, step: int) -> None:
+    """Drop from a file of metrics what was recorded after a step, and a last line that a crash left
+    half-written; the file is replaced at once.
+
+    Args:
+        file: JSON lines with the key ``Step``.
+        step: the last one to keep.
+    """
+    lines = file.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
+    if len(kept) == len(lines):
+        return
+    temporary = file.with_name(f"{file.name}.tmp")
+    temporary.write_bytes(b"".join(kept))
+    os.replace(temporary, file)
+
+
+def _step_of(line: bytes) -> int:
+    """The step of a record, 0 for a line that is none."""
+    try:
+        return int(json.loads(line)["Step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0
