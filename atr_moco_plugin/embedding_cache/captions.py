@@ -13,6 +13,7 @@ from atr_moco_plugin.embedding_cache.encode import probe_text
 from atr_moco_plugin.embedding_cache.fingerprint import (
     Fingerprint,
     class_name,
+    encoder_settings,
     texts_digest,
     weights_digest,
 )
@@ -58,6 +59,7 @@ def open_captions(
     made_of: Fingerprint = {
         "encoder": class_name(tower.encoder),
         "weights": weights_digest(tower.encoder),
+        **encoder_settings(tower.encoder),
         "pooling": class_name(tower.pooling) if stage.pooled else None,
         "captions": texts_digest(texts),
         "tokenizer": texts_digest(ids),

@@ -21,6 +21,7 @@ from atr_moco_plugin.embedding_cache.fingerprint import (
     Fingerprint,
     class_name,
     clips_digest,
+    encoder_settings,
     weights_digest,
 )
 from atr_moco_plugin.embedding_cache.index import Index, items_a_shard, shard_path
@@ -65,6 +66,7 @@ def open_clips(
     made_of: Fingerprint = {
         "encoder": class_name(tower.encoder),
         "weights": weights_digest(tower.encoder),
+        **encoder_settings(tower.encoder),
         "pooling": class_name(tower.pooling) if stage.pooled else None,
         "clips": clips_digest(dataset, split),
         "max_seconds": float(max_seconds),

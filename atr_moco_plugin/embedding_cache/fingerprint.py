@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +34,11 @@ MEANINGS = {
 }
 """What each name of a fingerprint is called in a message."""
 
+_SETTING = "setting "
+_NO_MATTER = re.compile(
+    r"drop(out|_path|_rate)|_drop$|layerdrop|(^|\.)(sha256|_name_or_path|transformers_version)$"
+)
+
 
 def weights_digest(module: nn.Module) -> str:
     """Digest of the names, types, shapes and bytes of a module's parameters and buffers.
@@ -43,6 +51,48 @@ def weights_digest(module: nn.Module) -> str:
         content = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(content.numpy().data)
     return digest.hexdigest()
+
+
+def encoder_settings(encoder: Any) -> dict[str, str | int | float | bool | None]:
+    """The settings that a built encoder has in its ``config``, as entries of a fingerprint.
+
+    A setting may change nothing on the test input, as the longest distance of BEATs' attention does
+    on a short one. Left out are those that change nothing that stands still: dropouts, and where
+    the weights came from.
+
+    Args:
+        encoder: its ``config`` is a dataclass, a mapping or one of transformers; without one there
+            are none.
+    """
+    config = getattr(encoder, "config", None)
+    values: Any = {}
+    if is_dataclass(config) and not isinstance(config, type):
+        values = asdict(config)
+    elif callable(getattr(config, "to_dict", None)):
+        values = config.to_dict()
+    elif isinstance(config, Mapping):
+        values = config
+    source = getattr(encoder, "weights_option", None)
+    return {
+        f"{_SETTING}{name}": value
+        for name, value in _flat(values)
+        if name != source and not _NO_MATTER.search(name)
+    }
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of JSON's types; lists as text."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif value is None or isinstance(value, (str, int, float, bool)):
+            yield name, value
+        elif isinstance(value, (list, tuple)):
+            try:
+                yield name, json.dumps(value)
+            except (TypeError, ValueError):
+                continue  # objects of no value that another process would have again
 
 
 def clips_digest(dataset: AudioTextDataset, split: str) -> str:
@@ -87,10 +137,16 @@ def differences(found: Fingerprint, expected: Fingerprint) -> list[str]:
     """
     names = dict.fromkeys([*MEANINGS, *found, *expected])
     return [
-        _difference(MEANINGS.get(name, name), found.get(name), expected.get(name))
+        _difference(_meaning(name), found.get(name), expected.get(name))
         for name in names
         if found.get(name) != expected.get(name)
     ]
+
+
+def _meaning(name: str) -> str:
+    if name.startswith(_SETTING):
+        return f"the encoder's `{name.removeprefix(_SETTING)}`"
+    return MEANINGS.get(name, name)
 
 
 def _difference(meaning: str, before: object, now: object) -> str:

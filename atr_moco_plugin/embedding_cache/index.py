@@ -18,7 +18,8 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import write_atomically
 
 FILE = "index.json"
-_FORMAT = "atr-moco-plugin embedding cache 1"
+_FORMAT = "atr-moco-plugin embedding cache 2"
+_EARLIER = ("atr-moco-plugin embedding cache 1",)
 _SHARD_BYTES = 128 * 2**20
 _MOST_ITEMS = 4096
 _PROBE_TOLERANCE = 0.02
@@ -80,14 +81,16 @@ def read_index(folder: Path) -> Index | None:
     """The index of a folder, ``None`` where it has none.
 
     Raises:
-        InputError: if it is of another kind or damaged.
+        InputError: if it is of another kind, of an earlier release or damaged.
     """
     path = folder / FILE
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("format") != _FORMAT:
+        found = values.pop("format")
+        if found == _FORMAT:
+            return to_index(values)
+        if found not in _EARLIER:
             raise ValueError("it is of another format")
-        return to_index(values)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as ex:
@@ -95,6 +98,11 @@ def read_index(folder: Path) -> Index | None:
             f"{path} is not the index of cached outputs, or damaged ({ex}): remove {folder}, or "
             "give `dataset.cache_embeddings` another folder"
         ) from ex
+    raise InputError(
+        f"{folder} was written by an earlier release of this package, whose caches have no "
+        "checksums and no settings of the encoder, and is not used: remove the folder, and the "
+        "next run writes it again"
+    )
 
 
 def to_index(values: dict[str, Any]) -> Index:
@@ -132,9 +140,14 @@ def check_same(folder: Path, found: Index, expected: Index) -> None:
         differ = ["what the encoder makes of a test input, although its weights are the same"]
     if differ:
         raise InputError(
-            f"{folder} has outputs of another run and is not used ({'; '.join(differ)}): remove "
-            "the folder, or give `dataset.cache_embeddings` another one"
+            f"{folder} has outputs of another run and is not used ({_listed(differ)}): remove the "
+            "folder, or give `dataset.cache_embeddings` another one"
         )
+
+
+def _listed(differ: Sequence[str], most: int = 3) -> str:
+    more = len(differ) - most
+    return "; ".join(differ[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _far(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -144,8 +157,14 @@ def _far(a: Sequence[float], b: Sequence[float]) -> bool:
     return float(np.linalg.norm(x - y)) > _PROBE_TOLERANCE * float(np.linalg.norm(y))
 
 
-def missing_shards(folder: Path, index: Index) -> list[int]:
-    """Shards that are not there, damaged, or of a folder that was here before."""
+def missing_shards(folder: Path, index: Index, *, verify: bool = False) -> list[int]:
+    """Shards that are not there, damaged, or of a folder that was here before.
+
+    Args:
+        folder: of the shards.
+        index: its index.
+        verify: read every shard and compare its checksums; else its beginning is looked at.
+    """
     digest, missing = index.digest, []
     for number in range(index.num_shards):
         try:
@@ -153,6 +172,7 @@ def missing_shards(folder: Path, index: Index) -> list[int]:
         except InputError:
             missing.append(number)
             continue
-        if shard.made_of != digest or len(shard) != len(index.items_of(number)):
+        same = shard.made_of == digest and len(shard) == len(index.items_of(number))
+        if not same or (verify and not shard.is_whole()):
             missing.append(number)
     return missing

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -67,12 +68,19 @@ def write_shard(path: Path, content: ShardContent, stage: Stage, crops: int, mad
         states = [x.states for x in content.outputs if x.states is not None]
         tensors["starts"] = np.cumsum([0, *(len(x) for x in states)], dtype=np.int64)
         tensors["states"] = np.concatenate(states) if states else np.zeros((0, 0), np.float16)
-    about = {"made_of": made_of, "bad": content.bad, "files": content.files}
+    about = json.dumps(
+        {
+            "made_of": made_of,
+            "bad": content.bad,
+            "files": content.files,
+            "crc32": {name: zlib.crc32(np.ascontiguousarray(x)) for name, x in tensors.items()},
+        }
+    )
     # Not the tempfile module's: its files are for one user alone, and the folder may be shared.
     temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         with usual_mode(temporary):
-            save_file(tensors, temporary, {"about": json.dumps(about)})
+            save_file(tensors, temporary, {"about": about, "crc32": _crc32(about)})
         temporary.replace(path)
     except (OSError, SafetensorError) as ex:
         with suppress(OSError):
@@ -108,7 +116,10 @@ class Shard:
             # The object is a context that nothing ends: it lives as long as the shard.
             opened: Any = safe_open
             file = opened(path, framework="np")
-            about = json.loads(file.metadata()["about"])
+            metadata = file.metadata()
+            if metadata["crc32"] != _crc32(metadata["about"]):
+                raise ValueError("a checksum differs")
+            about = json.loads(metadata["about"])
             self._rows: NDArray[np.int64] = file.get_tensor("rows")
             names = set(file.keys())
             self._starts = file.get_tensor("starts") if "starts" in names else None
@@ -116,6 +127,8 @@ class Shard:
             raise InputError(
                 f"{path} is missing or damaged ({ex}): remove it, and the next run writes it again"
             ) from ex
+        self._file = file
+        self._crc32: dict[str, int] = about["crc32"]
         self._pooled = file.get_slice("pooled") if "pooled" in names else None
         self._states = file.get_slice("states") if "states" in names else None
         self.made_of: str = about["made_of"]
@@ -125,6 +138,12 @@ class Shard:
     def __len__(self) -> int:
         """Number of items."""
         return len(self._rows)
+
+    def is_whole(self) -> bool:
+        """Whether every number is what was written; all of the file is read for it."""
+        return {*self._file.keys()} == {*self._crc32} and all(
+            zlib.crc32(self._file.get_tensor(name)) == crc for name, crc in self._crc32.items()
+        )
 
     def lengths(self) -> NDArray[np.int64]:
         """``[items]``, tokens of each item's first crop; 0 of one that could not be used, and where
@@ -157,6 +176,10 @@ class Shard:
             empty = np.zeros((0, self._states.get_shape()[1]), np.float16)
             states = self._states[start:stop] if start < stop else empty
         return Output(pooled, states)
+
+
+def _crc32(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _by_number(values: Mapping[str, Any]) -> dict[int, Any]:

@@ -14,6 +14,23 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.processes import is_first_process
 
 FILE = ".lock"
+
+
+class FolderInUseError(InputError):
+    """Another process has a folder.
+
+    Args:
+        folder: the folder.
+        holder: the process, by its id and machine where it has left them.
+    """
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(
+            f"{folder} is in use by {holder}: wait for its end, or give another output folder."
+        )
+        self.holder = holder
+
+
 _held: dict[Path, IO[str]] = {}
 
 
@@ -57,7 +74,8 @@ class FolderLock:
         folder: the folder, made where it is missing.
 
     Raises:
-        InputError: if another process or this one has it, or it cannot be written.
+        FolderInUseError: if another process has it.
+        InputError: if this process has it, or it cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,7 +100,7 @@ def _locked(folder: Path) -> IO[str]:
     """The locked file of a folder; no lock, and a warning, on a file system that has none.
 
     Raises:
-        InputError: if another process has it.
+        FolderInUseError: if another process has it.
         OSError: if the file cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +118,7 @@ def _locked(folder: Path) -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise InputError(
-            f"{folder} is in use by {holder}: wait for its end, or give another output folder."
-        ) from None
+        raise FolderInUseError(folder, holder) from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

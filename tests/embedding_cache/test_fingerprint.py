@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
 from atr_moco_plugin.embedding_cache.fingerprint import (
     clips_digest,
     differences,
+    encoder_settings,
     texts_digest,
     weights_digest,
 )
@@ -98,3 +100,33 @@ def test_differences_in_words() -> None:
         "the seed of the crops: 1 there, None here",
     ]
     assert differences(found, dict(found)) == []
+
+
+@dataclass
+class Settings:
+    """Of an encoder."""
+
+    depth: int = 2
+    dropout: float = 0.1
+    checkpoint: str | None = "there/x.pt"
+    sha256: str | None = None
+    inner: dict[str, object] = field(
+        default_factory=lambda: {"sizes": (3, 4), "attention_dropout": 0.1, "made_by": object()}
+    )
+
+
+class Configured(nn.Linear):
+    """An encoder with a configuration."""
+
+    weights_option = "checkpoint"
+
+    def __init__(self, config: object) -> None:
+        super().__init__(1, 1)
+        self.config = config
+
+
+def test_settings_that_change_what_stands_still() -> None:
+    found = {"setting depth": 2, "setting inner.sizes": "[3, 4]"}
+    assert encoder_settings(Configured(Settings())) == found
+    assert encoder_settings(Configured({"depth": 2, "dropout": 0.3})) == {"setting depth": 2}
+    assert encoder_settings(nn.Linear(1, 1)) == encoder_settings(Configured(Settings)) == {}

@@ -13,6 +13,8 @@ import pytest
 import soundfile
 import torch
 from cache_parts import RATE, SECONDS, frozen_model, tokenize
+from conftest import TINY_AUDIO, make_tiny_model
+from safetensors.numpy import load_file
 
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtm, MocoAtcAtmConfig, MocoAtcConfig
 from atr_moco_plugin.data.audio.augment import AugmentConfig
@@ -278,8 +280,20 @@ def other_weights() -> RetrievalModel:
     return frozen_model(seed=1)
 
 
+def far_sighted() -> RetrievalModel:
+    """The same on a second of sound, whose tokens are nearer to each other than either distance."""
+    model = frozen_model()
+    encoder: Any = model.audio.encoder
+    other = make_tiny_model(audio={"name": "beats", "config": {**TINY_AUDIO, "max_distance": 65}})
+    other.audio.encoder.load_state_dict(encoder.state_dict())
+    model.audio.encoder = other.audio.encoder
+    freeze_encoder(model.audio, "all")
+    return model
+
+
 STALE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("the encoder's weights differ", {"model": other_weights}, {}),
+    ("the encoder's `max_distance`: 64 there, 65 here", {"model": far_sighted}, {}),
     ("`dataset.cache_crops`: 3 there, 2 here", {}, {"crops": 2}),
     ("the seed of the crops: 0 there, 5 here", {}, {"seed": 5}),
     ("the longest clip in seconds: 0.5 there, 0.4 here", {"max_seconds": 0.4}, {}),
@@ -384,6 +398,36 @@ def test_a_damaged_file_is_written_again(sounds: Sounds, options: CacheOptions) 
     assert len(path.read_bytes()) == len(content)
     (options.folder / "clips-train" / "index.json").write_text("{")
     with pytest.raises(InputError, match=r"index\.json is not the index of cached outputs"):
+        caches(model, data, options)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.7, 0.99], ids=str)
+def test_a_flipped_bit_is_noticed_at_the_next_start(
+    sounds: Sounds, options: CacheOptions, place: float
+) -> None:
+    data, model = sounds(), frozen_model()
+    caches(model, data, options, matches=True)
+    path = options.folder / "clips-train" / "000000.safetensors"
+    whole = path.read_bytes()
+    expected = load_file(path)
+    broken = bytearray(whole)
+    broken[int(place * len(whole))] ^= 1
+    path.write_bytes(broken)
+    said: list[str] = []
+    caches(model, data, options, matches=True, say=said.append)
+    found = load_file(path)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert f"{path} is written again: it is damaged" in said[0]
+
+
+def test_a_cache_of_an_earlier_release_is_refused(sounds: Sounds, options: CacheOptions) -> None:
+    data, model = sounds(), frozen_model()
+    caches(model, data, options)
+    file = options.folder / "clips-train" / "index.json"
+    file.write_text(file.read_text().replace("embedding cache 2", "embedding cache 1"))
+    with pytest.raises(InputError, match="clips-train was written by an earlier release"):
         caches(model, data, options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import random
@@ -22,7 +21,6 @@ pytest.importorskip("fairseq2")
 from kill_and_resume import OPTIONS, differences, fork, kill_and_resume, run_to_the_end
 
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
-from atr_moco_plugin.io.step_records import drop_after
 
 Run = Callable[..., int]
 
@@ -313,15 +311,3 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path, run: Run, capsy
     assert "Traceback" not in written
     (error,) = [line for line in written.splitlines() if " ERROR: " in line]
     assert error.endswith(f"Not a directory: {file / 'out'}")
-
-
-def test_records_after_the_step_are_dropped(tmp_path: Path) -> None:
-    file = tmp_path / "train.jsonl"
-    whole = [json.dumps({"Step": step}) + "\n" for step in (1, 2, 3, 4)]
-    file.write_text("".join(whole) + '{"Step": 5, "Lo')
-    drop_after(file, 4)
-    assert file.read_text() == "".join(whole)
-    drop_after(file, 2)
-    assert file.read_text() == "".join(whole[:2])
-    drop_after(file, 0)
-    assert file.read_text() == ""
