@@ -64,7 +64,7 @@ def encoder_settings(encoder: Any) -> dict[str, str | int | float | bool | None]
         encoder: its ``config`` is a dataclass, a mapping or one of transformers; without one there
             are none.
     """
-    config = getattr(encoder, "config", None)
+    config: Any = getattr(encoder, "config", None)
     values: Any = {}
     if is_dataclass(config) and not isinstance(config, type):
         values = asdict(config)

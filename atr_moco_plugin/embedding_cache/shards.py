@@ -73,7 +73,7 @@ def write_shard(path: Path, content: ShardContent, stage: Stage, crops: int, mad
             "made_of": made_of,
             "bad": content.bad,
             "files": content.files,
-            "crc32": {name: zlib.crc32(np.ascontiguousarray(x)) for name, x in tensors.items()},
+            "crc32": {name: zlib.crc32(x.tobytes()) for name, x in tensors.items()},
         }
     )
     # Not the tempfile module's: its files are for one user alone, and the folder may be shared.
