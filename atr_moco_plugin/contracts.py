@@ -207,7 +207,8 @@ class Criterion(StepListener, Protocol):
     It holds everything that is trained or kept between steps.
 
     Optional member: ``total_steps``, optimizer steps of the whole run or ``None``, which hosts set
-    before the first step and schedules read.
+    before the first step and schedules read; and ``set_data(fingerprint)``, for one that keeps
+    something by ids, which hosts call with a name of the data before the first step.
     """
 
     @property

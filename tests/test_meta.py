@@ -18,6 +18,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     Siglip,
     SiglipConfig,
+    SogClr,
+    SogClrConfig,
 )
 from atr_moco_plugin.encoders.beats.attention import GatedSelfAttention
 from atr_moco_plugin.encoders.beats.relative_position import RelativePositionBias
@@ -131,8 +133,9 @@ def test_a_criterion_that_is_in_use_begins_anew() -> None:
         lambda: RelativePositionBias(8, 16, 2),
         lambda: Atc(LinearModel(), AtcConfig()),
         lambda: Siglip(LinearModel(), SiglipConfig()),
+        lambda: SogClr(LinearModel(), SogClrConfig()),
     ],
-    ids=["queue", "no queue", "attention", "cls", "bias", "atc", "siglip"],
+    ids=["queue", "no queue", "attention", "cls", "bias", "atc", "siglip", "sogclr"],
 )
 def test_a_module_of_its_own(make) -> None:
     with torch.device("meta"):

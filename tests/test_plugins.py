@@ -15,7 +15,7 @@ from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtm
 from atr_moco_plugin.plugins import GROUPS, published
 
 EXPECTED = {
-    "criteria": {"moco_atc_atm", "moco_atc", "atc", "dcl", "siglip"},
+    "criteria": {"moco_atc_atm", "moco_atc", "atc", "dcl", "siglip", "sogclr"},
     "audio_encoders": {"beats"},
     "text_encoders": {"bert"},
     "heads": {"atm"},

@@ -2,7 +2,8 @@
 
 One training step, top to bottom, is :meth:`MocoAtcAtm.forward`, and :meth:`MocoAtc.forward` without
 the matching loss. :class:`Atc` (``in_batch``) is the base of both, and of the rivals, each in a
-file of its own: ``dcl``, ``siglip``.
+file of its own: ``dcl``, ``siglip``, ``sogclr`` (on ``global_contrastive`` and
+``running_sums``).
 
 * Losses, pure functions: :func:`contrastive_loss` and :func:`atc_loss` in ``atc``, the second on
   ``cross_entropy``; :func:`atm_loss` and :func:`hard_negatives` in ``atm``; :func:`positive_pairs`.
@@ -24,11 +25,13 @@ from atr_moco_plugin.criterion.config import (
     MocoAtcConfig,
 )
 from atr_moco_plugin.criterion.dcl import Dcl, DclConfig
+from atr_moco_plugin.criterion.global_contrastive import global_contrastive_loss
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.moco_atc import MocoAtc
 from atr_moco_plugin.criterion.moco_atc_atm import MocoAtcAtm
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.criterion.siglip import Siglip, SiglipConfig, sigmoid_loss
+from atr_moco_plugin.criterion.sogclr import SogClr, SogClrConfig
 
 __all__ = [
     "PRIOR_ENTROPY",
@@ -44,10 +47,13 @@ __all__ = [
     "MocoAtcConfig",
     "Siglip",
     "SiglipConfig",
+    "SogClr",
+    "SogClrConfig",
     "atc_loss",
     "atc_targets",
     "atm_loss",
     "contrastive_loss",
+    "global_contrastive_loss",
     "hard_negatives",
     "positive_pairs",
     "sigmoid_loss",

@@ -10,6 +10,9 @@ MEASURES = {
     "alpha": "Alpha",
     "queue_fill": "Queue Fill",
     "queue_size": "Queue Size",
+    "bias": "Bias",
+    "gamma": "Gamma",
+    "pairs_seen": "Pairs Seen",
 }
 """What a criterion measures in training, to its title."""
 

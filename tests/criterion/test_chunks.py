@@ -26,6 +26,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     Siglip,
     SiglipConfig,
+    SogClr,
+    SogClrConfig,
 )
 from atr_moco_plugin.criterion.chunks import encode, match_in_chunks
 from atr_moco_plugin.errors import InputError
@@ -35,6 +37,7 @@ CASES = {
     "atc": (Atc, AtcConfig(), "blip"),
     "dcl": (Dcl, DclConfig(), "blip"),
     "siglip": (Siglip, SiglipConfig(), "blip"),
+    "sogclr": (SogClr, SogClrConfig(), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=10), "blip"),
     "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=10), "blip"),
     "albef": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=10), "albef"),
@@ -47,7 +50,9 @@ DROPOUT = {
 
 def build(name: str, tiny_model: Any, **options: Any) -> Atc:
     criterion, config, fusion = CASES[name]
-    return criterion(tiny_model(fusion=fusion, **options), config).train()
+    found = criterion(tiny_model(fusion=fusion, **options), config).train()
+    found.total_steps = 4
+    return found
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:

@@ -24,6 +24,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     Siglip,
     SiglipConfig,
+    SogClr,
+    SogClrConfig,
     atc_loss,
     positive_pairs,
 )
@@ -35,6 +37,7 @@ KINDS = {
     "atc": (Atc, AtcConfig(positives="clip_or_caption")),
     "dcl": (Dcl, DclConfig()),
     "siglip": (Siglip, SiglipConfig()),
+    "sogclr": (SogClr, SogClrConfig()),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=9)),
     "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=9)),
 }
@@ -123,6 +126,7 @@ def batch(seed: int, b: int = 4) -> dict[str, Any]:
 def test_items_without_a_second_clip_train_as_before(name: str) -> None:
     kind, config = KINDS[name]
     plain = kind(LinearModel(), config).train()
+    plain.total_steps = 4
     wide = copy.deepcopy(plain)
     for seed in range(3):
         one = batch(seed)
@@ -162,6 +166,7 @@ def test_a_clip_that_pairs_share_is_encoded_once(
 ) -> None:
     kind, config = KINDS[name]
     whole = kind(tiny_model(), config).train()
+    whole.total_steps = 4
     shared = copy.deepcopy(whole)
     shared.chunk_size = chunk_size
     rows = torch.tensor([0, 0, 1, 1, 2, 2])

@@ -39,6 +39,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     Siglip,
     SiglipConfig,
+    SogClr,
+    SogClrConfig,
     moco_atc,
 )
 from atr_moco_plugin.distributed import process_index, world_size
@@ -58,6 +60,7 @@ CASES: dict[str, tuple[type[Atc], AtcConfig, str]] = {
     "atc": (Atc, AtcConfig(positives="clip_or_caption"), "blip"),
     "dcl": (Dcl, DclConfig(), "blip"),
     "siglip": (Siglip, SiglipConfig(), "blip"),
+    "sogclr": (SogClr, SogClrConfig(), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(**OPTIONS), "blip"),
     "moco_atc_atm": (MocoAtcAtm, ALL_RANKS, "blip"),
     # Its head reads the gathered text states, so their gradient crosses the ranks too.
@@ -146,6 +149,7 @@ def build(name: str, seed: int = 0) -> Atc:
     kind, config, fusion = CASES[name]
     criterion = kind(make_model(seed, fusion), config).train()
     criterion.chunk_size = 2 if name.endswith("_chunks") else None
+    criterion.total_steps = STEPS
     return criterion
 
 
@@ -184,8 +188,9 @@ def train(
     """
     module = module or criterion
     weights = [p for p in criterion.model.parameters() if p.requires_grad]
+    own = [p for name, p in criterion.named_parameters() if "." not in name]
     # The gradient of the temperature is large enough to throw it to an end of its range.
-    groups = [{"params": weights}, {"params": [criterion.temperature], "lr": 1e-4}]
+    groups = [{"params": weights}, {"params": own, "lr": 1e-4}]
     optimizer = SGD(groups, lr=0.02)
     handle = criterion.attach(optimizer)
     losses, shapes, gradients = [], [], {}

@@ -15,6 +15,7 @@ import atr_moco_plugin.criterion.moco_atc as moco
 import atr_moco_plugin.criterion.moco_atc_atm as moco_matching
 import atr_moco_plugin.criterion.pairs as pairs
 import atr_moco_plugin.criterion.siglip as siglip
+import atr_moco_plugin.criterion.sogclr as sogclr
 from atr_moco_plugin.criterion import (
     Atc,
     AtcConfig,
@@ -24,6 +25,8 @@ from atr_moco_plugin.criterion import (
     MocoAtcConfig,
     Siglip,
     SiglipConfig,
+    SogClr,
+    SogClrConfig,
 )
 from atr_moco_plugin.safety import FiniteGuard
 
@@ -31,6 +34,7 @@ HALF = (torch.bfloat16, torch.float16)
 CRITERIA: dict[str, Any] = {
     "atc": lambda model: Atc(model, AtcConfig()),
     "siglip": lambda model: Siglip(model, SiglipConfig()),
+    "sogclr": lambda model: SogClr(model, SogClrConfig()),
     "moco_atc": lambda model: MocoAtc(model, MocoAtcConfig(queue_size=6, momentum=0.5)),
     "moco_atc_atm": lambda model: MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=6, momentum=0.5)),
 }
@@ -60,6 +64,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 
     spied(baseline, "contrastive_loss", "contrastive")
     spied(siglip, "sigmoid_loss", "contrastive")
+    spied(sogclr, "global_contrastive_loss", "contrastive")
     spied(moco, "atc_loss", "contrastive")
     spied(pairs, "hard_negatives", "similarity")
     spied(moco_matching, "atm_loss", "matching")
@@ -82,6 +87,7 @@ def test_under_autocast(
     name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[float]]
 ) -> None:
     criterion, exact = (CRITERIA[name](tiny_model()).train() for _ in range(2))
+    criterion.total_steps = exact.total_steps = 4
     for seed in (1, 2):  # the second has a queue
         with torch.autocast("cpu", dtype=dtype):
             losses = criterion(**tiny_batch(seed=seed))
@@ -132,6 +138,7 @@ def test_when_the_whole_criterion_is_cast(
     name: str, dtype: torch.dtype, tiny_model, tiny_batch, seen: dict[str, list[float]]
 ) -> None:
     criterion = CRITERIA[name](tiny_model()).train().to(dtype)
+    criterion.total_steps = 4
     for seed in (1, 2):
         batch = tiny_batch(seed=seed)
         with torch.autocast("cpu", dtype=dtype):

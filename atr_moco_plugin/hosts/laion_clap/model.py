@@ -115,8 +115,9 @@ def add_criterion(
     set_unregistered(criterion, "model", pair)
     clap.moco = criterion.to(device)
     add_methods(clap, CriterionForward)
-    # Every process enqueues the same rows, so DDP need not send the queues in each forward pass.
-    exclude_from_ddp_broadcast(clap, [x for x, _ in clap.named_buffers() if "_queue." in x])
+    # Every process keeps the same, so DDP need not send it in each forward pass.
+    kept = [x for x, _ in clap.named_buffers() if "_queue." in x or ".sums." in x]
+    exclude_from_ddp_broadcast(clap, kept)
     return clap
 
 

@@ -139,7 +139,7 @@ class RetrievalRecipe(compat.TrainRecipe):
         outputs = None if caches is None else caches.outputs
         reader = train_reader(config, dataset, to_tokens, gangs, context.output_dir, outputs)
         train_pairs = reader.loader.num_examples
-        if isinstance(criterion, MocoAtc):
+        if hasattr(criterion, "set_data"):
             criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, train_pairs)
         criterion.total_steps = config.regime.num_steps

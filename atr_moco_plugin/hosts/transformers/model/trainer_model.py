@@ -92,7 +92,8 @@ class TrainerModel(nn.Module):
             )
         # DDP sends buffers from the first process before each forward pass. Running statistics of
         # batch norms need that, and their momentum copies; queues are equal everywhere and large.
-        exclude_from_ddp_broadcast(self, [x for x, _ in self.named_buffers() if "_queue." in x])
+        kept = [x for x, _ in self.named_buffers() if "_queue." in x or ".sums." in x]
+        exclude_from_ddp_broadcast(self, kept)
         self.skipped_in_training: set[int] = set()
         self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}

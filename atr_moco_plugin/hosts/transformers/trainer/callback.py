@@ -236,14 +236,14 @@ class MocoCallback(TrainerCallback):
             self._guard.watch(losses["loss"], batch["clip_id"])
 
     def _fit_queues(self) -> None:
-        """Tell the queues which data they hold, where the data have a ``fingerprint()``; bound
-        growing queues by the pairs of an epoch, and warn of longer fixed ones."""
+        """Tell the criterion which data its queues or sums are of, where the data have a
+        ``fingerprint()``; bound growing queues by the pairs of an epoch, and warn of longer fixed
+        ones."""
         dataset, criterion = self._trainer.train_dataset, self._model.criterion
-        if not isinstance(criterion, MocoAtc):
-            return
-        if callable(fingerprint := getattr(dataset, "fingerprint", None)):
-            criterion.set_data(fingerprint())
-        if not isinstance(dataset, Sized):
+        fingerprint = getattr(dataset, "fingerprint", None)
+        if callable(set_data := getattr(criterion, "set_data", None)) and callable(fingerprint):
+            set_data(fingerprint())
+        if not isinstance(criterion, MocoAtc) or not isinstance(dataset, Sized):
             return
         pairs = len(dataset)
         criterion.limit_growth(pairs)
