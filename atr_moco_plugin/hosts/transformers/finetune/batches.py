@@ -113,17 +113,33 @@ class TrainingPairs(Dataset[Any]):
         dataset: the data set.
         split: its split that is trained on.
         num_pairs: pairs in an epoch.
+        first_pairs: reads that many pairs, always the same.
+        to_inputs: makes the arguments of the model of a batch.
     """
 
-    def __init__(self, dataset: AudioTextDataset, split: str, num_pairs: int) -> None:
+    def __init__(
+        self,
+        dataset: AudioTextDataset,
+        split: str,
+        num_pairs: int,
+        first_pairs: Callable[[int], PairBatch],
+        to_inputs: ToInputs | None = None,
+    ) -> None:
         self.name = f"{dataset.name} {split}"
         self.name_clips = name_clips_of(dataset, split)
         self.fingerprint = dataset.fingerprint
         self._num_pairs = num_pairs
+        self._first_pairs = first_pairs
+        self._to_inputs = to_inputs or tower_inputs
 
     def __len__(self) -> int:
         """Pairs in an epoch."""
         return self._num_pairs
+
+    def probe_batch(self, pairs: int) -> dict[str, Any]:
+        """The arguments of the model for the first pairs, which a rank logger has encoded again and
+        again."""
+        return self._to_inputs(self._first_pairs(pairs))
 
     def __getitem__(self, index: int) -> Any:
         raise TypeError("Batches come from StepBatches, not from single examples.")

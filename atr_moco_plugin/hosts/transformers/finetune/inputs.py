@@ -14,7 +14,7 @@ import torch
 
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.loading.skipped import SkippedClips
-from atr_moco_plugin.data.loading.training import training_loader
+from atr_moco_plugin.data.loading.training import first_pairs, training_loader
 from atr_moco_plugin.embedding_cache.run import RunCaches, run_caches
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.split import Split, prepare_split
@@ -73,6 +73,8 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     tokenizer.save_pretrained(out / "tokenizer")
     to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
     caches = _caches(prepared, to_tokens, evaluated)
+    outputs = None if caches is None else caches.outputs
+    to_inputs = None if extractor is None else clap_inputs(extractor)
     loader = training_loader(
         dataset,
         to_tokens,
@@ -81,7 +83,7 @@ def make_inputs(prepared: Prepared) -> RunInputs:
         max_seconds=settled(section.max_seconds),
         seed=config.common.seed,
         pin_memory=torch.cuda.is_available(),
-        outputs=None if caches is None else caches.outputs,
+        outputs=outputs,
         on_bad=SkippedClips(out, 0),
         note=_LOG.info,
     )
@@ -118,11 +120,22 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     pairs = loader.num_examples
     return RunInputs(
         tokenizer=tokenizer,
-        train_set=TrainingPairs(dataset, section.train_split, pairs),
-        num_pairs=pairs,
-        batches=StepBatches(
-            loader, steps, accumulate, None if extractor is None else clap_inputs(extractor)
+        train_set=TrainingPairs(
+            dataset,
+            section.train_split,
+            pairs,
+            partial(
+                first_pairs,
+                dataset,
+                to_tokens,
+                section,
+                max_seconds=settled(section.max_seconds),
+                outputs=outputs,
+            ),
+            to_inputs,
         ),
+        num_pairs=pairs,
+        batches=StepBatches(loader, steps, accumulate, to_inputs),
         splits=splits,
         described={
             "sample_rate": dataset.sample_rate,

@@ -142,9 +142,7 @@ class TrainerModel(nn.Module):
             InputError: the batch has an entry that neither tower takes, was made for training and
                 the model evaluates, or the other way round.
         """
-        audio, text = self._split(inputs)
-        audio = audio if audio_inputs is None else _with_tokens(audio_inputs, AudioTokens)
-        text = text if text_inputs is None else _with_tokens(text_inputs, TextTokens)
+        audio, text = self.arguments_of_towers(audio_inputs, text_inputs, **inputs)
         if skipped_clip_id is not None:
             skipped = self.skipped_in_training if self.training else self.skipped_in_evaluation
             skipped.update(skipped_clip_id.tolist())
@@ -225,17 +223,33 @@ class TrainerModel(nn.Module):
         self._sums, self._passes = {}, 0
         return means
 
-    def _split(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The arguments of the audio tower and of the text tower."""
+    def arguments_of_towers(
+        self,
+        audio_inputs: Mapping[str, Any] | None = None,
+        text_inputs: Mapping[str, Any] | None = None,
+        **inputs: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments of the audio tower and of the text tower in a batch.
+
+        Args:
+            audio_inputs: see :meth:`forward`.
+            text_inputs: see :meth:`forward`.
+            inputs: see :meth:`forward`.
+
+        Raises:
+            InputError: the batch has an entry that neither tower takes.
+        """
         for name in inputs.keys() - self._audio_inputs - self._text_inputs:
             raise InputError(
                 f"The batch has {name!r}, but the audio tower takes "
                 f"{', '.join(sorted(self._audio_inputs))} and the text tower "
                 f"{', '.join(sorted(self._text_inputs))}: leave it out in the collator."
             )
+        audio = {name: value for name, value in inputs.items() if name in self._audio_inputs}
+        text = {name: value for name, value in inputs.items() if name in self._text_inputs}
         return (
-            {name: value for name, value in inputs.items() if name in self._audio_inputs},
-            {name: value for name, value in inputs.items() if name in self._text_inputs},
+            audio if audio_inputs is None else _with_tokens(audio_inputs, AudioTokens),
+            text if text_inputs is None else _with_tokens(text_inputs, TextTokens),
         )
 
 

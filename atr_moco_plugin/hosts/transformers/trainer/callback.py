@@ -23,6 +23,7 @@ from atr_moco_plugin.hosts.transformers.internals import log_beside, torch_optim
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
 from atr_moco_plugin.hosts.transformers.trainer.description import write_description
+from atr_moco_plugin.hosts.transformers.trainer.probe import key_probe
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
@@ -57,6 +58,10 @@ class MocoCallback(TrainerCallback):
             :class:`~atr_moco_plugin.hosts.transformers.PairDataset` has, messages name clips by
             it; otherwise by their ids.
         rank_every: steps between two rank reports.
+        probe_every: steps between two encodings of a probe, whose drift is in the rank reports (see
+            :class:`~atr_moco_plugin.rank.drift.KeyDrift`); 0 for none. None is 100 where the first
+            training pairs can be read again: with a ``ClapCollator`` and a training set with a
+            length, or a training set with ``probe_batch(P)``, which returns a batch.
         max_skipped_steps: so many steps that are not finite are left out, with a warning each; one
             more stops the training.
         max_bad_clips: so many clips that cannot be used are left out in a process; one more stops
@@ -84,6 +89,7 @@ class MocoCallback(TrainerCallback):
         trainer: Trainer,
         *,
         rank_every: int = 100,
+        probe_every: int | None = None,
         max_skipped_steps: int = 0,
         max_bad_clips: int | None = None,
         allow_unknown: bool = False,
@@ -103,6 +109,7 @@ class MocoCallback(TrainerCallback):
         self._trainer = trainer
         self._model = model
         self._rank_every = rank_every
+        self._probe_every = probe_every
         self._max_skipped_steps = max_skipped_steps
         self.max_bad_clips = max_bad_clips
         self._hooks = ExitStack()  # removed when `train` is called again with another optimizer
@@ -147,7 +154,14 @@ class MocoCallback(TrainerCallback):
             self._collapse = CollapseWatch(state.max_steps // 2)
             if criterion.queues:
                 path = output_dir / "rank.jsonl"
-                self._rank = RankLogger(criterion.queues, path, every=self._rank_every)
+                self._rank = RankLogger(
+                    criterion.queues,
+                    path,
+                    every=self._rank_every,
+                    probe=key_probe(self._trainer, self._model, self._probe_every),
+                    probe_every=100 if self._probe_every is None else self._probe_every,
+                )
+                self._rank.look(state.global_step)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -54,7 +54,7 @@ def test_a_run_leaves_the_files_of_a_recipe(out: Path) -> None:
     assert set(queries) == {"valid", "test"}
     page = (out / "report" / "index.html").read_text()
     assert "R-sum on validation" in page and f"step {best['Step']}" in page
-    assert lines(out / "rank.jsonl")
+    assert lines(out / "rank.jsonl")[-1]["drift"]["every"] == 100
     assert (out / "config.yaml").is_file() and (out / "plan.json").is_file()
 
 
