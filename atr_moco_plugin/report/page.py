@@ -13,6 +13,7 @@ from atr_moco_plugin.evaluation.result_tables import cell, rank_table, retrieval
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.stdout import duration
 from atr_moco_plugin.report.curves import curve_panels
+from atr_moco_plugin.report.drift import drift_panels
 from atr_moco_plugin.report.examples import EXAMPLES_FILE, Examples
 from atr_moco_plugin.report.html import render
 from atr_moco_plugin.report.run_folder import RunFiles, number, read_run
@@ -69,7 +70,7 @@ def context(run: RunFiles) -> dict[str, Any]:
             "validation", run.valid, chance if isinstance(chance, dict) else None, _best_step(run)
         ),
         "spectra": spectrum_panels(run.rank),
-        "measures": measure_panels(run.rank),
+        "measures": [*measure_panels(run.rank), *drift_panels(run.rank)],
         "examples": examples,
         "examples_problem": problem,
         "examples_file": EXAMPLES_FILE,
