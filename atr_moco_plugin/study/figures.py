@@ -65,6 +65,7 @@ def study_plots(study: Study, variant: Variant) -> Iterator[Plot]:
     suffix = words = ""
     if len(study.variants) > 1:
         suffix = f"_m{variant.momentum:g}_p{variant.positives}"
+        suffix += "_konline" if variant.keys == "online" else ""
         words = f" ({variant_title(variant).lower()})"
     for name, draw, sizes, parts in (
         ("rank_of_queue", _queue_rank, queues, measures),

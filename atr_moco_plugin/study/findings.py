@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from math import sqrt
 from typing import Any
 
+from atr_moco_plugin.evaluation.student import t_quantile
 from atr_moco_plugin.rank.growth import Growth
 
 MEASURES = {
@@ -26,22 +29,33 @@ class Seeds:
         mean: of the values.
         std: sample standard deviation, 0 for one value.
         values: one a seed.
+        interval: 95 % interval of the mean over seeds by Student's t; None for one value.
     """
 
     mean: float
     std: float
     values: tuple[float, ...]
+    interval: tuple[float, float] | None = None
 
     @staticmethod
     def of(values: Iterable[float]) -> Seeds:
-        """Mean and standard deviation of one value or more."""
+        """Mean, standard deviation and interval of one value or more."""
         values = tuple(values)
-        std = statistics.stdev(values) if len(values) > 1 else 0.0
-        return Seeds(statistics.fmean(values), std, values)
+        mean = statistics.fmean(values)
+        if len(values) < 2:
+            return Seeds(mean, 0.0, values)
+        std = statistics.stdev(values)
+        half = _t(len(values) - 1) * std / sqrt(len(values))
+        return Seeds(mean, std, values, (mean - half, mean + half))
 
     def __str__(self) -> str:
         spread = f" ± {self.std:.1f}" if len(self.values) > 1 else ""
         return f"{self.mean:.1f}{spread}"
+
+
+@cache
+def _t(freedom: int) -> float:
+    return t_quantile(0.975, freedom)
 
 
 @dataclass(frozen=True)
@@ -117,22 +131,51 @@ class Step:
 
 
 @dataclass(frozen=True)
+class AutoSummary:
+    """What the runs with ``queue_size: auto`` found.
+
+    Attributes:
+        chosen: rows that the queues ended with, one a seed.
+        seeds: of the runs.
+        r_sum: split to R-sum of the dual encoder.
+        reranked_r_sum: the same after re-ranking.
+    """
+
+    chosen: tuple[int, ...]
+    seeds: tuple[int, ...]
+    r_sum: Mapping[str, Seeds]
+    reranked_r_sum: Mapping[str, Seeds]
+
+    def beside(self, size: SizeSummary, split: str) -> Seeds | None:
+        """By how much its R-sum on a split is ahead of a fixed size, seed by seed; None without a
+        seed in common."""
+        own = dict(zip(self.seeds, self.r_sum[split].values, strict=True))
+        other = dict(zip(size.seeds, size.r_sum[split].values, strict=True))
+        shared = sorted(own.keys() & other.keys())
+        return Seeds.of(own[seed] - other[seed] for seed in shared) if shared else None
+
+
+@dataclass(frozen=True)
 class Variant:
     """A comparison of queue sizes with all else equal.
 
     Attributes:
-        momentum: EMA factor.
+        keys: which encoder makes the rows of the queue.
+        momentum: EMA factor of momentum keys.
         positives: which items count as positives.
         sizes: ascending.
         steps: between neighbouring sizes above 0.
         recommended: the size by the rule, None with fewer than two sizes above 0.
+        auto: what ``queue_size: auto`` found, None where it was not trained.
     """
 
+    keys: str
     momentum: float
     positives: str
     sizes: tuple[SizeSummary, ...]
     steps: tuple[Step, ...]
     recommended: SizeSummary | None
+    auto: AutoSummary | None = None
 
     def best(self, split: str) -> SizeSummary:
         """The size with the best mean R-sum on a split."""
@@ -146,7 +189,7 @@ class Study:
     Attributes:
         valid_split: name of the validation split; all choices are made by its figures.
         train_pairs: pairs of an epoch, None if not known.
-        variants: one for each momentum and positives mode.
+        variants: one for each kind of keys, momentum and positives mode.
         chance: split to R-sum of chance.
     """
 
@@ -161,7 +204,11 @@ class Study:
         for variant, of_variant in zip(self.variants, result["variants"], strict=True):
             size = variant.recommended
             of_variant["recommended"] = None if size is None else size.queue_size
-            of_variant["best_r_sum"] = variant.best(self.valid_split).queue_size
+            best = variant.best(self.valid_split)
+            of_variant["best_r_sum"] = best.queue_size
+            if variant.auto is not None:
+                beside = variant.auto.beside(best, self.valid_split)
+                of_variant["auto"]["beside_best"] = None if beside is None else asdict(beside)
             for step, of_step in zip(variant.steps, of_variant["steps"], strict=True):
                 of_step["worth_it"] = step.worth_it
         return result

@@ -23,11 +23,14 @@ OVERRIDES = "overrides.yaml"
 class StudyConfig(Config):
     """A rank study. Every combination of the lists is one run."""
 
-    recipe: Literal["toy", "esc50", "audiocaps", "clotho"] = "toy"
+    recipe: Literal["toy", "scenes", "esc50", "audiocaps", "clotho"] = "toy"
     """What is trained: ``python -m atr_moco_plugin.recipes.RECIPE``."""
 
     queue_sizes: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
     """Rows of the queues; 0 trains without."""
+
+    auto: bool = False
+    """Also train with ``queue_size: auto``, and say whether it chose as well as the best size."""
 
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Seeds of a run, for the spread."""
@@ -101,7 +104,10 @@ def plan(config: StudyConfig) -> list[Run]:
     axes = config.axes()
     order = [name for name in ("seeds", "momenta", "positives", "queue_sizes") if name in axes]
     runs = []
-    for values in product(*(getattr(config, name) for name in order)):
+    lists = {name: getattr(config, name) for name in order}
+    if config.auto:
+        lists["queue_sizes"] = [*config.queue_sizes, "auto"]
+    for values in product(*lists.values()):
         chosen = dict(zip(order, values, strict=True))
         name = f"q{chosen['queue_sizes']}_s{chosen['seeds']}"
         name += f"_m{chosen['momenta']:g}" if "momenta" in chosen else ""

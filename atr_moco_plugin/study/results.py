@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ class RunResult:
 
     Attributes:
         name: of its folder.
-        queue_size: rows of its queues.
+        queue_size: rows of its queues; at the end, where they grow.
+        auto: whether they grow, by ``queue_size: auto``.
         seed: of the run.
+        keys: which encoder makes the rows of the queue.
         momentum: EMA factor.
         positives: which items counted as positives.
         train_pairs: pairs of an epoch, None where the run did not say.
@@ -35,7 +37,9 @@ class RunResult:
 
     name: str
     queue_size: int
+    auto: bool
     seed: int
+    keys: str
     momentum: float
     positives: str
     train_pairs: int | None
@@ -47,9 +51,9 @@ class RunResult:
     history: tuple[tuple[int, Mapping[str, Any]], ...]
 
     @property
-    def variant(self) -> tuple[float, str]:
+    def variant(self) -> tuple[str, float, str]:
         """What is the same for all queue sizes of one comparison."""
-        return self.momentum, self.positives
+        return self.keys, self.momentum, self.positives
 
 
 def read_run(folder: Path) -> RunResult:
@@ -60,8 +64,7 @@ def read_run(folder: Path) -> RunResult:
             ``rank.jsonl``.
 
     Raises:
-        InputError: when a file is missing or is not what a finished run with queues of a fixed
-            size writes.
+        InputError: when a file is missing or is not what a finished run with queues writes.
     """
     try:
         config = dict(leaves(read_yaml(folder / "config.yaml")))
@@ -76,8 +79,10 @@ def read_run(folder: Path) -> RunResult:
         splits = {valid: splits[valid], **splits}
         return RunResult(
             name=folder.name,
-            queue_size=_rows(config["criterion.config.queue_size"]),
+            queue_size=_rows(config["criterion.config.queue_size"], records),
+            auto=config["criterion.config.queue_size"] == "auto",
             seed=config["common.seed"],
+            keys=config.get("criterion.config.keys", "momentum"),
             momentum=config["criterion.config.momentum"],
             positives=config["criterion.config.positives"],
             train_pairs=result.get("train_pairs"),
@@ -100,7 +105,10 @@ def read_run(folder: Path) -> RunResult:
         raise InputError(f"{folder} is not a finished run: {' '.join(str(ex).split())}") from ex
 
 
-def _rows(size: object) -> int:
-    if not isinstance(size, int):
-        raise InputError(f"its queue_size is {size}, but the study compares fixed sizes.")
-    return size
+def _rows(size: object, records: Sequence[Mapping[str, Any]]) -> int:
+    if isinstance(size, int):
+        return size
+    if not records:
+        raise InputError(f"its queue_size is {size}, but rank.jsonl does not say what it became.")
+    last = next(iter(records[-1]["sources"].values()))
+    return int(last["queue_size"])

@@ -11,6 +11,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.rank.growth import Growth, growth
 from atr_moco_plugin.study.findings import (
     MEASURES,
+    AutoSummary,
     Ranks,
     Seeds,
     SizeSummary,
@@ -34,13 +35,14 @@ def summarise(runs: Sequence[RunResult]) -> Study:
     """Means over seeds, steps between sizes and recommendations.
 
     Raises:
-        InputError: when there is no run, or two of one size, seed, momentum and positives mode.
+        InputError: when there is no run, none of a fixed size beside one of ``auto``, or two of one
+            size, seed, keys, momentum and positives mode.
     """
     if not runs:
         raise InputError("The study has no finished run yet.")
     seen: dict[tuple[object, ...], str] = {}
     for run in runs:
-        key = (*run.variant, run.queue_size, run.seed)
+        key = (*run.variant, "auto" if run.auto else run.queue_size, run.seed)
         if key in seen:
             raise InputError(f"{seen[key]} and {run.name} are runs of one configuration and seed.")
         seen[key] = run.name
@@ -56,7 +58,10 @@ def summarise(runs: Sequence[RunResult]) -> Study:
     )
 
 
-def _variant(runs: Sequence[RunResult], pairs: int | None) -> Variant:
+def _variant(every: Sequence[RunResult], pairs: int | None) -> Variant:
+    runs = [run for run in every if not run.auto]
+    if not runs:
+        raise InputError(f"{every[0].name} has no run of a fixed queue size beside it yet.")
     sizes = tuple(
         _size([run for run in runs if run.queue_size == size], pairs)
         for size in sorted({run.queue_size for run in runs})
@@ -68,11 +73,25 @@ def _variant(runs: Sequence[RunResult], pairs: int | None) -> Variant:
     # The first size from which the next is not worth it.
     index = next((i for i, step in enumerate(steps) if not step.worth_it), len(steps))
     return Variant(
+        keys=runs[0].keys,
         momentum=runs[0].momentum,
         positives=runs[0].positives,
         sizes=sizes,
         steps=steps,
         recommended=with_queue[index] if steps else None,
+        auto=_auto([run for run in every if run.auto]),
+    )
+
+
+def _auto(runs: Sequence[RunResult]) -> AutoSummary | None:
+    if not runs:
+        return None
+    runs = sorted(runs, key=lambda run: run.seed)
+    return AutoSummary(
+        chosen=tuple(run.queue_size for run in runs),
+        seeds=tuple(run.seed for run in runs),
+        r_sum=_over_seeds([run.r_sum for run in runs]),
+        reranked_r_sum=_over_seeds([run.reranked_r_sum for run in runs]),
     )
 
 

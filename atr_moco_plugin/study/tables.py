@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from atr_moco_plugin.evaluation.result_tables import MATRICES, RANK_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
-from atr_moco_plugin.study.findings import MEASURES, SizeSummary, Study, Variant
+from atr_moco_plugin.study.findings import MEASURES, AutoSummary, Seeds, SizeSummary, Study, Variant
 from atr_moco_plugin.study.verdict import RULE
 
 MEASURE_TITLES = {
@@ -27,8 +27,9 @@ def notes(study: Study, failed: Sequence[str] = ()) -> list[str]:
     chance = ", ".join(f"{value:.1f} on {name}" for name, value in study.chance.items())
     found = [
         RULE,
-        "Figures are means ± standard deviation over the seeds. R-sum is R@1 + R@5 + R@10 of the "
-        f"dual encoder in both directions, of 600; chance has {chance}.",
+        "Figures are means ± standard deviation over the seeds, in brackets the 95 % interval of "
+        "the mean (Student's t). R-sum is R@1 + R@5 + R@10 of the dual encoder in both directions, "
+        f"of 600; chance has {chance}.",
     ]
     if any(size.exceeds_training for size in sizes):
         found.append(
@@ -44,7 +45,8 @@ def notes(study: Study, failed: Sequence[str] = ()) -> list[str]:
 
 def variant_title(variant: Variant) -> str:
     """What sets a variant apart from the others."""
-    return f"Momentum {variant.momentum:g}, positives {variant.positives}"
+    kind = "Online keys" if variant.keys == "online" else f"Momentum {variant.momentum:g}"
+    return f"{kind}, positives {variant.positives}"
 
 
 def size_label(size: SizeSummary) -> str:
@@ -78,17 +80,30 @@ def variant_tables(study: Study, variant: Variant) -> Iterator[Table]:
 
 
 def _retrieval(variant: Variant) -> Table:
-    columns = {"queue": [size_label(size) for size in variant.sizes]}
+    every: list[SizeSummary | AutoSummary] = [*variant.sizes]
+    labels = [size_label(size) for size in variant.sizes]
+    if variant.auto is not None:
+        every.append(variant.auto)
+        labels.append("auto: " + " ".join(f"{rows:,}" for rows in variant.auto.chosen))
+    columns = {"queue": labels}
     for kind, attribute in (("R-sum", "r_sum"), ("re-ranked", "reranked_r_sum")):
-        figures = [getattr(size, attribute) for size in variant.sizes]
+        figures = [getattr(size, attribute) for size in every]
         for split in figures[0]:
-            columns[f"{kind} {split}"] = [str(of.get(split, "-")) for of in figures]
-    columns["seeds"] = [" ".join(map(str, size.seeds)) for size in variant.sizes]
+            columns[f"{kind} {split}"] = [_with_interval(of.get(split)) for of in figures]
+    columns["seeds"] = [" ".join(map(str, size.seeds)) for size in every]
     return Table(
         header=list(columns),
         rows=list(map(list, zip(*columns.values(), strict=True))),
         caption="Retrieval by queue size",
     )
+
+
+def _with_interval(figure: Seeds | None) -> str:
+    if figure is None:
+        return "-"
+    if figure.interval is None:
+        return str(figure)
+    return f"{figure} [{figure.interval[0]:.1f}, {figure.interval[1]:.1f}]"
 
 
 def _steps(variant: Variant) -> Table:

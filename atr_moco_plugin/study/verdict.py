@@ -28,7 +28,7 @@ def verdict(study: Study, variant: Variant) -> tuple[str, str]:
     else:
         heading = f"Recommended queue size: {variant.recommended.queue_size:,}."
         reasons = list(_by_rank(study, variant, variant.recommended))
-    return heading, " ".join([*reasons, _by_retrieval(study, variant)])
+    return heading, " ".join([*reasons, _by_retrieval(study, variant), *_of_auto(study, variant)])
 
 
 def _by_rank(study: Study, variant: Variant, size: SizeSummary) -> Iterator[str]:
@@ -64,6 +64,31 @@ def _by_retrieval(study: Study, variant: Variant) -> str:
     if lead <= spread:
         return f"{words}: {difference}, so retrieval does not tell them apart."
     return f"{words}: {difference}, so by retrieval the other size is better."
+
+
+def _of_auto(study: Study, variant: Variant) -> Iterator[str]:
+    """Whether ``queue_size: auto`` chose within the interval of the best size."""
+    auto, best = variant.auto, variant.best(study.valid_split)
+    if auto is None:
+        return
+    chosen = ", ".join(f"{rows:,}" for rows in auto.chosen)
+    figure = auto.r_sum[study.valid_split]
+    words = f"`queue_size: auto` ended with {chosen} rows and an R-sum of {figure}"
+    lead = auto.beside(best, study.valid_split)
+    if lead is None or lead.interval is None:
+        yield f"{words}; fewer than two seeds in common with {_rows(best)} give no interval."
+        return
+    low, high = lead.interval
+    if low > 0:
+        answer = "it chose better than any size that was tried"
+    elif high >= 0:
+        answer = "it chose within the interval of the best"
+    else:
+        answer = "it chose worse than the best"
+    yield (
+        f"{words}, {lead.mean:+.1f} [{low:+.1f}, {high:+.1f}] beside {_rows(best)}, seed by seed: "
+        f"{answer}."
+    )
 
 
 def _gains(step: Step) -> str:

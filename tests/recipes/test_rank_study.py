@@ -19,6 +19,8 @@ import pytest
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from scene_folders import write_classes
+
 from atr_moco_plugin.io.stdout import duration
 from atr_moco_plugin.recipes.rank_study import load_config, main
 from atr_moco_plugin.study.plan import StudyConfig, read_yaml
@@ -71,6 +73,28 @@ def test_a_study_trains_every_run_and_shows_them(finished: Path) -> None:
         found = read_yaml(folder / "config.yaml")
         assert found["criterion"]["config"]["queue_size"] == size and found["common"]["seed"] == 1
         assert "Retrieval on toy test" in (finished / "runs" / f"q{size}_s1.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_of_scenes_has_the_queue_that_grows_beside_it(
+    study: Study, tmp_path: Path, capsys
+) -> None:
+    write_classes(tmp_path / "sounds")
+    options = (
+        "recipe=scenes", "queue_sizes=[0,8]", "auto=true", "seeds=[1]",
+        f"config.dataset.config_overrides.root={tmp_path / 'sounds'}",
+        "config.dataset.config_overrides.seconds=2.0",
+        "config.criterion.config.queue_min=4", "config.criterion.config.alpha=0.0",
+        "config.criterion.config.queue_warmup_steps=0",
+    )  # fmt: skip
+    assert study(tmp_path / "out", *options) == 0
+    result = json.loads((tmp_path / "out" / "rank_study.json").read_text())
+    (variant,) = result["variants"]
+    assert [size["queue_size"] for size in variant["sizes"]] == [0, 8]
+    assert variant["auto"]["seeds"] == [1] and 4 <= variant["auto"]["chosen"][0] <= 30
+    assert "`queue_size: auto` ended with" in capsys.readouterr().out
+    assert study(tmp_path / "out", *options) == 0
+    assert "3 of 3 runs are finished." in capsys.readouterr().out
 
 
 @pytest.mark.slow

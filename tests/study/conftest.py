@@ -35,10 +35,16 @@ def write_run(
     train_pairs: int | None = 1_000,
     steps: int = 4,
     reranked: bool = False,
+    auto: bool = False,
+    keys: str | None = None,
 ) -> Path:
-    """A finished run whose queue saw ``rows`` vectors with ``directions`` directions."""
+    """A finished run whose queue saw ``rows`` vectors with ``directions`` directions; with ``auto``
+    it grew to ``size``."""
     folder.mkdir(parents=True)
-    options = {"queue_size": size, "momentum": momentum, "positives": "clip"}
+    chosen: int | str = "auto" if auto else size
+    options: dict[str, object] = {"queue_size": chosen, "momentum": momentum, "positives": "clip"}
+    if keys is not None:
+        options["keys"] = keys
     config = {
         "criterion": {"name": "moco_atc", "config": options},
         "common": {"seed": seed},

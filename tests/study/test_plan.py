@@ -34,6 +34,13 @@ def test_every_combination_is_a_run_named_by_the_lists_that_are_given() -> None:
     assert plan(more)[0].overrides["criterion"]["config"] == options
 
 
+def test_a_queue_that_grows_is_one_more_size() -> None:
+    config = StudyConfig(recipe="scenes", queue_sizes=[8], seeds=[0, 1], auto=True)
+    runs = plan(config)
+    assert [run.name for run in runs] == ["q8_s0", "qauto_s0", "q8_s1", "qauto_s1"]
+    assert runs[1].overrides["criterion"]["config"] == {"queue_size": "auto"}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -45,7 +52,7 @@ def test_every_combination_is_a_run_named_by_the_lists_that_are_given() -> None:
         ({"positives": ["clips"]}, "'clips'"),
         ({"jobs": -1}, "`jobs` is -1"),
         ({"threads": 0}, "`threads` is 0"),
-        ({"recipe": "esc5"}, "one of toy, esc50, audiocaps, clotho"),
+        ({"recipe": "esc5"}, "one of toy, scenes, esc50, audiocaps, clotho"),
         ({"queue_size": [4]}, "Did you mean `queue_sizes`?"),
         ({"config": {"criterion": "moco_atc"}}, "`config.criterion.name`"),
         ({"config": {"common": {"seed": 1}}}, "`config.common.seed` is set by the list `seeds`"),

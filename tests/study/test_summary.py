@@ -7,10 +7,11 @@ import pytest
 
 from atr_moco_plugin.rank.growth import Growth
 from atr_moco_plugin.rank.random_vectors import random_baseline
-from atr_moco_plugin.study.findings import Step
+from atr_moco_plugin.study.findings import Seeds, Step
 from atr_moco_plugin.study.results import read_run
 from atr_moco_plugin.study.runner import is_finished
 from atr_moco_plugin.study.summary import aggregate
+from atr_moco_plugin.study.tables import variant_tables, variant_title
 from atr_moco_plugin.study.verdict import verdict
 
 
@@ -104,6 +105,64 @@ def test_retrieval_that_disagrees_is_told(make_run, tmp_path: Path) -> None:
     assert "a longer one may be worth it too" in verdict(growing, growing.variants[0])[1]
 
 
+def test_intervals_of_the_mean_over_seeds(folders) -> None:
+    (variant,) = aggregate(folders).variants
+    figure = variant.sizes[2].r_sum["valid"]  # 320 and 330
+    # Student's t with one degree of freedom: 12.706 * sqrt(50 / 2).
+    assert figure.interval == pytest.approx((325 - 63.531, 325 + 63.531), abs=1e-2)
+    assert Seeds.of([3.0]).interval is None
+
+
+@pytest.mark.parametrize(
+    ("r_sums", "answer"),
+    [
+        ((330.0, 331.0, 340.0), "it chose within the interval of the best"),
+        ((310.0, 311.0, 312.0), "it chose worse than the best"),
+        ((350.0, 351.0, 352.0), "it chose better than any size that was tried"),
+    ],
+)
+def test_auto_is_compared_with_the_best_size_by_seed(
+    make_run, tmp_path: Path, r_sums: tuple[float, ...], answer: str
+) -> None:
+    folders = [
+        make_run(tmp_path / f"q{size}_s{seed}", size, seed, r_sum + seed)
+        for size, r_sum in ((16, 300.0), (64, 330.0))
+        for seed in (0, 1, 2)
+    ]
+    chosen = zip((32, 64, 16), r_sums, strict=True)
+    folders += [
+        make_run(tmp_path / f"qauto_s{seed}", size, seed, r_sum, auto=True)
+        for seed, (size, r_sum) in enumerate(chosen)
+    ]
+    study = aggregate(folders)
+    (variant,) = study.variants
+    assert [size.queue_size for size in variant.sizes] == [16, 64]
+    assert variant.auto is not None and variant.auto.chosen == (32, 64, 16)
+    beside = variant.auto.beside(variant.sizes[1], "valid")
+    assert beside is not None
+    wanted = [r_sum - 330 - seed for seed, r_sum in enumerate(r_sums)]
+    assert beside.values == pytest.approx(wanted)
+    ground = verdict(study, variant)[1]
+    assert "`queue_size: auto` ended with 32, 64, 16 rows and an R-sum of " in ground
+    assert ground.endswith(f" beside 64 rows, seed by seed: {answer}.")
+    found = study.to_dict()["variants"][0]["auto"]
+    assert found["beside_best"]["values"] == beside.values
+    table = next(variant_tables(study, variant))
+    assert table.rows[-1][0] == "auto: 32 64 16" and "[" in table.rows[-1][1]
+    alone = aggregate([*folders[:6], folders[6]])
+    assert "fewer than two seeds in common" in verdict(alone, alone.variants[0])[1]
+
+
+def test_online_keys_are_compared_apart(make_run, tmp_path: Path) -> None:
+    study = aggregate(
+        make_run(tmp_path / f"q{size}_{keys}", size, 0, keys=keys)
+        for size in (8, 16)
+        for keys in (None, "online")
+    )
+    titles = [variant_title(variant) for variant in study.variants]
+    assert titles == ["Momentum 0.95, positives clip", "Online keys, positives clip"]
+
+
 def test_momenta_are_compared_apart(make_run, tmp_path: Path) -> None:
     folders = [
         make_run(tmp_path / f"q{size}_m{momentum}", size, 0, momentum=momentum)
@@ -132,8 +191,13 @@ def test_what_cannot_be_read_is_named(make_run, tmp_path: Path) -> None:
         aggregate([folder, folder])
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("queue_size: 8", "queue_size: auto"))
-    with pytest.raises(ValueError, match="q8_s0.*queue_size is auto.*fixed sizes"):
+    with pytest.raises(ValueError, match="q8_s0 has no run of a fixed queue size beside it"):
+        aggregate([folder])
+    rank = (folder / "rank.jsonl").read_text()
+    (folder / "rank.jsonl").unlink()
+    with pytest.raises(ValueError, match="q8_s0.*queue_size is auto, but rank.jsonl does not say"):
         read_run(folder)
+    (folder / "rank.jsonl").write_text(rank)
     (folder / "config.yaml").write_text(config.replace("queue_size: 8", ""))
     with pytest.raises(ValueError, match="'criterion.config.queue_size' is not in its files"):
         read_run(folder)
