@@ -245,7 +245,11 @@ class Criterion(StepListener, Protocol):
 
 
 class Hook(Protocol):
-    """A hook, group ``atr_moco_plugin.hooks``: looks at the queues on the first process."""
+    """A hook, group ``atr_moco_plugin.hooks``: looks at the queues on the first process.
+
+    Optional member: ``look(step)``, called before every step with the steps made so far. A hook
+    with an argument ``probe`` gets a :class:`~atr_moco_plugin.criterion.probe.KeyProbe`.
+    """
 
     def log(self, step: int) -> Any:
         """The record of a report, or ``None`` when there is nothing to say."""
