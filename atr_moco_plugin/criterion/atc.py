@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atr_moco_plugin.criterion.cross_entropy import soft_target_cross_entropy
+from atr_moco_plugin.criterion.cross_entropy import Columns, soft_target_cross_entropy
 from atr_moco_plugin.tensors.float32 import cosines
 
 
@@ -73,6 +73,7 @@ def atc_loss(
     *,
     ignore: Tensor | None = None,
     first_row: int = 0,
+    online_columns: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Mean of the audio-to-text and text-to-audio cross-entropies against soft targets.
 
@@ -83,6 +84,10 @@ def atc_loss(
     et al. 2022, with ids; SNSIM and "soft output" of Understanding Audio-Text Retrieval Through
     Singular Value Decomposition, 2025). Computed in float32, gradient included, whatever the
     autocast state and :func:`torch.set_float32_matmul_precision`.
+
+    With ``online_columns`` the columns of the batch are online embeddings instead, so that its part
+    of the loss is that of CLIP and the gradient flows through both sides. The soft targets stay
+    those of the momentum embeddings, of the query and of every column.
 
     Args:
         audio: ``[B, d]`` unit-norm online audio embeddings.
@@ -99,6 +104,8 @@ def atc_loss(
             as negative. Must leave at least one positive a row.
         first_row: where in ``audio_m`` and ``text_m`` the B items start when they hold the M >= B
             items of all processes; ``positives`` and ``ignore`` are then ``[B, M + K]``.
+        online_columns: online audio and text embeddings of the items of ``audio_m`` and ``text_m``,
+            with a gradient; they are the columns in their place.
 
     Returns:
         Scalar float32.
@@ -113,8 +120,12 @@ def atc_loss(
     with torch.autocast(audio.device.type, enabled=False):
         own = slice(first_row, first_row + audio.size(0))
         options = (positives, temperature, alpha, ignore)
-        a2t = soft_target_cross_entropy(audio, audio_m[own], (text_m, text_queue), *options)
-        t2a = soft_target_cross_entropy(text, text_m[own], (audio_m, audio_queue), *options)
+        momentum = (x.detach() for x in (audio_m, text_m, audio_queue, text_queue))
+        audio_batch, text_batch, audio_rows, text_rows = (Columns(x, x) for x in momentum)
+        if online_columns is not None:
+            audio_batch, text_batch = map(Columns, online_columns, (audio_m, text_m))
+        a2t = soft_target_cross_entropy(audio, audio_m[own], (text_batch, text_rows), *options)
+        t2a = soft_target_cross_entropy(text, text_m[own], (audio_batch, audio_rows), *options)
         return (a2t + t2a) / 2
 
 

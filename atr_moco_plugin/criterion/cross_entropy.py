@@ -1,15 +1,15 @@
 """Cross-entropy against momentum soft targets over columns that are never concatenated.
 
 The columns, the batch's and the queue's, are read where they lie, a block at a time, and the
-gradient is found in the same pass: all that autograd keeps is one ``[B, d]`` matrix, where the
-plain form keeps and makes several ``[B, M]`` ones. ``tests/criterion/test_cross_entropy.py``
-holds it to that form.
+gradient is found in the same pass: all that autograd keeps is one ``[B, d]`` matrix, and one like
+the columns that have a gradient, where the plain form keeps and makes several ``[B, M]`` ones.
+``tests/criterion/test_cross_entropy.py`` holds it to that form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,22 +25,36 @@ _GPU_ELEMENTS = 1 << 26
 _KEPT_ELEMENTS = 1 << 26
 
 
+class Columns(NamedTuple):
+    """Columns of the loss in one tensor.
+
+    Attributes:
+        online: ``[M, d]``, which the logits are of. A gradient flows to it where it asks for one.
+        momentum: ``[M, d]``, which the soft targets are of, without a gradient; it may be
+            ``online``.
+    """
+
+    online: Tensor
+    momentum: Tensor
+
+
 def soft_target_cross_entropy(
     query: Tensor,
     query_m: Tensor,
-    columns: Sequence[Tensor],
+    columns: Sequence[Columns],
     positives: Tensor,
     temperature: Tensor,
     alpha: float,
     ignore: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy between ``softmax(q . c / tau)`` and ``alpha softmax(q_m . c / tau) + (1 -
-    alpha) y`` over the columns ``c``, where ``y`` spreads over the positives of a row.
+    """Mean cross-entropy between ``softmax(q . c / tau)`` and ``alpha softmax(q_m . c_m / tau) + (1
+    - alpha) y`` over the columns ``c``, where ``y`` spreads over the positives of a row.
 
     Args:
         query: ``[B, d]``.
         query_m: ``[B, d]``, the momentum embeddings of the same items, without a gradient.
-        columns: tensors ``[M_i, d]`` whose rows together are the M columns, without a gradient.
+        columns: the M columns in parts of any length. What is no online column, such as a row of
+            a queue, is the same in both tensors of its part.
         positives: ``[B, M]`` bool, at least one ``True`` a row.
         temperature: scalar (or one-element) tensor, tau.
         alpha: weight of the soft targets.
@@ -49,14 +63,16 @@ def soft_target_cross_entropy(
     Returns:
         Scalar float32.
     """
+    parts = [part for part in columns if len(part.online)]
     loss: Tensor = _SoftTargetCrossEntropy.apply(
         query.float(),
         temperature.float(),
         query_m.detach().float(),
-        [x.detach().float() for x in columns if len(x)],
+        [None if c is c_m else c_m.detach().float() for c, c_m in parts],
         positives if ignore is None else positives & ~ignore,
         alpha,
         ignore,
+        *(part.online.float() for part in parts),
     )
     return loss
 
@@ -68,13 +84,21 @@ class _SoftTargetCrossEntropy(torch.autograd.Function):
         query: Tensor,
         temperature: Tensor,
         query_m: Tensor,
-        columns: list[Tensor],
+        momentum: list[Tensor | None],
         positives: Tensor,
         alpha: float,
         ignore: Tensor | None,
+        *online: Tensor,
     ) -> Tensor:
         b, m = positives.shape
         losses, grad_query = query.new_empty(b), torch.empty_like(query)
+        # Of the columns alone that ask for one: the queue may be much larger than the batch.
+        needed = ctx.needs_input_grad[-len(online) :]
+        grads = [
+            torch.zeros_like(x) if wanted else None
+            for x, wanted in zip(online, needed, strict=True)
+        ]
+        columns = list(zip(online, momentum, grads, strict=True))
         rows = max(1, _KEPT_ELEMENTS // (2 * m))
         for start in range(0, b, rows):
             own = slice(start, start + rows)
@@ -87,35 +111,50 @@ class _SoftTargetCrossEntropy(torch.autograd.Function):
                     alpha,
                     None if ignore is None else ignore[own],
                 )
-        # With s = q . c / tau, the gradient g of s reaches q as g . c / tau and tau as
-        # -g . s / tau, which is -q . (gradient of q) / tau.
+        # With s = q . c / tau, the gradient g of s reaches q as g . c / tau, c as g . q / tau, and
+        # tau as -g . s / tau, which is -q . (gradient of q) / tau.
         grad_query /= temperature * b
-        ctx.save_for_backward(grad_query, -(query * grad_query).sum() / temperature)
+        grads = [None if grad is None else grad.div_(b) for grad in grads]
+        ctx.save_for_backward(grad_query, -(query * grad_query).sum() / temperature, *grads)
         return losses.mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_query, grad_temperature = ctx.saved_tensors
-        return grad * grad_query, grad * grad_temperature, None, None, None, None, None
+        grad_query, grad_temperature, *grads = ctx.saved_tensors
+        return (
+            grad * grad_query,
+            grad * grad_temperature,
+            *[None] * 5,
+            *(None if x is None else grad * x for x in grads),
+        )
+
+
+_Part = tuple[Tensor, Tensor | None, Tensor | None]
+"""Columns; those of the soft targets where they are others; the gradient where one is wanted."""
 
 
 def _loss_and_gradient(
     query: Tensor,
     query_m: Tensor,
-    columns: list[Tensor],
+    columns: list[_Part],
     positives: Tensor,
     alpha: float,
     ignore: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss ``[b]`` of each row, and the gradient ``[b, d]`` of their sum at ``query``."""
+    """Loss ``[b]`` of each row, and the gradient ``[b, d]`` of their sum at ``query``. Its gradient
+    at the columns is added to theirs."""
     b, m = positives.shape
     both = torch.cat([query, query_m]) if alpha > 0 else query
     logits = query.new_empty(len(both), m)
     blocks, norms = list(_blocks(columns, len(both))), []
     count = positives.new_zeros(b, 1, dtype=torch.int64)
-    for block, part in blocks:
-        torch.mm(both, part.T, out=logits[:, block])
+    for block, part, part_m, _ in blocks:
+        if part_m is None or alpha == 0:
+            torch.mm(both, part.T, out=logits[:, block])
+        else:
+            torch.mm(query, part.T, out=logits[:b, block])
+            torch.mm(query_m, part_m.T, out=logits[b:, block])
         if ignore is not None:
             # The lowest finite value and not -inf: 0 * -inf would make the loss NaN.
             logits[:b, block].masked_fill_(ignore[:, block], torch.finfo(logits.dtype).min)
@@ -128,21 +167,28 @@ def _loss_and_gradient(
     share = (1 - alpha) / count
 
     loss, gradient = norm[:b, 0].clone(), torch.zeros_like(query)
-    for block, part in blocks:
+    for block, part, _, grad in blocks:
         targets = torch.where(positives[:, block], share, 0.0)
         if alpha > 0:
             targets.add_(momentum[:, block].sub_(norm[b:]).exp_(), alpha=alpha)
         own = online[:, block]
         loss -= torch.linalg.vecdot(targets, own)
-        gradient.addmm_(own.sub_(norm[:b]).exp_().sub_(targets), part)
+        difference = own.sub_(norm[:b]).exp_().sub_(targets)
+        gradient.addmm_(difference, part)
+        if grad is not None:
+            grad.addmm_(difference.T, query)
     return loss, gradient
 
 
-def _blocks(columns: list[Tensor], rows: int) -> Iterator[tuple[slice, Tensor]]:
-    """Where a block of columns is among them all, and its rows."""
-    elements = _CPU_ELEMENTS if columns[0].device.type == "cpu" else _GPU_ELEMENTS
+def _blocks(
+    columns: list[_Part], rows: int
+) -> Iterator[tuple[slice, Tensor, Tensor | None, Tensor | None]]:
+    """Where a block of columns is among them all, and its rows of every tensor."""
+    elements = _CPU_ELEMENTS if columns[0][0].device.type == "cpu" else _GPU_ELEMENTS
     width, start = max(1, elements // rows), 0
-    for x in columns:
-        for part in x.split(width):
-            yield slice(start, start + len(part)), part
-            start += len(part)
+    for part in columns:
+        for first in range(0, len(part[0]), width):
+            online, momentum, grad = (None if x is None else x[first : first + width] for x in part)
+            assert online is not None
+            yield slice(start, start + len(online)), online, momentum, grad
+            start += len(online)
