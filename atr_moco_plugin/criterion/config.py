@@ -63,13 +63,32 @@ class MocoAtcConfig(CriterionConfig):
     """Queue rows that are positives: share the target mass (ALBEF with ids), or take no part in
     the loss, so that stale copies do not dilute the fresh pair."""
 
-    queue_warmup_steps: int = 0
+    queue_warmup_steps: int | Literal["auto"] = 0
     """Optimizer steps before the queue enters the loss; it is filled from the first step on. While
     encoders that start from random weights still drift fast, old rows differ from fresh ones by
-    their age more than by their content (the "slow drift" of XBM, Wang et al. 2020)."""
+    their age more than by their content (the "slow drift" of XBM, Wang et al. 2020). ``auto`` takes
+    the youngest rows that do not tell their age, as many as there are at every time, see
+    :mod:`atr_moco_plugin.criterion.queue_start`."""
+
+    columns: Literal["momentum", "online"] = "momentum"
+    """What a query is compared with besides the queue: the momentum embeddings of the batch, or
+    the online ones, with a gradient through both sides."""
+
+    keys: Literal["momentum", "online"] = "momentum"
+    """What the queue holds: momentum embeddings, or the online ones that were computed anyway (XBM,
+    Wang et al. 2020). With ``online`` there are no momentum copies: no memory, no pass and no soft
+    targets, so ``alpha`` must be 0, and ``columns`` must be ``online`` too."""
 
     momentum: float = 0.995
     """EMA factor m of the momentum encoders."""
+
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    """``cosine`` raises m to 1 over the run (BYOL, Grill et al. 2020)."""
+
+    momentum_per: Literal["step", "pair"] = "step"
+    """What m is the factor of: an optimizer step, or a pair. A step of N pairs, over all processes
+    and accumulated passes, is then one of m^N, so that a change of the batch keeps its time scale.
+    For example 0.9984 a pair is 0.95 for 32."""
 
     alpha: float = 0.4
     """Weight of the momentum soft targets."""
@@ -88,8 +107,23 @@ class MocoAtcConfig(CriterionConfig):
                 f"`queue_min` is {self.queue_min}, expected 4 to `queue_max`, which is "
                 f"{self.queue_max}."
             )
-        yield from in_range(self, "queue_warmup_steps", "alpha_warmup_steps", least=0)
+        if self.queue_warmup_steps != "auto":
+            for problem in in_range(self, "queue_warmup_steps", least=0):
+                yield f"{problem.rstrip('.')}, or auto."
+        yield from in_range(self, "alpha_warmup_steps", least=0)
         yield from in_range(self, "momentum", "alpha", least=0, most=1)
+        if self.keys == "online":
+            yield from self._problems_of_online_keys()
+
+    def _problems_of_online_keys(self) -> Iterator[str]:
+        why = "`keys` is online, so there are no momentum embeddings"
+        if self.columns != "online":
+            yield f"{why} for the batch's columns: set `columns` to online too."
+        if self.alpha > 0:
+            yield f"{why} for soft targets, but `alpha` is {self.alpha}: set it to 0."
+        for name, default in (("momentum_schedule", "constant"), ("momentum_per", "step")):
+            if (value := getattr(self, name)) != default:
+                yield f"{why}, but `{name}` is {value}: leave it out."
 
 
 @dataclass(kw_only=True)

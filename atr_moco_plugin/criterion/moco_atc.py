@@ -5,7 +5,6 @@ One training step, top to bottom, is :meth:`MocoAtc.forward`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.criterion.config import CriterionConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch, gather_batch
 from atr_moco_plugin.criterion.in_batch import Atc
+from atr_moco_plugin.criterion.momentum_factor import MomentumFactor
 from atr_moco_plugin.criterion.positives import join_ids, positive_pairs
 from atr_moco_plugin.criterion.queue_pair import (
     check_queues_agree,
@@ -26,8 +26,13 @@ from atr_moco_plugin.criterion.queue_pair import (
     grow_queues,
     make_queue,
 )
-from atr_moco_plugin.criterion.shared_weights import fill_in_shared, leave_out_shared
-from atr_moco_plugin.distributed import mean_weight
+from atr_moco_plugin.criterion.queue_start import QueueStart
+from atr_moco_plugin.criterion.shared_weights import (
+    copy_towers_that_were_not_saved,
+    fill_in_shared,
+    leave_out_shared,
+)
+from atr_moco_plugin.distributed import gather, mean_weight
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.optim.step_hook import Attachment
@@ -49,7 +54,14 @@ class MocoAtc(Atc):
 
     config_class: ClassVar[type[CriterionConfig]] = MocoAtcConfig
 
-    measures: ClassVar[tuple[str, ...]] = (*Atc.measures, "alpha", "queue_fill", "queue_size")
+    measures: ClassVar[tuple[str, ...]] = (
+        *Atc.measures,
+        "alpha",
+        "momentum",
+        "queue_fill",
+        "queue_size",
+        "queue_rows",
+    )
 
     config: MocoAtcConfig
     num_steps: Tensor
@@ -57,10 +69,13 @@ class MocoAtc(Atc):
 
     def __init__(self, model: DualEncoder, config: MocoAtcConfig) -> None:
         super().__init__(model, config)
-        self.audio_m = MomentumCopy(model.audio)
-        self.text_m = MomentumCopy(model.text)
+        averages = config.keys == "momentum"
+        self.audio_m = MomentumCopy(model.audio) if averages else None
+        self.text_m = MomentumCopy(model.text) if averages else None
         self.audio_queue = make_queue(config, model.embed_dim)
         self.text_queue = make_queue(config, model.embed_dim)
+        self.queue_start = QueueStart(config)
+        self.momentum_factor = MomentumFactor(config)
         self._growth_limit = self.audio_queue.max_size
         self.register_buffer("num_steps", torch.zeros(1, dtype=torch.int64))
         # Digest of what `set_data` was given, 0 before. A loaded state may be of other data.
@@ -68,8 +83,9 @@ class MocoAtc(Atc):
         self._loaded_fingerprint = 0
         self._num_steps = 0  # mirrors the buffer, so that no step waits for the device
         self._steps_here = 0  # made by this process, equal on all
+        self._rows_used = 0  # of the queue, in the last pass
         self.register_state_dict_post_hook(leave_out_shared)
-        self.register_load_state_dict_post_hook(_copy_towers_that_were_not_saved)
+        self.register_load_state_dict_post_hook(copy_towers_that_were_not_saved)
         self.register_load_state_dict_post_hook(_clear_queues_of_other_data)
 
     @property
@@ -80,7 +96,13 @@ class MocoAtc(Atc):
     @property
     def key_towers(self) -> dict[str, Module]:
         """Modality to the tower that makes its keys, the rows of its queue."""
-        return {"audio": self.audio_m, "text": self.text_m}
+        return {"audio": self.model.audio, "text": self.model.text, **self.momentum_copies}
+
+    @property
+    def momentum_copies(self) -> dict[str, MomentumCopy]:
+        """Modality to the momentum copy of its tower; none where ``keys`` is ``online``."""
+        copies = {"audio": self.audio_m, "text": self.text_m}
+        return {name: copy for name, copy in copies.items() if copy is not None}
 
     @property
     def alpha(self) -> float:
@@ -88,6 +110,13 @@ class MocoAtc(Atc):
         warmup = self.config.alpha_warmup_steps
         progress = min(1.0, self._num_steps / warmup) if warmup else 1.0
         return self.config.alpha * progress
+
+    @property
+    def _momentum(self) -> float:
+        """Factor of the momentum copies in the step that comes next; 0 where there are none."""
+        if self.config.keys == "online":
+            return 0.0
+        return self.momentum_factor.at(self._num_steps, self.total_steps)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -97,8 +126,10 @@ class MocoAtc(Atc):
         self.num_steps.zero_()
         self.data_fingerprint.zero_()
         self._num_steps = self._steps_here = self._loaded_fingerprint = 0
-        for part in (self.audio_m, self.text_m, self.audio_queue, self.text_queue):
+        for part in (self.audio_queue, self.text_queue, self.queue_start, self.momentum_factor):
             part.reset_parameters()
+        for copy in self.momentum_copies.values():
+            copy.reset_parameters()
 
     def attach(self, optimizers: Optimizer | Sequence[Optimizer]) -> Attachment:
         """See :meth:`Atc.attach`."""
@@ -120,13 +151,21 @@ class MocoAtc(Atc):
         if self._steps_here % QUEUE_CHECK_EVERY == 0:
             check_queues_agree(self.queues, self._steps_here)
         self._steps_here += 1
-        self.audio_m.update(self.model.audio, self.config.momentum)
-        self.text_m.update(self.model.text, self.config.momentum)
+        for name, copy in self.momentum_copies.items():
+            copy.update(getattr(self.model, name), self._momentum)
+        self.momentum_factor.next_step()
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
-        warm = self._num_steps >= self.config.queue_warmup_steps
+        device = self.num_steps.device
+        self.queue_start.look(self._num_steps, self.total_steps, self.queues, device)
+        warm = self.queue_start.usable(self._num_steps, self.audio_queue) == self.audio_queue.size
         if warm and self.audio_queue.size < self._growth_limit and self.audio_queue.refilled:
-            grow_queues(self.queues, self._growth_limit, self.num_steps.device)
+            grow_queues(self.queues, self._growth_limit, device)
+
+    def on_step_skipped(self) -> None:
+        """See :meth:`Atc.on_step_skipped`."""
+        super().on_step_skipped()
+        self.momentum_factor.next_step()
 
     def limit_growth(self, rows: int) -> None:
         """Let ``queue_size: auto`` grow to this many rows at most, such as the pairs of an epoch: a
@@ -155,7 +194,7 @@ class MocoAtc(Atc):
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
     ) -> dict[str, Tensor]:
-        """See :meth:`Atc.forward`. In training mode the momentum embeddings are enqueued."""
+        """See :meth:`Atc.forward`. In training mode the keys are enqueued."""
         self._start_pass()
         a, _, a_m = encode(self.model.audio, audio, self.chunk_size, momentum=self.audio_m)
         u, _, u_m = encode(self.model.text, text, self.chunk_size, momentum=self.text_m)
@@ -167,11 +206,12 @@ class MocoAtc(Atc):
     @not_compiled
     def _start_pass(self) -> None:
         super()._start_pass()
+        self.momentum_factor.check(self.total_steps)
         self._start_copies()
 
     def _start_copies(self) -> None:
-        self.audio_m.start(self.model.audio)
-        self.text_m.start(self.model.text)
+        for name, copy in self.momentum_copies.items():
+            copy.start(getattr(self.model, name))
 
     @not_compiled
     def _gather(
@@ -184,7 +224,8 @@ class MocoAtc(Atc):
         """Contrastive loss of the online embeddings ``a`` and ``u``."""
         # Views, which the enqueue overwrites: `atc_loss` has found its gradient by then, and the
         # ids are copied below.
-        rows = slice(None if self._num_steps >= self.config.queue_warmup_steps else 0)
+        self._rows_used = self.queue_start.usable(self._num_steps, self.audio_queue)
+        rows = self.audio_queue.newest_rows(self._rows_used)
         audio_queue, text_queue = (queue.valid[0][rows] for queue in self.queues.values())
         queue_clips, queue_captions = (x[rows] for x in self.audio_queue.ids)
         positives = positive_pairs(
@@ -198,6 +239,10 @@ class MocoAtc(Atc):
         if self.config.queue_positives == "ignore":
             ignore = positives.clone()
             ignore[:, : len(batch.a_m)] = False
+        online_columns = None
+        if self.config.columns == "online":
+            all_a, all_u = gather(torch.cat([a, u], 1), grad=True, counts=batch.counts).chunk(2, 1)
+            online_columns = all_a, all_u
         loss = atc_loss(
             a,
             u,
@@ -210,14 +255,16 @@ class MocoAtc(Atc):
             self.alpha,
             ignore=ignore,
             first_row=batch.own.start,
+            online_columns=online_columns,
         )
         return loss * mean_weight(len(a), len(batch.a_m))
 
     @not_compiled
     def _enqueue(self, batch: GlobalBatch) -> None:
-        """Write the momentum embeddings of all processes into the queues, in training."""
+        """Write the keys of all processes into the queues, in training."""
         if not self._trains:
             return
+        self.momentum_factor.saw(sum(batch.counts))
         ids = batch.clip_ids, batch.caption_ids
         finite = finite_rows(batch.a_m, batch.u_m)  # row k of both queues stays the same item
         self.audio_queue.enqueue(batch.a_m, *ids, finite=finite)
@@ -225,14 +272,18 @@ class MocoAtc(Atc):
 
     @not_compiled
     def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
-        fill = len(self.audio_queue) / max(self.audio_queue.size, 1)
+        numbers = {
+            "alpha": self.alpha,
+            "momentum": self._momentum,
+            "queue_fill": len(self.audio_queue) / max(self.audio_queue.size, 1),
+            "queue_size": self.audio_queue.size,
+            "queue_rows": self._rows_used,
+        }
         return {
             "loss_atc": loss_atc.detach(),
             "temperature": self.temperature.detach().squeeze(),
             # Filled on the device: a copy from the host would wait for it.
-            "alpha": loss_atc.new_full((), self.alpha),
-            "queue_fill": loss_atc.new_full((), fill),
-            "queue_size": loss_atc.new_full((), self.audio_queue.size),
+            **{name: loss_atc.new_full((), value) for name, value in numbers.items()},
         }
 
     def _load_from_state_dict(
@@ -247,19 +298,6 @@ class MocoAtc(Atc):
         self._loaded_fingerprint = int(self.data_fingerprint)
         if int(present):
             self.data_fingerprint.copy_(present)
-
-
-def _copy_towers_that_were_not_saved(criterion: MocoAtc, missing: Any) -> None:
-    """After a checkpoint without momentum weights (``strict=False``): copy the online towers, since
-    the copies still have the weights from before loading."""
-    for copy, name in ((criterion.audio_m, "audio"), (criterion.text_m, "text")):
-        if any(key.rpartition(f"{name}_m.module.")[1] for key in missing.missing_keys):
-            copy.update(getattr(criterion.model, name), momentum=0.0)
-            warnings.warn(
-                f"The checkpoint has no momentum copy of the {name} tower; it starts from the "
-                "online weights.",
-                stacklevel=2,
-            )
 
 
 def _clear_queues_of_other_data(criterion: MocoAtc, _: Any) -> None:

@@ -96,7 +96,7 @@ class MocoAtcAtm(MocoAtc):
             **self._measures(loss_atc),
         }
 
-    def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy) -> EncodedBatch:
+    def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy | None) -> EncodedBatch:
         return encode(tower, inputs, self.chunk_size, momentum=momentum, tokens=True)
 
     @not_compiled

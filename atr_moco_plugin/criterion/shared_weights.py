@@ -1,4 +1,5 @@
-"""What momentum copies share with their towers, in the criterion's state: it is there once.
+"""The weights of momentum copies in the criterion's state; what they share with their towers is
+there once.
 
 A state saved when less or more was frozen loads too. Of what is shared now the online weights
 count; of what was shared then the average starts from them.
@@ -6,20 +7,19 @@ count; of what was shared then the average starts from them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.tensors.internals import unwrapped_name
 
-TOWERS = ("audio", "text")
-
 
 def leave_out_shared(criterion: Any, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
     """A hook after ``state_dict``: leave out the second name of every shared weight.
 
     Args:
-        criterion: with ``model`` and momentum copies ``audio_m`` and ``text_m``.
+        criterion: with ``model`` and ``momentum_copies``.
         state_dict: of it, changed in place.
         prefix: of its names.
     """
@@ -57,6 +57,24 @@ def fill_in_shared(criterion: Any, state_dict: dict[str, Any], prefix: str) -> N
                 state_dict.setdefault(average + parameter, saved[parameter])
 
 
+def copy_towers_that_were_not_saved(criterion: Any, missing: Any) -> None:
+    """A hook after a state without momentum weights was loaded (``strict=False``): copy the online
+    towers, since the copies still have the weights from before.
+
+    Args:
+        criterion: as of :func:`leave_out_shared`.
+        missing: what torch reports of the loading.
+    """
+    for copy, tower, name in _copies(criterion):
+        if any(key.rpartition(f"{name}_m.module.")[1] for key in missing.missing_keys):
+            copy.update(tower, momentum=0.0)
+            warnings.warn(
+                f"The checkpoint has no momentum copy of the {name} tower; it starts from the "
+                "online weights.",
+                stacklevel=2,
+            )
+
+
 def _copies(criterion: Any) -> Iterator[tuple[MomentumCopy, Any, str]]:
-    for name in TOWERS:
-        yield getattr(criterion, f"{name}_m"), getattr(criterion.model, name), name
+    for name, copy in criterion.momentum_copies.items():
+        yield copy, getattr(criterion.model, name), name

@@ -113,6 +113,22 @@ class EmbeddingQueue(ObservedQueue):
         """
         return self.embeddings[self._rows_before_next(n)]
 
+    def newest_rows(self, n: int) -> slice | Tensor:
+        """Where the newest ``n`` rows are among those of :attr:`valid` and :attr:`ids`, in no
+        particular order.
+
+        Args:
+            n: how many, at most ``len(queue)``.
+
+        Returns:
+            A slice where they lie together, which takes no copy, otherwise indices ``[n]`` int64.
+        """
+        if n == self._count:
+            return slice(n)
+        if n <= self._next:
+            return slice(self._next - n, self._next)
+        return self._rows_before_next(n)
+
     @torch.no_grad()
     def grow(self, size: int) -> None:
         """Hold more rows from now on. The present rows stay, in their order.

@@ -57,9 +57,9 @@ def apply_fsdp(model: Any, granularity: str, wrapper: FSDPWrapper) -> Module:
         (model, "audio_m"),
         (model, "text_m"),
     ):
-        if not hasattr(owner, name):
+        part = getattr(owner, name, None)
+        if part is None:  # such as the momentum copies of online keys
             continue
-        part = getattr(owner, name)
         if granularity == "layer" and part is not inner.text:  # its encoder has them already
             for stack in layer_stacks(part):
                 for number, layer in enumerate(stack):

@@ -1,0 +1,105 @@
+"""The factor of the momentum copies in each optimizer step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atr_moco_plugin.criterion.config import MocoAtcConfig
+from atr_moco_plugin.errors import InputError
+
+
+def cosine_momentum(momentum: float, step: int, total_steps: int) -> float:
+    """``m_k = 1 - (1 - m) (cos(pi k / K) + 1) / 2``, from m in the first step to 1 at the end
+    (BYOL, Grill et al. 2020, section 3.3).
+
+    Args:
+        momentum: m.
+        step: k, optimizer steps made before this one; beyond K the factor stays 1.
+        total_steps: K.
+
+    Example:
+        >>> [round(cosine_momentum(0.99, step, 100), 4) for step in (0, 50, 100)]
+        [0.99, 0.995, 1.0]
+    """
+    progress = min(1.0, step / max(1, total_steps))
+    return 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
+
+
+class MomentumFactor(nn.Module):
+    """The options ``momentum``, ``momentum_schedule`` and ``momentum_per`` as a factor for each
+    step, with the pairs that the step has seen.
+
+    Args:
+        config: of the criterion.
+    """
+
+    num_pairs: Tensor
+
+    def __init__(self, config: MocoAtcConfig) -> None:
+        super().__init__()
+        self._config = config
+        # Pairs of all processes since the last optimizer step. Saved, since a state can be of the
+        # middle of an accumulation; mirrored by an integer, so that no step waits for the device.
+        self.register_buffer("num_pairs", torch.zeros(1, dtype=torch.int64))
+        self._num_pairs = 0
+
+    def check(self, total_steps: int | None) -> None:
+        """Refuse a schedule over a run of unknown length.
+
+        Args:
+            total_steps: of the run, where they are known.
+
+        Raises:
+            InputError: the schedule needs them.
+        """
+        if self._config.momentum_schedule == "cosine" and total_steps is None:
+            raise InputError(
+                "`momentum_schedule` is cosine, which ends with the run, but the criterion does "
+                "not know how long that is: set `criterion.total_steps = N` before the first step."
+            )
+
+    def saw(self, pairs: int) -> None:
+        """Count the pairs of a training pass.
+
+        Args:
+            pairs: of all processes.
+        """
+        self._set(self._num_pairs + pairs)
+
+    def at(self, step: int, total_steps: int | None) -> float:
+        """The factor of the step that ends now.
+
+        Args:
+            step: optimizer steps made before it.
+            total_steps: of the run, see :meth:`check`.
+        """
+        momentum = self._config.momentum
+        if self._config.momentum_schedule == "cosine":
+            self.check(total_steps)
+            momentum = cosine_momentum(momentum, step, total_steps or 0)
+        return momentum**self._num_pairs if self._config.momentum_per == "pair" else momentum
+
+    def next_step(self) -> None:
+        """Forget the pairs: the step was made, or left out."""
+        self._set(0)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Back to the initial state."""
+        self._set(0)
+
+    def _set(self, pairs: int) -> None:
+        self._num_pairs = pairs
+        self.num_pairs.fill_(pairs)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Older checkpoints have none: they knew factors of a step alone.
+        state_dict.setdefault(f"{prefix}num_pairs", torch.zeros_like(self.num_pairs))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._num_pairs = int(self.num_pairs)
