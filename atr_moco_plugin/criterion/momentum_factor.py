@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -42,6 +43,12 @@ class MomentumFactor(nn.Module):
     def __init__(self, config: MocoAtcConfig) -> None:
         super().__init__()
         self._config = config
+        if config.keys == "online" and config.momentum != MocoAtcConfig.momentum:
+            warnings.warn(
+                "`keys` is online, so there are no momentum copies and `momentum`, which is "
+                f"{config.momentum}, has no effect.",
+                stacklevel=2,
+            )
         # Pairs of all processes since the last optimizer step. Saved, since a state can be of the
         # middle of an accumulation; mirrored by an integer, so that no step waits for the device.
         self.register_buffer("num_pairs", torch.zeros(1, dtype=torch.int64))
