@@ -55,12 +55,7 @@ class MocoAtc(Atc):
     config_class: ClassVar[type[CriterionConfig]] = MocoAtcConfig
 
     measures: ClassVar[tuple[str, ...]] = (
-        *Atc.measures,
-        "alpha",
-        "momentum",
-        "queue_fill",
-        "queue_size",
-        "queue_rows",
+        *(*Atc.measures, "alpha", "momentum", "queue_fill", "queue_size", "queue_rows"),
     )
 
     config: MocoAtcConfig
@@ -153,14 +148,13 @@ class MocoAtc(Atc):
         self._steps_here += 1
         for name, copy in self.momentum_copies.items():
             copy.update(getattr(self.model, name), self._momentum)
-        self.momentum_factor.next_step()
+        pairs = self.momentum_factor.next_step()
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
-        device = self.num_steps.device
-        self.queue_start.look(self._num_steps, self.total_steps, self.queues, device)
+        self.queue_start.look(self.queues, self._num_steps, pairs, self.total_steps)
         warm = self.queue_start.usable(self._num_steps, self.audio_queue) == self.audio_queue.size
         if warm and self.audio_queue.size < self._growth_limit and self.audio_queue.refilled:
-            grow_queues(self.queues, self._growth_limit, device)
+            grow_queues(self.queues, self._growth_limit, self.num_steps.device)
 
     def on_step_skipped(self) -> None:
         """See :meth:`Atc.on_step_skipped`."""

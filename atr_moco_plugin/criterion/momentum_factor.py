@@ -90,9 +90,15 @@ class MomentumFactor(nn.Module):
             momentum = cosine_momentum(momentum, step, total_steps or 0)
         return momentum**self._num_pairs if self._config.momentum_per == "pair" else momentum
 
-    def next_step(self) -> None:
-        """Forget the pairs: the step was made, or left out."""
+    def next_step(self) -> int:
+        """The step was made, or left out: the next one has no pairs yet.
+
+        Returns:
+            Its pairs.
+        """
+        pairs = self._num_pairs
         self._set(0)
+        return pairs
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

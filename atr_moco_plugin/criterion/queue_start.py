@@ -19,22 +19,23 @@ from atr_moco_plugin.distributed import gather_numbers, process_index
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.age import GROUPS, age_share
 
-ASK_EVERY = 20
-"""Optimizer steps between two looks at the queue; until then also after 1, 2, 4, 8 and 16."""
+ASK_EVERY = 10
+"""Optimizer steps between two looks at the queue, and what a look is at least about."""
 
 THRESHOLD = 0.05
-"""Share of the queue's variance that its age may explain."""
-
-LEAST = 4 * GROUPS
-"""Rows below which the share is noise, so that fewer are not asked for."""
+"""Share of the variance of the rows that their age may explain."""
 
 
 class QueueStart(nn.Module):
     """How many of the youngest rows of the queues are in the loss.
 
-    With a number of steps none is before that step and all are from it on. With ``auto`` as many
-    are, all, half, a quarter..., as keep :func:`~atr_moco_plugin.rank.age.age_share` of both queues
-    under :data:`THRESHOLD`. That is asked over the whole run, and decided on the first process.
+    With a number of steps none is before that step and all are from it on. With ``auto`` a look at
+    the queues every :data:`ASK_EVERY` steps finds as many of the youngest rows as are steady: all,
+    half, a quarter..., where :func:`~atr_moco_plugin.rank.age.age_share` of both queues is at most
+    :data:`THRESHOLD`. Fewer than the rows of the steps between two looks are none, since a loss
+    that has learned to tell ages tells them by a single step too. What two looks in a row have
+    found is in the loss: weights that are about to drift may still be slow at the first one. This
+    goes on over the whole run, so rows that begin to tell their age leave again.
 
     Args:
         config: of the criterion.
@@ -45,9 +46,9 @@ class QueueStart(nn.Module):
     def __init__(self, config: MocoAtcConfig) -> None:
         super().__init__()
         self._warmup = config.queue_warmup_steps
-        # Youngest rows that may be used; a queue that is used whole stays so while it fills.
-        self.register_buffer("rows", torch.zeros(1, dtype=torch.int64))
-        self._rows = 0  # mirrors the buffer, so that no step waits for the device
+        # Steady rows by the last two looks; all that a queue can ever hold where all were.
+        self.register_buffer("rows", torch.zeros(2, dtype=torch.int64))
+        self._rows = [0, 0]  # mirrors the buffer, so that no step waits for the device
         self._warned = False
 
     def usable(self, step: int, queue: EmbeddingQueue) -> int:
@@ -58,50 +59,47 @@ class QueueStart(nn.Module):
             queue: one of the two.
         """
         if self._warmup == "auto":
-            return min(self._rows, len(queue))
+            return min(*self._rows, len(queue))
         return len(queue) if step >= self._warmup else 0
 
     def look(
-        self,
-        step: int,
-        total_steps: int | None,
-        queues: Mapping[str, EmbeddingQueue],
-        device: torch.device,
+        self, queues: Mapping[str, EmbeddingQueue], step: int, pairs: int, total_steps: int | None
     ) -> None:
-        """Decide anew where ``auto`` is due to, after an optimizer step. Every process calls it.
+        """Look at the queues where ``auto`` is due to, after an optimizer step. Every process
+        calls it.
 
         Args:
+            queues: modality to queue, of one length.
             step: optimizer steps made.
+            pairs: of the step, over all processes.
             total_steps: of the run; a queue that is out after half of them is warned of.
-            queues: modality to queue; row k of all is the same item.
-            device: where the process group exchanges tensors.
         """
-        due = step % ASK_EVERY == 0 or (step < ASK_EVERY and step.bit_count() == 1)
-        if self._warmup != "auto" or not due:
+        if self._warmup != "auto" or step % ASK_EVERY:
             return
         # The queues are equal on every process, but what is computed of them only up to rounding.
-        found = steady_rows(queues) if process_index() == 0 else 0
-        ((rows,), *_) = gather_numbers([found], device)
-        self._set(rows)
+        found = steady_rows(queues, ASK_EVERY * pairs) if process_index() == 0 else 0
+        ((rows,), *_) = gather_numbers([found], self.rows.device)
+        self._set([self._rows[1], rows])
         late = total_steps is not None and step >= total_steps / 2
-        if rows == 0 and late and not self._warned and any(map(len, queues.values())):
+        if late and min(self._rows) == 0 and not self._warned and any(map(len, queues.values())):
             self._warned = True
             warnings.warn(
-                f"The queue is still out of the loss after {step:,} of {total_steps:,} steps: even "
-                "its youngest rows tell their age. Either the weights drift too fast, so raise "
-                "`momentum` or lower the learning rate, or the data come in an order, such as by "
-                "class: shuffle them, or set `queue_warmup_steps` to a number of steps.",
+                f"The queue is out of the loss after {step:,} of {total_steps:,} steps, since its "
+                "rows tell their age. Either the weights drift too fast, so raise `momentum` or "
+                "lower the learning rate, or the data come in an order, such as by class: shuffle "
+                "them, or set `queue_warmup_steps` to a number of steps.",
                 stacklevel=2,
             )
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Back to the initial state: nothing is known of the queues."""
-        self._set(0)
+        self._set([0, 0])
 
-    def _set(self, rows: int) -> None:
+    def _set(self, rows: list[int]) -> None:
         self._rows = rows
-        self.rows.fill_(rows)
+        for i, value in enumerate(rows):
+            self.rows[i].fill_(value)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -109,23 +107,23 @@ class QueueStart(nn.Module):
         # Older checkpoints have none.
         state_dict.setdefault(f"{prefix}rows", torch.zeros_like(self.rows))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._rows = int(self.rows)
+        self._rows = self.rows.tolist()
 
 
-def steady_rows(queues: Mapping[str, EmbeddingQueue]) -> int:
+def steady_rows(queues: Mapping[str, EmbeddingQueue], least: int) -> int:
     """As many of the youngest rows as do not tell their age: all, half, a quarter... or none.
 
     Args:
         queues: of one length.
+        least: fewer are none, but for a full queue, which may be shorter.
 
     Returns:
         All the rows that the queues can ever hold where their present rows are steady.
     """
-    n = min(map(len, queues.values()), default=0)
-    whole = n
-    while n >= LEAST:
-        shares = (age_share(queue.newest(n)) for queue in queues.values())
-        if all(share <= THRESHOLD for share in shares):
-            return max(queue.max_size for queue in queues.values()) if n == whole else n
+    queue = next(iter(queues.values()))
+    whole = n = len(queue)
+    while n >= max(min(least, queue.size), 2 * GROUPS):
+        if all(age_share(x.newest(n)) <= THRESHOLD for x in queues.values()):
+            return queue.max_size if n == whole else n
         n //= 2
     return 0

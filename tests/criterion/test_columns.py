@@ -1,4 +1,4 @@
-"""Every kind of columns and keys against a slow form in float64, with its own queue and averages."""
+"""Columns and keys of every kind against a slow form in float64, with its own queue."""
 
 from __future__ import annotations
 
