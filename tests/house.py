@@ -7,6 +7,7 @@ CORE = {
     "criterion",
     "distributed",
     "errors",
+    "learned_distance",
     "momentum",
     "optim",
     "queue",

@@ -2,8 +2,8 @@
 
 One training step, top to bottom, is :meth:`MocoAtcAtm.forward`, and :meth:`MocoAtc.forward` without
 the matching loss. :class:`Atc` (``in_batch``) is the base of both, and of the rivals, each in a
-file of its own: ``dcl``, ``siglip``, ``sogclr`` (on ``global_contrastive`` and
-``running_sums``).
+file of its own: ``dcl``, ``m_ltm`` (on ``transport``), ``siglip``, ``sogclr`` (on
+``global_contrastive`` and ``running_sums``).
 
 * Losses, pure functions: :func:`contrastive_loss` and :func:`atc_loss` in ``atc``, the second on
   ``cross_entropy``; :func:`atm_loss` and :func:`hard_negatives` in ``atm``; :func:`positive_pairs`.
@@ -27,6 +27,7 @@ from atr_moco_plugin.criterion.config import (
 from atr_moco_plugin.criterion.dcl import Dcl, DclConfig
 from atr_moco_plugin.criterion.global_contrastive import global_contrastive_loss
 from atr_moco_plugin.criterion.in_batch import Atc
+from atr_moco_plugin.criterion.m_ltm import MLtm, MLtmConfig, MLtmFull
 from atr_moco_plugin.criterion.moco_atc import MocoAtc
 from atr_moco_plugin.criterion.moco_atc_atm import MocoAtcAtm
 from atr_moco_plugin.criterion.positives import positive_pairs
@@ -41,6 +42,9 @@ __all__ = [
     "CriterionConfig",
     "Dcl",
     "DclConfig",
+    "MLtm",
+    "MLtmConfig",
+    "MLtmFull",
     "MocoAtc",
     "MocoAtcAtm",
     "MocoAtcAtmConfig",

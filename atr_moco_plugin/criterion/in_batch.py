@@ -57,6 +57,9 @@ class Atc(nn.Module):
     measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
     """What ``forward`` returns."""
 
+    learns_temperature: ClassVar[bool] = True
+    """Whether hosts start the temperature from that of a pretrained model."""
+
     chunk_size: int | None = None
 
     total_steps: int | None = None

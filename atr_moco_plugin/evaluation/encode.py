@@ -20,6 +20,7 @@ from atr_moco_plugin.distributed import (
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.captions import CaptionBatches
 from atr_moco_plugin.evaluation.encoded import Encoded
+from atr_moco_plugin.learned_distance import LearnedDistance
 from atr_moco_plugin.tokens import TokensT, map_tokens
 
 ItemT = TypeVar("ItemT")
@@ -65,6 +66,7 @@ def encode_shared(
     keep_tokens: bool,
     keep_states: bool = True,
     gather_states: bool,
+    distance: LearnedDistance | None = None,
     advance: Advance = no_progress,
 ) -> Encoded:
     """Embed items with all processes; the embeddings equal the embeddings of one process.
@@ -80,6 +82,7 @@ def encode_shared(
         keep_tokens: keep the tokens for re-ranking.
         keep_states: keep their states too; captions go without where the head reads none.
         gather_states: keep the tokens of all items on every process, not only of its own.
+        distance: see :class:`Encoded`.
         advance: called after every turn with its number of items.
 
     Returns:
@@ -88,7 +91,8 @@ def encode_shared(
     Raises:
         InputError: on every process alike, when one of them cannot read a batch.
     """
-    encoded = Encoded(rows, sharded=not gather_states and world_size() > 1)
+    sharded = not gather_states and world_size() > 1
+    encoded = Encoded(rows, sharded=sharded, distance=distance)
     remaining, turn = iter(batches), 0
     while True:
         try:
@@ -121,6 +125,7 @@ def encode_captions(
     device: torch.device,
     *,
     keep_tokens: bool,
+    distance: LearnedDistance | None = None,
     advance: Advance = no_progress,
 ) -> Encoded:
     """Embed captions with all processes.
@@ -131,6 +136,7 @@ def encode_captions(
         device: where the model is.
         keep_tokens: keep the tokens of all captions on every process, for re-ranking. Their states
             are left out where the model says with ``needs_text_states`` that it reads none.
+        distance: see :class:`Encoded`.
         advance: called after every turn with its number of captions.
     """
     batches = captions.batches
@@ -142,6 +148,7 @@ def encode_captions(
         keep_tokens=keep_tokens,
         keep_states=getattr(model, "needs_text_states", True),
         gather_states=True,
+        distance=distance,
         advance=advance,
     )
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.learned_distance import LearnedDistance
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, valid_first
 
 
@@ -22,12 +23,22 @@ class Encoded:
         rows: ``[N]`` int64, the added row of each of the N items, where several items share a row;
             ``None`` where every row is an item.
         sharded: whether each process keeps only the tokens of its own items.
+        distance: of a model that ranks by a learned distance. What is scored and saved then are its
+            vectors, and :attr:`plain` are the embeddings.
     """
 
-    def __init__(self, rows: Tensor | None = None, *, sharded: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Tensor | None = None,
+        *,
+        sharded: bool = False,
+        distance: LearnedDistance | None = None,
+    ) -> None:
         self._rows = rows
         self.sharded = sharded
+        self._distance = distance
         self._embeddings: list[Tensor] = []
+        self._plain: list[Tensor] = []
         self._lengths: dict[int, int] = {}
         self._states: dict[int, Tensor] = {}
         self._input_ids: dict[int, Tensor] = {}
@@ -44,7 +55,9 @@ class Encoded:
             first: the first row of the batch that has tokens here; other processes have the rest.
         """
         start = sum(map(len, self._embeddings)) + first
-        self._embeddings.append(embeddings.detach().float())
+        plain = embeddings.detach().float()
+        self._plain.append(plain)
+        self._embeddings.append(plain if self._distance is None else self._distance(plain))
         if tokens is None:
             return
         lengths = tokens.mask.sum(dim=1).tolist()
@@ -80,6 +93,11 @@ class Encoded:
             InputError: when no batch was added.
         """
         return self.distinct[self.rows]
+
+    @property
+    def plain(self) -> Tensor:
+        """``[N, d]`` unit-norm float32: the towers' embeddings, of which the rank is measured."""
+        return torch.cat(self._plain)[self.rows]
 
     @property
     def kept(self) -> Tensor:

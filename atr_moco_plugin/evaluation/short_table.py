@@ -19,7 +19,7 @@ def short_table(result: Mapping[str, Any]) -> str:
     their intervals.
 
     Args:
-        result: of :func:`~atr_moco_plugin.evaluation.split.split_figures`.
+        result: of :func:`~atr_moco_plugin.evaluation.split_figures.split_figures`.
     """
     systems = {"dual encoder": "dual", "re-ranked": "reranked", "chance": "chance"}
     intervals: Mapping[str, Any] = result.get("intervals", {})

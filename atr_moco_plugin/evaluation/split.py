@@ -1,4 +1,4 @@
-"""Retrieval on one split: what is encoded, the scores, and the figures that are made of them.
+"""Retrieval on one split: what is encoded, and the scores.
 
 Validation, the end of a training run and the evaluation recipe all take this path.
 """
@@ -17,7 +17,6 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Tokenize
 from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation import evaluation_set_name
 from atr_moco_plugin.evaluation.audio_batches import AudioInputs, ClipInputs, audio_batches
 from atr_moco_plugin.evaluation.candidates import find_pairs, match_pairs
 from atr_moco_plugin.evaluation.captions import CaptionBatches, distinct_captions
@@ -30,18 +29,9 @@ from atr_moco_plugin.evaluation.encode import (
     own_share,
 )
 from atr_moco_plugin.evaluation.encoded import Encoded
-from atr_moco_plugin.evaluation.hubness import Occurrences
-from atr_moco_plugin.evaluation.intervals import split_intervals
-from atr_moco_plugin.evaluation.queries import SplitQueries, Systems, split_queries
-from atr_moco_plugin.evaluation.relevance import Direction, relevances
+from atr_moco_plugin.evaluation.relevance import Direction
 from atr_moco_plugin.evaluation.rerank import Candidates
-from atr_moco_plugin.evaluation.retrieval import (
-    OnScores,
-    dual_figure_names,
-    rank_queries,
-    system_figures,
-)
-from atr_moco_plugin.rank import RankLogger
+from atr_moco_plugin.learned_distance import LearnedDistance
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far something is, given what is done and the number of its items."""
@@ -148,8 +138,13 @@ class Scores(NamedTuple):
 
     @property
     def embeddings(self) -> dict[str, Tensor]:
-        """``audio`` [A, d] and ``text`` [C, d], unit-norm float32."""
+        """``audio`` [A, d] and ``text`` [C, d], unit-norm float32: what the cosines are of."""
         return {"audio": self.audio.embeddings, "text": self.text.embeddings}
+
+    @property
+    def plain(self) -> dict[str, Tensor]:
+        """The same of the towers, before a learned distance."""
+        return {"audio": self.audio.plain, "text": self.text.plain}
 
 
 def score_split(
@@ -158,6 +153,8 @@ def score_split(
     device: torch.device,
     rerank_k: Sequence[int],
     progress: Progress = lambda name, total: nullcontext(no_progress),
+    *,
+    factor: Tensor | None = None,
 ) -> Scores:
     """Encode and match the clips and captions of a split, shared out over all processes.
 
@@ -167,13 +164,22 @@ def score_split(
         device: where the model is.
         rerank_k: numbers of candidates of each query that the matching head re-ranks.
         progress: shows how far each stage is.
+        factor: of the distance that the criterion has learned, by which is ranked in place of the
+            cosine; see :mod:`atr_moco_plugin.learned_distance`.
 
     Raises:
         InputError: on every process, when one of them cannot read a clip.
     """
     clips, keep = split.retrieval_set.clips, bool(rerank_k)
     with progress("Encoding captions", len(torch.unique(split.captions.rows))) as advance:
-        text = encode_captions(model, split.captions, device, keep_tokens=keep, advance=advance)
+        text = encode_captions(
+            model,
+            split.captions,
+            device,
+            keep_tokens=keep,
+            distance=None if factor is None else LearnedDistance(factor, "text").to(device),
+            advance=advance,
+        )
     own, total = own_share(clips, split.batch_size)
     with progress("Encoding clips", len(clips)) as advance:
         audio = encode_shared(
@@ -191,6 +197,7 @@ def score_split(
             total,
             keep_tokens=keep,
             gather_states=False,
+            distance=None if factor is None else LearnedDistance(factor, "audio").to(device),
             advance=advance,
         )
     cosines = Cosines(audio, text)
@@ -203,98 +210,3 @@ def score_split(
             model, audio, text, pairs, batch_size=split.batch_size, advance=advance
         )
     return Scores(audio, text, cosines, candidates)
-
-
-class FinalFigures(NamedTuple):
-    """What the last evaluation of a split leaves.
-
-    Attributes:
-        figures: for ``retrieval.json``.
-        queries: what each query got, for ``queries.safetensors``.
-    """
-
-    figures: dict[str, Any]
-    queries: SplitQueries
-
-
-def split_figures(
-    scores: Scores, split: Split, rerank_k: Sequence[int], temperature: float
-) -> dict[str, Any]:
-    """The figures of a split, as a validation needs them.
-
-    Args:
-        scores: of the model.
-        split: the split.
-        rerank_k: numbers of candidates of each query that are re-ranked.
-        temperature: the trained temperature tau.
-
-    Returns:
-        ``test_set``, the name of what was evaluated; the keys of
-        :func:`~atr_moco_plugin.evaluation.retrieval.system_figures`; ``rank``, the rank of the
-        embeddings; ``unreadable`` where clips were left out.
-    """
-    return _ranked(scores, split, rerank_k, temperature)[0]
-
-
-def final_figures(
-    scores: Scores,
-    split: Split,
-    rerank_k: Sequence[int],
-    temperature: float,
-    on_scores: OnScores | None = None,
-) -> FinalFigures:
-    """The figures of a split with their intervals, and what each query got.
-
-    Args:
-        scores: of the model.
-        split: the split.
-        rerank_k: numbers of candidates of each query that are re-ranked.
-        temperature: the trained temperature tau.
-        on_scores: see :func:`~atr_moco_plugin.evaluation.retrieval.rank_queries`.
-    """
-    hubs = Occurrences()
-    figures, systems = _ranked(scores, split, rerank_k, temperature, hubs.watch(on_scores))
-    keys = [clip.key for clip in split.retrieval_set.clips]
-    figures["hubness"] = hubs.named(keys, split.retrieval_set.captions)
-    queries = split_queries(figures["test_set"], split.retrieval_set, systems)
-    figures["intervals"] = split_intervals(queries, rerank_k)
-    return FinalFigures(figures, queries)
-
-
-def _ranked(
-    scores: Scores,
-    split: Split,
-    rerank_k: Sequence[int],
-    temperature: float,
-    on_scores: OnScores | None = None,
-) -> tuple[dict[str, Any], Systems]:
-    relevance = relevances(split.retrieval_set, scores.text.distinct.device)
-    systems = rank_queries(
-        scores.cosines,
-        relevance,
-        candidates=scores.candidates,
-        rerank_k=rerank_k,
-        temperature=temperature,
-        on_scores=on_scores,
-    )
-    figures = system_figures(systems, relevance, rerank_k)
-    result: dict[str, Any] = {
-        "test_set": evaluation_set_name(split.dataset.name, split.name, figures["clips"]),
-        **figures,
-        "rank": RankLogger(scores.embeddings).log(step=0),
-    }
-    if split.unreadable:
-        result["unreadable"] = split.unreadable
-    return result, systems
-
-
-def figure_names(*, one_clip_each: bool, reranks: bool) -> list[str]:
-    """Names of the figures that a validation records, each of which may choose the checkpoint.
-
-    Args:
-        one_clip_each: whether every caption belongs to one clip, not to all clips of a label.
-        reranks: whether a validation re-ranks.
-    """
-    figures = dual_figure_names(duplicates=one_clip_each)
-    again = [f"reranked_{name}" for name in figures] if reranks else []
-    return [*figures, *again, "audio_rankme", "text_rankme"]

@@ -11,7 +11,9 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.evaluation.cosines import Cosines
 from atr_moco_plugin.evaluation.queries import SplitQueries
-from atr_moco_plugin.evaluation.split import Split, final_figures, score_split, split_figures
+from atr_moco_plugin.evaluation.split import Split, score_split
+from atr_moco_plugin.evaluation.split_figures import final_figures, split_figures
+from atr_moco_plugin.learned_distance import learned_factor
 
 
 class SplitEvaluation:
@@ -26,7 +28,8 @@ class SplitEvaluation:
         queries: what each query got; None before a final evaluation, and on other processes.
 
     Args:
-        criterion: the criterion, for its ``model`` and its ``temperature``.
+        criterion: the criterion, for its ``model``, its ``temperature`` and a distance that it has
+            learned.
         split: clips, captions and what counts as a hit.
         rerank_k: candidates of each query that are re-ranked; 0 for none.
         device: where the model is.
@@ -61,7 +64,13 @@ class SplitEvaluation:
         Raises:
             InputError: on every process, when one of them cannot read a clip.
         """
-        scores = score_split(self._criterion.model, self.split, self._device, self._rerank_k)
+        scores = score_split(
+            self._criterion.model,
+            self.split,
+            self._device,
+            self._rerank_k,
+            factor=learned_factor(self._criterion),
+        )
         self._cosines = scores.cosines
         if process_index() == 0:
             temperature = self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item()
@@ -74,7 +83,7 @@ class SplitEvaluation:
 
     def figures(self) -> dict[str, float]:
         """The figures of the last evaluation by their names, those of
-        :func:`~atr_moco_plugin.evaluation.split.figure_names`."""
+        :func:`~atr_moco_plugin.evaluation.split_figures.figure_names`."""
         values: dict[str, float] = dict(self.result["dual"])
         for name, value in self.result.get("reranked", {}).items():
             values[f"reranked_{name}"] = value

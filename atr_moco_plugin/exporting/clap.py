@@ -45,6 +45,11 @@ def export_clap(retriever: AudioTextRetriever, folder: str | Path) -> None:
             f"This model has the encoders {names}, and only a ClapModel can be written as one: "
             "use `--to onnx` or `--to sentence-transformers`."
         )
+    if config.distance is not None:
+        raise InputError(
+            f"{retriever.name} ranks by a learned distance, which a ClapModel cannot hold: use "
+            "`--to onnx` or `--to sentence-transformers`."
+        )
     with torch.random.fork_rng([]):  # random weights are drawn, and replaced
         clap = ClapModel(ClapConfig.from_dict(dict(config.model["clap"])))
     for name, place in PARTS.items():

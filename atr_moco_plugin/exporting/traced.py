@@ -24,10 +24,12 @@ class WaveformTower(nn.Module):
         own = hasattr(tower.encoder, "traceable")
         self.encoder = tower.encoder.traceable() if own else tower.encoder
         self.pooling, self.projection = tower.pooling, tower.projection
+        self.distance = tower.distance
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """``[B, samples]`` and ``[B]`` to ``[B, d]``."""
-        return unit_norm(self.projection(self.pooling(*self.encoder(waveforms, lengths))))
+        embeddings = unit_norm(self.projection(self.pooling(*self.encoder(waveforms, lengths))))
+        return embeddings if self.distance is None else self.distance(embeddings)
 
 
 class FeatureTower(nn.Module):
@@ -71,7 +73,8 @@ class ClapAudio(nn.Module):
             embeddings: Tensor = self.tower(input_features)[0]
             return embeddings
         output = self.tower.encoder(input_features=input_features[:, :1], is_longer=None)
-        return unit_norm(self.tower.projection(output.pooler_output))
+        vectors: Tensor = self.tower.unit_vectors(self.tower.projection(output.pooler_output))
+        return vectors
 
 
 class TextEmbedding(nn.Module):

@@ -30,6 +30,7 @@ from atr_moco_plugin.finetuning.start import Start, Started, find_start
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.io.processes import is_first_process
+from atr_moco_plugin.plugins import load
 from atr_moco_plugin.text.checks import text_positions
 
 ValueT = TypeVar("ValueT")
@@ -193,7 +194,8 @@ def _settled(
     precision = tree["trainer"]["mixed_precision"]
     if precision["mode"] is None:
         precision["mode"] = "auto" if cuda else "off"
-    if start.temperature is not None:
+    criterion = load("criteria", config.criterion.name)
+    if start.temperature is not None and getattr(criterion, "learns_temperature", True):
         tree["criterion"]["config"].setdefault("temperature", start.temperature)
     for name in ("augment", "mix"):  # objects of their own classes
         tree["dataset"][name] = getattr(config.dataset, name)

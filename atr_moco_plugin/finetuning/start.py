@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import Tensor
+
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.finetuning.parts import (
     PARTS,
@@ -135,6 +137,8 @@ def _run(path: Path, exported: Exported, options: dict[str, Any]) -> Start:
     name = str(path.resolve())
     if exported.config.kind == "clap":
         return _clap(name, options, exported.config, lambda: _exported_clap(exported))
+    if exported.factor is not None:
+        _leave_distance(name)
     weights = Weights(exported.model.state_dict(), exported.tokenizer)
     return _trained("run", name, exported.config, None, options, weights)
 
@@ -145,7 +149,9 @@ def _bundle(folder: Path, name: str, options: dict[str, Any]) -> Start:
         return _clap(name, options, config, lambda: _bundled_clap(folder))
     tokenizer = str(folder / TOKENIZER)
     start = _trained("bundle", name, config, tokenizer, options, None)
-    return replace(start, _load=lambda: Weights(read_bundle(folder).state))
+    if config.distance is not None:
+        _leave_distance(name)
+    return replace(start, _load=lambda: Weights(_without_distance(read_bundle(folder).state)))
 
 
 def _trained(
@@ -174,7 +180,7 @@ def _trained(
         head_trained=config.score is not None,
         window_seconds=config.window_seconds,
         max_tokens=config.max_tokens,
-        temperature=config.temperature,
+        temperature=None if config.distance else config.temperature,
         _load=None if weights is None else lambda: weights,
     )
 
@@ -196,7 +202,7 @@ def _clap(
         matches=True,
         window_seconds=None if config is None else config.window_seconds,
         max_tokens=None if config is None else config.max_tokens,
-        temperature=None if config is None else config.temperature,
+        temperature=None if config is None or config.distance else config.temperature,
         _load=load,
     )
 
@@ -210,6 +216,9 @@ def _bundled_clap(folder: Path) -> Weights:
     bundle = read_bundle(folder)
     parts = bundled_clap(bundle)
     pair = parts.pair
+    if bundle.config.distance is not None:
+        _leave_distance(str(folder))
+        pair.rank_by_cosine()
     if _of_laion_clap(bundle.config):
         pair = clap_pair(parts.clap, None)
         if parts.pair.head is not None:
@@ -220,6 +229,19 @@ def _bundled_clap(folder: Path) -> Weights:
                 stacklevel=2,
             )
     return Weights({}, parts.tokenizer, pair, parts.clap, parts.extractor)
+
+
+def _leave_distance(name: str) -> None:
+    warnings.warn(
+        f"{name} ranks by a learned distance, which is left behind: the fine-tuning starts with "
+        "its embeddings and their cosine, or with equal weights where it learns a distance again.",
+        stacklevel=3,
+    )
+
+
+def _without_distance(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    layers = tuple(f"{part}.distance." for part in PARTS)
+    return {name: x for name, x in state.items() if not name.startswith(layers)}
 
 
 def _of_laion_clap(config: BundleConfig) -> bool:

@@ -20,7 +20,6 @@ from transformers import ClapFeatureExtractor, ClapModel
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.freezing import FreezableTower
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
-from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
@@ -78,7 +77,7 @@ class EncoderTower(FreezableTower):
         if pooled is None:
             tokens, pooled = self._encode(*args)
         weight = next(self.projection.parameters())
-        return unit_norm(self.projection(pooled.to(weight.dtype))), tokens
+        return self.unit_vectors(self.projection(pooled.to(weight.dtype))), tokens
 
 
 _LAYERS = ("layer", "layers")
@@ -196,8 +195,7 @@ class TowerPair(RetrievalModel):
         self._embed_dim = embed_dim
 
     @property
-    def embed_dim(self) -> int:
-        """Size d of the embeddings."""
+    def _projected(self) -> int:
         return self._embed_dim
 
 

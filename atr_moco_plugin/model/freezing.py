@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.learned_distance import LearnedDistance
+from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tensors.internals import unwrapped_name
 
 Freeze = Literal["none", "all"] | int
@@ -32,12 +34,27 @@ class FreezableTower(nn.Module):
     Attributes:
         frozen: what is, set by :func:`freeze_encoder`.
         frozen_names: of the parameters that it has frozen.
+        distance: the last layer of a trained model that ranks by a learned distance.
     """
 
     encoder: Any
+    distance: LearnedDistance | None
     frozen: Freeze = "none"
 
     frozen_names: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distance = None
+
+    def unit_vectors(self, projected: Tensor) -> Tensor:
+        """What a tower returns of ``[B, d]`` projections: ``[B, d]`` unit-norm float32, or with
+        ``distance`` ``[B, d + 4]``."""
+        embeddings = unit_norm(projected)
+        if self.distance is None:
+            return embeddings
+        vectors: Tensor = self.distance(embeddings)
+        return vectors
 
     def train(self, mode: bool = True) -> FreezableTower:
         """Set the mode of everything that is not frozen: dropout would make the outputs of a frozen

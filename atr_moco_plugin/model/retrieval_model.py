@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import Head
+from atr_moco_plugin.learned_distance import EXTRA, LearnedDistance
 from atr_moco_plugin.model.config import RetrievalModelConfig
 from atr_moco_plugin.model.freezing import FreezableTower, freeze_encoder
 from atr_moco_plugin.model.text_tower import TextTower
@@ -59,7 +60,26 @@ class RetrievalModel(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Size d of the embeddings."""
+        ranks_by_distance = getattr(self.audio, "distance", None) is not None
+        return self._projected + EXTRA * ranks_by_distance
+
+    @property
+    def _projected(self) -> int:
         return self.audio.projection.out_features
+
+    def rank_by_distance(self, factor: Tensor) -> None:
+        """Give the towers of a trained model a last layer, so that the cosine of what they return
+        ranks by a learned distance: :mod:`atr_moco_plugin.learned_distance`.
+
+        Args:
+            factor: L, ``[d, d]``, or its diagonal, ``[d]``.
+        """
+        self.audio.distance = LearnedDistance(factor, "audio")
+        self.text.distance = LearnedDistance(factor, "text")
+
+    def rank_by_cosine(self) -> None:
+        """Take the layers of :meth:`rank_by_distance` away, to train the model on."""
+        self.audio.distance = self.text.distance = None
 
     @property
     def shares_audio(self) -> bool:

@@ -13,7 +13,6 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.freezing import FreezableTower
 from atr_moco_plugin.model.pooling import FirstToken, MeanPooling
 from atr_moco_plugin.model.stages import cast_for_both, cast_states, finished, the_stage
-from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tokens import TextTokens
 
 
@@ -111,4 +110,4 @@ class TextTower(FreezableTower):
         elif tokens is not None:
             tokens = cast_states(tokens, self.projection.weight.dtype)
         weight = self.projection.weight
-        return unit_norm(self.projection(pooled.to(weight.dtype))), tokens
+        return self.unit_vectors(self.projection(pooled.to(weight.dtype))), tokens

@@ -30,7 +30,6 @@ from atr_moco_plugin.model.spec_augment import (
 from atr_moco_plugin.model.stages import cast_for_both, cast_states, finished, the_stage
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.tensors.compile import not_compiled
-from atr_moco_plugin.tensors.float32 import unit_norm
 from atr_moco_plugin.tensors.transfer import to_device
 from atr_moco_plugin.tokens import AudioTokens, take_rows, take_tokens
 
@@ -162,7 +161,7 @@ class AudioTower(FreezableTower):
             pooled = self.pooling(*tokens)
         elif tokens is not None:
             tokens = cast_states(tokens, self.projection.weight.dtype)
-        embeddings = unit_norm(self.projection(pooled.to(self.projection.weight.dtype)))
+        embeddings = self.unit_vectors(self.projection(pooled.to(self.projection.weight.dtype)))
         if rows is None:
             return embeddings, tokens
         return take_rows(embeddings, rows), None if tokens is None else take_tokens(tokens, rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.learned_distance import plain_factor
 from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.retriever.bundle import CONFIG, WEIGHTS, Bundle, BundleConfig
 
@@ -60,6 +61,8 @@ def load_state(model: RetrievalModel, bundle: Bundle) -> None:
     Raises:
         InputError: if they do not fit each other.
     """
+    if bundle.config.distance is not None:
+        model.rank_by_distance(plain_factor(bundle.config.distance, model.embed_dim))
     file, expected = bundle.folder / WEIGHTS, model.state_dict()
     names = sorted(expected.keys() ^ bundle.state.keys())
     if names:

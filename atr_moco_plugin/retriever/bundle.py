@@ -70,6 +70,11 @@ class BundleConfig(Config):
     """How the matching head's log-odds and the cosine make the score of a re-ranking; None where
     the head was not trained, or there is none."""
 
+    distance: Literal["diagonal", "full"] | None = None
+    """Of a model whose criterion has learned a distance D by weights of dimensions, or by a whole
+    matrix: its towers end in a layer that makes ``-D^2``, scaled, the cosine. See
+    :mod:`atr_moco_plugin.learned_distance`. None, and not in the file, where there is none."""
+
     packages: dict[str, str] = field(default_factory=dict)
     """``group/name`` of each part to the package and version that published it."""
 
@@ -136,7 +141,7 @@ def write_bundle(
             f"{folder} is there already and is no bundle: give another folder or remove it."
         )
     with new_folder(folder, replace=True) as new:
-        text = json.dumps(asdict(config), indent=2, ensure_ascii=False)
+        text = json.dumps(_content(config), indent=2, ensure_ascii=False)
         (new / CONFIG).write_text(text + "\n", encoding="utf-8")
         with usual_mode(new / WEIGHTS):
             save_file(_plain(model.state_dict()), new / WEIGHTS, {"format": "pt"})
@@ -238,10 +243,20 @@ def fingerprint(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 def bundle_fingerprint(bundle: Bundle) -> str:
     """:func:`fingerprint` of a bundle: the same wherever its folder is, whatever its card says."""
-    config = {k: v for k, v in asdict(bundle.config).items() if k not in ("packages", "origin")}
+    content = _content(bundle.config)
+    config = {k: v for k, v in content.items() if k not in ("packages", "origin")}
     places = [WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR]
     files = {name: bundle.folder / name for name in places if (bundle.folder / name).exists()}
     return fingerprint(config, files)
+
+
+def _content(config: BundleConfig) -> dict[str, Any]:
+    """A configuration as earlier versions wrote it, so that their fingerprints stay, where it says
+    nothing that they did not know."""
+    content = asdict(config)
+    if config.distance is None:
+        del content["distance"]
+    return content
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -63,6 +63,11 @@ $place.
 ```
 """)
 
+_DISTANCE = {
+    "diagonal": "learned distance D, weights of dimensions: the cosine is -D² over its largest",
+    "full": "learned distance D, a whole matrix: the cosine is -D² over its largest",
+}
+
 _UNMEASURED = (
     "None: the run has no evaluation of this checkpoint. `export --figures retrieval.json` takes "
     "those of an evaluation."
@@ -106,6 +111,7 @@ def _facts(config: BundleConfig) -> dict[str, str]:
         "window, hop": f"{config.window_seconds:g} s, {config.hop_seconds:g} s",
         "longest sentence": f"{config.max_tokens} tokens",
         "temperature": f"{config.temperature:.4g}",
+        "score": "" if config.distance is None else _DISTANCE[config.distance],
         "re-ranking score": config.score or "none: no trained matching head",
         "criterion": _told(origin.get("criterion")),
         "training data": _told(origin.get("data")),

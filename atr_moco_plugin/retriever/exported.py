@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from atr_moco_plugin import __version__
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.learned_distance import distance_kind
+from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.retriever.bundle import BundleConfig, write_bundle
 from atr_moco_plugin.retriever.card import model_card
 from atr_moco_plugin.retriever.loading import check_window
@@ -85,13 +87,16 @@ class Exported:
             the model.
         figures: retrieval figures of each split, as ``retrieval.json`` has them under ``splits``,
             for the model card.
+        factor: of the distance that the criterion has learned, by which the bundle's towers are to
+            rank: :mod:`atr_moco_plugin.learned_distance`.
     """
 
     config: BundleConfig
-    model: nn.Module
+    model: RetrievalModel
     tokenizer: Any
     feature_extractor: Any = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    factor: Tensor | None = None
 
     def write(self, folder: Path) -> None:
         """Write the bundle with its model card, see
@@ -101,10 +106,14 @@ class Exported:
             InputError: for weights that are not finite, windows too short for the model, or a
                 folder that holds something else.
         """
+        distance = None
+        if self.factor is not None:
+            distance = distance_kind(self.factor)
+            self.model.rank_by_distance(self.factor)
         check_finite(self.model)
         check_window(self.config, self.model, "This bundle")
         origin = {**self.config.origin, "versions": versions()}
-        config = replace(self.config, origin=origin)
+        config = replace(self.config, origin=origin, distance=distance)
         card = model_card(config, title=folder.resolve().name, figures=self.figures)
         write_bundle(folder, config, self.model, self.tokenizer, self.feature_extractor, card)
 

@@ -18,6 +18,8 @@ from atr_moco_plugin.criterion import (
     AtcConfig,
     Dcl,
     DclConfig,
+    MLtm,
+    MLtmConfig,
     MocoAtc,
     MocoAtcAtm,
     MocoAtcAtmConfig,
@@ -38,6 +40,7 @@ KINDS = {
     "dcl": (Dcl, DclConfig()),
     "siglip": (Siglip, SiglipConfig()),
     "sogclr": (SogClr, SogClrConfig()),
+    "m_ltm": (MLtm, MLtmConfig(positives="clip_or_caption")),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=9)),
     "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=9)),
 }

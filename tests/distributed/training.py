@@ -33,6 +33,9 @@ from atr_moco_plugin.criterion import (
     AtcConfig,
     Dcl,
     DclConfig,
+    MLtm,
+    MLtmConfig,
+    MLtmFull,
     MocoAtc,
     MocoAtcAtm,
     MocoAtcAtmConfig,
@@ -61,6 +64,8 @@ CASES: dict[str, tuple[type[Atc], AtcConfig, str]] = {
     "dcl": (Dcl, DclConfig(), "blip"),
     "siglip": (Siglip, SiglipConfig(), "blip"),
     "sogclr": (SogClr, SogClrConfig(), "blip"),
+    "m_ltm": (MLtm, MLtmConfig(positives="clip_or_caption"), "blip"),
+    "m_ltm_full": (MLtmFull, MLtmConfig(positives="clip_or_caption"), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(**OPTIONS), "blip"),
     "moco_atc_atm": (MocoAtcAtm, ALL_RANKS, "blip"),
     # Its head reads the gathered text states, so their gradient crosses the ranks too.

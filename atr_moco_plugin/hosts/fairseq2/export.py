@@ -79,6 +79,7 @@ def _exported(checkpoint: Checkpoint, model: dict[str, Any], options: ExportOpti
         config=config,
         model=checkpoint.model,
         tokenizer=tokenizer,
+        factor=checkpoint.factor,
         figures=_figures(checkpoint, options.figures),
     )
 

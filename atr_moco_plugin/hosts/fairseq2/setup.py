@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.registry import DATASETS
-from atr_moco_plugin.evaluation.split import figure_names
+from atr_moco_plugin.evaluation.split_figures import figure_names
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
     OPTIMIZER,

@@ -81,7 +81,8 @@ class CriterionForward(nn.Module):
         self.moco.on_optimizer_step()
         with torch.no_grad():
             # LAION-CLAP caps the scale after every step; the temperature agrees with it.
-            self.moco.temperature.clamp_(min=_MIN_TEMPERATURE)
+            if getattr(self.moco, "learns_temperature", True):
+                self.moco.temperature.clamp_(min=_MIN_TEMPERATURE)
             self.logit_scale_a.copy_(-self.moco.temperature.squeeze().log())
 
 
@@ -96,7 +97,8 @@ def add_criterion(
     Args:
         clap: LAION's ``CLAP`` with BERT or RoBERTa.
         criterion_class: such as :class:`~atr_moco_plugin.criterion.MocoAtcAtm`.
-        config: of ``criterion_class.config_class``; its temperature is replaced by CLAP's.
+        config: of ``criterion_class.config_class``; a temperature that is learned is replaced by
+            CLAP's.
         head: size of the matching head, for a criterion that matches.
 
     Returns:
@@ -107,9 +109,10 @@ def add_criterion(
     if "loss_atm" in criterion_class.measures:
         pair.head = FusionHead(pair.text, audio_width(clap), head).to(device)
         clap.matching_head = pair.head
-    temperature = math.exp(-clap.logit_scale_a.item())
-    low, high = max(TEMPERATURE_RANGE[0], _MIN_TEMPERATURE), TEMPERATURE_RANGE[1]
-    config = dataclasses.replace(config, temperature=min(max(temperature, low), high))
+    if getattr(criterion_class, "learns_temperature", True):
+        temperature = math.exp(-clap.logit_scale_a.item())
+        low, high = max(TEMPERATURE_RANGE[0], _MIN_TEMPERATURE), TEMPERATURE_RANGE[1]
+        config = dataclasses.replace(config, temperature=min(max(temperature, low), high))
     criterion = criterion_class(pair, config)
     # The towers are in CLAP already.
     set_unregistered(criterion, "model", pair)

@@ -17,7 +17,7 @@ from atr_moco_plugin.hosts.laion_clap.towers import TEXT_MODELS
 from atr_moco_plugin.plugins import available, load
 
 _RENAMED = {"momentum": "ema-momentum"}  # theirs is SGD's
-_FROM_HOST = ("temperature", "embed_dim", "seed")  # CLAP's model and --seed give them
+_FROM_HOST = ("embed_dim", "seed")  # CLAP's model and --seed give them
 
 
 @dataclass
@@ -147,10 +147,13 @@ def _parser(criterion_class: type[Atc] | None) -> argparse.ArgumentParser:
 def _fields(criterion_class: type[Atc]) -> dict[str, Any]:
     """Options of a criterion that can be set, with their types."""
     hints = get_type_hints(criterion_class.config_class)
+    # A temperature that is learned starts from CLAP's.
+    learns = getattr(criterion_class, "learns_temperature", True)
+    given = (*_FROM_HOST, "temperature") if learns else _FROM_HOST
     return {
         field.name: hints[field.name]
         for field in dataclasses.fields(criterion_class.config_class)
-        if field.name not in _FROM_HOST
+        if field.name not in given
     }
 
 

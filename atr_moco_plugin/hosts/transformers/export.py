@@ -31,7 +31,7 @@ from atr_moco_plugin.retriever.exported import SCORE, Exported, ExportOptions
 from atr_moco_plugin.text.checks import check_tokenizer, text_positions
 from atr_moco_plugin.text.tokenizer import load_tokenizer
 
-_MODEL, _TEMPERATURE = "criterion.model.", "criterion.temperature"
+_MODEL, _OWN, _TEMPERATURE = "criterion.model.", "criterion.", "criterion.temperature"
 _MAX_TOKENS = 77  # as ClapCollator cuts
 
 
@@ -62,7 +62,7 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
     known = _without_adapters(read_json(described))
     weights = merged_state(_weights(folder))
     origin = known.pop("origin", {})
-    name = str(origin.get("criterion"))
+    criterion = load("criteria", str(origin.get("criterion")))
     seconds = options.window_seconds or known.pop("window_seconds", None)
     if seconds is None:
         raise InputError(
@@ -86,14 +86,19 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
         "hop_seconds": hop,
         "max_tokens": max_tokens,
         "temperature": _temperature(weights, folder),
-        "score": SCORE if "loss_atm" in load("criteria", name).measures else None,
+        "score": SCORE if "loss_atm" in criterion.measures else None,
         "origin": {"run": folder.parent.name, "checkpoint": folder.name, **origin},
     }
+    factor = None
+    if hasattr(criterion, "distance_factor"):
+        own = {x.removeprefix(_OWN): t for x, t in weights.items() if not x.startswith(_MODEL)}
+        factor = criterion.distance_factor(own)
     return Exported(
         config=build_config(BundleConfig, values, str(described)),
         model=model,
         tokenizer=tokenizer,
         feature_extractor=extractor,
+        factor=factor,
         figures=_figures(folder),
     )
 
@@ -157,12 +162,12 @@ def _problem_with(folder: Path) -> str | None:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """The online model and the temperature of a checkpoint."""
+    """The online model of a checkpoint, and the tensors that are the criterion's own."""
     return {
         name: x
         for part in read_weights(folder)
         for name, x in part.items()
-        if name.startswith(_MODEL) or name == _TEMPERATURE
+        if name.startswith(_MODEL) or "." not in name.removeprefix(_OWN)
     }
 
 

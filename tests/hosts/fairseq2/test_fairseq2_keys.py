@@ -18,7 +18,7 @@ from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.encoders.bert.layers import BertLayer
-from atr_moco_plugin.evaluation.split import figure_names
+from atr_moco_plugin.evaluation.split_figures import figure_names
 from atr_moco_plugin.hosts.fairseq2.cli import run_evaluation
 from atr_moco_plugin.hosts.fairseq2.training.model import apply_fsdp
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class Checkpoint:
         trained: the run's configuration.
         model: the model, in eval mode.
         temperature: the trained temperature tau.
+        factor: of the distance that the criterion has learned, see
+            :mod:`atr_moco_plugin.learned_distance`; None where the model ranks by cosine.
     """
 
     run: Path
@@ -39,6 +42,7 @@ class Checkpoint:
     trained: dict[str, Any]
     model: RetrievalModel
     temperature: float
+    factor: Tensor | None = None
 
     @property
     def criterion(self) -> str:
@@ -69,7 +73,21 @@ def open_checkpoint(path: Path, which: str | None = None) -> Checkpoint:
     shards = read_state(folder)
     load_model(model, shards, folder)
     model.requires_grad_(False).eval()
-    return Checkpoint(run, folder, trained, model, temperature_of(shards))
+    checkpoint = Checkpoint(run, folder, trained, model, temperature_of(shards))
+    criterion = load("criteria", checkpoint.criterion)
+    if not hasattr(criterion, "distance_factor"):
+        return checkpoint
+    own = _own_tensors(shards, model.embed_dim)
+    return replace(checkpoint, factor=criterion.distance_factor(own))
+
+
+def _own_tensors(shards: Sequence[Mapping[str, Tensor]], embed_dim: int) -> dict[str, Tensor]:
+    """The criterion's own tensors, those of a row for each dimension put together again."""
+    parts = {name: [shard[name] for shard in shards] for name in shards[0] if "." not in name}
+    return {
+        name: x[0] if x[0].shape[:1] in ((), (embed_dim,)) else torch.cat(x)
+        for name, x in parts.items()
+    }
 
 
 def temperature_of(shards: Sequence[Mapping[str, Tensor]]) -> float:

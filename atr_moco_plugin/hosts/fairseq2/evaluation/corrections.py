@@ -26,7 +26,7 @@ from atr_moco_plugin.evaluation.queries import QueryFigures, SplitQueries, Syste
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction, relevances
 from atr_moco_plugin.evaluation.rescoring import INDUCTIVE, Pair
 from atr_moco_plugin.evaluation.retrieval import OnScores
-from atr_moco_plugin.evaluation.split import Progress, Scores, Split, score_split
+from atr_moco_plugin.evaluation.split import Progress, Scores, Split
 from atr_moco_plugin.evaluation.unreadable import find_unreadable
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 
@@ -116,15 +116,20 @@ def prepare_corrections(
 
 
 def encode_corrections(
-    model: Any, splits: CorrectionSplits, device: Device, progress: Progress
+    score: Callable[..., Scores], splits: CorrectionSplits, progress: Progress
 ) -> EncodedSplits:
     """Encode both splits, shared out over all processes.
+
+    Args:
+        score: :func:`~atr_moco_plugin.evaluation.split.score_split` of the model.
+        splits: of :func:`prepare_corrections`.
+        progress: shows how far each stage is.
 
     Returns:
         The split to choose on, and the bank.
     """
     chosen_on, bank = (
-        None if split is None else score_split(model, split, device, [], _of(split.name, progress))
+        None if split is None else score(split, rerank_k=[], progress=_of(split.name, progress))
         for split in (splits.chosen_on, splits.bank)
     )
     assert chosen_on is not None

@@ -25,13 +25,8 @@ from atr_moco_plugin.evaluation.correction_tables import hubness_report
 from atr_moco_plugin.evaluation.encode import Advance
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, write_queries
 from atr_moco_plugin.evaluation.relevance import relevances
-from atr_moco_plugin.evaluation.split import (
-    Scores,
-    Split,
-    final_figures,
-    prepare_split,
-    score_split,
-)
+from atr_moco_plugin.evaluation.split import Scores, Split, prepare_split, score_split
+from atr_moco_plugin.evaluation.split_figures import final_figures
 from atr_moco_plugin.evaluation.trec import RunFiles, caption_ids, trec_id, write_qrels
 from atr_moco_plugin.evaluation.unreadable import check_all_readable
 from atr_moco_plugin.hosts.fairseq2.compat import Task
@@ -139,13 +134,15 @@ class Evaluate(Task):
             autocast = torch.autocast(self.device.type, dtype=torch.bfloat16)
             # What is printed while bars are drawn would go to standard error.
             with self.reporter, autocast if self.config.autocast == "bf16" else nullcontext():
-                scores = score_split(
-                    self.checkpoint.model, split, self.device, self._rerank_k, self._progress
+                score = partial(
+                    score_split,
+                    self.checkpoint.model,
+                    device=self.device,
+                    factor=self.checkpoint.factor,
                 )
+                scores = score(split, rerank_k=self._rerank_k, progress=self._progress)
                 if corrections is not None:
-                    encoded = encode_corrections(
-                        self.checkpoint.model, corrections, self.device, self._progress
-                    )
+                    encoded = encode_corrections(score, corrections, self._progress)
             if process_index() == 0:
                 self._write(scores, None if corrections is None else (corrections, encoded))
 
@@ -203,6 +200,7 @@ class Evaluate(Task):
                 "missing": self.dataset.missing,
             },
             "autocast": self.config.autocast,
+            **({} if checkpoint.factor is None else {"score": "learned distance"}),
             "splits": {self._split.name: result},
         }
 

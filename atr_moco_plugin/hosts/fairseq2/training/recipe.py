@@ -24,7 +24,7 @@ from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.training import first_pairs
-from atr_moco_plugin.evaluation.split import figure_names
+from atr_moco_plugin.evaluation.split_figures import figure_names
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import AdamW
 from transformers import PrinterCallback, TrainingArguments
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
@@ -19,8 +20,8 @@ from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.data.loading.skipped import all_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
-from atr_moco_plugin.evaluation.split import figure_names
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
+from atr_moco_plugin.evaluation.split_figures import figure_names
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
@@ -165,12 +166,15 @@ def finish(prepared: Prepared, inputs: RunInputs) -> Path:
     return out / BUNDLE
 
 
-class _Trained:
+class _Trained(nn.Module):
     """The best checkpoint, as an evaluation asks a criterion for it."""
 
     def __init__(self, exported: Exported, device: torch.device) -> None:
+        super().__init__()
         self.model = exported.model.to(device)
         self.temperature = torch.tensor(exported.config.temperature)
+        if (factor := exported.factor) is not None:
+            self.distance_factor = lambda parameters: factor
 
 
 def _trainer_model(prepared: Prepared) -> TrainerModel:

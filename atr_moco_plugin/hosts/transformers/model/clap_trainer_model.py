@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from atr_moco_plugin.criterion import TEMPERATURE_RANGE
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
+from atr_moco_plugin.learned_distance import learned_factor
 from atr_moco_plugin.model import AdapterConfig, add_adapters
 from atr_moco_plugin.model.adapters import merged_state
 from atr_moco_plugin.model.clap import (
@@ -43,7 +45,7 @@ class ClapTrainerModel(TrainerModel):
         adapter: by tower, ``audio`` or ``text``, adapters to train in place of its encoder's own
             weights. They are then in the modules of ``clap``.
         options: fields of the criterion's configuration, such as ``queue_size``. ``temperature``
-            is read from the model where it is not given.
+            is read from the model where it is not given and the criterion learns it.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class ClapTrainerModel(TrainerModel):
             if name not in ("audio", "text"):
                 raise InputError(f"`adapter` is for {name!r}, expected audio or text.")
             add_adapters(audio if name == "audio" else text, config, f"adapter.{name}")
-        matches = "loss_atm" in load("criteria", criterion).measures
+        criterion_class = load("criteria", criterion)
+        matches = "loss_atm" in criterion_class.measures
         fusion = FusionHead(text, audio.width, head) if matches else None
         pair = TowerPair(audio, text, fusion, clap.config.projection_dim)
-        options = {"temperature": temperature_of(clap), **options}
+        if getattr(criterion_class, "learns_temperature", True):
+            options = {"temperature": temperature_of(clap), **options}
         super().__init__(pair, criterion, chunk_size=chunk_size, **options)
         # In a tuple, so that it is not a submodule: every weight would have two names.
         self._clap = (clap,)
@@ -83,11 +87,19 @@ class ClapTrainerModel(TrainerModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a plain ``ClapModel`` folder, for ``ClapModel.from_pretrained``: the online weights
-        with adapters merged, without head, momentum copies and queues.
+        with adapters merged, without head, momentum copies and queues. A warning says so where a
+        distance was learned, which such a folder cannot hold.
 
         Args:
             folder: created where it does not exist.
         """
+        if learned_factor(self.criterion) is not None:
+            warnings.warn(
+                f"A ClapModel ranks by cosine, and {folder} is without the distance that "
+                f"{self.criterion_name} has learned: `atr-moco export` makes a bundle that ranks "
+                "by it.",
+                stacklevel=2,
+            )
         clap = self.clap
         clap.save_pretrained(folder, state_dict=merged_state(clap.state_dict()))
 

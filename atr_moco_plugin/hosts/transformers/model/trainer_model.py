@@ -27,8 +27,10 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
     embed_captions,
     embed_clips,
     evaluation_loss,
+    scored_by,
 )
 from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore_shared
+from atr_moco_plugin.learned_distance import learned_factor
 from atr_moco_plugin.model.adapters import check_same_adapters
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
@@ -136,7 +138,8 @@ class TrainerModel(nn.Module):
             contrastive loss within the batch without queues, and ``audio_embeds`` (``[B, d]``) and
             ``text_embeds`` (``[B, d]``, or ``[B, K, d]``, zero where there is no caption),
             unit-norm float32; nothing of the criterion's state changes. A clip that is in several
-            rows is encoded once.
+            rows is encoded once. Of a criterion that learns a distance they are the d + 4 numbers
+            of which the cosine ranks by it, :mod:`atr_moco_plugin.learned_distance`.
 
         Raises:
             InputError: the batch has an entry that neither tower takes, was made for training and
@@ -154,8 +157,9 @@ class TrainerModel(nn.Module):
                     "the collator itself and add MocoCallback."
                 )
             model, config = self.criterion.model, self.criterion.config
-            a = embed_clips(model.audio, audio, clip_id, windows)
-            u = embed_captions(model.text, text, caption_id)
+            factor = learned_factor(self.criterion)
+            a = embed_clips(scored_by(model.audio, factor, "audio"), audio, clip_id, windows)
+            u = embed_captions(scored_by(model.text, factor, "text"), text, caption_id)
             loss = evaluation_loss(
                 a, u, clip_id, caption_id, config.positives, self.criterion.temperature
             )
