@@ -208,11 +208,12 @@ class Criterion(StepListener, Protocol):
 
     Optional members: ``total_steps``, optimizer steps of the whole run or ``None``, which hosts set
     before the first step and schedules read; ``set_data(fingerprint)``, for one that keeps
-    something by ids, which hosts call with a name of the data before the first step; ``learns_temperature = False``, where the temperature
-    is not one of cosines and no host may set it to that of a pretrained model; and, of a criterion
-    that learns a distance ``|L (a - u)|`` in place of the cosine, ``distance_factor(parameters)``
-    on the class, from its own parameters by their names to L, ``[d, d]``, or its diagonal, ``[d]``.
-    Evaluation and bundles then rank by it, see :mod:`atr_moco_plugin.learned_distance`.
+    something by ids, which hosts call with a name of the data before the first step;
+    ``learns_temperature = False``, where the temperature is not one of cosines and no host may set
+    it to that of a pretrained model; and, of a criterion that learns a distance ``|L (a - u)|`` in
+    place of the cosine, ``distance_factor(parameters)`` on the class, from its own parameters by
+    their names to L, ``[d, d]``, or its diagonal, ``[d]``. Evaluation and bundles then rank by it,
+    see :mod:`atr_moco_plugin.learned_distance`.
     """
 
     @property
