@@ -8,6 +8,7 @@ from typing import Literal
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.criterion.positives import PositivesMode
+from atr_moco_plugin.criterion.teacher_options import TeacherOptions
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 """The learned temperature is clipped to this range before every step (ALBEF, BLIP)."""
@@ -28,12 +29,13 @@ class CriterionConfig(Config):
     diagonal alone."""
 
     def problems(self) -> Iterator[str]:
+        yield from super().problems()
         low, high = TEMPERATURE_RANGE
         yield from in_range(self, "temperature", least=low, most=high)
 
 
 @dataclass(kw_only=True)
-class AtcConfig(CriterionConfig):
+class AtcConfig(TeacherOptions, CriterionConfig):
     """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
 
     positives: PositivesMode = "pair"
@@ -44,7 +46,7 @@ class AtcConfig(CriterionConfig):
 
 
 @dataclass(kw_only=True)
-class MocoAtcConfig(CriterionConfig):
+class MocoAtcConfig(TeacherOptions, CriterionConfig):
     """Contrastive loss against momentum queues with momentum soft targets."""
 
     queue_size: int | Literal["auto"] = 65_536

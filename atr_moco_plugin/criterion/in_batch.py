@@ -14,6 +14,7 @@ from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, encode
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import OnlineItems
+from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import Attachment, attach
@@ -23,7 +24,7 @@ from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import in_float32
 
 
-class Atc(nn.Module):
+class Atc(TaughtCriterion):
     """Contrastive loss over the global batch, without momentum: the baseline.
 
     The model has two towers and an embedding size, like
@@ -55,7 +56,7 @@ class Atc(nn.Module):
     config_class: ClassVar[type[CriterionConfig]] = AtcConfig
 
     measures: ClassVar[tuple[str, ...]] = ("loss", "loss_atc", "temperature")
-    """What ``forward`` returns."""
+    """What ``forward`` returns; with teachers ``loss_teacher`` too."""
 
     learns_temperature: ClassVar[bool] = True
     """Whether hosts start the temperature from that of a pretrained model."""
@@ -69,13 +70,12 @@ class Atc(nn.Module):
     temperature: nn.Parameter
 
     def __init__(self, model: DualEncoder, config: CriterionConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         if config.embed_dim not in (None, model.embed_dim):
             raise InputError(
                 f"`embed_dim` of the criterion is {config.embed_dim}, "
                 f"but the model's embeddings have size {model.embed_dim}."
             )
-        self.config = config
         self.model = model
         # One element and not a scalar: FSDP2 shards no 0-D parameter.
         self.temperature = nn.Parameter(torch.tensor([config.temperature], dtype=torch.float32))
@@ -122,6 +122,7 @@ class Atc(nn.Module):
         """Back to the initial state, in place and without the model: for a criterion that was made
         on the device ``meta`` and moved with ``to_empty``."""
         self.temperature.fill_(self.config.temperature)
+        self._reset_teachers()
         self._step_watch.expect_moved_weights()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Atc:
@@ -141,6 +142,7 @@ class Atc(nn.Module):
         """What comes first in every ``forward``."""
         if self._trains:
             check_chunks(self.chunk_size, self.model)
+            self._check_teachers()
             self._step_watch.look(self, self._some_parameters())
 
     def _some_parameters(self) -> Iterator[Tensor]:
@@ -178,12 +180,16 @@ class Atc(nn.Module):
             counts, all_a, all_u, *gather_packed(clip_ids, caption_ids, counts=counts)
         )
         loss, measures = self._loss(a, u, batch)
+        ids = batch.clip_ids, batch.caption_ids
+        student = StudentLogits(a, u, (batch.a,), (batch.u,), *ids, batch.own)
+        loss, of_teachers = self._with_teachers(loss, student)
         loss = loss * mean_weight(len(a), len(all_a))
         return {
             "loss": loss,
             "loss_atc": loss.detach(),
             "temperature": self.temperature.detach().squeeze(),
             **measures,
+            **of_teachers,
         }
 
     def _loss(self, a: Tensor, u: Tensor, batch: OnlineItems) -> tuple[Tensor, dict[str, Tensor]]:

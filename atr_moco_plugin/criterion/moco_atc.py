@@ -32,6 +32,7 @@ from atr_moco_plugin.criterion.shared_weights import (
     fill_in_shared,
     leave_out_shared,
 )
+from atr_moco_plugin.criterion.taught import StudentLogits
 from atr_moco_plugin.distributed import gather, mean_weight
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.momentum import MomentumCopy
@@ -193,9 +194,9 @@ class MocoAtc(Atc):
         a, _, a_m = encode(self.model.audio, audio, self.chunk_size, momentum=self.audio_m)
         u, _, u_m = encode(self.model.text, text, self.chunk_size, momentum=self.text_m)
         batch = self._gather(a_m, u_m, clip_ids, caption_ids)
-        loss = self._atc(a, u, batch)
+        loss, of_teachers = self._atc(a, u, batch)
         self._enqueue(batch)
-        return {"loss": loss, **self._measures(loss)}
+        return {"loss": loss, **self._measures(loss), **of_teachers}
 
     @not_compiled
     def _start_pass(self) -> None:
@@ -214,21 +215,17 @@ class MocoAtc(Atc):
         return gather_batch(a_m, u_m, clip_ids, caption_ids)
 
     @not_compiled
-    def _atc(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> Tensor:
-        """Contrastive loss of the online embeddings ``a`` and ``u``."""
+    def _atc(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Contrastive loss of the online embeddings ``a`` and ``u``, and what teachers add."""
         # Views, which the enqueue overwrites: `atc_loss` has found its gradient by then, and the
         # ids are copied below.
         self._rows_used = self.queue_start.usable(self._num_steps, self.audio_queue)
         rows = self.audio_queue.newest_rows(self._rows_used)
         audio_queue, text_queue = (queue.valid[0][rows] for queue in self.queues.values())
         queue_clips, queue_captions = (x[rows] for x in self.audio_queue.ids)
-        positives = positive_pairs(
-            batch.clip_ids[batch.own],
-            batch.caption_ids[batch.own],
-            join_ids(batch.clip_ids, queue_clips),
-            join_ids(batch.caption_ids, queue_captions),
-            self.config.positives,
-        )
+        ids = join_ids(batch.clip_ids, queue_clips), join_ids(batch.caption_ids, queue_captions)
+        own = batch.clip_ids[batch.own], batch.caption_ids[batch.own]
+        positives = positive_pairs(*own, *ids, self.config.positives)
         ignore = None
         if self.config.queue_positives == "ignore":
             ignore = positives.clone()
@@ -251,7 +248,12 @@ class MocoAtc(Atc):
             first_row=batch.own.start,
             online_columns=online_columns,
         )
-        return loss * mean_weight(len(a), len(batch.a_m))
+        of_batch = online_columns or (batch.a_m, batch.u_m)
+        columns = zip(of_batch, (audio_queue, text_queue), strict=True)
+        loss, of_teachers = self._with_teachers(
+            loss, StudentLogits(a, u, *columns, *ids, batch.own, ignore)
+        )
+        return loss * mean_weight(len(a), len(batch.a_m)), of_teachers
 
     @not_compiled
     def _enqueue(self, batch: GlobalBatch) -> None:

@@ -85,7 +85,7 @@ class MocoAtcAtm(MocoAtc):
         batch, online = self._gather_all(
             (a_m, u_m, clip_ids, caption_ids), OnlineBatch(a, u, audio_tokens, text_tokens)
         )
-        loss_atc = self._atc(a, u, batch)
+        loss_atc, of_teachers = self._atc(a, u, batch)
         self._enqueue(batch)
         pairs = self._draw(online, batch)
         loss_atm, accuracy = self._atm(online.audio, online.text, pairs)
@@ -94,6 +94,7 @@ class MocoAtcAtm(MocoAtc):
             "loss_atm": loss_atm.detach(),
             "atm_accuracy": accuracy,
             **self._measures(loss_atc),
+            **of_teachers,
         }
 
     def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy | None) -> EncodedBatch:

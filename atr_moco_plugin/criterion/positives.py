@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atr_moco_plugin.criterion.teachers import MIXTURES
 from atr_moco_plugin.errors import InputError
 
 PositivesMode = Literal["pair", "clip", "clip_or_caption"]
@@ -85,11 +86,13 @@ def check_shared_clips(criterion: Any, captions_per_clip: int, *, mixes: bool) -
         mixes: whether clips are mixed, so that an item has two ids.
 
     Raises:
-        InputError: the criterion has no such option, or is to take the other captions of a clip for
-            negatives.
+        InputError: the criterion has no such option, has teachers, which know no mixture, or is to
+            take the other captions of a clip for negatives.
     """
     if captions_per_clip == 1 and not mixes:
         return
+    if mixes and getattr(getattr(criterion, "config", None), "teachers", None):
+        raise InputError(MIXTURES)
     key = "dataset.captions_per_clip" if captions_per_clip > 1 else "dataset.mix"
     mode = getattr(getattr(criterion, "config", None), "positives", None)
     if mode is None:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import Atc
@@ -138,9 +138,10 @@ def _parser(criterion_class: type[Atc] | None) -> argparse.ArgumentParser:
     if criterion_class is not None:
         group = parser.add_argument_group(f"options of {criterion_class.__name__}")
         defaults = {f.name: f.default for f in dataclasses.fields(criterion_class.config_class)}
-        for name in _fields(criterion_class):
+        for name, hint in _fields(criterion_class).items():
             flag = f"--{_RENAMED.get(name, name).replace('_', '-')}"
-            group.add_argument(flag, dest=name, help=f"(default: {defaults[name]})")
+            shown = "none; several with commas" if _is_list(hint) else defaults[name]
+            group.add_argument(flag, dest=name, help=f"(default: {shown})")
     return parser
 
 
@@ -157,8 +158,14 @@ def _fields(criterion_class: type[Atc]) -> dict[str, Any]:
     }
 
 
+def _is_list(hint: Any) -> bool:
+    return get_origin(hint) is list
+
+
 def _value(text: str, hint: Any) -> Any:
-    """A number where it reads as one, otherwise the text itself."""
+    """A number where it reads as one, otherwise the text itself; a list where there are commas."""
+    if _is_list(hint):
+        return text.split(",")
     try:
         value = json.loads(text)
     except ValueError:

@@ -209,6 +209,10 @@ class Evaluate(Task):
         tensors = {name: x.cpu().contiguous() for name, x in scores.embeddings.items()}
         if retrieval_set.caption_to_audio is not None:
             tensors["caption_to_audio"] = retrieval_set.caption_to_audio
+        # By which a criterion finds a teacher's embeddings.
+        ids = [self._split.dataset.clip_id(clip) for clip in retrieval_set.clips]
+        tensors["clip_ids"] = torch.tensor(ids)
+        tensors["caption_ids"] = retrieval_set.caption_ids.contiguous()
         keys = json.dumps([clip.key for clip in retrieval_set.clips])
         save_file(tensors, self.output_dir / "embeddings.safetensors", {"clips": keys})
 

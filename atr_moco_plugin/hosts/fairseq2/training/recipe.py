@@ -55,6 +55,7 @@ from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.model.building import adapt_model
 from atr_moco_plugin.safety.names import name_clips_of
+from atr_moco_plugin.teaching import use_teachers
 from atr_moco_plugin.text.tokenizer import tokenize
 
 
@@ -139,6 +140,15 @@ class RetrievalRecipe(compat.TrainRecipe):
         outputs = None if caches is None else caches.outputs
         reader = train_reader(config, dataset, to_tokens, gangs, context.output_dir, outputs)
         train_pairs = reader.loader.num_examples
+        use_teachers(
+            criterion,
+            dataset,
+            section.train_split,
+            folder=context.output_dir,
+            batch_size=config.evaluation.batch_size,
+            num_workers=section.num_workers,
+            say=partial(log.info, "{}"),
+        )
         if hasattr(criterion, "set_data"):
             criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, train_pairs)

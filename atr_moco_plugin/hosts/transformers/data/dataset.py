@@ -37,6 +37,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
         """Name of the data set and of the split."""
         return f"{self._dataset.name} {self._split}"
 
+    @property
+    def source(self) -> tuple[AudioTextDataset, str]:
+        """The data set, and the name of the split."""
+        return self._dataset, self._split
+
     def __len__(self) -> int:
         """Number of examples."""
         return len(self._clips)

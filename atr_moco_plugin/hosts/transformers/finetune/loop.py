@@ -40,6 +40,7 @@ from atr_moco_plugin.model.config import AdapterConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.report.ending import show_results
 from atr_moco_plugin.retriever.exported import Exported, ExportOptions
+from atr_moco_plugin.teaching import use_teachers
 
 BUNDLE = "bundle"
 """Folder of the bundle in the output folder."""
@@ -88,6 +89,15 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
     model = _trainer_model(prepared)
     captions, mix = config.dataset.captions_per_clip, config.dataset.mix
     check_shared_clips(model.criterion, captions, mixes=mix is not None)
+    use_teachers(
+        model.criterion,
+        prepared.dataset,
+        config.dataset.train_split,
+        folder=out,
+        batch_size=config.evaluation.batch_size,
+        num_workers=config.dataset.num_workers,
+        say=say,
+    )
     if captions > 1 and prepared.started.clap is not None:
         raise InputError(
             f"`dataset.captions_per_clip` is {captions}, but the towers of a ClapModel take one "

@@ -30,6 +30,7 @@ from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.finite import by_number
 from atr_moco_plugin.safety.message import listed
+from atr_moco_plugin.teaching import use_teachers
 
 
 class MocoCallback(TrainerCallback):
@@ -136,6 +137,8 @@ class MocoCallback(TrainerCallback):
         criterion, optimizer = self._model.criterion, kwargs["optimizer"]
         criterion.total_steps = state.max_steps
         output_dir = Path(str(args.output_dir))
+        trained_on = getattr(self._trainer.train_dataset, "source", ())
+        use_teachers(criterion, *trained_on, folder=output_dir)
         self._hooks.close()
         self._guard = FiniteGuard(
             torch_optimizer(optimizer),

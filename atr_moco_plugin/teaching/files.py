@@ -1,0 +1,132 @@
+"""A teacher's embeddings from a file: what ``embed`` and ``evaluate`` write."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from atr_moco_plugin.criterion.teachers import RowsById, Teacher
+from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError, MissingFileError
+
+SUFFIX = ".safetensors"
+_IDS = {"audio": "clip_ids", "text": "caption_ids"}
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+_COARSE = 2e-2  # of 16 bits
+
+
+class SavedTeacher(NamedTuple):
+    """What a file of embeddings holds.
+
+    Attributes:
+        teacher: the embeddings.
+        about: what the file says of how it was made; empty where it does not.
+    """
+
+    teacher: Teacher
+    about: dict[str, Any]
+
+
+def read_teacher(path: Path, dataset: AudioTextDataset | None = None) -> SavedTeacher:
+    """Read and check saved embeddings, which stay in the file, mapped into memory.
+
+    Args:
+        path: a ``.safetensors`` with ``audio``, ``clip_ids``, ``text`` and ``caption_ids``, as
+            ``embed`` and an evaluation with ``save_embeddings`` write it.
+        dataset: what is trained on. ``embed`` does not know its name, so its clips are found by
+            the paths of their files too.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        InputError: if it cannot be read or lacks one of the four, and for rows of another width,
+            that are not finite or not of length 1.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: there is no such file of a teacher's embeddings.")
+    tensors, metadata = _read(path)
+    missing = [name for pair in _IDS.items() for name in pair if name not in tensors]
+    if missing:
+        raise InputError(
+            f"{path} has no `{missing[0]}`: a teacher's file has `audio` with `clip_ids` and "
+            "`text` with `caption_ids`, as `embed FOLDER --text FILE` and an evaluation with "
+            "save_embeddings=true write it."
+        )
+    rows = {kind: _checked(path, kind, tensors[kind], tensors[ids]) for kind, ids in _IDS.items()}
+    widths = {kind: x.size(1) for kind, x in rows.items()}
+    if widths["audio"] != widths["text"]:
+        raise InputError(
+            f"{path}: `audio` has {widths['audio']} numbers a row and `text` {widths['text']}; the "
+            "embeddings of a teacher are of one space."
+        )
+    clip_ids = tensors["clip_ids"]
+    if dataset is not None and "paths" in metadata:
+        clip_ids = _by_path(clip_ids, json.loads(metadata["paths"]), dataset)
+    teacher = Teacher(
+        str(path), RowsById(clip_ids, rows["audio"]), RowsById(tensors["caption_ids"], rows["text"])
+    )
+    return SavedTeacher(teacher, json.loads(metadata.get("about", "{}")))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if path.suffix != SUFFIX:
+        raise InputError(
+            f"{path}: teachers are read from {SUFFIX} files, since one has sounds and sentences; "
+            "write one with `embed --output NAME.safetensors`."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            names = [x for pair in _IDS.items() for x in pair if x in file.keys()]
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as ex:
+        raise InputError(f"{path} cannot be read as {SUFFIX} ({ex}); write it again.") from ex
+
+
+def _checked(path: Path, kind: str, rows: Tensor, ids: Tensor) -> Tensor:
+    """Rows in float32.
+
+    Raises:
+        InputError: naming the first row that is none.
+    """
+    if rows.dim() != 2 or not rows.is_floating_point() or not rows.numel():
+        raise InputError(
+            f"{path}: `{kind}` is {rows.dtype} of shape {list(rows.shape)}, expected floats "
+            "[rows, numbers]."
+        )
+    if ids.dtype != torch.int64 or ids.shape != rows.shape[:1]:
+        raise InputError(
+            f"{path}: `{_IDS[kind]}` is {ids.dtype} of shape {list(ids.shape)}, expected int64 of "
+            f"shape [{len(rows)}], an id for each row of `{kind}`."
+        )
+    norms = torch.cat([part.float().norm(dim=1) for part in rows.split(65_536)])
+    if len(bad := (~norms.isfinite()).nonzero()):
+        raise InputError(
+            f"{path}: row {int(bad[0])} of `{kind}` is not finite: embed it again, or leave the "
+            "clip out of the training."
+        )
+    far = (norms - 1).abs() > _TOLERANCE.get(rows.dtype, _COARSE)
+    if len(bad := far.nonzero()):
+        raise InputError(
+            f"{path}: row {int(bad[0])} of `{kind}` has the length {norms[bad[0]].item():.4g}, "
+            "expected 1: cosines are taken of a teacher's embeddings, so save them unit-norm."
+        )
+    return rows.float()
+
+
+def _by_path(ids: Tensor, paths: list[str], dataset: AudioTextDataset) -> Tensor:
+    """Ids of rows, those of the data set where a row is of the file of one of its clips."""
+    files = {
+        os.path.realpath(clip.source): dataset.clip_id(clip)
+        for split in dataset.splits
+        for clip in dataset.clips(split)
+        if isinstance(clip.source, (str, os.PathLike))
+    }
+    if not files:
+        return ids
+    own = zip(paths, ids.tolist(), strict=True)
+    return torch.tensor([files.get(os.path.realpath(path), number) for path, number in own])
