@@ -248,11 +248,10 @@ class MocoAtc(Atc):
             first_row=batch.own.start,
             online_columns=online_columns,
         )
-        of_batch = online_columns or (batch.a_m, batch.u_m)
-        columns = zip(of_batch, (audio_queue, text_queue), strict=True)
-        loss, of_teachers = self._with_teachers(
-            loss, StudentLogits(a, u, *columns, *ids, batch.own, ignore)
-        )
+        first = online_columns or (batch.a_m, batch.u_m)
+        columns = (first[0], audio_queue), (first[1], text_queue)
+        student = StudentLogits(a, u, *columns, *ids, batch.own, ignore)
+        loss, of_teachers = self._with_teachers(loss, student)
         return loss * mean_weight(len(a), len(batch.a_m)), of_teachers
 
     @not_compiled
