@@ -104,7 +104,7 @@ def _steps(
     """Seconds of a step of ``moco_atc``, ``atc`` and ``moco_atc_atm``, and MiB that the last one
     holds."""
     moco, atc = _criteria(model, queue, device)
-    matching = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue)).to(device).train()
+    matching = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=queue)).to(device).train()
     fill(moco, batch)
     fill(matching, batch)
     optimizer = _optimizer(model, moco, atc, matching)

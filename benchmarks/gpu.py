@@ -108,7 +108,9 @@ def layer_option(name: str, machine: Machine, tiny: bool) -> dict[str, float]:
     batch = make_batch(b, seconds, device)
     torch.manual_seed(0)
     model = build_model(model_config(TINY if tiny else {})).to(device)
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue_size)).to(device).train()
+    criterion = (
+        MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=queue_size)).to(device).train()
+    )
     fill(criterion, batch)
     if name != "plain":  # those need fairseq2
         from atr_moco_plugin.hosts.fairseq2.training.layers import checkpoint_layers, compile_layers

@@ -59,7 +59,7 @@ def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:
     torch.manual_seed(0)
     model = build_model(model_config(TINY if tiny else {})).to(device)
     batch = make_batch(b, seconds, device)
-    ours = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=queue_size)).to(device)
+    ours = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=queue_size)).to(device)
     fill(ours, batch)
     plain = plain_like(ours).to(device)
 

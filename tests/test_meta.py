@@ -27,7 +27,7 @@ from atr_moco_plugin.model.pooling import build_pooling
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.queue import EmbeddingQueue
 
-CONFIG = MocoAtcAtmConfig(queue_size="auto", queue_min=4, queue_max=16, momentum=0.9)
+CONFIG = MocoAtcAtmConfig(atm_start=0, queue_size="auto", queue_min=4, queue_max=16, momentum=0.9)
 
 
 def emptied(module: nn.Module) -> None:

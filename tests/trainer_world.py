@@ -118,6 +118,8 @@ def make_trainer(
     captions = [text for clip in data.clips("train") for text in clip.captions]
     tokenizer = train_wordpiece(captions, vocab_size=120)
     options: dict[str, Any] = {"queue_size": queue_size, "momentum": 0.9, **(model_options or {})}
+    if criterion == "moco_atc_atm":
+        options.setdefault("atm_start", 0)
     model = ClapTrainerModel(make_clap(len(tokenizer)), criterion, head=HEAD, **options)
     defaults = {
         "per_device_train_batch_size": 4,
@@ -169,7 +171,9 @@ def pair_of(audio: nn.Module, **options: Any) -> TrainerModel:
     )  # fmt: skip
     towers = AudioModelTower(audio, 12), TextModelTower(bert, 12)
     head = FusionHead(towers[1], towers[0].width, HEAD)
-    return TrainerModel(TowerPair(*towers, head, 12), queue_size=8, momentum=0.9, **options)
+    matching: dict[str, Any] = {} if "criterion" in options else {"atm_start": 0}
+    pair = TowerPair(*towers, head, 12)
+    return TrainerModel(pair, queue_size=8, momentum=0.9, **matching, **options)
 
 
 class Broken(Dataset[dict[str, Any]]):

@@ -16,7 +16,7 @@ data or a host: a criterion gets its model, see ``contracts``.
 """
 
 from atr_moco_plugin.criterion.atc import atc_loss, atc_targets, contrastive_loss
-from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY, atm_loss, hard_negatives
+from atr_moco_plugin.criterion.atm import atm_loss, hard_negatives, prior_entropy
 from atr_moco_plugin.criterion.config import (
     TEMPERATURE_RANGE,
     AtcConfig,
@@ -35,7 +35,6 @@ from atr_moco_plugin.criterion.siglip import Siglip, SiglipConfig, sigmoid_loss
 from atr_moco_plugin.criterion.sogclr import SogClr, SogClrConfig
 
 __all__ = [
-    "PRIOR_ENTROPY",
     "TEMPERATURE_RANGE",
     "Atc",
     "AtcConfig",
@@ -61,4 +60,5 @@ __all__ = [
     "hard_negatives",
     "positive_pairs",
     "sigmoid_loss",
+    "prior_entropy",
 ]

@@ -8,8 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PRIOR_ENTROPY = math.log(3) - 2 / 3 * math.log(2)
-"""ATM loss of a head that always answers the 1:2 label prior: 0.6365 nats."""
+
+def prior_entropy(negatives: int) -> float:
+    """ATM loss of a head that always answers the label prior, in nats.
+
+    Args:
+        negatives: of each item: 0.6365 for 2, and log 2 = 0.6931 for 1.
+    """
+    n = negatives
+    return math.log(n + 1) - n / (n + 1) * math.log(n)
 
 
 def hard_negatives(

@@ -91,6 +91,8 @@ def match_in_chunks(
     audio: AudioTokens,
     text_rows: Tensor,
     audio_rows: Tensor,
+    *,
+    items: int,
     chunk_size: int,
 ) -> Tensor:
     """Score pairs of tokens a few items at a time; the tokens of a chunk are taken in it.
@@ -99,30 +101,33 @@ def match_in_chunks(
         match: ``(P captions, clips, [P] rows of the clips) -> logits [P, 2]``.
         text: tokens of the captions that pairs are of.
         audio: tokens of the clips.
-        text_rows: ``[3 B]``, as :class:`~atr_moco_plugin.criterion.pairs.Pairs` orders them: the B
-            items with their own, with a hard clip and with a hard caption.
-        audio_rows: ``[3 B]``.
-        chunk_size: items, each with its three pairs.
+        text_rows: ``[P]``, as :class:`~atr_moco_plugin.criterion.pairs.Pairs` orders them: the B
+            items with their own, and once or twice with a negative.
+        audio_rows: ``[P]``.
+        items: B.
+        chunk_size: items, each with its two or three pairs.
 
     Returns:
-        ``[3 B, 2]`` logits, in the order of the rows.
+        ``[P, 2]`` logits, in the order of the rows.
     """
+    kinds = len(text_rows) // items
 
     def score(of_text: Tensor, of_audio: Tensor) -> Tensor:
-        # The clips of an item's own pair and of its hard caption's are one.
-        kinds = len(of_audio) // 3
-        clips = take_tokens(audio, of_audio[: 2 * kinds])
-        rows = torch.arange(2 * kinds, device=of_audio.device)
-        return match(take_tokens(text, of_text), clips, torch.cat([rows, rows[:kinds]]))
+        rows = torch.arange(len(of_audio), device=of_audio.device)
+        if kinds == 3:  # the clips of an item's own pair and of its hard caption's are one
+            own = len(rows) // 3
+            rows[-own:] = rows[:own]
+            of_audio = of_audio[: 2 * own]
+        return match(take_tokens(text, of_text), take_tokens(audio, of_audio), rows)
 
     again = torch.is_grad_enabled()
     parts = zip(
-        text_rows.view(3, -1).split(chunk_size, dim=1),
-        audio_rows.view(3, -1).split(chunk_size, dim=1),
+        text_rows.view(kinds, -1).split(chunk_size, dim=1),
+        audio_rows.view(kinds, -1).split(chunk_size, dim=1),
         strict=True,
     )
     logits = [
-        _run(score, of_text.flatten(), of_audio.flatten(), again=again).unflatten(0, (3, -1))
+        _run(score, of_text.flatten(), of_audio.flatten(), again=again).unflatten(0, (kinds, -1))
         for of_text, of_audio in parts
     ]
     return torch.cat(logits, dim=1).flatten(0, 1)

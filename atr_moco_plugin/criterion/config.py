@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.criterion.pairs import HardSides
 from atr_moco_plugin.criterion.positives import PositivesMode
 from atr_moco_plugin.criterion.teacher_options import TeacherOptions
 
@@ -135,6 +136,19 @@ class MocoAtcAtmConfig(MocoAtcConfig):
     negatives: Literal["batch", "all_ranks"] = "batch"
     """Where hard negatives are drawn from: the batch of this process, or of all of them."""
 
+    atm_start: int | Literal["auto"] = "auto"
+    """Optimizer steps before the matching loss begins. Until then the head has no pass, no gradient
+    and no weight decay, and nothing is re-ranked with it. ``auto`` waits until an item finds its
+    own first of eight with probability 0.75 (:mod:`atr_moco_plugin.criterion.matching_start`)."""
+
+    atm_every: int = 1
+    """From then on it is in the first of so many optimizer steps, with its weight as it is."""
+
+    atm_pairs: HardSides = "both"
+    """Hard negatives of an item: a clip and a caption (``both``, BLIP), a clip (``audio``), a
+    caption (``text``), or ``one``: half of the items have a clip, the others a caption, and at the
+    next step the other way round. With one of them a matching pass costs two thirds."""
+
     atm_weight: float = 1.0
     """Weight of the matching loss."""
 
@@ -146,4 +160,13 @@ class MocoAtcAtmConfig(MocoAtcConfig):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
+        if self.atm_start != "auto":
+            for problem in in_range(self, "atm_start", least=0):
+                yield f"{problem.rstrip('.')}, or auto."
+        yield from in_range(self, "atm_every", least=1)
         yield from in_range(self, "atm_weight", "atc_weight", least=0)
+
+    @property
+    def matches_always(self) -> bool:
+        """Whether every step has a matching loss, so that a gradient reaches every parameter."""
+        return self.atm_start == 0 and self.atm_every == 1

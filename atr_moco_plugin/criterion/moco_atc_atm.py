@@ -20,8 +20,10 @@ from atr_moco_plugin.criterion.exchange import (
     gather_batch,
     gather_batch_and_tokens,
 )
+from atr_moco_plugin.criterion.matching_start import MatchingStart
 from atr_moco_plugin.criterion.moco_atc import MocoAtc
 from atr_moco_plugin.criterion.pairs import Pairs, draw_pairs
+from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import world_size
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.tensors.compile import not_compiled
@@ -55,14 +57,31 @@ class MocoAtcAtm(MocoAtc):
 
     def __init__(self, model: MatchingModel, config: MocoAtcAtmConfig) -> None:
         super().__init__(model, config)
+        self.matching_start = MatchingStart(config.atm_start, config.atm_every)
         # Training passes since the last optimizer step. Saved, since a state can be of the middle
         # of an accumulation; mirrored by an integer, so that no step waits for the device.
         self.register_buffer("num_draws", torch.zeros(1, dtype=torch.int64))
         self._num_draws = 0
 
+    @property
+    def num_negatives(self) -> int:
+        """Hard negatives of an item."""
+        return 2 if self.config.atm_pairs == "both" else 1
+
+    @property
+    def matching_since(self) -> int:
+        """Optimizer steps made when the matching loss began, -1 before."""
+        return self.matching_start.begun_at
+
+    @property
+    def head_trained(self) -> bool:
+        """Whether the matching head has made a step since it waited, so that its scores count."""
+        return self.matching_since == 0 or 0 < self.matching_since < self._num_steps
+
     def on_optimizer_step(self) -> None:
-        """See :meth:`MocoAtc.on_optimizer_step`."""
+        """See :meth:`MocoAtc.on_optimizer_step`; decides whether the matching loss begins."""
         super().on_optimizer_step()
+        self.matching_start.on_optimizer_step(self._num_steps, self.total_steps)
         self._set_num_draws(0)
 
     def on_step_skipped(self) -> None:
@@ -73,12 +92,22 @@ class MocoAtcAtm(MocoAtc):
     def reset_parameters(self) -> None:
         """See :meth:`MocoAtc.reset_parameters`."""
         super().reset_parameters()
+        self.matching_start.reset_parameters()
         self._set_num_draws(0)
 
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
     ) -> dict[str, Tensor]:
-        """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``."""
+        """See :meth:`MocoAtc.forward`; adds ``loss_atm`` and ``atm_accuracy``.
+
+        In a step without a matching loss both are NaN, and the pass is that of :class:`MocoAtc`:
+        the head has no gradient. An evaluation pass has a matching loss as soon as it has begun.
+        """
+        if not self._matches():
+            out = super().forward(audio, text, clip_ids, caption_ids)
+            nothing = torch.full_like(out["loss_atc"], torch.nan)
+            loss = self.config.atc_weight * out["loss"]
+            return {**out, "loss": loss, "loss_atm": nothing, "atm_accuracy": nothing}
         self._start_pass()
         a, audio_tokens, a_m = self._encode(self.model.audio, audio, self.audio_m)
         u, text_tokens, u_m = self._encode(self.model.text, text, self.text_m)
@@ -96,6 +125,19 @@ class MocoAtcAtm(MocoAtc):
             **self._measures(loss_atc),
             **of_teachers,
         }
+
+    @not_compiled
+    def _matches(self) -> bool:
+        start = self.matching_start
+        return start.is_due(self._num_steps) if self._trains else start.begun
+
+    @not_compiled
+    def _enqueue(self, batch: GlobalBatch) -> None:
+        super()._enqueue(batch)
+        if self._trains and self.matching_start.looks:
+            ids = batch.clip_ids, batch.caption_ids
+            same = positive_pairs(*ids, *ids, mode=self.config.positives)
+            self.matching_start.look(batch.a_m, batch.u_m, same)
 
     def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy | None) -> EncodedBatch:
         return encode(tower, inputs, self.chunk_size, momentum=momentum, tokens=True)
@@ -121,6 +163,8 @@ class MocoAtcAtm(MocoAtc):
             positives=self.config.positives,
             all_processes=self.config.negatives == "all_ranks",
             seed=(self.config.seed, self._num_steps, self._num_draws),
+            sides=self.config.atm_pairs,
+            turn=self._num_steps,
         )
         if self._trains:
             self._set_num_draws(self._num_draws + 1)
@@ -133,10 +177,12 @@ class MocoAtcAtm(MocoAtc):
         if self.chunk_size is None:
             logits = self._match(take_tokens(text, rows[0]), audio, rows[1])
         else:
-            logits = match_in_chunks(self._match, text, audio, *rows, self.chunk_size)
+            logits = match_in_chunks(
+                self._match, text, audio, *rows, items=pairs.items, chunk_size=self.chunk_size
+            )
         valid = pairs.valid
         labels = torch.zeros_like(pairs.text_rows)
-        labels[: len(labels) // 3] = 1
+        labels[: pairs.items] = 1
         correct = (logits.argmax(dim=1) == labels) & valid
         loss = atm_loss(logits, labels, valid) * pairs.weight
         return loss, (correct.sum() / valid.sum()).detach()
@@ -158,6 +204,20 @@ class MocoAtcAtm(MocoAtc):
     ) -> None:
         # Checkpoints of version 0.1.0 have none: they were saved at the end of a step.
         # In place: torch has copied what a caller gave, and the modules within see this one.
+        _add_matching_start(state_dict, prefix, self.matching_start)
         state_dict.setdefault(f"{prefix}num_draws", torch.zeros_like(self.num_draws))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_draws = int(self.num_draws)
+
+
+def _add_matching_start(state: dict[str, Any], prefix: str, present: MatchingStart) -> None:
+    """For a state from before the matching loss could wait: it has been there from the first step.
+
+    Not so in a state of :class:`MocoAtc`, which counts no draws, or of weights alone; version 0.1.0
+    counted none either, but had no fingerprint of the data.
+    """
+    matched = f"{prefix}num_draws" in state or f"{prefix}data_fingerprint" not in state
+    if matched and f"{prefix}num_steps" in state:
+        state.setdefault(f"{prefix}matching_start.since", torch.zeros_like(present.since))
+    for name, value in present.state_dict().items():
+        state.setdefault(f"{prefix}matching_start.{name}", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -28,8 +29,9 @@ class SplitEvaluation:
         queries: what each query got; None before a final evaluation, and on other processes.
 
     Args:
-        criterion: the criterion, for its ``model``, its ``temperature`` and a distance that it has
-            learned.
+        criterion: the criterion, for its ``model``, its ``temperature``, a distance that it has
+            learned and, where it has one, ``head_trained``: whether the matching head is worth
+            re-ranking with.
         split: clips, captions and what counts as a hit.
         rerank_k: candidates of each query that are re-ranked; 0 for none.
         device: where the model is.
@@ -55,6 +57,11 @@ class SplitEvaluation:
             raise RuntimeError("There is no similarity before the first evaluation.")
         return self._cosines.matrix()
 
+    def _reranks(self) -> list[int]:
+        """Numbers of candidates to re-rank: none with a head that is not trained, which would only
+        shuffle them."""
+        return self._rerank_k if getattr(self._criterion, "head_trained", True) else []
+
     def evaluate(self, *, final: bool = False) -> None:
         """Evaluate with all processes; the model is in eval mode.
 
@@ -64,28 +71,35 @@ class SplitEvaluation:
         Raises:
             InputError: on every process, when one of them cannot read a clip.
         """
+        rerank_k = self._reranks()
+        if final and rerank_k != self._rerank_k and process_index() == 0:
+            warnings.warn(
+                f"{self.split.name} is not re-ranked: the matching loss had not begun in this "
+                "checkpoint, so that its head is untrained.",
+                stacklevel=2,
+            )
         scores = score_split(
             self._criterion.model,
             self.split,
             self._device,
-            self._rerank_k,
+            rerank_k,
             factor=learned_factor(self._criterion),
         )
         self._cosines = scores.cosines
         if process_index() == 0:
             temperature = self._criterion.temperature.clamp(*TEMPERATURE_RANGE).item()
             if final:
-                self.result, self.queries = final_figures(
-                    scores, self.split, self._rerank_k, temperature
-                )
+                self.result, self.queries = final_figures(scores, self.split, rerank_k, temperature)
             else:
-                self.result = split_figures(scores, self.split, self._rerank_k, temperature)
+                self.result = split_figures(scores, self.split, rerank_k, temperature)
 
     def figures(self) -> dict[str, float]:
         """The figures of the last evaluation by their names, those of
-        :func:`~atr_moco_plugin.evaluation.split_figures.figure_names`."""
+        :func:`~atr_moco_plugin.evaluation.split_figures.figure_names`. While the head is untrained
+        nothing is re-ranked, and the re-ranked figures are those of the order that stays."""
         values: dict[str, float] = dict(self.result["dual"])
-        for name, value in self.result.get("reranked", {}).items():
+        again = self.result.get("reranked", self.result["dual"] if self._rerank_k else {})
+        for name, value in again.items():
             values[f"reranked_{name}"] = value
         for name, source in self.result["rank"]["sources"].items():
             values[f"{name}_rankme"] = source["raw"]["rankme"]

@@ -6,7 +6,7 @@ import math
 
 from atr_moco_plugin.finetuning.choices import FREEZE, Choices
 from atr_moco_plugin.finetuning.facts import Facts, PartFacts
-from atr_moco_plugin.finetuning.sizes import MOMENTUM
+from atr_moco_plugin.finetuning.sizes import MATCHING, MOMENTUM
 
 _LARGE = 20_000_000
 """Parameters of an encoder from which random weights need a small learning rate."""
@@ -31,6 +31,9 @@ def criterion_options(
             "clip_or_caption",
             "captions are said of several clips, which all are positives",
         )
+    if criterion in MATCHING and facts.head_trained:
+        reason = "the matching head of the start is trained and can go on at once"
+        choices.make("criterion.config.atm_start", 0, reason)
     if criterion not in MOMENTUM:
         return
     rows = min(65_536, facts.clips // 2, facts.distinct_captions)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.criterion.atm import PRIOR_ENTROPY
+from atr_moco_plugin.criterion.atm import prior_entropy
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank.spectrum import singular_values, spectrum_measures
 
@@ -47,9 +48,15 @@ class CollapseWatch:
         after: the step from which the matching loss is judged, such as half of a run; the queues
             are from there on, or from :data:`AFTER`.
         warn: is told.
+        criterion: what is trained. One with ``num_negatives`` says how many hard negatives an item
+            has, otherwise 2; one with ``matching_since``, at which step its matching loss began,
+            which has half of ``after`` then.
     """
 
-    def __init__(self, after: int, warn: Callable[[str], None] = warnings.warn) -> None:
+    def __init__(
+        self, after: int, warn: Callable[[str], None] = warnings.warn, criterion: Any = None
+    ) -> None:
+        self._criterion = criterion
         self._after = min(after, AFTER)
         self._match_after = after
         self._warn = warn
@@ -67,7 +74,9 @@ class CollapseWatch:
             measures: what the criterion measures, averaged since the last report; of
                 ``temperature`` and ``loss_atm`` those that it has.
         """
-        if step >= self._match_after and "loss_atm" in measures:
+        since = getattr(self._criterion, "matching_since", 0)
+        judged = step >= max(self._match_after, since + self._match_after // 2 if since else 0)
+        if judged and "loss_atm" in measures:
             self._judge_matching(step, measures["loss_atm"])
         if step < self._after:
             return
@@ -106,11 +115,13 @@ class CollapseWatch:
             )
 
     def _judge_matching(self, step: int, loss: float) -> None:
-        if loss > PRIOR_ENTROPY - ATM_MARGIN:
+        negatives = getattr(self._criterion, "num_negatives", 2)
+        prior = prior_entropy(negatives)
+        if loss > prior - ATM_MARGIN:
             self._tell(
                 "matching",
                 f"The matching loss is {loss:.4f} after {step} steps, still at "
-                f"{PRIOR_ENTROPY:.4f}, the entropy of its 1:2 labels: the head tells matching "
+                f"{prior:.4f}, the entropy of its 1:{negatives} labels: the head tells matching "
                 "pairs from hard negatives no better than by counting. Try a higher learning rate, "
                 "more steps, or `criterion: moco_atc`.",
             )

@@ -99,7 +99,9 @@ def train(criterion: MocoAtcAtm, tiny_batch, steps: range) -> None:
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
 def test_a_resumed_run_grows_as_the_uninterrupted_one(tiny_model, tiny_batch, stop: int) -> None:
-    config = MocoAtcAtmConfig(queue_size="auto", queue_min=6, queue_max=40, momentum=0.5)
+    config = MocoAtcAtmConfig(
+        atm_start=0, queue_size="auto", queue_min=6, queue_max=40, momentum=0.5
+    )
     whole = MocoAtcAtm(tiny_model(), config).train()
     train(whole, tiny_batch, range(7))
     stopped = MocoAtcAtm(tiny_model(), config).train()

@@ -42,8 +42,8 @@ CASES = {
     "sogclr": (SogClr, SogClrConfig(), "blip"),
     "m_ltm": (MLtm, MLtmConfig(), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=10), "blip"),
-    "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=10), "blip"),
-    "albef": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=10), "albef"),
+    "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=10), "blip"),
+    "albef": (MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=10), "albef"),
 }
 DROPOUT = {
     "audio": {"name": "beats", "config": TINY_AUDIO | {"dropout": 0.3, "dropout_input": 0.3}},
@@ -185,7 +185,7 @@ def test_pairs_of_the_head_keep_their_order() -> None:
         states = take_tokens(clips, rows).states
         return torch.cat([texts.states[:, 0], states[:, 0]], dim=1)
 
-    found = match_in_chunks(match, text, audio, text_rows, audio_rows, 2)
+    found = match_in_chunks(match, text, audio, text_rows, audio_rows, items=5, chunk_size=2)
     assert torch.equal(found, torch.stack([text_rows, 10 * audio_rows], dim=1).float())
     assert seen == [4, 4, 2]
 

@@ -9,7 +9,7 @@ import torch
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 
-CONFIG = MocoAtcAtmConfig(queue_size=20, alpha_warmup_steps=4, queue_warmup_steps=2)
+CONFIG = MocoAtcAtmConfig(atm_start=0, queue_size=20, alpha_warmup_steps=4, queue_warmup_steps=2)
 STEPS = 8  # the queue fills in the fifth
 SETTLED = 3  # a size that changes is compiled for any size when it is seen a second time
 

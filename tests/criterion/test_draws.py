@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 
 # Every item has many negatives that are as good as each other, so that draws differ.
-CONFIG = MocoAtcAtmConfig(queue_size=16, temperature=0.5)
+CONFIG = MocoAtcAtmConfig(atm_start=0, queue_size=16, temperature=0.5)
 PASSES = 2  # an optimizer step
 
 

@@ -42,7 +42,7 @@ KINDS = {
     "sogclr": (SogClr, SogClrConfig()),
     "m_ltm": (MLtm, MLtmConfig(positives="clip_or_caption")),
     "moco_atc": (MocoAtc, MocoAtcConfig(queue_size=9)),
-    "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(queue_size=9)),
+    "moco_atc_atm": (MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=9)),
 }
 
 

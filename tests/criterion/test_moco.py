@@ -21,7 +21,7 @@ from atr_moco_plugin.criterion import (
 
 @pytest.fixture
 def criterion(tiny_model):
-    config = MocoAtcAtmConfig(queue_size=10, momentum=0.9, alpha_warmup_steps=4)
+    config = MocoAtcAtmConfig(atm_start=0, queue_size=10, momentum=0.9, alpha_warmup_steps=4)
     return MocoAtcAtm(tiny_model(), config).train()
 
 
@@ -70,7 +70,7 @@ def test_one_step_is_the_pure_functions_put_together(criterion, tiny_batch) -> N
 
 def test_loss_falls_on_a_batch_it_sees_again(tiny_model, tiny_batch) -> None:
     # Without a queue: it would fill with copies of this batch, all of them positives.
-    config = MocoAtcAtmConfig(queue_size=0, momentum=0.9)
+    config = MocoAtcAtmConfig(atm_start=0, queue_size=0, momentum=0.9)
     criterion = MocoAtcAtm(tiny_model(), config).train()
     optimizer = AdamW([p for p in criterion.parameters() if p.requires_grad], lr=3e-3)
     batch = tiny_batch(b=4)
@@ -329,7 +329,7 @@ def test_queues_of_the_same_or_of_unnamed_data_stay(
 
 def test_a_step_runs_with_deterministic_algorithms_alone(tiny_model, tiny_batch) -> None:
     """Nothing in it is refused, and every run of it gives the same gradients."""
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=4))
     criterion.eval()  # so that the same hard negatives are drawn in every pass
     found = []
     torch.use_deterministic_algorithms(True)
@@ -346,7 +346,7 @@ def test_a_step_runs_with_deterministic_algorithms_alone(tiny_model, tiny_batch)
 
 @pytest.mark.parametrize("fusion", ["blip", "albef"])
 def test_a_head_that_shares_clips_changes_nothing(tiny_model, tiny_batch, monkeypatch, fusion):
-    criterion = MocoAtcAtm(tiny_model(fusion=fusion), MocoAtcAtmConfig(queue_size=0))
+    criterion = MocoAtcAtm(tiny_model(fusion=fusion), MocoAtcAtmConfig(atm_start=0, queue_size=0))
     criterion.eval()  # so that the same hard negatives are drawn in every pass
     found = []
     for shares in (True, False):

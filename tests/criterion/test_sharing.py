@@ -29,10 +29,11 @@ def model_of(audio: Any = "none", text: Any = "none", **options: Any) -> Any:
 
 
 def criterion_of(*freeze: Any, kind: Any = MocoAtcAtm) -> Any:
-    config = MocoAtcAtmConfig if kind is MocoAtcAtm else MocoAtcConfig
-    return kind(
-        model_of(*freeze), config(queue_size=12, momentum=0.9, alpha_warmup_steps=2)
-    ).train()
+    options: dict[str, Any] = {"queue_size": 12, "momentum": 0.9, "alpha_warmup_steps": 2}
+    config = MocoAtcConfig(**options)
+    if kind is MocoAtcAtm:
+        config = MocoAtcAtmConfig(atm_start=0, **options)
+    return kind(model_of(*freeze), config).train()
 
 
 class FullCopy(MomentumCopy):

@@ -76,7 +76,7 @@ def test_host_and_device_meet_for_the_batch_alone(
 ) -> None:
     options = {"spec_augment": {}} if masks else {}
     model = tiny_model(head=HEADS[head], audio_pooling=pooling, **options)
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=10)).train()
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=10)).train()
     batches = [tiny_batch(seed=i) for i in range(2)]
     with fake_cuda(monkeypatch):
         assert transfers_of_a_step(criterion, batches, dtype) == [COUNTS]
@@ -87,7 +87,7 @@ def test_dropped_patches_are_sent_without_a_wait(
     tiny_model, tiny_batch, monkeypatch, momentum: str
 ) -> None:
     model = tiny_model(patch_dropout={"momentum": momentum})
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=10)).train()
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=10)).train()
     batches = [tiny_batch(seed=i) for i in range(2)]
     with fake_cuda(monkeypatch):
         assert transfers_of_a_step(criterion, batches, None) == [COUNTS, COUNTS]

@@ -54,8 +54,8 @@ STEPS = 20
 ROWS = 186  # that a program writes
 QUEUE = 21  # so it wraps eight times, at another row each time
 OPTIONS = {"momentum": 0.5, "alpha_warmup_steps": 5, "queue_size": QUEUE}
-ALL_RANKS = MocoAtcAtmConfig(**OPTIONS, negatives="all_ranks")
-OWN_BATCH = MocoAtcAtmConfig(**OPTIONS, negatives="batch")
+ALL_RANKS = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="all_ranks")
+OWN_BATCH = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="batch")
 # Full in the first step of 8 rows, and with the double of its rows in the next.
 AUTO = MocoAtcConfig(momentum=0.5, queue_size="auto", queue_min=8, queue_max=20)
 

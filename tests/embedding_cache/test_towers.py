@@ -88,7 +88,7 @@ def test_tokens_in_float16_give_nearly_the_losses_of_the_towers(
     data, options = sounds(), replace(options, crops=1)
 
     def criterion() -> MocoAtcAtm:
-        return MocoAtcAtm(frozen_model(fusion=fusion), MocoAtcAtmConfig(queue_size=8))
+        return MocoAtcAtm(frozen_model(fusion=fusion), MocoAtcAtmConfig(atm_start=0, queue_size=8))
 
     outputs = caches(criterion().model, data, options, max_seconds=2.0, matches=True)
     assert outputs.clips is not None and outputs.captions is not None
@@ -106,7 +106,9 @@ def test_gradient_caching_cuts_cached_outputs(
     data = sounds()
 
     def criterion(chunk_size: int | None) -> MocoAtcAtm:
-        criterion = MocoAtcAtm(frozen_model(fusion=fusion), MocoAtcAtmConfig(queue_size=8))
+        criterion = MocoAtcAtm(
+            frozen_model(fusion=fusion), MocoAtcAtmConfig(atm_start=0, queue_size=8)
+        )
         criterion.chunk_size = chunk_size
         return criterion
 

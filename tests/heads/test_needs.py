@@ -62,7 +62,7 @@ def test_states_are_there_where_a_head_reads_them(
     model = tiny_model(head=head)
     assert model.needs_text_states is reads
     seen = states_seen(model, monkeypatch)
-    MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=4)).train()(**tiny_batch())
+    MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=4)).train()(**tiny_batch())
     retrieval(model, tiny_batch())
     assert len(seen) > 2 and all((x is not None) is reads for x in seen)
 
@@ -71,7 +71,7 @@ def test_a_head_that_says_nothing_gets_them(tiny_model, tiny_batch) -> None:
     model = tiny_model()
     model.head = SaysNothing(model.head)
     assert model.needs_text_states
-    MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=4)).train()(**tiny_batch())
+    MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=4)).train()(**tiny_batch())
     retrieval(model, tiny_batch())
 
 
@@ -80,7 +80,7 @@ def test_results_are_equal_without_them(tiny_model, tiny_batch, monkeypatch) -> 
     for needs in (False, True):
         monkeypatch.setattr(AtmHead, "needs_text_states", needs)
         model = tiny_model()
-        criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=4)).train()
+        criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=4)).train()
         losses = criterion(**tiny_batch())
         losses["loss"].backward()
         gradients = [p.grad for p in criterion.parameters() if p.requires_grad]

@@ -21,7 +21,10 @@ def run(monkeypatch: pytest.MonkeyPatch, tiny_options: list[str]) -> Run:
     monkeypatch.setenv("FAIRSEQ2_EXTENSION_TRACE", "1")
 
     def call(out: Path, *config: str, more: tuple[str, ...] = ()) -> int:
-        arguments = ["recipe", str(out), "--no-rich", *more, "--config", *tiny_options, *config]
+        # The option of the matching loss is not for a criterion that the test names.
+        named = bool(more) or any(x.startswith("criterion.name=") for x in config)
+        options = [x for x in tiny_options if not (named and "atm_" in x)]
+        arguments = ["recipe", str(out), "--no-rich", *more, "--config", *options, *config]
         monkeypatch.setattr(sys, "argv", arguments)
         try:
             run_recipe(ToyRecipeConfig)

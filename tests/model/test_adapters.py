@@ -53,7 +53,7 @@ def adapted(module: nn.Module) -> list[str]:
 
 def train(model: Any, tiny_batch: Any, steps: int = 2) -> Any:
     """The criterion after a few steps with a large learning rate."""
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=8, momentum=0.5)).train()
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=8, momentum=0.5)).train()
     optimizer = torch.optim.AdamW(parameter_groups(criterion, 0.01, lr=0.05))
     criterion.attach(optimizer)
     for seed in range(steps):
@@ -318,7 +318,9 @@ class FullCopy(MomentumCopy):
 
 def test_a_momentum_copy_holds_adapters_and_projection_alone(tiny_batch) -> None:
     """And the losses are those of two full copies, to the last bit."""
-    shared = MocoAtcAtm(model_of(SMALL, SMALL), MocoAtcAtmConfig(queue_size=8, momentum=0.5))
+    shared = MocoAtcAtm(
+        model_of(SMALL, SMALL), MocoAtcAtmConfig(atm_start=0, queue_size=8, momentum=0.5)
+    )
     full = copy.deepcopy(shared)
     full.audio_m, full.text_m = FullCopy(full.model.audio), FullCopy(full.model.text)
     online = {id(p) for p in shared.model.parameters()}
@@ -342,7 +344,7 @@ def test_a_momentum_copy_holds_adapters_and_projection_alone(tiny_batch) -> None
 def test_the_state_of_a_plain_criterion_starts_one_with_adapters(tiny_batch) -> None:
     """The averages of that state do not become the weights that stand still."""
     plain = train(model_of(), tiny_batch).state_dict()
-    criterion = MocoAtcAtm(model_of(SMALL, SMALL), MocoAtcAtmConfig(queue_size=8))
+    criterion = MocoAtcAtm(model_of(SMALL, SMALL), MocoAtcAtmConfig(atm_start=0, queue_size=8))
     criterion.load_state_dict(plain)
     for name, tensor in merged_state(criterion.model.state_dict()).items():
         torch.testing.assert_close(tensor, plain[f"model.{name}"], atol=0, rtol=0, msg=name)
@@ -378,7 +380,7 @@ def test_a_copy_of_a_model_with_adapters_is_independent(tiny_batch) -> None:
 
 def test_layer_decay_reaches_the_adapters() -> None:
     model = model_of(SMALL, SMALL)
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=8))
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=8))
     groups = parameter_groups(criterion, 0.01, lr=1.0, audio_lr=0.5, layer_decay=0.1)
     rates = {id(p): g["lr"] for g in groups for p in g["params"]}
     layers = model.audio.encoder.layers

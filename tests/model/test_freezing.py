@@ -107,7 +107,7 @@ def test_dropout_of_the_trained_layers_alone(tiny_batch) -> None:
 
 
 def test_no_gradient_and_no_change_of_what_is_frozen(tiny_batch) -> None:
-    criterion = MocoAtcAtm(model_of(1, 1), MocoAtcAtmConfig(queue_size=8)).train()
+    criterion = MocoAtcAtm(model_of(1, 1), MocoAtcAtmConfig(atm_start=0, queue_size=8)).train()
     before = {name: p.clone() for name, p in criterion.model.named_parameters()}
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=0.1)
     criterion.attach(optimizer)
@@ -240,7 +240,7 @@ def test_configurations_of_before_and_of_a_bundle() -> None:
 def test_everything_frozen_is_refused_before_the_first_step() -> None:
     model = model_of("all", "all")
     model.requires_grad_(False)
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=8))
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=8))
     optimizer = torch.optim.SGD([criterion.temperature], lr=0.1)
     with pytest.raises(InputError, match="Everything of the model is frozen"):
         criterion.attach(optimizer)

@@ -95,7 +95,7 @@ def test_every_head_and_pooling_trains_on_what_is_left(
         spec_augment={"time_masks": 1, "time_width": 8},
         patch_dropout={**HALF, "momentum": momentum},
     )
-    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=8)).train()
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=8)).train()
     loss = criterion(**tiny_batch())["loss"]
     loss.backward()
     assert bool(loss.isfinite())

@@ -149,7 +149,9 @@ def test_the_momentum_tower_sees_the_clip_whole(tiny_model: Any, tiny_batch: Any
     batch = tiny_batch()
     queues = []
     for options in ({}, {"spec_augment": OPTIONS}):
-        criterion = MocoAtcAtm(tiny_model(**options), MocoAtcAtmConfig(queue_size=8)).train()
+        criterion = MocoAtcAtm(
+            tiny_model(**options), MocoAtcAtmConfig(atm_start=0, queue_size=8)
+        ).train()
         torch.manual_seed(0)
         losses = criterion(**batch)
         queues.append((criterion.audio_queue.valid[0].clone(), float(losses["loss"].detach())))

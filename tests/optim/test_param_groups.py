@@ -12,7 +12,7 @@ from atr_moco_plugin.optim.param_groups import parameter_groups
 
 @pytest.fixture(params=["blip", "albef"])
 def criterion(request, tiny_model) -> MocoAtcAtm:
-    return MocoAtcAtm(tiny_model(fusion=request.param), MocoAtcAtmConfig(queue_size=4))
+    return MocoAtcAtm(tiny_model(fusion=request.param), MocoAtcAtmConfig(atm_start=0, queue_size=4))
 
 
 def rates(criterion: MocoAtcAtm, **options: object) -> dict[str, float]:
@@ -91,7 +91,9 @@ def plain_names(criterion: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("pooling", ["cls", "attention"])
 def test_what_the_documentation_says_is_not_decayed(tiny_model, pooling: str) -> None:
-    criterion = MocoAtcAtm(tiny_model(audio_pooling=pooling), MocoAtcAtmConfig(queue_size=4))
+    criterion = MocoAtcAtm(
+        tiny_model(audio_pooling=pooling), MocoAtcAtmConfig(atm_start=0, queue_size=4)
+    )
     plain = plain_names(criterion)
     audio, text = "model.audio.encoder.", "model.text.encoder."
     expected = {

@@ -27,14 +27,14 @@ from atr_moco_plugin.safety import FiniteGuard
 CRITERIA = {
     "atc": lambda: Atc(LinearModel(), AtcConfig()),
     "moco_atc": lambda: MocoAtc(LinearModel(), MocoAtcConfig(queue_size=8)),
-    "moco_atc_atm": lambda: MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(queue_size=8)),
+    "moco_atc_atm": lambda: MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(atm_start=0, queue_size=8)),
 }
 TOLD = "write `criterion.attach\\(optimizer\\)`"
 
 
 @pytest.fixture
 def criterion() -> MocoAtcAtm:
-    return MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(queue_size=8, momentum=0.5))
+    return MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(atm_start=0, queue_size=8, momentum=0.5))
 
 
 def optimizer_of(criterion: nn.Module, **options: object) -> AdamW:
@@ -261,7 +261,8 @@ def test_a_step_that_the_guard_leaves_out_is_none(criterion) -> None:
 
 def test_after_a_step_left_out_a_resumed_loop_draws_the_same_negatives() -> None:
     whole, resumed = (
-        MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(queue_size=8)).train() for _ in range(2)
+        MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(atm_start=0, queue_size=8)).train()
+        for _ in range(2)
     )
     optimizer = SGD(whole.parameters(), lr=0.1)
     guard = FiniteGuard(optimizer, whole, max_skipped=1, warn=lambda text: None)

@@ -91,7 +91,8 @@ def test_padding_changes_nothing(acme: Path, tiny_batch: Callable) -> None:
 @pytest.mark.parametrize("name", ["moco_atc_atm", "acme_siglip"])
 def test_its_model_learns_with_a_criterion(acme: Path, tiny_batch: Callable, name: str) -> None:
     kind = load("criteria", name)
-    config = build_config(kind.config_class, {"queue_size": 8}, "criterion.config")
+    options = {"queue_size": 8} | ({"atm_start": 0} if name == "moco_atc_atm" else {})
+    config = build_config(kind.config_class, options, "criterion.config")
     criterion = kind(acme_model(), config).train()
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-2)
     losses = []
@@ -124,5 +125,7 @@ def test_a_foreign_text_encoder_and_the_head_for_bert(acme: Path) -> None:
 def test_the_head_for_any_encoders(acme: Path, tiny_batch: Callable) -> None:
     if "fusion" not in available("heads"):
         pytest.skip("the installed metadata is older than the head `fusion`; install again")
-    criterion = MocoAtcAtm(acme_model(head={"name": "fusion"}), MocoAtcAtmConfig(queue_size=4))
+    criterion = MocoAtcAtm(
+        acme_model(head={"name": "fusion"}), MocoAtcAtmConfig(atm_start=0, queue_size=4)
+    )
     assert torch.isfinite(criterion.train()(**tiny_batch())["loss_atm"])

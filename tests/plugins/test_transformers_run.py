@@ -75,7 +75,7 @@ def test_any_pair_of_its_encoders_trains_at_its_rate(
         "head": {"name": "acme_mlp"},
     }
     retrieval = build_model(model_config({**parts, "embed_dim": 12, "text_pooling": "mean"}))
-    model = TrainerModel(retrieval, "moco_atc_atm", queue_size=8)
+    model = TrainerModel(retrieval, "moco_atc_atm", queue_size=8, atm_start=0)
     before = {name: value.clone() for name, value in model.named_parameters()}
     collator = Collator(partial(tokenize, tokenizer, max_tokens=16))
     arguments = TrainingArguments(

@@ -32,7 +32,8 @@ Study = Callable[..., int]
 @pytest.fixture(scope="module")
 def study(tiny_options: list[str]) -> Study:
     """Run a study of two queue sizes; returns its exit status."""
-    runs = [*tiny_options, "criterion.name=moco_atc", "evaluation.rerank_k=0"]
+    options = [x for x in tiny_options if "atm_" not in x]
+    runs = [*options, "criterion.name=moco_atc", "evaluation.rerank_k=0"]
 
     def call(out: Path, *config: str) -> int:
         options = ["queue_sizes=[8,64]", "seeds=[1]", "jobs=2", *(f"config.{x}" for x in runs)]

@@ -53,7 +53,7 @@ class Loop:
 
 @pytest.fixture
 def criterion(tiny_model) -> MocoAtcAtm:
-    return MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=10, momentum=0.5))
+    return MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=10, momentum=0.5))
 
 
 def broken(batch: Batch, row: int, value: float = math.nan) -> Batch:

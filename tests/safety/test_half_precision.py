@@ -36,7 +36,9 @@ CRITERIA: dict[str, Any] = {
     "siglip": lambda model: Siglip(model, SiglipConfig()),
     "sogclr": lambda model: SogClr(model, SogClrConfig()),
     "moco_atc": lambda model: MocoAtc(model, MocoAtcConfig(queue_size=6, momentum=0.5)),
-    "moco_atc_atm": lambda model: MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=6, momentum=0.5)),
+    "moco_atc_atm": lambda model: MocoAtcAtm(
+        model, MocoAtcAtmConfig(atm_start=0, queue_size=6, momentum=0.5)
+    ),
 }
 
 

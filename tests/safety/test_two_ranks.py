@@ -54,7 +54,9 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
     """Five steps: in the third and the fourth the second rank has a fault, before the fifth a
     weight of its own breaks."""
     rank = dist.get_rank()
-    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=12, momentum=0.5)).train()
+    criterion = MocoAtcAtm(
+        make_model(), MocoAtcAtmConfig(atm_start=0, queue_size=12, momentum=0.5)
+    ).train()
     module = wrap(criterion)
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-3)
     criterion.attach(optimizer)
@@ -117,7 +119,7 @@ def train(make_model: Any, make_batch: Any, wrap: Any, fault: str) -> Result:
 
 def forget(make_model: Any, make_batch: Any, wrap: Any) -> int:
     """How often a loop is warned that neither attaches nor calls."""
-    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=12)).train()
+    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(atm_start=0, queue_size=12)).train()
     module = wrap(criterion)
     optimizer = torch.optim.AdamW(criterion.parameters(), lr=1e-3, foreach=True)
     with warnings.catch_warnings(record=True) as caught:

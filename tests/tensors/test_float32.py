@@ -72,7 +72,9 @@ def test_losses_are_the_same_at_any_precision() -> None:
 def test_hard_negatives_are_the_same_at_any_precision(tiny_model, tiny_batch) -> None:
     found = []
     for precision in ("highest", "medium"):
-        criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(temperature=0.001)).eval()
+        criterion = MocoAtcAtm(
+            tiny_model(), MocoAtcAtmConfig(atm_start=0, temperature=0.001)
+        ).eval()
         batch = tiny_batch(b=8)
         a, u = criterion.model.audio(**batch["audio"])[0], criterion.model.text(**batch["text"])[0]
         torch.set_float32_matmul_precision(precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import random
 from collections.abc import Callable
@@ -123,7 +124,10 @@ class StepLog:
         if record is not None:
             self._scalars("rank", RankLogger.scalars(record), step)
         if step % _LOG_EVERY == 1 or step == self.last:
-            measures = {name: float(value) for name, value in self.clap.measures.items()}
+            found = {name: float(value) for name, value in self.clap.measures.items()}
+            # NaN beside a loss that is none was not measured, such as a loss that has not begun.
+            lost = math.isnan(found["loss"])
+            measures = {name: x for name, x in found.items() if lost or not math.isnan(x)}
             logging.info(
                 "Criterion: step %d %s",
                 step,

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.criterion.matching_start import head_is_trained
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.model import HEAD, POSITION_IDS, is_own
 from atr_moco_plugin.io.checkpoints import read_torch
@@ -42,19 +43,22 @@ def read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_towers(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """CLAP's own weights as :func:`read_clap` reads them, and those of the matching head.
+    """CLAP's own weights as :func:`read_clap` reads them, and those of a trained matching head.
 
     Args:
         path: the file.
 
     Returns:
-        Two mappings of names to tensors; the second is empty where there is no head.
+        Two mappings of names to tensors; the second is empty where there is no head, or
+        its matching loss has not begun.
 
     Raises:
         InputError: the file does not exist or is no CLAP checkpoint.
     """
     state, prefix = _read_clap(path), f"{HEAD}."
     head = {x.removeprefix(prefix): t for x, t in state.items() if x.startswith(prefix)}
+    if not head_is_trained(state, "moco."):
+        head = {}
     return {name: x for name, x in state.items() if not is_own(name)}, head
 
 

@@ -16,6 +16,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
+from atr_moco_plugin.criterion.matching_start import head_is_trained
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.model.shared import restore_shared
@@ -32,6 +33,7 @@ from atr_moco_plugin.text.checks import check_tokenizer, text_positions
 from atr_moco_plugin.text.tokenizer import load_tokenizer
 
 _MODEL, _OWN, _TEMPERATURE = "criterion.model.", "criterion.", "criterion.temperature"
+_START = "criterion.matching_start."
 _MAX_TOKENS = 77  # as ClapCollator cuts
 
 
@@ -86,7 +88,7 @@ def export_run(run: Path, options: ExportOptions) -> Exported:
         "hop_seconds": hop,
         "max_tokens": max_tokens,
         "temperature": _temperature(weights, folder),
-        "score": SCORE if "loss_atm" in criterion.measures else None,
+        "score": SCORE if _matches(criterion, weights) else None,
         "origin": {"run": folder.parent.name, "checkpoint": folder.name, **origin},
     }
     factor = None
@@ -167,7 +169,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         name: x
         for part in read_weights(folder)
         for name, x in part.items()
-        if name.startswith(_MODEL) or "." not in name.removeprefix(_OWN)
+        if name.startswith((_MODEL, _START)) or "." not in name.removeprefix(_OWN)
     }
 
 
@@ -215,6 +217,11 @@ def _temperature(weights: Mapping[str, Tensor], folder: Path) -> float:
     if _TEMPERATURE not in weights:
         raise InputError(f"{folder} has no {_TEMPERATURE}: it is not of a TrainerModel.")
     return float(weights[_TEMPERATURE].float().clamp(*TEMPERATURE_RANGE))
+
+
+def _matches(criterion: Any, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the matching head is trained."""
+    return "loss_atm" in criterion.measures and head_is_trained(weights, _OWN)
 
 
 def _tokenizer(folder: Path, options: ExportOptions) -> Any:

@@ -35,7 +35,7 @@ def make_unit(make_model, rerank_k: int = 0) -> RetrievalEvalUnit:
     split: Split = prepare_split(
         dataset, "valid", to_tokens, batch_size=2, max_seconds=1.0, num_workers=0
     )
-    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=4)).eval()
+    criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(atm_start=0, queue_size=4)).eval()
     return RetrievalEvalUnit(criterion, split, rerank_k, torch.device("cpu"))
 
 

@@ -233,7 +233,7 @@ def make_unit(criterion: MocoAtcAtm, recorder: Recorder | None = None, hooks=Non
 def test_a_matching_loss_that_stays_at_its_prior_is_warned_of_once(
     loss: float, warnings: int, tiny_model, caplog
 ) -> None:
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=4))
     unit, _ = make_unit(criterion)
     with caplog.at_level("WARNING"):
         for step in (5, 10, 15):
@@ -246,7 +246,7 @@ def test_a_matching_loss_that_stays_at_its_prior_is_warned_of_once(
 
 
 def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=8)).train()
     criterion(**tiny_batch())
     recorder = Recorder()
     hooks = {"rank": RankLogger(criterion.queues, every=2)}
@@ -259,7 +259,7 @@ def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:
 
 
 def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
-    config = MocoAtcAtmConfig(queue_size=6)
+    config = MocoAtcAtmConfig(atm_start=0, queue_size=6)
     bare, hosted = (MocoAtcAtm(tiny_model(), config).train() for _ in range(2))
     unit, optimizer = make_unit(hosted)
     bag = MetricBag(device=torch.device("cpu"))
@@ -281,7 +281,7 @@ def test_the_loss_of_a_step_is_the_criterions(tiny_model, tiny_batch) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None:
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=8)).train()
     unit, optimizer = make_unit(criterion)
     bag = MetricBag(device=torch.device("cpu"))
     unit.prepare_metric_bag(bag)
@@ -303,7 +303,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model, tiny_batch) -> None
 
 
 def test_momentum_moves_in_the_optimizers_step_alone(tiny_model) -> None:
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=4))
     unit, optimizer = make_unit(criterion)
     counts = []
     for step in (1, 2, 2, 3):  # an fp16 overflow repeats a number

@@ -89,7 +89,7 @@ def test_what_a_validation_reports() -> None:
 
 def wrapped(granularity: str, tiny_model) -> tuple[MocoAtcAtm, list[tuple[nn.Module, bool | None]]]:
     """A criterion, and what was made a unit of it, with the wish to keep it whole."""
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4))
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=4))
     units: list[tuple[nn.Module, bool | None]] = []
 
     def wrapper(module: nn.Module, reshard_after_forward: bool | None = None) -> nn.Module:

@@ -220,7 +220,9 @@ def make_model(seed: int = 0) -> RetrievalModel:
 
 def test_layers_may_be_run_twice_or_compiled(tiny_batch: Callable) -> None:
     def train(change: Callable[[MocoAtcAtm], object]) -> tuple[list[float], MocoAtcAtm]:
-        criterion = MocoAtcAtm(make_model(), MocoAtcAtmConfig(queue_size=20, queue_warmup_steps=1))
+        criterion = MocoAtcAtm(
+            make_model(), MocoAtcAtmConfig(atm_start=0, queue_size=20, queue_warmup_steps=1)
+        )
         change(criterion)
         optimizer = SGD([p for p in criterion.parameters() if p.requires_grad], lr=0.1)
         torch.manual_seed(7)

@@ -56,7 +56,7 @@ def test_a_run_computes_the_same(run, trained: Path, tmp_path: Path, options) ->
 def test_what_is_kept_for_backward_is_less(tiny_model, tiny_batch) -> None:
     def kept(checkpoint: bool) -> int:
         torch.manual_seed(0)
-        criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8)).train()
+        criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=8)).train()
         if checkpoint:
             checkpoint_layers(criterion, 1)
         sizes = []
@@ -73,7 +73,7 @@ def test_what_is_kept_for_backward_is_less(tiny_model, tiny_batch) -> None:
 
 
 def test_momentum_copies_are_compiled_and_never_checkpointed(tiny_model) -> None:
-    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=8))
+    criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=8))
     names = list(criterion.state_dict())
     copies = [x for copy in (criterion.audio_m, criterion.text_m) for x in layer_stacks(copy)]
     before = [layer for stack in copies for layer in stack]
@@ -100,7 +100,9 @@ def test_an_encoder_of_another_kind_is_refused() -> None:
 @pytest.mark.slow
 def test_both_at_once_compute_the_same_with_dropout_too(tiny_model, tiny_batch) -> None:
     def train(change: Callable[[MocoAtcAtm], object]) -> tuple[list[float], MocoAtcAtm]:
-        criterion = MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=20, queue_warmup_steps=1))
+        criterion = MocoAtcAtm(
+            tiny_model(), MocoAtcAtmConfig(atm_start=0, queue_size=20, queue_warmup_steps=1)
+        )
         for module in criterion.model.modules():
             for name in ("p", "dropout", "attention_dropout"):
                 if isinstance(getattr(module, name, None), float):

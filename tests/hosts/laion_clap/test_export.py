@@ -195,7 +195,9 @@ def test_a_bundle_embeds_as_laion_clap(
 @needs_laion
 def test_the_matching_head_comes_along(world: Path, tmp_path: Path) -> None:
     clap, _ = laion_model("HTSAT-small-test")
-    add_criterion(clap, MocoAtcAtm, MocoAtcAtmConfig(queue_size=8), FusionHeadConfig(layers=1))
+    add_criterion(
+        clap, MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=8), FusionHeadConfig(layers=1)
+    )
     clap.eval()
     torch.save({"state_dict": clap.state_dict()}, tmp_path / "epoch_1.pt")
     exported = export_run(tmp_path / "epoch_1.pt", ExportOptions())

@@ -254,7 +254,7 @@ def make_batch(tmodel: str = "roberta") -> dict[str, Any]:
 
 def test_the_loss_is_that_of_the_bare_criterion(home: Path) -> None:
     clap = make_clap()
-    config = MocoAtcAtmConfig(queue_size=6)
+    config = MocoAtcAtmConfig(atm_start=0, queue_size=6)
     clap = add_criterion(clap, MocoAtcAtm, config, FusionHeadConfig(layers=1, dropout=0.0))
     bare = MocoAtcAtm(LaionPair(make_clap(), clap.matching_head), config)
     clap.moco.audio_m.module.load_state_dict(clap.moco.model.audio.state_dict())
@@ -291,7 +291,9 @@ def test_every_32nd_audio_state_is_all_of_them(home: Path, amodel: str) -> None:
 
 
 def test_pann_and_bert_train(home: Path) -> None:
-    clap = add_criterion(make_clap("PANN-14", "bert"), MocoAtcAtm, MocoAtcAtmConfig(queue_size=8))
+    clap = add_criterion(
+        make_clap("PANN-14", "bert"), MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=8)
+    )
     batch = make_batch("bert")
     batch["waveform"] = batch["waveform"][:, :48_000]
     loss, *rest, scale, _ = clap.train()(batch, batch["text"], torch.device("cpu"))
@@ -305,7 +307,9 @@ def test_pann_and_bert_train(home: Path) -> None:
 
 
 def test_it_trains_in_autocast(home: Path) -> None:
-    clap = add_criterion(make_clap(), MocoAtcAtm, MocoAtcAtmConfig(queue_size=8)).train()
+    clap = add_criterion(
+        make_clap(), MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=8)
+    ).train()
     batch = make_batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, *_ = clap(batch, batch["text"], torch.device("cpu"))
@@ -316,7 +320,9 @@ def test_it_trains_in_autocast(home: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(home: Path) -> None:
-    clap = add_criterion(make_clap(), MocoAtcAtm, MocoAtcAtmConfig(queue_size=8)).train()
+    clap = add_criterion(
+        make_clap(), MocoAtcAtm, MocoAtcAtmConfig(atm_start=0, queue_size=8)
+    ).train()
     batch = make_batch()
     batch["waveform"][1] = math.nan
     optimizer = torch.optim.AdamW(clap.parameters(), lr=1e-4)

@@ -76,6 +76,8 @@ def test_layers_compute_again_in_the_backward_pass() -> None:
 def test_the_encoder_of_clap_has_the_width_of_its_configuration() -> None:
     """Otherwise the matching head would be made for tokens of another width. Look for the number
     of channels of ``ClapAudioModel``'s ``last_hidden_state``."""
-    tower = ClapTrainerModel(make_clap(), head=HEAD, queue_size=4).criterion.model.audio
+    tower = ClapTrainerModel(
+        make_clap(), head=HEAD, atm_start=0, queue_size=4
+    ).criterion.model.audio
     _, tokens = tower(make_batch()["input_features"])
     assert tokens.states.shape[2] == tower.width

@@ -89,7 +89,11 @@ def run_without_noise(out: Path, batch_size: int) -> dict[str, Any]:
     towers = AudioModelTower(TiedEncoder(), 12), TextModelTower(bert, 12)
     head = FusionHead(towers[1], towers[0].width, FusionHeadConfig(layers=1, heads=2, dropout=0.0))
     model = TrainerModel(
-        TowerPair(*towers, head, 12), queue_size=10, momentum=0.5, negatives="all_ranks"
+        TowerPair(*towers, head, 12),
+        queue_size=10,
+        momentum=0.5,
+        negatives="all_ranks",
+        atm_start=0,
     )
     batch = make_batch(b=24, seed=1)
     batch["input_features"] = batch["input_features"][:, 0] / 20 + 2

@@ -81,6 +81,13 @@ class CriterionSection(SupportsStructure):
         """Whether the criterion trains the matching head."""
         return "loss_atm" in self.kind.measures
 
+    @property
+    def static_graph(self) -> bool:
+        """Whether a gradient reaches every parameter in every step, so that DDP need not look for
+        those that it leaves out: the head of a criterion without a matching loss, or in the steps
+        of one before it begins."""
+        return self.matches and getattr(self.config, "matches_always", True)
+
     def build(self, model: Module) -> Any:
         """Wrap a model in the criterion.
 

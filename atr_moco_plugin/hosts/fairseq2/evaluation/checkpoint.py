@@ -12,6 +12,7 @@ from fairseq2.recipe.error import RecipeError
 from torch import Tensor
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE
+from atr_moco_plugin.criterion.matching_start import head_is_trained
 from atr_moco_plugin.hosts.fairseq2.runs.folder import (
     find_checkpoint,
     load_model,
@@ -35,6 +36,7 @@ class Checkpoint:
         temperature: the trained temperature tau.
         factor: of the distance that the criterion has learned, see
             :mod:`atr_moco_plugin.learned_distance`; None where the model ranks by cosine.
+        head_trained: whether the state says that the matching head, if any, has made a step.
     """
 
     run: Path
@@ -43,6 +45,7 @@ class Checkpoint:
     model: RetrievalModel
     temperature: float
     factor: Tensor | None = None
+    head_trained: bool = True
 
     @property
     def criterion(self) -> str:
@@ -53,7 +56,7 @@ class Checkpoint:
     @property
     def matches(self) -> bool:
         """Whether the matching head was trained."""
-        return "loss_atm" in load("criteria", self.criterion).measures
+        return self.head_trained and "loss_atm" in load("criteria", self.criterion).measures
 
 
 def open_checkpoint(path: Path, which: str | None = None) -> Checkpoint:
@@ -73,7 +76,11 @@ def open_checkpoint(path: Path, which: str | None = None) -> Checkpoint:
     shards = read_state(folder)
     load_model(model, shards, folder)
     model.requires_grad_(False).eval()
-    checkpoint = Checkpoint(run, folder, trained, model, temperature_of(shards))
+    # Under FSDP, which shards the rows of a parameter and no buffer, any shard says so.
+    trained_head = all(map(head_is_trained, shards))
+    checkpoint = Checkpoint(
+        run, folder, trained, model, temperature_of(shards), head_trained=trained_head
+    )
     criterion = load("criteria", checkpoint.criterion)
     if not hasattr(criterion, "distance_factor"):
         return checkpoint

@@ -123,8 +123,10 @@ class Evaluate(Task):
         with one_line_errors(), torch.inference_mode():
             if self._rerank_k and not self.checkpoint.matches:
                 log.info(
-                    "Re-ranking is left out: {} does not train the matching head.",
-                    self.checkpoint.criterion,
+                    "Re-ranking is left out: {}.",
+                    f"{self.checkpoint.criterion} does not train the matching head"
+                    if self.checkpoint.head_trained
+                    else "the matching loss had not begun when the checkpoint was saved",
                 )
                 self._rerank_k = []
             check_all_readable(

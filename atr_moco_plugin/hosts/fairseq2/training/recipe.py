@@ -115,10 +115,8 @@ class RetrievalRecipe(compat.TrainRecipe):
 
     @override
     def has_static_autograd_graph(self, context: RecipeContext) -> bool:
-        # False would be DDP's find_unused_parameters, a walk over the graph in every step. Only a
-        # criterion that leaves a part of the model out needs it, as those without a matching loss
-        # do with the head.
-        return compat.config_as(context, RetrievalRecipeConfig).criterion_section.matches
+        # False is DDP's find_unused_parameters, a walk over the graph in every step.
+        return compat.config_as(context, RetrievalRecipeConfig).criterion_section.static_graph
 
     @override
     @one_line_errors()

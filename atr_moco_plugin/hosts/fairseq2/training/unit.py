@@ -23,6 +23,10 @@ from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 FINITE = "finite_batches"
 """Number of finite batches since the last report; it is not reported itself."""
 
+MEASURED = "measured_"
+"""Before a measure's name: the number of finite batches in which it was not NaN, likewise. A
+measure that no batch has, such as a loss that has not begun, is left out of the report."""
+
 
 @final
 class RetrievalTrainUnit(TrainUnit[Any]):
@@ -55,7 +59,7 @@ class RetrievalTrainUnit(TrainUnit[Any]):
         self._hooks = hooks
         self._recorder = recorder
         self._guard = guard
-        self._collapse = CollapseWatch(warn_after, warn)
+        self._collapse = CollapseWatch(warn_after, warn, criterion)
         self._step_nr: int | None = None
         attach(criterion, guard.optimizers)
 
@@ -63,6 +67,7 @@ class RetrievalTrainUnit(TrainUnit[Any]):
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
         for name in self._criterion.measures:
             metric_bag.add(name, Mean())
+            metric_bag.add(MEASURED + name, Sum())
         metric_bag.add(FINITE, Sum())
 
     @override
@@ -85,16 +90,24 @@ class RetrievalTrainUnit(TrainUnit[Any]):
         finite = loss.detach().isfinite()
         metric_bag.get(FINITE, Sum).update(finite.float())
         for name in self._criterion.measures:
-            value = torch.where(finite, measures[name].detach(), 0.0)
-            metric_bag.get(name, Mean).update(value, weight=finite * float(len(batch)))
+            value = measures[name].detach()
+            measured = finite & ~value.isnan()
+            metric_bag.get(MEASURED + name, Sum).update(measured.float())
+            value = torch.where(measured, value, 0.0)
+            metric_bag.get(name, Mean).update(value, weight=measured * float(len(batch)))
         return loss, None
 
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
         step = self._step_nr or 0
-        if not values.pop(FINITE, True):
+        finite = values.pop(FINITE, True)
+        for name in self._criterion.measures:
+            if values.pop(MEASURED + name, True):
+                continue
             # fairseq2's mean of nothing is 0.
-            values.update(dict.fromkeys(self._criterion.measures, math.nan))
+            del values[name]
+            if not finite:
+                values[name] = math.nan
         measures = {
             name: float(torch.as_tensor(values[name]))
             for name in ("loss_atm", "temperature")

@@ -99,6 +99,7 @@ class TrainerModel(nn.Module):
         self.skipped_in_training: set[int] = set()
         self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
         self._passes: Tensor | int = 0
         self.register_state_dict_post_hook(drop_shared)
         self.register_load_state_dict_pre_hook(restore_shared)
@@ -173,7 +174,9 @@ class TrainerModel(nn.Module):
         # A batch that is not finite stops the run or is left out; leave it out of the averages too.
         finite = losses["loss"].detach().isfinite()
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
+            measured = finite & ~value.detach().isnan()
+            self._sums[name] = self._sums.get(name, 0) + torch.where(measured, value.detach(), 0.0)
+            self._counts[name] = self._counts.get(name, 0) + measured
         self._passes = self._passes + finite
         return losses
 
@@ -217,14 +220,14 @@ class TrainerModel(nn.Module):
 
     def pop_measures(self) -> dict[str, float]:
         """Means of what the criterion returned besides ``loss`` since the last call, over the
-        batches of this process whose loss was finite; NaN where there was none."""
-        passes = int(self._passes)
-        means = {
-            name: float(total) / passes if passes else math.nan
-            for name, total in self._sums.items()
-            if name != "loss"
-        }
-        self._sums, self._passes = {}, 0
+        batches of this process whose loss was finite; NaN where there was none. What is NaN in all
+        of them, such as a loss that has not begun, is left out."""
+        means = {}
+        for name, total in self._sums.items():
+            count = int(self._counts[name])
+            if name != "loss" and (count or not self._passes):
+                means[name] = float(total) / count if count else math.nan
+        self._sums, self._counts, self._passes = {}, {}, 0
         return means
 
     def arguments_of_towers(

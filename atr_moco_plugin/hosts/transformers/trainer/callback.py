@@ -154,7 +154,7 @@ class MocoCallback(TrainerCallback):
         self._hooks.callback(hook.remove)
         self._fit_queues()
         if state.is_world_process_zero:
-            self._collapse = CollapseWatch(state.max_steps // 2)
+            self._collapse = CollapseWatch(state.max_steps // 2, criterion=criterion)
             if criterion.queues:
                 path = output_dir / "rank.jsonl"
                 self._rank = RankLogger(

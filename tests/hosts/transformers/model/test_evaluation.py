@@ -15,7 +15,7 @@ from atr_moco_plugin.hosts.transformers import (
 
 
 def test_loss_of_an_evaluation_leaves_out_what_is_no_pair() -> None:
-    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=4).eval()
+    model = ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, queue_size=4).eval()
     batch = make_batch(4)
     expected = model(**{name: value[:3] for name, value in batch.items()})["loss"]
     batch["clip_id"][3] = -100

@@ -15,7 +15,7 @@ from atr_moco_plugin.hosts.transformers import ClapTrainerModel
 
 def model_of(**freeze: Any) -> ClapTrainerModel:
     torch.manual_seed(0)
-    return ClapTrainerModel(make_clap(), head=HEAD, queue_size=8, freeze=freeze)
+    return ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, queue_size=8, freeze=freeze)
 
 
 def test_frozen_encoders_run_once_and_change_no_loss() -> None:

@@ -84,11 +84,11 @@ class Bare(nn.Module):
 
 def test_the_wrapper_has_the_loss_of_the_bare_criterion() -> None:
     options = {"queue_size": 10, "momentum": 0.8, "temperature": 0.1}
-    wrapped = ClapTrainerModel(make_clap(), head=HEAD, **options)
+    wrapped = ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, **options)
     clap = make_clap()
     head = FusionHead(type("Text", (), {"width": 16}), 16, HEAD)
     head.load_state_dict(wrapped.criterion.model.head.state_dict())
-    bare = MocoAtcAtm(Bare(clap, head), MocoAtcAtmConfig(**options))
+    bare = MocoAtcAtm(Bare(clap, head), MocoAtcAtmConfig(atm_start=0, **options))
     optimizers = [torch.optim.SGD(x.parameters(), lr=0.05) for x in (wrapped, bare)]
     for step in range(4):  # 16 rows go through a queue of 10
         batch = make_batch(seed=step % 3)
@@ -115,7 +115,7 @@ def test_the_wrapper_has_the_loss_of_the_bare_criterion() -> None:
 
 def test_embeddings_in_evaluation_are_the_clap_models_and_change_nothing() -> None:
     clap = make_clap()
-    model = ClapTrainerModel(clap, head=HEAD, queue_size=10).eval()
+    model = ClapTrainerModel(clap, head=HEAD, atm_start=0, queue_size=10).eval()
     batch = make_batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     output = model(**batch)
@@ -131,7 +131,7 @@ def test_embeddings_in_evaluation_are_the_clap_models_and_change_nothing() -> No
 
 
 def test_momentum_copies_take_batch_norms_and_each_tower_is_there_once() -> None:
-    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=10)
+    model = ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, queue_size=10)
     model.train()
     for seed in range(3):
         model(**make_batch(seed=seed))
@@ -156,7 +156,7 @@ def test_the_temperature_is_read_from_the_model_and_written_back(
     clap = make_clap()
     clap.logit_scale_a.data.fill_(math.log(scales[0]))
     clap.logit_scale_t.data.fill_(math.log(scales[1]))
-    model = ClapTrainerModel(clap, head=HEAD, queue_size=10)
+    model = ClapTrainerModel(clap, head=HEAD, atm_start=0, queue_size=10)
     assert model.criterion.temperature.item() == pytest.approx(tau, rel=1e-6)
     model.criterion.temperature.data.fill_(0.02)
     model.save_pretrained(tmp_path)
@@ -234,7 +234,7 @@ def test_gradient_checkpointing_of_a_tower_without_layers_is_refused(tmp_path: P
 
 
 def test_what_a_model_of_two_towers_has_not() -> None:
-    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=4)
+    model = ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, queue_size=4)
     assert not hasattr(model, "config") and not hasattr(model, "get_input_embeddings")
     with pytest.raises(AttributeError, match="has no attribute 'confg'"):
         _ = model.confg
@@ -265,6 +265,22 @@ def test_chunks_give_the_loss_of_the_batch() -> None:
 
 
 def test_chunks_of_a_batch_norm_are_refused() -> None:
-    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=8, chunk_size=2).train()
+    model = ClapTrainerModel(
+        make_clap(), head=HEAD, atm_start=0, queue_size=8, chunk_size=2
+    ).train()
     with pytest.raises(InputError, match=r"batch_norm' is a batch norm.*freeze the encoder"):
         model(**make_batch())
+
+
+def test_a_loss_that_has_not_begun_is_left_out_of_the_means() -> None:
+    model = ClapTrainerModel(make_clap(), head=HEAD, atm_start=1, queue_size=4)
+    for waits in (True, False):
+        model(**make_batch())
+        model.criterion.on_optimizer_step()
+        means = model.pop_measures()
+        assert ("loss_atm" in means) != waits and math.isfinite(means["loss_atc"])
+    model = ClapTrainerModel(make_clap(), head=HEAD, atm_start=1, queue_size=4)
+    model(**make_batch())
+    model.criterion.on_optimizer_step()
+    losses = model(**make_batch())  # one pass of two has it
+    assert model.pop_measures()["loss_atm"] == pytest.approx(losses["loss_atm"].item())

@@ -37,7 +37,7 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
         ClapTrainerModel(clap, "moco")
     with pytest.raises(TypeError, match="wrap it"):
         MocoCallback(Trainer(clap, TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])))
-    model = ClapTrainerModel(clap, head=HEAD, queue_size=10)
+    model = ClapTrainerModel(clap, head=HEAD, atm_start=0, queue_size=10)
     plain = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
     with pytest.raises(ValueError, match="label_names.*TRAINING_ARGUMENTS"):
         MocoCallback(Trainer(model, plain, compute_metrics=compute_metrics))
@@ -45,7 +45,7 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
     batch = make_batch()
     del batch["is_longer"]
     with pytest.raises(ValueError, match="is_longer"):
-        ClapTrainerModel(fusing, head=HEAD, queue_size=10)(**batch)
+        ClapTrainerModel(fusing, head=HEAD, atm_start=0, queue_size=10)(**batch)
     pair = TowerPair(nn.Linear(2, 2), nn.Linear(2, 2), nn.Identity(), 2)
     with pytest.raises(ValueError, match="Both towers take input"):
         TrainerModel(pair, "atc")
@@ -96,7 +96,7 @@ def test_options_that_are_set_later_are_refused_when_training_starts(tmp_path: P
 
 
 def test_without_the_callback_neftune_is_refused_too(tmp_path: Path) -> None:
-    model = ClapTrainerModel(make_clap(), head=HEAD, queue_size=4)
+    model = ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, queue_size=4)
     arguments = TrainingArguments(
         str(tmp_path), neftune_noise_alpha=5.0, use_cpu=True, report_to=[]
     )
@@ -106,12 +106,14 @@ def test_without_the_callback_neftune_is_refused_too(tmp_path: Path) -> None:
 
 def test_a_model_made_after_the_callback_is_refused(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    trainer.model = trainer.model_wrapped = ClapTrainerModel(make_clap(), head=HEAD, queue_size=4)
+    trainer.model = trainer.model_wrapped = ClapTrainerModel(
+        make_clap(), head=HEAD, atm_start=0, queue_size=4
+    )
     with pytest.raises(InputError, match="another model than when MocoCallback was made"):
         trainer.train()
 
     def make() -> ClapTrainerModel:
-        return ClapTrainerModel(make_clap(), head=HEAD, queue_size=4)
+        return ClapTrainerModel(make_clap(), head=HEAD, atm_start=0, queue_size=4)
 
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
     with pytest.raises(InputError, match="model_init makes a new model"):
