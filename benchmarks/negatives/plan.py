@@ -12,7 +12,9 @@ from benchmarks.negatives.prices import Price
 from benchmarks.negatives.rows import Row, RowFile
 from benchmarks.negatives.variants import VARIANTS
 
-ROUND_TO = 20
+ROUND_TO = 16
+"""Steps: each quarter has four reports, and the last one falls on its end."""
+
 SEARCH_SEED = 1_000
 """Of a search: no seed of a run."""
 
@@ -139,7 +141,7 @@ def expected_start(run: Run, rows: RowFile, rates: RowFile, late: bool) -> int:
 
 
 def steps(price: Price, seconds: float, start: int) -> int:
-    """Steps of a run that takes ``seconds``, to be validated at each quarter."""
+    """Steps of a run that takes ``seconds``, in quarters of quarters."""
     return max(ROUND_TO, round(price.steps(seconds, start) / ROUND_TO) * ROUND_TO)
 
 

@@ -26,7 +26,7 @@ from benchmarks.negatives.held_out import evaluate
 from benchmarks.negatives.plan import Run
 from benchmarks.negatives.prices import Price, starts_late
 from benchmarks.negatives.rows import Row, RowFile, finite
-from benchmarks.negatives.variants import VARIANTS, criterion_options
+from benchmarks.negatives.variants import QUEUE_SIZE, VARIANTS, criterion_options
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -144,8 +144,10 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
         f"regime.num_steps={made['steps']}",
         f"regime.validate_every_n_steps={quarter}",
         f"regime.checkpoint_every_n_steps={quarter}",
-        f"regime.publish_metrics_every_n_steps={max(1, quarter // 4)}",
+        f"regime.publish_metrics_every_n_steps={quarter // 4}",
         f"hooks.rank.every={quarter}",
+        # So the first age of the drift is that of the oldest row of a queue.
+        f"hooks.rank.probe_every={QUEUE_SIZE // made['pairs']}",
         "report=false",
         # The row's own evaluation does both.
         "evaluation.rerank_k=0",

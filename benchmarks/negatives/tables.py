@@ -49,11 +49,12 @@ def table(rows: Sequence[Row]) -> Table:
             _difference(own, reference, reranked),
             _measured(own, "held_out_audio_centered_rankme"),
             _measured(own, "queue_audio_centered_rankme"),
+            _measured(own, "queue_audio_same_1x", "{:.2f}"),
             _starts(own),
         ])  # fmt: skip
     header = [
         "criterion", "seeds", "rate", "steps", "cost of a step", "time", "GiB a step",
-        "R-sum", "to atc", "re-ranked", "to atc", "RankMe held out", "of the queue",
+        "R-sum", "to atc", "re-ranked", "to atc", "RankMe held out", "of the queue", "oldest key",
         "matching from",
     ]  # fmt: skip
     return Table(header, lines)
@@ -106,8 +107,8 @@ def _mean(values: Sequence[float], form: str) -> str:
     return form.format(sum(values) / len(values)) if values else "-"
 
 
-def _measured(rows: Sequence[Row], name: str) -> str:
-    return _mean([x for row in rows if (x := row["measures"].get(name)) is not None], "{:.1f}")
+def _measured(rows: Sequence[Row], name: str, form: str = "{:.1f}") -> str:
+    return _mean([x for row in rows if (x := row["measures"].get(name)) is not None], form)
 
 
 def _cost(rows: Sequence[Row], reference: dict[int, Row]) -> str:
@@ -134,7 +135,8 @@ def _sentences(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             "Means over seeds with Student's 95 % intervals, paired by seed in the differences. "
             "Cost is in steps of `atc`, time in that of its whole run; memory is that of a step of "
-            "the paper's models in float32."
+            "the paper's models in float32. RankMe is of centred audio embeddings. The oldest key "
+            "is its cosine with a new one of the same clip."
         )
     if any(map(is_stale, rows)):
         yield "\\* Some rows were made by other code of their criterion than this checkout's."
