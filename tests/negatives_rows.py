@@ -11,6 +11,8 @@ def row(variant: str, seed: int, r_sum: float, **values: Any) -> dict[str, Any]:
         "data": "toy",
         "variant": variant,
         "batch": 8,
+        "pairs": 8,
+        "options": {"positives": "pair"},
         "seed": seed,
         "lr": 5e-4,
         "steps": 100,

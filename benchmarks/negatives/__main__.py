@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,14 +63,27 @@ def _run(args: argparse.Namespace) -> int:
         args.out, row_file(args.results), rate_file(args.results), {}, roots, args.options,
         json.loads(args.overrides), args.scale,
     )  # fmt: skip
+    renewed = _renew(bench, runs) if args.renew else []
     runs = [run for run in runs if not bench.finished(run)]
-    bench.prices = _prices(args, bench, runs)
+    bench.prices = _prices(args, bench, runs, renewed)
     say(f"{len(runs)} runs are to be made.")
     workers = Workers(runs, lambda run: make(bench, run), say)
     workers.work(args.jobs)
     for run, reason in workers.failed.items():
         say(f"FAILED {run.name}: {reason}")
     return int(bool(workers.failed))
+
+
+def _renew(bench: Bench, runs: Sequence[plan.Run]) -> list[plan.Run]:
+    """Forget stale rows, and return their runs."""
+    renewed = []
+    for run in runs:
+        row = bench.file(run).find(**run.values)
+        if row is not None and is_stale(row):
+            shutil.rmtree(bench.out / run.name, ignore_errors=True)
+            bench.file(run).forget(row)
+            renewed.append(run)
+    return renewed
 
 
 def say(text: str) -> None:
@@ -88,10 +102,19 @@ def _there(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _prices(args: argparse.Namespace, bench: Bench, runs: Sequence[plan.Run]) -> Prices:
-    """Prices of all variants that are run, measured where the file of results has none."""
+def _prices(
+    args: argparse.Namespace,
+    bench: Bench,
+    runs: Sequence[plan.Run],
+    renewed: Sequence[plan.Run],
+) -> Prices:
+    """Prices of all variants that are run, measured where the file of results has none and where
+    the code is other than that of before."""
     file = args.results / "prices.json"
     saved: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for run in renewed:
+        if run.variant != plan.REFERENCE:  # whose time is the unit
+            saved.get(run.data, {}).get(str(run.batch), {}).pop(run.variant, None)
     wanted: dict[tuple[str, int], list[str]] = {}
     for run in runs:
         wanted.setdefault((run.data, run.batch), [plan.REFERENCE]).append(run.variant)
@@ -144,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of one thread each")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all steps, for a try")
     parser.add_argument("--rounds", type=int, default=40, help="in which a step is measured")
+    parser.add_argument("--renew", action="store_true", help="make stale rows anew")
     parser.add_argument("--options", nargs="*", default=[], help="more options of the recipes")
     parser.add_argument("--overrides", default="{}", help="more options of data sets, as JSON")
     shown = parser.add_mutually_exclusive_group()

@@ -77,7 +77,7 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
     except (OSError, subprocess.CalledProcessError):
         return ""
     return f"{head}+" if changed else head

@@ -12,7 +12,8 @@ from typing import Any
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import write_atomically
 from benchmarks.negatives.code import digest
-from benchmarks.negatives.variants import VARIANTS
+from benchmarks.negatives.data import DATA
+from benchmarks.negatives.variants import VARIANTS, criterion_options
 
 RESULTS = Path(__file__).parent / "results"
 """Where rows, prices and searched rates are committed."""
@@ -79,6 +80,12 @@ class RowFile:
                 os.fsync(file.fileno())
             self._rows[self.key(row)] = row
 
+    def forget(self, row: Mapping[str, Any]) -> None:
+        """Take a row out of what is known here; in the file, the one that is made anew takes its
+        place."""
+        with self._lock:
+            self._rows.pop(self.key(row), None)
+
 
 def row_file(folder: Path) -> RowFile:
     """The runs."""
@@ -91,11 +98,16 @@ def rate_file(folder: Path) -> RowFile:
 
 
 def is_stale(row: Mapping[str, Any]) -> bool:
-    """Whether a row was made by other code of its criterion than what is here, or by none of it."""
+    """Whether a row was made by other code of its criterion than what is here, or by none of it, or
+    with other options."""
     variant = VARIANTS.get(row["variant"])
+    if variant is None:
+        return True
     try:
-        return variant is None or row["code"] != digest(variant.kind)
-    except InputError:
+        momentum = DATA[row["data"]].settings[row["pairs"]].momentum
+        options = criterion_options(variant, momentum)
+        return bool(row["code"] != digest(variant.kind) or row["options"] != options)
+    except (InputError, KeyError):
         return True
 
 

@@ -171,6 +171,7 @@ def test_code_of_another_criterion_has_another_digest() -> None:
     assert digest(Atc) != digest(MocoAtc)
     assert not is_stale(row("atc", 0, 1.0, code=digest(Atc)))
     assert is_stale(row("atc", 0, 1.0, code="of before"))
+    assert is_stale(row("atc", 0, 1.0, code=digest(Atc), options={"positives": "clip"}))
     assert is_stale(row("of another version", 0, 1.0))
 
 
