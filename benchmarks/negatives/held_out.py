@@ -96,7 +96,8 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
         dataset, "valid", to_tokens, size, max_seconds=section["max_seconds"],
         shuffle=False, seed=0, drop_last=True,
     )  # fmt: skip
-    measures["valid_own_loss"] = own_loss(run, model, config, loader)
+    if not config["criterion"]["config"].get("teachers"):  # they know the training items alone
+        measures["valid_own_loss"] = own_loss(run, model, config, loader)
     return {
         "test": _kept(figures["dual"]),
         "reranked": _kept(figures["reranked"]) if again else None,

@@ -61,10 +61,13 @@ class Run:
         if self.factor is not None:
             return []
         needed = searches(*searched(self.data, self.variant, self.batch))
-        teacher = VARIANTS[self.variant].teacher
-        if teacher is not None:
-            needed.append(Run(self.data, teacher, self.batch, self.seed))
-        return needed
+        teacher = self.teacher()
+        return needed if teacher is None else [*needed, teacher]
+
+    def teacher(self) -> Run | None:
+        """The run that teaches this one."""
+        name = VARIANTS[self.variant].teacher
+        return None if name is None else Run(self.data, name, self.batch, self.seed)
 
 
 def searched(data: str, variant: str, batch: int) -> tuple[str, str, int]:

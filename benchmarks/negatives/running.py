@@ -28,6 +28,9 @@ from benchmarks.negatives.prices import Price, starts_late
 from benchmarks.negatives.rows import Row, RowFile, finite
 from benchmarks.negatives.variants import QUEUE_SIZE, VARIANTS, criterion_options
 
+SECOND_STAGE = {"supervised_weight": 0.0}
+"""Options of a run whose teacher is another of its kind (Primus et al. 2024)."""
+
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
@@ -88,10 +91,13 @@ def make(bench: Bench, run: Run) -> Row:
     dataset = bench.dataset(run.data)
     found = evaluate(folder, dataset, DATA[run.data].rerank_k)
     price, start = Price(**made["price"]), found["start"]
+    spent = price.spent(made["steps"], made["steps"] if start is None else start)
+    if (teacher := run.teacher()) is not None and (first := bench.rows.find(**teacher.values)):
+        spent += first["spent"]
     row = finite({
         **run.values,
         **made,
-        "spent": price.spent(made["steps"], made["steps"] if start is None else start),
+        "spent": spent,
         "valid": _quarters(folder / "metrics/valid.jsonl"),
         **found,
         "torch": torch.__version__,
@@ -135,9 +141,12 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
     the row needs."""
     data, variant = DATA[run.data], VARIANTS[run.variant]
     quarter = made["steps"] // 4
+    criterion = dict(made["options"])
+    if (teacher := run.teacher()) is not None:
+        criterion |= {"teachers": [str((bench.out / teacher.name).resolve())], **SECOND_STAGE}
     options = [
         f"criterion.name={made['criterion']}",
-        *(f"criterion.config.{x}={_yaml(y)}" for x, y in made["options"].items()),
+        *(f"criterion.config.{x}={json.dumps(y)}" for x, y in criterion.items()),
         f"dataset.batch_size={made['pairs']}",
         f"optimizer.config.lr={made['lr']!r}",
         f"common.seed={run.seed}",
@@ -158,10 +167,6 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
     if variant.chunks:
         options.append(f"trainer.grad_cache.chunk_size={run.batch}")
     return [*options, *bench.options]
-
-
-def _yaml(value: Any) -> str:
-    return json.dumps(value)
 
 
 def _train(bench: Bench, run: Run, made: Mapping[str, Any], folder: Path) -> None:
