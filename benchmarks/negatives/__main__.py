@@ -98,7 +98,7 @@ def _there(names: Sequence[str]) -> list[str]:
         if reason is None:
             found.append(name)
         else:
-            say(f"{name}: not there, left out ({reason})")
+            say(f"{name}: not there, left out ({reason.partition(';')[0]})")
     return found
 
 

@@ -18,13 +18,8 @@ from torch import Tensor
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.data import AudioReader, PairLoader
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.evaluation.split import (
-    Scores,
-    Split,
-    final_figures,
-    prepare_split,
-    score_split,
-)
+from atr_moco_plugin.evaluation.split import Scores, Split, prepare_split, score_split
+from atr_moco_plugin.evaluation.split_figures import final_figures
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_state
 from atr_moco_plugin.io.atomic import write_atomically
@@ -73,7 +68,9 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
     splits = {name: prepared(name) for name in ("valid", "test")}
     again = [rerank_k] if checkpoint.matches else []
     scores = {
-        name: score_split(model, split, _CPU, again if name == "test" else [])
+        name: score_split(
+            model, split, _CPU, again if name == "test" else [], factor=checkpoint.factor
+        )
         for name, split in splits.items()
     }
     figures, _ = final_figures(scores["test"], splits["test"], again, checkpoint.temperature)

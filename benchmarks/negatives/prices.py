@@ -124,7 +124,7 @@ class Workshop:
             freeze_encoder(model.text, self.freeze)
         config = build_config(variant.kind.config_class, options, "criterion.config")
         criterion = variant.kind(model, config).train()
-        criterion.total_steps = _NEVER
+        criterion.total_steps = 1_000  # some schedules are over the whole run
         if variant.chunks:
             use_chunks(criterion, size)
         if isinstance(criterion, MocoAtc) and criterion.queues and criterion.audio_queue.size:
