@@ -22,8 +22,12 @@ from atr_moco_plugin.rank.age import GROUPS, age_share
 ASK_EVERY = 10
 """Optimizer steps between two looks at the queue, and what a look is at least about."""
 
-THRESHOLD = 0.05
-"""Share of the variance of the rows that their age may explain."""
+ENTER = 0.03
+"""Share of the variance of rows that their age may explain when they enter the loss."""
+
+LEAVE = 0.2
+"""From this share on they leave it again. Every queue drifts a little when it has entered; where
+the loss has learned to tell ages, the share goes beyond a half within twenty steps."""
 
 
 class QueueStart(nn.Module):
@@ -32,10 +36,10 @@ class QueueStart(nn.Module):
     With a number of steps none is before that step and all are from it on. With ``auto`` a look at
     the queues every :data:`ASK_EVERY` steps finds as many of the youngest rows as are steady: all,
     half, a quarter..., where :func:`~atr_moco_plugin.rank.age.age_share` of both queues is at most
-    :data:`THRESHOLD`. Fewer than the rows of the steps between two looks are none, since a loss
-    that has learned to tell ages tells them by a single step too. What two looks in a row have
-    found is in the loss: weights that are about to drift may still be slow at the first one. This
-    goes on over the whole run, so rows that begin to tell their age leave again.
+    :data:`ENTER`. Fewer than the rows of the steps between two looks are none, since a loss that
+    has learned to tell ages tells them by a single step too. What two looks in a row have found
+    enters: weights that are about to drift may still be slow at the first one. This goes on over
+    the whole run, so rows leave again whose share goes beyond :data:`LEAVE`.
 
     Args:
         config: of the criterion.
@@ -46,7 +50,8 @@ class QueueStart(nn.Module):
     def __init__(self, config: MocoAtcConfig) -> None:
         super().__init__()
         self._warmup = config.queue_warmup_steps
-        # Steady rows by the last two looks; all that a queue can ever hold where all were.
+        # Rows in the loss, and those that the last look would let in; all that a queue can ever
+        # hold where it was all of them.
         self.register_buffer("rows", torch.zeros(2, dtype=torch.int64))
         self._rows = [0, 0]  # mirrors the buffer, so that no step waits for the device
         self._warned = False
@@ -59,7 +64,7 @@ class QueueStart(nn.Module):
             queue: one of the two.
         """
         if self._warmup == "auto":
-            return min(*self._rows, len(queue))
+            return min(self._rows[0], len(queue))
         return len(queue) if step >= self._warmup else 0
 
     def look(
@@ -77,11 +82,14 @@ class QueueStart(nn.Module):
         if self._warmup != "auto" or step % ASK_EVERY:
             return
         # The queues are equal on every process, but what is computed of them only up to rounding.
-        found = steady_rows(queues, ASK_EVERY * pairs) if process_index() == 0 else 0
-        ((rows,), *_) = gather_numbers([found], self.rows.device)
-        self._set([self._rows[1], rows])
+        found = [0, 0]
+        if process_index() == 0:
+            found = [steady_rows(queues, ASK_EVERY * pairs, most) for most in (ENTER, LEAVE)]
+        ((enter, stay), *_) = gather_numbers(found, self.rows.device)
+        used, before = self._rows
+        self._set([max(min(enter, before), min(stay, used)), enter])
         late = total_steps is not None and step >= total_steps / 2
-        if late and min(self._rows) == 0 and not self._warned and any(map(len, queues.values())):
+        if late and self._rows[0] == 0 and not self._warned and any(map(len, queues.values())):
             self._warned = True
             warnings.warn(
                 f"The queue is out of the loss after {step:,} of {total_steps:,} steps, since its "
@@ -110,12 +118,13 @@ class QueueStart(nn.Module):
         self._rows = self.rows.tolist()
 
 
-def steady_rows(queues: Mapping[str, EmbeddingQueue], least: int) -> int:
+def steady_rows(queues: Mapping[str, EmbeddingQueue], least: int, most: float) -> int:
     """As many of the youngest rows as do not tell their age: all, half, a quarter... or none.
 
     Args:
         queues: of one length.
         least: fewer are none, but for a full queue, which may be shorter.
+        most: share of their variance that their age may explain.
 
     Returns:
         All the rows that the queues can ever hold where their present rows are steady.
@@ -123,7 +132,7 @@ def steady_rows(queues: Mapping[str, EmbeddingQueue], least: int) -> int:
     queue = next(iter(queues.values()))
     whole = n = len(queue)
     while n >= max(min(least, queue.size), 2 * GROUPS):
-        if all(age_share(x.newest(n)) <= THRESHOLD for x in queues.values()):
+        if all(age_share(x.newest(n)) <= most for x in queues.values()):
             return queue.max_size if n == whole else n
         n //= 2
     return 0
