@@ -41,6 +41,9 @@ def test_behaves_as_a_plain_list(size: int, batches: list[int], dim: int) -> Non
         first += n
         assert len(queue) == len(plain)
         assert rows(queue) == sorted(plain)
+        for newest in range(len(plain) + 1):
+            taken = queue.valid[1][queue.newest_rows(newest)]
+            assert sorted(taken.tolist()) == [row[1] for row in plain[len(plain) - newest :]]
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any
 
@@ -16,7 +17,7 @@ from atr_moco_plugin.criterion import MocoAtc, MocoAtcConfig
 from atr_moco_plugin.criterion.queue_start import steady_rows
 from atr_moco_plugin.queue import EmbeddingQueue
 
-OPTIONS: dict[str, Any] = {"queue_size": 40, "queue_warmup_steps": "auto", "momentum": 0.9}
+OPTIONS: dict[str, Any] = {"queue_size": 40, "queue_warmup_steps": "auto", "momentum": 0.5}
 
 
 def queue_of(rows: Tensor, size: int) -> EmbeddingQueue:
@@ -26,49 +27,50 @@ def queue_of(rows: Tensor, size: int) -> EmbeddingQueue:
     return queue
 
 
-def drifting(n: int, drift: float, over: int, seed: int) -> Tensor:
-    """Rows whose oldest ones stand apart: they have moved over the last ``over`` rows alone."""
+def drifting(n: int, turn: float, seed: int) -> Tensor:
+    """Rows around a mean that turns by an angle from the first to the last."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(n, 8, generator=generator)
-    rows[:, 0] += drift * (torch.arange(n) - (n - over)).clamp(min=0) / over
+    angle = torch.linspace(0, turn, n)
+    rows[:, 0] += 4 * angle.cos()
+    rows[:, 1] += 4 * angle.sin()
     return rows
 
 
 @pytest.mark.parametrize("size", [128, 200])
 def test_rows_without_drift_are_all_steady(size: int) -> None:
-    queues = {name: queue_of(drifting(128, 0, 1, seed), size) for seed, name in enumerate("at")}
-    assert steady_rows(queues, least=16, most=0.05) == size  # and what comes is in too, until the next look
+    queues = {name: queue_of(drifting(128, 0, seed), size) for seed, name in enumerate("at")}
+    # What comes is in too, until the next look.
+    assert steady_rows(queues, least=16, most=0.05) == size
 
 
 def test_the_youngest_rows_are_steady_where_the_drift_has_ended() -> None:
-    generator = torch.Generator().manual_seed(0)
-    old = torch.randn(64, 8, generator=generator) + torch.linspace(8, 0, 64)[:, None]
-    moved = queue_of(torch.cat([old, drifting(64, 0, 1, 2)]), 128)
-    still = queue_of(drifting(128, 0, 1, 3), 128)
-    assert steady_rows({"audio": moved, "text": still}, least=16, most=0.05) == 64
-    assert steady_rows({"audio": still, "text": moved}, least=64, most=0.05) == 64
-    assert steady_rows({"audio": still, "text": moved}, least=65, most=0.05) == 0
+    moved = queue_of(torch.cat([drifting(64, -3, 1).flip(0), drifting(64, 0, 2)]), 128)
+    queues = {"audio": queue_of(drifting(128, 0, 3), 128), "text": moved}
+    assert [steady_rows(queues, least=n, most=0.05) for n in (16, 64, 65)] == [64, 64, 0]
 
 
 def test_no_row_is_steady_in_a_drift_that_goes_on() -> None:
-    queues = {"audio": queue_of(drifting(128, 20, 128, 0), 128)}
+    queues = {"audio": queue_of(drifting(128, 6, 0), 128)}
     assert steady_rows(queues, least=32, most=0.05) == 0
+    assert steady_rows(queues, least=32, most=0.9) == 128
 
 
 def test_too_few_rows_are_not_judged() -> None:
-    assert steady_rows({"audio": queue_of(drifting(20, 0, 1, 0), 128)}, least=40, most=0.05) == 0
+    assert steady_rows({"audio": queue_of(drifting(20, 0, 0), 128)}, least=40, most=0.05) == 0
     assert steady_rows({"audio": EmbeddingQueue(0, 4)}, least=40, most=0.05) == 0
 
 
 def run(
-    criterion: MocoAtc, optimizer: SGD, steps: range, moved: float = 0.0
+    criterion: MocoAtc, optimizer: SGD, steps: range, turn: float = 0.0
 ) -> list[tuple[float, int]]:
-    """Loss and rows of each step; ``moved`` is added to every item's embedding in a step."""
+    """Loss and rows of each step, in which the mean of the embeddings turns by an angle."""
     found = []
     for step in steps:
         with torch.no_grad():
             for tower in (criterion.model.audio, criterion.model.text):
-                tower.weight[:, 0] += moved
+                for at, sign in ((turn * (step + 1), 4), (turn * step, -4)):
+                    tower.weight[:, :2] += sign * torch.tensor([math.cos(at), math.sin(at)])
         out = criterion(**table_batch(8, seed=step))
         out["loss"].backward()
         optimizer.step()
@@ -92,11 +94,11 @@ def test_a_queue_without_drift_enters_at_the_second_look() -> None:
 
 def test_a_queue_that_drifts_stays_out_and_enters_when_it_has_come_to_rest() -> None:
     criterion, optimizer = make()
-    moving = run(criterion, optimizer, range(40), moved=0.5)
+    moving = run(criterion, optimizer, range(40), turn=0.4)
     assert {n for _, n in moving} == {0}
     still = [n for _, n in run(criterion, optimizer, range(40, 160))]
     assert still[0] == 0 and still[-1] == 40
-    again = [n for _, n in run(criterion, optimizer, range(160, 190), moved=-3.0)]
+    again = [n for _, n in run(criterion, optimizer, range(160, 190), turn=0.4)]
     assert again[-1] == 0
 
 
@@ -123,9 +125,9 @@ def test_a_queue_that_is_out_after_half_of_the_run_is_warned_of_once() -> None:
     criterion.total_steps = 100
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run(criterion, optimizer, range(49), moved=0.5)
+        run(criterion, optimizer, range(49), turn=0.4)
     with pytest.warns(UserWarning, match="out of the loss after 50 of 100 steps") as found:
-        run(criterion, optimizer, range(49, 100), moved=0.5)
+        run(criterion, optimizer, range(49, 100), turn=0.4)
     assert len(found) == 1
 
 

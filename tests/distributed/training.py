@@ -56,6 +56,23 @@ QUEUE = 21  # so it wraps eight times, at another row each time
 OPTIONS = {"momentum": 0.5, "alpha_warmup_steps": 5, "queue_size": QUEUE}
 ALL_RANKS = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="all_ranks")
 OWN_BATCH = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="batch")
+# Its queue enters when its rows are steady; one step of 8 pairs moves the copies as OPTIONS does.
+ONLINE_COLUMNS = MocoAtcConfig(
+    columns="online",
+    momentum=0.917,
+    momentum_per="pair",
+    momentum_schedule="cosine",
+    queue_size=QUEUE,
+    queue_warmup_steps="auto",
+)
+ONLINE_KEYS = MocoAtcAtmConfig(
+    atm_start=0,
+    keys="online",
+    columns="online",
+    alpha=0.0,
+    queue_size=QUEUE,
+    negatives="all_ranks",
+)
 # Full in the first step of 8 rows, and with the double of its rows in the next.
 AUTO = MocoAtcConfig(momentum=0.5, queue_size="auto", queue_min=8, queue_max=20)
 
@@ -68,6 +85,8 @@ CASES: dict[str, tuple[type[Atc], AtcConfig, str]] = {
     "m_ltm_full": (MLtmFull, MLtmConfig(positives="clip_or_caption"), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(**OPTIONS), "blip"),
     "moco_atc_atm": (MocoAtcAtm, ALL_RANKS, "blip"),
+    "moco_atc_online": (MocoAtc, ONLINE_COLUMNS, "blip"),
+    "moco_atc_atm_online": (MocoAtcAtm, ONLINE_KEYS, "blip"),
     # Its head reads the gathered text states, so their gradient crosses the ranks too.
     "moco_atc_atm_albef": (MocoAtcAtm, ALL_RANKS, "albef"),
     "atc_chunks": (Atc, AtcConfig(positives="clip_or_caption"), "blip"),
@@ -153,6 +172,7 @@ def make_model(seed: int = 0, fusion: str = "blip") -> RetrievalModel:
 def build(name: str, seed: int = 0) -> Atc:
     kind, config, fusion = CASES[name]
     criterion = kind(make_model(seed, fusion), config).train()
+    criterion.total_steps = STEPS
     criterion.chunk_size = 2 if name.endswith("_chunks") else None
     criterion.total_steps = STEPS
     return criterion
