@@ -18,7 +18,7 @@ def row(variant: str, seed: int, r_sum: float, **values: Any) -> dict[str, Any]:
         "steps": 100,
         "budget": 2.0,
         "spent": 2.0,
-        "price": {"seconds": 0.02, "waiting": None, "mib": 2048.0},
+        "price": {"seconds": 0.02, "waiting": None},
         "start": None,
         "code": "",
         "valid": [r_sum - 30, r_sum - 20, r_sum - 10, r_sum],

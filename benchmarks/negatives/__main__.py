@@ -16,12 +16,13 @@ from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.model.architectures import ARCHITECTURES
 from benchmarks.negatives import figures, plan, predictors, tables
 from benchmarks.negatives.data import DATA
-from benchmarks.negatives.prices import Price, Workshop, measure
+from benchmarks.negatives.prices import Price, Workshop, count_memory, measure
 from benchmarks.negatives.rows import RESULTS, finite, is_stale, rate_file, row_file
 from benchmarks.negatives.running import Bench, make
 from benchmarks.negatives.variants import VARIANTS, criterion_options, why_not_there
 from benchmarks.negatives.workers import Workers
 
+MEMORY = "memory.json"
 Prices = dict[tuple[str, int], dict[str, Price]]
 
 
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.predictors:
         print(predictors.report(rows.all()))
         return 0
+    if args.memory:
+        _count(args)
+        return 0
     if args.figures is not None:
         figures.draw(rows.all(), args.figures)
         return 0
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = row_file(args.results)
     else:
         status = 0
-    print(tables.report(rows.all()))
+    print(tables.report(rows.all(), _read(args.results / MEMORY)))
     return status
 
 
@@ -72,6 +76,22 @@ def _run(args: argparse.Namespace) -> int:
     for run, reason in workers.failed.items():
         say(f"FAILED {run.name}: {reason}")
     return int(bool(workers.failed))
+
+
+def _count(args: argparse.Namespace) -> None:
+    """Count the memory of a step, where the file of results lacks it."""
+    file = args.results / MEMORY
+    for name in _there(args.variants or list(VARIANTS)):
+        for batch in args.batches:
+            saved = _read(file)
+            if str(batch) not in saved.setdefault(name, {}):
+                options = criterion_options(VARIANTS[name], momentum=0.99)
+                saved[name][str(batch)] = finite(count_memory(VARIANTS[name], options, batch))
+                write_atomically(file, json.dumps(saved, indent=2) + "\n")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def _renew(bench: Bench, runs: Sequence[plan.Run]) -> list[plan.Run]:
@@ -111,7 +131,7 @@ def _prices(
     """Prices of all variants that are run, measured where the file of results has none and where
     the code is other than that of before."""
     file = args.results / "prices.json"
-    saved: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    saved = _read(file)
     for run in renewed:
         if run.variant != plan.REFERENCE:  # whose time is the unit
             saved.get(run.data, {}).get(str(run.batch), {}).pop(run.variant, None)
@@ -174,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--table", action="store_true", help="run nothing, print the tables")
     shown.add_argument("--predictors", action="store_true", help="what predicts R-sum on test")
     shown.add_argument("--figures", type=Path, metavar="FOLDER", help="draw R-sum against time")
+    shown.add_argument(
+        "--memory", action="store_true", help="count that of a step, ten seconds each"
+    )
     shown.add_argument("--stale", action="store_true", help="rows that other code has made")
     return parser
 

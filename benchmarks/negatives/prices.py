@@ -1,4 +1,4 @@
-"""What a step costs: seconds of one thread, all variants in turns, and counted memory.
+"""What a step costs: seconds of one thread, all variants in turns, and memory, which is counted.
 
 Seconds are those of the processor for a step on real batches that are ready in memory: reading,
 validation and saving are left out. Of a criterion whose matching loss begins late there are two
@@ -42,12 +42,10 @@ class Price:
     Attributes:
         seconds: of the processor; of a matching criterion, of a step with its loss.
         waiting: seconds before the matching loss has begun; None where that is never.
-        mib: memory of a step of the paper's models with as many pairs, in float32.
     """
 
     seconds: float
     waiting: float | None = None
-    mib: float | None = None
 
     def spent(self, steps: int, start: int) -> float:
         """Seconds of a run whose matching loss began after ``start`` steps."""
@@ -169,12 +167,8 @@ def measure(
     del steps
     gc.collect()
     return {
-        variant.name: Price(
-            found[variant.name, False],
-            found.get((variant.name, True)),
-            count_memory(variant, options, size),
-        )
-        for variant, options in variants
+        variant.name: Price(found[variant.name, False], found.get((variant.name, True)))
+        for variant, _ in variants
     }
 
 

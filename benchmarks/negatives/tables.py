@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from atr_moco_plugin.evaluation import Table
 from benchmarks.negatives.intervals import Interval, mean
@@ -13,17 +13,21 @@ from benchmarks.negatives.variants import VARIANTS
 Figure = Callable[[Row], float | None]
 
 
-def report(rows: Sequence[Row]) -> str:
+Memory = Mapping[str, Mapping[str, float | None]]
+"""MiB of a step by variant and batch size."""
+
+
+def report(rows: Sequence[Row], memory: Memory | None = None) -> str:
     """A table for each data and batch size that there are rows of."""
     parts = []
     for data, batch in dict.fromkeys((row["data"], row["batch"]) for row in rows):
         own = [row for row in rows if (row["data"], row["batch"]) == (data, batch)]
-        parts.append(f"### {data}, batch {batch}\n\n{table(own).markdown()}")
+        parts.append(f"### {data}, batch {batch}\n\n{table(own, memory or {}).markdown()}")
     notes = _notes(rows)
     return "\n\n".join([*parts, *([notes] if notes else [])])
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Row], memory: Memory) -> Table:
     """One line a variant, of rows of one data and batch size.
 
     R-sum is that of the dual encoder on test, with Student's 95 % interval over seeds. Differences
@@ -34,7 +38,7 @@ def table(rows: Sequence[Row]) -> Table:
     reference = {row["seed"]: row for row in found.get(REFERENCE, [])}
     lines = []
     for variant, own in found.items():
-        price = own[-1]["price"]
+        mib = memory.get(variant, {}).get(str(own[-1]["batch"]))
         lines.append([
             variant + ("\\*" if any(map(is_stale, own)) else ""),
             str(len(own)),
@@ -42,7 +46,7 @@ def table(rows: Sequence[Row]) -> Table:
             _mean([row["steps"] for row in own], "{:,.0f}"),
             _cost(own, reference),
             _mean([row["spent"] / row["budget"] for row in own], "{:.2f}"),
-            "-" if price["mib"] is None else f"{price['mib'] / 1024:.2f}",
+            "-" if mib is None else f"{mib / 1024:.2f}",
             _interval([dual(row) for row in own]),
             _difference(own, reference, dual) if variant != REFERENCE else "-",
             _interval([x for row in own if (x := reranked(row)) is not None]),

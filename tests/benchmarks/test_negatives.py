@@ -66,9 +66,10 @@ def test_differences_are_of_equal_seeds() -> None:
     reference = {x["seed"]: x for x in rows[:3]}
     found = tables.difference(rows[3:6], reference)
     assert found is not None and tuple(found) == (20.0, 20.0, 20.0)
-    printed = tables.report(rows)
+    printed = tables.report(rows, {"moco_atc_atm": {"8": 2048.0}})
     assert "### toy, batch 8" in printed
     line = next(x for x in printed.splitlines() if "moco_atc_atm" in x)
+    assert "| 2.00 |" in " ".join(line.split())
     assert "+20.0" in line and "441.0 | +31.0" in " ".join(line.split())
     # The most wanted come first, whatever the order of the rows.
     names = [x.split("|")[1].strip().strip("\\*") for x in printed.splitlines() if x[:1] == "|"][2:]
@@ -80,7 +81,7 @@ def test_a_figure_of_each_data(tmp_path: Path) -> None:
     (file,) = figures.draw(rows, tmp_path)
     assert file.name == "negatives_toy_8.svg" and "<svg" in file.read_text()
     late = row("moco_atc_atm", 0, 400.0, start=50)
-    late["price"] = {"seconds": 0.03, "waiting": 0.01, "mib": None}
+    late["price"] = {"seconds": 0.03, "waiting": 0.01}
     times = [x[0] for x in figures.points([late])]
     assert times == pytest.approx([0.125, 0.25, 0.625, 1.0])
 
