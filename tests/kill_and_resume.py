@@ -218,7 +218,8 @@ def _load(file: Path) -> Any:
 
 
 def _text(file: Path, run: Path) -> str:
-    return file.read_text().replace(str(run), "RUN")
+    # A criterion without queues writes no rank.jsonl.
+    return file.read_text().replace(str(run), "RUN") if file.exists() else ""
 
 
 def _records(file: Path) -> list[dict[str, Any]]:

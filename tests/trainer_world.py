@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from atr_moco_plugin import load
 from atr_moco_plugin.data import ToyConfig, open_toy
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.transformers import (
@@ -117,7 +119,9 @@ def make_trainer(
     data = open_toy(ToyConfig(num_train=6, num_valid=4, num_test=1, cache=True))
     captions = [text for clip in data.clips("train") for text in clip.captions]
     tokenizer = train_wordpiece(captions, vocab_size=120)
-    options: dict[str, Any] = {"queue_size": queue_size, "momentum": 0.9, **(model_options or {})}
+    known = {field.name for field in fields(load("criteria", criterion).config_class)}
+    queue = {"queue_size": queue_size, "momentum": 0.9} if "queue_size" in known else {}
+    options: dict[str, Any] = {**queue, **(model_options or {})}
     if criterion == "moco_atc_atm":
         options.setdefault("atm_start", 0)
     model = ClapTrainerModel(make_clap(len(tokenizer)), criterion, head=HEAD, **options)

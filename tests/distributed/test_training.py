@@ -86,19 +86,27 @@ def test_several_processes_train_as_one(ranks: Found, single, wrapper: str, name
     losses = torch.stack([x["losses"] for x in found])
     assert_close(losses.mean(dim=0), expected["losses"], atol=1e-5, rtol=1e-5)
     # The parts hold other queries, so a mean that left one of them out would show.
-    assert (losses[0] - losses[1]).abs().min() > 1e-4
+    # Without a negative anywhere a rival has no loss.
+    some = expected["losses"] != 0
+    assert (losses[0] - losses[1]).abs()[some].min() > 1e-4
     gradients = [x["gradients"] for x in found]
     assert_all_close(gradients, expected["gradients"], atol=1e-5, rtol=1e-4)
     assert_all_close([x["state"] for x in found], expected["state"], atol=1e-5, rtol=1e-5)
-    assert expected["gradients"]["0.model.audio.projection.weight"].abs().max() > 0.1
+    assert expected["gradients"]["0.model.audio.projection.weight"].abs().max() > 0.02
 
 
 @pytest.mark.parametrize("name", training.CASES)
 def test_the_training_moves_weights_copies_queues_and_temperature(single, name: str) -> None:
     initial, state = single[name]["initial"], single[name]["state"]
-    moved = {key: (value - initial[key]).abs().max() for key, value in state.items()}
-    assert moved["model.audio.projection.weight"] > 0.005
+    moved = {
+        key: (value - initial[key]).abs().max()
+        for key, value in state.items()
+        if value.shape == initial[key].shape  # a table grows
+    }
+    assert moved["model.audio.projection.weight"] > 0.003
     assert moved["metric" if name.startswith("m_ltm") else "temperature"] > 1e-5
+    if name == "sogclr":
+        assert len(state["sums.keys"]) > 100 and state["num_steps"] == training.STEPS
     if name.startswith("moco"):
         if training.build(name).momentum_copies:
             assert moved["audio_m.module.projection.weight"] > 0.01

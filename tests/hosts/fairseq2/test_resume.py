@@ -80,6 +80,24 @@ def test_a_run_that_is_killed_at_random_moments_ends_bitwise_equal(whole, tmp_pa
     assert differences(expected, out) == [], f"seed {seed}"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dcl", "siglip", "sogclr"])
+def test_a_rival_goes_on_to_the_last_bit(run: Run, tmp_path: Path, name: str) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = (f"criterion.name={name}", "trainer.grad_accumulation.num_batches=2")
+    assert run(whole, *options) == 0
+    shutil.copytree(whole, stopped)
+    for rest in ("step_4", "scores/step_4.txt"):
+        path = stopped / "checkpoints" / rest
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (stopped / "retrieval.json").unlink()
+    assert run(stopped, *options) == 0
+    assert differences(whole, stopped) == []
+    saved = torch.load(file_of(stopped / "checkpoints" / "step_4", "model"), weights_only=True)
+    if name == "sogclr":
+        assert len(saved["sums.keys"]) > 16 and int(saved["sums.data_fingerprint"]) != 0
+
+
 def test_the_comparison_sees_a_difference(whole, copy: Path) -> None:
     file = file_of(copy / "checkpoints" / "step_12", "model")
     state = torch.load(file, weights_only=True)

@@ -152,6 +152,25 @@ def test_a_resumed_training_ends_like_one_that_was_never_stopped(home: Path, tra
     assert records(home, "resumed") == records(home, trained)[STEPS:]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", ["dcl", "siglip", "sogclr"])
+def test_a_rival_goes_on_to_the_last_bit(home: Path, criterion: str) -> None:
+    def options(name: str, *more: str) -> list[str]:
+        every = arguments(home, name, "--criterion", criterion, *more)
+        at = every.index("--queue-size")
+        return every[:at] + every[at + 2 :]
+
+    assert run(options(criterion)) == 0
+    checkpoint = home / "logs" / criterion / "checkpoints" / "epoch_1.pt"
+    assert run(options(f"{criterion}_again", "--resume", str(checkpoint))) == 0
+    whole, resumed = state(home, criterion), state(home, f"{criterion}_again")
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    torch.testing.assert_close(whole["logit_scale_a"], -whole["moco.temperature"].log().squeeze())
+    if criterion == "sogclr":
+        assert len(whole["moco.sums.keys"]) == 8 and whole["moco.num_steps"].item() == 4
+
+
 def test_an_export_loads_into_clap_module_and_starts_a_training(home: Path, trained: str) -> None:
     from laion_clap import CLAP_Module
 

@@ -71,6 +71,21 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> 
     assert last_checkpoint(tmp_path) is None
 
 
+@pytest.mark.parametrize("criterion", ["dcl", "siglip", "sogclr"])
+def test_a_rival_goes_on_to_the_last_bit(tmp_path: Path, criterion: str) -> None:
+    options = {"criterion": criterion, "save_strategy": "steps", "save_steps": 2}
+    options |= {"eval_strategy": "steps", "eval_steps": 1}
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    resumed = make_trainer(tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert_equal_states(whole.model, resumed.model)
+    if criterion == "sogclr":
+        assert 4 < len(whole.model.criterion.sums) <= 16
+        assert int(whole.model.criterion.sums.data_fingerprint) != 0
+        assert whole.model.criterion.gamma == pytest.approx(0.2)
+
+
 def test_the_last_good_checkpoint_is_the_newest_without_nan(tmp_path: Path) -> None:
     for step, value in (("2", 1.0), ("10", math.nan), ("best", 1.0)):
         folder = tmp_path / f"checkpoint-{step}"
