@@ -141,7 +141,8 @@ def use_chunks(criterion: Any, chunk_size: int | None) -> None:
         chunk_size: rows of a chunk; ``None`` changes nothing.
 
     Raises:
-        InputError: the criterion has no such attribute.
+        InputError: the criterion has no such attribute, or has inherited it beside a ``forward`` of
+            its own, see :func:`check_reads_chunks`.
     """
     if chunk_size is None:
         return
@@ -151,7 +152,28 @@ def use_chunks(criterion: Any, chunk_size: int | None) -> None:
             "has none: leave it out or take a criterion of this package."
         )
     criterion.chunk_size = chunk_size
+    check_reads_chunks(criterion)
     check_chunks(chunk_size)
+
+
+def check_reads_chunks(criterion: Any) -> None:
+    """Refuse a criterion whose ``forward`` was written by somebody else than its ``chunk_size``: it
+    would train with the whole batch without a word.
+
+    A class outside of this package that has a ``forward`` of its own and reads ``chunk_size`` says
+    so by declaring it: ``chunk_size: int | None = None``.
+
+    Raises:
+        InputError: naming the class.
+    """
+    owner = next(x for x in type(criterion).__mro__ if "forward" in vars(x))
+    own = owner.__module__.partition(".")[0] == __name__.partition(".")[0]
+    if criterion.chunk_size is not None and not own and "chunk_size" not in vars(owner):
+        raise InputError(
+            "Gradient caching needs a `forward` that reads `chunk_size`, but that of "
+            f"{owner.__name__} is its own and inherits it: leave `chunk_size` out, or declare "
+            f"`chunk_size: int | None = None` in {owner.__name__} once its `forward` reads it."
+        )
 
 
 def check_chunks(chunk_size: int | None, *modules: Any) -> None:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
-from atr_moco_plugin.criterion.chunks import check_chunks, encode
+from atr_moco_plugin.criterion.chunks import check_chunks, check_reads_chunks, encode
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import OnlineItems
 from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
@@ -98,8 +98,10 @@ class Atc(TaughtCriterion):
             A handle; ``handle.remove()`` takes the hook away.
 
         Raises:
-            InputError: see :func:`atr_moco_plugin.optim.step_hook.attach`.
+            InputError: see :func:`atr_moco_plugin.optim.step_hook.attach`, and
+                :func:`~atr_moco_plugin.criterion.chunks.check_reads_chunks`.
         """
+        check_reads_chunks(self)
         return attach(self, optimizers)
 
     @torch.no_grad()

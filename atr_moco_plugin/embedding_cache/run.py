@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import Tokenize
+from atr_moco_plugin.data.loading.training import LoadingOptions
 from atr_moco_plugin.embedding_cache.batch import CachedOutputs, stack
 from atr_moco_plugin.embedding_cache.build import Ranks, Say
 from atr_moco_plugin.embedding_cache.clips import open_clips
@@ -25,16 +25,6 @@ from atr_moco_plugin.embedding_cache.towers import (
 )
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import AudioTokens
-
-
-class CacheSection(Protocol):
-    """The section ``dataset`` of a configuration, as far as it decides about caches."""
-
-    train_split: str
-    num_workers: int
-    augment: AugmentConfig | None
-    cache_embeddings: Path | None
-    cache_crops: int
 
 
 class ClipInputs:
@@ -102,18 +92,17 @@ class RunCaches:
                 )
 
 
-def _check_batches(section: CacheSection, model: Any, *, matches: bool) -> None:
+def _check_batches(section: LoadingOptions, model: Any, *, matches: bool) -> None:
     """Refuse batches that hold anything else than pairs of one clip and one caption, and a sorting
     of vectors by their length."""
-    sorts = getattr(section, "bucket_by_length", 0)
+    sorts = section.bucket_by_length
     if sorts and is_frozen(model.audio) and not audio_stage(model.audio, matches=matches).tokens:
         raise InputError(
             f"`dataset.bucket_by_length` is {sorts}, but `dataset.cache_embeddings` keeps one "
             "vector of each clip here, which needs no padding: leave bucket_by_length out"
         )
-    mixes = getattr(section, "mix", None) is not None
-    several = getattr(section, "captions_per_clip", 1) > 1
-    if mixes or several:
+    mixes = section.mix is not None
+    if mixes or section.captions_per_clip > 1:
         raise InputError(
             f"`dataset.{'mix' if mixes else 'captions_per_clip'}` makes batches of something else "
             "than pairs of one clip and one caption, which are all that `dataset.cache_embeddings` "
@@ -125,7 +114,7 @@ def run_caches(
     model: Any,
     dataset: AudioTextDataset,
     to_tokens: Tokenize,
-    section: CacheSection,
+    section: LoadingOptions,
     *,
     max_seconds: float,
     evaluated: Iterable[str],

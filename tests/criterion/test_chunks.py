@@ -31,7 +31,7 @@ from atr_moco_plugin.criterion import (
     SogClr,
     SogClrConfig,
 )
-from atr_moco_plugin.criterion.chunks import encode, match_in_chunks
+from atr_moco_plugin.criterion.chunks import encode, match_in_chunks, use_chunks
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
 
@@ -208,6 +208,44 @@ def test_a_batch_norm_is_refused_unless_it_stands_still() -> None:
         criterion(**linear_batch())
     model.audio.norm.eval()
     criterion(**linear_batch())["loss"].backward()
+
+
+class OwnForward(Atc):
+    """Inherits ``chunk_size`` and encodes the batch at once."""
+
+    def forward(self, audio, text, clip_ids, caption_ids):
+        a, u = self.model.audio(**audio)[0], self.model.text(**text)[0]
+        return {"loss": (a - u).square().sum() / self.temperature.squeeze()}
+
+
+class OwnForwardInChunks(Atc):
+    """Says that its ``forward`` reads ``chunk_size``."""
+
+    chunk_size = None
+
+    def forward(self, *batch):
+        return super().forward(*batch)
+
+
+class OwnLoss(Atc):
+    """Leaves ``forward`` as it is."""
+
+    def _loss(self, a, u, batch):
+        return (a - u).square().sum(), {}
+
+
+def test_a_forward_that_does_not_read_the_chunks_is_refused() -> None:
+    for kind in (OwnForwardInChunks, OwnLoss, MocoAtc):
+        criterion = kind(LinearModel(), kind.config_class())
+        use_chunks(criterion, 2)
+        assert criterion.chunk_size == 2
+    with pytest.raises(InputError, match="that of OwnForward is its own and inherits it: leave"):
+        use_chunks(OwnForward(LinearModel(), AtcConfig()), 2)
+    use_chunks(OwnForward(LinearModel(), AtcConfig()), None)
+    criterion = OwnForward(LinearModel(), AtcConfig())
+    criterion.chunk_size = 2  # as a plain loop sets it
+    with pytest.raises(InputError, match="that of OwnForward is its own"):
+        criterion.attach(torch.optim.SGD(criterion.parameters(), lr=0.1))
 
 
 def test_what_cannot_be_cut_is_refused() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,11 @@ from cache_parts import RATE, SECONDS, frozen_model, tokenize, write_sounds
 from atr_moco_plugin.data.audio.augment import AugmentConfig
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.training import LoadingOptions
 from atr_moco_plugin.embedding_cache.run import RunCaches, run_caches
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.split import prepare_split, score_split
 from atr_moco_plugin.model import RetrievalModel
-
-
-@dataclass
-class Section:
-    cache_embeddings: Path | None
-    cache_crops: int = 1
-    train_split: str = "train"
-    num_workers: int = 0
-    augment: AugmentConfig | None = None
-    bucket_by_length: int = 0
 
 
 @pytest.fixture
@@ -44,7 +34,7 @@ def caches_of(data: AudioTextDataset, tmp_path: Path) -> Callable[..., RunCaches
         values = {"cache_embeddings": tmp_path / "cache", **options}
         seconds = values.pop("evaluated_seconds", SECONDS)
         caches = run_caches(
-            model, data, tokenize, Section(**values), max_seconds=SECONDS,
+            model, data, tokenize, LoadingOptions(**values), max_seconds=SECONDS,
             evaluated=values.pop("evaluated", ["valid"]), evaluated_seconds=seconds,
             matches=True, batch_size=4, say=lambda text: None,
         )  # fmt: skip
@@ -105,22 +95,21 @@ def test_unreadable_clips_of_an_evaluation_are_known(
 
 @pytest.mark.parametrize(("option", "value"), [("mix", object()), ("captions_per_clip", 2)])
 def test_batches_of_other_things_are_refused(
-    caches_of: Callable[..., RunCaches], monkeypatch: pytest.MonkeyPatch, option: str, value: object
+    caches_of: Callable[..., RunCaches], option: str, value: object
 ) -> None:
-    monkeypatch.setattr(Section, option, value, raising=False)
     with pytest.raises(InputError, match=f"`dataset.{option}` makes batches of something else"):
-        caches_of(frozen_model())
+        caches_of(frozen_model(), **{option: value})
 
 
 def test_no_folder_no_cache(data: AudioTextDataset) -> None:
     assert run_caches(
-        frozen_model(audio=False, text=False), data, tokenize, Section(None), max_seconds=SECONDS,
-        evaluated=[], evaluated_seconds=SECONDS, matches=True, batch_size=4,
+        frozen_model(audio=False, text=False), data, tokenize, LoadingOptions(),
+        max_seconds=SECONDS, evaluated=[], evaluated_seconds=SECONDS, matches=True, batch_size=4,
     ) is None  # fmt: skip
 
 
 def test_vectors_are_not_sorted_by_length(data: AudioTextDataset, tmp_path: Path) -> None:
-    section = Section(cache_embeddings=tmp_path / "cache", bucket_by_length=5)
+    section = LoadingOptions(cache_embeddings=tmp_path / "cache", bucket_by_length=5)
     with pytest.raises(InputError, match="`dataset.bucket_by_length` is 5, but .* one vector"):
         run_caches(
             frozen_model(), data, tokenize, section, max_seconds=SECONDS, evaluated=[],

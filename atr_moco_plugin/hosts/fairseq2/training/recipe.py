@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ from fairseq2.logging import log
 from fairseq2.metrics.recorders import MetricRecorder
 from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.base import RecipeContext
-from fairseq2.recipe.error import RecipeError
 from fairseq2.recipe.model import RecipeModel
 from fairseq2.runtime.dependency import DependencyContainer
 from torch.optim import Optimizer
@@ -24,7 +22,7 @@ from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.training import first_pairs
-from atr_moco_plugin.evaluation.split_figures import figure_names
+from atr_moco_plugin.evaluation.score_metric import check_score
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
@@ -192,7 +190,13 @@ class RetrievalRecipe(compat.TrainRecipe):
         }
         valid = splits[section.valid_split]
         by_clip = valid.retrieval_set.caption_to_audio is not None
-        check_score(config.regime.score_metric, by_clip, reranks=valid_k > 0)
+        check_score(
+            config.regime.score_metric,
+            one_clip_each=by_clip,
+            reranks=valid_k > 0,
+            to_rerank="set `evaluation.rerank_while_training=true`, with `evaluation.rerank_k` "
+            "above 0 and a criterion that trains the matching head",
+        )
         check_same(
             compat.checkpoint_dir(context),
             {
@@ -237,33 +241,6 @@ class RetrievalRecipe(compat.TrainRecipe):
             config=config,
             gangs=gangs,
         )
-
-
-def check_score(metric: str | None, one_clip_each: bool, *, reranks: bool) -> None:
-    """Refuse a score that no validation reports; the first validation would fail over it.
-
-    Args:
-        metric: ``regime.score_metric``.
-        one_clip_each: whether every caption belongs to one clip, not to all clips of a label.
-        reranks: whether a validation re-ranks.
-
-    Raises:
-        RecipeError: naming the key and what there is.
-    """
-    names = figure_names(one_clip_each=one_clip_each, reranks=reranks)
-    if metric is None or metric in names:
-        return
-    if metric in figure_names(one_clip_each=one_clip_each, reranks=True):
-        raise RecipeError(
-            f"`regime.score_metric` is {metric}, but validations do not re-rank; set "
-            "`evaluation.rerank_while_training=true`, with `evaluation.rerank_k` above 0 and a "
-            "criterion that trains the matching head."
-        )
-    near = get_close_matches(metric, sorted(names))
-    raise RecipeError(
-        f"`regime.score_metric` is {metric}, which no validation reports; choose a figure of "
-        f"metrics/valid.jsonl, such as {' or '.join(near or ['r_sum'])}."
-    )
 
 
 def fit_queue(criterion: Any, num_examples: int) -> None:

@@ -20,8 +20,8 @@ from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.data.loading.skipped import all_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
+from atr_moco_plugin.evaluation.score_metric import check_score
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
-from atr_moco_plugin.evaluation.split_figures import figure_names
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
@@ -105,7 +105,11 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     valid = inputs.splits[config.dataset.valid_split]
-    _check_score(config, valid.retrieval_set.caption_to_audio is not None)
+    check_score(
+        config.regime.score_metric,
+        one_clip_each=valid.retrieval_set.caption_to_audio is not None,
+        reranks=False,
+    )
     arguments = _arguments(config, out)
     trainer = RetrievalTrainer(
         batches=inputs.batches,
@@ -265,14 +269,3 @@ def _optimizers(config: FinetuneConfig, model: TrainerModel) -> tuple[Any, Any]:
         min_lr_rate=schedule.final_lr_scale,
     )
     return optimizer, scheduler
-
-
-def _check_score(config: FinetuneConfig, one_clip_each: bool) -> None:
-    """Refuse a score that no validation reports."""
-    names = figure_names(one_clip_each=one_clip_each, reranks=False)
-    metric = config.regime.score_metric
-    if metric not in names:
-        raise InputError(
-            f"`regime.score_metric` is {metric}, which no validation reports: choose one of "
-            f"{', '.join(names[:8])}."
-        )

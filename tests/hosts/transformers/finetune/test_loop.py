@@ -143,8 +143,10 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_score_that_no_validation_has_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="`regime.score_metric` is accuracy"):
-        run(prepared(tmp_path, regime__score_metric="accuracy"))
+    with pytest.raises(InputError, match="`regime.score_metric` is t2a_r11, which.*such as t2a_r1"):
+        run(prepared(tmp_path, regime__score_metric="t2a_r11"))
+    with pytest.raises(InputError, match="validations do not re-rank; choose r_sum"):
+        run(prepared(tmp_path, regime__score_metric="reranked_r_sum"))
 
 
 def test_an_unreadable_training_clip_is_skipped_and_named(tmp_path: Path) -> None:
