@@ -49,14 +49,6 @@ def test_keys_are_those_that_would_be_enqueued(tiny_model, tiny_batch) -> None:
         assert not keys[name].requires_grad
 
 
-class OnlineKeys(MocoAtc):
-    """A criterion whose keys come from the online towers."""
-
-    @property
-    def key_towers(self):
-        return {"audio": self.model.audio, "text": self.model.text}
-
-
 def test_towers_in_training_are_asked_in_eval_mode_and_left_as_they_were(
     tiny_model, tiny_batch
 ) -> None:
@@ -64,7 +56,8 @@ def test_towers_in_training_are_asked_in_eval_mode_and_left_as_they_were(
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.9
-    criterion = OnlineKeys(model, MocoAtcConfig(queue_size=8)).train()
+    config = MocoAtcConfig(queue_size=8, keys="online", alpha=0.0)
+    criterion = MocoAtc(model, config).train()
     model.text.encoder.eval()  # as a frozen part stays
     modes = [part.training for part in criterion.modules()]
     probe = KeyProbe(criterion, **tiny_batch(b=3, seed=99))
