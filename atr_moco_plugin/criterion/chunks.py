@@ -141,8 +141,7 @@ def use_chunks(criterion: Any, chunk_size: int | None) -> None:
         chunk_size: rows of a chunk; ``None`` changes nothing.
 
     Raises:
-        InputError: the criterion has no such attribute, or has inherited it beside a ``forward`` of
-            its own, see :func:`check_reads_chunks`.
+        InputError: the criterion has no such attribute, or see :func:`check_reads_chunks`.
     """
     if chunk_size is None:
         return
@@ -157,11 +156,9 @@ def use_chunks(criterion: Any, chunk_size: int | None) -> None:
 
 
 def check_reads_chunks(criterion: Any) -> None:
-    """Refuse a criterion whose ``forward`` was written by somebody else than its ``chunk_size``: it
-    would train with the whole batch without a word.
-
-    A class outside of this package that has a ``forward`` of its own and reads ``chunk_size`` says
-    so by declaring it: ``chunk_size: int | None = None``.
+    """Refuse a class with a ``forward`` of its own beside an inherited ``chunk_size``: it would
+    train with the whole batch without a word. Outside of this package a class whose ``forward``
+    reads ``chunk_size`` declares it: ``chunk_size: int | None = None``.
 
     Raises:
         InputError: naming the class.
