@@ -56,7 +56,7 @@ def test_towers_in_training_are_asked_in_eval_mode_and_left_as_they_were(
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.9
-    config = MocoAtcConfig(queue_size=8, keys="online", alpha=0.0)
+    config = MocoAtcConfig(queue_size=8, keys="online", columns="online", alpha=0.0)
     criterion = MocoAtc(model, config).train()
     model.text.encoder.eval()  # as a frozen part stays
     modes = [part.training for part in criterion.modules()]
