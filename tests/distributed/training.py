@@ -103,7 +103,8 @@ def cases(wrapper: str, ranks: int) -> list[str]:
     if os.environ.get("ALL_CASES") or (wrapper, ranks) == ("ddp", 2):
         # FSDP2 cannot compute a part again that it has sharded again; chunks refuse it.
         return [name for name in CASES if wrapper == "ddp" or not name.endswith("_chunks")]
-    return ["moco_atc", "moco_atc_atm"] if ranks == 2 else ["moco_atc_atm"]
+    few = ["moco_atc_atm"]
+    return ["moco_atc", "moco_atc_atm_online", *few] if ranks == 2 else few
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -120,13 +120,39 @@ def test_a_queue_that_grows_stays_within_an_epoch_and_resumes(run: Run, tmp_path
     assert run(whole, *options) == 0
     sizes = [record["Queue Size"] for record in lines(whole / "metrics" / "train.jsonl")]
     assert sizes == sorted(sizes) and 4 <= sizes[0] < sizes[-1] <= 30, sizes
+    assert_goes_on_alike(run, whole, resumed, options)
 
+
+def assert_goes_on_alike(run: Run, whole: Path, resumed: Path, options: Sequence[str]) -> None:
+    """A copy of a whole run without its last checkpoint ends where that did."""
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / "step_4")
     (resumed / "checkpoints" / "scores" / "step_4.txt").unlink()
     assert run(resumed, *options) == 0
     expected, found = checkpoint(whole, 4), checkpoint(resumed, 4)
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("columns=online", "momentum_schedule=cosine", "momentum_per=pair", "momentum=0.99"),
+        ("columns=online", "keys=online", "alpha=0", "momentum=0.995", "queue_warmup_steps=auto"),
+    ],
+)
+def test_other_columns_keys_and_schedules_train_and_resume(
+    run: Run, tmp_path: Path, options: Sequence[str]
+) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    options = [f"criterion.config.{option}" for option in options]
+    assert run(whole, *options) == 0
+    measured = [record["Momentum"] for record in lines(whole / "metrics" / "train.jsonl")]
+    if "criterion.config.keys=online" in options:
+        assert measured == [0.0] * 4
+    else:
+        assert 0.99**8 == pytest.approx(measured[0]) and measured == sorted(measured)
+    assert_goes_on_alike(run, whole, resumed, options)
 
 
 @pytest.mark.slow
