@@ -88,7 +88,7 @@ class QueueStart(nn.Module):
         ((enter, stay), *_) = gather_numbers(found, self.rows.device)
         used, before = self._rows
         self._set([max(min(enter, before), min(stay, used)), enter])
-        late = total_steps is not None and step >= total_steps / 2
+        late = total_steps is not None and step >= max(total_steps / 2, 2 * ASK_EVERY)
         if late and self._rows[0] == 0 and not self._warned and any(map(len, queues.values())):
             self._warned = True
             warnings.warn(

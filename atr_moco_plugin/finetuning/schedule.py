@@ -48,10 +48,10 @@ def criterion_options(
     random = not (facts.audio.pretrained and facts.text.pretrained)
     choices.make(
         "criterion.config.queue_warmup_steps",
-        steps // 4 if random and size else 0,
+        "auto" if random and size else 0,
         "there is no queue"
         if not size
-        else "random weights drift fast, and old rows would be told by their age"
+        else "random weights drift fast at first; it waits until its rows do not tell their age"
         if random
         else "the weights drift slowly from the start",
     )

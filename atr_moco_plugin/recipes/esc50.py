@@ -43,7 +43,7 @@ class Esc50RecipeConfig(ToyRecipeConfig):
         name="moco_atc_atm",
         config={
             "queue_size": 256,
-            "queue_warmup_steps": 200,
+            "queue_warmup_steps": "auto",
             "momentum": 0.95,
             "alpha_warmup_steps": 200,
         },

@@ -47,7 +47,7 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
         # From random weights and in few steps: a shorter memory than the criterion's defaults.
         config={
             "queue_size": 512,
-            "queue_warmup_steps": 200,
+            "queue_warmup_steps": "auto",
             "momentum": 0.95,
             "alpha_warmup_steps": 400,
         },

@@ -45,6 +45,7 @@ from atr_moco_plugin.criterion import (
     SogClr,
     SogClrConfig,
     moco_atc,
+    queue_start,
 )
 from atr_moco_plugin.distributed import process_index, world_size
 from atr_moco_plugin.errors import InputError
@@ -56,6 +57,8 @@ QUEUE = 21  # so it wraps eight times, at another row each time
 OPTIONS = {"momentum": 0.5, "alpha_warmup_steps": 5, "queue_size": QUEUE}
 ALL_RANKS = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="all_ranks")
 OWN_BATCH = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="batch")
+# So that a program of twenty steps has the queue in its loss.
+queue_start.ASK_EVERY, queue_start.ENTER = 4, 0.9
 # Its queue enters when its rows are steady; one step of 8 pairs moves the copies as OPTIONS does.
 ONLINE_COLUMNS = MocoAtcConfig(
     columns="online",
