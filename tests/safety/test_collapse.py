@@ -92,6 +92,30 @@ def test_a_matching_loss_at_its_prior_is_said(loss: float, number: int) -> None:
     assert len(messages) == number and all("1:2 labels" in m for m in messages)
 
 
+@pytest.mark.parametrize(
+    ("step", "loss", "since", "number"),
+    [
+        (100, 0.68, 0, 0),
+        (100, 0.69, 0, 1),
+        (100, 0.69, 60, 0),  # too early to say
+        (109, 0.69, 60, 0),
+        (110, 0.69, 60, 1),
+        (110, 0.69, -1, 1),
+    ],
+)
+def test_one_negative_an_item_and_a_matching_loss_that_began_late(
+    step: int, loss: float, since: int, number: int
+) -> None:
+    class Criterion:
+        num_negatives = 1
+        matching_since = since
+
+    warnings: list[str] = []
+    watch = CollapseWatch(after=100, warn=warnings.append, criterion=Criterion())
+    watch.look(step, queues(unit_rows(300, 0), unit_rows(300, 1)), {"loss_atm": loss})
+    assert len(warnings) == number and all("0.6931, the entropy of its 1:1" in m for m in warnings)
+
+
 def test_too_few_rows_and_missing_measures_say_nothing() -> None:
     few = unit_rows(1, 0).expand(ENOUGH_ROWS - 1, DIM)
     assert said(few, few) == []

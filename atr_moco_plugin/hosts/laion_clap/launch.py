@@ -48,7 +48,7 @@ def train(argv: Sequence[str]) -> int:
     check_hub_files()
     with their_arguments(theirs):
         args = import_module("training.params").parse_args()
-    check_theirs(args)
+    check_theirs(args, options.config)
     check_hub_files(args.tmodel)
     if args.resume is not None and not (os.path.isfile(args.resume) and has_criterion(args.resume)):
         raise InputError(

@@ -80,11 +80,12 @@ def help_text(argv: Sequence[str]) -> str:
     return _parser(load("criteria", named.criterion)).format_help()
 
 
-def check_theirs(args: argparse.Namespace) -> None:
+def check_theirs(args: argparse.Namespace, config: Any) -> None:
     """Refuse arguments that the criterion would silently change or cannot work with.
 
     Args:
         args: the result of LAION-CLAP's parser.
+        config: options of the criterion.
 
     Raises:
         InputError: with the name of the argument.
@@ -98,6 +99,11 @@ def check_theirs(args: argparse.Namespace) -> None:
     ):
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')} {reason}.")
+    if getattr(args, "ddp_static_graph", False) and not getattr(config, "matches_always", True):
+        raise InputError(
+            "--ddp-static-graph does not go with a matching loss that is not in every step: leave "
+            "it out, or set --atm-start 0 and --atm-every 1."
+        )
     if args.precision == "fp16":
         raise InputError("--precision fp16 leaves the weights in half precision; take amp or fp32.")
     if args.tmodel not in TEXT_MODELS:

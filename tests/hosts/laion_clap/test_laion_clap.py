@@ -434,6 +434,7 @@ def test_the_page_runs(home: Path, trained: str) -> None:
     [
         (["--tmodel", "transformer"], "--tmodel is transformer"),
         (["--clap-mlploss"], "--clap-mlploss is a loss of its own"),
+        (["--ddp-static-graph"], "--ddp-static-graph does not go with a matching loss"),
         (["--precision", "fp16"], "take amp or fp32"),
         (["--resume", "nowhere.pt"], "--resume nowhere.pt is not a checkpoint"),
         (["--pretrained", "nowhere.pt"], "nowhere.pt is not a file"),
