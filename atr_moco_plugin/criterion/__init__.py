@@ -8,7 +8,8 @@ file of its own: ``dcl``, ``m_ltm`` (on ``transport``), ``siglip``, ``sogclr`` (
 * Losses, pure functions: :func:`contrastive_loss` and :func:`atc_loss` in ``atc``, the second on
   ``cross_entropy``; :func:`atm_loss` and :func:`hard_negatives` in ``atm``; :func:`positive_pairs`.
 * ``exchange``: what a step gathers from the other processes. ``pairs``: which pairs the matching
-  loss scores, with the draw of the hard negatives. ``queue_pair``: what the audio and the text
+  loss scores, with the draw of the hard negatives. ``matching_start``: in which steps there is a
+  matching loss, and the rule by which it begins. ``queue_pair``: what the audio and the text
   queue do together: they are made, compared over processes, grown and emptied.
 
 Here belong losses and what they keep between steps. May not import a model, an encoder, a head,
