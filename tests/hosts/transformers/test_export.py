@@ -182,3 +182,13 @@ def test_named_parts_become_a_bundle_of_them(tmp_path: Path, adapter: Any) -> No
 def test_towers_put_together_by_hand_are_not_described(tmp_path: Path) -> None:
     trainer = plain_trainer(pair_of(TiedEncoder()), tmp_path)
     assert describe(trainer) is None
+
+
+def test_a_head_whose_loss_has_not_begun_is_no_score(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tmp_path, save_strategy="steps", save_steps=2, model_options={"atm_start": 2}
+    )
+    trainer.train()
+    for step, trained in ((2, False), (4, True)):
+        exported = export_run(tmp_path / f"checkpoint-{step}", ExportOptions())
+        assert (exported.config.score is not None) == trained

@@ -132,7 +132,8 @@ def test_a_checkpoint_without_safetensors_is_taken_and_checked(tmp_path: Path) -
     assert str(tmp_path / "checkpoint-2") in last_good(tmp_path, sound=False)
 
     data = bytearray(weights.read_bytes())
-    data[len(data) // 2] ^= 1
+    # Within a tensor: what fills up a file between two of them has no checksum.
+    data[data.index(state["criterion.audio_queue.embeddings"].numpy().tobytes())] ^= 1
     weights.write_bytes(data)
     with pytest.warns(UserWarning, match="pytorch_model.bin .*; it is passed over"):
         assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
