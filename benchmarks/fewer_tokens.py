@@ -98,9 +98,12 @@ def _steps(
     """Whole steps of one model, whose dropout is set before each."""
     device = machine.device
     batch = make_batch(b, seconds, device)
-    kinds = ((MocoAtc, MocoAtcConfig), (MocoAtcAtm, MocoAtcAtmConfig))
+    kinds = (
+        (MocoAtc, MocoAtcConfig(queue_size=4_096)),
+        (MocoAtcAtm, MocoAtcAtmConfig(queue_size=4_096, atm_start=0)),
+    )
     for kind, config in kinds:
-        criterion = kind(model, config(queue_size=4_096)).to(device).train()
+        criterion = kind(model, config).to(device).train()
         fill(criterion, batch)
         optimizer = AdamW(criterion.parameters(), lr=1e-6, fused=True)
 

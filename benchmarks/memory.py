@@ -192,6 +192,8 @@ def make_criterion(
     criterion_class = load("criteria", name)
     if options is None:
         options = {} if name == "atc" else {"queue_size": queue_size}
+    if name == "moco_atc_atm":  # what a step costs once it matches
+        options = {"atm_start": 0, **options}
     config = build_config(criterion_class.config_class, options, "criterion")
     criterion = criterion_class(build_model(model), config)
     criterion.total_steps = 1_000  # some schedules are over the whole run
