@@ -202,7 +202,7 @@ def _in_turns(steps: Sequence[Step], repeats: Sequence[int], rounds: int) -> lis
 def count_memory(variant: Variant, options: dict[str, Any], size: int) -> float | None:
     """MiB of a step of the paper's models with ``size`` pairs, as :mod:`benchmarks.memory` counts
     them in float32; None where a criterion cannot be counted."""
-    options = _stages(variant, options)[False]
+    options = {x: y for x, y in _stages(variant, options)[False].items() if x != "atm_every"}
     chunk_size = size if variant.chunks else None
     try:
         step = memory.count_step(
