@@ -5,6 +5,7 @@ from __future__ import annotations
 MEASURES = {
     "loss_atc": "ATC Loss",
     "loss_atm": "ATM Loss",
+    "loss_teacher": "Teacher Loss",
     "atm_accuracy": "ATM Accuracy",
     "temperature": "Temperature",
     "alpha": "Alpha",

@@ -95,16 +95,22 @@ def oracle(
     return total / (2 * len(a))
 
 
-@pytest.mark.parametrize("queue_positives", ["target", "ignore"])
-@pytest.mark.parametrize("name", ["atc", "moco_atc"])
-def test_loss_and_gradients_equal_a_float64_oracle(name: str, queue_positives: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "of_queue"),
+    [
+        ("atc", {}),
+        ("moco_atc", {"alpha": 0.4}),
+        ("moco_atc", {"queue_positives": "ignore"}),
+        ("moco_atc", {"columns": "online"}),
+        ("moco_atc", {"columns": "online", "keys": "online", "alpha": 0.0}),
+        ("moco_atc", {"queue_size": 0}),
+    ],
+)
+def test_loss_and_gradients_equal_a_float64_oracle(name: str, of_queue: dict[str, Any]) -> None:
     members = [teacher(10, 3), teacher(20, 7)]
-    options: dict[str, Any] = {"supervised_weight": 0.3, "teacher_weight": 1.7}
-    if name != "atc":
-        options |= {"queue_positives": queue_positives, "alpha": 0.4}
-    criterion = build(name, members, **options)
-    options = {k: v for k, v in options.items() if "weight" not in k}
-    plain = build(name, **NONE, **options)
+    weights = {"supervised_weight": 0.3, "teacher_weight": 1.7}
+    criterion = build(name, members, **weights, **of_queue)
+    plain = build(name, **NONE, **of_queue)
     if name != "atc":
         for seed in range(2):  # fill the queue, and move the copies away from the model
             step(criterion, seed)
@@ -123,15 +129,17 @@ def test_loss_and_gradients_equal_a_float64_oracle(name: str, queue_positives: s
     columns, ids = [a, u], batch["clip_ids"]
     ignore = None
     if name != "atc":
-        momentum = [
-            getattr(criterion, f"{k}_m")(**batch[k])[0].detach().double() for k in ("audio", "text")
-        ]
+        if "columns" not in of_queue:
+            columns = [
+                getattr(criterion, f"{k}_m")(**batch[k])[0].detach().double()
+                for k in ("audio", "text")
+            ]
         columns = [
             torch.cat([x, q.valid[0].clone().double()])
-            for x, q in zip(momentum, criterion.queues.values(), strict=True)
+            for x, q in zip(columns, criterion.queues.values(), strict=True)
         ]
         ids = torch.cat([ids, criterion.audio_queue.ids[0].clone()])
-        if queue_positives == "ignore":
+        if "queue_positives" in of_queue:
             ignore = ids[None] == ids[:4, None]
             ignore[:, :4] = False
     expected = oracle(a, u, *columns, ids, tau, members, ignore)
