@@ -80,6 +80,12 @@ def assert_all_close(found: Found, expected: dict[str, Any], **tolerance: float)
             assert_close(rank[key], value, **tolerance, msg=lambda m, key=key: f"{key}: {m}")
 
 
+def in_logits(gradients: dict[str, Any]) -> dict[str, Any]:
+    """Gradients with that of the temperature in units of the logits, which are similarities over
+    it: a sum of large terms that may nearly cancel."""
+    return {k: 0.07 * x if k.endswith("temperature") else x for k, x in gradients.items()}
+
+
 @pytest.mark.parametrize("name", training.CASES)
 def test_several_processes_train_as_one(ranks: Found, single, wrapper: str, name: str) -> None:
     expected, found = single[name], found_by(ranks, wrapper, name)
@@ -89,8 +95,8 @@ def test_several_processes_train_as_one(ranks: Found, single, wrapper: str, name
     # Without a negative anywhere a rival has no loss.
     some = expected["losses"] != 0
     assert (losses[0] - losses[1]).abs()[some].min() > 1e-4
-    gradients = [x["gradients"] for x in found]
-    assert_all_close(gradients, expected["gradients"], atol=1e-5, rtol=1e-4)
+    gradients, whole = [in_logits(x["gradients"]) for x in found], in_logits(expected["gradients"])
+    assert_all_close(gradients, whole, atol=1e-5, rtol=1e-4)
     assert_all_close([x["state"] for x in found], expected["state"], atol=1e-5, rtol=1e-5)
     assert expected["gradients"]["0.model.audio.projection.weight"].abs().max() > 0.02
 
