@@ -7,6 +7,7 @@ out: the "slow drift" that XBM (Wang et al. 2020) waits for, measured.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -36,8 +37,9 @@ class QueueStart(nn.Module):
     With a number of steps none is before that step and all are from it on. With ``auto`` a look at
     the queues every :data:`ASK_EVERY` steps finds as many of the youngest rows as are steady: all,
     half, a quarter..., where :func:`~atr_moco_plugin.rank.age.age_share` of both queues is at most
-    :data:`ENTER`. Fewer than the rows of the steps between two looks are none, since a loss that
-    has learned to tell ages tells them by a single step too. What two looks in a row have found
+    :data:`ENTER`. Fewer than the rows of the steps between two looks, and of the ``1 / (1 - m)``
+    steps that the averages remember, are none, since averages hide a drift over shorter spans, and
+    a loss that has learned to tell ages tells them by less. What two looks in a row have found
     enters: weights that are about to drift may still be slow at the first one. This goes on over
     the whole run, so rows leave again whose share goes beyond :data:`LEAVE`.
 
@@ -50,6 +52,7 @@ class QueueStart(nn.Module):
     def __init__(self, config: MocoAtcConfig) -> None:
         super().__init__()
         self._warmup = config.queue_warmup_steps
+        self._config = config
         # Rows in the loss, and those that the last look would let in; all that a queue can ever
         # hold where it was all of them.
         self.register_buffer("rows", torch.zeros(2, dtype=torch.int64))
@@ -84,7 +87,7 @@ class QueueStart(nn.Module):
         # The queues are equal on every process, but what is computed of them only up to rounding.
         found = [0, 0]
         if process_index() == 0:
-            found = [steady_rows(queues, ASK_EVERY * pairs, most) for most in (ENTER, LEAVE)]
+            found = [steady_rows(queues, self._least(pairs), most) for most in (ENTER, LEAVE)]
         ((enter, stay), *_) = gather_numbers(found, self.rows.device)
         used, before = self._rows
         self._set([max(min(enter, before), min(stay, used)), enter])
@@ -104,6 +107,14 @@ class QueueStart(nn.Module):
         """Back to the initial state: nothing is known of the queues."""
         self._set([0, 0])
 
+    def _least(self, pairs: int) -> float:
+        """Rows below which a drift does not show, in a run with so many pairs a step."""
+        momentum = 0.0 if self._config.keys == "online" else self._config.momentum
+        memory = 1 / (1 - momentum) if momentum < 1 else math.inf
+        return max(
+            ASK_EVERY * pairs, memory * (1 if self._config.momentum_per == "pair" else pairs)
+        )
+
     def _set(self, rows: list[int]) -> None:
         self._rows = rows
         for i, value in enumerate(rows):
@@ -118,7 +129,7 @@ class QueueStart(nn.Module):
         self._rows = self.rows.tolist()
 
 
-def steady_rows(queues: Mapping[str, EmbeddingQueue], least: int, most: float) -> int:
+def steady_rows(queues: Mapping[str, EmbeddingQueue], least: float, most: float) -> int:
     """As many of the youngest rows as do not tell their age: all, half, a quarter... or none.
 
     Args:

@@ -92,6 +92,21 @@ def test_a_queue_without_drift_enters_at_the_second_look() -> None:
     assert rows == [0] * 20 + [40] * 4
 
 
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ({"momentum": 0.975}, 50),  # remembers 40 steps of 8 rows
+        ({"momentum": 1 - 1 / 320, "momentum_per": "pair"}, 50),
+        ({"momentum": 1.0}, 60),  # whatever, the queue is full after 50
+        ({"keys": "online", "columns": "online", "alpha": 0.0, "momentum": 0.995}, 20),
+    ],
+)
+def test_it_is_asked_about_no_less_than_the_averages_remember(options: Any, first: int) -> None:
+    criterion, optimizer = make(queue_size=400, **options)
+    rows = [n for _, n in run(criterion, optimizer, range(62))]
+    assert rows[first - 1] == 0 and rows[first] == min(400, 8 * first)
+
+
 def test_a_queue_that_drifts_stays_out_and_enters_when_it_has_come_to_rest() -> None:
     criterion, optimizer = make()
     moving = run(criterion, optimizer, range(40), turn=0.4)
