@@ -92,9 +92,20 @@ class RunCaches:
                 )
 
 
-def _check_batches(section: LoadingOptions, model: Any, *, matches: bool) -> None:
-    """Refuse batches that hold anything else than pairs of one clip and one caption, and a sorting
-    of vectors by their length."""
+def check_cache(section: LoadingOptions, model: Any, *, matches: bool) -> None:
+    """Refuse a cache of a model without frozen encoders, one that would be wrong after a step,
+    batches that hold anything else than pairs of one clip and one caption, and a sorting of vectors
+    by their length.
+
+    Args:
+        section: of the configuration.
+        model: with frozen encoders.
+        matches: whether the criterion trains the matching head.
+
+    Raises:
+        InputError: naming the key.
+    """
+    check_frozen(model, crops=section.cache_crops, augments=section.augment is not None)
     sorts = section.bucket_by_length
     if sorts and is_frozen(model.audio) and not audio_stage(model.audio, matches=matches).tokens:
         raise InputError(
@@ -148,8 +159,7 @@ def run_caches(
     """
     if section.cache_embeddings is None:
         return None
-    check_frozen(model, crops=section.cache_crops, augments=section.augment is not None)
-    _check_batches(section, model, matches=matches)
+    check_cache(section, model, matches=matches)
 
     def options(crops: int) -> CacheOptions:
         return CacheOptions(

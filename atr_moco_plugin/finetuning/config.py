@@ -75,6 +75,9 @@ class CommonSection(Config):
     seed: int = 2
     """Of everything that is drawn."""
 
+    def problems(self) -> Iterator[str]:
+        yield from in_range(self, "seed", least=0, below=2**32)
+
 
 @dataclass(kw_only=True)
 class FinetuneConfig(Config):

@@ -26,6 +26,7 @@ from atr_moco_plugin.finetuning.measuring import gather_facts
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.plan import make_plan, plan_text
 from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE, saved_plan
+from atr_moco_plugin.finetuning.silent import silence_notes
 from atr_moco_plugin.finetuning.start import Start, Started, find_start
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.lock import lock_folder
@@ -101,6 +102,10 @@ def prepare(
     for note in getattr(dataset, "notes", ()):
         tell(note)
     tell(dataset.summary())
+    section, test = config.dataset, config.evaluation.test_split or "test"
+    splits = dict.fromkeys((section.train_split, section.valid_split, test))
+    for note in silence_notes(dataset, [x for x in splits if x in dataset.splits]):
+        tell(note)
     chosen = _chosen(config, stated, start, dataset, output_dir, tell)
     if options := _model_options(chosen):
         start = start.with_options(options)
@@ -186,6 +191,13 @@ def _settled(
                 f"clips of {longest:g} s at most: set it to that or less."
             )
         tree["dataset"]["max_seconds"] = longest
+    shortest = getattr(model.audio.encoder, "min_seconds", None) or 0.0
+    if tree["dataset"]["max_seconds"] < shortest:
+        raise InputError(
+            f"`dataset.max_seconds` is {tree['dataset']['max_seconds']:g}, but the audio encoder "
+            f"takes clips of {math.ceil(shortest * 1000) / 1000:g} s or more: set it to that or "
+            "more."
+        )
     if start.kind in ("bundle", "run", "clap") and config.tokenizer.name is not None:
         raise InputError(
             f"`tokenizer.name` is {config.tokenizer.name}, but {start.name} was trained with its "

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
+from atr_moco_plugin.data.audio.silence import silent_samples
 from atr_moco_plugin.data.audio.source import unusable
 from atr_moco_plugin.data.audio.stream import resampled_blocks
 from atr_moco_plugin.data.clips import Clip
@@ -24,11 +25,6 @@ from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.decoding import Decoded, average, decoded
 from atr_moco_plugin.inspection.findings import Finding
 from atr_moco_plugin.inspection.fingerprint import SAMPLE_RATE, fingerprint
-
-SILENCE = 10 ** (-70 / 20)
-"""Level of 50 ms below which they are silent: -70 dB of full scale."""
-
-_WINDOWS_A_SECOND = 20
 
 
 def inspect_audio(
@@ -133,12 +129,8 @@ class _Meter:
                 self.clipped += sum(
                     _clipped(block[:, k], self.full_scale) for k in range(self.channels)
                 )
-            window = max(1, self.rate // _WINDOWS_A_SECOND)
-            starts = np.arange(0, len(mono), window)
-            energies = np.add.reduceat(np.square(mono, dtype=np.float64), starts)
-            lengths = np.diff(starts, append=len(mono))
-            self.mono_squares += float(energies.sum())
-            self.silent += int(lengths[energies < SILENCE**2 * lengths].sum())
+            self.mono_squares += float(np.square(mono, dtype=np.float64).sum())
+            self.silent += silent_samples(mono, self.rate)
             self.digest.update(np.ascontiguousarray(block).data)
             yield mono
 

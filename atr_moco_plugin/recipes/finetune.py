@@ -61,7 +61,7 @@ def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = F
     Args:
         stated: nested keys that the user has set.
         out: the output folder.
-        plan_only: stop before training.
+        plan_only: stop before training, having refused what training would refuse.
 
     Raises:
         InputError: for anything that cannot be used.
@@ -70,12 +70,13 @@ def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = F
         say if is_first_process() else str
     )  # one of several processes speaks
     prepared = prepare(stated, out, tell=tell)
-    if plan_only:
-        return 0
     if prepared.config.loop == "fairseq2":
-        from atr_moco_plugin.hosts.fairseq2.finetune import run
+        from atr_moco_plugin.hosts.fairseq2.finetune import check, run
     else:
-        from atr_moco_plugin.hosts.transformers.finetune.loop import run
+        from atr_moco_plugin.hosts.transformers.finetune.loop import check, run
+    if plan_only:
+        check(prepared)
+        return 0
     bundle = run(prepared)
     tell(f"Bundle: {bundle}")
     tell("To search these sounds, or those of another folder, with it:")

@@ -79,6 +79,50 @@ def test_the_plan_is_shown_and_nothing_trained(
     assert [x.name for x in (tmp_path / "out").iterdir() if x.suffix] == ["plan.json"]
 
 
+@pytest.mark.parametrize("loop", ["transformers", "fairseq2"])
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("dataset.batch_size=64", "split 'train' has 12 examples and gives no batch of 64"),
+        ("criterion.config.quue_size=8", "quue_size` is not known"),
+        ("criterion.name=moco", "'moco' is not installed"),
+        ("regime.score_metric=r_summ", "`regime.score_metric` is r_summ"),
+        ("dataset.cache_embeddings=cache", "keeps the outputs of encoders that stand still"),
+        ("tokenizer.vocab_size=3", "vocab_size 3 has no room"),
+        ("evaluation.test_split=nope", "has no split 'nope'"),
+        ("dataset.max_seconds=0.01", "takes clips of 0.335 s or more"),
+        ("common.seed=-1", "`seed` is -1"),
+    ],
+)
+def test_the_plan_refuses_what_training_would_refuse(
+    loop: str, pair: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(stated()))
+    arguments = [str(tmp_path / "out"), "--config-file", str(file), "--plan"]
+    assert main([*arguments, "--config", pair, f"loop={loop}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: ") and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize(
+    ("loop", "pair", "message"),
+    [
+        ("transformers", "trainer.grad_accumulation.num_batches=9", "which fill no step"),
+        ("fairseq2", "regime.checkpoint_every_n_steps=2", "which is no multiple of"),
+        ("fairseq2", "regime.num_stepz=2", "`regime.num_stepz` is not known"),
+    ],
+)
+def test_the_plan_refuses_what_its_loop_would_refuse(
+    loop: str, pair: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(stated()))
+    arguments = [str(tmp_path / "out"), "--config-file", str(file), "--plan"]
+    assert main([*arguments, "--config", pair, f"loop={loop}"]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_both_loops_see_the_same_batches_and_report_the_same_figures(tmp_path: Path) -> None:
     figures, rows = {}, {}

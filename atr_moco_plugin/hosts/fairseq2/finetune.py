@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,14 @@ import torch
 import yaml
 from fairseq2.recipe.config import LRSchedulerSection, OptimizerSection, RegimeSection
 
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.checks import check_intervals, check_run
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared
 from atr_moco_plugin.finetuning.run_folder import CONFIG_FILE, plain, settle_folder
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
+from atr_moco_plugin.hosts.fairseq2.config.known_keys import unknown_in
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.config.sections import (
@@ -49,6 +54,20 @@ class FinetuneRecipeConfig(RetrievalRecipeConfig):
     regime: RegimeSection = default(best_by_r_sum, 100, 10, 5)
 
 
+def check(prepared: Prepared) -> None:
+    """Refuse what :func:`run` would refuse before its first step, without audio or a file.
+
+    Raises:
+        InputError: for a configuration or data that cannot be used.
+    """
+    _check_keys(prepared)
+    section = prepared.config.criterion
+    criterion = CriterionSection(name=section.name, config=section.config).build(
+        prepared.started.model
+    )
+    check_run(prepared, criterion, world_size=int(os.environ.get("WORLD_SIZE") or 1))
+
+
 def run(prepared: Prepared) -> Path:
     """Train with fairseq2, which writes the table and the report, and write the bundle.
 
@@ -61,6 +80,7 @@ def run(prepared: Prepared) -> Path:
     """
     out = prepared.output_dir
     folder = out / FOLDER
+    _check_keys(prepared)
     settle_folder(out, prepared.config, f"{FOLDER}/{CONFIG_FILE}")
     values = recipe_values(prepared, folder)
     file = folder / "recipe.yaml"
@@ -77,6 +97,13 @@ def run(prepared: Prepared) -> Path:
     if is_first_process():
         export_run(out, ExportOptions()).write(out / "bundle")
     return out / "bundle"
+
+
+def _check_keys(prepared: Prepared) -> None:
+    """Refuse keys and intervals that fairseq2 does not take."""
+    if (problem := unknown_in((__name__, "FinetuneRecipeConfig"), prepared.other)) is not None:
+        raise InputError(problem)
+    check_intervals(prepared.config.regime, prepared.config.loop)
 
 
 def recipe_values(prepared: Prepared, folder: Path) -> dict[str, Any]:

@@ -41,8 +41,14 @@ def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
     Returns:
         One sentence with the nearest key; None where all keys are known or cannot be looked up.
     """
-    found = (_unknown(RECIPES[recipe], tree, "") for tree in configurations(parse(arguments)))
+    found = (unknown_in(RECIPES[recipe], tree) for tree in configurations(parse(arguments)))
     return next((problem for problem in found if problem is not None), None)
+
+
+def unknown_in(place: Place, tree: Mapping[str, Any]) -> str | None:
+    """The first of nested keys that a configuration class does not know, as :func:`unknown_key`
+    names it."""
+    return _unknown(place, tree, "")
 
 
 def _unknown(place: Place, tree: Mapping[Any, Any], where: str) -> str | None:

@@ -19,13 +19,13 @@ from atr_moco_plugin.embedding_cache.run import RunCaches, run_caches
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.split import Split, prepare_split
 from atr_moco_plugin.evaluation.unreadable import left_out
+from atr_moco_plugin.finetuning.checks import evaluated_splits, run_tokenizer
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches, TrainingPairs
 from atr_moco_plugin.hosts.transformers.finetune.clap import clap_features, clap_inputs
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER
-from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 from atr_moco_plugin.text.tokenizer import tokenize
 
 CLIPS_FILE = "evaluation_clips.json"
@@ -65,10 +65,8 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     """
     config, dataset, out = prepared.config, prepared.dataset, prepared.output_dir
     section, extractor = config.dataset, prepared.started.feature_extractor
-    evaluated = [section.valid_split]
-    if config.evaluation.test_split not in (None, section.valid_split):
-        evaluated.append(str(config.evaluation.test_split))
-    tokenizer = _tokenizer(prepared, [section.train_split, *evaluated])
+    evaluated = evaluated_splits(config)
+    tokenizer = run_tokenizer(prepared, note=_LOG.info)
     max_tokens = settled(config.tokenizer.max_tokens)
     tokenizer.save_pretrained(out / "tokenizer")
     to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
@@ -146,15 +144,24 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     )
 
 
-def _caches(prepared: Prepared, to_tokens: Tokenize, evaluated: list[str]) -> RunCaches | None:
-    """Outputs of frozen encoders, see :mod:`atr_moco_plugin.embedding_cache`."""
-    config, started = prepared.config, prepared.started
-    section = config.dataset
-    if section.cache_embeddings is not None and started.clap is not None:
+def check_cached_clap(prepared: Prepared) -> None:
+    """Refuse a cache of a ``ClapModel``.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if prepared.config.dataset.cache_embeddings is not None and prepared.started.clap is not None:
         raise InputError(
             "`dataset.cache_embeddings` keeps outputs of this package's towers, but `init` is a "
             "ClapModel: leave it out."
         )
+
+
+def _caches(prepared: Prepared, to_tokens: Tokenize, evaluated: list[str]) -> RunCaches | None:
+    """Outputs of frozen encoders, see :mod:`atr_moco_plugin.embedding_cache`."""
+    config, started = prepared.config, prepared.started
+    section = config.dataset
+    check_cached_clap(prepared)
     if section.cache_embeddings is not None and torch.cuda.is_available():
         started.model.to("cuda")  # where Trainer would bring it later
     return run_caches(
@@ -168,21 +175,6 @@ def _caches(prepared: Prepared, to_tokens: Tokenize, evaluated: list[str]) -> Ru
         matches="loss_atm" in load("criteria", config.criterion.name).measures,
         batch_size=config.evaluation.batch_size,
         say=say,
-    )
-
-
-def _tokenizer(prepared: Prepared, splits: list[str]) -> Any:
-    section, started = prepared.config.tokenizer, prepared.started
-    return caption_tokenizer(
-        started.model.text.encoder,
-        prepared.dataset,
-        splits,
-        name=started.tokenizer if section.name is None else section.name,
-        vocab_size=section.vocab_size,
-        max_tokens=settled(section.max_tokens),
-        allow_unknown=section.allow_unknown,
-        note=_LOG.info,
-        mix=prepared.config.dataset.mix,
     )
 
 

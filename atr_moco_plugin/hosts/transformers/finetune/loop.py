@@ -22,13 +22,19 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
 from atr_moco_plugin.evaluation.score_metric import check_score
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
+from atr_moco_plugin.finetuning.checks import check_run
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.run_folder import settle_folder
 from atr_moco_plugin.hosts.transformers.export import export_run
+from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches
 from atr_moco_plugin.hosts.transformers.finetune.files import RunFiles
-from atr_moco_plugin.hosts.transformers.finetune.inputs import RunInputs, make_inputs
+from atr_moco_plugin.hosts.transformers.finetune.inputs import (
+    RunInputs,
+    check_cached_clap,
+    make_inputs,
+)
 from atr_moco_plugin.hosts.transformers.finetune.trainer import RetrievalTrainer
 from atr_moco_plugin.hosts.transformers.model.clap_trainer_model import ClapTrainerModel
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
@@ -46,6 +52,18 @@ BUNDLE = "bundle"
 """Folder of the bundle in the output folder."""
 
 
+def check(prepared: Prepared) -> None:
+    """Refuse what :func:`run` would refuse before its first step, without audio or a file.
+
+    Raises:
+        InputError: for a configuration or data that cannot be used.
+    """
+    _check_processes()
+    loader = check_run(prepared, _trainer_model(prepared).criterion)
+    steps = settled(prepared.config.regime.num_steps)
+    StepBatches(loader, steps, prepared.config.trainer.grad_accumulation.num_batches)
+
+
 def run(prepared: Prepared) -> Path:
     """Train, evaluate the best checkpoint, and write the table, the report and the bundle.
 
@@ -57,11 +75,7 @@ def run(prepared: Prepared) -> Path:
     Raises:
         InputError: for a configuration, data or a checkpoint that cannot be used.
     """
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise InputError(
-            "The loop of transformers fine-tunes in one process: start it without torchrun, or set "
-            "`loop` to fairseq2, which trains in several."
-        )
+    _check_processes()
     config, out = prepared.config, prepared.output_dir
     settle_folder(out, config)
     inputs = make_inputs(prepared)
@@ -98,11 +112,6 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
         num_workers=config.dataset.num_workers,
         say=say,
     )
-    if captions > 1 and prepared.started.clap is not None:
-        raise InputError(
-            f"`dataset.captions_per_clip` is {captions}, but the towers of a ClapModel take one "
-            "clip for each caption: set it to 1."
-        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     valid = inputs.splits[config.dataset.valid_split]
     check_score(
@@ -191,8 +200,23 @@ class _Trained(nn.Module):
             self.distance_factor = lambda parameters: factor
 
 
+def _check_processes() -> None:
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise InputError(
+            "The loop of transformers fine-tunes in one process: start it without torchrun, or set "
+            "`loop` to fairseq2, which trains in several."
+        )
+
+
 def _trainer_model(prepared: Prepared) -> TrainerModel:
     section, started = prepared.config.criterion, prepared.started
+    captions = prepared.config.dataset.captions_per_clip
+    if captions > 1 and started.clap is not None:
+        raise InputError(
+            f"`dataset.captions_per_clip` is {captions}, but the towers of a ClapModel take one "
+            "clip for each caption: set it to 1."
+        )
+    check_cached_clap(prepared)
     options: dict[str, Any] = dict(section.config)
     chunk_size = prepared.config.trainer.grad_cache.chunk_size
     if started.clap is None:

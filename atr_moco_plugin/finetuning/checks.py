@@ -1,0 +1,129 @@
+"""What training refuses before its first step, for a plan that is shown without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from atr_moco_plugin.criterion.positives import check_shared_clips
+from atr_moco_plugin.data.loading.loader import PairLoader
+from atr_moco_plugin.data.loading.training import training_loader
+from atr_moco_plugin.embedding_cache.run import check_cache
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.score_metric import check_score
+from atr_moco_plugin.evaluation.split import prepare_split
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.prepare import Prepared, settled
+from atr_moco_plugin.finetuning.step_sections import RegimeSection
+from atr_moco_plugin.plugins import load
+from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
+from atr_moco_plugin.text.tokenizer import tokenize
+
+
+def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> PairLoader:
+    """Make what a run reads, as far as that needs no audio and writes nothing.
+
+    Args:
+        prepared: the run.
+        criterion: around its model, as the loop builds it.
+        world_size: processes that train together.
+
+    Returns:
+        The training batches, of which none is read.
+
+    Raises:
+        InputError: for a split, captions, a tokenizer or options that training would refuse.
+    """
+    config, dataset = prepared.config, prepared.dataset
+    section, regime = config.dataset, config.regime
+    evaluated = evaluated_splits(config)
+    for split in (section.train_split, *evaluated):
+        dataset.clips(split)
+    check_intervals(regime, config.loop)
+    check_shared_clips(criterion, section.captions_per_clip, mixes=section.mix is not None)
+    tokenizer = run_tokenizer(prepared, note=str)
+    to_tokens = partial(tokenize, tokenizer, max_tokens=settled(config.tokenizer.max_tokens))
+    if section.cache_embeddings is not None:
+        matches = "loss_atm" in load("criteria", config.criterion.name).measures
+        check_cache(section, prepared.started.model, matches=matches)
+    loader = training_loader(
+        dataset,
+        to_tokens,
+        replace(section, cache_embeddings=None, cache_crops=1, num_workers=0),
+        batch_size=settled(section.batch_size),
+        max_seconds=settled(section.max_seconds),
+        seed=config.common.seed,
+        world_size=world_size,
+        note=str,
+    )
+    splits = {
+        name: prepare_split(
+            dataset,
+            name,
+            to_tokens,
+            batch_size=config.evaluation.batch_size,
+            max_seconds=prepared.evaluated_seconds,
+            num_workers=0,
+        )
+        for name in evaluated
+    }
+    valid = splits[section.valid_split]
+    check_score(
+        regime.score_metric,
+        one_clip_each=valid.retrieval_set.caption_to_audio is not None,
+        reranks=False,
+    )
+    return loader
+
+
+def evaluated_splits(config: FinetuneConfig) -> list[str]:
+    """The splits that a run evaluates: to validate on, and to test on where that is another."""
+    valid, test = config.dataset.valid_split, config.evaluation.test_split
+    return [valid] if test in (None, valid) else [valid, str(test)]
+
+
+def run_tokenizer(prepared: Prepared, *, note: Callable[[str], object]) -> Any:
+    """The tokenizer of a run, checked against its model and captions.
+
+    Args:
+        prepared: the run.
+        note: called with what was found, in a sentence each.
+
+    Raises:
+        InputError: for one that does not fit.
+    """
+    config, started = prepared.config, prepared.started
+    section = config.tokenizer
+    return caption_tokenizer(
+        started.model.text.encoder,
+        prepared.dataset,
+        [config.dataset.train_split, *evaluated_splits(config)],
+        name=started.tokenizer if section.name is None else section.name,
+        vocab_size=section.vocab_size,
+        max_tokens=settled(section.max_tokens),
+        allow_unknown=section.allow_unknown,
+        note=note,
+        mix=config.dataset.mix,
+    )
+
+
+def check_intervals(regime: RegimeSection, loop: str) -> None:
+    """Refuse intervals that fairseq2's loop does not take.
+
+    Raises:
+        InputError: naming the two keys.
+    """
+    if loop != "fairseq2":
+        return
+    for longer, shorter in (
+        ("checkpoint_every_n_steps", "validate_every_n_steps"),
+        ("validate_every_n_steps", "publish_metrics_every_n_steps"),
+    ):
+        many, few = getattr(regime, longer), getattr(regime, shorter)
+        if many is not None and few is not None and many % few:
+            raise InputError(
+                f"`regime.{longer}` is {many}, which is no multiple of `regime.{shorter}`, {few}, "
+                "as fairseq2 asks: set one of the two, or `loop=transformers`."
+            )
