@@ -21,7 +21,7 @@ def silent_clips(data: AudioTextDataset, split: str) -> list[str]:
     """
     if data.read is not None:
         return []
-    clips = data.splits.get(split, [])
+    clips: Sequence[Clip] = data.splits.get(split, [])
     with ThreadPoolExecutor(_THREADS) as pool:
         return [
             clip.key for clip, silent in zip(clips, pool.map(_silent, clips), strict=True) if silent
