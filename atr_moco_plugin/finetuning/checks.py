@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from atr_moco_plugin.criterion.positives import check_shared_clips
-from atr_moco_plugin.data.loading.loader import PairLoader
 from atr_moco_plugin.data.loading.training import training_loader
 from atr_moco_plugin.embedding_cache.run import check_cache
 from atr_moco_plugin.errors import InputError
@@ -22,16 +21,13 @@ from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 from atr_moco_plugin.text.tokenizer import tokenize
 
 
-def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> PairLoader:
+def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> None:
     """Make what a run reads, as far as that needs no audio and writes nothing.
 
     Args:
         prepared: the run.
         criterion: around its model, as the loop builds it.
         world_size: processes that train together.
-
-    Returns:
-        The training batches, of which none is read.
 
     Raises:
         InputError: for a split, captions, a tokenizer or options that training would refuse.
@@ -58,6 +54,12 @@ def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> Pai
         world_size=world_size,
         note=str,
     )
+    accumulate = config.trainer.grad_accumulation.num_batches
+    if accumulate > len(loader):
+        raise InputError(
+            f"`trainer.grad_accumulation.num_batches` is {accumulate}, but an epoch has "
+            f"{len(loader)} batches, which fill no step: lower it or `dataset.batch_size`."
+        )
     splits = {
         name: prepare_split(
             dataset,
@@ -75,7 +77,6 @@ def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> Pai
         one_clip_each=valid.retrieval_set.caption_to_audio is not None,
         reranks=False,
     )
-    return loader
 
 
 def evaluated_splits(config: FinetuneConfig) -> list[str]:

@@ -22,7 +22,7 @@ from atr_moco_plugin.finetuning.choices import flattened, nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.keys import read_config, split_keys
 from atr_moco_plugin.finetuning.loops import chosen_loop
-from atr_moco_plugin.finetuning.measuring import gather_facts
+from atr_moco_plugin.finetuning.measuring import MAX_TOKENS, gather_facts
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.plan import make_plan, plan_text
 from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE, saved_plan
@@ -36,7 +36,6 @@ from atr_moco_plugin.text.checks import text_positions
 
 ValueT = TypeVar("ValueT")
 
-_MAX_TOKENS = 64
 _WAIT = 600.0
 
 
@@ -174,7 +173,7 @@ def _settled(
     tree = merged(asdict(config), split_keys(chosen, FinetuneConfig)[0])
     steps = tree["regime"]["num_steps"]
     cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    most = min(_MAX_TOKENS, text_positions(model.text.encoder) or _MAX_TOKENS)
+    most = min(MAX_TOKENS, text_positions(model.text.encoder) or MAX_TOKENS)
     for section, key, value in (
         ("tokenizer", "max_tokens", start.max_tokens or most),
         ("evaluation", "test_split", "test" if "test" in dataset.splits else None),

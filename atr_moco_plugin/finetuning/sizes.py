@@ -11,8 +11,6 @@ MOMENTUM = ("moco_atc", *MATCHING)
 """Criteria with momentum copies and queues."""
 
 _FLOAT = 4
-_PASSES_OF_MATCHING = 3
-"""The matching head sees each caption with its clip, with a wrong clip, and a wrong caption."""
 
 
 def trained_share(freeze: object, layers: int) -> float:
@@ -64,7 +62,7 @@ def pair_bytes(
     clip = length * facts.audio.bytes_each * max(audio, 1 / max(facts.audio.layers, 8))
     caption = facts.text.bytes_each * max(text, 1 / max(facts.text.layers, 8))
     if criterion in MATCHING:
-        caption += _PASSES_OF_MATCHING * facts.text.bytes_each
+        caption += facts.match_bytes
     return int(clip + caption)
 
 
@@ -97,7 +95,7 @@ def run_seconds(
     above = 3 if criterion in MOMENTUM else 2
     clip = _length(facts, seconds) * facts.audio.seconds_each * (1 + above * audio)
     caption = facts.text.seconds_each * (1 + above * text)
-    matching = 3 * _PASSES_OF_MATCHING * facts.text.seconds_each * (criterion in MATCHING)
+    matching = 3 * facts.match_seconds * (criterion in MATCHING)
     clips = facts.clips if kept and not audio else pairs
     captions = facts.captions if kept and not text else pairs
     return clips * clip + captions * caption + pairs * matching

@@ -87,6 +87,16 @@ def add_adapters(tower: FreezableTower, config: AdapterConfig, name: str = "adap
     tower.train(tower.training)
 
 
+def _check_one_each(module: nn.Module) -> None:
+    owners: dict[nn.Parameter, nn.Module] = {}
+    for layer in module.modules():
+        if is_adapted(layer) and owners.setdefault(layer.base_layer.weight, layer) is not layer:
+            raise InputError(
+                f"{type(module).__name__} has two adapters on one weight, as a criterion with "
+                "momentum copies has: give `merge_adapters` the model alone, `criterion.model`."
+            )
+
+
 def merge_adapters(module: nn.Module) -> None:
     """Make adapted layers plain again, in place, with what their adapters have learned. What stood
     still for the adapters' sake trains again.
@@ -94,7 +104,12 @@ def merge_adapters(module: nn.Module) -> None:
     Args:
         module: a model, or any part of one. Without adapters it stays as it is. Optimizers and
             momentum copies that were made before do not go with it any more.
+
+    Raises:
+        InputError: for two adapters on one weight, as a criterion with momentum copies has, which
+            share what stands still: both would be added to it.
     """
+    _check_one_each(module)
     done = set()
     for parent in list(module.modules()):
         for name, layer in list(parent.named_children()):

@@ -14,7 +14,8 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.facts import data_facts, free_ram, machine_facts, measured
-from atr_moco_plugin.finetuning.measuring import gather_facts
+from atr_moco_plugin.finetuning.measuring import gather_facts, long_caption
+from atr_moco_plugin.finetuning.sizes import pair_bytes
 from atr_moco_plugin.finetuning.start import find_start
 
 CPU = torch.device("cpu")
@@ -53,6 +54,27 @@ def test_what_is_kept_for_the_backward_pass_is_measured() -> None:
     # The input, the output of relu, which relu and the second layer share.
     assert size == 2 * 8 * 100 * 4 and seconds > 0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_captions_are_measured_as_long_as_they_are() -> None:
+    def captions(words: int) -> AudioTextDataset:
+        texts = [("a",)] * 4 + [(" ".join(["word"] * words),)] * 96
+        return AudioTextDataset(
+            "d", {"train": [Clip(str(n), x, None) for n, x in enumerate(texts)]}
+        )
+
+    assert long_caption(captions(10), "train") == 15  # [CLS] and [SEP] too
+    text = {"name": "bert", "config": {"pretrained": None, **TINY_TEXT}}
+    options = {"audio": {"config": TINY_AUDIO}, "text": text}
+    start = find_start("random", arch="small", options=options)
+    short, long = (gather_facts(start, captions(words), CPU) for words in (2, 100))
+    assert short.measured_tokens == 5
+    assert long.measured_tokens == TINY_TEXT["max_position_embeddings"]
+    assert long.text.bytes_each > 2 * short.text.bytes_each
+    # The head keeps keys and values of the clip besides, whatever the caption.
+    assert long.match_bytes > short.match_bytes > 3 * short.text.bytes_each
+    sizes = [pair_bytes(long, 1.0, 1.0, name) for name in ("moco_atc", "moco_atc_atm")]
+    assert sizes[1] - sizes[0] == long.match_bytes
 
 
 @pytest.mark.parametrize("kind", ["bundle", "clap", "random"])

@@ -123,6 +123,18 @@ def test_merged_layers_are_plain_and_embed_alike(tiny_batch) -> None:
     assert merged_state(state).keys() == state.keys()
 
 
+def test_a_criterion_whose_copies_share_weights_is_not_merged(tiny_batch) -> None:
+    """Both adapters of a weight would be added to it."""
+    model = model_of(SMALL, SMALL)
+    criterion = train(model, tiny_batch)
+    expected = embeddings(model, tiny_batch())
+    with pytest.raises(InputError, match="MocoAtcAtm has two adapters on one weight.*criterion.mo"):
+        merge_adapters(criterion)
+    assert torch.equal(embeddings(model, tiny_batch()), expected)
+    merge_adapters(criterion.model)
+    torch.testing.assert_close(embeddings(model, tiny_batch()), expected, atol=1e-5, rtol=0)
+
+
 def test_merged_layers_train_again_but_for_frozen_ones() -> None:
     model, plain = model_of(SMALL, SMALL, freeze=1), model_of(freeze=1)
     twin = copy.deepcopy(model)

@@ -109,6 +109,7 @@ def test_the_plan_refuses_what_training_would_refuse(
     ("loop", "pair", "message"),
     [
         ("transformers", "trainer.grad_accumulation.num_batches=9", "which fill no step"),
+        ("fairseq2", "trainer.grad_accumulation.num_batches=9", "which fill no step"),
         ("fairseq2", "regime.checkpoint_every_n_steps=2", "which is no multiple of"),
         ("fairseq2", "regime.num_stepz=2", "`regime.num_stepz` is not known"),
     ],

@@ -28,7 +28,6 @@ from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.run_folder import settle_folder
 from atr_moco_plugin.hosts.transformers.export import export_run
-from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches
 from atr_moco_plugin.hosts.transformers.finetune.files import RunFiles
 from atr_moco_plugin.hosts.transformers.finetune.inputs import (
     RunInputs,
@@ -59,9 +58,7 @@ def check(prepared: Prepared) -> None:
         InputError: for a configuration or data that cannot be used.
     """
     _check_processes()
-    loader = check_run(prepared, _trainer_model(prepared).criterion)
-    steps = settled(prepared.config.regime.num_steps)
-    StepBatches(loader, steps, prepared.config.trainer.grad_accumulation.num_batches)
+    check_run(prepared, _trainer_model(prepared).criterion)
 
 
 def run(prepared: Prepared) -> Path:
