@@ -11,6 +11,8 @@ MOMENTUM = ("moco_atc", *MATCHING)
 """Criteria with momentum copies and queues."""
 
 _FLOAT = 4
+_PASSES = 3
+"""The matching head sees each caption with its clip, with a wrong clip, and a wrong caption."""
 
 
 def trained_share(freeze: object, layers: int) -> float:
@@ -62,7 +64,9 @@ def pair_bytes(
     clip = length * facts.audio.bytes_each * max(audio, 1 / max(facts.audio.layers, 8))
     caption = facts.text.bytes_each * max(text, 1 / max(facts.text.layers, 8))
     if criterion in MATCHING:
-        caption += facts.match_bytes
+        # Text layers that stand still keep nothing for gradients of their own in the head's passes.
+        still = _PASSES * facts.text.bytes_each * (1 - text)
+        caption += max(0.0, facts.match_bytes - still)
     return int(clip + caption)
 
 
