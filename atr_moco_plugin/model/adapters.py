@@ -88,9 +88,10 @@ def add_adapters(tower: FreezableTower, config: AdapterConfig, name: str = "adap
 
 
 def _check_one_each(module: nn.Module) -> None:
-    owners: dict[nn.Parameter, nn.Module] = {}
+    owners: dict[Any, nn.Module] = {}
     for layer in module.modules():
-        if is_adapted(layer) and owners.setdefault(layer.base_layer.weight, layer) is not layer:
+        base: Any = layer.base_layer if is_adapted(layer) else None
+        if base is not None and owners.setdefault(base.weight, layer) is not layer:
             raise InputError(
                 f"{type(module).__name__} has two adapters on one weight, as a criterion with "
                 "momentum copies has: give `merge_adapters` the model alone, `criterion.model`."
