@@ -36,7 +36,7 @@ def test_a_run_teaches_a_second_one_which_goes_on_exactly(
         assert record["Teacher Loss"] == pytest.approx(record["ATC Loss"])
     (file,) = (tmp_path / "second" / "teachers").iterdir()
 
-    # It is what an evaluation saves, which is a teacher too.
+    # What an evaluation saves is a teacher too. It embeds the beginning of a long clip.
     saved = tmp_path / "saved"
     options = [f"run={trained}", "split=train", "save_embeddings=true", "rerank_k=[]"]
     assert evaluation(saved, *options) == 0
@@ -44,7 +44,8 @@ def test_a_run_teaches_a_second_one_which_goes_on_exactly(
     for kind in ("clips", "captions"):
         first, second = (getattr(x, kind) for x in own)
         assert torch.equal(first.ids, second.ids)
-        assert_close(first.find(first.ids), second.find(first.ids), atol=1e-5, rtol=0)
+        if kind == "captions":
+            assert_close(first.find(first.ids), second.find(first.ids), atol=1e-5, rtol=0)
     embeddings = f"criterion.config.teachers=[{saved / 'embeddings.safetensors'}]"
     assert run(tmp_path / "third", embeddings, "regime.num_steps=2") == 0
 
