@@ -321,6 +321,21 @@ def test_the_criterion_follows_their_optimizer() -> None:
     assert follow(clap, {}) == [4, 5, 6]  # the next epoch
 
 
+def test_a_learned_distance_trains_with_its_own_temperature() -> None:
+    options, theirs = parse(["--criterion", "m_ltm", "--temperature", "0.005", "--lr", "1e-4"])
+    assert options.config.temperature == 0.005 and theirs == ["--lr", "1e-4"]
+    clap = add_criterion(Clap(), options.criterion_class, options.config).train()
+    optimizer = torch.optim.AdamW([p for p in clap.parameters() if p.requires_grad], lr=1e-3)
+    before = clap.moco.metric.detach().clone()
+    clap.moco.attach(optimizer)
+    batch = clap_batch(0)
+    clap(batch, batch["text"], torch.device("cpu"))[0].backward()
+    optimizer.step()
+    clap.on_optimizer_step()
+    assert not torch.equal(clap.moco.metric, before)
+    assert float(clap.moco.temperature) == pytest.approx(0.005)
+
+
 def test_an_overflow_that_their_scaler_leaves_out_is_no_step() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     clap = criterion_clap()
