@@ -25,7 +25,7 @@ from torch import Tensor
 
 from atr_moco_plugin.tensors.float32 import StaysFloat32, full_products
 
-Side = Literal["audio", "text"]
+TowerSide = Literal["audio", "text"]
 DistanceKind = Literal["diagonal", "full"]
 
 EXTRA = 4
@@ -45,7 +45,7 @@ class LearnedDistance(StaysFloat32):
 
     factor: Tensor
 
-    def __init__(self, factor: Tensor, side: Side) -> None:
+    def __init__(self, factor: Tensor, side: TowerSide) -> None:
         super().__init__()
         self.side = side
         self.register_buffer("factor", _scaled(factor))
@@ -90,5 +90,6 @@ def plain_factor(kind: DistanceKind, embed_dim: int) -> Tensor:
 def _scaled(factor: Tensor) -> Tensor:
     """``L / sqrt(s)``, whose largest singular value is 1."""
     exact = factor.detach().double()
-    largest = exact.abs().amax() if exact.dim() == 1 else torch.linalg.matrix_norm(exact, 2)
-    return (exact / largest).float()
+    if exact.dim() == 1:
+        return (exact / exact.abs().amax()).float()
+    return (exact / torch.linalg.eigvalsh(exact.T @ exact)[-1].sqrt()).float()

@@ -11,11 +11,11 @@ from torch import Tensor
 from atr_moco_plugin.criterion import contrastive_loss, positive_pairs
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
-from atr_moco_plugin.learned_distance import LearnedDistance, Side
+from atr_moco_plugin.learned_distance import LearnedDistance, TowerSide
 from atr_moco_plugin.tensors.float32 import unit_norm
 
 
-def scored_by(tower: Any, factor: Tensor | None, side: Side) -> Any:
+def scored_by(tower: Any, factor: Tensor | None, side: TowerSide) -> Any:
     """A tower of a criterion that has learned a distance, as its bundle will have it.
 
     Args:
