@@ -57,7 +57,7 @@ class LearnedDistance(StaysFloat32):
             x = x * self.factor if self.factor.dim() == 1 else F.linear(x, self.factor)
             square = x.square().sum(dim=1, keepdim=True)
             half, zero = torch.full_like(square, 0.5), torch.zeros_like(square)
-            rest = (1 - (1 + square).square() / 4).clamp(min=0).sqrt()
+            rest = ((1 - square) * (3 + square)).clamp(min=0).sqrt() / 2
             own = [-square / 2, half, rest, zero]
             if self.side == "text":
                 own = [half, -square / 2, zero, rest]
