@@ -1,0 +1,70 @@
+"""Bundles that rank by a learned distance, in everything that is made of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_bundle import SENTENCES, make_bundle, make_clap_bundle, noise
+from torch.testing import assert_close
+
+from atr_moco_plugin.learned_distance import LearnedDistance, distance_kind
+from atr_moco_plugin.retriever import AudioTextRetriever, write_bundle
+from atr_moco_plugin.retriever.loading import load_backbone
+
+FULL = torch.randn(12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def with_distance(bundle: Path, out: Path, factor: torch.Tensor) -> Path:
+    """The same model with a last layer."""
+    backbone = load_backbone(bundle)
+    backbone.model.rank_by_distance(factor)
+    config = replace(backbone.config, distance=distance_kind(factor))
+    parts = backbone.model, backbone.tokenizer, backbone.feature_extractor
+    write_bundle(out, config, *parts)
+    return out
+
+
+@pytest.mark.parametrize("factor", [FULL, FULL[0]], ids=["full", "diagonal"])
+@pytest.mark.parametrize("make", [make_bundle, make_clap_bundle], ids=["retrieval", "clap"])
+def test_it_embeds_what_ranks_by_the_distance(make, factor, tmp_path: Path) -> None:
+    bundle = make(tmp_path / "plain")
+    plain = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    bundle = with_distance(bundle, tmp_path / "mapped", factor)
+    mapped = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    clips = [noise(plain.sample_rate // 2, seed=i) for i in range(3)]
+    for side in ("audio", "text"):
+        embed = "embed_windows" if side == "audio" else "embed_text"
+        inputs = clips if side == "audio" else SENTENCES
+        expected = torch.as_tensor(getattr(plain, embed)(inputs))
+        found = torch.as_tensor(getattr(mapped, embed)(inputs))
+        assert found.shape == (3, mapped.embed_dim) == (3, 16)
+        assert_close(found, LearnedDistance(factor, side)(expected), atol=1e-6, rtol=1e-5)
+
+    # Saved again it is the same model, and another one than the plain one.
+    mapped.save_pretrained(tmp_path / "again")
+    again = AudioTextRetriever.from_pretrained(tmp_path / "again", device="cpu")
+    assert again.fingerprint == mapped.fingerprint != plain.fingerprint
+    assert torch.equal(again.embed_text(SENTENCES), mapped.embed_text(SENTENCES))
+
+
+def test_a_bundle_without_one_is_as_it_was(tmp_path: Path) -> None:
+    """Earlier versions read it, and an index of it is still its own."""
+    content = json.loads((make_bundle(tmp_path / "bundle") / "config.json").read_text())
+    assert "distance" not in content
+
+
+def test_an_onnx_file_ranks_by_it_too(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from atr_moco_plugin.exporting import export_onnx
+
+    bundle = with_distance(make_bundle(tmp_path / "plain"), tmp_path / "mapped", FULL)
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    export_onnx(retriever, tmp_path / "onnx")  # it compares both files with the model
+    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert config["embed_dim"] == 16
+    assert max(config[x]["greatest_difference"] for x in ("audio", "text")) < 1e-5
