@@ -92,4 +92,5 @@ def _scaled(factor: Tensor) -> Tensor:
     exact = factor.detach().double()
     if exact.dim() == 1:
         return (exact / exact.abs().amax()).float()
-    return (exact / torch.linalg.eigvalsh(exact.T @ exact)[-1].sqrt()).float()
+    scaled: Tensor = exact / torch.linalg.eigvalsh(exact.T @ exact)[-1].sqrt()
+    return scaled.float()
