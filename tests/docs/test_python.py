@@ -217,7 +217,7 @@ def test_transformers(clap_user: Path) -> None:
     names = run_python("docs/transformers.md")
     assert logged_steps(clap_user / "runs/clap/rank.jsonl") == [1, 2, 3]
     history = names["trainer"].state.log_history
-    assert [entry["step"] for entry in history if "loss_atm" in entry] == [1, 2, 3]
+    assert [entry["step"] for entry in history if "loss_atc" in entry] == [1, 2, 3]
     assert names["metrics"]["eval_clips"] == 4 and names["metrics"]["eval_captions"] == 8
     assert names["plain"].config.projection_dim == 12
     assert names["model"].criterion.model.embed_dim == 256

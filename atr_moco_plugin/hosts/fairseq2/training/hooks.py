@@ -21,7 +21,7 @@ def make_hooks(
     sections: Mapping[str, object],
     criterion: Any,
     context: RecipeContext,
-    pairs: Callable[[int], PairBatch],
+    pairs: Callable[[int], PairBatch] | None = None,
     *,
     compiled: bool = False,
 ) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def make_hooks(
         sections: hook name (group ``atr_moco_plugin.hooks``) to its options.
         criterion: has ``queues``, and ``key_towers`` where it can be probed.
         context: the recipe's; each hook writes ``NAME.jsonl`` in its output folder.
-        pairs: reads so many pairs.
+        pairs: reads so many pairs; without it there is no probe.
         compiled: whether the layers of the model are compiled.
 
     Raises:
@@ -44,7 +44,7 @@ def make_hooks(
     """
     if not criterion.queues:
         return {}
-    obstacle = _obstacle(criterion)
+    obstacle = _obstacle(criterion) if pairs else "there are no pairs to make a probe of"
     probe: KeyProbe | None = None
     hooks = {}
     for name, section in sections.items():
@@ -56,7 +56,7 @@ def make_hooks(
             pass
         elif obstacle and asked:
             raise InputError(f"`hooks.{name}.probe_every` is {asked}, but {obstacle}: set it to 0.")
-        elif context.gangs.root.rank == 0 and not obstacle and (asked or not compiled):
+        elif pairs and context.gangs.root.rank == 0 and not obstacle and (asked or not compiled):
             probe = probe or _probe(criterion, context, pairs(PROBE_PAIRS))
             options = {**options, "probe": probe}
         if context.gangs.root.rank != 0:
