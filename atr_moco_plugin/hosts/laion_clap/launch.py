@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -54,13 +53,6 @@ def train(argv: Sequence[str]) -> int:
         raise InputError(
             f"--resume {args.resume} is not a checkpoint of a training with this launcher; start "
             "from other CLAP weights with --pretrained."
-        )
-    if hasattr(options.criterion_class, "distance_factor"):
-        warnings.warn(
-            "This criterion learns a distance, but the evaluation of LAION-CLAP, its checkpoints "
-            "and what is exported of them rank by the cosine of the embeddings alone: train in "
-            "another host for figures and bundles that rank by the distance.",
-            stacklevel=2,
         )
     if hasattr(options.config, "seed"):
         options.config = replace(options.config, seed=args.seed)

@@ -49,10 +49,17 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         This package's options, and the arguments that are LAION-CLAP's.
 
     Raises:
-        InputError: an unknown criterion, or an option of it that does not fit.
+        InputError: an unknown criterion, one that learns a distance, or an option that does not
+            fit.
     """
     named, _ = _parser(None).parse_known_args(argv)
     criterion_class = load("criteria", named.criterion)
+    if hasattr(criterion_class, "distance_factor"):
+        raise InputError(
+            f"--criterion {named.criterion} learns a distance, and the evaluation, checkpoints and "
+            "exports of LAION-CLAP would rank by the plain cosine: train it in another host, or "
+            "take another criterion."
+        )
     values, theirs = _parser(criterion_class).parse_known_args(argv)
     options = vars(values)
     config = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from atr_moco_plugin.hosts.laion_clap.model import HEAD, POSITION_IDS, is_own
 from atr_moco_plugin.io.checkpoints import read_torch
 
 _EXPECTED = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
+_METRIC = "moco.metric"
+"""Of :class:`~atr_moco_plugin.criterion.m_ltm.MLtm`."""
 
 
 def has_criterion(path: str | os.PathLike[str]) -> bool:
@@ -53,9 +56,10 @@ def read_towers(
         its matching loss has not begun.
 
     Raises:
-        InputError: the file does not exist or is no CLAP checkpoint.
+        InputError: the file does not exist, is no CLAP checkpoint, or has a learned distance.
     """
     state, prefix = _read_clap(path), f"{HEAD}."
+    _check_cosine(path, state)
     head = {x.removeprefix(prefix): t for x, t in state.items() if x.startswith(prefix)}
     if not head_is_trained(state, "moco."):
         head = {}
@@ -67,6 +71,16 @@ def _read_clap(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if "logit_scale_a" not in state or "audio_projection.0.weight" not in state:
         raise InputError(f"{path} holds no CLAP weights; expected {_EXPECTED}.")
     return state
+
+
+def _check_cosine(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Refuse what an earlier version trained with a distance, which CLAP's weights cannot hold."""
+    if _METRIC in state:
+        raise InputError(
+            f"{path} was trained with a learned distance, which is not in weights of CLAP: they "
+            "would rank by the plain cosine. Train the criterion in another host; --pretrained "
+            "takes the towers of this file."
+        )
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -106,9 +120,9 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str]) -> i
         How many tensors it holds.
 
     Raises:
-        InputError: see :func:`read_clap`.
+        InputError: see :func:`read_towers`.
     """
-    state = read_clap(checkpoint)
+    state, _ = read_towers(checkpoint)
     if POSITION_IDS not in state:
         # `load_ckpt` deletes this buffer before it loads the rest strictly, and fails without it.
         rows = len(state["text_branch.embeddings.position_embeddings.weight"])

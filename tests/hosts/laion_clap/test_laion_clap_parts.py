@@ -17,7 +17,8 @@ import torch
 from gloo import process_group, run_on_ranks
 from torch import Tensor, nn
 
-from atr_moco_plugin.criterion import Atc, MocoAtc, MocoAtcConfig
+from atr_moco_plugin.criterion import Atc, MLtm, MLtmConfig, MocoAtc, MocoAtcConfig
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap import requirements
 from atr_moco_plugin.hosts.laion_clap.__main__ import main
 from atr_moco_plugin.hosts.laion_clap.decode import soundfile_audio
@@ -25,7 +26,7 @@ from atr_moco_plugin.hosts.laion_clap.epoch import StepLog, follow_epoch
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
 from atr_moco_plugin.hosts.laion_clap.options import parse
-from atr_moco_plugin.hosts.laion_clap.weights import export, read_clap
+from atr_moco_plugin.hosts.laion_clap.weights import export, read_clap, read_towers
 from atr_moco_plugin.io.checkpoints import allow_numpy
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.safety import CollapseWatch, NonFiniteError
@@ -321,19 +322,22 @@ def test_the_criterion_follows_their_optimizer() -> None:
     assert follow(clap, {}) == [4, 5, 6]  # the next epoch
 
 
-def test_a_learned_distance_trains_with_its_own_temperature() -> None:
-    options, theirs = parse(["--criterion", "m_ltm", "--temperature", "0.005", "--lr", "1e-4"])
-    assert options.config.temperature == 0.005 and theirs == ["--lr", "1e-4"]
-    clap = add_criterion(Clap(), options.criterion_class, options.config).train()
-    optimizer = torch.optim.AdamW([p for p in clap.parameters() if p.requires_grad], lr=1e-3)
-    before = clap.moco.metric.detach().clone()
-    clap.moco.attach(optimizer)
-    batch = clap_batch(0)
-    clap(batch, batch["text"], torch.device("cpu"))[0].backward()
-    optimizer.step()
-    clap.on_optimizer_step()
-    assert not torch.equal(clap.moco.metric, before)
-    assert float(clap.moco.temperature) == pytest.approx(0.005)
+@pytest.mark.parametrize("name", ["m_ltm", "m_ltm_full"])
+def test_a_learned_distance_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"--criterion {name} learns a distance.*another host"):
+        parse(["--criterion", name, "--lr", "1e-4"])
+
+
+def test_no_export_drops_a_learned_distance(tmp_path: Path) -> None:
+    """Earlier versions trained one, of which the checkpoints are still there."""
+    clap = add_criterion(Clap(), MLtm, MLtmConfig())
+    state = {"audio_projection.0.weight": torch.zeros(4, 4), **clap.state_dict()}
+    torch.save({"state_dict": state}, tmp_path / "epoch_1.pt")
+    for read in (read_towers, lambda path: export(path, tmp_path / "out.pt")):
+        with pytest.raises(InputError, match=r"epoch_1.pt was trained with a learned distance"):
+            read(tmp_path / "epoch_1.pt")
+    assert not (tmp_path / "out.pt").exists()
+    assert "logit_scale_a" in read_clap(tmp_path / "epoch_1.pt")  # --pretrained takes its towers
 
 
 def test_an_overflow_that_their_scaler_leaves_out_is_no_step() -> None:
