@@ -46,6 +46,7 @@ ELSEWHERE = {
     "docs/fewer_tokens.md": "tests/data/loading/test_lengths.py",
     "docs/graded.md": "tests/evaluation/test_submission.py",
     "docs/inspect.md": "tests/inspection/test_docs.py",
+    "docs/learned_distance.md": "tests/retriever/test_learned_distance.py",
     "docs/laion_clap.md": "tests/hosts/laion_clap/test_laion_clap.py",
     "docs/other_libraries.md": "tests/exporting/test_docs.py",
     "docs/plugins.md": "tests/plugins/test_contracts.py",

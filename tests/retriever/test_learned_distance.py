@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
+from docs.pages import run_python
 from tiny_bundle import SENTENCES, make_bundle, make_clap_bundle, noise
 from torch.testing import assert_close
 
@@ -55,6 +57,14 @@ def test_a_bundle_without_one_is_as_it_was(tmp_path: Path) -> None:
     """Earlier versions read it, and an index of it is still its own."""
     content = json.loads((make_bundle(tmp_path / "bundle") / "config.json").read_text())
     assert "distance" not in content
+
+
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with_distance(make_bundle(tmp_path / "plain"), tmp_path / "BUNDLE", FULL)
+    soundfile.write("a.wav", noise(16_000), 16_000)
+    names = run_python("docs/learned_distance.md")
+    assert names["scores"].shape == (1, 1) and -1 <= float(names["scores"]) < 0
 
 
 def test_an_onnx_file_ranks_by_it_too(tmp_path: Path) -> None:
