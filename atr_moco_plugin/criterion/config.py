@@ -113,6 +113,14 @@ class MocoAtcConfig(TeacherOptions, CriterionConfig):
         if self.queue_warmup_steps != "auto":
             for problem in in_range(self, "queue_warmup_steps", least=0):
                 yield f"{problem.rstrip('.')}, or auto."
+        elif 0 < (rows := self.queue_min if self.queue_size == "auto" else self.queue_size) < 8:
+            # Four groups by age of two rows each.
+            name = "queue_min" if self.queue_size == "auto" else "queue_size"
+            yield (
+                f"`queue_warmup_steps` is auto, which cannot tell the age of fewer than 8 rows, so "
+                f"the queue would never enter the loss, but `{name}` is {rows}: set it to 8 or "
+                "more, or `queue_warmup_steps` to a number."
+            )
         yield from in_range(self, "alpha_warmup_steps", least=0)
         yield from in_range(self, "momentum", "alpha", least=0, most=1)
         if self.keys == "online":

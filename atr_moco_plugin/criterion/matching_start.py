@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atr_moco_plugin.distributed import broadcast_bool, process_index
-from atr_moco_plugin.tensors.float32 import cosines
+from atr_moco_plugin.tensors.float32 import StaysFloat32, cosines
 
 NEGATIVES = 7
 """An item of its own is looked for among itself and so many others."""
@@ -96,7 +96,7 @@ def head_is_trained(state: Mapping[str, Tensor], prefix: str = "") -> bool:
     return int(since) == 0 or 0 < int(since) < int(steps)
 
 
-class MatchingStart(nn.Module):
+class MatchingStart(StaysFloat32):
     """In which optimizer steps there is a matching loss. It begins once and never ends again.
 
     Args:
@@ -113,7 +113,7 @@ class MatchingStart(nn.Module):
 
     def __init__(self, start: int | Literal["auto"], every: int = 1) -> None:
         super().__init__()
-        self._start, self._every = start, every
+        self._start, self._every, self._warned = start, every, False
         self.register_buffer("since", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("sums", torch.zeros(3))
         self.reset_parameters()
@@ -146,6 +146,32 @@ class MatchingStart(nn.Module):
             num_steps: optimizer steps made.
         """
         return self.begun and (num_steps - self._since) % self._every == 0
+
+    def check(self, total_steps: int | None) -> None:
+        """Warn, once and before the first step, of a start that the run does not reach.
+
+        Args:
+            total_steps: of the run, where they are known.
+        """
+        late = self._start != "auto" and total_steps is not None and total_steps <= self._start
+        if late and not (self._warned or self.begun or process_index()):
+            self._warned = True
+            warnings.warn(
+                f"`atm_start` is {self._start:,}, but the run has {total_steps:,} steps: the "
+                "matching head will never be trained. Lower it, train longer, or take the "
+                "criterion moco_atc.",
+                stacklevel=2,
+            )
+
+    def catch_up(self, num_steps: int) -> None:
+        """After a load: begin where a number of steps is over that the saved run had to wait
+        longer. With a start of 0 hosts count on a gradient of the head in every pass.
+
+        Args:
+            num_steps: optimizer steps made.
+        """
+        if not self.begun and self._start != "auto" and num_steps >= self._start:
+            self._set(num_steps)
 
     @torch.no_grad()
     def look(self, a: Tensor, u: Tensor, positives: Tensor) -> None:

@@ -26,7 +26,7 @@ from atr_moco_plugin.criterion.queue_pair import (
     grow_queues,
     make_queue,
 )
-from atr_moco_plugin.criterion.queue_start import QueueStart
+from atr_moco_plugin.criterion.queue_start import QueueStart, add_rows
 from atr_moco_plugin.criterion.shared_weights import (
     copy_towers_that_were_not_saved,
     fill_in_shared,
@@ -116,8 +116,7 @@ class MocoAtc(Atc):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """See :meth:`Atc.reset_parameters`. The momentum copies are made anew from the towers when
-        the first pass begins, or at :meth:`attach`."""
+        """See :meth:`Atc.reset_parameters`. The first pass or :meth:`attach` makes new copies."""
         super().reset_parameters()
         self.num_steps.zero_()
         self.data_fingerprint.zero_()
@@ -202,6 +201,7 @@ class MocoAtc(Atc):
     def _start_pass(self) -> None:
         super()._start_pass()
         self.momentum_factor.check(self.total_steps)
+        self.queue_start.check(self.total_steps)
         self._start_copies()
 
     def _start_copies(self) -> None:
@@ -284,10 +284,10 @@ class MocoAtc(Atc):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        present, name = self.data_fingerprint.clone(), f"{prefix}data_fingerprint"
-        # Checkpoints of version 0.1.0 have none.
-        state_dict.setdefault(name, torch.zeros_like(present))
+        present = self.data_fingerprint.clone()  # checkpoints of version 0.1.0 have none
+        state_dict.setdefault(f"{prefix}data_fingerprint", torch.zeros_like(present))
         fill_in_shared(self, state_dict, prefix)
+        add_rows(state_dict, prefix, self.queue_start, self.audio_queue)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_steps = int(self.num_steps)
         self._loaded_fingerprint = int(self.data_fingerprint)

@@ -62,6 +62,7 @@ class MocoAtcAtm(MocoAtc):
         # of an accumulation; mirrored by an integer, so that no step waits for the device.
         self.register_buffer("num_draws", torch.zeros(1, dtype=torch.int64))
         self._num_draws = 0
+        self.register_load_state_dict_post_hook(_catch_up)
 
     @property
     def num_negatives(self) -> int:
@@ -125,6 +126,11 @@ class MocoAtcAtm(MocoAtc):
             **self._measures(loss_atc),
             **of_teachers,
         }
+
+    @not_compiled
+    def _start_pass(self) -> None:
+        super()._start_pass()
+        self.matching_start.check(self.total_steps)
 
     @not_compiled
     def _matches(self) -> bool:
@@ -208,6 +214,10 @@ class MocoAtcAtm(MocoAtc):
         state_dict.setdefault(f"{prefix}num_draws", torch.zeros_like(self.num_draws))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_draws = int(self.num_draws)
+
+
+def _catch_up(criterion: MocoAtcAtm, _: Any) -> None:
+    criterion.matching_start.catch_up(criterion._num_steps)
 
 
 def _add_matching_start(state: dict[str, Any], prefix: str, present: MatchingStart) -> None:

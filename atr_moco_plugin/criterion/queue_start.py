@@ -59,6 +59,11 @@ class QueueStart(nn.Module):
         self._rows = [0, 0]  # mirrors the buffer, so that no step waits for the device
         self._warned = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether the queue itself is asked."""
+        return self._warmup == "auto"
+
     def usable(self, step: int, queue: EmbeddingQueue) -> int:
         """Youngest rows of a queue that are in the loss.
 
@@ -102,6 +107,22 @@ class QueueStart(nn.Module):
                 stacklevel=2,
             )
 
+    def check(self, total_steps: int | None) -> None:
+        """Warn, once and before the first step, of a warm-up that the run does not outlast.
+
+        Args:
+            total_steps: of the run, where they are known.
+        """
+        never = self._warmup != "auto" and total_steps is not None and total_steps <= self._warmup
+        if never and self._config.queue_size and not (self._warned or process_index()):
+            self._warned = True
+            warnings.warn(
+                f"`queue_warmup_steps` is {self._warmup:,}, but the run has {total_steps:,} steps: "
+                "the queue will never be in the loss. Lower it, set it to auto, train longer, or "
+                "leave the queue out by `queue_size: 0`.",
+                stacklevel=2,
+            )
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Back to the initial state: nothing is known of the queues."""
@@ -123,10 +144,31 @@ class QueueStart(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Older checkpoints have none.
-        state_dict.setdefault(f"{prefix}rows", torch.zeros_like(self.rows))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._rows = self.rows.tolist()
+
+
+def add_rows(state: dict[str, Any], prefix: str, start: QueueStart, queue: EmbeddingQueue) -> None:
+    """For a state from before ``auto``: its queue counts as all in the loss, and leaves it at the
+    next look by the rule, so that a run which goes on with it does not change without a word.
+
+    Args:
+        state: of a criterion, or weights alone, which have no steps.
+        prefix: of the criterion's names.
+        start: of the criterion that loads it.
+        queue: of that criterion.
+    """
+    name, steps = f"{prefix}queue_start.rows", state.get(f"{prefix}num_steps")
+    if name in state:
+        return
+    older = steps is not None and int(steps) > 0
+    state[name] = torch.full_like(start.rows, queue.max_size if older else 0)
+    if older and start.waits:
+        warnings.warn(
+            "`queue_warmup_steps` is auto, but the checkpoint is from before that option and does "
+            "not say whether its queue was in the loss: all of it is until the next look at it.",
+            stacklevel=2,
+        )
 
 
 def steady_rows(queues: Mapping[str, EmbeddingQueue], least: float, most: float) -> int:

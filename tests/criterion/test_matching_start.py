@@ -143,6 +143,23 @@ def test_a_run_that_ends_without_it_is_told() -> None:
         wait.on_optimizer_step(8, 8)
 
 
+def test_a_start_that_the_run_does_not_reach_is_warned_of_at_once(tiny_model, tiny_batch) -> None:
+    loop = Loop(tiny_model(), tiny_batch, atm_start=9)
+    loop.criterion.total_steps = 9
+    with pytest.warns(UserWarning, match="is 9, but the run has 9 steps: the matching") as found:
+        loop.run(range(2))
+    assert len([x for x in found if "never be trained" in str(x.message)]) == 1
+
+
+def test_large_batches_in_half_precision_are_counted() -> None:
+    wait = MatchingStart("auto").half()
+    a, same = unit(1_024, 0, 16), torch.eye(1_024, dtype=torch.bool)
+    for step in range(1, 11):
+        wait.look(a, a, same)
+        wait.on_optimizer_step(step, None)
+    assert wait.begun_at == 10
+
+
 class Loop:
     def __init__(self, model: Any, batch: Any, kind: Any = MocoAtcAtm, **options: Any) -> None:
         if kind is MocoAtc:
@@ -273,6 +290,18 @@ def test_older_states_have_matched_from_the_start(tiny_model) -> None:
     criterion.load_state_dict(weights, strict=False)
     assert criterion.matching_since == -1
     assert head_is_trained({"temperature": torch.ones(1)})
+
+
+@pytest.mark.parametrize(("start", "since"), [(0, 5), (5, 5), (6, -1), ("auto", -1)])
+def test_a_lower_start_counts_from_the_first_pass_after_a_load(
+    start: Any, since: int, tiny_model, tiny_batch
+) -> None:
+    saved = Loop(tiny_model(), tiny_batch).criterion.state_dict()
+    saved["num_steps"] += 5
+    criterion = Loop(tiny_model(), tiny_batch, atm_start=start).criterion
+    criterion.load_state_dict(saved)
+    assert criterion.matching_since == since and not criterion.head_trained
+    assert criterion(**tiny_batch(b=6))["loss_atm"].isnan() == (since < 0)
 
 
 def test_it_starts_anew_with_its_criterion(tiny_model, tiny_batch) -> None:

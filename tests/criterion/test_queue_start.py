@@ -15,6 +15,7 @@ from torch.optim import SGD
 
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcConfig
 from atr_moco_plugin.criterion.queue_start import steady_rows
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
 
 OPTIONS: dict[str, Any] = {"queue_size": 40, "queue_warmup_steps": "auto", "momentum": 0.5}
@@ -146,17 +147,51 @@ def test_a_queue_that_is_out_after_half_of_the_run_is_warned_of_once() -> None:
     assert len(found) == 1
 
 
-def test_older_checkpoints_load(tiny_model: Any) -> None:
-    criterion, optimizer = make()
+def test_an_older_checkpoint_keeps_its_queue_in_the_loss_with_a_word() -> None:
+    criterion, optimizer = make(queue_warmup_steps=0)
     run(criterion, optimizer, range(24))
     saved = criterion.state_dict()
     older = {k: v for k, v in saved.items() if k not in NEW}
     assert len(older) == len(saved) - len(NEW)
-    other, _ = make(seed=3)
-    other.load_state_dict(older)
+    other, fresh = make(seed=3)
+    with pytest.warns(UserWarning, match="from before that option"):
+        other.load_state_dict(older)
+    assert [n for _, n in run(other, fresh, range(24, 32))] == [40] * 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(queue_warmup_steps=0)[0].load_state_dict(older)
+    weights = {name: x for name, x in older.items() if name.startswith("model.")}
+    other, _ = make()
+    other.load_state_dict(weights, strict=False)
     assert int(other(**table_batch(8, seed=0))["queue_rows"]) == 0
+    criterion, optimizer = make()
+    run(criterion, optimizer, range(24))
     criterion.reset_parameters()
     assert int(criterion(**table_batch(8, seed=0))["queue_rows"]) == 0
+
+
+def test_a_warm_up_that_the_run_does_not_outlast_is_warned_of_at_the_start() -> None:
+    criterion, optimizer = make(queue_warmup_steps=50)
+    criterion.total_steps = 50
+    with pytest.warns(UserWarning, match="is 50, but the run has 50 steps: the queue") as found:
+        run(criterion, optimizer, range(2))
+    assert len(found) == 1
+    for options, steps in (({}, 51), ({"queue_size": 0}, 9)):
+        criterion, optimizer = make(queue_warmup_steps=50, **options)
+        criterion.total_steps = steps
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run(criterion, optimizer, range(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"queue_size": 7}, "queue_size"), ({"queue_size": "auto", "queue_min": 4}, "queue_min")],
+)
+def test_a_queue_too_short_to_tell_an_age_is_refused(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(InputError, match=f"fewer than 8 rows, .* `{name}` is"):
+        make(**options)
+    make(queue_size=0)
 
 
 NEW = {"queue_start.rows", "momentum_factor.num_pairs"}
