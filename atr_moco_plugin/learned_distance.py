@@ -64,6 +64,44 @@ class LearnedDistance(StaysFloat32):
             return torch.cat([x * math.sqrt(0.5), *own], dim=1)
 
 
+def mean_vectors(sums: Tensor) -> Tensor:
+    """One vector for several of one side, such as the windows of a recording: its cosine with a
+    vector of the other side is the mean of theirs, minus the mean of their ``D^2 / (4 s)``.
+
+    The mean brought to length 1 would not rank so, since the lengths of means differ. Here what is
+    missing goes where vectors of the other side are 0.
+
+    Args:
+        sums: ``[N, d + 4]``, each of one or more vectors of :class:`LearnedDistance`.
+
+    Returns:
+        ``[N, d + 4]`` unit-norm float32.
+    """
+    audio = _of_sounds(sums)
+    constant = torch.where(audio, sums[:, -3], sums[:, -4])  # 1/2 of each
+    means = sums.double() / (2 * constant.double())[:, None]
+    means[:, -2:] = 0
+    rest = (1 - means.square().sum(dim=1)).clamp(min=0).sqrt()
+    means[:, -2], means[:, -1] = rest * audio, rest * ~audio
+    return means.float()
+
+
+def query_vectors(vectors: Tensor) -> Tensor:
+    """What finds sounds by their distance: a sentence is itself, and a sound is the sentence of the
+    same embedding, of which the cosine with a sound b is ``-D(a, b)^2 / (4 s)``.
+
+    Args:
+        vectors: ``[N, d + 4]`` of :class:`LearnedDistance` or :func:`mean_vectors`, of any side.
+    """
+    turned = torch.cat([vectors[:, :-EXTRA], vectors[:, [-3, -4, -1, -2]]], dim=1)
+    return torch.where(_of_sounds(vectors)[:, None], turned, vectors)
+
+
+def _of_sounds(vectors: Tensor) -> Tensor:
+    """``[N]`` bool: this number is 1/2 in a sound's vector and 0 or less in a sentence's."""
+    return vectors[:, -3] > 0
+
+
 def learned_factor(criterion: Any) -> Tensor | None:
     """The factor of the distance that a criterion has learned; None for one that ranks by cosine.
 

@@ -15,7 +15,9 @@ from atr_moco_plugin.learned_distance import (
     LearnedDistance,
     distance_kind,
     learned_factor,
+    mean_vectors,
     plain_factor,
+    query_vectors,
 )
 
 
@@ -95,3 +97,27 @@ def test_the_factor_of_a_criterion() -> None:
         found = learned_factor(kind(LinearModel(), MLtmConfig()))
         assert found.shape == shape and not found.requires_grad
         assert_close(found, plain_factor(distance_kind(found), 4))
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_means_and_sounds_as_queries_keep_the_distance(kind: str) -> None:
+    of = factor(kind, 16, 100.0)
+    a, u = unit(12, 16, 0), unit(9, 16, 1)
+    audio, text = LearnedDistance(of, "audio"), LearnedDistance(of, "text")
+    scale = -1 / (4 * torch.linalg.matrix_norm(of if of.dim() == 2 else of.diag(), 2) ** 2)
+    windows, words = audio(a).view(4, 3, -1), text(u).view(3, 3, -1)
+    clips, labels = mean_vectors(windows.sum(1)), mean_vectors(words.sum(1))
+    for x in (clips, labels):
+        assert_close(x.norm(dim=1), torch.ones(len(x)))
+    squares = exact_squares(a, u, of) * scale
+    assert_close((clips @ text(u).T).double(), squares.view(4, 3, 9).mean(1), atol=3e-7, rtol=0)
+    assert_close((audio(a) @ labels.T).double(), squares.view(12, 3, 3).mean(2), atol=3e-7, rtol=0)
+    assert_close(mean_vectors(3 * audio(a)), audio(a))  # of one thing it is that thing
+
+    sounds = exact_squares(a, a, of) * scale
+    found = (query_vectors(audio(a)) @ audio(a).T).double()
+    assert_close(found, sounds, atol=3e-7, rtol=0)
+    found = (query_vectors(clips) @ audio(a).T).double()
+    assert_close(found, sounds.view(4, 3, 12).mean(1), atol=3e-7, rtol=0)
+    assert torch.equal(query_vectors(text(u)), text(u))
+    assert torch.equal(query_vectors(labels), labels)

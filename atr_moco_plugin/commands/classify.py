@@ -141,7 +141,7 @@ def _classified(
     for group, embeddings, problems in embed_each(found, retriever):
         broken += problems
         audio = torch.from_numpy(embeddings)
-        result = classified(audio, sentences, text, retriever.temperature, reduce)
+        result = classified(retriever, audio, sentences, text, reduce)
         for sound, scores in zip(group, result.scores.tolist(), strict=True):
             rows.append((sound.name, dict(zip(result.labels, scores, strict=True))))
     return rows, broken

@@ -170,7 +170,8 @@ def _hits(
     wanted += [retriever.embed_audio(options.like)] if options.like else []
     unwanted = retriever.embed_text(options.unwanted).numpy() if options.unwanted else None
     k = max(options.k, RERANKED) if options.rerank else options.k
-    hits = find(store, torch.cat(wanted).numpy(), unwanted, k, only, alpha=alpha)
+    queries = retriever.query_embeddings(torch.cat(wanted)).numpy()
+    hits = find(store, queries, unwanted, k, only, alpha=alpha)
     if options.rerank:
         hits = rerank(hits, retriever, sentences[0])
     return hits[: options.k]

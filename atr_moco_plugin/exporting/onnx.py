@@ -74,6 +74,7 @@ def export_onnx(retriever: AudioTextRetriever, folder: str | Path) -> None:
             "pads_clips": backbone.any_padding,
             "embed_dim": retriever.embed_dim,
             "temperature": retriever.temperature,
+            "distance": backbone.config.distance,
             "fingerprint": retriever.fingerprint,
             "versions": {x: version(x) for x in ("atr-moco-plugin", "torch", *_NEEDED)},
         }

@@ -18,8 +18,7 @@ shapes of the inputs. onnxruntime's embeddings were compared with the model's an
 
 * Audio is mono float32 within [-1, 1] at {sample_rate} Hz. Of another rate, resample it first.
 * Embed at most {window_seconds:g} s at once. Of a longer recording take windows, every
-  {hop_seconds:g} s one and the last one at the end; the recording's embedding is their mean, scaled
-  to length 1.
+  {hop_seconds:g} s one and the last one at the end; {mean}
 * Sentences are cut to {max_tokens} tokens.
 {more}"""
 
@@ -72,6 +71,14 @@ _FEATURES_MORE = """\
   the encoder's `features` makes of waveforms.
 """
 
+_MEAN = """the recording's embedding is their mean, scaled
+  to length 1."""
+
+_MEAN_OF_DISTANCES = """the recording's product with a
+  sentence is the mean of theirs, so do not scale the mean of their embeddings.
+* The model ranks by a learned distance D, and the product is -D^2 over its largest. That of two
+  sounds, or of two sentences, is not."""
+
 _ONE_LENGTH = """\
 * This model's embedding of a clip depends on how its batch is padded: embed clips of one length at
   once.
@@ -96,5 +103,6 @@ def readme(config: Mapping[str, Any]) -> str:
         **config,
         example=(begin + _TOKENS).format(**config),
         difference=max(config[x]["greatest_difference"] for x in ("audio", "text")),
+        mean=_MEAN if config["distance"] is None else _MEAN_OF_DISTANCES,
         more=more.format(names=", ".join(f"`{x}`" for x in names)),
     )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import has_words
-from atr_moco_plugin.tensors.float32 import cosines, unit_norm
+from atr_moco_plugin.retriever.loaded_model import LoadedModel
+from atr_moco_plugin.tensors.float32 import cosines
 
 Reduce = Literal["max", "mean"]
 
@@ -67,27 +68,31 @@ def label_phrases(
 
 
 def classified(
+    model: LoadedModel,
     audio: Tensor,
     sentences: Mapping[str, Sequence[str]],
     text: Tensor,
-    temperature: float,
     reduce: Reduce,
 ) -> Classification:
     """Scores of N recordings for each label.
 
     Args:
+        model: whose embeddings they are.
         audio: ``[N, d]`` unit-norm.
         sentences: of each label.
         text: ``[S, d]`` unit-norm, of all sentences in order.
-        temperature: cosines are divided by it before the softmax.
         reduce: ``max`` takes the best sentence of a label, ``mean`` their mean embedding.
     """
     groups = text.split([len(x) for x in sentences.values()])
     if reduce == "mean":
-        per_label = cosines(audio, unit_norm(torch.stack([x.mean(dim=0) for x in groups])))
+        per_label = cosines(
+            audio, model.mean_embeddings(torch.stack([x.sum(dim=0) for x in groups]))
+        )
     elif reduce == "max":
         columns = [cosines(audio, x).amax(dim=1) for x in groups]
         per_label = torch.stack(columns, dim=1)
     else:
         raise InputError(f"`reduce` is {reduce!r}, expected one of max, mean")
-    return Classification(list(sentences), (per_label / temperature).softmax(dim=1), per_label)
+    return Classification(
+        list(sentences), (per_label / model.temperature).softmax(dim=1), per_label
+    )

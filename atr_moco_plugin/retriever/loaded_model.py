@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
+from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.learned_distance import mean_vectors, query_vectors
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
 from atr_moco_plugin.retriever.bundle import CARD, FEATURE_EXTRACTOR, TOKENIZER, write_bundle
 from atr_moco_plugin.retriever.hub import push_folder
 from atr_moco_plugin.retriever.loading import load_backbone
 from atr_moco_plugin.retriever.runner import Runner, usable_device
+from atr_moco_plugin.tensors.float32 import unit_norm
 
 DType = Literal["float32", "bfloat16", "float16"]
 ModelT = TypeVar("ModelT", bound="LoadedModel")
@@ -107,6 +110,25 @@ class LoadedModel:
         """
         backbone = load_backbone(name, revision=revision, local_files_only=local_files_only)
         return cls(backbone, device=device, dtype=dtype, batch_size=batch_size)
+
+    def mean_embeddings(self, sums: Tensor) -> Tensor:
+        """The embeddings of what has several, such as the windows of a recording.
+
+        Args:
+            sums: ``[N, d]``, each of one or more embeddings of one side.
+
+        Returns:
+            ``[N, d]`` float32, unit-norm: the direction of the sums; with a learned distance see
+            :func:`~atr_moco_plugin.learned_distance.mean_vectors`.
+        """
+        return unit_norm(sums) if self._backbone.config.distance is None else mean_vectors(sums)
+
+    def query_embeddings(self, embeddings: Tensor) -> Tensor:
+        """``[N, d]``, what an index of sounds is searched with, by sentences or by sounds: the
+        embeddings, or with a learned distance what
+        :func:`~atr_moco_plugin.learned_distance.query_vectors` makes of them."""
+        plain = self._backbone.config.distance is None
+        return embeddings if plain else query_vectors(embeddings)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a bundle, see :func:`~atr_moco_plugin.retriever.write_bundle`.

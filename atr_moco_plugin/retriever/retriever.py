@@ -32,7 +32,6 @@ from atr_moco_plugin.retriever.recordings import (
     long_enough,
     recording_windows,
 )
-from atr_moco_plugin.tensors.float32 import unit_norm
 
 _PARTS = 4
 """Batches of windows that are sorted by length at once."""
@@ -112,7 +111,7 @@ class AudioTextRetriever(LoadedModel):
         for rows, waveforms in self._parts(recordings, sample_rate, progress):
             embeddings = torch.from_numpy(self._runner.windows(waveforms, self.batch_size))
             sums.index_add_(0, torch.tensor(rows), embeddings.double())
-        return unit_norm(sums)
+        return self.mean_embeddings(sums)
 
     def embed_text(self, texts: str | Sequence[str]) -> Tensor:
         """Embed sentences.
@@ -240,7 +239,9 @@ class AudioTextRetriever(LoadedModel):
         with opened as store:
             most = max(k, reranking.RERANKED) if rerank else k
             rest = self.embed_text(unwanted).numpy()
-            hits = find(store, wanted.numpy(), rest, most, only, alpha=correct)
+            hits = find(
+                store, self.query_embeddings(wanted).numpy(), rest, most, only, alpha=correct
+            )
         if rerank:
             hits = reranking.rerank(hits, self, sentences[0])
         return hits[:k]
@@ -277,7 +278,7 @@ class AudioTextRetriever(LoadedModel):
         sentences = label_phrases(labels, templates)
         text = self.embed_text([x for own in sentences.values() for x in own])
         embeddings = self.embed_audio(audio, sample_rate=sample_rate, progress=progress)
-        return classified(embeddings, sentences, text, self.temperature, reduce)
+        return classified(self, embeddings, sentences, text, reduce)
 
     def _parts(
         self, recordings: Sequence[Any], sample_rate: int | None, progress: bool = False

@@ -13,7 +13,6 @@ from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.embedding import embed_groups
 from atr_moco_plugin.search.plan import Task, in_groups
 from atr_moco_plugin.search.walk import Found
-from atr_moco_plugin.tensors.float32 import unit_norm
 
 Group = tuple[list[Found], NDArray[np.float32], list[tuple[str, str]]]
 """Sounds, their embeddings ``[N, d]``, and name and reason of those that cannot be read."""
@@ -41,6 +40,6 @@ def embed_each(
             sums = [x.embedded.embeddings.sum(axis=0, dtype=np.float64) for x in read if x.embedded]
             problems = [(x.task.found.name, x.problem) for x in outcomes if x.problem]
             table = np.array(sums).reshape(len(sums), retriever.embed_dim)
-            means = unit_norm(torch.from_numpy(table)).numpy()
+            means = retriever.mean_embeddings(torch.from_numpy(table)).numpy()
             yield [x.task.found for x in read], means, problems
             bar.update(len(outcomes))

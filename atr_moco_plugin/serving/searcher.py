@@ -132,7 +132,8 @@ class Searcher:
         """
         _check_k(k)
         with self._model_turn:
-            queries = self.retriever.embed_audio([waveform], sample_rate=rate).numpy()
+            sound = self.retriever.embed_audio([waveform], sample_rate=rate)
+            queries = self.retriever.query_embeddings(sound).numpy()
         with self._index() as store:
             return SearchResult(find(store, queries, k=k, only=only), "")
 

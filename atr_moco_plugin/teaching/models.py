@@ -119,7 +119,11 @@ def embed_split(
     part = file.with_name(f".{file.stem}.{ranks.index}of{ranks.count}{file.suffix}")
     problem = None
     try:
-        _check_data(source, split.dataset)
+        if not _says_its_data(source, split.dataset):
+            say(
+                f"The teacher {source} does not say on which data it was trained: make sure that "
+                "clips which are held out here were not among them."
+            )
         with _loaded(source, split) as retriever:
             _write_part(part, retriever, split, ranks)
     except (InputError, OSError) as ex:
@@ -131,21 +135,23 @@ def embed_split(
     part.unlink()
 
 
-def _check_data(source: Path, dataset: AudioTextDataset) -> None:
-    """Refuse a run that says it was trained on other data."""
+def _says_its_data(source: Path, dataset: AudioTextDataset) -> bool:
+    """Whether a run says what it was trained on, as no bundle does; refuses one of other data."""
     run = next((x for x in (source, *source.parents[:2]) if (x / _CLIPS_FILE).is_file()), None)
     if run is None:
-        return  # a bundle does not say
+        return False
     try:
         made_with = json.loads((run / _CLIPS_FILE).read_text(encoding="utf-8"))["made_with"]
+        data = made_with["data"]
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    if made_with.get("data") != dataset.fingerprint():
+        return False
+    if data != dataset.fingerprint():
         raise InputError(
             f"The teacher {source} was trained on other data than {dataset.name} as it is here "
             "(other clips, captions or splits), so that it may know clips that are held out: train "
             "it on this data, or name a bundle of it, made by `python -m atr_moco_plugin export`."
         )
+    return True
 
 
 @contextmanager

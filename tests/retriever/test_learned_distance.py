@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -16,6 +17,9 @@ from torch.testing import assert_close
 from atr_moco_plugin.learned_distance import LearnedDistance, distance_kind
 from atr_moco_plugin.retriever import AudioTextRetriever, write_bundle
 from atr_moco_plugin.retriever.loading import load_backbone
+from atr_moco_plugin.search.build import build, index_info
+from atr_moco_plugin.search.engines import open_index
+from atr_moco_plugin.search.sources import list_sounds
 
 FULL = torch.randn(12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -76,5 +80,57 @@ def test_an_onnx_file_ranks_by_it_too(tmp_path: Path) -> None:
     retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
     export_onnx(retriever, tmp_path / "onnx")  # it compares both files with the model
     config = json.loads((tmp_path / "onnx" / "config.json").read_text())
-    assert config["embed_dim"] == 16
+    assert config["embed_dim"] == 16 and config["distance"] == "full"
+    assert "ranks by a learned distance" in (tmp_path / "onnx" / "README.md").read_text()
     assert max(config[x]["greatest_difference"] for x in ("audio", "text")) < 1e-5
+
+
+def squares(x: torch.Tensor, y: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """-D^2 / (4 s) in float64."""
+    difference = x.double()[:, None] - y.double()[None]
+    scale = 4 * torch.linalg.matrix_norm(factor.double(), 2) ** 2
+    return -(difference @ factor.double().T).square().sum(2) / scale
+
+
+def test_an_index_a_sound_and_the_mean_of_windows_go_by_the_distance(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "plain")
+    plain = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    bundle = with_distance(bundle, tmp_path / "mapped", FULL)
+    mapped = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    rate = plain.sample_rate
+    sounds = [
+        noise(rate // 2, seed=i) * (1 + np.sin(np.arange(rate // 2) * i / 90)) for i in range(8)
+    ]
+    (tmp_path / "sounds").mkdir()
+    for i, x in enumerate(sounds):
+        soundfile.write(tmp_path / "sounds" / f"{i}.wav", x / 10, rate, subtype="FLOAT")
+    files = [tmp_path / "sounds" / f"{i}.wav" for i in range(8)]
+    a, u = plain.embed_audio(files), plain.embed_text(SENTENCES)
+
+    index = tmp_path / "index"
+    with open_index(index, write=True, info=index_info(mapped)) as store:
+        build(store, mapped, list_sounds(tmp_path / "sounds"))
+    for query, expected in (
+        *zip(SENTENCES, squares(u, a, FULL), strict=True),
+        *zip(mapped.embed_audio(files).split(1), squares(a, a, FULL), strict=True),
+    ):
+        hits = mapped.search(query, index, 8)
+        found = [int(Path(hit.recording.path).stem) for hit in hits]
+        assert found[0] == int(expected.argmax()) and sorted(found) == list(range(8))
+        # An index keeps float16.
+        cosines = [hit.cosine for hit in hits]
+        assert cosines == sorted(cosines, reverse=True)
+        assert_close(cosines, expected[found].tolist(), atol=1e-4, rtol=0)
+
+    # Two windows, as long as the window each.
+    whole = [noise(rate, seed=i) for i in range(4)]
+    long = [np.concatenate(whole[:2]), np.concatenate(whole[2:])]
+    expected = squares(plain.embed_audio([(x, rate) for x in whole]), u, FULL).view(2, 2, 3).mean(1)
+    embeddings = mapped.embed_audio([(x, rate) for x in long])
+    assert_close(
+        (embeddings @ mapped.embed_text(SENTENCES).T).double(), expected, atol=1e-6, rtol=0
+    )
+    labels = {"one": SENTENCES[:2], "two": SENTENCES[2:]}
+    scores = mapped.classify([(x, rate) for x in long], labels, reduce="mean").cosines.double()
+    by_label = torch.stack([expected[:, :2].mean(1), expected[:, 2]], dim=1)
+    assert_close(scores, by_label, atol=1e-6, rtol=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from atr_moco_plugin.criterion import contrastive_loss, positive_pairs
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
-from atr_moco_plugin.learned_distance import LearnedDistance, TowerSide
+from atr_moco_plugin.learned_distance import LearnedDistance, TowerSide, mean_vectors
 from atr_moco_plugin.tensors.float32 import unit_norm
 
 
@@ -35,7 +35,11 @@ def scored_by(tower: Any, factor: Tensor | None, side: TowerSide) -> Any:
 
 
 def embed_clips(
-    tower: Any, audio: Mapping[str, Any], clip_id: Tensor, windows: Tensor | None
+    tower: Any,
+    audio: Mapping[str, Any],
+    clip_id: Tensor,
+    windows: Tensor | None,
+    factor: Tensor | None,
 ) -> Tensor:
     """Embed each clip of a batch once.
 
@@ -45,9 +49,11 @@ def embed_clips(
         clip_id: ``[B]`` int64; rows of one clip have equal audio.
         windows: ``[B]`` int64, how many of the W windows a clip has; None where clips have no
             windows.
+        factor: of a learned distance by which the tower is :func:`scored_by`, or None.
 
     Returns:
-        ``[B, d]`` unit-norm float32, the mean over the windows scaled to unit norm.
+        ``[B, d]`` unit-norm float32, the mean over the windows scaled to unit norm, or their
+        :func:`~atr_moco_plugin.learned_distance.mean_vectors`.
 
     Raises:
         InputError: rows of one clip have different audio.
@@ -64,7 +70,8 @@ def embed_clips(
         present = torch.arange(int(windows.max()), device=windows.device) < windows[:, None]
         rows, window = present.nonzero(as_tuple=True)
         every, _ = tower(**_select(audio, (first[rows], window)))
-        embeddings = unit_norm(_placed(every, present).sum(dim=1))
+        sums = _placed(every, present).sum(dim=1)
+        embeddings = unit_norm(sums) if factor is None else mean_vectors(sums)
     clips: Tensor = embeddings[owner]
     return clips
 

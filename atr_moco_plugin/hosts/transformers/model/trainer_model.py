@@ -159,7 +159,8 @@ class TrainerModel(nn.Module):
                 )
             model, config = self.criterion.model, self.criterion.config
             factor = learned_factor(self.criterion)
-            a = embed_clips(scored_by(model.audio, factor, "audio"), audio, clip_id, windows)
+            tower = scored_by(model.audio, factor, "audio")
+            a = embed_clips(tower, audio, clip_id, windows, factor)
             u = embed_captions(scored_by(model.text, factor, "text"), text, caption_id)
             loss = evaluation_loss(
                 a, u, clip_id, caption_id, config.positives, self.criterion.temperature
