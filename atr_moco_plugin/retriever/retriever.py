@@ -207,7 +207,7 @@ class AudioTextRetriever(LoadedModel):
         Raises:
             InputError: if there is no such index or bank, or another model's, or a query cannot be.
         """
-        # An index is built on a retriever: it is imported when one is asked.
+        # Built on a retriever: imported when one is asked.
         from atr_moco_plugin.search import rerank as reranking
         from atr_moco_plugin.search.build import index_info
         from atr_moco_plugin.search.checks import refuse_other
@@ -239,9 +239,8 @@ class AudioTextRetriever(LoadedModel):
         with opened as store:
             most = max(k, reranking.RERANKED) if rerank else k
             rest = self.embed_text(unwanted).numpy()
-            hits = find(
-                store, self.query_embeddings(wanted).numpy(), rest, most, only, alpha=correct
-            )
+            asked = self.query_embeddings(wanted).numpy()
+            hits = find(store, asked, rest, most, only, alpha=correct)
         if rerank:
             hits = reranking.rerank(hits, self, sentences[0])
         return hits[:k]
@@ -277,8 +276,8 @@ class AudioTextRetriever(LoadedModel):
         """
         sentences = label_phrases(labels, templates)
         text = self.embed_text([x for own in sentences.values() for x in own])
-        embeddings = self.embed_audio(audio, sample_rate=sample_rate, progress=progress)
-        return classified(self, embeddings, sentences, text, reduce)
+        sounds = self.embed_audio(audio, sample_rate=sample_rate, progress=progress)
+        return classified(self, sounds, sentences, text, reduce)
 
     def _parts(
         self, recordings: Sequence[Any], sample_rate: int | None, progress: bool = False
