@@ -103,6 +103,6 @@ def readme(config: Mapping[str, Any]) -> str:
         **config,
         example=(begin + _TOKENS).format(**config),
         difference=max(config[x]["greatest_difference"] for x in ("audio", "text")),
-        mean=_MEAN if config["distance"] is None else _MEAN_OF_DISTANCES,
+        mean=_MEAN if config.get("distance") is None else _MEAN_OF_DISTANCES,
         more=more.format(names=", ".join(f"`{x}`" for x in names)),
     )
