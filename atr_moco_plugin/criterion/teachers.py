@@ -125,8 +125,11 @@ class RowsById:
 
     @property
     def digest(self) -> int:
-        """63 bits that change with any id and any bit of a row."""
-        return stable_digest("rows", *(int(checksum(x)) for x in (self.ids, self._rows)))
+        """63 bits that change with any id, any bit of a row and whose row it is, and not with the
+        order in which they were given."""
+        ordered = bool((self._order == torch.arange(len(self._order))).all())
+        rows = self._rows if ordered else self._rows[self._order]
+        return stable_digest("rows", *(int(checksum(x)) for x in (self.ids, rows)))
 
     def missing(self, ids: Tensor) -> Tensor:
         """Those of ``[N]`` ids that have no row."""

@@ -67,9 +67,9 @@ def read_teacher(path: Path, dataset: AudioTextDataset | None = None) -> SavedTe
     clip_ids = tensors["clip_ids"]
     if dataset is not None and "paths" in metadata:
         clip_ids = _by_path(clip_ids, json.loads(metadata["paths"]), dataset)
-    teacher = Teacher(
-        str(path), RowsById(clip_ids, rows["audio"]), RowsById(tensors["caption_ids"], rows["text"])
-    )
+    clips = _by_id(path, "audio", clip_ids, rows["audio"])
+    captions = _by_id(path, "text", tensors["caption_ids"], rows["text"])
+    teacher = Teacher(str(path), clips, captions)
     return SavedTeacher(teacher, json.loads(metadata.get("about", "{}")))
 
 
@@ -116,6 +116,20 @@ def _checked(path: Path, kind: str, rows: Tensor, ids: Tensor) -> Tensor:
             "expected 1: cosines are taken of a teacher's embeddings, so save them unit-norm."
         )
     return rows.float()
+
+
+def _by_id(path: Path, kind: str, ids: Tensor, rows: Tensor) -> RowsById:
+    """Rows of one id are averaged; refuses those that leave nothing."""
+    table = RowsById(ids, rows)
+    if len(table.ids) < len(ids):
+        lost = (table.find(table.ids).norm(dim=1) < 0.5).nonzero()
+        if len(lost):
+            number = int(table.ids[lost[0]])
+            raise InputError(
+                f"{path}: the rows of `{kind}` with the id {number} are opposite and have no mean: "
+                f"give each id of `{_IDS[kind]}` one row."
+            )
+    return table
 
 
 def _by_path(ids: Tensor, paths: list[str], dataset: AudioTextDataset) -> Tensor:

@@ -277,6 +277,13 @@ def test_rows_of_one_id_are_averaged() -> None:
     assert RowsById(torch.tensor([3, 7]), rows[:2]).digest != table.digest
 
 
+def test_a_digest_is_of_who_has_which_row() -> None:
+    ids, rows = torch.tensor([3, 7, 9]), unit(3, 4, seed=0)
+    digest = RowsById(ids, rows).digest
+    assert RowsById(ids[[2, 0, 1]], rows[[2, 0, 1]]).digest == digest
+    assert RowsById(ids[[2, 0, 1]], rows).digest != digest
+
+
 def test_bad_input_is_one_sentence() -> None:
     for options, message in (
         ({"teacher_temperature": 0.0}, "`teacher_temperature` is 0.0, expected above 0"),

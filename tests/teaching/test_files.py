@@ -103,6 +103,13 @@ def test_files_that_cannot_teach_are_refused_in_a_sentence(tmp_path: Path) -> No
         ({"audio": unit(4, 5)}, r"`clip_ids` is torch.int64 of shape \[3\], .* shape \[4\]"),
         ({"audio": torch.ones(3, 5, dtype=torch.int64)}, "expected floats"),
         ({"clip_ids": torch.ones(3)}, "`clip_ids` is torch.float32"),
+        (
+            {
+                "audio": unit(1, 5) * torch.tensor([[1.0], [-1.0], [1.0]]),
+                "clip_ids": torch.tensor([4, 4, 5]),
+            },
+            "rows of `audio` with the id 4 are opposite and have no mean",
+        ),
     ):
         content = {k: v for k, v in {**tensors(), **changed}.items() if v is not None}
         file = saved(tmp_path / "x.safetensors", content)
