@@ -190,6 +190,12 @@ def _settled(
                 f"clips of {longest:g} s at most: set it to that or less."
             )
         tree["dataset"]["max_seconds"] = longest
+    evaluated = tree["evaluation"]["max_seconds"]
+    if longest is not None and evaluated is not None and evaluated > longest:
+        raise InputError(
+            f"`evaluation.max_seconds` is {evaluated:g}, but the model takes clips of {longest:g} "
+            "s at most: set it to that or less, or leave it out."
+        )
     shortest = getattr(model.audio.encoder, "min_seconds", None) or 0.0
     if tree["dataset"]["max_seconds"] < shortest:
         raise InputError(

@@ -85,6 +85,7 @@ class AdamWConfig(Config):
     def problems(self) -> Iterator[str]:
         yield from in_range(self, "lr", "audio_lr", "text_lr", "temperature_lr", above=0)
         yield from in_range(self, "layer_decay", above=0, most=1)
+        yield from in_range(self, "weight_decay", "eps", least=0)
         if len(self.betas) != 2 or not all(0 <= x < 1 for x in self.betas):
             yield f"`betas` is {self.betas}, expected two numbers from 0 to below 1."
 

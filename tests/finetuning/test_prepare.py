@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_world import prepared, stated
+from finetune_world import OPTIONS, prepared, stated
+from tiny_bundle import make_public_clap
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.choices import nested
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
 from atr_moco_plugin.finetuning.prepare import prepare
@@ -47,6 +49,7 @@ def test_keys_of_fairseq2_are_kept_apart() -> None:
         ({"dataset__batch_size": 1}, "`batch_size` is 1, expected 2 or more"),
         ({"loop": "jax"}, "`loop` is 'jax'"),
         ({"optimizer__config__betas": [0.9]}, "expected two numbers"),
+        ({"optimizer__config__weight_decay": -0.1}, "`weight_decay` is -0.1, expected 0 or more"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_one_sentence(
@@ -54,6 +57,13 @@ def test_a_wrong_key_or_value_is_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         prepared(tmp_path, **changes)
+
+
+def test_evaluated_clips_are_no_longer_than_the_model_takes(tmp_path: Path) -> None:
+    start = {"init": str(make_public_clap(tmp_path / "clap")), "evaluation.max_seconds": 2}
+    options = {key: value for key, value in OPTIONS.items() if not key.startswith("model.")}
+    with pytest.raises(InputError, match="`evaluation.max_seconds` is 2, .* 1 s at most"):
+        prepare(nested({**options, **start}), tmp_path / "out", tell=lambda text: None)
 
 
 def test_the_same_command_takes_the_plan_of_its_folder(tmp_path: Path) -> None:

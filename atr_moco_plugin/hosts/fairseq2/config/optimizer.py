@@ -59,7 +59,9 @@ class RetrievalAdamWConfig(Validatable):
     @override
     def validate(self) -> ValidationResult:
         return result_of(
-            in_range(self, *_RATES, above=0), in_range(self, "layer_decay", above=0, most=1)
+            in_range(self, *_RATES, above=0),
+            in_range(self, "layer_decay", above=0, most=1),
+            in_range(self, "weight_decay", "eps", least=0),
         )
 
 

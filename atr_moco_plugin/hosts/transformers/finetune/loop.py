@@ -34,7 +34,10 @@ from atr_moco_plugin.hosts.transformers.finetune.inputs import (
     check_cached_clap,
     make_inputs,
 )
-from atr_moco_plugin.hosts.transformers.finetune.trainer import RetrievalTrainer
+from atr_moco_plugin.hosts.transformers.finetune.trainer import (
+    RetrievalTrainer,
+    ValidateWhatIsSaved,
+)
 from atr_moco_plugin.hosts.transformers.model.clap_trainer_model import ClapTrainerModel
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.callback import MocoCallback
@@ -128,6 +131,7 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
         optimizers=_optimizers(config, model),
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ValidateWhatIsSaved())
     trainer.add_callback(
         MocoCallback(
             trainer,

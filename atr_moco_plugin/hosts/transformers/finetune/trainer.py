@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sized
 from typing import Any
 
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
 from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches
@@ -65,6 +65,13 @@ class RetrievalTrainer(Trainer):
         )
         return metrics
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether this is the best checkpoint so far. A validation between two checkpoints is none:
+        its score would keep a worse checkpoint that was saved before."""
+        if not self.control.should_save:
+            return False
+        return bool(super()._determine_best_metric(metrics, trial))
+
     def _prefer_the_last(self, metrics: Mapping[str, float]) -> None:
         """Take the last of equal checkpoints for the best, as the recipes do: small splits have
         many. ``Trainer`` takes the first."""
@@ -73,6 +80,17 @@ class RetrievalTrainer(Trainer):
         if best is not None and value == best:
             worse = -math.inf if self.args.greater_is_better else math.inf
             self.state.best_metric = math.nextafter(best, worse)
+
+
+class ValidateWhatIsSaved(TrainerCallback):
+    """Has every checkpoint validated, the one of the last step too, as fairseq2 does: ``Trainer``
+    would save it without a score, and never take it for the best."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Validate in a step that saves."""
+        control.should_evaluate = control.should_evaluate or control.should_save
 
 
 class _Clips:

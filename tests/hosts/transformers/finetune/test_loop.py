@@ -85,6 +85,24 @@ def test_of_equal_checkpoints_the_last_is_the_best(tmp_path: Path) -> None:
     assert result["checkpoint"] == "checkpoint-6"
 
 
+@pytest.mark.parametrize(("validate", "save"), [(1, 3), (3, 2), (3, None), (9, 9)])
+def test_the_best_checkpoint_has_the_best_score_of_all_that_were_saved(
+    tmp_path: Path, validate: int, save: int | None
+) -> None:
+    changes: dict[str, Any] = {"regime__num_steps": 7, "dataset__config_overrides__num_valid": 8}
+    changes |= {"regime__validate_every_n_steps": validate}
+    changes |= {"regime__checkpoint_every_n_steps": save, "common__seed": 1}
+    changes |= {f"optimizer__config__{x}lr": 0.01 for x in ("", "audio_", "text_")}
+    run(prepared(tmp_path, **changes))
+    every = save or validate
+    saved = [step for step in range(1, 8) if step % every == 0 or step == 7]
+    scores = {x["Step"]: x["R-sum"] for x in lines(tmp_path / "metrics" / "valid.jsonl")}
+    assert set(saved) <= set(scores)
+    best = max(saved, key=lambda step: (scores[step], step))
+    result = json.loads((tmp_path / "retrieval.json").read_text())
+    assert (result["checkpoint"], result["valid_score"]) == (f"checkpoint-{best}", scores[best])
+
+
 class Stop(TrainerCallback):
     """Ends the training after a step, as a signal would."""
 
