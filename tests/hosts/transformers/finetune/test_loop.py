@@ -26,11 +26,19 @@ from atr_moco_plugin.hosts.transformers.finetune.loop import make_trainer, run
 from atr_moco_plugin.retriever import AudioTextRetriever
 
 
+MATCHES: dict[str, Any] = {
+    "report": True,
+    "criterion__name": "moco_atc_atm",
+    "criterion__config__atm_start": 0,
+    "evaluation__rerank_k": 2,
+}
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with its report."""
     folder = tmp_path_factory.mktemp("run") / "out"
-    run(prepared(folder, report=True, criterion__name="moco_atc_atm", evaluation__rerank_k=2))
+    run(prepared(folder, **MATCHES))
     return folder
 
 
@@ -60,7 +68,7 @@ def test_a_run_leaves_the_files_of_a_recipe(out: Path) -> None:
 
 def test_its_bundle_gives_the_figures_of_the_run(out: Path) -> None:
     retriever = AudioTextRetriever.from_pretrained(out / "bundle", device="cpu")
-    run_of = prepared(out, report=True, criterion__name="moco_atc_atm", evaluation__rerank_k=2)
+    run_of = prepared(out, **MATCHES)
     clips = run_of.dataset.clips("test")
     rate = run_of.dataset.sample_rate
     audio = retriever.embed_audio(
@@ -149,7 +157,7 @@ def test_a_run_that_goes_on_ends_where_the_uninterrupted_one_does(
 def test_a_folder_with_a_run_of_other_settings_is_refused(out: Path) -> None:
     before = (out / "config.yaml").read_text()
     with pytest.raises(InputError, match=r"optimizer\.config\.lr was .* and is 0\.5"):
-        run(prepared(out, report=True, optimizer__config__lr=0.5))
+        run(prepared(out, **MATCHES, optimizer__config__lr=0.5))
     assert (out / "config.yaml").read_text() == before
 
 
