@@ -25,7 +25,6 @@ from atr_moco_plugin.hosts.transformers.finetune.inputs import make_inputs
 from atr_moco_plugin.hosts.transformers.finetune.loop import make_trainer, run
 from atr_moco_plugin.retriever import AudioTextRetriever
 
-
 MATCHES: dict[str, Any] = {
     "report": True,
     "criterion__name": "moco_atc_atm",
