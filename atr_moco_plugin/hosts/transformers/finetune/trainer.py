@@ -70,7 +70,8 @@ class RetrievalTrainer(Trainer):
         its score would keep a worse checkpoint that was saved before."""
         if not self.control.should_save:
             return False
-        return bool(super()._determine_best_metric(metrics, trial))
+        parent: Any = super()
+        return bool(parent._determine_best_metric(metrics, trial))
 
     def _prefer_the_last(self, metrics: Mapping[str, float]) -> None:
         """Take the last of equal checkpoints for the best, as the recipes do: small splits have
