@@ -37,7 +37,8 @@ def criterion_options(
     if criterion not in MOMENTUM:
         return
     rows = min(65_536, facts.clips // 2, facts.distinct_captions)
-    size = 1 << rows.bit_length() - 1 if rows >= 2 * batch else 0
+    # Of fewer than 8 rows `auto` below cannot tell the age.
+    size = 1 << rows.bit_length() - 1 if rows >= max(2 * batch, 8) else 0
     size = choices.make(
         "criterion.config.queue_size",
         size,

@@ -197,6 +197,9 @@ def test_reasons_are_true_at_the_bounds() -> None:
     random = PartFacts(parameters=1_000_000, layers=4)
     warm_up = reasons(distinct_captions=4, audio=random)["criterion.config.queue_warmup_steps"]
     assert warm_up == "there is no queue"
+    # Four rows tell no age: `auto` would be refused.
+    few = make_plan(facts(distinct_captions=5, audio=random), {"dataset.batch_size": 2})
+    assert few["criterion.config.queue_size"] == 0
 
 
 def test_memory_of_clips_longer_than_what_was_measured_is_not_underrated() -> None:
