@@ -124,3 +124,12 @@ def test_fsdp_trains_what_ddp_trains(ddp: tuple[Path, str], fsdp: tuple[Path, st
         assert other[norm] == pytest.approx(one[norm], rel=1e-4), one["Step"]
     assert expected[-1]["Queue Fill"] == 1
     assert abs(expected[-1]["Loss"] - expected[0]["Loss"]) > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+def test_two_processes_begin_the_matching_loss(tiny_options, tmp_path: Path, wrapper: str) -> None:
+    options = ("criterion.config.atm_start=2", f"trainer.data_parallelism={wrapper}")
+    run(tiny_options, tmp_path, *options)
+    records = (tmp_path / "metrics" / "train.jsonl").read_text().splitlines()
+    assert ["ATM Loss" in record for record in records] == [False, False, True, True]
