@@ -110,7 +110,8 @@ def test_words_of_a_steady_sound_do_not_take_all_time() -> None:
     steady = [np.full(500, 12345, np.uint32) for _ in range(40)]
     begun = time.process_time()  # what runs beside it does not count
     find_matches(steady)
-    assert time.process_time() - begun < 10
+    # Of every word with every other it would be many minutes, on any machine.
+    assert time.process_time() - begun < 100
 
 
 def test_a_smaller_table_still_finds_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_every_part_may_be_another_packages(run: Run, tmp_path: Path, monkeypatc
 
 
 def test_its_encoders_with_the_full_criterion(run: Run, tmp_path: Path) -> None:
-    assert run(tmp_path / "out", ACME_MODEL) == 0
+    assert run(tmp_path / "out", ACME_MODEL, "criterion.config.atm_start=0") == 0
     result = json.loads((tmp_path / "out" / "retrieval.json").read_text())
     assert "reranked" in result["splits"]["test"]
 
