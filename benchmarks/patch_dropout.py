@@ -38,8 +38,8 @@ from benchmarks.step import fill, make_batch, one_step
 
 WAYS = {
     "every token": None,
-    "half in both towers": PatchDropoutConfig(momentum="dropped"),
-    "half of the steps in both towers": PatchDropoutConfig(time=0.5, bands=0, momentum="dropped"),
+    "half in both towers": PatchDropoutConfig(time=0.35, bands=2),
+    "half of the steps in both towers": PatchDropoutConfig(),
 }
 SECONDS = {"toy": 4.0, "scenes": 5.0}
 BATCH = 32
@@ -74,12 +74,14 @@ def rates(seconds: float, rounds: int, ways: Sequence[str]) -> dict[str, float]:
     return dict(zip(ways, map(statistics.median, times), strict=True))
 
 
-def train(out: Path, recipe: str, way: str, seed: int, steps: int, options: Sequence[str]) -> None:
-    """Run a recipe, or the rest of one that was stopped, and keep its figures."""
+def train(
+    rows: Path, out: Path, recipe: str, way: str, seed: int, steps: int, options: Sequence[str]
+) -> None:
+    """Run a recipe, or the rest of one that was stopped, and add its figures to the rows."""
     if not (out / "retrieval.json").exists():
         _run(out, recipe, way, seed, steps, options)
     row = {"recipe": recipe, "way": way, "seed": seed, "steps": steps, **result(out)}
-    with ROWS.open("a") as file:
+    with rows.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -118,9 +120,9 @@ def result(out: Path) -> dict[str, float]:
     return {**{name: dual[name] for name in names}, "seconds": seconds}
 
 
-def read_rows() -> dict[tuple[str, str, int], dict[str, Any]]:
+def read_rows(path: Path = ROWS) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Recipe, way and seed of every finished run, with its figures."""
-    lines = ROWS.read_text().splitlines() if ROWS.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
     return {(row["recipe"], row["way"], row["seed"]): row for row in map(json.loads, lines)}
 
 
@@ -190,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30, help="in which a step is measured")
     parser.add_argument("--options", nargs="*", default=[], help="more options of the recipe")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="file of the finished runs")
     parser.add_argument("--table", action="store_true", help="run nothing")
     args = parser.parse_args(arguments)
 
@@ -197,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.table:
         recipes = ["toy"] + (["scenes"] if args.scenes is not None else [])
         plan = {recipe: _plan(args.out, recipe, args.steps, args.rounds) for recipe in recipes}
-        finished = read_rows()
+        finished = read_rows(args.rows)
         with ThreadPoolExecutor(args.jobs) as pool:
             jobs = []
             # Seed after seed, so that a table of the first ones is whole.
@@ -210,10 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 folder = _folder(args.out, recipe, way, seed)
                 before = {row["steps"] for key, row in finished.items() if key[:2] == (recipe, way)}
                 steps = min(before, default=int(plan[recipe][way]["steps"]))
-                jobs.append(pool.submit(train, folder, recipe, way, seed, steps, options))
+                run = (folder, recipe, way, seed, steps, options)
+                jobs.append(pool.submit(train, args.rows, *run))
             for job in jobs:
                 job.result()
-    print(table(read_rows()).markdown())
+    print(table(read_rows(args.rows)).markdown())
 
 
 if __name__ == "__main__":
