@@ -70,7 +70,8 @@ def _both(**options: Any) -> dict[str, Any]:
 
 
 LORA = {"adapter": {"lora": {"rank": 8}}}
-HALF = {"patch_dropout": {}}
+# Not the default, which drops no bands and lets the momentum tower see as few.
+HALF = {"patch_dropout": {"time": 0.35, "bands": 2, "momentum": "whole"}}
 
 WAYS = {
     "all": Way("everything trains"),
