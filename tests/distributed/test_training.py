@@ -110,7 +110,10 @@ def test_the_training_moves_weights_copies_queues_and_temperature(single, name: 
         if value.shape == initial[key].shape  # a table grows
     }
     assert moved["model.audio.projection.weight"] > 0.003
-    assert moved["metric" if name.startswith("m_ltm") else "temperature"] > 1e-5
+    if name.startswith("m_ltm"):
+        assert moved["metric"] > 1e-6  # at the rate of the temperature
+    else:
+        assert moved["temperature"] > 1e-5
     if name == "sogclr":
         assert len(state["sums.keys"]) > 100 and state["num_steps"] == training.STEPS
     if name.startswith("moco"):

@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -57,8 +58,6 @@ QUEUE = 21  # so it wraps eight times, at another row each time
 OPTIONS = {"momentum": 0.5, "alpha_warmup_steps": 5, "queue_size": QUEUE}
 ALL_RANKS = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="all_ranks")
 OWN_BATCH = MocoAtcAtmConfig(atm_start=0, **OPTIONS, negatives="batch")
-# So that a program of twenty steps has the queue in its loss.
-queue_start.ASK_EVERY, queue_start.ENTER = 4, 0.9
 # Its queue enters when its rows are steady; one step of 8 pairs moves the copies as OPTIONS does.
 ONLINE_COLUMNS = MocoAtcConfig(
     columns="online",
@@ -199,6 +198,8 @@ def put_together(
     return [{**part, **joined} for part in parts]
 
 
+# So that a program of twenty steps has the queue in its loss.
+@patch.multiple(queue_start, ASK_EVERY=4, ENTER=0.9)
 def train(
     criterion: Atc,
     module: Any = None,
