@@ -146,6 +146,7 @@ def test_audiocaps_trains_resumes_and_passes_on_to_clotho(run: Run, tmp_path: Pa
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = (
         *TINY, "init=random", "dataset.max_seconds=0.5", "regime.num_steps=4",
+        "criterion.config.atm_start=0",
         # What is random or kept on the way must not keep a resumed run from ending the same.
         "dataset.num_workers=1", f"dataset.cache_dir={tmp_path / 'cache'}",
         "dataset.augment.gain_db=6", "dataset.augment.noise_probability=0.5",
@@ -299,6 +300,7 @@ def test_one_step_at_the_real_sizes(run: Run, tmp_path: Path) -> None:
     root = write_audiocaps(tmp_path / "AudioCaps", seconds=10.0)
     options = [
         "init=random",
+        "criterion.config.atm_start=0",
         "model.config_overrides.text.config.pretrained=null",
         "tokenizer.name=null",
         "tokenizer.vocab_size=200",
