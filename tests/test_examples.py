@@ -42,7 +42,7 @@ def test_the_trainer_script_runs(tmp_path: Path) -> None:
     out = run_example("clap_trainer.py", str(tmp_path), "--steps", "10")
     figures = re.findall(r"^(\w+) +([\d.]+) -> +([\d.]+)$", out, re.M)
     assert [name for name, *_ in figures] == ["a2t_r1", "a2t_r10", "t2a_r1", "t2a_r10", "r_sum"]
-    assert "'loss_atm'" in out and "'loss'" in out
+    assert "'loss_atc'" in out and "'loss'" in out
     assert logged_steps(tmp_path / "rank.jsonl") == [10]
     assert (tmp_path / "checkpoint-10" / "model.safetensors").exists()
     assert ClapModel.from_pretrained(tmp_path / "clap").config.projection_dim == 64
