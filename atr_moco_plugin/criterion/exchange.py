@@ -1,4 +1,4 @@
-"""What momentum criteria gather from all processes before they compute a loss."""
+"""What criteria gather from all processes before they compute a loss."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from atr_moco_plugin.distributed import (
     pad_to,
     process_index,
 )
+from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
 
@@ -24,31 +25,9 @@ class GlobalBatch(NamedTuple):
 
     Attributes:
         counts: items of every process.
-        a_m: ``[N, d]`` momentum embeddings of the clips.
-        u_m: ``[N, d]`` momentum embeddings of the captions.
-        clip_ids: ``[N]`` int64, or ``[N, 2]`` of mixtures.
-        caption_ids: of the same shape.
-    """
-
-    counts: list[int]
-    a_m: Tensor
-    u_m: Tensor
-    clip_ids: Tensor
-    caption_ids: Tensor
-
-    @property
-    def own(self) -> slice:
-        """The rows of this process."""
-        return _own(self.counts)
-
-
-class OnlineItems(NamedTuple):
-    """The N items of all processes as the online towers embed them; in a single process its B.
-
-    Attributes:
-        counts: items of every process.
-        a: ``[N, d]`` unit-norm audio embeddings. The gradient flows through them.
-        u: ``[N, d]`` unit-norm text embeddings.
+        a: ``[N, d]`` unit-norm audio embeddings that queries are compared with: the online ones,
+            through which the gradient flows, or the keys of a momentum criterion.
+        u: ``[N, d]`` unit-norm text embeddings, likewise.
         clip_ids: ``[N]`` int64, or ``[N, 2]`` of mixtures.
         caption_ids: of the same shape.
     """
@@ -62,7 +41,8 @@ class OnlineItems(NamedTuple):
     @property
     def own(self) -> slice:
         """The rows of this process."""
-        return _own(self.counts)
+        first = sum(self.counts[: process_index()])
+        return slice(first, first + self.counts[process_index()])
 
     def positives(self, mode: PositivesMode) -> Tensor:
         """``[B, N]`` bool: which items are positives of those of this process."""
@@ -86,6 +66,7 @@ class OnlineBatch(NamedTuple):
     text: TextTokens
 
 
+@not_compiled
 def gather_batch(a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor) -> GlobalBatch:
     """Gather momentum embeddings and ids of all processes, in two exchanges."""
     counts = gather_counts(len(a_m), a_m.device)
@@ -130,8 +111,3 @@ def gather_batch_and_tokens(
 
 def _gather_states(states: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> Tensor:
     return gather(pad_to(states, 1, max(lengths)), grad=True, counts=counts)
-
-
-def _own(counts: list[int]) -> slice:
-    first = sum(counts[: process_index()])
-    return slice(first, first + counts[process_index()])

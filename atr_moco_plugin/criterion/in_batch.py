@@ -13,7 +13,7 @@ from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, check_reads_chunks, encode
 from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig, CriterionConfig
-from atr_moco_plugin.criterion.exchange import OnlineItems
+from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
@@ -178,7 +178,7 @@ class Atc(TaughtCriterion):
         counts = gather_counts(len(a), a.device)
         # One exchange: both are float32 and of one size.
         all_a, all_u = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
-        batch = OnlineItems(
+        batch = GlobalBatch(
             counts, all_a, all_u, *gather_packed(clip_ids, caption_ids, counts=counts)
         )
         loss, measures = self._loss(a, u, batch)
@@ -194,7 +194,7 @@ class Atc(TaughtCriterion):
             **of_teachers,
         }
 
-    def _loss(self, a: Tensor, u: Tensor, batch: OnlineItems) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the items of this process, and further measures.
 
         Args:

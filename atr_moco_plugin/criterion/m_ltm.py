@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.contracts import DualEncoder
 from atr_moco_plugin.criterion.config import CriterionConfig
-from atr_moco_plugin.criterion.exchange import OnlineItems
+from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.transport import (
     learned_distances,
@@ -109,7 +109,7 @@ class MLtm(Atc):
         super().reset_parameters()
         self.metric.copy_(self._first_metric(len(self.metric)))
 
-    def _loss(self, a: Tensor, u: Tensor, batch: OnlineItems) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
         factor = self.distance_factor({"metric": self.metric})
         # Every process computes the whole plan, and takes the loss of its own rows.
         distances = learned_distances(batch.a, batch.u, factor)

@@ -5,6 +5,7 @@ One training step, top to bottom, is :meth:`MocoAtc.forward`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -108,10 +109,13 @@ class MocoAtc(Atc):
         return self.config.alpha * progress
 
     @property
-    def _momentum(self) -> float:
-        """Factor of the momentum copies in the step that comes next; 0 where there are none."""
+    def _shown_momentum(self) -> float:
+        """Factor of the momentum copies in the step that comes next; 0 where there are none, NaN
+        where it depends on the length of a run and there is none, as in an evaluation."""
         if self.config.keys == "online":
             return 0.0
+        if not self.momentum_factor.is_known(self.total_steps):
+            return math.nan
         return self.momentum_factor.at(self._num_steps, self.total_steps)
 
     @torch.no_grad()
@@ -147,7 +151,8 @@ class MocoAtc(Atc):
             check_queues_agree(self.queues, self._steps_here)
         self._steps_here += 1
         for name, copy in self.momentum_copies.items():
-            copy.update(getattr(self.model, name), self._momentum)
+            momentum = self.momentum_factor.at(self._num_steps, self.total_steps)
+            copy.update(getattr(self.model, name), momentum)
         pairs = self.momentum_factor.next_step()
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
@@ -192,7 +197,7 @@ class MocoAtc(Atc):
         self._start_pass()
         a, _, a_m = encode(self.model.audio, audio, self.chunk_size, momentum=self.audio_m)
         u, _, u_m = encode(self.model.text, text, self.chunk_size, momentum=self.text_m)
-        batch = self._gather(a_m, u_m, clip_ids, caption_ids)
+        batch = gather_batch(a_m, u_m, clip_ids, caption_ids)
         loss, of_teachers = self._atc(a, u, batch)
         self._enqueue(batch)
         return {"loss": loss, **self._measures(loss), **of_teachers}
@@ -200,19 +205,14 @@ class MocoAtc(Atc):
     @not_compiled
     def _start_pass(self) -> None:
         super()._start_pass()
-        self.momentum_factor.check(self.total_steps)
+        if self._trains:
+            self.momentum_factor.check(self.total_steps)
         self.queue_start.check(self.total_steps)
         self._start_copies()
 
     def _start_copies(self) -> None:
         for name, copy in self.momentum_copies.items():
             copy.start(getattr(self.model, name))
-
-    @not_compiled
-    def _gather(
-        self, a_m: Tensor, u_m: Tensor, clip_ids: Tensor, caption_ids: Tensor
-    ) -> GlobalBatch:
-        return gather_batch(a_m, u_m, clip_ids, caption_ids)
 
     @not_compiled
     def _atc(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -229,7 +229,7 @@ class MocoAtc(Atc):
         ignore = None
         if self.config.queue_positives == "ignore":
             ignore = positives.clone()
-            ignore[:, : len(batch.a_m)] = False
+            ignore[:, : len(batch.a)] = False
         online_columns = None
         if self.config.columns == "online":
             all_a, all_u = gather(torch.cat([a, u], 1), grad=True, counts=batch.counts).chunk(2, 1)
@@ -237,8 +237,8 @@ class MocoAtc(Atc):
         loss = atc_loss(
             a,
             u,
-            batch.a_m,
-            batch.u_m,
+            batch.a,
+            batch.u,
             audio_queue,
             text_queue,
             positives,
@@ -248,11 +248,11 @@ class MocoAtc(Atc):
             first_row=batch.own.start,
             online_columns=online_columns,
         )
-        first = online_columns or (batch.a_m, batch.u_m)
+        first = online_columns or (batch.a, batch.u)
         columns = (first[0], audio_queue), (first[1], text_queue)
         student = StudentLogits(a, u, *columns, *ids, batch.own, ignore)
         loss, of_teachers = self._with_teachers(loss, student)
-        return loss * mean_weight(len(a), len(batch.a_m)), of_teachers
+        return loss * mean_weight(len(a), len(batch.a)), of_teachers
 
     @not_compiled
     def _enqueue(self, batch: GlobalBatch) -> None:
@@ -261,15 +261,15 @@ class MocoAtc(Atc):
             return
         self.momentum_factor.saw(sum(batch.counts))
         ids = batch.clip_ids, batch.caption_ids
-        finite = finite_rows(batch.a_m, batch.u_m)  # row k of both queues stays the same item
-        self.audio_queue.enqueue(batch.a_m, *ids, finite=finite)
-        self.text_queue.enqueue(batch.u_m, *ids, finite=finite)
+        finite = finite_rows(batch.a, batch.u)  # row k of both queues stays the same item
+        self.audio_queue.enqueue(batch.a, *ids, finite=finite)
+        self.text_queue.enqueue(batch.u, *ids, finite=finite)
 
     @not_compiled
     def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
         numbers = {
             "alpha": self.alpha,
-            "momentum": self._momentum,
+            "momentum": self._shown_momentum,
             "queue_fill": len(self.audio_queue) / max(self.audio_queue.size, 1),
             "queue_size": self.audio_queue.size,
             "queue_rows": self._rows_used,

@@ -143,7 +143,7 @@ class MocoAtcAtm(MocoAtc):
         if self._trains and self.matching_start.looks:
             ids = batch.clip_ids, batch.caption_ids
             same = positive_pairs(*ids, *ids, mode=self.config.positives)
-            self.matching_start.look(batch.a_m, batch.u_m, same)
+            self.matching_start.look(batch.a, batch.u, same)
 
     def _encode(self, tower: Any, inputs: Inputs, momentum: MomentumCopy | None) -> EncodedBatch:
         return encode(tower, inputs, self.chunk_size, momentum=momentum, tokens=True)

@@ -54,6 +54,14 @@ class MomentumFactor(nn.Module):
         self.register_buffer("num_pairs", torch.zeros(1, dtype=torch.int64))
         self._num_pairs = 0
 
+    def is_known(self, total_steps: int | None) -> bool:
+        """Whether the factors can be told; a schedule needs the length of the run.
+
+        Args:
+            total_steps: of the run, where they are known.
+        """
+        return self._config.momentum_schedule == "constant" or total_steps is not None
+
     def check(self, total_steps: int | None) -> None:
         """Refuse a schedule over a run of unknown length.
 
@@ -63,7 +71,7 @@ class MomentumFactor(nn.Module):
         Raises:
             InputError: the schedule needs them.
         """
-        if self._config.momentum_schedule == "cosine" and total_steps is None:
+        if not self.is_known(total_steps):
             raise InputError(
                 "`momentum_schedule` is cosine, which ends with the run, but the criterion does "
                 "not know how long that is: set `criterion.total_steps = N` before the first step."

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from atr_moco_plugin.contracts import Inputs
 from atr_moco_plugin.ids import stable_digest
 
+PROBE_PAIRS = 16
+"""Pairs of a probe."""
+
 
 class KeyProbe:
     """Encodes one batch with the encoders that make the keys of a criterion's queues.

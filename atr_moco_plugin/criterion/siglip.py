@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.contracts import DualEncoder
 from atr_moco_plugin.criterion.config import CriterionConfig
-from atr_moco_plugin.criterion.exchange import OnlineItems
+from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.positives import PositivesMode, positive_pairs
 from atr_moco_plugin.tensors.compile import not_compiled
@@ -121,14 +121,14 @@ class Siglip(Atc):
         self._has_started = self.config.bias != "auto"
         self.bias_start.fill_(float("inf") if self.config.bias == "auto" else self.config.bias)
 
-    def _loss(self, a: Tensor, u: Tensor, batch: OnlineItems) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
         bias = self._start(batch) + self.bias_change
         positives = batch.positives(self.config.positives)
         loss = sigmoid_loss(a, batch.u, positives, self.temperature, bias)
         return loss, {"bias": bias.detach().squeeze()}
 
     @not_compiled
-    def _start(self, batch: OnlineItems) -> Tensor:
+    def _start(self, batch: GlobalBatch) -> Tensor:
         """What the bias starts from; the first training pass decides it."""
         if self._has_started:
             return self.bias_start

@@ -13,7 +13,7 @@ from torch import Tensor
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.contracts import DualEncoder
 from atr_moco_plugin.criterion.config import CriterionConfig
-from atr_moco_plugin.criterion.exchange import OnlineItems
+from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.global_contrastive import global_contrastive_loss, log_partition
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.running_sums import RunningSums, pair_keys
@@ -135,7 +135,7 @@ class SogClr(Atc):
                 "first one."
             )
 
-    def _loss(self, a: Tensor, u: Tensor, batch: OnlineItems) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
         negatives = ~batch.positives(self.config.positives)
         with torch.autocast(a.device.type, enabled=False):
             own = (a.float() * u.float()).sum(dim=1, keepdim=True)
@@ -149,7 +149,7 @@ class SogClr(Atc):
             return (a2t + t2a) / 2, self._state_measures(a)
 
     @not_compiled
-    def _visit(self, log_g: Tensor, batch: OnlineItems) -> tuple[Tensor, Tensor]:
+    def _visit(self, log_g: Tensor, batch: GlobalBatch) -> tuple[Tensor, Tensor]:
         """``[B, 2]``, ``log u`` of the pairs of this process with their ``log g`` in it, and rho. A
         training pass keeps the sums of all processes."""
         clips, captions = batch.clip_ids, batch.caption_ids

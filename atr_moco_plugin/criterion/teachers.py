@@ -17,17 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from atr_moco_plugin.criterion.teacher_options import TeacherOptions
 from atr_moco_plugin.distributed import checksum
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
-from atr_moco_plugin.tensors.float32 import cosines, full_products, unit_norm
+from atr_moco_plugin.tensors.float32 import cosines, unit_norm
 
 
 def soft_cross_entropy(
@@ -39,13 +38,11 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy between ``targets`` and ``softmax(query . c / tau)`` over columns ``c``.
 
-    The gradient is found in the forward pass, so that a column may be overwritten before the
-    backward pass, as the rows of a queue are.
-
     Args:
         query: ``[B, d]``.
         columns: tensors ``[M_i, d]`` whose rows together are the M columns. The gradient flows
-            through those that require one.
+            through those that require one. They are copied, since the rows of a queue may be
+            overwritten before the backward pass.
         targets: ``[B, M]`` float32, rows sum to 1, without a gradient; 0 where ``ignore`` is true.
         temperature: scalar (or one-element) tensor, tau.
         ignore: ``[B, M]`` bool, columns that take no part in a row.
@@ -54,50 +51,11 @@ def soft_cross_entropy(
         Scalar float32.
     """
     with torch.autocast(query.device.type, enabled=False):
-        parts = [x.float() for x in columns]
-        loss: Tensor = _SoftCrossEntropy.apply(
-            query.float(), temperature.float(), targets, ignore, *parts
-        )
-        return loss
-
-
-class _SoftCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        temperature: Tensor,
-        targets: Tensor,
-        ignore: Tensor | None,
-        *columns: Tensor,
-    ) -> Tensor:
-        sizes = [len(x) for x in columns]
-        with full_products():
-            logits = torch.cat([query @ x.T for x in columns], dim=1) / temperature
-            if ignore is not None:
-                # Finite: 0 * -inf would make the loss NaN.
-                logits.masked_fill_(ignore, torch.finfo(logits.dtype).min)
-            log_shares = logits.log_softmax(dim=1)
-            loss: Tensor = -torch.linalg.vecdot(targets, log_shares).mean()
-            grad = log_shares.exp_().sub_(targets).div_(len(query) * temperature)
-            grads = grad.split(sizes, dim=1)
-            of_query = torch.zeros_like(query)
-            for part, x in zip(grads, columns, strict=True):
-                of_query.addmm_(part, x)
-            of_columns = [
-                part.T @ query if needed else None
-                for part, needed in zip(grads, ctx.needs_input_grad[4:], strict=True)
-            ]
-        # With s = q . c / tau, the gradient g of s reaches q as g c / tau and tau as -g s / tau.
-        ctx.save_for_backward(of_query, -(query * of_query).sum() / temperature, *of_columns)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        of_query, of_temperature, *of_columns = ctx.saved_tensors
-        more = (None if x is None else grad * x for x in of_columns)
-        return grad * of_query, grad * of_temperature, None, None, *more
+        logits = cosines(query, torch.cat([x.float() for x in columns])) / temperature.float()
+        if ignore is not None:
+            # Finite: 0 * -inf would make the loss NaN.
+            logits = logits.masked_fill(ignore, torch.finfo(logits.dtype).min)
+        return F.cross_entropy(logits, targets)
 
 
 class RowsById:

@@ -7,17 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
-Floats = NDArray[np.float64]
-
-# 97.5 % points of Student's t for 1 to 30 degrees of freedom.
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-_NORMAL = 1.960
+from atr_moco_plugin.evaluation.student import t_quantile
 
 
 class Interval(NamedTuple):
@@ -49,17 +41,8 @@ def mean(values: Sequence[float]) -> Interval:
     if n == 1:
         return Interval(middle, -math.inf, math.inf)
     spread = math.sqrt(sum((x - middle) ** 2 for x in values) / (n - 1) / n)
-    half = spread * (_T[n - 2] if n - 1 <= len(_T) else _NORMAL)
+    half = spread * t_quantile(0.975, n - 1)
     return Interval(middle, middle - half, middle + half)
-
-
-def ranks(values: Sequence[float]) -> Floats:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    x = np.asarray(values, np.float64)
-    less = (x[None, :] < x[:, None]).sum(1)
-    equal = (x[None, :] == x[:, None]).sum(1)
-    found: Floats = less + (equal + 1) / 2
-    return found
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
@@ -69,10 +52,9 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
         >>> spearman([1, 2, 3], [10, 30, 20])
         0.5
     """
-    a, b = ranks(x), ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm else math.nan
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
+    return float(spearmanr(x, y).statistic)
 
 
 def bootstrap(

@@ -13,8 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy.stats import rankdata
+
 from atr_moco_plugin.evaluation import Table
-from benchmarks.negatives.intervals import Interval, bootstrap, ranks, spearman
+from benchmarks.negatives.intervals import Interval, bootstrap, spearman
 from benchmarks.negatives.rows import Row
 from benchmarks.negatives.tables import dual
 
@@ -125,7 +127,7 @@ def _within(
     for variant in dict.fromkeys(variants[i] for i in rows):
         own = [i for i in rows if variants[i] == variant]
         for values, into in ((x, a), (y, b)):
-            placed = ranks([values[i] for i in own])
+            placed = rankdata([values[i] for i in own])
             into += list(placed - placed.mean())
     norm = math.sqrt(sum(p * p for p in a) * sum(q * q for q in b))
     return sum(p * q for p, q in zip(a, b, strict=True)) / norm if norm else math.nan

@@ -19,6 +19,12 @@ def make(**options: Any) -> MocoAtc:
     return MocoAtc(TableModel(), MocoAtcConfig(queue_size=8, **options)).train()
 
 
+def test_a_run_is_evaluated_whatever_its_length_was() -> None:
+    criterion = make(momentum_schedule="cosine").eval()
+    out = criterion(**table_batch(4, seed=0))
+    assert out["loss"].isfinite() and out["momentum"].isnan()
+
+
 def test_the_cosine_of_byol() -> None:
     found = [cosine_momentum(0.96, k, 10) for k in (0, 5, 10, 11)]
     assert found == pytest.approx([0.96, 0.98, 1, 1])

@@ -17,8 +17,9 @@ if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.criterion.probe import PROBE_PAIRS
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.hosts.fairseq2.training.hooks import PROBE_PAIRS, make_hooks
+from atr_moco_plugin.hosts.fairseq2.training.hooks import make_hooks
 
 Run = Callable[..., int]
 

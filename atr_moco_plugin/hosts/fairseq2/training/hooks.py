@@ -8,13 +8,10 @@ from typing import Any
 
 from fairseq2.recipe.base import RecipeContext
 
-from atr_moco_plugin.criterion.probe import KeyProbe
+from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.plugins import load
-
-PROBE_PAIRS = 16
-"""Pairs of a probe."""
 
 
 def make_hooks(

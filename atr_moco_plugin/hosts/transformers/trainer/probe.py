@@ -12,14 +12,11 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from atr_moco_plugin.criterion.probe import KeyProbe
+from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
-
-PROBE_PAIRS = 16
-"""Pairs of a probe."""
 
 
 def key_probe(trainer: Trainer, model: TrainerModel, probe_every: int | None) -> KeyProbe | None:
