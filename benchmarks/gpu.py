@@ -136,6 +136,8 @@ def train(folder: Path, device: torch.device, tiny: bool, timeout: float) -> dic
     options = [f"regime.num_steps={steps}", f"regime.validate_every_n_steps={steps // 2}",
                f"regime.checkpoint_every_n_steps={steps // 2}",
                f"regime.publish_metrics_every_n_steps={max(steps // 20, 1)}",
+               # Few steps train the head only where it need not wait for the embeddings.
+               "criterion.config.atm_start=0",
                "report=false", "regime.keep_last_n_checkpoints=2"]  # fmt: skip
     hidden = {} if device.type == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "atr_moco_plugin.recipes.toy", str(folder), "--no-rich",
