@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.finetuning.parts import merged
+from atr_moco_plugin.key_pairs import lost_pair
 
 
 def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
@@ -24,8 +25,11 @@ def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
         pairs: ``KEY=VALUE``, a key with dots for a section's.
 
     Raises:
-        InputError: for a file or a value that cannot be read.
+        InputError: for a file or a value that cannot be read, and a pair that another would
+            silence.
     """
+    if (lost := lost_pair(pairs)) is not None:
+        raise InputError(lost)
     stated: dict[str, Any] = {} if file is None else _read(file.expanduser())
     for pair in pairs:
         key, equals, text = pair.partition("=")

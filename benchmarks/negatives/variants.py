@@ -79,11 +79,18 @@ VARIANTS = {
         Variant("moco_atc_atm, every 2", _MATCHING, {"atm_every": 2}, _MATCHING, tier=2),
         Variant("moco_atc_atm, one pair", _MATCHING, {"atm_pairs": "one"}, _MATCHING, tier=2),
         Variant("moco_atc_atm, one side", _MATCHING, {"atm_pairs": "audio"}, _MATCHING, tier=2),
+        Variant(
+            "moco_atc_atm, every 2, one pair",
+            _MATCHING,
+            {"atm_every": 2, "atm_pairs": "one"},
+            _MATCHING,
+            tier=2,
+        ),
         Variant("moco_atc_atm, own teacher", _MATCHING, {}, _MATCHING, teacher=_MATCHING, tier=3),
-    )
+    )  # fmt: skip
 }
 
-QUEUE_SIZE, QUEUE_WARMUP, ALPHA_WARMUP = 512, 200, 400
+QUEUE_SIZE, ALPHA_WARMUP = 512, 400
 
 
 def criterion_options(variant: Variant, momentum: float) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def criterion_options(variant: Variant, momentum: float) -> dict[str, Any]:
     shared = {
         "positives": "clip_or_caption",
         "queue_size": QUEUE_SIZE,
-        "queue_warmup_steps": QUEUE_WARMUP,
+        "queue_warmup_steps": "auto",
         "momentum": momentum,
         "alpha_warmup_steps": ALPHA_WARMUP,
     }

@@ -74,6 +74,20 @@ def test_what_is_for_others_to_check(argument: str) -> None:
     assert said is None if expected is None else expected in str(said)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_key_that_another_silences_is_named(order: int) -> None:
+    pairs = ["criterion=sogclr", "criterion.config.rho=1.5"][::order]
+    said = unknown_key("toy", ["OUT", "--config", *pairs])
+    assert said == (
+        "`criterion=sogclr` sets all of `criterion`, and `criterion.config.rho=1.5` would be lost: "
+        "write `criterion.name=sogclr`."
+    )
+    said = unknown_key("toy", ["OUT", "--config", pairs[0], "--config", pairs[1]])
+    assert said is not None and "would be lost" in said
+    alone = ["criterion.name=sogclr", "criterion.config.rho=1.5", "del:criterion.config"]
+    assert unknown_key("toy", ["OUT", "--config", *alone]) is None
+
+
 def test_a_wrong_key_is_told_before_anything_is_imported(tmp_path: Path) -> None:
     command = ["-X", "importtime", "-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "out")]
     result = subprocess.run(

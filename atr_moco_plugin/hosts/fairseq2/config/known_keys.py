@@ -1,4 +1,5 @@
-"""Find a mistyped key of a recipe's configuration before anything heavy is imported.
+"""Find a mistyped key of a recipe's configuration before anything heavy is imported, or one that
+another key would silence.
 
 fairseq2 finds an unknown key too, but only after a run's ten seconds of imports. The fields of the
 configuration classes are read from their source here; values are left to fairseq2.
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.hosts.fairseq2.config.command_line import configurations, parse
+from atr_moco_plugin.key_pairs import lost_pair
 
 Place = tuple[str, str]
 """A module and the name of a class in it."""
@@ -32,17 +34,19 @@ RECIPES: dict[str, Place] = {
 
 
 def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
-    """Name the first key of a command line that its recipe does not know.
+    """Name the first key of a command line that its recipe does not know, or that would be lost.
 
     Args:
         recipe: its name in :data:`RECIPES`.
         arguments: what follows the recipe on the command line.
 
     Returns:
-        One sentence with the nearest key; None where all keys are known or cannot be looked up.
+        One sentence, with the nearest key; None where all keys are known or cannot be looked up.
     """
-    found = (unknown_in(RECIPES[recipe], tree) for tree in configurations(parse(arguments)))
-    return next((problem for problem in found if problem is not None), None)
+    parsed = parse(arguments)
+    found = (unknown_in(RECIPES[recipe], tree) for tree in configurations(parsed))
+    unknown = next((problem for problem in found if problem is not None), None)
+    return unknown or lost_pair([x for x in parsed.config if not x.startswith("del:")])
 
 
 def unknown_in(place: Place, tree: Mapping[str, Any]) -> str | None:
