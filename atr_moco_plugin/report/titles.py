@@ -15,7 +15,7 @@ MEASURES = {
     "queue_rows": "Queue Rows",
     "bias": "Bias",
     "gamma": "Gamma",
-    "pairs_seen": "Pairs Seen",
+    "clips_seen": "Clips Seen",
 }
 """What a criterion measures in training, to its title."""
 

@@ -33,13 +33,14 @@ def formulas(
             continue
         total = 0.0
         for j in own:
-            h = float(x @ (columns[j] - columns[i])) / tau
-            w = math.exp(h) / (len(own) * float(u[i]))
-            total += w * h
-            grad_query[i] += w * (columns[j] - columns[i])
+            logit = float(x @ columns[j]) / tau
+            w = math.exp(logit) / (len(own) * float(u[i]))
+            total += w * logit
+            grad_query[i] += w * columns[j]
             grad_columns[j] += w * x
-            grad_columns[i] -= w * x
-        value += tau * (math.log(float(u[i])) + RHO)
+        grad_query[i] -= columns[i]
+        grad_columns[i] -= x
+        value += tau * (math.log(float(u[i])) + RHO) - float(x @ columns[i])
         slope += math.log(float(u[i])) + RHO - total
     n = len(query)
     return value / n, grad_query / n, grad_columns / n, slope / n
@@ -56,8 +57,8 @@ def test_value_and_gradients_are_the_written_ones(tau: float, dtype: torch.dtype
     value, grad_query, grad_columns, slope = formulas(query, columns, negatives, u, tau)
     x, y = (z.to(dtype).requires_grad_() for z in (query, columns))
     temperature = torch.tensor([tau], dtype=dtype, requires_grad=True)
-    differences = x @ y.T - (x * y[:4]).sum(dim=1, keepdim=True)
-    loss = global_contrastive_loss(differences, negatives, u.log().to(dtype), temperature, RHO)
+    scores, log_u = x @ y.T, u.log().to(dtype)
+    loss = global_contrastive_loss(scores, scores.diag(), negatives, log_u, temperature, RHO)
     loss.backward()
     exact = {"atol": 1e-12, "rtol": 1e-10} if dtype == torch.float64 else {}
     close = exact or {"atol": 1e-3, "rtol": 1e-4}
@@ -68,7 +69,8 @@ def test_value_and_gradients_are_the_written_ones(tau: float, dtype: torch.dtype
 
 
 def test_with_the_exact_sums_they_are_the_gradients_of_the_loss() -> None:
-    """tau (log g + rho), differentiated by autograd through all of it."""
+    """tau (log g + rho) - s_ii, differentiated by autograd through all of it; in the papers' form,
+    with s_ii in g."""
     x, y = unit(5, 0).requires_grad_(), unit(5, 1).requires_grad_()
     tau = torch.tensor([0.1], dtype=torch.float64, requires_grad=True)
     negatives = ~torch.eye(5, dtype=torch.bool)
@@ -76,32 +78,34 @@ def test_with_the_exact_sums_they_are_the_gradients_of_the_loss() -> None:
     g = ((differences / tau).exp() * negatives).sum(dim=1) / 4
     plain = (tau * (g.log() + RHO)).mean()
     expected = torch.autograd.grad(plain, [x, y, tau], retain_graph=True)
-    log_u = log_partition(differences, negatives, tau)
-    found = global_contrastive_loss(differences, negatives, log_u, tau, RHO)
+    scores = x @ y.T
+    log_u = log_partition(scores, negatives, tau)
+    found = global_contrastive_loss(scores, scores.diag(), negatives, log_u, tau, RHO)
     assert_close(found, plain)
     assert_close(torch.autograd.grad(found, [x, y, tau]), expected)
 
 
 def test_the_lowest_temperature_does_not_overflow() -> None:
-    """h reaches 200, whose exponential float32 cannot hold."""
+    """The logits reach 100, whose exponential float32 cannot hold."""
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
     y = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     tau, negatives = torch.tensor([0.01], requires_grad=True), ~torch.eye(2, dtype=torch.bool)
-    differences = x @ y.T - (x * y).sum(dim=1, keepdim=True)
-    log_u = log_partition(differences, negatives, tau)
-    assert_close(log_u, torch.tensor([200.0, 200.0]))
-    # Of a first visit long ago, when the pair was in order: the weight is bounded by 1 / gamma.
+    scores = x @ y.T
+    log_u = log_partition(scores, negatives, tau)
+    assert_close(log_u, torch.tensor([100.0, 100.0]))
+    # Of a first visit long ago, when the negative was far: the weight is bounded by 1 / gamma.
     old = torch.logaddexp(log_u + math.log(0.2), torch.tensor(-300.0))
-    global_contrastive_loss(differences, negatives, old, tau, RHO).backward()
+    global_contrastive_loss(scores, scores.diag(), negatives, old, tau, RHO).backward()
     assert all(bool(z.grad.isfinite().all()) for z in (x, y, tau))
-    assert_close(y.grad[0], torch.tensor([-5.0, 0.0]), atol=1e-3, rtol=1e-3)
+    # y_0 is the negative of x_1, by 5, and the positive of x_0: means over two queries.
+    assert_close(y.grad[0], torch.tensor([(5 * -1 - 1) / 2, 0.0]), atol=1e-3, rtol=1e-3)
 
 
 def test_without_a_negative_there_is_no_loss() -> None:
-    differences = torch.zeros(3, 3, requires_grad=True)
+    scores = torch.zeros(3, 3, requires_grad=True)
     tau, none = torch.tensor([0.07], requires_grad=True), torch.zeros(3, 3, dtype=torch.bool)
-    log_u = log_partition(differences, none, tau)
+    log_u = log_partition(scores, none, tau)
     assert log_u.isneginf().all()
-    loss = global_contrastive_loss(differences, none, log_u, tau, RHO)
+    loss = global_contrastive_loss(scores, scores.diag(), none, log_u, tau, RHO)
     loss.backward()
-    assert loss == 0 and (differences.grad == 0).all() and tau.grad == 0
+    assert loss == 0 and (scores.grad == 0).all() and tau.grad == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from atr_moco_plugin.criterion import SogClr, SogClrConfig
-from atr_moco_plugin.criterion.running_sums import pair_keys
 from atr_moco_plugin.errors import InputError
 
 N = 24
@@ -56,13 +56,19 @@ def full_pass(model: Any, tau: float) -> Tensor:
     a, u = model.audio.rows.detach().double(), model.text.rows.detach().double()
     found = []
     for x, y in ((a, u), (u, a)):
-        h = (x @ y.T - (x * y).sum(dim=1, keepdim=True)) / tau
-        found.append(h.fill_diagonal_(-torch.inf).exp().sum(dim=1).div(N - 1).log())
+        logits = x @ y.T / tau
+        found.append(logits.fill_diagonal_(-torch.inf).exp().sum(dim=1).div(N - 1).log())
     return torch.stack(found, dim=1)
 
 
-def sums_of(criterion: SogClr, rows: Tensor) -> Tensor:
-    return criterion.sums.look_up(pair_keys(rows, rows)).double()
+def sums_of(criterion: SogClr, clips: Tensor, captions: Tensor | None = None) -> Tensor:
+    captions = clips if captions is None else captions
+    found = [criterion.clip_sums.look_up(clips), criterion.caption_sums.look_up(captions)]
+    return torch.stack(found, dim=1).double()
+
+
+def number(criterion: SogClr) -> tuple[int, int]:
+    return len(criterion.clip_sums), len(criterion.caption_sums)
 
 
 def test_a_batch_that_is_the_data_set_has_its_sums() -> None:
@@ -101,14 +107,22 @@ def test_a_second_visit_mixes_by_gamma() -> None:
         assert criterion.gamma == pytest.approx(expected)
     alone = make()
     alone.load_state_dict(criterion.state_dict())
-    alone.sums.clear()
+    alone.clip_sums.clear()
+    alone.caption_sums.clear()
     alone(**items(second))
     batch = sums_of(alone, second)
     criterion(**items(second))
     found = sums_of(criterion, second)
     assert_close(found[0].exp(), 0.8 * before + 0.2 * batch[0].exp(), atol=0, rtol=1e-4)
     assert_close(found[1:], batch[1:])
-    assert len(criterion.sums) == 5
+    assert number(criterion) == (5, 5)
+
+
+def test_a_caption_of_two_clips_has_one_sum() -> None:
+    criterion, captions = make(positives="pair"), torch.tensor([0, 1])
+    criterion(**items(torch.tensor([0, 1]), captions))
+    criterion(**items(torch.tensor([2, 1]), captions))
+    assert number(criterion) == (3, 2)
 
 
 def test_positives_are_no_negatives_and_a_query_without_any_leaves_nothing() -> None:
@@ -116,23 +130,22 @@ def test_positives_are_no_negatives_and_a_query_without_any_leaves_nothing() -> 
     captions = torch.tensor([0, 0, 2, 3])
     criterion(**items(rows, captions))
     a, u = criterion.model.audio.rows[:4].double(), criterion.model.text.rows[:4].double()
-    h = (a @ u.T - (a * u).sum(dim=1, keepdim=True)) / 0.07
-    found = criterion.sums.look_up(pair_keys(rows, captions))[0, 0].double()
-    assert_close(found, (h[0, 2:].exp().mean()).log(), atol=1e-4, rtol=1e-5)
+    expected = (a @ u.T / 0.07)[0, 2:].exp().mean().log()
+    assert_close(sums_of(criterion, rows, captions)[0, 0], expected, atol=1e-4, rtol=1e-5)
 
     criterion = make()
     losses = criterion(**items(rows[:3], torch.zeros(3, dtype=torch.int64)))
     losses["loss"].backward()
-    assert len(criterion.sums) == 0 and losses["loss"] == 0
+    assert number(criterion) == (0, 0) and losses["loss"] == 0
     assert criterion(**items(rows))["loss"].isfinite()
 
 
-def test_a_mixture_is_a_pair_of_its_own_and_is_not_kept() -> None:
+def test_a_mixture_has_two_clips_and_is_not_kept() -> None:
     criterion = make()
     ids = torch.tensor([[0, 5], [1, -1], [2, -1]])
     batch = {**items(torch.arange(3)), "clip_ids": ids, "caption_ids": ids}
     criterion(**batch)
-    assert len(criterion.sums) == 2
+    assert number(criterion) == (2, 2)
     plain = sums_of(criterion, torch.arange(3))
     assert plain[0].isnan().all() and plain[1:].isfinite().all()
 
@@ -143,7 +156,7 @@ def test_every_pass_of_an_accumulated_step_counts() -> None:
     once = copy.deepcopy(criterion)
     for rows in (torch.arange(4), torch.arange(4, 8)):
         (criterion(**items(rows))["loss"] / 2).backward()
-    assert len(criterion.sums) == 8
+    assert number(criterion) == (8, 8)
     once(**items(torch.arange(4)))
     assert_close(sums_of(criterion, torch.arange(4)), sums_of(once, torch.arange(4)))
 
@@ -160,12 +173,12 @@ def test_an_evaluation_pass_leaves_no_trace() -> None:
 def test_a_batch_that_is_not_finite_leaves_the_sums() -> None:
     criterion, rows = make(), torch.arange(4)
     criterion(**items(rows))
-    before = copy.deepcopy(criterion.sums.state_dict())
+    before = copy.deepcopy(sums_of(criterion, torch.arange(6)))
     with torch.no_grad():
         criterion.model.text.rows[5] = torch.nan
     criterion.on_optimizer_step()
     criterion(**items(torch.arange(2, 6)))
-    assert_close(criterion.sums.state_dict(), before, atol=0, rtol=0)
+    assert_close(sums_of(criterion, torch.arange(6)), before, atol=0, rtol=0, equal_nan=True)
 
 
 def test_a_run_whose_length_nobody_has_said_is_refused() -> None:
@@ -191,7 +204,7 @@ def test_it_goes_on_to_the_last_bit() -> None:
     second.load_state_dict(first.state_dict())
     optimizers[2].load_state_dict(optimizers[1].state_dict())
     train(second, optimizers[2], range(4, 8))
-    assert len(whole.sums) == 12 and int(whole.num_steps) == 8
+    assert number(whole) == (12, 12) and int(whole.num_steps) == 8
     assert_close(second.state_dict(), whole.state_dict(), atol=0, rtol=0)
 
 
@@ -203,11 +216,14 @@ def test_the_temperature_stays_above_its_end() -> None:
     assert criterion.temperature.item() == pytest.approx(0.05)
 
 
-def test_rho_follows_the_number_of_pairs() -> None:
-    criterion = make()
-    criterion(**items(torch.arange(N)))
-    assert criterion.rho == pytest.approx(0.44 * 3.178, rel=1e-3)
-    assert make(rho=6.5).rho == 6.5
+def test_rho_is_a_share_of_what_the_divergence_can_be() -> None:
+    rows, slopes = torch.arange(N), []
+    for options in ({}, {"rho": 0.25 * math.log(N - 1)}, {"rho": 0.0}):
+        criterion = make(**options)
+        criterion(**items(rows))["loss"].backward()
+        slopes.append(criterion.temperature.grad.item())
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-5)
+    assert slopes[0] - slopes[2] == pytest.approx(0.25 * math.log(N - 1), rel=1e-3)
 
 
 @pytest.mark.parametrize(

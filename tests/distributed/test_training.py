@@ -115,7 +115,7 @@ def test_the_training_moves_weights_copies_queues_and_temperature(single, name: 
     else:
         assert moved["temperature"] > 1e-5
     if name == "sogclr":
-        assert len(state["sums.keys"]) > 100 and state["num_steps"] == training.STEPS
+        assert len(state["clip_sums.ids"]) > 100 and state["num_steps"] == training.STEPS
     if name.startswith("moco"):
         if training.build(name).momentum_copies:
             assert moved["audio_m.module.projection.weight"] > 0.01

@@ -95,7 +95,7 @@ def test_a_rival_goes_on_to_the_last_bit(run: Run, tmp_path: Path, name: str) ->
     assert differences(whole, stopped) == []
     saved = torch.load(file_of(stopped / "checkpoints" / "step_4", "model"), weights_only=True)
     if name == "sogclr":
-        assert len(saved["sums.keys"]) > 16 and int(saved["sums.data_fingerprint"]) != 0
+        assert len(saved["clip_sums.ids"]) > 16 and int(saved["clip_sums.data_fingerprint"]) != 0
 
 
 def test_the_comparison_sees_a_difference(whole, copy: Path) -> None:

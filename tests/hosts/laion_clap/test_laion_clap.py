@@ -168,7 +168,7 @@ def test_a_rival_goes_on_to_the_last_bit(home: Path, criterion: str) -> None:
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
     torch.testing.assert_close(whole["logit_scale_a"], -whole["moco.temperature"].log().squeeze())
     if criterion == "sogclr":
-        assert len(whole["moco.sums.keys"]) == 8 and whole["moco.num_steps"].item() == 4
+        assert len(whole["moco.clip_sums.ids"]) == 8 and whole["moco.num_steps"].item() == 4
 
 
 def test_an_export_loads_into_clap_module_and_starts_a_training(home: Path, trained: str) -> None:

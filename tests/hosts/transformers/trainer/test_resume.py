@@ -81,8 +81,8 @@ def test_a_rival_goes_on_to_the_last_bit(tmp_path: Path, criterion: str) -> None
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert_equal_states(whole.model, resumed.model)
     if criterion == "sogclr":
-        assert 4 < len(whole.model.criterion.sums) <= 16
-        assert int(whole.model.criterion.sums.data_fingerprint) != 0
+        assert 4 < len(whole.model.criterion.clip_sums) <= 16
+        assert int(whole.model.criterion.clip_sums.data_fingerprint) != 0
         assert whole.model.criterion.gamma == pytest.approx(0.2)
 
 
