@@ -155,7 +155,7 @@ class SogClr(Atc):
         tables, ids = (self.clip_sums, self.caption_sums), [batch.clip_ids, batch.caption_ids]
         kept = torch.ones(len(ids[0]), dtype=torch.bool, device=log_g.device)
         if ids[0].dim() == 2:
-            kept, ids = ids[0][:, 1] < 0, [x[:, 0] for x in ids]
+            kept, ids = ids[0][:, 1] < 0, [x[:, 0].contiguous() for x in ids]
         before = [x.look_up(y[batch.own]) for x, y in zip(tables, ids, strict=True)]
         mixed = torch.where(kept[batch.own, None], torch.stack(before, dim=1), torch.nan)
         stays = math.log(1 - self.gamma) if self.gamma < 1 else -math.inf
