@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finetuning": CORE
     | FOUNDATION
     | {"data", "embedding_cache", "encoders", "evaluation", "heads", "model", "report"}
-    | {"retriever", "text"},
+    | {"retriever", "teaching", "text"},
     "study": FOUNDATION | {"criterion", "evaluation", "rank", "report"},
     # `search` when an index is asked: an index is built on the face of a retriever.
     "retriever": CORE

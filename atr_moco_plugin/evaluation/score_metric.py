@@ -1,7 +1,8 @@
-"""Whether a run can choose its best checkpoint by a figure."""
+"""Whether a run can choose its best checkpoint by a figure, and what the figures are worth."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 
 from atr_moco_plugin.errors import InputError
@@ -35,3 +36,21 @@ def check_score(
         f"`regime.score_metric` is {metric}, which no validation reports; choose a figure of "
         f"metrics/valid.jsonl, such as {' or '.join(near or ['r_sum'])}."
     )
+
+
+def splits_in_two_roles(train: str, valid: str | None, test: str | None) -> Iterator[str]:
+    """One sentence for each split whose figures say less than they seem to.
+
+    Args:
+        train: the split that is trained on.
+        valid: the split whose score chooses the checkpoint.
+        test: the split that is evaluated at the end.
+    """
+    for key, split in (("dataset.valid_split", valid), ("evaluation.test_split", test)):
+        if split == train:
+            yield f"`{key}` is {split}, which is trained on: its figures are of known clips."
+    if test is not None and test == valid:
+        yield (
+            f"`evaluation.test_split` is {test}, which also chooses the checkpoint: its figures "
+            "are too good."
+        )

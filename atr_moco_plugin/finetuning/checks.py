@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,22 +11,26 @@ from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.data.loading.training import training_loader
 from atr_moco_plugin.embedding_cache.run import check_cache
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.evaluation.score_metric import check_score
+from atr_moco_plugin.evaluation.score_metric import check_score, splits_in_two_roles
 from atr_moco_plugin.evaluation.split import prepare_split
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.step_sections import RegimeSection
 from atr_moco_plugin.plugins import load
+from atr_moco_plugin.teaching import check_teachers
 from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 from atr_moco_plugin.text.tokenizer import tokenize
 
 
-def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> None:
+def check_run(
+    prepared: Prepared, criterion: Any, *, tell: Callable[[str], object], world_size: int = 1
+) -> None:
     """Make what a run reads, as far as that needs no audio and writes nothing.
 
     Args:
         prepared: the run.
         criterion: around its model, as the loop builds it.
+        tell: called with what training warns of.
         world_size: processes that train together.
 
     Raises:
@@ -37,7 +41,10 @@ def check_run(prepared: Prepared, criterion: Any, *, world_size: int = 1) -> Non
     evaluated = evaluated_splits(config)
     for split in (section.train_split, *evaluated):
         dataset.clips(split)
+    for note in doubtful_splits(config):
+        tell(note)
     check_intervals(regime, config.loop)
+    check_teachers(criterion, dataset, section.train_split)
     check_shared_clips(criterion, section.captions_per_clip, mixes=section.mix is not None)
     tokenizer = run_tokenizer(prepared, note=str)
     to_tokens = partial(tokenize, tokenizer, max_tokens=settled(config.tokenizer.max_tokens))
@@ -83,6 +90,14 @@ def evaluated_splits(config: FinetuneConfig) -> list[str]:
     """The splits that a run evaluates: to validate on, and to test on where that is another."""
     valid, test = config.dataset.valid_split, config.evaluation.test_split
     return [valid] if test in (None, valid) else [valid, str(test)]
+
+
+def doubtful_splits(config: FinetuneConfig) -> Iterator[str]:
+    """One sentence for each split whose figures say less than they seem to."""
+    section = config.dataset
+    return splits_in_two_roles(
+        section.train_split, section.valid_split, config.evaluation.test_split
+    )
 
 
 def run_tokenizer(prepared: Prepared, *, note: Callable[[str], object]) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from atr_moco_plugin.config_builder import lost_pair
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.finetuning.parts import merged
-from atr_moco_plugin.key_pairs import lost_pair
 
 
 def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:

@@ -60,14 +60,8 @@ def use_teachers(
         return
     saved = []
     for name in criterion.config.teachers:
-        path = expanded(name, "teachers")
+        path, kept = _places(name, folder)
         if not path.is_file():
-            kept = None if folder is None else folder / FOLDER / _file_name(path)
-            if not path.exists() and (kept is None or not kept.exists()):
-                raise MissingFileError(
-                    f"`teachers` has {name!r}, but there is no such file or folder: give a file of "
-                    "saved embeddings, a training run or a bundle."
-                )
             if dataset is None or kept is None:
                 raise InputError(
                     f"`teachers` has {name}, which is no file: give its saved embeddings, or the "
@@ -87,6 +81,44 @@ def use_teachers(
         for one in saved:
             _check_knows(one, dataset, split)
     criterion.set_teachers(Teachers([one.teacher for one in saved], criterion.config))
+
+
+def check_teachers(criterion: Any, dataset: AudioTextDataset, split: str) -> None:
+    """Refuse teachers that :func:`use_teachers` would refuse, as far as nothing has to be embedded
+    for it.
+
+    Args:
+        criterion: of this package.
+        dataset: what is trained on.
+        split: of the data set, that is trained on.
+
+    Raises:
+        InputError: for a teacher that is not there, cannot be read, does not know what is trained
+            on, or comes twice.
+    """
+    if not isinstance(criterion, TaughtCriterion) or not criterion.is_taught:
+        return
+    places = [_places(name, None)[0] for name in criterion.config.teachers]
+    saved = [read_teacher(path, dataset) for path in places if path.is_file()]
+    _check_different(saved)
+    for one in saved:
+        _check_knows(one, dataset, split)
+
+
+def _places(name: str, folder: Path | None) -> tuple[Path, Path | None]:
+    """A teacher, and the file in a run's folder where its embeddings are if it is a model.
+
+    Raises:
+        MissingFileError: neither is there.
+    """
+    path = expanded(name, "teachers")
+    kept = None if folder is None else folder / FOLDER / _file_name(path)
+    if not path.exists() and (kept is None or not kept.exists()):
+        raise MissingFileError(
+            f"`teachers` has {name!r}, but there is no such file or folder: give a file of saved "
+            "embeddings, a training run or a bundle."
+        )
+    return path, kept
 
 
 def _file_name(source: Path) -> str:

@@ -88,8 +88,11 @@ VARIANTS = {
         ),
         Variant("moco_atc_atm, start 1300", _MATCHING, {"atm_start": 1_300}, _MATCHING, tier=2),
         Variant(
-            "moco_atc_atm, start 1300, every 2", _MATCHING, {"atm_start": 1_300, "atm_every": 2},
-            _MATCHING, tier=2,
+            "moco_atc_atm, start 1300, every 2",
+            _MATCHING,
+            {"atm_start": 1_300, "atm_every": 2},
+            _MATCHING,
+            tier=2,
         ),
         Variant("moco_atc_atm, own teacher", _MATCHING, {}, _MATCHING, teacher=_MATCHING, tier=3),
     )  # fmt: skip

@@ -92,6 +92,7 @@ def test_the_plan_is_shown_and_nothing_trained(
         ("evaluation.test_split=nope", "has no split 'nope'"),
         ("dataset.max_seconds=0.01", "takes clips of 0.335 s or more"),
         ("common.seed=-1", "`seed` is -1"),
+        ("criterion.config.teachers=[nowhere]", "`teachers` has 'nowhere', but there is no"),
     ],
 )
 def test_the_plan_refuses_what_training_would_refuse(
@@ -103,6 +104,19 @@ def test_the_plan_refuses_what_training_would_refuse(
     assert main([*arguments, "--config", pair, f"loop={loop}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("ERROR: ") and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize("loop", ["fairseq2", "transformers"])
+def test_the_plan_names_a_split_in_two_roles(
+    loop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(stated()))
+    arguments = [str(tmp_path / "out"), "--config-file", str(file), "--plan"]
+    pairs = ["dataset.train_split=valid", "dataset.batch_size=2", f"loop={loop}"]
+    assert main([*arguments, "--config", *pairs]) == 0
+    said = "`dataset.valid_split` is valid, which is trained on: its figures are of known clips."
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
 from atr_moco_plugin.hosts.fairseq2.export import export_run
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.processes import is_first_process
+from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.retriever.exported import ExportOptions
 
 FOLDER = "start"
@@ -65,7 +66,8 @@ def check(prepared: Prepared) -> None:
     criterion = CriterionSection(name=section.name, config=section.config).build(
         prepared.started.model
     )
-    check_run(prepared, criterion, world_size=int(os.environ.get("WORLD_SIZE") or 1))
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    check_run(prepared, criterion, tell=say, world_size=processes)
 
 
 def run(prepared: Prepared) -> Path:

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.config_builder import lost_pair
 from atr_moco_plugin.hosts.fairseq2.config.command_line import configurations, parse
-from atr_moco_plugin.key_pairs import lost_pair
 
 Place = tuple[str, str]
 """A module and the name of a class in it."""

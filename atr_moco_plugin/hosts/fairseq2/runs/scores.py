@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,6 @@ from atr_moco_plugin.io.atomic import write_atomically
 
 FILE = "scores/of.json"
 """In the folder of the checkpoints."""
-
-
-def splits_in_two_roles(train: str, valid: str | None, test: str | None) -> Iterator[str]:
-    """One sentence for each split whose figures say less than they seem to.
-
-    Args:
-        train: the split that is trained on.
-        valid: the split whose score chooses the checkpoint.
-        test: the split that is evaluated at the end.
-    """
-    for key, split in (("dataset.valid_split", valid), ("evaluation.test_split", test)):
-        if split == train:
-            yield f"`{key}` is {split}, which is trained on: its figures are of known clips."
-    if test is not None and test == valid:
-        yield (
-            f"`evaluation.test_split` is {test}, which also chooses the checkpoint: its figures "
-            "are too good."
-        )
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

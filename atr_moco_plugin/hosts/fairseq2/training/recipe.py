@@ -22,7 +22,7 @@ from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.training import first_pairs
-from atr_moco_plugin.evaluation.score_metric import check_score
+from atr_moco_plugin.evaluation.score_metric import check_score, splits_in_two_roles
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
@@ -38,7 +38,7 @@ from atr_moco_plugin.hosts.fairseq2.runs.resume import (
     optimizer_options,
     prepare_resume,
 )
-from atr_moco_plugin.hosts.fairseq2.runs.scores import check_same, splits_in_two_roles
+from atr_moco_plugin.hosts.fairseq2.runs.scores import check_same
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.training.caches import open_caches_of_run
 from atr_moco_plugin.hosts.fairseq2.training.data import (

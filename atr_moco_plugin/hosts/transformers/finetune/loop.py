@@ -22,7 +22,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
 from atr_moco_plugin.evaluation.score_metric import check_score
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
-from atr_moco_plugin.finetuning.checks import check_run
+from atr_moco_plugin.finetuning.checks import check_run, doubtful_splits
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
@@ -61,7 +61,7 @@ def check(prepared: Prepared) -> None:
         InputError: for a configuration or data that cannot be used.
     """
     _check_processes()
-    check_run(prepared, _trainer_model(prepared).criterion)
+    check_run(prepared, _trainer_model(prepared).criterion, tell=say)
 
 
 def run(prepared: Prepared) -> Path:
@@ -78,6 +78,8 @@ def run(prepared: Prepared) -> Path:
     _check_processes()
     config, out = prepared.config, prepared.output_dir
     settle_folder(out, config)
+    for note in doubtful_splits(config):
+        say(note)
     inputs = make_inputs(prepared)
     trainer = make_trainer(prepared, inputs)
     checkpoint = last_checkpoint(out)
