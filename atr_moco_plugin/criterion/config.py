@@ -147,7 +147,8 @@ class MocoAtcAtmConfig(MocoAtcConfig):
     atm_start: int | Literal["auto"] = "auto"
     """Optimizer steps before the matching loss begins. Until then the head has no pass, no gradient
     and no weight decay, and nothing is re-ranked with it. ``auto`` waits until an item finds its
-    own first of eight with probability 0.75 (:mod:`atr_moco_plugin.criterion.matching_start`)."""
+    own first of eight with probability 0.75, and for the last 40 % of a run whose length is known
+    (:mod:`atr_moco_plugin.criterion.matching_start`)."""
 
     atm_every: int = 1
     """From then on it is in the first of so many optimizer steps, with its weight as it is."""

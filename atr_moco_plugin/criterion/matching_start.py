@@ -11,10 +11,15 @@ Its expectation is the same for every n of 7 and more, so the batch size does no
 batch has only k < 7 negatives, the share m that is first of k + 1 counts as ``m^(7 / k)``, as if
 negatives came one by one and no query were harder than another. That is the lower bound of the two
 (Jensen), so the loss begins late and not early.
+
+Nor does it begin before the last part of a run whose length is known. A step with the loss costs a
+third more, and the head needs few of them: what it takes from the towers' steps is worth more
+there (``benchmarks/negatives``).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -30,6 +35,9 @@ NEGATIVES = 7
 
 THRESHOLD = 0.75
 """The matching loss begins where the probability to be first of eight reaches this."""
+
+LAST_PART = 0.4
+"""Share of a run of known length that has the matching loss at most."""
 
 DECIDE_EVERY = 10
 """Optimizer steps between two decisions. Process 0 makes them, and the host waits for it."""
@@ -80,6 +88,15 @@ def first_of_eight(sums: Tensor) -> Tensor:
     """
     first, negatives, queries = sums
     return torch.pow(first / queries, NEGATIVES * queries / negatives)
+
+
+def earliest_start(total_steps: int | None) -> int:
+    """Optimizer steps before which ``auto`` never begins.
+
+    Args:
+        total_steps: of the whole run; 0 is returned where they are not known.
+    """
+    return 0 if total_steps is None else math.ceil((1 - LAST_PART) * total_steps)
 
 
 def head_is_trained(state: Mapping[str, Tensor], prefix: str = "") -> bool:
@@ -184,14 +201,14 @@ class MatchingStart(StaysFloat32):
 
         Args:
             num_steps: optimizer steps made, with this one.
-            total_steps: of the whole run, ``None`` where it is not known. At half of it and at its
-                end process 0 warns where the matching loss has not begun.
+            total_steps: of the whole run, ``None`` where it is not known. In the middle of its last
+                part and at its end process 0 warns where the matching loss has not begun.
         """
         if self.begun:
             return
         if self._start != "auto":
             begins = num_steps >= self._start
-        elif num_steps % DECIDE_EVERY == 0:
+        elif num_steps % DECIDE_EVERY == 0 and num_steps >= earliest_start(total_steps):
             # The sums are equal on every process, but only up to rounding.
             ready = process_index() == 0 and bool(first_of_eight(self.sums) >= THRESHOLD)
             begins = broadcast_bool(ready, self.sums.device)
@@ -205,7 +222,8 @@ class MatchingStart(StaysFloat32):
 
     def _warn(self, num_steps: int, total_steps: int) -> None:
         auto = self._start == "auto"
-        if process_index() or num_steps not in (total_steps, auto and total_steps // 2):
+        middle = (earliest_start(total_steps) + total_steps) // 2
+        if process_index() or num_steps not in (total_steps, auto and middle):
             return
         why = (
             f"an item finds its own first of eight with probability {first_of_eight(self.sums):.2f}"

@@ -87,7 +87,7 @@ DATA = {
     ),
 }
 
-RATES = (0.25, 0.5, 1.0)
+RATES = (0.25, 0.5, 1.0, 2.0)
 """Factors of the rates that are tried."""
 
 SEARCHED = 0.5

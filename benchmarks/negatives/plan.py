@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atr_moco_plugin.criterion.matching_start import LAST_PART
 from benchmarks.negatives.data import DATA, RATES, SEARCHED
 from benchmarks.negatives.prices import Price
 from benchmarks.negatives.rows import Row, RowFile
@@ -143,9 +144,11 @@ def expected_start(run: Run, rows: RowFile, rates: RowFile, late: bool) -> int:
     return round(statistics.median(starts)) if starts else 0
 
 
-def steps(price: Price, seconds: float, start: int) -> int:
+def steps(run: Run, price: Price, seconds: float, start: int) -> int:
     """Steps of a run that takes ``seconds``, in quarters of quarters."""
-    return max(ROUND_TO, round(price.steps(seconds, start) / ROUND_TO) * ROUND_TO)
+    auto = "atm_start" not in VARIANTS[run.variant].options
+    made = price.steps(seconds, start, 1 - LAST_PART if auto else 0.0)
+    return max(ROUND_TO, round(made / ROUND_TO) * ROUND_TO)
 
 
 def learning_rate(run: Run, rates: RowFile) -> float:

@@ -52,10 +52,14 @@ class Price:
         waited = min(start, steps) if self.waiting is not None else 0
         return waited * (self.waiting or 0.0) + (steps - waited) * self.seconds
 
-    def steps(self, budget: float, start: int) -> float:
-        """Steps that take a budget of seconds, where the matching loss begins after ``start``."""
+    def steps(self, budget: float, start: int, share: float = 0.0) -> float:
+        """Steps that take a budget of seconds, where the matching loss begins after ``start``, but
+        not before this share of the steps."""
         if self.waiting is None:
             return budget / self.seconds
+        earliest = budget / (share * self.waiting + (1 - share) * self.seconds)
+        if start <= share * earliest:
+            return earliest
         waited = min(float(start), budget / self.waiting)
         return waited + (budget - waited * self.waiting) / self.seconds
 

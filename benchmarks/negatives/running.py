@@ -125,7 +125,7 @@ def _plan(bench: Bench, run: Run, folder: Path) -> dict[str, Any]:
         "options": options,
         "pairs": pairs,
         "lr": plan.learning_rate(run, bench.rates),
-        "steps": plan.steps(price, seconds, start),
+        "steps": plan.steps(run, price, seconds, start),
         "expected_start": start if late else None,
         "budget": seconds,
         "price": price.record(),

@@ -60,7 +60,8 @@ VARIANTS = {
     for variant in (
         Variant("atc", "atc", {"positives": "pair"}, tier=0),
         Variant("moco_atc", _QUEUE, tier=0),
-        Variant("moco_atc_atm", _MATCHING, tier=0),
+        # Until the matching loss begins it is `moco_atc`, most of a search long.
+        Variant("moco_atc_atm", _MATCHING, rate_of=_QUEUE, tier=0),
         Variant("siglip", "siglip"),
         Variant("dcl", "dcl"),
         Variant("sogclr", "sogclr"),
@@ -75,26 +76,18 @@ VARIANTS = {
         Variant(
             "moco_atc, queue 0, alpha 0", _QUEUE, {"queue_size": 0, "alpha": 0.0}, _QUEUE, tier=2
         ),
-        Variant("moco_atc_atm, start 0", _MATCHING, {"atm_start": 0}, _MATCHING, tier=2),
-        Variant("moco_atc_atm, every 2", _MATCHING, {"atm_every": 2}, _MATCHING, tier=2),
-        Variant("moco_atc_atm, one pair", _MATCHING, {"atm_pairs": "one"}, _MATCHING, tier=2),
-        Variant("moco_atc_atm, one side", _MATCHING, {"atm_pairs": "audio"}, _MATCHING, tier=2),
+        Variant("moco_atc_atm, start 0", _MATCHING, {"atm_start": 0}, _QUEUE, tier=2),
+        Variant("moco_atc_atm, every 2", _MATCHING, {"atm_every": 2}, _QUEUE, tier=2),
+        Variant("moco_atc_atm, one pair", _MATCHING, {"atm_pairs": "one"}, _QUEUE, tier=2),
+        Variant("moco_atc_atm, one side", _MATCHING, {"atm_pairs": "audio"}, _QUEUE, tier=2),
         Variant(
             "moco_atc_atm, every 2, one pair",
             _MATCHING,
             {"atm_every": 2, "atm_pairs": "one"},
-            _MATCHING,
+            _QUEUE,
             tier=2,
         ),
-        Variant("moco_atc_atm, start 1300", _MATCHING, {"atm_start": 1_300}, _MATCHING, tier=2),
-        Variant(
-            "moco_atc_atm, start 1300, every 2",
-            _MATCHING,
-            {"atm_start": 1_300, "atm_every": 2},
-            _MATCHING,
-            tier=2,
-        ),
-        Variant("moco_atc_atm, own teacher", _MATCHING, {}, _MATCHING, teacher=_MATCHING, tier=3),
+        Variant("moco_atc_atm, own teacher", _MATCHING, {}, _QUEUE, teacher=_MATCHING, tier=3),
     )  # fmt: skip
 }
 

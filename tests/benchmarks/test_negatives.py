@@ -90,13 +90,19 @@ def test_steps_fill_the_time_of_the_reference() -> None:
     prices = {"atc": Price(0.02), "moco_atc": Price(0.03), "late": Price(0.04, waiting=0.02)}
     seconds = plan.budget(prices, "toy", 8)
     assert seconds == pytest.approx(64.0)
-    assert plan.steps(prices["atc"], seconds, 0) == 3_200
-    assert plan.steps(prices["moco_atc"], seconds, 0) == 2_128
-    assert plan.steps(prices["late"], seconds, 1_000) == 2_096
+    atc, queue = (Run("toy", name, 8, 0) for name in ("atc", "moco_atc"))
+    assert plan.steps(atc, prices["atc"], seconds, 0) == 3_200
+    assert plan.steps(queue, prices["moco_atc"], seconds, 0) == 2_128
+    at_once = Run("toy", "moco_atc_atm, start 0", 8, 0)
+    assert plan.steps(at_once, prices["late"], seconds, 1_000) == 2_096
     assert prices["late"].spent(2_096, 1_000) == pytest.approx(64.0, rel=0.01)
     # Never begun: all steps are cheap.
-    assert plan.steps(prices["late"], seconds, 10_000) == 3_200
+    auto = Run("toy", "moco_atc_atm", 8, 0)
+    assert plan.steps(auto, prices["late"], seconds, 10_000) == 3_200
     assert prices["late"].spent(3_200, 10_000) == pytest.approx(64.0)
+    # `auto` waits for the last part, whatever earlier runs had.
+    made = plan.steps(auto, prices["late"], seconds, 0)
+    assert prices["late"].spent(made, round(0.6 * made)) == pytest.approx(64.0, rel=0.01)
 
 
 def test_runs_come_seed_after_seed_with_their_searches_before_them() -> None:
@@ -106,7 +112,7 @@ def test_runs_come_seed_after_seed_with_their_searches_before_them() -> None:
     assert [seed for *_, seed in names] == [0] * 6 + [1] * 6
     searched = [(run.variant, run.factor) for run in runs if run.factor is not None]
     # Once a criterion, on the toy data alone.
-    assert searched == [(name, x) for name in ("atc", "dcl") for x in (0.25, 0.5, 1.0)]
+    assert searched == [(name, x) for name in ("atc", "dcl") for x in (0.25, 0.5, 1.0, 2.0)]
     for i, run in enumerate(runs):
         assert all(needed in runs[:i] for needed in run.needs())
     assert len(set(runs)) == len(runs) == len({run.name for run in runs})

@@ -24,7 +24,7 @@ OPTIONS = [
 def test_from_prices_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, results = tmp_path / "out", tmp_path / "results"
     rates = rate_file(results)
-    for factor in (0.25, 0.5, 1.0):
+    for factor in (0.25, 0.5, 1.0, 2.0):
         values = {"data": "toy", "variant": "moco_atc_atm", "batch": 8, "factor": factor}
         rates.add({**values, "valid": [factor], "start": 8})
     command = [str(out), "--results", str(results), "--data", "toy"]

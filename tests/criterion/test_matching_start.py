@@ -116,6 +116,16 @@ def test_ordered_embeddings_begin_at_the_first_decision() -> None:
     assert steps(MatchingStart("auto"), 11, a, a) == [False] * 9 + [True] * 2
 
 
+@pytest.mark.parametrize(("total", "begun"), [(None, 10), (40, 30), (100, 60), (16, 10)])
+def test_it_waits_for_the_last_part_of_a_run(total: int | None, begun: int) -> None:
+    a, start = unit(8, 0), MatchingStart("auto")
+    for step in range(1, begun + 1):
+        assert not start.begun
+        start.look(a, a, torch.eye(8, dtype=torch.bool))
+        start.on_optimizer_step(step, total)
+    assert start.begun_at == begun
+
+
 @pytest.mark.parametrize(
     ("start", "every", "due"), [(0, 1, "111111"), (2, 1, "001111"), (1, 2, "010101")]
 )
@@ -130,12 +140,12 @@ def test_steps_by_number(start: int, every: int, due: str) -> None:
 
 def test_a_run_that_ends_without_it_is_told() -> None:
     wait = MatchingStart("auto")
-    for step in range(1, 9):
-        if step in (4, 8):
-            with pytest.warns(UserWarning, match=f"not begun after {step} of 8 steps: an item"):
-                wait.on_optimizer_step(step, 8)
+    for step in range(1, 11):
+        if step in (8, 10):
+            with pytest.warns(UserWarning, match=f"not begun after {step} of 10 steps: an item"):
+                wait.on_optimizer_step(step, 10)
         else:
-            wait.on_optimizer_step(step, 8)
+            wait.on_optimizer_step(step, 10)
     wait = MatchingStart(9)
     for step in range(1, 8):
         wait.on_optimizer_step(step, 8)
