@@ -120,26 +120,21 @@ def share(run: Run) -> float:
     return 1.0 if run.factor is None else SEARCHED
 
 
-def expected_start(run: Run, rows: RowFile, rates: RowFile, late: bool) -> int:
-    """Step at which the matching loss will begin, as far as earlier runs tell: the median of the
-    runs of this data, else of the search. 0 before anything is known, so that the first search pays
-    for the loss in every step.
+def expected_start(run: Run, rows: RowFile, late: bool) -> int:
+    """Step at which the matching loss will begin, as far as the run says itself or earlier ones of
+    its kind tell: their median. 0 before anything is known.
 
     Args:
         run: the run.
         rows: finished runs.
-        rates: finished searches.
         late: whether there may be steps before it.
     """
-    if not late or run.factor is not None:
+    if not late:
         return 0
     options = VARIANTS[run.variant].options
     if isinstance(options.get("atm_start"), int):
         return int(options["atm_start"])
     same = [x for x in rows.all() if all(x[k] == v for k, v in run.values.items() if k != "seed")]
-    if not same:
-        at = searched(run.data, run.variant, run.batch)
-        same = [x for x in rates.all() if (x["data"], x["variant"], x["batch"]) == at]
     starts = [x["start"] for x in same if x.get("start") is not None]
     return round(statistics.median(starts)) if starts else 0
 

@@ -119,7 +119,7 @@ def _plan(bench: Bench, run: Run, folder: Path) -> dict[str, Any]:
     price, share = prices[run.variant], plan.share(run) * bench.scale
     seconds = plan.budget(prices, run.data, run.batch, share)
     late = starts_late(variant, options)
-    start = plan.expected_start(run, bench.rows, bench.rates, late)
+    start = plan.expected_start(run, bench.rows, late)
     made = {
         "criterion": variant.criterion,
         "options": options,

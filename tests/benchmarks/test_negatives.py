@@ -136,16 +136,12 @@ def test_the_rate_is_that_of_the_best_search(tmp_path: Path) -> None:
 
 
 def test_the_expected_start_is_that_of_earlier_runs(tmp_path: Path) -> None:
-    rows, rates = row_file(tmp_path), rate_file(tmp_path)
-    run = Run("scenes", "moco_atc_atm", 8, 3)
-    assert plan.expected_start(run, rows, rates, late=True) == 0
-    values = {"data": "toy", "variant": "moco_atc_atm", "batch": 8, "factor": 1.0}
-    rates.add({**values, "valid": [1.0], "start": 700})
-    assert plan.expected_start(run, rows, rates, late=True) == 700
+    rows, run = row_file(tmp_path), Run("scenes", "moco_atc_atm", 8, 3)
+    assert plan.expected_start(run, rows, late=True) == 0
     for seed, start in ((0, 800), (1, 900), (2, 1_200)):
         rows.add(row("moco_atc_atm", seed, 1.0, data="scenes", start=start))
-    assert plan.expected_start(run, rows, rates, late=True) == 900
-    assert plan.expected_start(run, rows, rates, late=False) == 0
+    assert plan.expected_start(run, rows, late=True) == 900
+    assert plan.expected_start(run, rows, late=False) == 0
 
 
 def test_a_row_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
