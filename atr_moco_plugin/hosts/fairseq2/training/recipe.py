@@ -149,6 +149,11 @@ class RetrievalRecipe(compat.TrainRecipe):
             criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, train_pairs)
         criterion.total_steps = config.regime.num_steps
+        if config.criterion_section.matches and not config.criterion_section.static_graph:
+            log.info(
+                "A step takes more memory once the matching loss has begun: where it is tight, try "
+                "a few steps with `criterion.config.atm_start=0` first."
+            )
         unit = RetrievalTrainUnit(
             criterion,
             compat.data_parallel_model(context),
