@@ -22,6 +22,10 @@ class CriterionConfig(Config):
     temperature: float = 0.07
     """Initial temperature; it is learned."""
 
+    temperature_min: float = TEMPERATURE_RANGE[0]
+    """The learned temperature stays at or above it. On few data it falls for as long as the loss
+    on known pairs can, with a queue above all; 0.05 keeps it near where it starts."""
+
     embed_dim: int | None = None
     """Embedding size the model must have; None takes the model's."""
 
@@ -33,6 +37,7 @@ class CriterionConfig(Config):
         yield from super().problems()
         low, high = TEMPERATURE_RANGE
         yield from in_range(self, "temperature", least=low, most=high)
+        yield from in_range(self, "temperature_min", least=low, most=self.temperature)
 
 
 @dataclass(kw_only=True)

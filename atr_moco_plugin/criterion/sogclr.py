@@ -41,7 +41,7 @@ class SogClrConfig(CriterionConfig):
     lower end in smaller batches. ``auto`` takes :data:`RHO_SHARE` of that logarithm."""
 
     temperature_min: float = 0.01
-    """The temperature stays above it."""
+    """The temperature stays at or above it."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -49,7 +49,6 @@ class SogClrConfig(CriterionConfig):
         if self.rho != "auto":
             for problem in in_range(self, "rho", least=0):
                 yield f"{problem.rstrip('.')}, or auto."
-        yield from in_range(self, "temperature_min", above=0, most=self.temperature)
 
 
 class SogClr(Atc):
@@ -115,7 +114,6 @@ class SogClr(Atc):
     def on_optimizer_step(self) -> None:
         """See :meth:`Atc.on_optimizer_step`; counts the step."""
         super().on_optimizer_step()
-        self.temperature.clamp_(min=self.config.temperature_min)
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
 

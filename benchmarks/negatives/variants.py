@@ -93,6 +93,12 @@ VARIANTS = {
 
 QUEUE_SIZE, ALPHA_WARMUP = 512, 400
 
+TEMPERATURE_MIN = 0.05
+"""Of the cross-entropies. Their temperature falls with the loss on known pairs, to 0.01 with a queue,
+and R-sum with it."""
+
+_CROSS_ENTROPIES = ("atc", "dcl", "moco_atc", "moco_atc_atm")
+
 
 def criterion_options(variant: Variant, momentum: float) -> dict[str, Any]:
     """All options that are no defaults: those of the toy recipe, as far as the criterion has them,
@@ -113,6 +119,8 @@ def criterion_options(variant: Variant, momentum: float) -> dict[str, Any]:
         "momentum": momentum,
         "alpha_warmup_steps": ALPHA_WARMUP,
     }
+    if variant.criterion in _CROSS_ENTROPIES:
+        shared["temperature_min"] = TEMPERATURE_MIN
     options = {name: value for name, value in shared.items() if name in known}
     if variant.options.get("keys") == "online":
         # Without momentum copies and soft targets there is nothing to set for them.

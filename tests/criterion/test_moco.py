@@ -17,6 +17,7 @@ from atr_moco_plugin.criterion import (
     atc_loss,
     positive_pairs,
 )
+from atr_moco_plugin.errors import InputError
 
 
 @pytest.fixture
@@ -187,6 +188,18 @@ def test_temperature_is_clipped_after_the_optimizer_and_not_in_forward(
         out = criterion(**tiny_batch())
         assert out["temperature"].item() == pytest.approx(clipped)
         assert torch.isfinite(out["loss"])
+
+
+@pytest.mark.parametrize("kind", [Atc, MocoAtc])
+def test_the_temperature_stays_above_its_lower_end(kind, tiny_model) -> None:
+    criterion = kind(tiny_model(), kind.config_class(temperature_min=0.05))
+    for value, clipped in ((0.02, 0.05), (0.3, 0.3)):
+        with torch.no_grad():
+            criterion.temperature.fill_(value)
+        criterion.on_optimizer_step()
+        assert criterion.temperature.item() == pytest.approx(clipped)
+    with pytest.raises(InputError, match=r"`temperature_min` is 0.1, expected 0.001 to 0.07"):
+        kind.config_class(temperature_min=0.1)
 
 
 def test_a_batch_of_one_item_has_no_negative_and_still_trains(criterion, tiny_batch) -> None:

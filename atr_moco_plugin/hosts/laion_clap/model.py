@@ -119,7 +119,7 @@ def add_criterion(
     clap.moco = criterion.to(device)
     add_methods(clap, CriterionForward)
     # Every process keeps the same, so DDP need not send it in each forward pass.
-    kept = [x for x, _ in clap.named_buffers() if "_queue." in x or ".sums." in x]
+    kept = [x for x, _ in clap.named_buffers() if "_queue." in x or "_sums." in x]
     exclude_from_ddp_broadcast(clap, kept)
     return clap
 

@@ -81,7 +81,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_bitwise_equal(whole, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dcl", "siglip", "sogclr"])
+@pytest.mark.parametrize("name", ["dcl", "siglip", "sogclr", "m_ltm_full"])
 def test_a_rival_goes_on_to_the_last_bit(run: Run, tmp_path: Path, name: str) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = (f"criterion.name={name}", "trainer.grad_accumulation.num_batches=2")

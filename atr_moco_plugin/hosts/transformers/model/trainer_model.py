@@ -94,7 +94,7 @@ class TrainerModel(nn.Module):
             )
         # DDP sends buffers from the first process before each forward pass. Running statistics of
         # batch norms need that, and their momentum copies; queues are equal everywhere and large.
-        kept = [x for x, _ in self.named_buffers() if "_queue." in x or ".sums." in x]
+        kept = [x for x, _ in self.named_buffers() if "_queue." in x or "_sums." in x]
         exclude_from_ddp_broadcast(self, kept)
         self.skipped_in_training: set[int] = set()
         self.skipped_in_evaluation: set[int] = set()
