@@ -12,7 +12,7 @@ def row(variant: str, seed: int, r_sum: float, **values: Any) -> dict[str, Any]:
         "variant": variant,
         "batch": 8,
         "pairs": 8,
-        "options": {"positives": "pair"},
+        "options": {"positives": "pair", "temperature_min": 0.05},
         "seed": seed,
         "lr": 5e-4,
         "steps": 100,

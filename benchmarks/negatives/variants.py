@@ -94,7 +94,7 @@ VARIANTS = {
 QUEUE_SIZE, ALPHA_WARMUP = 512, 400
 
 TEMPERATURE_MIN = 0.05
-"""Of the cross-entropies. Their temperature falls with the loss on known pairs, to 0.01 with a queue,
+"""Of the cross-entropies. Otherwise it falls with the loss on known pairs, with a queue to 0.01,
 and R-sum with it."""
 
 _CROSS_ENTROPIES = ("atc", "dcl", "moco_atc", "moco_atc_atm")

@@ -185,7 +185,10 @@ def test_variants_without_their_code_are_left_out_with_a_reason() -> None:
 
 
 def test_options_are_those_that_the_criterion_has() -> None:
-    assert criterion_options(VARIANTS["atc"], 0.9) == {"positives": "pair"}
+    assert criterion_options(VARIANTS["atc"], 0.9) == {
+        "positives": "pair",
+        "temperature_min": 0.05,
+    }
     options = criterion_options(VARIANTS["moco_atc, queue 0"], 0.9)
     assert (options["queue_size"], options["momentum"]) == (0, 0.9)
 
