@@ -20,11 +20,7 @@ class CriterionConfig(Config):
     """What every criterion has: a temperature, and positives by ids."""
 
     temperature: float = 0.07
-    """Initial temperature; it is learned."""
-
-    temperature_min: float = TEMPERATURE_RANGE[0]
-    """The learned temperature stays at or above it. On few data it falls for as long as the loss
-    on known pairs can, with a queue above all; 0.05 keeps it near where it starts."""
+    """Temperature at the start."""
 
     embed_dim: int | None = None
     """Embedding size the model must have; None takes the model's."""
@@ -37,11 +33,29 @@ class CriterionConfig(Config):
         yield from super().problems()
         low, high = TEMPERATURE_RANGE
         yield from in_range(self, "temperature", least=low, most=high)
-        yield from in_range(self, "temperature_min", least=low, most=self.temperature)
 
 
 @dataclass(kw_only=True)
-class AtcConfig(TeacherOptions, CriterionConfig):
+class LearnedTemperatureConfig(CriterionConfig):
+    """Of a criterion that learns its temperature."""
+
+    temperature_min: float = TEMPERATURE_RANGE[0]
+    """The learned temperature stays at or above it. On few data it falls for as long as the loss
+    on known pairs can, with a queue above all; 0.05 keeps it near where it starts."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        low, high = TEMPERATURE_RANGE
+        yield from in_range(self, "temperature_min", least=low, most=high)
+        if self.temperature < self.temperature_min:
+            yield (
+                f"`temperature_min` is {self.temperature_min}, above `temperature`, which is "
+                f"{self.temperature}: lower it."
+            )
+
+
+@dataclass(kw_only=True)
+class AtcConfig(TeacherOptions, LearnedTemperatureConfig):
     """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
 
     positives: PositivesMode = "pair"
@@ -52,7 +66,7 @@ class AtcConfig(TeacherOptions, CriterionConfig):
 
 
 @dataclass(kw_only=True)
-class MocoAtcConfig(TeacherOptions, CriterionConfig):
+class MocoAtcConfig(TeacherOptions, LearnedTemperatureConfig):
     """Contrastive loss against momentum queues with momentum soft targets."""
 
     queue_size: int | Literal["auto"] = 65_536

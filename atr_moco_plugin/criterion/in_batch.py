@@ -113,7 +113,8 @@ class Atc(TaughtCriterion):
         the temperature changed.
         """
         self._step_watch.expect_moved_weights()
-        self.temperature.clamp_(self.config.temperature_min, TEMPERATURE_RANGE[1])
+        least = getattr(self.config, "temperature_min", TEMPERATURE_RANGE[0])
+        self.temperature.clamp_(least, TEMPERATURE_RANGE[1])
 
     def on_step_skipped(self) -> None:
         """Called by :meth:`attach` after a step whose gradients the guard against NaN has dropped,

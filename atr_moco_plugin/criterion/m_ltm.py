@@ -39,11 +39,6 @@ class MLtmConfig(CriterionConfig):
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         yield from in_range(self, "sinkhorn_iterations", least=1)
-        if self.temperature_min != CriterionConfig.temperature_min:
-            yield (
-                f"`temperature_min` is {self.temperature_min}, but the temperature is not learned "
-                "here: leave it out, and set `temperature`."
-            )
 
 
 class MLtm(Atc):

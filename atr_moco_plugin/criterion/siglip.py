@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.contracts import DualEncoder
-from atr_moco_plugin.criterion.config import CriterionConfig
+from atr_moco_plugin.criterion.config import CriterionConfig, LearnedTemperatureConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.in_batch import Atc
 from atr_moco_plugin.criterion.positives import PositivesMode, positive_pairs
@@ -21,7 +21,7 @@ from atr_moco_plugin.tensors.float32 import cosines
 
 
 @dataclass(kw_only=True)
-class SiglipConfig(CriterionConfig):
+class SiglipConfig(LearnedTemperatureConfig):
     """Sigmoid loss over all pairs of the global batch."""
 
     temperature: float = 0.1

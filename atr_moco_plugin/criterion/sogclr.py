@@ -12,7 +12,7 @@ from torch import Tensor
 
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.contracts import DualEncoder
-from atr_moco_plugin.criterion.config import CriterionConfig
+from atr_moco_plugin.criterion.config import CriterionConfig, LearnedTemperatureConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.global_contrastive import global_contrastive_loss, log_partition
 from atr_moco_plugin.criterion.in_batch import Atc
@@ -28,7 +28,7 @@ RHO_SHARE = 0.25
 
 
 @dataclass(kw_only=True)
-class SogClrConfig(CriterionConfig):
+class SogClrConfig(LearnedTemperatureConfig):
     """Global contrastive loss with running sums. Defaults are FastCLIP v3's on CC3M."""
 
     gamma_min: float = 0.2

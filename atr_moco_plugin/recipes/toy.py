@@ -50,6 +50,8 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
             "queue_warmup_steps": "auto",
             "momentum": 0.95,
             "alpha_warmup_steps": 400,
+            "temperature_min": 0.05,
+            "atm_every": 2,
         },
     )
     evaluation: EvaluationSection = default(EvaluationSection, rerank_k=16, test_split="test")

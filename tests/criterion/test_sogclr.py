@@ -231,7 +231,10 @@ def test_rho_is_a_share_of_what_the_divergence_can_be() -> None:
     [
         ({"gamma_min": 0}, "`gamma_min` is 0, expected above 0 and at most 1"),
         ({"rho": -1}, "`rho` is -1, expected 0 or more, or auto"),
-        ({"temperature_min": 0.1}, "`temperature_min` is 0.1, expected 0.001 to 0.07"),
+        (
+            {"temperature_min": 0.1},
+            "`temperature_min` is 0.1, above `temperature`",
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(option: dict[str, Any], said: str) -> None:
