@@ -40,7 +40,7 @@ def table(rows: Sequence[Row], memory: Memory) -> Table:
     for variant, own in found.items():
         mib = memory.get(variant, {}).get(str(own[-1]["batch"]))
         lines.append([
-            variant + ("\\*" if any(map(is_stale, own)) else ""),
+            variant + ("*" if any(map(is_stale, own)) else ""),
             str(len(own)),
             f"{own[-1]['lr']:g}",
             _mean([row["steps"] for row in own], "{:,.0f}"),
