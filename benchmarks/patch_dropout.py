@@ -89,6 +89,8 @@ def _run(out: Path, recipe: str, way: str, seed: int, steps: int, options: Seque
     every = max(1, steps // 4)
     options = [
         "criterion.name=moco_atc",
+        # As the first rows had it, whatever the presets have by now.
+        "criterion.config.temperature_min=0.001",
         f"common.seed={seed}",
         f"regime.num_steps={steps}",
         f"regime.validate_every_n_steps={every}",
