@@ -74,6 +74,7 @@ TINY_TOY_RECIPE = [
     "dataset.config_overrides.num_valid=6",
     "dataset.config_overrides.num_test=6",
     "criterion.config.atm_start=0",
+    "criterion.config.atm_every=1",
     "dataset.batch_size=8",
     "dataset.max_seconds=1.0",
     "evaluation.rerank_k=3",
