@@ -25,8 +25,9 @@ def test_from_prices_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out, results = tmp_path / "out", tmp_path / "results"
     rates = rate_file(results)
     for factor in (0.25, 0.5, 1.0, 2.0):
-        values = {"data": "toy", "variant": "moco_atc_atm", "batch": 8, "factor": factor}
-        rates.add({**values, "valid": [factor], "start": 8})
+        # Whose rate is taken.
+        values = {"data": "toy", "variant": "moco_atc", "batch": 8, "factor": factor}
+        rates.add({**values, "valid": [factor], "start": None})
     command = [str(out), "--results", str(results), "--data", "toy"]
     command += ["--variants", "moco_atc_atm", "--seeds", "0", "--rounds", "1", "--scale", "0.005"]
     command += ["--overrides", json.dumps(SMALL), "--options", *OPTIONS]
