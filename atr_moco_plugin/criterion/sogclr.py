@@ -62,8 +62,7 @@ class SogClr(Atc):
 
     The papers keep ``g_i`` divided by ``exp(s_ii / tau)``, by pair. That quotient falls by orders
     of magnitude while ``s_ii`` is learned, so a mean over visits is that of the first ones, and the
-    weights of a pair that was seen twice are next to nothing (R-sum 116 instead of 146 on the toy
-    recipe, 1,600 steps of 8 pairs, ``rho`` 0.5).
+    weights of a pair that was seen twice are next to nothing.
 
     gamma falls from 1 to ``gamma_min`` along a cosine over the first half of ``total_steps``.
 
