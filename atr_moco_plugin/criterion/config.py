@@ -29,6 +29,11 @@ class CriterionConfig(Config):
     """Which items count as positives: of one clip, or also of one caption text; ``pair`` takes the
     diagonal alone."""
 
+    @property
+    def temperature_range(self) -> tuple[float, float]:
+        """What the temperature is clipped to after every step."""
+        return TEMPERATURE_RANGE
+
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         low, high = TEMPERATURE_RANGE
@@ -42,6 +47,10 @@ class LearnedTemperatureConfig(CriterionConfig):
     temperature_min: float = TEMPERATURE_RANGE[0]
     """The learned temperature stays at or above it. On few data it falls for as long as the loss
     on known pairs can, with a queue above all; 0.05 keeps it near where it starts."""
+
+    @property
+    def temperature_range(self) -> tuple[float, float]:
+        return self.temperature_min, TEMPERATURE_RANGE[1]
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()

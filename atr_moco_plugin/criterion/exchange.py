@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from atr_moco_plugin.criterion.positives import PositivesMode, positive_pairs
+from atr_moco_plugin.criterion.running_sums import RunningSums
 from atr_moco_plugin.distributed import (
     gather,
     gather_counts,
@@ -16,8 +17,19 @@ from atr_moco_plugin.distributed import (
     pad_to,
     process_index,
 )
+from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
+
+
+def equal_buffers(module: nn.Module) -> list[str]:
+    """Names of the buffers, large ones, that every process fills alike: DDP need not send them."""
+    return [
+        f"{name}.{buffer}" if name else buffer
+        for name, part in module.named_modules()
+        if isinstance(part, EmbeddingQueue | RunningSums)
+        for buffer, _ in part.named_buffers()
+    ]
 
 
 class GlobalBatch(NamedTuple):

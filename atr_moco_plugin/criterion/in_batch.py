@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.contracts import DualEncoder, Inputs
 from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, check_reads_chunks, encode
-from atr_moco_plugin.criterion.config import TEMPERATURE_RANGE, AtcConfig, CriterionConfig
+from atr_moco_plugin.criterion.config import AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
@@ -113,8 +113,7 @@ class Atc(TaughtCriterion):
         the temperature changed.
         """
         self._step_watch.expect_moved_weights()
-        least = getattr(self.config, "temperature_min", TEMPERATURE_RANGE[0])
-        self.temperature.clamp_(least, TEMPERATURE_RANGE[1])
+        self.temperature.clamp_(*self.config.temperature_range)
 
     def on_step_skipped(self) -> None:
         """Called by :meth:`attach` after a step whose gradients the guard against NaN has dropped,

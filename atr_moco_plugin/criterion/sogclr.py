@@ -29,7 +29,8 @@ RHO_SHARE = 0.25
 
 @dataclass(kw_only=True)
 class SogClrConfig(LearnedTemperatureConfig):
-    """Global contrastive loss with running sums. Defaults are FastCLIP v3's on CC3M."""
+    """Global contrastive loss with running sums. Defaults are FastCLIP v3's on CC3M, but for
+    ``rho``."""
 
     gamma_min: float = 0.2
     """Weight of a batch in the running sums from the middle of the run on. It falls from 1."""

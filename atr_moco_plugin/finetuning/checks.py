@@ -44,7 +44,7 @@ def check_run(
     for note in doubtful_splits(config):
         tell(note)
     check_intervals(regime, config.loop)
-    check_teachers(criterion, dataset, section.train_split)
+    check_teachers(criterion, dataset, section.train_split, folder=prepared.output_dir)
     check_shared_clips(criterion, section.captions_per_clip, mixes=section.mix is not None)
     tokenizer = run_tokenizer(prepared, note=str)
     to_tokens = partial(tokenize, tokenizer, max_tokens=settled(config.tokenizer.max_tokens))

@@ -9,8 +9,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from atr_moco_plugin.config_builder import lost_pair
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.finetuning.keys import with_names
 from atr_moco_plugin.finetuning.parts import merged
 
 
@@ -25,12 +25,9 @@ def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
         pairs: ``KEY=VALUE``, a key with dots for a section's.
 
     Raises:
-        InputError: for a file or a value that cannot be read, and a pair that another would
-            silence.
+        InputError: for a file or a value that cannot be read.
     """
-    if (lost := lost_pair(pairs)) is not None:
-        raise InputError(lost)
-    stated: dict[str, Any] = {} if file is None else _read(file.expanduser())
+    stated: dict[str, Any] = {} if file is None else with_names(_read(file.expanduser()))
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
@@ -39,7 +36,7 @@ def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
         tree: dict[str, Any] = {last: _parsed(text, pair)}
         for name in reversed(parents):
             tree = {name: tree}
-        stated = merged(stated, tree)
+        stated = merged(stated, with_names(tree))
     return stated
 
 

@@ -22,14 +22,20 @@ def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, An
     Raises:
         InputError: for a value that cannot be, naming the key.
     """
-    tree = dict(stated)
-    if isinstance(tree.get("criterion"), str):  # the shorthand of the recipes
-        tree["criterion"] = {"name": tree["criterion"]}
-    known, other = split_keys(tree, FinetuneConfig)
+    known, other = split_keys(with_names(stated), FinetuneConfig)
     try:
         return build_config(FinetuneConfig, known, _ROOT), other
     except InputError as ex:  # a user sets `dataset.x`, whatever the whole is called
         raise InputError(str(ex).replace(f"`{_ROOT}.", "`")) from ex
+
+
+def with_names(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with ``criterion: NAME``, the shorthand of the recipes, written out, so that options of
+    the criterion can be merged with it."""
+    tree = dict(stated)
+    if isinstance(tree.get("criterion"), str):
+        tree["criterion"] = {"name": tree["criterion"]}
+    return tree
 
 
 def split_keys(tree: Mapping[str, Any], config_class: Any) -> tuple[dict[str, Any], dict[str, Any]]:

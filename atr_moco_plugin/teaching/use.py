@@ -76,14 +76,11 @@ def use_teachers(
             embed_where_missing(path, kept, own, say)
             path = kept
         saved.append(read_teacher(path, dataset))
-    _check_different(saved)
-    if dataset is not None:
-        for one in saved:
-            _check_knows(one, dataset, split)
+    _check(saved, dataset, split)
     criterion.set_teachers(Teachers([one.teacher for one in saved], criterion.config))
 
 
-def check_teachers(criterion: Any, dataset: AudioTextDataset, split: str) -> None:
+def check_teachers(criterion: Any, dataset: AudioTextDataset, split: str, *, folder: Path) -> None:
     """Refuse teachers that :func:`use_teachers` would refuse, as far as nothing has to be embedded
     for it.
 
@@ -91,6 +88,7 @@ def check_teachers(criterion: Any, dataset: AudioTextDataset, split: str) -> Non
         criterion: of this package.
         dataset: what is trained on.
         split: of the data set, that is trained on.
+        folder: the run's output folder.
 
     Raises:
         InputError: for a teacher that is not there, cannot be read, does not know what is trained
@@ -98,11 +96,15 @@ def check_teachers(criterion: Any, dataset: AudioTextDataset, split: str) -> Non
     """
     if not isinstance(criterion, TaughtCriterion) or not criterion.is_taught:
         return
-    places = [_places(name, None)[0] for name in criterion.config.teachers]
-    saved = [read_teacher(path, dataset) for path in places if path.is_file()]
+    places = [_places(name, folder)[0] for name in criterion.config.teachers]
+    _check([read_teacher(path, dataset) for path in places if path.is_file()], dataset, split)
+
+
+def _check(saved: Sequence[SavedTeacher], dataset: AudioTextDataset | None, split: str) -> None:
     _check_different(saved)
-    for one in saved:
-        _check_knows(one, dataset, split)
+    if dataset is not None:
+        for one in saved:
+            _check_knows(one, dataset, split)
 
 
 def _places(name: str, folder: Path | None) -> tuple[Path, Path | None]:

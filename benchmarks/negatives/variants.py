@@ -88,14 +88,13 @@ VARIANTS = {
             tier=2,
         ),
         Variant("moco_atc_atm, own teacher", _MATCHING, {}, _QUEUE, teacher=_MATCHING, tier=3),
-    )  # fmt: skip
+    )
 }
 
 QUEUE_SIZE, ALPHA_WARMUP = 512, 400
 
 TEMPERATURE_MIN = 0.05
-"""Of the cross-entropies. Otherwise it falls with the loss on known pairs, with a queue to 0.01,
-and R-sum with it."""
+"""Of the cross-entropies. Otherwise it falls with the loss on known pairs, with a queue to 0.01."""
 
 _CROSS_ENTROPIES = ("atc", "dcl", "moco_atc", "moco_atc_atm")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from atr_moco_plugin.criterion import SogClr, SogClrConfig
+from atr_moco_plugin.criterion.exchange import equal_buffers
 from atr_moco_plugin.errors import InputError
 
 N = 24
@@ -159,6 +160,14 @@ def test_every_pass_of_an_accumulated_step_counts() -> None:
     assert number(criterion) == (8, 8)
     once(**items(torch.arange(4)))
     assert_close(sums_of(criterion, torch.arange(4)), sums_of(once, torch.arange(4)))
+
+
+def test_ddp_need_not_send_the_sums() -> None:
+    assert equal_buffers(make()) == [
+        f"{kind}_sums.{x}"
+        for kind in ("clip", "caption")
+        for x in ("ids", "log_sums", "data_fingerprint")
+    ]
 
 
 def test_an_evaluation_pass_leaves_no_trace() -> None:

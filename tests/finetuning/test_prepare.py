@@ -28,6 +28,16 @@ def test_later_keys_are_in_front_of_earlier_ones(tmp_path: Path) -> None:
     assert tree["trainer"]["mixed_precision"]["mode"] == "off"  # no boolean
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_name_of_a_criterion_goes_with_its_options(order: int, tmp_path: Path) -> None:
+    pairs = ["criterion=atc", "criterion.config.positives=pair"]
+    expected = {"name": "atc", "config": {"positives": "pair"}}
+    assert read_stated(None, pairs[::order])["criterion"] == expected
+    file = tmp_path / "mine.yaml"
+    file.write_text("criterion: atc\n")
+    assert read_stated(file, pairs[1:])["criterion"] == expected
+
+
 @pytest.mark.parametrize("pair", ["dataset.batch_size", "=8", "a.b=[1"])
 def test_what_is_no_key_with_a_value_is_refused(pair: str) -> None:
     with pytest.raises(InputError):

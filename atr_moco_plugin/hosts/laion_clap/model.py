@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.criterion import TEMPERATURE_RANGE, Atc
+from atr_moco_plugin.criterion.exchange import equal_buffers
 from atr_moco_plugin.heads.fusion import FusionHead, FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.internals import add_methods, audio_width, set_unregistered
@@ -119,8 +120,7 @@ def add_criterion(
     clap.moco = criterion.to(device)
     add_methods(clap, CriterionForward)
     # Every process keeps the same, so DDP need not send it in each forward pass.
-    kept = [x for x, _ in clap.named_buffers() if "_queue." in x or "_sums." in x]
-    exclude_from_ddp_broadcast(clap, kept)
+    exclude_from_ddp_broadcast(clap, equal_buffers(clap))
     return clap
 
 

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atr_moco_plugin.config_builder import lost_pair
-from atr_moco_plugin.hosts.fairseq2.config.command_line import configurations, parse
+from atr_moco_plugin.hosts.fairseq2.config.command_line import configurations, lost_pair, parse
 
 Place = tuple[str, str]
 """A module and the name of a class in it."""
@@ -46,7 +45,7 @@ def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
     parsed = parse(arguments)
     found = (unknown_in(RECIPES[recipe], tree) for tree in configurations(parsed))
     unknown = next((problem for problem in found if problem is not None), None)
-    return unknown or lost_pair([x for x in parsed.config if not x.startswith("del:")])
+    return unknown or lost_pair(parsed.config)
 
 
 def unknown_in(place: Place, tree: Mapping[str, Any]) -> str | None:

@@ -149,7 +149,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, train_pairs)
         criterion.total_steps = config.regime.num_steps
-        if config.criterion_section.matches and not config.criterion_section.static_graph:
+        if getattr(criterion, "matching_since", 0) < 0:
             log.info(
                 "A step takes more memory once the matching loss has begun: where it is tight, try "
                 "a few steps with `criterion.config.atm_start=0` first."

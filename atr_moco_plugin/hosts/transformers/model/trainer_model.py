@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import Atc
 from atr_moco_plugin.criterion.chunks import use_chunks
+from atr_moco_plugin.criterion.exchange import equal_buffers
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.internals import (
     MISSING_ATTRIBUTES,
@@ -94,8 +95,7 @@ class TrainerModel(nn.Module):
             )
         # DDP sends buffers from the first process before each forward pass. Running statistics of
         # batch norms need that, and their momentum copies; queues are equal everywhere and large.
-        kept = [x for x, _ in self.named_buffers() if "_queue." in x or "_sums." in x]
-        exclude_from_ddp_broadcast(self, kept)
+        exclude_from_ddp_broadcast(self, equal_buffers(self))
         self.skipped_in_training: set[int] = set()
         self.skipped_in_evaluation: set[int] = set()
         self._sums: dict[str, Tensor] = {}
