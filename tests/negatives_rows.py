@@ -22,7 +22,7 @@ def row(variant: str, seed: int, r_sum: float, **values: Any) -> dict[str, Any]:
         "start": None,
         "code": "",
         "valid": [r_sum - 30, r_sum - 20, r_sum - 10, r_sum],
-        "test": {"r_sum": r_sum},
+        "dual": {"test": {"r_sum": r_sum}},
         "reranked": None,
         "measures": {},
         **values,

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     roots = {"scenes": args.scenes, "esc50": args.esc50}
     roots = {name: root.resolve() for name, root in roots.items() if root is not None}
-    data = [x for x in args.data or DATA if x in roots or x == "toy"]
+    data = [x for x in args.data or DATA if DATA[x].recipe in {*roots, "toy"}]
     variants = _there(args.variants or list(VARIANTS))
     runs = plan.planned(data, variants, args.batches, args.seeds)
     bench = Bench(

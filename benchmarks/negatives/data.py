@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class Data:
     Attributes:
         recipe: the recipe's name, and that of the data set's family.
         settings: by the pairs in a batch.
-        options: of the recipe, beside the data set's ``root``.
+        options: of the recipe, beside those of the data set.
+        overrides: of the data set, beside its ``root``.
         rates_of: the data whose searched rates are taken; None has them searched here.
         arch: the recipe's model.
         max_seconds: of its clips.
@@ -46,6 +48,7 @@ class Data:
     recipe: str
     settings: Mapping[int, Setting]
     options: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     rates_of: str | None = None
     arch: str = "toy"
     max_seconds: float = 4.0
@@ -54,16 +57,18 @@ class Data:
     freeze: str = "none"
     rerank_k: int = 16
 
-    def root_options(self, root: Path | None, cache: Path) -> list[str]:
-        """Options that say where the data are; rendered audio is kept in ``cache`` for all runs."""
-        if root is None:
-            return []
-        found = [f"dataset.config_overrides.root={root}"]
-        return [*found, f"dataset.cache_dir={cache}"]
+    def data_options(self, root: Path | None, cache: Path) -> list[str]:
+        """Options of the recipe that say which data; rendered audio is kept in ``cache`` for all
+        runs."""
+        values = {**self.overrides, **({} if root is None else {"root": str(root)})}
+        found = [f"dataset.config_overrides.{x}={json.dumps(y)}" for x, y in values.items()]
+        return found if root is None else [*found, f"dataset.cache_dir={cache}"]
 
     def open(self, root: Path | None, overrides: Mapping[str, Any]) -> AudioTextDataset:
-        """The data set of the runs."""
-        values = {**overrides, **({} if root is None else {"root": str(root)})}
+        """The data set of the runs, in memory once it has been heard; ``overrides`` have the last
+        word."""
+        values = {**self.overrides, **({} if root is None else {"root": str(root)})}
+        values |= {"cache": True, **overrides}
         return open_dataset(self.recipe, dataset_config(self.recipe, values))
 
 
@@ -73,7 +78,23 @@ _SETTINGS = {8: Setting(3_200, 5e-4, 0.987), 32: Setting(800, 1e-3, 0.95)}
 DATA = {
     "toy": Data("toy", _SETTINGS),
     # The same model from random weights, so the rates of the toy data.
-    "scenes": Data("scenes", _SETTINGS, rates_of="toy", max_seconds=5.0, max_tokens=64),
+    "scenes": Data(
+        "scenes",
+        _SETTINGS,
+        overrides={"num_seen": 200},
+        rates_of="toy",
+        max_seconds=5.0,
+        max_tokens=64,
+    ),
+    # No clip is heard twice by `atc`. Kept on disk, where two processes share it.
+    "many_scenes": Data(
+        "scenes",
+        _SETTINGS,
+        overrides={"num_train": 25_600, "num_seen": 200, "cache": False},
+        rates_of="toy",
+        max_seconds=5.0,
+        max_tokens=64,
+    ),
     "esc50": Data(
         "esc50",
         {8: Setting(960, 5e-4, 0.987), 32: Setting(240, 1e-3, 0.95)},

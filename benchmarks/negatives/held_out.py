@@ -1,4 +1,5 @@
-"""What a finished run is worth: retrieval on the test split, and measures of its validation split.
+"""What a finished run is worth: retrieval on the splits it is tested on, and measures of its
+validation split.
 
 The measures are those that might tell, without the test split, how good a run is.
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.data import AudioReader, PairLoader
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.scenes import SEEN
 from atr_moco_plugin.evaluation.split import Scores, Split, prepare_split, score_split
 from atr_moco_plugin.evaluation.split_figures import final_figures
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
@@ -28,6 +30,9 @@ from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.rank.measures import alignment, modality_gap
 from atr_moco_plugin.text.tokenizer import load_tokenizer_for, tokenize
 from benchmarks.negatives.rows import finite
+
+TESTED = ("test", SEEN)
+"""The splits of figures; the second one is there where scenes are."""
 
 FIXED_TEMPERATURE = 0.07
 _TEMPERATURES = torch.logspace(-2, 0, 41)
@@ -42,11 +47,12 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
     Args:
         run: the folder of a training run.
         dataset: its data.
-        rerank_k: candidates that a trained matching head re-ranks on the test split.
+        rerank_k: candidates that a trained matching head re-ranks on the splits of :data:`TESTED`.
 
     Returns:
-        ``test`` and, with a matching head, ``reranked`` figures; ``measures`` by name; ``start``,
-        the step at which the matching loss began, None where there is none.
+        ``dual``, figures by split, and ``reranked``, the same with the matching head, None without
+        one; ``measures`` by name; ``start``, the step at which the matching loss began, None where
+        there is none.
     """
     checkpoint = open_checkpoint(run)
     model, config = checkpoint.model, checkpoint.trained
@@ -65,15 +71,19 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
             num_workers=0,
         )  # fmt: skip
 
-    splits = {name: prepared(name) for name in ("valid", "test")}
+    tested = [name for name in TESTED if name in dataset.splits]
+    splits = {name: prepared(name) for name in ("valid", *tested)}
     again = [rerank_k] if checkpoint.matches else []
     scores = {
         name: score_split(
-            model, split, _CPU, again if name == "test" else [], factor=checkpoint.factor
+            model, split, _CPU, again if name != "valid" else [], factor=checkpoint.factor
         )
         for name, split in splits.items()
     }
-    figures, _ = final_figures(scores["test"], splits["test"], again, checkpoint.temperature)
+    figures = {
+        name: final_figures(scores[name], splits[name], again, checkpoint.temperature)[0]
+        for name in tested
+    }
     embeddings = {
         f"{name}_{side}": x.contiguous()
         for name, found in scores.items()
@@ -96,8 +106,10 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
     if not config["criterion"]["config"].get("teachers"):  # they know the training items alone
         measures["valid_own_loss"] = own_loss(run, model, config, loader)
     return {
-        "test": _kept(figures["dual"]),
-        "reranked": _kept(figures["reranked"]) if again else None,
+        "dual": {name: _kept(found["dual"]) for name, found in figures.items()},
+        "reranked": {name: _kept(found["reranked"]) for name, found in figures.items()}
+        if again
+        else None,
         "measures": measures,
         "temperature": checkpoint.temperature,
         "start": matching_start(run),

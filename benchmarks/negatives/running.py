@@ -44,7 +44,7 @@ class Bench:
         rows: finished runs.
         rates: finished runs of searches.
         prices: by data and batch, of each variant.
-        roots: where data are that are not made up.
+        roots: by recipe, where data are that are not made up.
         options: more options of the recipe, for all runs.
         overrides: more options of the data sets, which ``options`` have too.
         scale: factor of all steps, to try the bench out.
@@ -73,8 +73,8 @@ class Bench:
         """The data that runs are evaluated on, opened once."""
         with self._lock:
             if data not in self._datasets:
-                overrides = {"cache": True, **self.overrides}
-                self._datasets[data] = DATA[data].open(self.roots.get(data), overrides)
+                root = self.roots.get(DATA[data].recipe)
+                self._datasets[data] = DATA[data].open(root, self.overrides)
             return self._datasets[data]
 
 
@@ -162,7 +162,7 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
         "evaluation.rerank_k=0",
         "evaluation.test_split=null",
         *data.options,
-        *data.root_options(bench.roots.get(run.data), bench.out / "cache"),
+        *data.data_options(bench.roots.get(data.recipe), bench.out / "cache"),
     ]
     if variant.chunks:
         options.append(f"trainer.grad_cache.chunk_size={run.batch}")

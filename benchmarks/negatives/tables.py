@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
+from atr_moco_plugin.data.sets.scenes import SEEN
 from atr_moco_plugin.evaluation import Table
 from benchmarks.negatives.intervals import Interval, mean
 from benchmarks.negatives.plan import REFERENCE
@@ -23,6 +25,9 @@ def report(rows: Sequence[Row], memory: Memory | None = None) -> str:
     for data, batch in dict.fromkeys((row["data"], row["batch"]) for row in rows):
         own = [row for row in rows if (row["data"], row["batch"]) == (data, batch)]
         parts.append(f"### {data}, batch {batch}\n\n{table(own, memory or {}).markdown()}")
+        if heard := [row for row in own if SEEN in row["dual"]]:
+            title = f"### {data}, batch {batch}: scenes of the training recordings"
+            parts.append(f"{title}\n\n{seen_table(heard).markdown()}")
     notes = _notes(rows)
     return "\n\n".join([*parts, *([notes] if notes else [])])
 
@@ -47,10 +52,7 @@ def table(rows: Sequence[Row], memory: Memory) -> Table:
             _cost(own, reference),
             _mean([row["spent"] / row["budget"] for row in own], "{:.2f}"),
             "-" if mib is None else f"{mib / 1024:.2f}",
-            _interval([dual(row) for row in own]),
-            _difference(own, reference, dual) if variant != REFERENCE else "-",
-            _interval([x for row in own if (x := reranked(row)) is not None]),
-            _difference(own, reference, reranked),
+            *_figures(variant, own, reference, "test"),
             _measured(own, "held_out_audio_centered_rankme"),
             _measured(own, "queue_audio_centered_rankme"),
             _measured(own, "queue_audio_same_1x", "{:.2f}"),
@@ -58,10 +60,37 @@ def table(rows: Sequence[Row], memory: Memory) -> Table:
         ])  # fmt: skip
     header = [
         "criterion", "seeds", "rate", "steps", "cost of a step", "time", "GiB a step",
-        "R-sum", "to atc", "re-ranked", "to atc", "RankMe held out", "of the queue", "oldest key",
+        *_FIGURES, "RankMe held out", "of the queue", "oldest key",
         "matching from",
     ]  # fmt: skip
     return Table(header, lines)
+
+
+def seen_table(rows: Sequence[Row]) -> Table:
+    """R-sum on new scenes of the recordings that were trained on, as :func:`table` has that on
+    test."""
+    found = by_variant(rows)
+    reference = {row["seed"]: row for row in found.get(REFERENCE, [])}
+    lines = [
+        [variant, str(len(own)), *_figures(variant, own, reference, SEEN)]
+        for variant, own in found.items()
+    ]
+    return Table(["criterion", "seeds", *_FIGURES], lines)
+
+
+_FIGURES = ("R-sum", "to atc", "re-ranked", "to atc")
+
+
+def _figures(
+    variant: str, own: Sequence[Row], reference: Mapping[int, Row], split: str
+) -> list[str]:
+    plain, again = partial(dual, split=split), partial(reranked, split=split)
+    return [
+        _interval([plain(row) for row in own]),
+        _difference(own, reference, plain, split) if variant != REFERENCE else "-",
+        _interval([x for row in own if (x := again(row)) is not None]),
+        _difference(own, reference, again, split),
+    ]
 
 
 def by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -73,30 +102,36 @@ def by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: found[name] for name in [*known, *(found.keys() - VARIANTS.keys())]}
 
 
-def dual(row: Row) -> float:
-    """R-sum of the dual encoder on test."""
-    return float(row["test"]["r_sum"])
+def dual(row: Row, split: str = "test") -> float:
+    """R-sum of the dual encoder."""
+    return float(row["dual"][split]["r_sum"])
 
 
-def reranked(row: Row) -> float | None:
-    """R-sum on test with re-ranking; None where nothing re-ranks."""
-    return None if row["reranked"] is None else float(row["reranked"]["r_sum"])
+def reranked(row: Row, split: str = "test") -> float | None:
+    """R-sum with re-ranking; None where nothing re-ranks."""
+    return None if row["reranked"] is None else float(row["reranked"][split]["r_sum"])
 
 
 def difference(
-    rows: Sequence[Row], reference: dict[int, Row], figure: Figure = dual
+    rows: Sequence[Row],
+    reference: Mapping[int, Row],
+    figure: Figure = dual,
+    split: str = "test",
 ) -> Interval | None:
-    """Mean difference to the dual encoder of ``reference``, seed by seed; None without a pair."""
+    """Mean difference of a figure to the dual encoder of ``reference`` on a split, seed by seed;
+    None without a pair."""
     pairs = [
-        value - dual(reference[row["seed"]])
+        value - dual(reference[row["seed"]], split)
         for row in rows
         if row["seed"] in reference and (value := figure(row)) is not None
     ]
     return mean(pairs) if pairs else None
 
 
-def _difference(rows: Sequence[Row], reference: dict[int, Row], figure: Figure) -> str:
-    found = difference(rows, reference, figure)
+def _difference(
+    rows: Sequence[Row], reference: Mapping[int, Row], figure: Figure, split: str
+) -> str:
+    found = difference(rows, reference, figure, split)
     if found is None:
         return "-"
     sign = "+" if found.value > 0 else ""

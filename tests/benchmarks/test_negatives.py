@@ -61,7 +61,7 @@ def test_too_few_runs_predict_nothing() -> None:
 def test_differences_are_of_equal_seeds() -> None:
     rows = [row("atc", seed, 400.0 + 10 * seed) for seed in range(3)]
     rows += [row("moco_atc", seed, 420.0 + 10 * seed) for seed in (1, 2, 7)]
-    again = {"r_sum": 441.0}
+    again = {"test": {"r_sum": 441.0}}
     rows.append(row("moco_atc_atm", 1, 430.0, reranked=again, start=40))
     reference = {x["seed"]: x for x in rows[:3]}
     found = tables.difference(rows[3:6], reference)
@@ -74,6 +74,21 @@ def test_differences_are_of_equal_seeds() -> None:
     # The most wanted come first, whatever the order of the rows.
     names = [x.split("|")[1].strip().strip("\\*") for x in printed.splitlines() if x[:1] == "|"][2:]
     assert names == ["atc", "moco_atc", "moco_atc_atm"]
+
+
+def test_scenes_of_seen_recordings_have_a_table_of_their_own() -> None:
+    rows = []
+    for name, gain in (("atc", 0.0), ("moco_atc_atm", 20.0)):
+        rows.append(row(name, 0, 150.0, data="scenes"))
+        rows[-1]["dual"]["seen"] = {"r_sum": 300.0 + gain}
+    rows[-1]["reranked"] = {"test": {"r_sum": 140.0}, "seen": {"r_sum": 333.0}}
+    printed = tables.report(rows)
+    title = "### scenes, batch 8: scenes of the training recordings"
+    first, second = printed.split(title)
+    assert "140.0 | -10.0" in " ".join(first.split()) and "300.0" not in first
+    cells = " ".join(second.split())
+    assert "| moco_atc_atm | 1 | 320.0 | +20.0 | 333.0 | +33.0 |" in cells
+    assert "training recordings" not in tables.report([row("atc", 0, 150.0)])
 
 
 def test_a_figure_of_each_data(tmp_path: Path) -> None:
@@ -154,7 +169,7 @@ def test_a_row_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
     assert [x["seed"] for x in again.all()] == [0]
     again.add(row("atc", 1, 3.0))
     again.add(row("atc", 0, 4.0))  # a later one takes its place
-    assert [x["test"]["r_sum"] for x in row_file(tmp_path).all()] == [4.0, 3.0]
+    assert [x["dual"]["test"]["r_sum"] for x in row_file(tmp_path).all()] == [4.0, 3.0]
 
 
 def test_a_whole_line_that_is_no_row_is_refused(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def test_from_prices_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (row,) = row_file(results).all()
     assert row["lr"] == pytest.approx(1e-3)  # the search came furthest with twice the rate
     assert row["steps"] % 16 == 0 and len(row["valid"]) == 4
-    assert row["test"]["r_sum"] > 0
-    assert row["reranked"] is None or row["reranked"]["r_sum"] > 0
+    assert row["dual"]["test"]["r_sum"] > 0 and row["dual"].keys() == {"test"}
+    assert row["reranked"] is None or row["reranked"]["test"]["r_sum"] > 0
     assert {"valid_loss", "valid_own_loss", "queue_audio_rankme"} <= row["measures"].keys()
     assert set(json.loads((results / "prices.json").read_text())["toy"]["8"]) == {
         "atc",

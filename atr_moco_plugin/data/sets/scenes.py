@@ -27,6 +27,9 @@ from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.sample_rate import RATES
 
+SEEN = "seen"
+"""The split of other scenes of the recordings of ``train``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig(RecordingsConfig):
@@ -39,6 +42,7 @@ class ScenesConfig(RecordingsConfig):
         num_train: clips of the split ``train``.
         num_valid: clips of the split ``valid``.
         num_test: clips of the split ``test``.
+        num_seen: clips of the split ``seen``: other scenes of the recordings of ``train``.
         seconds: duration of every clip.
         sample_rate: in Hz, at which clips are rendered; set it to the model's where that is higher.
         single_share: share of the scenes that have one sound.
@@ -52,6 +56,7 @@ class ScenesConfig(RecordingsConfig):
     num_train: int = 2000
     num_valid: int = 200
     num_test: int = 200
+    num_seen: int = 0
     seconds: float = 5.0
     sample_rate: int = 16_000
     single_share: float = 0.15
@@ -62,7 +67,7 @@ class ScenesConfig(RecordingsConfig):
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         yield from in_range(self, "test_fraction", "valid_fraction", least=0, below=1)
-        yield from in_range(self, "num_train", "num_valid", "num_test", least=0)
+        yield from in_range(self, "num_train", "num_valid", "num_test", "num_seen", least=0)
         yield from in_range(self, "single_share", "triple_share", "popular_share", least=0, most=1)
         yield from in_range(self, "seconds", least=2, most=60)
         yield from in_range(self, "sample_rate", least=RATES[0], most=RATES[1])
@@ -79,8 +84,10 @@ class ScenesConfig(RecordingsConfig):
 def open_scenes(config: ScenesConfig) -> AudioTextDataset:
     """Make scenes of recordings, with the splits ``train``, ``valid`` and ``test``.
 
-    Scenes of a split are made of recordings of that split alone. A clip has five captions. Clips
-    are rendered each time they are read, unless the reader has a ``cache_dir``.
+    Scenes of a split are made of recordings of that split alone; those of a split ``seen``, there
+    with ``num_seen``, of recordings of ``train``. It tells what is learned of sounds that were
+    heard in training, ``test`` what of it holds for other recordings. A clip has five captions.
+    Clips are rendered each time they are read, unless the reader has a ``cache_dir``.
 
     Raises:
         MissingFileError: if the folder has no recordings.
@@ -96,11 +103,16 @@ def open_scenes(config: ScenesConfig) -> AudioTextDataset:
             f"{root}: has recordings of one class, {next(iter(phrases))!r}, and scenes need two "
             "or more; add a folder of another sound"
         )
-    sizes = {"train": config.num_train, "valid": config.num_valid, "test": config.num_test}
+    sizes = {
+        "train": config.num_train,
+        "valid": config.num_valid,
+        "test": config.num_test,
+        SEEN: config.num_seen,
+    }
     splits: dict[str, list[Clip]] = {}
     for split, size in sizes.items():
         if size:
-            pool = _pool(found.splits.get(split, ()))
+            pool = _pool(found.splits.get("train" if split == SEEN else split, ()))
             _check_pool(root, split, pool, phrases)
             maker = _Maker(config, pool, phrases)
             splits[split] = [maker.clip(f"{split}-{index:05d}") for index in range(size)]

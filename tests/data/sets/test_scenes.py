@@ -50,6 +50,20 @@ def test_no_recording_is_heard_in_two_splits(root: Path) -> None:
             assert len(clip.captions) == 5 and clip.key.startswith(split)
 
 
+def test_seen_has_other_scenes_of_the_recordings_of_train(root: Path) -> None:
+    data, without = opened(root, num_train=200, num_seen=40), opened(root, num_train=200)
+    assert list(data.splits) == ["train", "valid", "test", "seen"] and "seen" not in without.splits
+    seen, train = data.clips("seen"), data.clips("train")
+    heard = {path for clip in train for path in clip.source.paths}
+    assert len(seen) == 40 and {path for clip in seen for path in clip.source.paths} <= heard
+    assert data.load(seen[0]).shape == data.load(train[0]).shape
+    assert not {data.load(clip).tobytes() for clip in seen} & {
+        data.load(clip).tobytes() for clip in train
+    }
+    for split in ("train", "valid", "test"):
+        assert data.clips(split) == without.clips(split)
+
+
 def test_a_clip_depends_on_seed_key_and_recordings_alone(root: Path) -> None:
     data, more = opened(root), opened(root, num_train=60)
     assert data.clips("train") == more.clips("train")[:30]
