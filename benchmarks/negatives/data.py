@@ -75,6 +75,8 @@ class Data:
 # 25,600 pairs for `atc` at each size: 0.987 ** 4 is 0.949.
 _SETTINGS = {8: Setting(3_200, 5e-4, 0.987), 32: Setting(800, 1e-3, 0.95)}
 
+_LONG = {batch: Setting(3 * own.steps, own.lr, own.momentum) for batch, own in _SETTINGS.items()}
+
 DATA = {
     "toy": Data("toy", _SETTINGS),
     # The same model from random weights, so the rates of the toy data.
