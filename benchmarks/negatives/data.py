@@ -88,10 +88,11 @@ DATA = {
         max_seconds=5.0,
         max_tokens=64,
     ),
-    # No clip is heard twice by `atc`. Kept on disk, where two processes share it.
+    # Three epochs: a queue pays when much is learned already, and in one that is not so. Rendered
+    # audio is kept on disk alone, where processes share it.
     "many_scenes": Data(
         "scenes",
-        _SETTINGS,
+        _LONG,
         overrides={"num_train": 25_600, "num_seen": 200, "cache": False},
         rates_of="toy",
         max_seconds=5.0,
