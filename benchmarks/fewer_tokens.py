@@ -26,8 +26,8 @@ from benchmarks import harness
 from benchmarks.harness import Machine, Row
 from benchmarks.step import TINY, fill, make_batch, one_step
 
-HALF = PatchDropoutConfig(time=0.35, bands=2, momentum="dropped")
-ONLINE = PatchDropoutConfig(time=0.35, bands=2, momentum="whole")
+HALF = PatchDropoutConfig()
+ONLINE = PatchDropoutConfig(momentum="whole")
 
 
 def rows(machine: Machine, tiny: bool = False) -> Iterator[Row]:

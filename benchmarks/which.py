@@ -70,8 +70,7 @@ def _both(**options: Any) -> dict[str, Any]:
 
 
 LORA = {"adapter": {"lora": {"rank": 8}}}
-# Not the default, which drops no bands and lets the momentum tower see as few.
-HALF = {"patch_dropout": {"time": 0.35, "bands": 2, "momentum": "whole"}}
+HALF: dict[str, Any] = {"patch_dropout": {}}
 
 WAYS = {
     "all": Way("everything trains"),
