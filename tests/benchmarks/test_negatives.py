@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from negatives_rows import row
+from scene_folders import write_classes
 from scipy import stats
 
 from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.errors import InputError
 from benchmarks.negatives import figures, intervals, plan, predictors, tables
 from benchmarks.negatives.code import digest
+from benchmarks.negatives.data import DATA
 from benchmarks.negatives.held_out import contrastive_loss
 from benchmarks.negatives.plan import Run
 from benchmarks.negatives.prices import Price
@@ -131,6 +133,24 @@ def test_runs_come_seed_after_seed_with_their_searches_before_them() -> None:
     for i, run in enumerate(runs):
         assert all(needed in runs[:i] for needed in run.needs())
     assert len(set(runs)) == len(runs) == len({run.name for run in runs})
+
+
+def test_options_of_data_are_those_of_the_recipe_and_of_the_evaluation(tmp_path: Path) -> None:
+    assert DATA["toy"].data_options(None, tmp_path) == []
+    root = write_classes(tmp_path / "sounds")
+    options = DATA["many_scenes"].data_options(root, tmp_path / "cache")
+    assert f"dataset.cache_dir={tmp_path / 'cache'}" in options
+    key = "dataset.config_overrides."
+    values = {x.removeprefix(key) for x in options if x.startswith(key)}
+    assert values == {f'root="{root}"', "num_train=25600", "num_seen=200", "cache=false"}
+    data = DATA["many_scenes"].open(root, {"num_train": 3, "num_valid": 2, "num_test": 1})
+    assert {name: len(clips) for name, clips in data.splits.items()} == {
+        "train": 3,
+        "valid": 2,
+        "test": 1,
+        "seen": 200,
+    }
+    assert data.cache
 
 
 def test_chunks_have_the_rate_of_their_whole_batch_and_no_place_at_the_largest() -> None:
