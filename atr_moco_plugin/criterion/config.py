@@ -1,4 +1,4 @@
-"""Options of the criteria. Sources of the defaults are in the README's table."""
+"""Options of the criteria. Sources of the defaults are in docs/criterion.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atr_moco_plugin.criterion.positives import PositivesMode
 from atr_moco_plugin.criterion.teacher_options import TeacherOptions
 
 TEMPERATURE_RANGE = (0.001, 0.5)
-"""The learned temperature is clipped to this range before every step (ALBEF, BLIP)."""
+"""The learned temperature is clipped to this range after every step (ALBEF, BLIP before it)."""
 
 
 @dataclass(kw_only=True)

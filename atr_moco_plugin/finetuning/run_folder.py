@@ -17,7 +17,7 @@ CONFIG_FILE = "config.yaml"
 
 _MAY_CHANGE = (
     "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir",
-    "dataset.cache_embeddings",
+    "dataset.cache_embeddings", "trainer.grad_cache.chunk_size",
 )  # fmt: skip
 """Keys that change nothing of what is trained."""
 

@@ -62,7 +62,7 @@ def test_the_code_of_finetune_md(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for number, name in enumerate(("dog", "rain")):
         soundfile.write(tmp_path / "sounds" / f"{name}.wav", tone(number), RATE)
     others = [((tone(number), RATE), f"a tone of height {number}") for number in range(2, 24)]
-    given = {"more_pairs": lambda pairs: [*pairs, *others], "start": "random"}
+    given = {"others": others, "start": "random"}
     found = run_python("docs/finetune.md", {**given, "config": options()})
     assert found["retriever"].embed_dim == 16
 

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.run_folder import settle_folder
+
+
+def test_how_a_batch_is_computed_may_change_in_a_run_and_what_it_is_may_not(tmp_path: Path) -> None:
+    config = FinetuneConfig(loop="transformers")
+    settle_folder(tmp_path, config)
+    (tmp_path / "checkpoint-4").mkdir()
+    chunks = replace(config.trainer.grad_cache, chunk_size=4)
+    chunked = replace(config, trainer=replace(config.trainer, grad_cache=chunks))
+    settle_folder(tmp_path, chunked)
+    settle_folder(tmp_path, config)
+    larger = replace(config.dataset, batch_size=config.dataset.batch_size + 1)
+    other = replace(config, dataset=larger)
+    with pytest.raises(InputError, match="dataset.batch_size was"):
+        settle_folder(tmp_path, other)
