@@ -18,7 +18,7 @@ def test_how_a_batch_is_computed_may_change_in_a_run_and_what_it_is_may_not(tmp_
     chunked = replace(config, trainer=replace(config.trainer, grad_cache=chunks))
     settle_folder(tmp_path, chunked)
     settle_folder(tmp_path, config)
-    larger = replace(config.dataset, batch_size=config.dataset.batch_size + 1)
+    larger = replace(config.dataset, batch_size=7)
     other = replace(config, dataset=larger)
     with pytest.raises(InputError, match="dataset.batch_size was"):
         settle_folder(tmp_path, other)
