@@ -63,8 +63,8 @@ def class_folders(root: Path, paths: Sequence[str]) -> dict[str, tuple[str | Non
         kept = set(within)
         loose = [path for path in paths if path not in kept]
         warnings.warn(
-            f"{root}: {len(loose):,} recordings are in no folder of a class and are left out: "
-            f"{listed(loose)}",
+            f"{root}: {len(loose):,} of {len(paths):,} recordings are in no folder of a class, and "
+            f"left out: {listed(loose)}",
             stacklevel=5,
         )
     found: dict[str, tuple[str | None, str]] = {}
