@@ -8,7 +8,7 @@ checkpoints do just that, so DDP, autocast and accumulation see one ordinary bac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,8 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from atr_moco_plugin.contracts import Inputs, Module
+from atr_moco_plugin.criterion.chunk_rows import cut
 from atr_moco_plugin.distributed import pad_to
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.same_draws import SameDraws
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_rows, take_tokens
 
 ROWS = "rows"
@@ -71,10 +73,7 @@ def encode(
     taken = inputs.get(ROWS)
     inputs = {name: value for name, value in inputs.items() if name != ROWS}
     again = torch.is_grad_enabled()
-    chunks = [
-        _encode(tower, chunk, momentum, tokens, again)
-        for chunk in _cut(inputs, _number_of_rows(inputs), chunk_size)
-    ]
+    chunks = [_encode(tower, chunk, momentum, tokens, again) for chunk in cut(inputs, chunk_size)]
     found = _put_together(chunks)
     if taken is None:
         return found
@@ -230,55 +229,10 @@ def _run(function: Callable[..., ResultT], *args: Any, again: bool) -> ResultT:
     if not again:
         return function(*args)
     # By position: the devices whose random states are saved are found in these arguments alone.
-    found: ResultT = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=True)
+    found: ResultT = checkpoint(
+        SameDraws(function), *args, use_reentrant=False, preserve_rng_state=True
+    )
     return found
-
-
-def _number_of_rows(inputs: Inputs) -> int:
-    sizes = {name: set(_sizes(value)) for name, value in inputs.items()}
-    found = set().union(*sizes.values())
-    if len(found) != 1 or None in found:
-        shown = ", ".join(
-            f"{name} ({' and '.join(sorted(str(n) for n in of_one)) or 'no tensor'})"
-            for name, of_one in sizes.items()
-        )
-        raise InputError(
-            "Gradient caching cuts a batch into chunks of rows, but the inputs of a tower have no "
-            f"number of rows in common: {shown}; leave `chunk_size` out."
-        )
-    (rows,) = found
-    assert rows is not None
-    return rows
-
-
-def _sizes(value: Any) -> Iterator[int | None]:
-    if isinstance(value, Tensor):
-        yield value.size(0) if value.dim() else None
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _sizes(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _sizes(item)
-
-
-def _cut(inputs: Inputs, rows: int, chunk_size: int) -> Iterator[dict[str, Any]]:
-    for first in range(0, rows, chunk_size):
-        part = slice(first, first + chunk_size)
-        yield {name: _rows_of(value, part) for name, value in inputs.items()}
-
-
-def _rows_of(value: Any, part: slice) -> Any:
-    """Rows of every tensor in a nest of tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        return value[part]
-    if isinstance(value, Mapping):
-        return {name: _rows_of(item, part) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_rows_of(item, part) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_rows_of(item, part) for item in value)
-    return value
 
 
 def _put_together(chunks: Sequence[EncodedBatch]) -> EncodedBatch:

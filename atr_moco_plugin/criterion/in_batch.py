@@ -80,7 +80,7 @@ class Atc(TaughtCriterion):
         # One element and not a scalar: FSDP2 shards no 0-D parameter.
         self.temperature = nn.Parameter(torch.tensor([config.temperature], dtype=torch.float32))
         self._step_watch = StepWatch()
-        self.register_load_state_dict_post_hook(_expect_other_weights)
+        self.register_load_state_dict_post_hook(_after_loading)
 
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
@@ -113,6 +113,10 @@ class Atc(TaughtCriterion):
         the temperature changed.
         """
         self._step_watch.expect_moved_weights()
+        self._clip_temperature()
+
+    @torch.no_grad()
+    def _clip_temperature(self) -> None:
         self.temperature.clamp_(*self.config.temperature_range)
 
     def on_step_skipped(self) -> None:
@@ -181,14 +185,14 @@ class Atc(TaughtCriterion):
         batch = GlobalBatch(
             counts, all_a, all_u, *gather_packed(clip_ids, caption_ids, counts=counts)
         )
-        loss, measures = self._loss(a, u, batch)
+        loss_atc, measures = self._loss(a, u, batch)
         ids = batch.clip_ids, batch.caption_ids
         student = StudentLogits(a, u, (batch.a,), (batch.u,), *ids, batch.own)
-        loss, of_teachers = self._with_teachers(loss, student)
-        loss = loss * mean_weight(len(a), len(all_a))
+        loss, of_teachers = self._with_teachers(loss_atc, student)
+        weight = mean_weight(len(a), len(all_a))
         return {
-            "loss": loss,
-            "loss_atc": loss.detach(),
+            "loss": loss * weight,
+            "loss_atc": (loss_atc * weight).detach(),
             "temperature": self.temperature.detach().squeeze(),
             **measures,
             **of_teachers,
@@ -210,6 +214,8 @@ class Atc(TaughtCriterion):
         return loss, {}
 
 
-def _expect_other_weights(criterion: Atc, _: Any) -> None:
-    """Loading a state moves the weights without an optimizer step."""
+def _after_loading(criterion: Atc, _: Any) -> None:
+    # Loading a state moves the weights without an optimizer step, and its run may have had another
+    # range of the temperature.
     criterion._step_watch.expect_moved_weights()
+    criterion._clip_temperature()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +108,13 @@ class MLtm(Atc):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         self.metric.copy_(self._first_metric(len(self.metric)))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        # An option and nothing learned: that of this run counts.
+        self.temperature.fill_(self.config.temperature)
 
     def _loss(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
         factor = self.distance_factor({"metric": self.metric})

@@ -164,6 +164,15 @@ class MatchingStart(StaysFloat32):
         """
         return self.begun and (num_steps - self._since) % self._every == 0
 
+    def turn(self, num_steps: int) -> int:
+        """Which step with a matching loss the next one is, so that what is done in turns changes
+        with each of them.
+
+        Args:
+            num_steps: optimizer steps made.
+        """
+        return max(0, num_steps - self._since) // self._every
+
     def check(self, total_steps: int | None) -> None:
         """Warn, once and before the first step, of a start that the run does not reach.
 

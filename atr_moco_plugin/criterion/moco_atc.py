@@ -188,7 +188,7 @@ class MocoAtc(Atc):
         """
         saved, present = int(self.data_fingerprint), stable_digest("data", fingerprint)
         self.data_fingerprint.fill_(present)
-        clear_queues_of_other_data(self.queues, saved, present)
+        clear_queues_of_other_data(self.queues, self.queue_start, saved, present)
 
     def forward(
         self, audio: Inputs, text: Inputs, clip_ids: Tensor, caption_ids: Tensor
@@ -198,9 +198,9 @@ class MocoAtc(Atc):
         a, _, a_m = encode(self.model.audio, audio, self.chunk_size, momentum=self.audio_m)
         u, _, u_m = encode(self.model.text, text, self.chunk_size, momentum=self.text_m)
         batch = gather_batch(a_m, u_m, clip_ids, caption_ids)
-        loss, of_teachers = self._atc(a, u, batch)
+        loss, losses = self._atc(a, u, batch)
         self._enqueue(batch)
-        return {"loss": loss, **self._measures(loss), **of_teachers}
+        return {"loss": loss, **losses, **self._measures()}
 
     @not_compiled
     def _start_pass(self) -> None:
@@ -216,7 +216,7 @@ class MocoAtc(Atc):
 
     @not_compiled
     def _atc(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Contrastive loss of the online embeddings ``a`` and ``u``, and what teachers add."""
+        """Loss of the online embeddings ``a`` and ``u`` with that of teachers, and both alone."""
         # Views, which the enqueue overwrites: `atc_loss` has found its gradient by then, and the
         # ids are copied below.
         self._rows_used = self.queue_start.usable(self._num_steps, self.audio_queue)
@@ -234,7 +234,7 @@ class MocoAtc(Atc):
         if self.config.columns == "online":
             all_a, all_u = gather(torch.cat([a, u], 1), grad=True, counts=batch.counts).chunk(2, 1)
             online_columns = all_a, all_u
-        loss = atc_loss(
+        loss_atc = atc_loss(
             a,
             u,
             batch.a,
@@ -251,8 +251,9 @@ class MocoAtc(Atc):
         first = online_columns or (batch.a, batch.u)
         columns = (first[0], audio_queue), (first[1], text_queue)
         student = StudentLogits(a, u, *columns, *ids, batch.own, ignore)
-        loss, of_teachers = self._with_teachers(loss, student)
-        return loss * mean_weight(len(a), len(batch.a)), of_teachers
+        loss, of_teachers = self._with_teachers(loss_atc, student)
+        weight = mean_weight(len(a), len(batch.a))
+        return loss * weight, {"loss_atc": (loss_atc * weight).detach(), **of_teachers}
 
     @not_compiled
     def _enqueue(self, batch: GlobalBatch) -> None:
@@ -266,7 +267,7 @@ class MocoAtc(Atc):
         self.text_queue.enqueue(batch.u, *ids, finite=finite)
 
     @not_compiled
-    def _measures(self, loss_atc: Tensor) -> dict[str, Tensor]:
+    def _measures(self) -> dict[str, Tensor]:
         numbers = {
             "alpha": self.alpha,
             "momentum": self._shown_momentum,
@@ -275,10 +276,9 @@ class MocoAtc(Atc):
             "queue_rows": self._rows_used,
         }
         return {
-            "loss_atc": loss_atc.detach(),
             "temperature": self.temperature.detach().squeeze(),
             # Filled on the device: a copy from the host would wait for it.
-            **{name: loss_atc.new_full((), value) for name, value in numbers.items()},
+            **{name: self.temperature.new_full((), x) for name, x in numbers.items()},
         }
 
     def _load_from_state_dict(
@@ -297,4 +297,4 @@ class MocoAtc(Atc):
 
 def _clear_queues_of_other_data(criterion: MocoAtc, _: Any) -> None:
     saved, present = criterion._loaded_fingerprint, int(criterion.data_fingerprint)
-    clear_queues_of_other_data(criterion.queues, saved, present)
+    clear_queues_of_other_data(criterion.queues, criterion.queue_start, saved, present)

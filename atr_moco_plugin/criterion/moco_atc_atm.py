@@ -115,7 +115,7 @@ class MocoAtcAtm(MocoAtc):
         batch, online = self._gather_all(
             (a_m, u_m, clip_ids, caption_ids), OnlineBatch(a, u, audio_tokens, text_tokens)
         )
-        loss_atc, of_teachers = self._atc(a, u, batch)
+        loss_atc, losses = self._atc(a, u, batch)
         self._enqueue(batch)
         pairs = self._draw(online, batch)
         loss_atm, accuracy = self._atm(online.audio, online.text, pairs)
@@ -123,8 +123,8 @@ class MocoAtcAtm(MocoAtc):
             "loss": self.config.atc_weight * loss_atc + self.config.atm_weight * loss_atm,
             "loss_atm": loss_atm.detach(),
             "atm_accuracy": accuracy,
-            **self._measures(loss_atc),
-            **of_teachers,
+            **losses,
+            **self._measures(),
         }
 
     @not_compiled
@@ -170,7 +170,7 @@ class MocoAtcAtm(MocoAtc):
             all_processes=self.config.negatives == "all_ranks",
             seed=(self.config.seed, self._num_steps, self._num_draws),
             sides=self.config.atm_pairs,
-            turn=self._num_steps,
+            turn=self.matching_start.turn(self._num_steps),
         )
         if self._trains:
             self._set_num_draws(self._num_draws + 1)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from atr_moco_plugin.criterion.config import MocoAtcConfig
+from atr_moco_plugin.criterion.queue_start import QueueStart
 from atr_moco_plugin.distributed import (
     ProcessesDifferError,
     broadcast_bool,
@@ -90,16 +91,18 @@ def grow_queues(queues: Queues, limit: int, device: torch.device) -> None:
         queue.grow(size)
 
 
-def clear_queues_of_other_data(queues: Queues, saved: int, present: int) -> None:
+def clear_queues_of_other_data(queues: Queues, start: QueueStart, saved: int, present: int) -> None:
     """Empty queues whose rows are of another data set, with a warning.
 
     Args:
         queues: of the criterion.
+        start: of the criterion, which knows nothing of empty queues.
         saved: fingerprint of the data that the rows are of, 0 if not known.
         present: fingerprint of the data that is trained on.
     """
     if saved in (0, present) or not any(len(queue) for queue in queues.values()):
         return
+    start.reset_parameters()
     for queue in queues.values():
         queue.clear()
     warnings.warn(

@@ -87,7 +87,12 @@ class QueueStart(nn.Module):
             pairs: of the step, over all processes.
             total_steps: of the run; a queue that is out after half of them is warned of.
         """
-        if self._warmup != "auto" or step % ASK_EVERY:
+        if self._warmup != "auto":
+            # Kept for a run that goes on with `auto`: its queue stays in until the next look.
+            if self._rows[0] == 0 and step >= self._warmup:
+                self._set([next(iter(queues.values())).max_size] * 2)
+            return
+        if step % ASK_EVERY:
             return
         # The queues are equal on every process, but what is computed of them only up to rounding.
         found = [0, 0]

@@ -143,3 +143,5 @@ class Siglip(Atc):
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._has_started = bool(self.bias_start.isfinite())
+        if not self._has_started:  # saved before its first pass
+            self._fill_start()

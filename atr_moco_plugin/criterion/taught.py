@@ -112,9 +112,8 @@ class TaughtCriterion(nn.Module):
             return loss, {}
         if not self.training or self.teachers is None:
             return loss, {"loss_teacher": loss.new_full((), float("nan"))}
-        targets = self.teachers.targets(
-            student.clip_ids, student.caption_ids, student.own, student.ignore
-        )
+        ignore = _without_nobody(student)
+        targets = self.teachers.targets(student.clip_ids, student.caption_ids, student.own, ignore)
         taught = teacher_loss(
             student.audio,
             student.text,
@@ -122,7 +121,7 @@ class TaughtCriterion(nn.Module):
             student.text_columns,
             targets,
             self.temperature,
-            student.ignore,
+            ignore,
         )
         weighted = self.config.supervised_weight * loss + self.config.teacher_weight * taught
         return weighted, {"loss_teacher": taught.detach()}
@@ -152,6 +151,17 @@ class TaughtCriterion(nn.Module):
             saved = state_dict.setdefault(name, present)
             _check_same(int(present), int(saved))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _without_nobody(student: StudentLogits) -> Tensor | None:
+    """Columns that take no part: those of ``ignore``, and rows of a queue that were not finite when
+    they were written, whose ids are -1 and which no teacher knows."""
+    if student.clip_ids.dim() > 1:  # mixtures, which are refused
+        return student.ignore
+    nobody = (student.clip_ids < 0).expand(len(student.audio), -1)
+    if not bool(nobody.any()):  # teachers wait for the device in every step
+        return student.ignore
+    return nobody if student.ignore is None else nobody | student.ignore
 
 
 def _check_same(one: int, other: int) -> None:

@@ -143,7 +143,8 @@ class Teachers:
         """What the teachers say of the items ``own`` of this process.
 
         Args:
-            clip_ids: ``[M]`` int64, of the columns, the items of this process among them.
+            clip_ids: ``[M]`` int64, of the columns, the items of this process among them. Columns
+                of -1 are of nobody, and ``ignore`` has them.
             caption_ids: ``[M]`` int64.
             own: which columns the B items of this process are.
             ignore: ``[B, M]`` bool, columns that take no part in a row.
@@ -174,7 +175,7 @@ class Teachers:
     def _find(self, kind: str, teacher: Teacher, ids: Tensor) -> Tensor:
         table: RowsById = getattr(teacher, kind)
         try:
-            return table.find(ids)
+            return table.find(ids.where(ids >= 0, table.ids[0]))
         except KeyError as ex:
             raise InputError(
                 f"{teacher.name} has no embedding of the {kind[:-1]} with the id {ex.args[0]}, "

@@ -57,8 +57,9 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
 
     Torch calls the hook in ``optimizer.step()``, so batches whose gradients are accumulated count
     once. A step that changes no weight does not count: a gradient scaler skips it because float16
-    overflowed, or :class:`~atr_moco_plugin.safety.finite.FiniteGuard` skips it, and then
-    ``criterion.on_step_skipped()`` is called, if there is one. Attaching to the same optimizer
+    overflowed, or :class:`~atr_moco_plugin.safety.finite.FiniteGuard` skips it. Where torch calls
+    the hook nevertheless, as for a fused optimizer, ``criterion.on_step_skipped()`` is called, if
+    there is one. Attaching to the same optimizer
     again changes nothing. A copy of the criterion is not attached.
 
     Args:
@@ -126,7 +127,7 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
     def stepped(optimizer: Optimizer, *_: Any) -> None:
         if changes_weights(optimizer):
             criterion.on_optimizer_step()
-        elif optimizer in _SKIPPED and hasattr(criterion, "on_step_skipped"):
+        elif hasattr(criterion, "on_step_skipped"):
             criterion.on_step_skipped()
 
     attachment = Attachment(every, every[-1].register_step_post_hook(stepped))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import random
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_AUDIO, TINY_TEXT
-from linear import LinearModel, linear_batch
+from linear import LinearModel, LinearTower, linear_batch
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -190,6 +192,32 @@ def test_pairs_of_the_head_keep_their_order() -> None:
     assert seen == [4, 4, 2]
 
 
+class Masked(LinearTower):
+    """Draws what it masks with NumPy and Python, as speech encoders of transformers do."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        mask = torch.from_numpy(np.random.rand(*x.shape) < 0.5)
+        mask[random.randrange(len(x))] = False
+        return super().forward(x.masked_fill(mask, 0.0))
+
+
+def test_numpy_and_python_draw_the_same_in_both_passes() -> None:
+    found, states = [], []
+    for chunk_size in (None, 4):  # one chunk of the whole batch
+        model = LinearModel()
+        model.audio = Masked(of_text=False)
+        model.audio.load_state_dict(LinearModel().audio.state_dict())
+        criterion = Atc(model, AtcConfig()).train()
+        criterion.chunk_size = chunk_size
+        np.random.seed(3)
+        random.seed(3)
+        criterion(**linear_batch())["loss"].backward()
+        found.append(gradients(criterion))
+        states.append((np.random.rand(), random.random()))
+    assert_close(found[1], found[0])
+    assert states[0] == states[1]  # as after one pass
+
+
 class Normed(nn.Module):
     def __init__(self, tower: nn.Module) -> None:
         super().__init__()
@@ -256,6 +284,9 @@ def test_what_cannot_be_cut_is_refused() -> None:
     criterion.chunk_size = 2
     with pytest.raises(InputError, match=r"no number of rows in common: x \(4\), other \(3\)"):
         criterion(**{**batch, "audio": {**batch["audio"], "other": torch.zeros(3)}})
+    for lengths in ([1, 2, 5, 6], ("a", "b", "c", "d"), np.ones(4), {"in": [[0.5] * 4]}):
+        with pytest.raises(InputError, match="lengths has 4 values that are no tensor"):
+            criterion(**{**batch, "audio": {**batch["audio"], "lengths": lengths}})
 
 
 def test_inputs_may_be_nested() -> None:

@@ -145,6 +145,10 @@ def test_what_is_trained_saved_and_reset(kind) -> None:
     assert torch.equal(again(**batch)["loss"], criterion(**batch)["loss"])
     again.reset_parameters()
     assert torch.equal(again.metric, start["metric"])
+    # An option is that of this run, whatever the saved one had.
+    other = kind(LinearModel(), MLtmConfig(temperature=0.1))
+    other.load_state_dict(criterion.state_dict())
+    assert other.temperature.item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -131,11 +131,14 @@ def test_it_waits_for_the_last_part_of_a_run(total: int | None, begun: int) -> N
 )
 def test_steps_by_number(start: int, every: int, due: str) -> None:
     wait = MatchingStart(start, every)
-    found = []
+    found, turns = [], []
     for step in range(6):
         found.append(wait.is_due(step))
+        if found[-1]:
+            turns.append(wait.turn(step))
         wait.on_optimizer_step(step + 1, None)
     assert found == [x == "1" for x in due]
+    assert turns == list(range(sum(found)))  # what is done in turns is, whatever `every`
 
 
 def test_a_run_that_ends_without_it_is_told() -> None:

@@ -198,6 +198,10 @@ def test_the_temperature_stays_above_its_lower_end(kind, tiny_model) -> None:
             criterion.temperature.fill_(value)
         criterion.on_optimizer_step()
         assert criterion.temperature.item() == pytest.approx(clipped)
+    # A loaded one too, of a run that let it fall further.
+    lower = kind(tiny_model(), kind.config_class(temperature=0.02))
+    criterion.load_state_dict(lower.state_dict())
+    assert criterion.temperature.item() == pytest.approx(0.05)
     with pytest.raises(InputError, match=r"`temperature_min` is 0.1, above `temperature`"):
         kind.config_class(temperature_min=0.1)
 

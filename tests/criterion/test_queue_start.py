@@ -170,6 +170,30 @@ def test_an_older_checkpoint_keeps_its_queue_in_the_loss_with_a_word() -> None:
     assert int(criterion(**table_batch(8, seed=0))["queue_rows"]) == 0
 
 
+@pytest.mark.parametrize(("warmup", "rows"), [(0, 40), (8, 40), (100, 0)])
+def test_a_run_with_a_number_of_steps_goes_on_with_auto(warmup: int, rows: int) -> None:
+    criterion, optimizer = make(queue_warmup_steps=warmup)
+    run(criterion, optimizer, range(24))
+    other, fresh = make(seed=3)
+    other.load_state_dict(criterion.state_dict())
+    assert [n for _, n in run(other, fresh, range(24, 30))] == [rows] * 6
+
+
+def test_a_queue_of_other_data_is_judged_anew() -> None:
+    criterion, optimizer = make()
+    criterion.set_data("one")
+    assert run(criterion, optimizer, range(24))[-1][1] == 40
+    state = criterion.state_dict()
+    with pytest.warns(UserWarning, match="of another data set"):
+        criterion.set_data("two")
+    assert [n for _, n in run(criterion, optimizer, range(24, 30))] == [0] * 6
+    other, fresh = make(seed=3)
+    other.set_data("three")
+    with pytest.warns(UserWarning, match="of another data set"):
+        other.load_state_dict(state)
+    assert [n for _, n in run(other, fresh, range(24, 30))] == [0] * 6
+
+
 def test_a_warm_up_that_the_run_does_not_outlast_is_warned_of_at_the_start() -> None:
     criterion, optimizer = make(queue_warmup_steps=50)
     criterion.total_steps = 50

@@ -92,6 +92,9 @@ def test_the_start_and_the_change_are_saved() -> None:
     loaded = Siglip(LinearModel(), SiglipConfig()).train()
     loaded.load_state_dict(criterion.state_dict())
     assert torch.equal(loaded.bias, criterion.bias)
+    given = Siglip(LinearModel(), SiglipConfig(bias=-3.0))
+    given.load_state_dict(Siglip(LinearModel(), SiglipConfig()).state_dict())  # none had started
+    assert given.bias.item() == -3.0
     assert criterion.bias.item() != pytest.approx(-math.log(3), abs=1e-4)
     batch = linear_batch(7)
     batch["caption_ids"] = torch.zeros(4, dtype=torch.int64)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -258,6 +259,32 @@ def test_a_state_says_whom_it_has_learned_from(name: str) -> None:
         build(name).load_state_dict(plain.state_dict())
     assert "teachers_digest" not in plain.state_dict()
     assert "loss_teacher" not in plain.measures
+
+
+def test_a_row_of_the_queue_that_was_not_finite_is_no_column_of_teachers() -> None:
+    criterion = build("moco_atc")
+    step(criterion, 0)
+    for queue in criterion.queues.values():
+        rows = torch.full((1, 4), math.nan)
+        ids = torch.tensor([ITEMS - 1])
+        queue.enqueue(rows, ids, ids, finite=torch.tensor([False]))
+    spoiled = copy.deepcopy(criterion)
+    losses = spoiled(**linear_batch(1))
+    for queue in criterion.queues.values():
+        assert int(queue.ids[0][len(queue) - 1]) == -1
+    assert losses["loss"].isfinite() and losses["loss_teacher"].isfinite()
+    # As if the row were not there.
+    without = build("moco_atc")
+    step(without, 0)
+    assert_close(losses["loss_teacher"], without(**linear_batch(1))["loss_teacher"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_contrastive_loss_is_shown_without_teachers(name: str) -> None:
+    taught, alone = build(name), build(name, **NONE)
+    losses, plain = taught(**linear_batch(0)), alone(**linear_batch(0))
+    assert_close(losses["loss_atc"], plain["loss_atc"])
+    assert losses["loss"] != plain["loss"]
 
 
 def test_evaluation_asks_no_teacher() -> None:

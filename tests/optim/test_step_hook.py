@@ -239,6 +239,23 @@ def test_a_step_that_a_gradient_scaler_leaves_out_is_none(criterion, fused: bool
     assert counts == [1, 1, 2]
 
 
+def test_pairs_of_a_step_that_a_fused_optimizer_leaves_out_are_not_counted() -> None:
+    config = MocoAtcConfig(queue_size=8, momentum=0.99, momentum_per="pair")
+    criterion = MocoAtc(LinearModel(), config).train()
+    optimizer = optimizer_of(criterion, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    criterion.attach(optimizer)
+    shown = []
+    for seed, factor in enumerate((math.inf, math.inf, 1.0)):
+        losses = criterion(**linear_batch(seed))
+        shown.append(losses["momentum"].item())
+        scaler.scale(losses["loss"] * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert shown == pytest.approx([0.99**4] * 3)
+
+
 def test_a_step_that_the_guard_leaves_out_is_none(criterion) -> None:
     optimizer = optimizer_of(criterion)
     guard = FiniteGuard(optimizer, criterion, max_skipped=1, warn=lambda text: None)

@@ -41,6 +41,10 @@ TENSOR_PARALLEL = ("gang.tensor_parallel_size=2", "`gang.tensor_parallel_size` i
         TENSOR_PARALLEL,
         ("trainer.fsdp.version=v1", "`trainer.fsdp.version` is v1, but must be v2"),
         ("trainer.fsdp.granularity=model", "`trainer.fsdp.granularity` is model, but must be"),
+        (
+            ["trainer.data_parallelism=fsdp", "trainer.mixed_precision.mode=static"],
+            "`trainer.mixed_precision.mode` is static, but must be auto or off under fsdp",
+        ),
         ("regime.score_metric=rsum_dup", "such as r_sum_dup"),
         ("regime.score_metric=loss_atc", "`regime.score_metric` is loss_atc, which no validation"),
         ("regime.score_metric=reranked_r_sum", "set `evaluation.rerank_while_training=true`"),
@@ -48,9 +52,9 @@ TENSOR_PARALLEL = ("gang.tensor_parallel_size=2", "`gang.tensor_parallel_size` i
     ],
 )
 def test_what_the_recipes_cannot_do_is_refused(
-    run: Run, tmp_path: Path, capsys, option: str, message: str
+    run: Run, tmp_path: Path, capsys, option: str | list[str], message: str
 ) -> None:
-    assert run(tmp_path, option) == 2
+    assert run(tmp_path, *([option] if isinstance(option, str) else option)) == 2
     (error,) = errors(capsys)
     assert message in error
     assert not list(tmp_path.glob("checkpoints/step_*"))

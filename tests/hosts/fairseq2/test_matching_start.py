@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from atr_moco_plugin.criterion.momentum_factor import cosine_momentum
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
 from atr_moco_plugin.hosts.fairseq2.export import export_run
 from atr_moco_plugin.retriever.exported import ExportOptions
@@ -54,6 +55,17 @@ def test_a_run_in_which_it_begins_and_a_resume_across_the_start(
     found = state(resumed, 4)
     for name, value in state(whole, 4).items():
         assert torch.equal(value, found[name]), name
+
+
+def test_epochs_that_end_a_run_are_its_length(run: Run, tmp_path: Path, capsys) -> None:
+    schedule = "criterion.config.momentum_schedule=cosine"
+    # Three steps of 8 of the 30 pairs an epoch.
+    assert run(tmp_path, schedule, "regime.num_data_epochs=1", "regime.num_steps=400") == 0
+    shown = "".join(capsys.readouterr().err.split())
+    assert "endstherunafter3stepsandnotafterthe400" in shown
+    train = lines(tmp_path / "metrics" / "train.jsonl")
+    expected = [cosine_momentum(0.95, step, 3) for step in range(3)]
+    assert [x["Momentum"] for x in train] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_run_in_which_it_never_begins_says_so(run: Run, tmp_path: Path) -> None:

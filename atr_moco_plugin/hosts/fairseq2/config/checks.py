@@ -51,6 +51,12 @@ def unsupported(gang: GangSection, trainer: TrainerSection | None = None) -> Ite
             f"`trainer.fsdp.version` is {trainer.fsdp.version}, but must be v2: momentum copies "
             "are sharded by parameter, which only FSDP2 does."
         )
+    if trainer.data_parallelism == "fsdp" and trainer.mixed_precision.mode == "static":
+        yield (
+            "`trainer.mixed_precision.mode` is static, but must be auto or off under fsdp: it "
+            "rounds the temperature, and what else of the criterion stays float32, to "
+            f"{trainer.mixed_precision.dtype} in every pass."
+        )
     if trainer.fsdp.granularity == "model":
         yield (
             "`trainer.fsdp.granularity` is model, but must be layer or stack: one unit of "

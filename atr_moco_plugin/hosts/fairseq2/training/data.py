@@ -83,6 +83,20 @@ class PairReader(DataReader[PairBatch]):
     def num_accumulate(self) -> int:
         return self.accumulate
 
+    def run_length(self, num_steps: int | None, num_epochs: int | None) -> int | None:
+        """Optimizer steps of a run from its start, which ends at whichever limit comes first.
+
+        Args:
+            num_steps: at most, or ``None``.
+            num_epochs: at most, or ``None``.
+
+        Returns:
+            ``None`` without a limit.
+        """
+        steps_an_epoch = len(self.loader) // self.accumulate
+        limits = [num_steps, None if num_epochs is None else num_epochs * steps_an_epoch]
+        return min((x for x in limits if x is not None), default=None)
+
 
 def train_reader(
     config: RetrievalRecipeConfig,

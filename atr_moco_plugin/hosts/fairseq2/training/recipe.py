@@ -148,7 +148,17 @@ class RetrievalRecipe(compat.TrainRecipe):
         if hasattr(criterion, "set_data"):
             criterion.set_data(dataset.fingerprint())
         fit_queue(criterion, train_pairs)
-        criterion.total_steps = config.regime.num_steps
+        num_steps, num_epochs = config.regime.num_steps, config.regime.num_data_epochs
+        criterion.total_steps = reader.run_length(num_steps, num_epochs)
+        if num_steps is not None and criterion.total_steps < num_steps:
+            log.warning(
+                "`regime.num_data_epochs` ends the run after {:,} steps and not after the {:,} of "
+                "`regime.num_steps`, for which the learning rate's schedule is made: set "
+                "`regime.num_steps={}`.",
+                criterion.total_steps,
+                num_steps,
+                criterion.total_steps,
+            )
         if getattr(criterion, "matching_since", 0) < 0:
             log.info(
                 "A step takes more memory once the matching loss has begun: where it is tight, try "
@@ -178,7 +188,7 @@ class RetrievalRecipe(compat.TrainRecipe):
                 max_skipped=config.safety.max_skipped_steps,
                 name_clips=name_clips_of(dataset, section.train_split),
             ),
-            warn_after=(config.regime.num_steps or 1_000) // 2,
+            warn_after=(criterion.total_steps or 1_000) // 2,
         )
         # Everything that can be known about the evaluations is found out before the first step, and
         # after the checks that take no time.

@@ -77,8 +77,11 @@ class ClapTrainerModel(TrainerModel):
 
     @property
     def clap(self) -> ClapModel:
-        """The model itself, with the current online weights, temperature and adapters."""
+        """The model itself, with the current online weights, temperature and adapters. It keeps
+        its own temperature where the criterion learns none."""
         (clap,) = self._clap
+        if not getattr(self.criterion, "learns_temperature", True):
+            return clap
         log_scale = -float(self.criterion.temperature.detach().log())
         with torch.no_grad():
             clap.logit_scale_a.fill_(log_scale)

@@ -113,6 +113,14 @@ def test_the_wrapper_has_the_loss_of_the_bare_criterion() -> None:
     assert len(bare.audio_queue) == 10
 
 
+def test_a_clap_model_keeps_its_temperature_where_none_is_learned() -> None:
+    clap = make_clap()
+    before = clap.logit_scale_a.item()
+    assert ClapTrainerModel(clap, "m_ltm").clap.logit_scale_a.item() == before
+    learned = ClapTrainerModel(clap, "atc", temperature=0.1).clap
+    assert learned.logit_scale_a.item() == pytest.approx(math.log(10))
+
+
 def test_embeddings_in_evaluation_are_the_clap_models_and_change_nothing() -> None:
     clap = make_clap()
     model = ClapTrainerModel(clap, head=HEAD, atm_start=0, queue_size=10).eval()
