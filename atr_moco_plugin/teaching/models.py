@@ -73,9 +73,14 @@ def embed_where_missing(
     data = split.dataset.fingerprint()
     about = {"teacher": str(source.resolve()), "data": data, "split": split.name}
     ranks = group_ranks(split.device)
-    if not ranks.from_first(lambda: _is_of(file, about)):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        embed_split(source, file, split, about, ranks, say)
+    if ranks.from_first(lambda: _is_of(file, about)):
+        say(
+            f"{file} has what the teacher {source} embedded before, and is taken; remove it for a "
+            "new run if the teacher has been trained on since."
+        )
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    embed_split(source, file, split, about, ranks, say)
 
 
 def _is_of(file: Path, about: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ def state(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_teaches_a_second_one_which_goes_on_exactly(
-    run: Run, evaluation: Run, trained: Path, tmp_path: Path
+    run: Run, evaluation: Run, trained: Path, tmp_path: Path, capsys
 ) -> None:
     shutil.copytree(trained, tmp_path / "first")
     keys = [f"criterion.config.teachers=[{tmp_path / 'first'}]", f"init={trained}"]
@@ -33,7 +33,9 @@ def test_a_run_teaches_a_second_one_which_goes_on_exactly(
     assert run(tmp_path / "second", *keys) == 0
     records = (tmp_path / "second" / "metrics" / "train.jsonl").read_text().splitlines()
     for record in map(json.loads, records):
-        assert record["Teacher Loss"] == pytest.approx(record["ATC Loss"])
+        # The contrastive loss is shown, and has no weight.
+        total = record["Teacher Loss"] + record["ATM Loss"]
+        assert record["Loss"] == pytest.approx(total) and record["ATC Loss"] > 0
     (file,) = (tmp_path / "second" / "teachers").iterdir()
 
     # What an evaluation saves is a teacher too. It embeds the beginning of a long clip.
@@ -55,7 +57,9 @@ def test_a_run_teaches_a_second_one_which_goes_on_exactly(
     shutil.rmtree(tmp_path / "first")
     shutil.rmtree(stopped / "checkpoints" / "step_4")
     (stopped / "checkpoints" / "scores" / "step_4.txt").unlink()
+    capsys.readouterr()
     assert run(stopped, *keys) == 0
+    assert "embedded before, and is taken" in " ".join(capsys.readouterr().err.split())
     for name, value in state(stopped, 4).items():
         assert torch.equal(value, end[name]), name
 
