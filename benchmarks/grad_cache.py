@@ -11,6 +11,7 @@ model on this CPU, and ``--seconds`` its time; both need an idle machine.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -57,7 +58,11 @@ def real() -> str:
         found = []
         for size, chunk in ((CHUNK, 0), (LARGE, 0), (LARGE, CHUNK)):
             command = [sys.executable, "-c", REAL, name, str(size), str(chunk)]
-            run = subprocess.run(command, check=True, capture_output=True, text=True)
+            run = subprocess.run(
+                command, check=True, capture_output=True, text=True,
+                # Else the allocator keeps what is freed, and the resident set says nothing.
+                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
             found.append(int(run.stdout))
         rows.append([name, *(f"{x / 2**20:,.0f}" for x in found), f"{found[2] / found[0]:.2f}"])
     return Table(_header("MiB"), rows).markdown()
