@@ -229,9 +229,9 @@ def _run(function: Callable[..., ResultT], *args: Any, again: bool) -> ResultT:
     if not again:
         return function(*args)
     # By position: the devices whose random states are saved are found in these arguments alone.
-    found: ResultT = checkpoint(
-        SameDraws(function), *args, use_reentrant=False, preserve_rng_state=True
-    )
+    # A compiler traces neither the states of NumPy nor those of Python.
+    called = function if torch.compiler.is_compiling() else SameDraws(function)
+    found: ResultT = checkpoint(called, *args, use_reentrant=False, preserve_rng_state=True)
     return found
 
 
