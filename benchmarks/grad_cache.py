@@ -11,7 +11,6 @@ model on this CPU, and ``--seconds`` its time; both need an idle machine.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -60,8 +59,7 @@ def real() -> str:
             command = [sys.executable, "-c", REAL, name, str(size), str(chunk)]
             run = subprocess.run(
                 command, check=True, capture_output=True, text=True,
-                # Else the allocator keeps what is freed, and the resident set says nothing.
-                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+                env=memory.measurable(),
             )  # fmt: skip
             found.append(int(run.stdout))
         rows.append([name, *(f"{x / 2**20:,.0f}" for x in found), f"{found[2] / found[0]:.2f}"])

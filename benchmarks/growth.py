@@ -35,7 +35,14 @@ from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.evaluation import Table
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.optim.param_groups import parameter_groups
-from benchmarks.memory import CAPTION_TOKENS, HALFWAY, fill_queues, make_criterion, resident
+from benchmarks.memory import (
+    CAPTION_TOKENS,
+    HALFWAY,
+    fill_queues,
+    make_criterion,
+    measurable,
+    resident,
+)
 
 
 @dataclass(frozen=True)
@@ -123,8 +130,7 @@ def measure(point: Point) -> Cost:
                 ],
                 stdout=subprocess.PIPE,
                 text=True,
-                # So that what is freed goes back to the system at once.
-                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+                env=measurable(),
             )  # fmt: skip
             for rank in range(point.processes)
         ]

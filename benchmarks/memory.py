@@ -403,6 +403,12 @@ def resident(key: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {key}; the check needs Linux.")
 
 
+def measurable() -> dict[str, str]:
+    """The environment of a process whose resident set is measured: in one thread, and so that
+    glibc gives back to the system at once what is freed."""
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+
+
 def check(batch_sizes: Sequence[int]) -> str:
     """The count beside what a real step takes, as a table."""
     rows = []
@@ -414,8 +420,7 @@ def check(batch_sizes: Sequence[int]) -> str:
                 [sys.executable, "-m", "benchmarks.memory", "--real", name, str(batch_size),
                  str(size)],
                 check=True, capture_output=True, text=True,
-                # So that what is freed goes back to the system at once.
-                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+                env=measurable(),
             )  # fmt: skip
             real = int(run.stdout)
             rows.append([

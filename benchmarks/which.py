@@ -13,7 +13,6 @@ by product, forward and backward, with attention written out.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -204,7 +203,7 @@ def check(batch_sizes: Sequence[int] = (4, 8)) -> str:
             run = subprocess.run(
                 [sys.executable, "-m", "benchmarks.which", "--real", key, str(batch_size)],
                 check=True, capture_output=True, text=True,
-                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+                env=memory.measurable(),
             )  # fmt: skip
             real = int(run.stdout)
             rows.append([

@@ -89,8 +89,9 @@ class QueueStart(nn.Module):
         """
         if self._warmup != "auto":
             # Kept for a run that goes on with `auto`: its queue stays in until the next look.
-            if self._rows[0] == 0 and step >= self._warmup:
-                self._set([next(iter(queues.values())).max_size] * 2)
+            entered = [next(iter(queues.values())).max_size] * 2
+            if step >= self._warmup and self._rows != entered:
+                self._set(entered)
             return
         if step % ASK_EVERY:
             return

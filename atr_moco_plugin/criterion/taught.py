@@ -159,8 +159,6 @@ def _without_nobody(student: StudentLogits) -> Tensor | None:
     if student.clip_ids.dim() > 1:  # mixtures, which are refused
         return student.ignore
     nobody = (student.clip_ids < 0).expand(len(student.audio), -1)
-    if not bool(nobody.any()):  # teachers wait for the device in every step
-        return student.ignore
     return nobody if student.ignore is None else nobody | student.ignore
 
 

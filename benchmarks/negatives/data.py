@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,18 @@ class Data:
     def data_options(self, root: Path | None, cache: Path) -> list[str]:
         """Options of the recipe that say which data; rendered audio is kept in ``cache`` for all
         runs."""
-        values = {**self.overrides, **({} if root is None else {"root": str(root)})}
-        found = [f"dataset.config_overrides.{x}={json.dumps(y)}" for x, y in values.items()]
+        values = self._values(root).items()
+        found = [f"dataset.config_overrides.{x}={json.dumps(y)}" for x, y in values]
         return found if root is None else [*found, f"dataset.cache_dir={cache}"]
 
     def open(self, root: Path | None, overrides: Mapping[str, Any]) -> AudioTextDataset:
         """The data set of the runs, in memory once it has been heard; ``overrides`` have the last
         word."""
-        values = {**self.overrides, **({} if root is None else {"root": str(root)})}
-        values |= {"cache": True, **overrides}
+        values = {**self._values(root), "cache": True, **overrides}
         return open_dataset(self.recipe, dataset_config(self.recipe, values))
+
+    def _values(self, root: Path | None) -> dict[str, Any]:
+        return {**self.overrides, **({} if root is None else {"root": str(root)})}
 
 
 # 25,600 pairs for `atc` at each size: 0.987 ** 4 is 0.949.
@@ -77,26 +79,25 @@ _SETTINGS = {8: Setting(3_200, 5e-4, 0.987), 32: Setting(800, 1e-3, 0.95)}
 
 _LONG = {batch: Setting(3 * own.steps, own.lr, own.momentum) for batch, own in _SETTINGS.items()}
 
+# The same model as the toy's from random weights, so its rates.
+_SCENES = Data(
+    "scenes",
+    _SETTINGS,
+    overrides={"num_seen": 200},
+    rates_of="toy",
+    max_seconds=5.0,
+    max_tokens=64,
+)
+
 DATA = {
     "toy": Data("toy", _SETTINGS),
-    # The same model from random weights, so the rates of the toy data.
-    "scenes": Data(
-        "scenes",
-        _SETTINGS,
-        overrides={"num_seen": 200},
-        rates_of="toy",
-        max_seconds=5.0,
-        max_tokens=64,
-    ),
+    "scenes": _SCENES,
     # Three epochs: a queue pays when much is learned already, and in one that is not so. Rendered
     # audio is kept on disk alone, where processes share it.
-    "many_scenes": Data(
-        "scenes",
-        _LONG,
-        overrides={"num_train": 25_600, "num_seen": 200, "cache": False},
-        rates_of="toy",
-        max_seconds=5.0,
-        max_tokens=64,
+    "many_scenes": replace(
+        _SCENES,
+        settings=_LONG,
+        overrides={**_SCENES.overrides, "num_train": 25_600, "cache": False},
     ),
     "esc50": Data(
         "esc50",

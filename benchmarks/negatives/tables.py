@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from atr_moco_plugin.data.sets.scenes import SEEN
 from atr_moco_plugin.evaluation import Table
@@ -12,7 +11,8 @@ from benchmarks.negatives.plan import REFERENCE
 from benchmarks.negatives.rows import Row, is_stale
 from benchmarks.negatives.variants import VARIANTS
 
-Figure = Callable[[Row], float | None]
+Figure = Callable[[Row, str], float | None]
+"""Of a row on a split."""
 
 
 Memory = Mapping[str, Mapping[str, float | None]]
@@ -84,12 +84,11 @@ _FIGURES = ("R-sum", "to atc", "re-ranked", "to atc")
 def _figures(
     variant: str, own: Sequence[Row], reference: Mapping[int, Row], split: str
 ) -> list[str]:
-    plain, again = partial(dual, split=split), partial(reranked, split=split)
     return [
-        _interval([plain(row) for row in own]),
-        _difference(own, reference, plain, split) if variant != REFERENCE else "-",
-        _interval([x for row in own if (x := again(row)) is not None]),
-        _difference(own, reference, again, split),
+        _interval([dual(row, split) for row in own]),
+        _difference(own, reference, dual, split) if variant != REFERENCE else "-",
+        _interval([x for row in own if (x := reranked(row, split)) is not None]),
+        _difference(own, reference, reranked, split),
     ]
 
 
@@ -123,7 +122,7 @@ def difference(
     pairs = [
         value - dual(reference[row["seed"]], split)
         for row in rows
-        if row["seed"] in reference and (value := figure(row)) is not None
+        if row["seed"] in reference and (value := figure(row, split)) is not None
     ]
     return mean(pairs) if pairs else None
 

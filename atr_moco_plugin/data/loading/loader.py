@@ -277,8 +277,7 @@ def check_captions_per_clip(dataset: AudioTextDataset, split: str, captions: int
         if captions > most:
             raise InputError(
                 f"captions_per_clip is {captions}, but no clip of {dataset.name} split {split!r} "
-                f"has more than {most} caption(s): set it to "
-                f"{f'{most} or less' if most > 1 else '1'}"
+                f"has more than {most} caption(s): lower it to {max(most, 1)}"
             )
 
 
