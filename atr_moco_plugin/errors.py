@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class DeviceError(InputError):
+    """What a device cannot compute. It says nothing of the sound or the sentence."""
+
+
 class MissingFileError(InputError, FileNotFoundError):
     """A file or folder that a user named and that is not there."""
 

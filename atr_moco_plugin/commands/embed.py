@@ -59,6 +59,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.source is None and options.text is None:
         raise InputError("There is nothing to embed: give a folder of sounds, or --text FILE.")
+    if options.source is None and (options.list or options.relative_to or options.suffix):
+        raise InputError(
+            "--list, --relative-to and --suffix say which sounds are read: give FOLDER, or leave "
+            "them out."
+        )
     output = expanded(options.output, "--output")
     check_embeddings_output(output, kinds=(options.source is not None) + (options.text is not None))
     sentences = None if options.text is None else read_sentences(options.text)

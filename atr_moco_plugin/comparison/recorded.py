@@ -11,7 +11,10 @@ from typing import Any
 _CONFIG, _FIGURES = "config.yaml", "retrieval.json"
 
 
-_RANKS_BY = ("split", "dataset", "checkpoint", "autocast", "allow_unknown")
+_RANKS_BY = (
+    "split", "dataset", "checkpoint", "autocast", "allow_unknown",
+    "correct_bank", "correct_bank_size", "correct_chosen_on",
+)  # fmt: skip
 """Keys of an evaluation that change a ranking; others say what is written beside it."""
 
 

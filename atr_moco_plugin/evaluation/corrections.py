@@ -44,6 +44,11 @@ def nnn_offsets(bank: Tensor, items: Tensor, k: int) -> Tensor:
     Nearest neighbour normalisation (NNN, Chowdhury et al. 2024) ranks the items of a query by
     ``cosine - alpha * offset``. It needs one number an item, so any index can hold it.
 
+    Cross-domain similarity local scaling (CSLS, Conneau et al. 2018) is ``2 cosine - r(query) -
+    r(item)``, r this mean with the neighbours of the other kind, 10 in the paper. The query's own
+    term changes no ranking: it is NNN with alpha 1/2. The published one has the test queries as the
+    bank, and is transductive.
+
     Args:
         bank: ``[B, d]``, embeddings of the kind of the queries: captions where sound is found.
         items: ``[N, d]``, what is found.
@@ -57,27 +62,6 @@ def nnn_offsets(bank: Tensor, items: Tensor, k: int) -> Tensor:
             ``[1, B]``.
     """
     return top_means(bank, items, [k])[0]
-
-
-def csls_offsets(bank: Tensor, items: Tensor, k: int) -> Tensor:
-    """Half the mean cosine of each item with its k nearest rows of a bank.
-
-    Cross-domain similarity local scaling (CSLS, Conneau et al. 2018) is ``2 cosine - r(query) -
-    r(item)``, r the mean cosine with the k nearest neighbours of the other kind. The query's own
-    term changes no ranking, so ``cosine - r(item) / 2`` ranks as it does: NNN with alpha 1/2.
-
-    Args:
-        bank: ``[B, d]``. The published CSLS has the test queries here, and is transductive.
-        items: ``[N, d]``.
-        k: number of neighbours; 10 in the paper.
-
-    Returns:
-        ``[N]`` float64.
-
-    Raises:
-        InputError: see :func:`nnn_offsets`.
-    """
-    return nnn_offsets(bank, items, k) / 2
 
 
 def top_means(bank: Tensor, items: Tensor, ks: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import DeviceError, InputError
 from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.retriever.backbone import Backbone, Samples
 from atr_moco_plugin.text.tokenizer import tokenize
@@ -100,13 +100,13 @@ class Runner:
             with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, half):
                 yield
         except torch.cuda.OutOfMemoryError as ex:
-            raise InputError(
+            raise DeviceError(
                 f"{self.device} has no memory left for a batch: give a smaller batch size"
             ) from ex
         except RuntimeError as ex:
             if not half or "not implemented" not in str(ex):
                 raise
-            raise InputError(
+            raise DeviceError(
                 f"{str(self.dtype).removeprefix('torch.')} cannot be computed on {self.device} "
                 f"({str(ex).splitlines()[0]}): take float32"
             ) from ex

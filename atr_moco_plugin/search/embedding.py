@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import DeviceError, InputError
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.plan import Task
 from atr_moco_plugin.search.reading import Again, End, Item, ReadAhead
@@ -163,11 +163,14 @@ def _rows(
     """The embedding of each, or why there is none.
 
     Raises:
+        DeviceError: if the device cannot compute a batch of one either.
         InputError: if there is none of several, since that is no fault of one sound.
     """
     try:
         return retriever.embed_windows(waveforms)
     except InputError as ex:
+        if isinstance(ex, DeviceError) and len(waveforms) == 1:
+            raise
         if len(waveforms) == 1:
             return ["cannot be embedded: " + " ".join(str(ex).split())]
         alone = [_rows([waveform], retriever)[0] for waveform in waveforms]

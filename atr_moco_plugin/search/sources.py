@@ -96,31 +96,24 @@ def list_sounds(
     path = os.path.realpath(source)
     known = frozenset(AUDIO_SUFFIXES) | {_dotted(suffix) for suffix in suffixes}
     notes = Notes()
+    covers = _met_at(path, known)
+    if relative_to is not None and not is_list and suffix_of(path) not in TABLE_SUFFIXES:
+        raise InputError(f"{source}: is no list or table with paths; leave --relative-to out")
     if os.path.isdir(path) and is_list:
         raise InputError(f"{source}: is a folder; leave --list out to index what is in it")
     if not os.path.isfile(path):
         if os.path.exists(path) and not os.path.isdir(path) or is_list:
             raise MissingFileError(f"{source}: no such file or folder")
-        below = path.rstrip(os.sep) + os.sep
-        return Listing(
-            path,
-            walk_tree(path, known, notes) if os.path.isdir(path) else iter(()),
-            lambda file, member: file.startswith(below) and part_of(member) is None,
-            notes,
-        )
+        found = walk_tree(path, known, notes) if os.path.isdir(path) else iter(())
+        return Listing(path, found, covers, notes)
     suffix = suffix_of(path)
     if not is_list and (suffix == TAR or suffix in known):
-        return Listing(
-            path,
-            found_at(path, known, notes),
-            lambda file, member: file == path and part_of(member) is None,
-            notes,
-        )
+        return Listing(path, found_at(path, known, notes), covers, notes)
     folder = os.path.realpath(relative_to) if relative_to is not None else os.path.dirname(path)
     if is_list:
         found = _listed(_names(path), folder, known, notes)
     elif suffix in TABLE_SUFFIXES:
-        found = _in_table(path, folder, notes)
+        found = _in_table(path, folder, known, notes)
     else:
         raise InputError(
             f"{source}: is neither a folder nor a sound nor a .tar nor a table "
@@ -163,6 +156,24 @@ class _Any(frozenset[str]):
         return True
 
 
+def _met_at(root: str, suffixes: Collection[str]) -> Callable[[str, str], bool]:
+    """Whether a recording of an index would be met at a path or below it, if it were there.
+
+    One that is there under a hidden or an unusual name came by a list or with ``--suffix``: that it
+    is passed over now does not say that it is gone.
+    """
+    below = root.rstrip(os.sep) + os.sep
+
+    def met(path: str, member: str) -> bool:
+        if not (path + os.sep).startswith(below) or part_of(member) is not None:
+            return False
+        usual = suffix_of(member or path) in suffixes
+        hidden = f"{os.sep}." in path[len(below) - 1 :]
+        return (usual and not hidden) or not os.path.lexists(path)
+
+    return met
+
+
 def _dotted(suffix: str) -> str:
     return f".{suffix.lower().lstrip('.')}"
 
@@ -194,7 +205,7 @@ def _listed(
             yield from found_at(path, {*suffixes, suffix_of(path)}, notes)
 
 
-def _in_table(path: str, folder: str, notes: Notes) -> Iterator[Found]:
+def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -> Iterator[Found]:
     lookup = FileLookup()
     for number, row in enumerate(_rows(path), start=1):
         names = audio_names(row)
@@ -214,7 +225,7 @@ def _in_table(path: str, folder: str, notes: Notes) -> Iterator[Found]:
         part = segment_of(row, f"{path}, row {number}") if audio_column(tuple(row)) else None
         if column_names.VIDEO in row:
             part = None  # the file is the cut already
-        for sound in found_at(file, {suffix_of(file)}, notes):
+        for sound in found_at(file, {*suffixes, suffix_of(file)}, notes):
             yield sound._replace(member=sound.member or fragment(part))
 
 

@@ -29,6 +29,16 @@ class NoWindowError(InputError):
         super().__init__(f"the index has no window {number}: it was removed, or never there.")
 
 
+class ReplacedIndexError(InputError):
+    """Where an index was open, there is one of another model or of other windows by now."""
+
+    def __init__(self, place: object) -> None:
+        super().__init__(
+            f"{place} was made anew with another model or other windows while it was open: open it "
+            "again."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class IndexInfo:
     """Which model made an index, and how it cut the recordings.

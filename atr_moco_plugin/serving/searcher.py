@@ -17,7 +17,14 @@ from atr_moco_plugin.search.bank import BankInfo, check_alpha
 from atr_moco_plugin.search.hits import Hit
 from atr_moco_plugin.search.query import find
 from atr_moco_plugin.search.rerank import RERANKED, rerank
-from atr_moco_plugin.search.store import Counts, Filter, IndexInfo, Store, WindowHit
+from atr_moco_plugin.search.store import (
+    Counts,
+    Filter,
+    IndexInfo,
+    ReplacedIndexError,
+    Store,
+    WindowHit,
+)
 
 MAX_CHARACTERS = 2_000
 """Longest sentence. A model reads some dozens of tokens of it."""
@@ -42,7 +49,8 @@ class Searcher:
     """Answers of an index, in any thread.
 
     The index is open all the time, and what another process adds is found at once. Where reading it
-    fails, as after a restart of its database, the next answer opens it again.
+    fails, as after a restart of its database, the next answer opens it again; so it does where the
+    index was made anew with another model, and is refused then.
 
     Args:
         open_store: opens the index for reading.
@@ -92,14 +100,14 @@ class Searcher:
             k: most hits.
             only: which recordings are looked at.
             reranked: whether the matching head orders the best
-                :data:`~atr_moco_plugin.search.rerank.RERANKED` of them, by the first sentence.
+                :data:`~atr_moco_plugin.search.rerank.RERANKED` of them; for one sentence alone.
             alpha: how much of the offset of a sound is taken off its score, see
                 :mod:`~atr_moco_plugin.search.bank`.
 
         Raises:
             InputError: if there is no sentence or one that is too long, k or alpha is out of range,
-                a re-ranking is asked of a model without a matching head, or a correction of an
-                index without a bank.
+                a re-ranking is asked of a model without a matching head or for more than one
+                sentence, or a correction of an index without a bank.
         """
         if not wanted:
             raise InputError("Type a sentence: what you want to hear.")
@@ -109,6 +117,8 @@ class Searcher:
         check_alpha(alpha)
         if reranked and not self.retriever.can_match:
             raise InputError("This model has no matching head, so it cannot re-rank.")
+        if reranked and (len(wanted) != 1 or unwanted):
+            raise InputError("A re-ranking compares one sentence with sounds: ask for one.")
         with self._model_turn, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             queries = self.retriever.embed_text([*wanted, *unwanted]).numpy()
@@ -163,10 +173,9 @@ class Searcher:
                 self._store = self._opened()
             try:
                 yield self._store
-            except InputError:
-                raise
-            except Exception:
-                self._forget()
+            except Exception as ex:
+                if not isinstance(ex, InputError) or isinstance(ex, ReplacedIndexError):
+                    self._forget()
                 raise
 
     def _opened(self) -> Store:

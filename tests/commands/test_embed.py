@@ -110,6 +110,7 @@ def test_it_goes_on_where_it_was_interrupted(
         (["FOLDER", "--output", "TEXT/x.npy"], "TEXT/x.npy cannot be written (File exists)"),
         (["BROKEN", "--output", "x.npy"], "no sound can be read, such as"),
         (["--text", "nowhere.txt", "--output", "x.npy"], "no such file"),
+        (["--text", "TEXT", "--list", "--output", "x.npy"], "give FOLDER, or leave them out"),
         (["--text", "BLANK", "--output", "x.npy"], "line 2: ' ' has no word"),
     ],
 )

@@ -16,7 +16,7 @@ import torch
 from sound_folders import write_sound
 
 from atr_moco_plugin.data.audio.stream import AudioWindow
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import DeviceError, InputError
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.build import Report, build, index_info
 from atr_moco_plugin.search.local import create_local, open_local
@@ -388,5 +388,20 @@ def test_a_model_that_embeds_nothing_is_no_fault_of_the_sounds(world: World) -> 
 
     world.retriever = Broken.from_pretrained(world.retriever.name, device="cpu")
     with pytest.raises(InputError, match="an embedding is not finite"):
+        world.update()
+    assert world.recordings() == []
+
+
+def test_a_device_without_memory_is_no_fault_of_the_last_sound(world: World) -> None:
+    world.write("a.wav")
+
+    class Full(AudioTextRetriever):
+        """Its device has no memory, not for one window."""
+
+        def embed_windows(self, waveforms: Any) -> Any:
+            raise DeviceError("no memory left")
+
+    world.retriever = Full.from_pretrained(world.retriever.name, device="cpu")
+    with pytest.raises(InputError, match="no memory left"):
         world.update()
     assert world.recordings() == []

@@ -85,6 +85,19 @@ def test_names_in_a_list_may_be_relative_to_another_folder(sounds: Path, tmp_pat
     assert names(listing, sounds) == ["b/c.wav"]
 
 
+def test_what_a_folder_passes_over_is_not_gone(sounds: Path) -> None:
+    (sounds / ".hidden").mkdir()
+    there = [sounds / "a.sph", sounds / ".hidden" / "a.wav"]
+    for file in there:
+        file.write_bytes(b"x")
+    listing = list_sounds(sounds)
+    assert not any(listing.covers(str(file), "") for file in there)
+    assert list_sounds(sounds, suffixes=["sph"]).covers(str(there[0]), "")
+    for file in there:
+        file.unlink()
+    assert all(listing.covers(str(file), "") for file in there)
+
+
 def test_a_table_with_parts_of_files(sounds: Path) -> None:
     (sounds / "parts.csv").write_text(
         "file_name,start,end\na.wav,0,0.5\na.wav,0.5,1.25\na.wav,0,0.50\nb/c.wav,,\nno.wav,,\n"
@@ -108,6 +121,9 @@ def test_what_is_no_source_is_refused(sounds: Path) -> None:
         list_sounds(sounds, is_list=True)
     with pytest.raises(MissingFileError, match="no such file or folder"):
         list_sounds(sounds / "none.txt", is_list=True)
+    for name in (sounds, sounds / "a.wav"):
+        with pytest.raises(InputError, match="leave --relative-to out"):
+            list_sounds(name, relative_to=sounds)
     (sounds / "list.txt").write_text("a.wav\n", encoding="utf-16")
     with pytest.raises(InputError, match="is UTF-16; write the list in UTF-8"):
         list(list_sounds(sounds / "list.txt", is_list=True).found)

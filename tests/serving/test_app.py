@@ -116,6 +116,13 @@ def test_reranking_orders_by_the_matching_head(app: ASGIApp) -> None:
     assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1
 
 
+@pytest.mark.parametrize("more", [{"without": "siren"}, {"q": ["a dog barks", "rain"]}])
+def test_reranking_takes_one_sentence(app: ASGIApp, more: dict[str, object]) -> None:
+    asked = {"q": "a dog barks", "rerank": 1, **more}
+    answer = ask(app, f"/api/search?{urlencode(asked, doseq=True)}")
+    assert "compares one sentence" in said(answer)
+
+
 def test_reranking_needs_a_matching_head(own: World) -> None:
     shutil.rmtree(own.model)
     make_bundle(own.model, score=None)
@@ -440,6 +447,18 @@ def test_an_index_of_another_model_is_refused(own: World) -> None:
     make_bundle(own.model, seed=1)
     with pytest.raises(InputError, match="was made with another model"):
         _ = own.searcher
+
+
+def test_an_index_made_anew_with_another_model_is_refused_from_then_on(own: World) -> None:
+    app = create_app(own.searcher, Access(port=8000), "index")
+    assert search(app, "a dog barks").status == 200
+    shutil.rmtree(own.model)
+    make_bundle(own.model, seed=1)
+    shutil.rmtree(own.index)
+    update(own)
+    assert "was made anew with another model" in said(search(app, "a dog barks"))
+    for _ in range(2):
+        assert "was made with another model" in said(search(app, "a dog barks"))
 
 
 def test_a_failure_is_one_sentence_and_the_next_answer_opens_the_index_again(world: World) -> None:

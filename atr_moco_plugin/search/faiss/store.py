@@ -158,6 +158,11 @@ class FaissReader(LocalReader):
             self._opened = self._covering = None
         super().__exit__(kind, error, trace)
 
+    def _reopen(self) -> None:
+        # An index made anew counts its files of FAISS from 1 again.
+        self._opened = self._covering = None
+        super()._reopen()
+
     def _cover(self, connection: sqlite3.Connection, now: Snapshot) -> Covering | None:
         """The file of FAISS as it stands to the index; None where there is none to ask."""
         record = read_record(connection)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -34,6 +35,7 @@ from atr_moco_plugin.search.store import (
     IndexInfo,
     Recording,
     RecordingScores,
+    ReplacedIndexError,
     WindowHit,
 )
 
@@ -114,10 +116,9 @@ class LocalReader:
         self._cached = None
         self._connect()
         info = catalog.read_state(self._connection, self._folder).info
-        if info != self._info:
-            raise InputError(
-                f"{self._folder} was made anew with {info.model} while it was open: open it again."
-            )
+        if replace(info, model=self._info.model) != self._info:
+            self._file = ()  # the next answer looks again, and is refused as this one
+            raise ReplacedIndexError(self._folder)
 
     @contextmanager
     def _snapshot(self) -> Iterator[tuple[Snapshot, sqlite3.Connection]]:

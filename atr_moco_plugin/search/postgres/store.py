@@ -29,6 +29,7 @@ from atr_moco_plugin.search.store import (
     NoWindowError,
     Recording,
     RecordingScores,
+    ReplacedIndexError,
     WindowHit,
 )
 
@@ -266,6 +267,10 @@ class PostgresStore:
 
     def _ask(self, ask: Callable[[Cursor], T]) -> T:
         with self._connection.transaction(), self._connection.cursor(binary=True) as cursor:
+            cursor.execute("SELECT fingerprint, window_seconds, hop_seconds FROM info")
+            own = self._info
+            if cursor.fetchone() != (own.fingerprint, own.window_seconds, own.hop_seconds):
+                raise ReplacedIndexError(self._address)
             return ask(cursor)
 
     @contextmanager

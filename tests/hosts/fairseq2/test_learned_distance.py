@@ -36,7 +36,11 @@ def state_of(run: Path, step: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["m_ltm", "m_ltm_full"])
 def test_evaluation_and_bundle_rank_by_the_distance(
-    run: Run, evaluation: Callable[..., int], tmp_path: Path, name: str
+    run: Run,
+    evaluation: Callable[..., int],
+    tmp_path: Path,
+    name: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "run"
     assert (
@@ -58,6 +62,8 @@ def test_evaluation_and_bundle_rank_by_the_distance(
     figures = result["splits"]["test"]
     found = retrieval_metrics(audio @ text.T, saved["caption_to_audio"])
     assert {x: figures["dual"][x] for x in found} == pytest.approx(found)
+    refused = evaluation(tmp_path / "d", f"run={out}", "split=test", "correct=[nnn,dual_softmax]")
+    assert refused == 2 and "scores that are at most 0" in capfd.readouterr().err
     # The run's own evaluation, with the criterion in memory, has the same figures.
     in_run = json.loads((out / "retrieval.json").read_text())["splits"]["test"]["dual"]
     assert in_run == pytest.approx(figures["dual"], abs=1e-4)

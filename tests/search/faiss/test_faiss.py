@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -183,6 +184,17 @@ def test_the_file_grows_with_the_index(filled: Path) -> None:
             assert all(holds(store, one) for one in new)
         assert all(holds(reader, one) for one in new)
     assert both(filled) >= 0.95
+
+
+def test_an_index_made_anew_while_it_is_read(filled: Path) -> None:
+    with open_index(filled) as reader:
+        assert all(holds(reader, one) for one in EVERY[:20])
+        shutil.rmtree(filled)
+        with open_index(filled, write=True, info=INFO, engine="faiss") as store:
+            store.put(EVERY[::-1])
+            store.finish()
+        with open_index(filled, engine="exact") as exact:
+            assert same(reader.nearest(QUERIES, 10), exact.nearest(QUERIES, 10)) >= 0.95
 
 
 def test_vectors_that_move_to_another_file_are_still_found(filled: Path) -> None:

@@ -445,5 +445,9 @@ def test_an_index_made_anew_while_it_is_read(index: Path) -> None:
         create_local(index, dataclasses.replace(INFO, fingerprint="0" * 64)).__exit__(
             None, None, None
         )
-        with pytest.raises(InputError, match="was made anew with /models/tiny while it was open"):
-            reader.nearest(QUERIES, 1)
+        for _ in range(2):
+            with pytest.raises(InputError, match="was made anew with another model"):
+                reader.nearest(QUERIES, 1)
+        shutil.rmtree(index)
+        create_local(index, dataclasses.replace(INFO, model="/moved")).__exit__(None, None, None)
+        assert reader.counts().recordings == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,25 @@ def test_an_index_that_is_dropped_while_it_is_read(
         sql(f'DROP SCHEMA "{tmp_path.name}" CASCADE')
         with pytest.raises(InputError, match="was removed: make it again"):
             store.counts()
+
+
+def test_an_index_made_anew_while_it_is_read(
+    server: str, sql: Callable[[str], object], tmp_path: Path
+) -> None:
+    address = f"{server}?schema={tmp_path.name}"
+    with open_index(address, write=True, info=INFO) as writer:
+        writer.put(things(3))
+    with open_index(address) as reader:
+        sql(f'DROP SCHEMA "{tmp_path.name}" CASCADE')
+        with open_index(address, write=True, info=INFO) as writer:
+            writer.put(things(2))
+        assert reader.counts().recordings == 2
+        sql(f'DROP SCHEMA "{tmp_path.name}" CASCADE')
+        with open_index(address, write=True, info=replace(INFO, fingerprint="g")) as writer:
+            writer.put(things(3))
+        for _ in range(2):
+            with pytest.raises(InputError, match="was made anew with another model"):
+                reader.nearest(things(3)[2].embeddings, 1)
 
 
 def test_an_hnsw_index_of_the_documentation(

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.distributed import process_index
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import split_report
 from atr_moco_plugin.evaluation.correction_tables import hubness_report
 from atr_moco_plugin.evaluation.encode import Advance
@@ -81,6 +82,12 @@ class Evaluate(Task):
 
     def __post_init__(self) -> None:
         config = self.config
+        if self.checkpoint.factor is not None and "dual_softmax" in config.correct:
+            raise InputError(
+                f"`correct` has dual_softmax, and {self.checkpoint.criterion} ranks by scores that "
+                "are at most 0: their product with a share of the softmax puts far items first. "
+                "Leave it out."
+            )
         encoder: Any = self.checkpoint.model.text.encoder
         tokenizer = load_tokenizer_for(encoder, str(self.checkpoint.run / "tokenizer"))
         max_tokens: int = self.checkpoint.trained["tokenizer"]["max_tokens"]
