@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import has_words
 
@@ -51,6 +52,13 @@ class Captioned:
 
     def __post_init__(self) -> None:
         self.identity = self.identity or self.key
+
+    @property
+    def source(self) -> str | Segment | None:
+        """Its file, or its part of one; ``None`` as long as none was found."""
+        if self.path is None or self.segment is None:
+            return self.path
+        return Segment(self.path, *self.segment)
 
     @property
     def where(self) -> str:
@@ -136,9 +144,10 @@ class CaptionTable:
     def leave_out_without_caption(self) -> None:
         """Leave out the recordings without a caption, when all rows have been added."""
         items = self.recordings
-        self.without_caption = tuple(item.key for item in items.values() if not item.captions)
-        if self.without_caption:
+        without = tuple(item.key for item in items.values() if not item.captions)
+        if without:
             self.recordings = {k: item for k, item in items.items() if item.captions}
+        self.without_caption += without
         self._seen.clear()
 
 

@@ -74,11 +74,9 @@ def join_recordings(tables: Mapping[str, CaptionTable]) -> list[LocatedRecording
     found: list[LocatedRecording] = []
     for split, table in tables.items():
         for item in table.recordings.values():
-            if item.path is not None:
-                part = item.segment
-                source = item.path if part is None else Segment(item.path, *part)
+            if (source := item.source) is not None:
                 found.append(
-                    LocatedRecording(split, source, row=item.row, part=part, recording=item)
+                    LocatedRecording(split, source, row=item.row, part=item.segment, recording=item)
                 )
     return _join_clip_ids(_join_files(found))
 

@@ -93,6 +93,12 @@ def open_folder(config: FolderConfig) -> FolderDataset:
     unread: list[str] = []
     try:
         content = _read(root, config, unread)
+        content.listed = [
+            Clip(item.key, item.captions, source)
+            for table in content.tables.values()
+            for item in table.recordings.values()
+            if (source := item.source) is not None
+        ]
         folder = root if root.is_dir() else root.parent
         data = assemble(config.name, content.tables, folder, config)
         return _finished(root, content, data, config)
@@ -128,13 +134,9 @@ def _finished(
     root: Path, content: FolderContent, data: AudioTextDataset, config: FolderConfig
 ) -> FolderDataset:
     """With classes and splits, or refused."""
-    splits: dict[str, Sequence[Clip]] = {
-        split: _labelled(clips, content.labels, config.name) for split, clips in data.splits.items()
-    }
+    splits = _with_classes(data.splits, content.labels, config.name)
     clips = [clip for its in splits.values() for clip in its]
     _check_captions(root, clips)
-    if not content.labels:
-        splits = _captions_as_classes(splits, config.name)
     notes, counts = list(content.notes), data.counts
     classes = {clip.label for its in splits.values() for clip in its}
     by_label = None not in classes
@@ -143,11 +145,16 @@ def _finished(
             f"Each of the {len(classes):,} captions is relevant to all clips it is said of."
         )
     _check_numbers(root, len(clips), len(clips))
-    if set(splits) <= {"train"}:
-        drawn = draw_splits(
-            splits["train"], content.recordings, _fractions(len(clips), config), config.seed
+    if content.given and set(splits) <= {"train"}:
+        raise InputError(
+            f"{root}: has splits of its own, and of all but train no sound can be used, so that "
+            "there is nothing to evaluate on: bring the others back, or leave their rows out to "
+            "have splits drawn"
         )
-        splits = _put(splits["train"], drawn)
+    if set(splits) <= {"train"}:
+        among = _with_classes({"": content.listed}, content.labels, config.name)[""]
+        drawn = draw_splits(among, content.recordings, _fractions(len(among), config), config.seed)
+        splits = _put(splits["train"], among, drawn)
         counts = _moved(counts["train"], splits)
         notes += _said(drawn, splits)
     _check_numbers(root, len(splits.get("train", ())), len(clips))
@@ -163,20 +170,19 @@ def _finished(
     return opened
 
 
-def _labelled(clips: Sequence[Clip], labels: Mapping[str, str], name: str) -> list[Clip]:
-    if not labels:
-        return list(clips)
-    return [
-        replace(clip, label=labels[clip.key], caption_group=f"{name}/{labels[clip.key]}")
-        for clip in clips
-    ]
-
-
-def _captions_as_classes(
-    splits: Mapping[str, Sequence[Clip]], name: str
+def _with_classes(
+    splits: Mapping[str, Sequence[Clip]], labels: Mapping[str, str], name: str
 ) -> dict[str, Sequence[Clip]]:
-    """With the caption of a clip as its class, where clips have one each and half of them share
-    theirs with others."""
+    """With the class of each clip. Without ``labels`` that is its caption, where clips have one
+    each and half of them share theirs with others."""
+    if labels:
+        return {
+            split: [
+                replace(clip, label=labels[clip.key], caption_group=f"{name}/{labels[clip.key]}")
+                for clip in its
+            ]
+            for split, its in splits.items()
+        }
     clips = [clip for its in splits.values() for clip in its]
     texts = Counter(normalize_caption(clip.captions[0]) for clip in clips)
     if any(len(clip.captions) > 1 for clip in clips) or 2 * len(texts) > len(clips):
@@ -214,10 +220,12 @@ def _fractions(clips: int, config: FolderConfig) -> dict[str, float]:
     return {split: usual if value is None else value for split, value in stated.items()}
 
 
-def _put(clips: Sequence[Clip], drawn: Drawn) -> dict[str, Sequence[Clip]]:
+def _put(clips: Sequence[Clip], among: Sequence[Clip], drawn: Drawn) -> dict[str, Sequence[Clip]]:
+    """Clips in the splits that were drawn of all those that are listed, by their sources."""
+    split_of = {clip.source: split for clip, split in zip(among, drawn.splits, strict=True)}
     found: dict[str, list[Clip]] = {split: [] for split in SPLITS}
-    for clip, split in zip(clips, drawn.splits, strict=True):
-        found[split].append(clip)
+    for clip in clips:
+        found[split_of[clip.source]].append(clip)
     return {split: its for split, its in found.items() if its}
 
 

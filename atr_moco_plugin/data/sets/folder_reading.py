@@ -8,17 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.class_folders import class_folders, words_of_name
+from atr_moco_plugin.data.opening.duplicates import same_files
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.name_captions import caption_of_name
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, split_in_name
 from atr_moco_plugin.data.sets.esc50 import read_phrases
+from atr_moco_plugin.data.sets.folder_files import FilesBelow, below_common_folder
 from atr_moco_plugin.data.sets.folder_notes import examples, on_depths
 from atr_moco_plugin.data.sets.manifest import audio_names, find_audio, read_manifest_captions
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns
+from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, filled_cell
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, columns_of, read_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
 
@@ -37,6 +40,8 @@ class FolderContent:
         labels: key of a recording to its class, where folders name classes.
         recordings: key to the recording that a clip is of, as far as a table says it.
         given: whether the folder has splits of its own.
+        listed: all clips that have audio, also those that are left out afterwards. Splits are drawn
+            of them, so that a clip that is excluded or cannot be read moves no other one.
         notes: the rules that were followed, in sentences with examples.
     """
 
@@ -44,6 +49,7 @@ class FolderContent:
     labels: dict[str, str] = field(default_factory=dict)
     recordings: dict[str, str] = field(default_factory=dict)
     given: bool = False
+    listed: Sequence[Clip] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -114,25 +120,33 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
     """
     of_split = {table: _split_of(root, table) for table in tables}
     unnamed = [table.name for table, split in of_split.items() if split is None]
-    if len(tables) > 1 and unnamed:
+    if len(tables) > 1 and (unnamed or len(set(of_split.values())) < len(tables)):
+        which = (
+            "and not every one is called like a split" if unnamed else "two of them of one split"
+        )
         raise InputError(
             f"{root}: has {len(tables)} tables of sounds, {', '.join(x.name for x in tables)[:200]}"
-            ", and not every one is called like a split: set root to one of them, or call them "
-            "train.csv, valid.csv and test.csv"
+            f", {which}: set root to one of them, or call them train.csv, valid.csv and test.csv"
         )
     content = FolderContent({})
-    lookup, below = FileLookup(), AudioFiles(root)
+    lookup, below = FileLookup(), FilesBelow(root)
+    read: list[tuple[Path, list[Captioned]]] = []
     for table, split in of_split.items():
         named = table.parent.relative_to(root).as_posix()
         prefix = "" if named == "." else f"{named}/"
         found = read_manifest_captions(table, None, split or "train", _with_label_as_caption)
         for name, its in found.items():
-            _name_recordings(table, its, content.recordings, prefix)
-            for item in its.recordings.values():
+            items = list(its.recordings.values())
+            read.append((table, items))
+            for item in items:
                 item.path = find_audio(lookup, os.fspath(table.parent), item)
-                item.path = item.path or _only_file(below, item)
+            below.add(items)
             content.tables.setdefault(name, CaptionTable())
             _add(content.tables[name], its, prefix)
+    below.find()
+    assign_keys(content.tables)
+    for table, items in read:
+        _name_recordings(table, items, content.recordings)
     content.given = len(content.tables) > 1
     columns = columns_of(tables[0])
     texts = caption_columns(columns) or _label_columns(columns)[:1]
@@ -143,15 +157,6 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
         f"column {files}: {examples(content.tables)}."
     )
     return content
-
-
-def _only_file(files: AudioFiles, item: Captioned) -> str | None:
-    """The one file of the folder that has a recording's name, at any depth."""
-    for name in item.names:
-        found = files.candidates(name)
-        if len(found) == 1:
-            return files.absolute(found[0])
-    return None
 
 
 def _split_of(root: Path, table: Path) -> str | None:
@@ -168,24 +173,24 @@ def _with_label_as_caption(row: Row) -> Row:
     return {**row, "caption": words_of_name(str(row[labels[0]] or ""))} if labels else row
 
 
-def _name_recordings(
-    table: Path, captions: CaptionTable, recordings: dict[str, str], prefix: str
-) -> None:
+def _name_recordings(table: Path, items: Sequence[Captioned], recordings: dict[str, str]) -> None:
     names = [name for name in column_names.RECORDINGS if name in columns_of(table)]
     if not names:
         return
-    of_row = {item.row: prefix + item.key for item in captions.recordings.values()}
+    of_row = {item.row: item.key for item in items}
     for number, row in enumerate(read_rows(table), start=1):
-        value = next((str(row[name]).strip() for name in names if row.get(name)), "")
+        value = filled_cell(row, names)
         if value and number in of_row and audio_names(row):
-            recordings[of_row[number]] = f"{names[0]} {value}"
+            recordings[of_row[number]] = value
 
 
 def _add(table: CaptionTable, other: CaptionTable, prefix: str) -> None:
     for identity, item in other.recordings.items():
         if prefix and not item.has_clip_id:
             item.key, item.identity = prefix + item.key, prefix + item.identity
-        table.recordings[prefix + identity] = item
+        known = table.recordings.setdefault(prefix + identity, item)
+        if known is not item:
+            known.merge(item)
     table.empty_captions += other.empty_captions
     table.repeated_rows += other.repeated_rows
     table.without_caption += other.without_caption
@@ -210,9 +215,9 @@ def of_names(root: Path, by: str) -> FolderContent:
             f"{root}: has no sounds: looked for .wav, .flac, .ogg, .mp3 and the like at any depth, "
             f"{describe_folder(root)}"
         )
-    inner = _below_common_folder({path: path for path in paths})
+    inner = below_common_folder({path: path for path in paths})
     split_of, inner = _given_splits(inner)
-    inner = _below_common_folder(inner)
+    inner = below_common_folder(inner)
     loose = [path for path in inner.values() if "/" not in path]
     if by == "auto" and loose and len(loose) < len(inner):
         nested = next(path for path in inner.values() if "/" in path)
@@ -223,6 +228,7 @@ def of_names(root: Path, by: str) -> FolderContent:
         )
     by_folder = by == "folders" or (by == "auto" and not loose)
     captions, labels = (_by_folder if by_folder else _by_file)(root, inner)
+    _check_one_class(root, labels)
     content = FolderContent({}, labels=labels)
     for path in inner:
         item = Captioned(path, captions.get(path, ()), (path,), os.fspath(root / path))
@@ -241,6 +247,19 @@ def of_names(root: Path, by: str) -> FolderContent:
     content.notes.append(f"Captions are the names of {what}: {examples(content.tables)}.")
     content.notes += on_depths(inner, captions) if by_folder else []
     return content
+
+
+def _check_one_class(root: Path, labels: Mapping[str, str]) -> None:
+    """Refuse a file that links put into the folders of two classes."""
+    paths = list(labels)
+    for same in same_files([os.path.join(root, path) for path in paths]):
+        of_class = {labels[paths[at]]: paths[at] for at in same}
+        if len(of_class) > 1:
+            one, other, *_ = of_class.values()
+            raise InputError(
+                f"{root}: {one} and {other} are one file in the folders of two classes: remove one "
+                "of the two, or write a table with a row for each caption"
+            )
 
 
 def _by_folder(
@@ -266,15 +285,6 @@ def _by_file(
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     texts = {path: caption_of_name(path) for path in inner}
     return {path: (text,) for path, text in texts.items() if text}, {}
-
-
-def _below_common_folder(inner: Mapping[str, str]) -> dict[str, str]:
-    """Paths below the folders that all of them lie in."""
-    common = list(os.path.commonprefix([short.split("/")[:-1] for short in inner.values()]))
-    while common and common[-1].lower() in SPLIT_NAMES:
-        common.pop()
-    cut = len("/".join(common)) + 1 if common else 0
-    return {path: short[cut:] for path, short in inner.items()}
 
 
 def _given_splits(inner: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -23,6 +23,7 @@ from atr_moco_plugin.data.tables.columns import (
     Row,
     audio_column,
     caption_columns,
+    cell_text,
     row_audio,
     row_captions,
 )
@@ -165,7 +166,7 @@ class _SplitColumns:
         return split or self._default
 
     def _named_in(self, values: tuple[object, ...], number: int) -> str:
-        names = [name for value in values if (name := _text(value))]
+        names = [name for value in values if (name := cell_text(value))]
         found = [SPLIT_NAMES.get(name.lower(), name) for name in names]
         if len(set(found) & set(SPLITS)) > 1:
             raise InputError(
@@ -195,7 +196,7 @@ class _SplitColumns:
 
 def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number: int) -> Captioned:
     item = Captioned("", tuple(row_captions(row)), names, file, number)
-    video = _text(row.get(column_names.VIDEO))
+    video = cell_text(row.get(column_names.VIDEO))
     if audio_column(tuple(row)) is None:
         key, item.shared_names = names[0], names[:2]
         item.identity = youtube.clip_name(key, youtube.start_of(row))
@@ -212,8 +213,8 @@ def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number:
         item.identity = key
         if len(item.names) > 1:  # 001.wav in one column and dogs/001.wav in another
             item.identity = _relative(max(item.names, key=len), folder) + fragment(item.segment)
-    clip_id = _text(row.get(column_names.CLIP_ID))
-    ids = (text for name in column_names.IDS if (text := _text(row.get(name))))
+    clip_id = cell_text(row.get(column_names.CLIP_ID))
+    ids = (text for name in column_names.IDS if (text := cell_text(row.get(name))))
     item.key = clip_id or next(ids, key)
     item.has_clip_id = bool(clip_id)
     return item
@@ -274,10 +275,6 @@ def _may_be_one_file(one: str, two: str) -> bool:
     """Whether two names differ in nothing but folders that one of them leaves out."""
     one, two = one.replace("\\", "/"), two.replace("\\", "/")
     return names_path(one, two) or names_path(two, one)
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
 
 
 def _relative(name: str, folder: str) -> str:

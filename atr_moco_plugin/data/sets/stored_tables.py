@@ -24,11 +24,16 @@ from atr_moco_plugin.data.opening.class_folders import words_of_name
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
-from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
+from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS, split_in_name
 from atr_moco_plugin.data.sets.folder_reading import FolderContent
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import caption_columns, row_captions
+from atr_moco_plugin.data.tables.columns import (
+    caption_columns,
+    cell_text,
+    filled_cell,
+    row_captions,
+)
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.ids import has_words
@@ -77,13 +82,20 @@ def open_stored(
         MissingFileError: if no clip can be used.
     """
     found: dict[str, _Split] = {}
+    recordings: dict[str, str] = {}
     columns: tuple[str, str] = ("", "")
-    for split, table in _loaded(root).items():
+    loaded = _loaded(root)
+    for split, table in loaded.items():
         columns = _columns(root, table.features)
-        own = found.setdefault(SPLIT_NAMES.get(split.lower(), split), _Split())
+        named = SPLIT_NAMES.get(split.lower(), split)
         rows = zip(_texts(table), _sources(table, columns[0]), strict=True)
         for number, (row, source) in enumerate(rows):
-            _add(own, f"{split}/{number}", row, source)
+            key = f"{split}/{number}"
+            own = _split_of_row(row) if len(loaded) == 1 else ""
+            _add(found.setdefault(own or named, _Split()), key, row, source)
+            if value := filled_cell(row, column_names.RECORDINGS):
+                recordings[key] = value
+    found = {split: found[split] for split in (*SPLITS, *found) if split in found}
     exclusion = Exclusion(config.exclude)
     kept = exclusion.from_clips(name, {split: its.clips for split, its in found.items()})
     splits, seconds, rates, unreadable = _with_lengths(name, kept, config)
@@ -114,7 +126,14 @@ def open_stored(
         f"{columns[0]}: row {first.key} -> {first.captions[0]!r}."
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
-    return FolderContent({}, given=len(left) > 1, notes=[note]), data
+    every = [clip for its in found.values() for clip in its.clips]
+    return FolderContent({}, {}, recordings, len(found) > 1, every, [note]), data
+
+
+def _split_of_row(row: Mapping[str, object]) -> str:
+    """The split that a column of the row names; empty where there is none."""
+    texts = (cell_text(row.get(name)).lower() for name in column_names.SPLITS)
+    return next((SPLIT_NAMES[text] for text in texts if text in SPLIT_NAMES), "")
 
 
 def _loaded(root: Path) -> Mapping[str, Any]:
@@ -131,6 +150,8 @@ def _loaded(root: Path) -> Mapping[str, Any]:
             loaded: Any = datasets.load_from_disk(str(root))
         else:
             loaded = datasets.load_dataset("parquet", data_files=_parquet(root))
+    except InputError:
+        raise
     except Exception as ex:  # damaged files raise nearly anything
         said = " ".join(f"{type(ex).__name__}: {ex}".split())
         raise InputError(
@@ -141,12 +162,19 @@ def _loaded(root: Path) -> Mapping[str, Any]:
 
 
 def _parquet(root: Path) -> dict[str, list[str]]:
-    """Split to its files, by the first word of their names: ``train-00000-of-00002.parquet``."""
+    """Split to its files, by their names or their folders: ``train-00000-of-00002.parquet``."""
     files = sorted(root.rglob("*.parquet"))
+    found = [
+        split_in_name(file.stem) or SPLIT_NAMES.get(file.parent.name.lower(), "") for file in files
+    ]
+    if any(found) and not all(found):
+        raise InputError(
+            f"{root}: {files[found.index('')].name} is called like no split, and others are: call "
+            "it like one, such as train-00000.parquet"
+        )
     splits: dict[str, list[str]] = {}
-    for file in files:
-        word = file.stem.split("-")[0].lower()
-        splits.setdefault(SPLIT_NAMES.get(word, "train"), []).append(str(file))
+    for file, split in zip(files, found, strict=True):
+        splits.setdefault(split or "train", []).append(str(file))
     return splits
 
 

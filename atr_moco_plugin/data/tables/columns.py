@@ -6,7 +6,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from atr_moco_plugin.data.tables import column_names
@@ -98,6 +98,16 @@ def row_captions(row: Mapping[str, object]) -> list[str]:
         alone = len(_texts(row[columns[0]]))
         texts = [text for text in texts[:alone] if text not in texts[alone:]] + texts[alone:]
     return texts
+
+
+def cell_text(value: object) -> str:
+    """What a cell has; empty where it has nothing, and ``0`` is something."""
+    return "" if value is None else str(value).strip()
+
+
+def filled_cell(row: Row, names: Sequence[str]) -> str:
+    """The first of some columns that a row fills and what it has there; empty where none is."""
+    return next((f"{name} {text}" for name in names if (text := cell_text(row.get(name)))), "")
 
 
 def _texts(value: object) -> list[str]:

@@ -214,6 +214,91 @@ def test_two_tables_are_refused(classes: Path, write_table: Write) -> None:
         opened(classes)
 
 
+def test_a_file_that_is_missing_is_not_another_of_its_name(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    rows = []
+    for n in range(12):
+        write_audio(tmp_path / "cats" / f"{n}.wav")
+        rows.append((f"cats/{n}.wav", f"cat {n}"))
+    write_audio(tmp_path / "other" / "rain.ogg.wav")
+    rows += [("dogs/3.wav", "a dog barks"), ("5.wav", "a door"), ("dogs/20.wav", "a wolf")]
+    write_audio(tmp_path / "birds" / "20.wav")  # in a folder of another name
+    write_table(tmp_path / "table.csv", ("file_name", "caption"), rows)
+    with pytest.warns(UserWarning, match="3 clips are without audio"):
+        data = opened(tmp_path)
+    assert captions(data) == {f"cats/{n}.wav": (f"cat {n}",) for n in range(12)}
+
+
+def test_one_file_in_the_folders_of_two_classes_is_refused(classes: Path) -> None:
+    (classes / "dog_bark" / "020.wav").hardlink_to(classes / "101 - Rain" / "003.wav")
+    with pytest.raises(
+        InputError, match="003.wav and dog_bark/020.wav are one file in the folders"
+    ):
+        opened(classes)
+
+
+def test_recordings_of_a_table_below(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    rows = []
+    for n in range(20):
+        write_audio(tmp_path / "train" / f"{n}.wav")
+        rows.append((f"{n}.wav", f"sound {n}", f"c{n}", n // 4))
+    columns = ("file_name", "caption", "clip_id", "recording")
+    write_table(tmp_path / "train" / "metadata.csv", columns, rows)
+    data = opened(tmp_path)
+    split_of = {clip.key: split for split, clips in data.splits.items() for clip in clips}
+    assert all(len({split_of[f"c{n + i}"] for i in range(4)}) == 1 for n in range(0, 20, 4))
+    assert any("of which there are 5" in note for note in data.notes)
+
+
+def test_two_tables_of_one_split_are_refused(classes: Path, write_table: Write) -> None:
+    for name in ("train_1.csv", "train_2.csv"):
+        write_table(classes / name, ("file_name", "caption"), [("dog_bark/001.wav", "a dog")])
+    with pytest.raises(InputError, match="has 2 tables of sounds.*, two of them of one split"):
+        opened(classes)
+
+
+def test_ids_that_count_anew_in_each_split(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    for split in ("train", "test"):
+        rows = [(n, f"{split}_{n}.wav", f"{split} sound {n}") for n in range(10)]
+        for _, name, _ in rows:
+            write_audio(tmp_path / name)
+        write_table(tmp_path / f"{split}.csv", ("id", "file_name", "caption"), rows)
+    data = opened(tmp_path)
+    assert sizes(data) == {"train": 10, "test": 10}
+    assert captions(data)["test_3.wav"] == ("test sound 3",)
+
+
+def test_what_is_left_out_moves_no_other_clip(classes: Path) -> None:
+    before = {clip.key: split for split, its in opened(classes).splits.items() for clip in its}
+    (classes / "list.txt").write_text("dog_bark/003.wav\n")
+    for gone in ("dog_bark/007.wav", "101 - Rain/002.wav"):
+        (classes / gone).write_bytes(gone.encode())
+    with pytest.warns(UserWarning, match="not usable"):
+        data = opened(classes, exclude=classes / "list.txt")
+    after = {clip.key: split for split, its in data.splits.items() for clip in its}
+    assert len(after) == 17 and after.items() <= before.items()
+
+
+def test_no_split_is_drawn_where_those_of_a_table_are_lost(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    rows = [(f"{n}.wav", f"sound {n}", "train" if n < 12 else "test") for n in range(15)]
+    for name, _, split in rows:
+        if split == "train":
+            write_audio(tmp_path / name)
+    write_table(tmp_path / "table.csv", ("file_name", "caption", "split"), rows)
+    with (
+        pytest.warns(UserWarning, match="3 clips are without audio"),
+        pytest.raises(InputError, match="has splits of its own.*nothing to evaluate on"),
+    ):
+        opened(tmp_path)
+
+
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="there is no such folder"):
         opened(tmp_path / "nowhere")

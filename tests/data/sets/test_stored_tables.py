@@ -94,6 +94,33 @@ def test_parquet_files(tmp_path: Path) -> None:
     check_audio(data)
 
 
+def test_parquet_files_are_of_the_splits_in_their_names(tmp_path: Path) -> None:
+    saved = table(caption=[f"sound {n}" for n in range(COUNT)])
+    saved.select(range(12)).to_parquet(tmp_path / "esc_train.parquet")
+    saved.select(range(12, COUNT)).to_parquet(tmp_path / "test_0.parquet")
+    assert {name: len(clips) for name, clips in opened(tmp_path).splits.items()} == {
+        "train": 12,
+        "test": 8,
+    }
+    saved.select(range(2)).to_parquet(tmp_path / "more.parquet")
+    with pytest.raises(InputError, match="more.parquet is called like no split"):
+        opened(tmp_path)
+
+
+def test_recordings_and_splits_in_columns(tmp_path: Path) -> None:
+    texts = [f"sound {n}" for n in range(COUNT)]
+    saved = table(caption=texts, src_file=[n // 4 for n in range(COUNT)])
+    saved.save_to_disk(str(tmp_path / "data"))
+    data = opened(tmp_path / "data")
+    split_of = {clip.key: split for split, clips in data.splits.items() for clip in clips}
+    assert all(len({split_of[f"train/{n + i}"] for i in range(4)}) == 1 for n in range(0, COUNT, 4))
+    named = table(caption=texts, split=["test" if n % 2 else "train" for n in range(COUNT)])
+    named.save_to_disk(str(tmp_path / "named"))
+    data = opened(tmp_path / "named")
+    assert {name: len(clips) for name, clips in data.splits.items()} == {"train": 10, "test": 10}
+    check_audio(data)
+
+
 def test_labels_are_captions(tmp_path: Path) -> None:
     saved = table(label=[n % 2 for n in range(COUNT)])
     saved = saved.cast_column("label", datasets.ClassLabel(names=["dog_bark", "rain"]))
