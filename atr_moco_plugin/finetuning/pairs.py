@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from atr_moco_plugin.data.audio.source import FileSlice, MemoryFile, Segment, So
 from atr_moco_plugin.data.audio.waveform import as_source, as_waveform
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.duplicates import equal_sources, same_files
 from atr_moco_plugin.data.opening.splitting import draw_splits
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import normalize_caption
@@ -57,6 +60,7 @@ def open_pairs(
     splits = {
         split: list(_clips(items, split)) for split, items in given.items() if items is not None
     }
+    splits = _joined(splits)
     _check(splits)
     missing = [split for split in given if split not in splits]
     if missing:
@@ -97,14 +101,60 @@ def _check(splits: Mapping[str, Sequence[Clip]]) -> None:
             f"All {len(clips)} sounds have the caption {next(iter(texts))!r}: there is nothing to "
             "tell apart, give each what is heard in it."
         )
-    where: dict[str, str] = {}
-    for split, its in splits.items():
-        for clip in its:
-            if where.setdefault(clip.key, split) != split:
+
+
+def _joined(splits: Mapping[str, list[Clip]]) -> dict[str, list[Clip]]:
+    """With the clips of a split that are copies of one file as one, which has all their captions.
+
+    Raises:
+        InputError: for a sound, or parts of one file, in two splits.
+    """
+    split_of = {id(clip): split for split, its in splits.items() for clip in its}
+    captions = {id(clip): clip.captions for its in splits.values() for clip in its}
+    gone = set()
+    for whole, clips in _equal([clip for its in splits.values() for clip in its]):
+        first, *others = clips
+        for clip in others:
+            one, other = split_of[id(first)], split_of[id(clip)]
+            if one != other:
                 raise InputError(
-                    f"The sound {clip.key} is in the pairs of {where[clip.key]} and of {split}: "
-                    "figures would be of known sounds, leave it out of one."
+                    f"The sound {first.key} is in the pairs of {one} and of {other}"
+                    + (f", there as {clip.key}" if clip.key != first.key else "")
+                    + ": figures would be of known sounds, leave it out of one."
                 )
+            if whole and id(clip) not in gone:
+                captions[id(first)] += captions[id(clip)]
+                gone.add(id(clip))
+    return {
+        split: [
+            replace(clip, captions=tuple(dict.fromkeys(captions[id(clip)])))
+            for clip in its
+            if id(clip) not in gone
+        ]
+        for split, its in splits.items()
+    }
+
+
+def _equal(clips: Sequence[Clip]) -> Iterator[tuple[bool, list[Clip]]]:
+    """Clips of the same bytes, and, marked with False, those that are parts of one file."""
+    held = [clip for clip in clips if isinstance(clip.source, MemoryFile)]
+    contents: dict[str, list[Clip]] = defaultdict(list)
+    for clip in held:
+        contents[clip.key].append(clip)
+    sizes = {len(clip.source.content) for clip in held if isinstance(clip.source, MemoryFile)}
+    stored = [clip for clip in clips if not isinstance(clip.source, MemoryFile)]
+    sources: list[Any] = [clip.source for clip in stored]
+    whole = [isinstance(source, str) for source in sources]
+    for same in (*same_files(sources), *equal_sources(sources)):
+        yield all(whole[at] for at in same), [stored[at] for at in same]
+    for clip, source, is_file in zip(stored, sources, whole, strict=True):
+        if is_file and os.path.getsize(source) in sizes:
+            content = Path(source).read_bytes()
+            contents[_digest(_untimed(content))].append(clip)
+    order = {id(clip): at for at, clip in enumerate(clips)}
+    for same_content in contents.values():
+        if len(same_content) > 1:
+            yield True, sorted(same_content, key=lambda clip: order[id(clip)])
 
 
 @dataclass
@@ -177,7 +227,7 @@ def _sound(audio: Any) -> tuple[str, Source]:
         path = os.fspath(source)
         if not os.path.isfile(path):
             raise MissingFileError(f"there is no sound file {path}")
-        return path, str(path)
+        return os.path.realpath(path), str(path)
     if isinstance(source, MemoryFile):
         return _digest(_untimed(source.content)), source
     assert isinstance(source, (FileSlice, Segment))

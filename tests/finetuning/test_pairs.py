@@ -41,8 +41,7 @@ def test_every_form_of_a_sound_is_the_same_sound(tmp_path: Path) -> None:
     wanted = [clip for clip in clips if any("form" in text for text in clip.captions)]
     for clip in wanted:
         assert np.array_equal(data.load(clip), noise(0))
-    # Equal content is one clip with all its captions; a path is a clip of its own.
-    assert sorted(len(clip.captions) for clip in wanted) == [1, 5]
+    assert [len(clip.captions) for clip in wanted] == [6]
 
 
 def test_equal_arrays_are_equal_whenever_they_are_given() -> None:
@@ -97,3 +96,21 @@ def test_what_is_no_pair_is_one_sentence(pairs: Any, message: str) -> None:
 def test_a_sound_in_two_splits_is_refused() -> None:
     with pytest.raises(InputError, match="is in the pairs of train and of valid"):
         open_pairs(many(), valid=many(2))
+
+
+def test_one_file_under_other_names_is_one_sound(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(100), RATE, "FLOAT")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "a.wav")
+    (tmp_path / "copy.wav").write_bytes((tmp_path / "a.wav").read_bytes())
+    same: list[Any] = [
+        str(tmp_path / "a.wav"), f"{tmp_path}/./a.wav", tmp_path / "link.wav",
+        tmp_path / "copy.wav", (tmp_path / "a.wav").read_bytes(), (noise(100), RATE),
+    ]  # fmt: skip
+    pairs = [(sound, f"text {number}") for number, sound in enumerate(same)]
+    data = open_pairs([*many(), *pairs], valid=[], test=[])
+    (joined,) = (clip for clip in data.splits["train"] if "text 0" in clip.captions)
+    assert set(joined.captions) == {f"text {number}" for number in range(len(same))}
+    assert len(data.splits["train"]) == 21
+    for sound in same[1:]:
+        with pytest.raises(InputError, match="is in the pairs of train and of test"):
+            open_pairs([*many(), pairs[0]], test=[(sound, "again")])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.data.audio.source import FileSlice, FileSource, Segment, stat_file
+from atr_moco_plugin.data.audio.source import FileSlice, FileSource, Segment, file_marks, stat_file
 
 Packed = NDArray[np.int16] | NDArray[np.float32]
 """A waveform as it is kept: 16-bit integers, or float32 where 16 bits lose too much."""
@@ -58,8 +58,8 @@ def unpack(packed: Packed) -> NDArray[np.float32]:
 def entry_path(folder: Path, source: FileSource, *kind: str) -> Path:
     """Where the decoded audio of ``source`` is kept.
 
-    The name is a digest of the file's path, time of change and size, and of the part of it, so that
-    a file that is replaced is decoded anew.
+    The name is a digest of the file's path, times and size, and of the part of it, so that a file
+    that is replaced is decoded anew, also by one of its size that brings its time along.
 
     Args:
         folder: the cache's folder.
@@ -77,7 +77,7 @@ def entry_path(folder: Path, source: FileSource, *kind: str) -> Path:
     else:
         path = Path(source)
     state = stat_file(path, source)
-    key: list[object] = [_FORMAT, os.path.abspath(path), state.st_mtime_ns, state.st_size]
+    key: list[object] = [_FORMAT, os.path.abspath(path), *file_marks(state)]
     key += [*part, *kind]
     return _entry(folder, key)
 

@@ -129,6 +129,12 @@ def stat_file(path: str | os.PathLike[str], source: object) -> os.stat_result:
     return state
 
 
+def file_marks(state: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is replaced, also by one that has its size and brings its time of
+    change along, as two releases of an archive do whose times are all one."""
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_size
+
+
 def unusable(source: object, problem: str) -> InputError:
     """The error of an audio file with a problem, to be raised."""
     return InputError(f"{source}: {problem}; fetch it again or leave it out")

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from atr_moco_plugin.data.audio.decode import opened
-from atr_moco_plugin.data.audio.source import FileSlice, Segment
+from atr_moco_plugin.data.audio.source import FileSlice, Segment, file_marks
 from atr_moco_plugin.io.atomic import write_atomically
 
 FileSource = str | os.PathLike[str] | FileSlice | Segment
@@ -163,7 +163,7 @@ def _digest_of_all(source: FileSource, size: int) -> bytes | None:
     path, offset, _ = _bounds(source)
     try:
         state = os.stat(path)
-        key = repr(["digest 1", os.path.abspath(path), state.st_mtime_ns, state.st_size])
+        key = repr(["digest 1", os.path.abspath(path), *file_marks(state)])
         key += repr([offset, size])
         entry = _cache_entry(key)
         with suppress(OSError, ValueError):

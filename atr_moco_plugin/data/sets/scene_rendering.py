@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.audio.read import read_audio
-from atr_moco_plugin.data.audio.source import stat_file
+from atr_moco_plugin.data.audio.source import file_marks, stat_file
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.sets.scene_captions import RecordedScene
 from atr_moco_plugin.errors import InputError
@@ -91,7 +91,7 @@ class SceneRenderer:
         files: list[object] = []
         for path in source.paths:
             state = stat_file(path, path)
-            files.append((os.path.abspath(path), state.st_mtime_ns, state.st_size))
+            files.append((os.path.abspath(path), *file_marks(state)))
         return repr(["scene 1", clip.key, source.scene, files, *vars(self).values()])
 
     def _recording(self, path: str, key: str, at: int) -> Wave:

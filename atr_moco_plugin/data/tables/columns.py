@@ -22,6 +22,17 @@ _KNOWN = {
     *column_names.SPLITS,
     *column_names.FURTHER,
 }
+_USED = {
+    *_KNOWN,
+    *column_names.IDS,
+    *column_names.COLLECTIONS,
+    *column_names.STARTS,
+    *column_names.ENDS,
+    *column_names.DURATIONS,
+    *column_names.VIDEO_STARTS,
+    *column_names.LABELS,
+    *column_names.RECORDINGS,
+}
 # caption_1, caption1, caption 1, caption.1 (pandas renames a second "caption" so), caption (1).
 _CAPTION = re.compile(rf"({'|'.join(column_names.CAPTIONS)})(?:[\s._#-]*\(?(\d+)\)?)?")
 _ABOUT_CAPTIONS = re.compile(
@@ -69,6 +80,11 @@ def row_audio(row: Mapping[str, object]) -> tuple[str, ...]:
 def is_known_column(name: str) -> bool:
     """Whether a column has a name that data sets use, as in a line of column names."""
     return name in _KNOWN or bool(_CAPTION.fullmatch(name))
+
+
+def is_used_column(name: str) -> bool:
+    """Whether a value may be read from a column of that name."""
+    return name in _USED or bool(_CAPTION.fullmatch(name))
 
 
 def unused_caption_columns(columns: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, audio_column, is_known_column
+from atr_moco_plugin.data.tables.columns import Row, audio_column, is_used_column
 from atr_moco_plugin.data.tables.dialect import Dialect, find_dialect
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.errors import InputError
@@ -37,7 +37,7 @@ def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], 
         break
     for name in columns:
         # One of the two would be lost without a word.
-        if columns.count(name) > 1 and is_known_column(name):
+        if columns.count(name) > 1 and is_used_column(name):
             raise InputError(
                 f"{path}: has {columns.count(name)} columns {name!r}; name several captions "
                 "caption_1, caption_2, ..."

@@ -125,13 +125,14 @@ def parse_json(content: str | bytes) -> Any:
     Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
 
     Raises:
-        InputError: if it is no JSON, or lists and objects are nested more than 50 deep.
+        InputError: if it is no JSON, lists and objects are nested more than 50 deep, or an object
+            has a key twice, of which Python would keep the last.
     """
     text = content
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
         raise InputError("its lists are nested too deeply") from None
     if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper(value, _MAX_DEPTH):
@@ -139,6 +140,15 @@ def parse_json(content: str | bytes) -> Any:
     if _HALF_PAIR.search(text):
         value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"an object has the key {twice!r} twice")
+    return found
 
 
 def _deeper(value: object, levels: int) -> bool:

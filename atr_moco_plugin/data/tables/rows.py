@@ -11,7 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.columns import Row, caption_columns, unused_caption_columns
+from atr_moco_plugin.data.tables.columns import (
+    Row,
+    caption_columns,
+    is_used_column,
+    unused_caption_columns,
+)
 from atr_moco_plugin.data.tables.csv_rows import read_csv
 from atr_moco_plugin.data.tables.encoding import parse_json, read_json, text_encoding
 from atr_moco_plugin.data.tables.segments import unused_place_columns
@@ -68,7 +73,7 @@ def json_entries(path: Path) -> list[object] | None:
     Raises:
         MissingFileError, InputError: if it is not there, or no JSON.
     """
-    entries = _entries(read_json(path))
+    entries = _entries(path, read_json(path))
     _warn_of_unused_columns(path, _first_names(entries))
     return entries
 
@@ -83,7 +88,7 @@ def _open_table(path: Path, *, warn: bool) -> Iterator[tuple[tuple[str, ...], It
         if suffix not in (".json", ".jsonl", ".ndjson"):
             yield read_csv(path, file, warn=warn)
         elif suffix == ".json" or file.read(20).lstrip().startswith("["):
-            entries = _entries(read_json(path, warn=False))
+            entries = _entries(path, read_json(path, warn=False))
             yield _first_names(entries), _rows_of_list(path, entries)
         else:
             file.seek(0)
@@ -92,11 +97,14 @@ def _open_table(path: Path, *, warn: bool) -> Iterator[tuple[tuple[str, ...], It
             yield tuple(first or ()), chain([] if first is None else [first], rows)
 
 
-def _entries(content: Any) -> list[object] | None:
+def _entries(path: str | os.PathLike[str], content: Any) -> list[object] | None:
     rows = content.get("data") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         return None
-    entries = [_lower(row) if isinstance(row, dict) else row for row in rows]
+    entries = [
+        _lower(row, f"{path}: entry {number}") if isinstance(row, dict) else row
+        for number, row in enumerate(rows, start=1)
+    ]
     if entries and rows is content and not any(isinstance(row, dict) for row in entries):
         return None
     return entries
@@ -135,7 +143,7 @@ def _rows_of_lines(path: Path, file: TextIO) -> Iterator[Row]:
                 f"{path}: line {number} is not a JSON object; write one object a line, such as "
                 '{"audio": "a.wav", "captions": ["a dog barks"]}'
             )
-        yield _lower(row)
+        yield _lower(row, f"{path}: line {number}")
 
 
 def _warn_of_unused_columns(path: str | os.PathLike[str], columns: tuple[str, ...]) -> None:
@@ -162,5 +170,11 @@ def _warn_of_unused_columns(path: str | os.PathLike[str], columns: tuple[str, ..
         warnings.warn(f"{os.fspath(path)}: {problem}", stacklevel=3)
 
 
-def _lower(row: Mapping[str, object]) -> Row:
-    return {str(name).strip().lower(): value for name, value in row.items()}
+def _lower(row: Mapping[str, object], where: str) -> Row:
+    found = {str(name).strip().lower(): value for name, value in row.items()}
+    if len(found) < len(row):
+        names = [str(name).strip().lower() for name in row]
+        twice = [name for name in names if names.count(name) > 1 and is_used_column(name)]
+        if twice:
+            raise InputError(f"{where} has the key {twice[0]!r} twice in other letters; keep one")
+    return found

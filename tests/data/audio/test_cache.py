@@ -120,6 +120,19 @@ def test_a_file_that_changes_is_decoded_again(tmp_path: Path) -> None:
     assert not np.array_equal(cached(path), first)
 
 
+def test_another_file_of_its_size_and_time_is_decoded(tmp_path: Path) -> None:
+    """As two releases of an archive have whose times are all one."""
+    path = write(tmp_path / "a.wav", 0)
+    os.utime(path, ns=(1, 1))
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
+    first = cached(path)
+    size = path.stat().st_size
+    write(path, 1)
+    os.utime(path, ns=(1, 1))
+    assert path.stat().st_size == size
+    assert not np.array_equal(cached(path), first)
+
+
 def test_entries_tell_files_parts_and_decoders_apart(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
     sources = [a, b, FileSlice(a, 0, 10, "x"), FileSlice(a, 1, 10, "x"), FileSlice(a, 0, 11, "x")]

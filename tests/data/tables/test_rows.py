@@ -152,6 +152,22 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
         list(read_rows(path))
     path.write_text("file_name,caption,x,x,,\nb,c,1,2,3,4\n")
     assert len(list(read_rows(path))) == 1
+    for used in ("label", "start", "duration", "id", "recording", "source"):
+        path.write_text(f"file_name,caption,{used},{used}\na,b,1,2\n")
+        with pytest.raises(ValueError, match=f"has 2 columns '{used}'"):
+            list(read_rows(path))
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_two_keys_of_one_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    for row, message in (
+        ('{"file_name": "a", "caption": "b", "caption": "c"}', "has the key 'caption' twice"),
+        ('{"file_name": "a", "Caption": "b", "caption": "c"}', "'caption' twice in other letters"),
+    ):
+        path.write_text(f"[{row}]" if suffix == "json" else row)
+        with pytest.raises(ValueError, match=message):
+            list(read_rows(path))
 
 
 def test_line_ends_marks_and_long_lines(tmp_path: Path) -> None:
