@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import yaml
 
 from atr_moco_plugin.data.audio.decode import Decoder
+from atr_moco_plugin.data.sets.registry import one_decoder
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 _READ = ("dataset.family", "dataset.config_overrides", "dataset.decoder")
@@ -70,21 +71,8 @@ def dataset_options(
             "dataset.config_overrides.root=PATH; for files of your own NAME is manifest and PATH "
             "a table."
         )
-    return DatasetOptions(str(values["family"]), overrides, _decoder(overrides, values["decoder"]))
-
-
-def _decoder(overrides: Mapping[str, Any], stated: object) -> Decoder:
-    own = overrides.get("decoder")
-    if stated and own and stated != own:
-        raise InputError(
-            f"`dataset.config_overrides.decoder` is {own}, but `dataset.decoder` {stated}; set "
-            "`dataset.decoder` alone."
-        )
-    decoder = stated or own or "soundfile"
-    if decoder not in get_args(Decoder):
-        known = ", ".join(get_args(Decoder))
-        raise InputError(f"`dataset.decoder` is {decoder!r}, expected one of {known}.")
-    return cast(Decoder, decoder)
+    decoder = one_decoder(overrides, values["decoder"])
+    return DatasetOptions(str(values["family"]), overrides, decoder)
 
 
 def _section(file: Path) -> Mapping[str, Any]:

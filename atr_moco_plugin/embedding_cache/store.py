@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,6 @@ class OutputStore:
             for shard in range(self.index.num_shards)
             for place, reason in self._shard(shard).bad.items()
         }
-
-    def files(self) -> Iterator[tuple[int, list[Any]]]:
-        """Number of each item with a file, and what its file was."""
-        for shard in range(self.index.num_shards):
-            for place, known in self._shard(shard).files.items():
-                yield shard * self.index.items_a_shard + place, known
 
     def _place(self, name: str) -> tuple[int, int]:
         digest = _digest(name)

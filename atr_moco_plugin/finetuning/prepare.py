@@ -16,7 +16,12 @@ import torch
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset, with_options
+from atr_moco_plugin.data.sets.registry import (
+    dataset_config,
+    one_decoder,
+    open_dataset,
+    with_options,
+)
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import flattened, nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
@@ -119,8 +124,9 @@ def prepare(
 def open_configured(config: FinetuneConfig) -> AudioTextDataset:
     """Open the data set that the configuration names."""
     section = config.dataset
+    decoder = one_decoder(section.config_overrides, section.decoder)
     options = dataset_config(section.family, section.config_overrides)
-    return open_dataset(section.family, with_options(options, decoder=section.decoder))
+    return open_dataset(section.family, with_options(options, decoder=decoder))
 
 
 def _chosen(

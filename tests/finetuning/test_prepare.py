@@ -58,6 +58,7 @@ def test_keys_of_fairseq2_are_kept_apart() -> None:
         ({"dataset__batchsize": 4}, "`dataset.batchsize` is not.*mean `dataset.batch_size`"),
         ({"dataset__batch_size": 1}, "`batch_size` is 1, expected 2 or more"),
         ({"loop": "jax"}, "`loop` is 'jax'"),
+        ({"dataset__config_overrides__decoder": "torchcodec"}, "set `dataset.decoder` alone"),
         ({"optimizer__config__betas": [0.9]}, "expected two numbers"),
         ({"optimizer__config__weight_decay": -0.1}, "`weight_decay` is -0.1, expected 0 or more"),
     ],

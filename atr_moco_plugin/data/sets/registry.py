@@ -6,9 +6,10 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from atr_moco_plugin.config_builder import build_config
+from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.audiocaps import AudioCapsConfig, open_audiocaps
 from atr_moco_plugin.data.sets.clotho import ClothoConfig, open_clotho
@@ -69,6 +70,29 @@ def open_dataset(family: str, config: Any) -> AudioTextDataset:
         MissingFileError, InputError: see the data set.
     """
     return DATASETS[family][1](config)
+
+
+def one_decoder(overrides: Mapping[str, Any] | None, stated: object) -> Decoder:
+    """The decoder of headers and of audio, which may be said in two places.
+
+    Args:
+        overrides: ``dataset.config_overrides``.
+        stated: ``dataset.decoder``; None or empty says nothing.
+
+    Raises:
+        InputError: if the two differ, or there is no such decoder.
+    """
+    own = (overrides or {}).get("decoder")
+    if stated and own and stated != own:
+        raise InputError(
+            f"`dataset.config_overrides.decoder` is {own}, but `dataset.decoder` {stated}; set "
+            "`dataset.decoder` alone."
+        )
+    decoder = stated or own or "soundfile"
+    if decoder not in get_args(Decoder):
+        known = ", ".join(get_args(Decoder))
+        raise InputError(f"`dataset.decoder` is {decoder!r}, expected one of {known}.")
+    return cast(Decoder, decoder)
 
 
 def with_options(config: Any, **options: Any) -> Any:

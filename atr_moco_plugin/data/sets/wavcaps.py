@@ -20,7 +20,7 @@ from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.tables.column_names import COLLECTIONS
 from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
-from atr_moco_plugin.data.tables.file_names import names_path
+from atr_moco_plugin.data.tables.file_names import names_path, stem_of
 from atr_moco_plugin.data.tables.rows import json_entries
 from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -124,19 +124,20 @@ def _read(place: Path) -> CaptionTable:
 
 def _recording(row: Mapping[str, object], prefix: str, file: Path, number: int) -> Captioned:
     name, column = _text(row["id"]), audio_column(tuple(row))
-    # file_name is the title on Freesound where audio or wav is there as well.
-    audio = (
-        _text(row.get("audio")) or _text(row.get("wav")) or (_text(row[column]) if column else "")
-    )
+    audio = _text(row.get("audio")) or _text(row.get("wav"))
+    # On Freesound, whose files are called by their ids, file_name is the title.
+    title = "" if audio or column is None else _text(row[column])
     names = (audio, name) if audio else (name,)
     item = Captioned(prefix + name, tuple(row_captions(row)), names, os.fspath(file), number)
+    item.other_names = (title,) if title else ()
     # Ids are numbers within a collection.
     collections = (_text(row[column]).strip() for column in COLLECTIONS if row.get(column))
     item.collection = next(collections, "")
     item.segment = segment_of(row, item.where)
     item.place_note = "" if item.segment else place_note(row)
     within = prefix + (f"{item.collection}/" if item.collection else "")
-    item.identity = within + (os.path.normpath(audio) if audio else name) + fragment(item.segment)
+    called = audio or title
+    item.identity = within + (os.path.normpath(called) if called else name) + fragment(item.segment)
     return item
 
 
@@ -147,8 +148,12 @@ def _text(value: object) -> str:
 def _find_audio(table: CaptionTable, audio: AudioFiles) -> None:
     """Set the path of every recording whose audio is there."""
     claims: dict[str, tuple[Captioned, str]] = {}
+    ids = {item.names[-1] for item in table.recordings.values()}
     for item in table.recordings.values():
-        for name in item.names:
+        # A title that is the id of another entry names that one's file.
+        others = ids - {*item.names}
+        titles = [name for name in item.other_names if not {name, stem_of(name)} & others]
+        for name in (*item.names, *titles):
             if os.path.isabs(name) and os.path.isfile(name):
                 item.path = name
             elif (found := _find_one(audio, item, name)) is not None:

@@ -66,6 +66,23 @@ def test_audio_by_id_numbers_as_ids_and_numbered_captions(
     assert (counts.repeated_rows, counts.empty_captions, counts.no_caption) == (1, 2, 1)
 
 
+def test_a_title_that_is_the_id_of_another_entry(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    for name in ("555", "1234"):
+        write_audio(tmp_path / f"{name}.flac")
+    write_audio(tmp_path / "door.wav")
+    titles = {"555": "1234.wav", "1234": "x.wav", "777": "555.wav", "888": "door.wav"}
+    write_json(tmp_path / "a.json", [entry(k, file_name=title) for k, title in titles.items()])
+    data = open_wavcaps(WavCapsConfig(tmp_path))
+    assert {clip.key: Path(clip.source).name for clip in data.clips("train")} == {
+        "555": "555.flac",
+        "1234": "1234.flac",
+        "888": "door.wav",
+    }
+    assert data.counts["train"].missing == 1
+
+
 def test_several_files_with_equal_ids(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
     for source in ("FreeSound", "BBC_Sound_Effects"):
         name = source.split("_")[0].lower()

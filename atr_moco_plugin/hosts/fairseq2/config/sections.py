@@ -21,7 +21,8 @@ from typing_extensions import override
 
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.loading.training import LoadingOptions
-from atr_moco_plugin.data.sets.registry import DATASETS
+from atr_moco_plugin.data.sets.registry import DATASETS, one_decoder
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import OPTIMIZER, RetrievalAdamWConfig
 
@@ -170,13 +171,10 @@ def open_with_decoder(section: Any, merger: ConfigMerger) -> None:
         RecipeError: if the data set's own option of that name says otherwise.
     """
     overrides = section.config_overrides or {}
-    decoder = section.decoder or "soundfile"
-    stated = overrides.get("decoder", decoder)
-    if stated != decoder:
-        raise RecipeError(
-            f"`dataset.config_overrides.decoder` is {stated}, but `dataset.decoder` {decoder}; set "
-            "`dataset.decoder` alone."
-        )
+    try:
+        decoder = one_decoder(overrides, section.decoder or "soundfile")
+    except InputError as ex:
+        raise RecipeError(str(ex)) from ex
     options = fields(DATASETS[section.family][0]) if section.family in DATASETS else ()
     if decoder != "soundfile" and "decoder" in {option.name for option in options}:
         section.config_overrides = merger.merge(overrides, {"decoder": decoder})
