@@ -12,9 +12,11 @@ def drop_after(file: Path, step: int) -> None:
     half-written; the file is replaced at once.
 
     Args:
-        file: JSON lines with the key ``Step``.
+        file: JSON lines with the key ``Step``, or ``step``; none is no mistake.
         step: the last one to keep.
     """
+    if not file.is_file():
+        return
     lines = file.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
     if len(kept) == len(lines):
@@ -27,6 +29,7 @@ def drop_after(file: Path, step: int) -> None:
 def _step_of(line: bytes) -> int:
     """The step of a record, 0 for a line that is none."""
     try:
-        return int(json.loads(line)["Step"])
+        record = json.loads(line)
+        return int(record["Step"] if "Step" in record else record["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0

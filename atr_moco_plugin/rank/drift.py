@@ -91,6 +91,7 @@ class KeyDrift:
         self._name = str(getattr(probe, "fingerprint", ""))
         self._keys: dict[int, dict[str, Tensor]] = {}
         self._found: dict[int, Found] = {}
+        self._looked = False
         if path is not None and path.exists():
             self._load(path)
 
@@ -99,9 +100,12 @@ class KeyDrift:
 
         Args:
             step: optimizer steps made so far. A smaller one than before, as after a resume, drops
-                what was found later.
+                what was found later; the first look also what a file has of its own step, which may
+                be that of another model.
         """
-        for later in [x for x in self._keys if x > step]:
+        first = step if self._looked else step + 1
+        self._looked = True
+        for later in [x for x in self._keys if x >= first]:
             del self._keys[later], self._found[later]
         if step % self._every or step in self._keys:
             return

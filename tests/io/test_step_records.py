@@ -18,3 +18,12 @@ def test_records_after_the_step_are_dropped(tmp_path: Path) -> None:
     assert file.read_text() == "".join(whole[:2])
     drop_after(file, 0)
     assert file.read_text() == ""
+
+
+def test_records_of_rank_are_dropped_too_and_no_file_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "rank.jsonl"
+    drop_after(file, 4)
+    assert not file.exists()
+    file.write_text('{"step": 50}\n{"step": 100}\n')
+    drop_after(file, 50)
+    assert file.read_text() == '{"step": 50}\n'

@@ -239,9 +239,33 @@ def test_what_a_run_cannot_go_on_with_is_refused(copy: Path, option: str, said: 
     ],
 )
 def test_another_optimizer_or_schedule_is_refused(copy: Path, option: str, said: str) -> None:
-    shutil.rmtree(copy / "checkpoints" / "step_12")
+    if "warmup" not in option:  # of a whole run too
+        shutil.rmtree(copy / "checkpoints" / "step_12")
     error = refused(copy, option)
     assert said in error and "it began with" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("criterion.config.momentum=0.5", "criterion.config.momentum was"),
+        ("criterion.config.positives=pair", "positives was clip_or_caption and is pair"),
+        ("trainer.grad_accumulation.num_batches=2", "num_batches was 1 and is 2"),
+        ("trainer.max_grad_norm=0.1", "max_grad_norm was"),
+        ("tokenizer.vocab_size=300", "the digest of the vocabulary was"),
+        ("tokenizer.max_tokens=5", "max_tokens was"),
+    ],
+)
+def test_other_settings_are_refused(copy: Path, option: str, said: str) -> None:
+    """A run went on with a mixture of two, whole ones were evaluated with the wrong tokenizer, and
+    `config.yaml` told of the new one alone."""
+    if "max" in option:
+        shutil.rmtree(copy / "checkpoints" / "step_12")
+    files = [copy / "config.yaml", *(copy / "tokenizer").iterdir()]
+    before = {file: file.read_bytes() for file in files}
+    error = refused(copy, option)
+    assert said in error and "start a new run from its weights" in error
+    assert {file: file.read_bytes() for file in files} == before
 
 
 @pytest.mark.slow

@@ -33,8 +33,8 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
     """Leave a run's folder so that the newest sound checkpoint is the one it goes on from.
 
     Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, with a warning,
-    and what the interrupted run recorded after that step in ``metrics`` is dropped, since it is
-    recorded again. A whole one that torch refuses stops the run and stays as it is: going on from
+    and what the interrupted run recorded after that step in ``metrics`` and ``rank.jsonl`` is
+    dropped, since it is recorded again. A whole one that torch refuses stops the run and stays as it is: going on from
     an older one would lose what was trained since. Every process calls it; the first one does it.
 
     Args:
@@ -50,7 +50,7 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
     def prepare() -> None:
         step = _choose(checkpoints, gangs.root.size, gangs.sdp.size)
-        for file in sorted((output_dir / "metrics").glob("*.jsonl")):
+        for file in (*sorted((output_dir / "metrics").glob("*.jsonl")), output_dir / "rank.jsonl"):
             drop_after(file, step)
 
     from_first(prepare, gangs.root.device)

@@ -39,6 +39,7 @@ from atr_moco_plugin.hosts.fairseq2.runs.resume import (
     prepare_resume,
 )
 from atr_moco_plugin.hosts.fairseq2.runs.scores import check_same
+from atr_moco_plugin.hosts.fairseq2.runs.settings import check_settings, training_settings
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.training.caches import open_caches_of_run
 from atr_moco_plugin.hosts.fairseq2.training.data import (
@@ -129,6 +130,7 @@ class RetrievalRecipe(compat.TrainRecipe):
         )
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(config, dataset, criterion.model)
+        settings = training_settings(config, tokenizer)
         if gangs.root.rank == 0:
             tokenizer.save_pretrained(context.output_dir / "tokenizer")
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
@@ -212,16 +214,16 @@ class RetrievalRecipe(compat.TrainRecipe):
             to_rerank="set `evaluation.rerank_while_training=true`, with `evaluation.rerank_k` "
             "above 0 and a criterion that trains the matching head",
         )
-        check_same(
-            compat.checkpoint_dir(context),
-            {
-                "regime.score_metric": config.regime.score_metric,
-                "dataset.valid_split": section.valid_split,
-                "evaluation.max_seconds": config.evaluated_seconds,
-                "number of clips": len(valid.retrieval_set.clips),
-            },
-            gangs.root.device,
-        )
+        metric = config.regime.score_metric
+        scored = {
+            "regime.score_metric": metric,
+            "dataset.valid_split": section.valid_split,
+            "evaluation.max_seconds": config.evaluated_seconds,
+            "number of clips": len(valid.retrieval_set.clips),
+        }
+        if metric and metric.startswith("reranked_"):
+            scored["evaluation.rerank_k"] = valid_k
+        check_same(compat.checkpoint_dir(context), scored, gangs.root.device)
         valid_unit = RetrievalEvalUnit(criterion, valid, valid_k, gangs.root.device)
         trainer = compat.create_trainer(context, unit, reader, valid_unit, NoBatches())
         stop, checkpoints = StopRequest(gangs), resolve(CheckpointManager)
@@ -229,13 +231,15 @@ class RetrievalRecipe(compat.TrainRecipe):
         configured = options()
 
         def start() -> None:
+            """The checkpoint is loaded, if there is one; a whole run makes no step."""
+            if not self.started:
+                check_options(configured, options())
+                check_settings(compat.checkpoint_dir(context), settings, gangs.root.device)
+                if caches is not None:
+                    caches.check_weights(criterion.model)
             self.started = True
 
         def before_step() -> None:
-            if not self.started:
-                check_options(configured, options())
-                if caches is not None:
-                    caches.check_weights(criterion.model)
             start()
             if stop.agreed():
                 compat.save_and_stop(trainer, checkpoints, gangs)

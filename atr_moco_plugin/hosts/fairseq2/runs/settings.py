@@ -1,0 +1,77 @@
+"""Settings that decide what a run trains, and that no state in a checkpoint is compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fairseq2.device import Device
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.processes import from_first
+from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json
+from atr_moco_plugin.hosts.fairseq2.runs.scores import changes
+from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.checkpoints import step_folders
+
+FILE = "trained_with.json"
+"""In the folder of the checkpoints."""
+
+_MAY_CHANGE = ("queue_size", "queue_warmup_steps", "teachers")
+"""Options of a criterion: its state says what becomes of a queue, and knows teachers by what they
+have embedded, wherever that is."""
+
+
+def training_settings(config: RetrievalRecipeConfig, tokenizer: Any) -> dict[str, Any]:
+    """The options of the criterion, of a step and of the tokenizer, by their keys.
+
+    Args:
+        config: the recipe's.
+        tokenizer: of the captions.
+    """
+    section, trainer = config.criterion_section, config.trainer
+    options: Any = section.config
+    options = dict(options) if isinstance(options, dict) else asdict(options)
+    vocabulary = (f"{number} {token}" for token, number in sorted(tokenizer.get_vocab().items()))
+    found = {
+        "criterion.name": section.name,
+        "trainer.grad_accumulation.num_batches": trainer.grad_accumulation.num_batches,
+        "trainer.max_grad_norm": trainer.max_grad_norm,
+        "trainer.mixed_precision": asdict(trainer.mixed_precision),
+        "tokenizer.max_tokens": config.tokenizer.max_tokens,
+        "the digest of the vocabulary": stable_digest("vocabulary", *vocabulary),
+    }
+    found |= {f"criterion.config.{k}": v for k, v in options.items() if k not in _MAY_CHANGE}
+    return dict(json.loads(json.dumps(found, default=str)))
+
+
+def check_settings(checkpoints: Path, settings: Mapping[str, Any], device: Device) -> None:
+    """Refuse to go on with other settings than the checkpoints were trained with.
+
+    Args:
+        checkpoints: where the run saves.
+        settings: of :func:`training_settings`.
+        device: where the process group exchanges tensors.
+
+    Raises:
+        InputError: on every process, naming what has changed.
+    """
+    file = checkpoints / FILE
+
+    def check() -> None:
+        before = read_json(file) if step_folders(checkpoints, "step_") else {}
+        changed = changes(before, settings)
+        if changed:
+            raise InputError(
+                f"The run cannot go on with other settings: {changed}. Give it those it began "
+                "with, or start a new run from its weights with `init=RUN` and another output "
+                "folder."
+            )
+        write_atomically(file, json.dumps(dict(settings), indent=2) + "\n")
+
+    from_first(check, device)
