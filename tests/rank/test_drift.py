@@ -101,6 +101,18 @@ def test_a_run_that_goes_on_finds_what_it_would_have_found(tmp_path: Path, stopp
     assert run(resumed, probe, range(stopped, 161)) == whole[stopped:]
 
 
+def test_a_run_that_begins_anew_in_an_old_folder_is_not_compared_with_its_model(
+    tmp_path: Path,
+) -> None:
+    probe = Turning()
+    run(KeyDrift(probe, 10, tmp_path / "probe.npz"), probe, range(0, 81, 10))
+    other = Turning()
+    other.at = lambda name, step: -Turning().at(name, step)  # type: ignore[method-assign]
+    new = run(KeyDrift(other, 10, tmp_path / "probe.npz"), other, range(0, 41, 10))
+    alone = run(KeyDrift(other, 10), other, range(0, 41, 10))
+    assert new == alone
+
+
 def test_a_run_that_goes_back_too_far_leaves_out_what_it_lacks(tmp_path: Path) -> None:
     probe, path = Turning(), tmp_path / "rank_probe.npz"
     whole = run(KeyDrift(probe, 1), probe, range(140))
@@ -114,18 +126,6 @@ def test_a_run_that_goes_back_too_far_leaves_out_what_it_lacks(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("other", [(Turning("b"), 2), (Turning("a"), 3)])
-def test_a_run_that_begins_anew_in_an_old_folder_is_not_compared_with_its_model(
-    tmp_path: Path,
-) -> None:
-    probe = Turning()
-    run(KeyDrift(probe, 10, tmp_path / "probe.npz"), probe, range(0, 81, 10))
-    other = Turning()
-    other.at = lambda name, step: -Turning().at(name, step)  # type: ignore[method-assign]
-    new = run(KeyDrift(other, 10, tmp_path / "probe.npz"), other, range(0, 41, 10))
-    alone = run(KeyDrift(other, 10), other, range(0, 41, 10))
-    assert new == alone
-
-
 def test_keys_of_other_items_or_another_rhythm_are_not_compared(tmp_path: Path, other) -> None:
     path, probe = tmp_path / "rank_probe.npz", Turning()
     run(KeyDrift(probe, 2, path), probe, range(13))
