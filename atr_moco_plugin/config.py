@@ -20,10 +20,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.paths import expanded
@@ -98,6 +98,31 @@ def in_range(
             and (below is None or value < below)
         ):
             yield f"`{name}` is {value}, expected {expected}."
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def as_loaded(user: ConfigT, loaded: ConfigT, own: Collection[str], source: object) -> ConfigT:
+    """The options that a file of weights says, with those of a user that are the user's to choose.
+
+    Args:
+        user: what is wished; a default is no wish.
+        loaded: what the file says.
+        own: names that are ``user``'s.
+        source: the file, for the message.
+
+    Raises:
+        InputError: ``user`` wishes for another option something else than the file has.
+    """
+    for field in dataclasses.fields(user):  # type: ignore[arg-type]
+        wish, fact = getattr(user, field.name), getattr(loaded, field.name)
+        if field.name not in own and wish != fact and wish != field.default:
+            raise InputError(
+                f"`{field.name}` is {wish}, but {source} has {fact}: leave it out, for the "
+                "architecture comes from the file."
+            )
+    return dataclasses.replace(loaded, **{name: getattr(user, name) for name in own})  # type: ignore[type-var]
 
 
 def describe_type(kind: Any) -> str:

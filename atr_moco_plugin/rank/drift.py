@@ -103,7 +103,7 @@ class KeyDrift:
                 what was found later; the first look also what a file has of its own step, which may
                 be that of another model.
         """
-        first = step if self._looked else step + 1
+        first = step + 1 if self._looked else step
         self._looked = True
         for later in [x for x in self._keys if x >= first]:
             del self._keys[later], self._found[later]

@@ -93,6 +93,14 @@ def test_from_config_takes_the_architecture_of_the_file_and_the_users_options() 
     BeatsEncoder(encoder.config).load_state_dict(encoder.state_dict())
 
 
+def test_options_beside_a_checkpoint_count_or_are_refused() -> None:
+    config = BeatsConfig(checkpoint=str(SSL), fbank_mean=11.7, fbank_std=5.0)
+    encoder = BeatsEncoder.from_config(config)
+    assert (encoder.config.fbank_mean, encoder.config.fbank_std) == (11.7, 5.0)
+    with pytest.raises(ValueError, match="`encoder_layers` is 6, but .* has 2: leave it out"):
+        BeatsEncoder.from_config(BeatsConfig(checkpoint=str(SSL), encoder_layers=6))
+
+
 def test_from_config_without_checkpoint_initialises() -> None:
     config = BeatsEncoder.from_checkpoint(SSL).config
     assert BeatsEncoder.from_config(config).config == config

@@ -96,7 +96,7 @@ def test_architecture_is_the_checkpoints_and_dropouts_are_the_users(tmp_path: Pa
         pretrained=name,
     )
     assert BertEncoder.from_pretrained(name).config.hidden_dropout_prob == 0.3
-    with pytest.raises(ValueError, match="hidden_size is 16 but .* has 8: leave it out"):
+    with pytest.raises(ValueError, match="`hidden_size` is 16, but .* has 8: leave it out"):
         BertEncoder.from_config(BertConfig(pretrained=name, hidden_size=16, num_attention_heads=2))
 
 

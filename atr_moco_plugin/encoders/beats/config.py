@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from atr_moco_plugin.config import Config, in_range
+from atr_moco_plugin.config import Config, as_loaded, in_range
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.beats.fbank import MEAN, MEL_BINS, STD
 from atr_moco_plugin.errors import InputError
@@ -147,7 +147,9 @@ class BeatsConfig(Config):
     OpenBEATs model (a file, or ESPnet's folder with its ``config.yaml``), or
     ``hf://OWNER/REPO/FILE``, or ``hf://OWNER/REPO`` for OpenBEATs.
 
-    Its architecture replaces the one given here; dropouts and ``padding_mask`` stay as given.
+    The architecture is the file's; dropouts and ``padding_mask`` are those given here, and
+    ``fbank_mean`` and ``fbank_std`` too where the file says none. Another option that differs from
+    the file's is refused.
     """
 
     sha256: str | None = None
@@ -210,6 +212,14 @@ class BeatsConfig(Config):
         given = {name: value for name, value in cfg.items() if name in names}
         return build_config(cls, {**_OFFICIAL_DEFAULTS, **given}, "cfg")
 
-    def options(self) -> dict[str, Any]:
-        """What a user chooses for a loaded checkpoint: dropouts and ``padding_mask``."""
-        return {name: getattr(self, name) for name in (*_DROPOUTS, "padding_mask")}
+    def loaded_from(self, cfg: Mapping[str, Any], path: object) -> BeatsConfig:
+        """The configuration of a checkpoint with what a user chooses: dropouts, ``padding_mask``,
+        and the statistics of the filterbank where the file says none.
+
+        Raises:
+            InputError: As :meth:`from_official`, and where another option differs from the file's.
+        """
+        own = [*_DROPOUTS, "padding_mask", "checkpoint", "sha256"]
+        own += [name for name in ("fbank_mean", "fbank_std") if name not in cfg]
+        merged = as_loaded(self, type(self).from_official(cfg), own, path)
+        return replace(merged, checkpoint=None, sha256=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,15 +111,16 @@ class BeatsEncoder(nn.Module):
     def from_config(cls, config: BeatsConfig) -> BeatsEncoder:
         """Load ``config.checkpoint``, or initialise at random where it is ``None``.
 
-        The architecture is the checkpoint's; dropouts and ``padding_mask`` are ``config``'s.
+        The architecture is the checkpoint's; see :attr:`BeatsConfig.checkpoint`.
 
         Raises:
             FileNotFoundError: If ``config.checkpoint`` is set and not a file.
-            InputError: As :meth:`from_checkpoint`.
+            InputError: As :meth:`from_checkpoint`, and for an option that the file contradicts.
         """
         if config.checkpoint is None:
             return cls(config)
-        return cls._load(config.checkpoint, config.sha256, config.options())
+        path = config.checkpoint
+        return cls._load(path, config.sha256, lambda cfg: config.loaded_from(cfg, path))
 
     @classmethod
     def from_checkpoint(
@@ -139,13 +141,22 @@ class BeatsEncoder(nn.Module):
             InputError: If the digest differs, the file is unreadable or of another model, or its
                 cfg and parameters do not fit together.
         """
-        return cls._load(path, sha256, {"padding_mask": padding_mask})
+        return cls._load(
+            path,
+            sha256,
+            lambda cfg: replace(BeatsConfig.from_official(cfg), padding_mask=padding_mask),
+        )
 
     @classmethod
-    def _load(cls, path: str | Path, sha256: str | None, options: dict[str, Any]) -> BeatsEncoder:
+    def _load(
+        cls,
+        path: str | Path,
+        sha256: str | None,
+        translate: Callable[[Mapping[str, Any]], BeatsConfig],
+    ) -> BeatsEncoder:
         cfg, model = read_checkpoint(path, sha256)
         try:
-            config = replace(BeatsConfig.from_official(cfg), **options)
+            config = translate(cfg)
             state = from_official(model)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error

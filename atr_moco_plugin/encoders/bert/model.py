@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.config import as_loaded
 from atr_moco_plugin.encoders.bert.config import BertConfig
 from atr_moco_plugin.encoders.bert.layers import (
     BertEmbeddings,
@@ -21,11 +22,14 @@ from atr_moco_plugin.encoders.bert.layers import (
     Fusion,
     init_bert_weights,
 )
-from atr_moco_plugin.encoders.bert.pretrained import merge_config, read_config, read_state
+from atr_moco_plugin.encoders.bert.pretrained import read_config, read_state
 from atr_moco_plugin.encoders.bert.sources import CONFIG_FILE, find_weights
 from atr_moco_plugin.encoders.weights import load
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import TextTokens
+
+_OWN = ("hidden_dropout_prob", "attention_probs_dropout_prob", "pretrained", "sha256")
+"""Options that a user chooses for a pretrained model."""
 
 
 class BertEncoder(nn.Module):
@@ -68,7 +72,8 @@ class BertEncoder(nn.Module):
         if config.pretrained is None:
             return cls(config)
         weights = find_weights(config.pretrained, config.sha256)
-        return cls._load(merge_config(config, read_config(weights.with_name(CONFIG_FILE))), weights)
+        loaded = read_config(weights.with_name(CONFIG_FILE))
+        return cls._load(as_loaded(config, loaded, _OWN, repr(config.pretrained)), weights)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> BertEncoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -83,23 +82,6 @@ def read_config(path: Path) -> BertConfig:
         return build_config(BertConfig, known, "config")
     except InputError as error:
         raise InputError(f"{path} does not describe a BERT model: {error}") from error
-
-
-def merge_config(user: BertConfig, checkpoint: BertConfig) -> BertConfig:
-    """Architecture of ``checkpoint`` with the dropouts and source of ``user``.
-
-    Raises:
-        InputError: ``user`` sets an architecture field to something else than the checkpoint has.
-    """
-    own = ("hidden_dropout_prob", "attention_probs_dropout_prob", "pretrained", "sha256")
-    for field in fields(BertConfig):
-        wish, fact = getattr(user, field.name), getattr(checkpoint, field.name)
-        if field.name not in own and wish != fact and wish != field.default:
-            raise InputError(
-                f"BertConfig.{field.name} is {wish} but '{user.pretrained}' has {fact}: leave it "
-                "out, for the architecture comes from the pretrained model."
-            )
-    return replace(checkpoint, **{name: getattr(user, name) for name in own})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -34,8 +34,9 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
     Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, with a warning,
     and what the interrupted run recorded after that step in ``metrics`` and ``rank.jsonl`` is
-    dropped, since it is recorded again. A whole one that torch refuses stops the run and stays as it is: going on from
-    an older one would lose what was trained since. Every process calls it; the first one does it.
+    dropped, since it is recorded again. A whole one that torch refuses stops the run and stays as
+    it is: going on from an older one would lose what was trained since. Every process calls it; the
+    first one does it.
 
     Args:
         output_dir: the run's folder.
