@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,15 +90,47 @@ def model_config(
         # Anew, since some entries are made of others.
         own = {} if pretrained is None else config.to_dict()
         config = type(config).from_dict({**own, **changes})
+        idle = _idle_entries(config, own, changes)
     except Exception as error:  # whatever a configuration class raises
         raise InputError(
             f"`architecture` does not describe a {config.model_type} "
             f"({type(error).__name__}: {' '.join(str(error).split())})."
         ) from error
+    if idle:
+        message = (
+            f"`architecture.{idle[0]}` does nothing to a {config.model_type}; its own name for it "
+            "is in the class of its configuration in transformers."
+        )
+        if pretrained is not None:
+            raise InputError(message)
+        warnings.warn(message, stacklevel=3)  # as in the model.json of another version
     for name, value in _OFF.items():
+        if changes.get(name, value) != value:
+            raise InputError(
+                f"`architecture.{name}` is {changes[name]}, but it is always {value} in a tower: "
+                "leave it out."
+            )
         if hasattr(config, name):
             setattr(config, name, value)
     return config
+
+
+def _idle_entries(
+    config: PretrainedConfig, own: Mapping[str, Any], changes: Mapping[str, Any]
+) -> list[str]:
+    """Entries that the configuration keeps and makes nothing of: no argument of its class, and
+    another value than there is without them. (BERT's ``hidden_dropout_prob`` to DistilBERT; the
+    ``num_hidden_layers`` of Whisper, which counts ``encoder_layers``.)"""
+    classes = (type(config), PretrainedConfig)
+    taken = {name for x in classes for name in inspect.signature(x.__init__).parameters}
+    unknown = {k for k in changes if k not in taken and k not in config.attribute_map}
+    if not unknown:
+        return []
+    kept = {k: v for k, v in {**own, **changes}.items() if k not in unknown or k in own}
+    kept |= {k: v for k, v in own.items() if k in unknown}
+    without = type(config).from_dict(kept)
+    absent = object()
+    return [k for k in changes if k in unknown and getattr(without, k, absent) != changes[k]]
 
 
 def _read_config(pretrained: str) -> PretrainedConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +40,16 @@ def read_extractor(
             f"`feature_extractor.{_KIND}` is {(changes or {}).get(_KIND)!r}, which this version of "
             "transformers does not know; correct it or update transformers."
         )
+    # With its type, and without a model beside it, it is whole, as a model.json has it.
+    whole = pretrained is None and _KIND in (changes or {})
+    known = {_KIND, *kind().to_dict(), *inspect.signature(kind.__init__).parameters}
+    for name in () if whole else changes or {}:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if name not in known:
+            raise InputError(
+                f"`feature_extractor.{name}` is no entry of a {kind.__name__}."
+                + (f" Did you mean `{near[0]}`?" if near else "")
+            )
     try:
         return kind.from_dict(values)
     except Exception as error:  # whatever a feature extractor raises

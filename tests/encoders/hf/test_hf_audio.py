@@ -270,6 +270,8 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
             architecture=ast, feature_extractor=longer)  # fmt: skip
     longer = {"chunk_length": 30}
     refused("is 3000, but the model takes 200", architecture=whisper, feature_extractor=longer)
+    wrong = {"do_normalise": False}
+    refused("Did you mean `do_normalize`", architecture=AUDIO["wav2vec2"], feature_extractor=wrong)
     slow = {"sampling_rate": 10}
     waves = AUDIO["wav2vec2"]
     refused("`sample_rate` of the feature extractor", architecture=waves, feature_extractor=slow)
@@ -278,6 +280,11 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
 
     make("wav2vec2").model.save_pretrained(tmp_path)
     refused("holds none of preprocessor_config.json", pretrained=str(tmp_path))
+    make("whisper").model.config.save_pretrained(tmp_path / "whisper")
+    fewer = {"num_hidden_layers": 1}  # of the encoder Whisper calls it encoder_layers
+    where = str(tmp_path / "whisper")
+    (tmp_path / "whisper" / "model.safetensors").touch()
+    refused("`architecture.num_hidden_layers` does nothing", pretrained=where, architecture=fewer)
     (tmp_path / "preprocessor_config.json").write_text("{")
     refused("which says what an audio model takes, cannot be had", pretrained=str(tmp_path))
 

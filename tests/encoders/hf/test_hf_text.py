@@ -190,6 +190,14 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     refused("has SHA-256", pretrained=str(folder), sha256="0" * 64)
     other = {"model_type": "mpnet"}
     refused("is a bert: leave it out", pretrained=str(folder), architecture=other)
+    idle = {"dropout": 0.0}  # DistilBERT's name
+    refused(
+        "`architecture.dropout` does nothing to a bert", pretrained=str(folder), architecture=idle
+    )
+    off = {**TEXT["bert"], "use_cache": True}
+    refused("`architecture.use_cache` is True, but it is always False", architecture=off)
+    with pytest.warns(UserWarning, match="`architecture.dropout` does nothing to a bert"):
+        HfTextEncoder.from_config(HfTextConfig(architecture={**TEXT["bert"], **idle}))
     wider = {"intermediate_size": 40}
     refused("cannot be loaded as a bert", pretrained=str(folder), architecture=wider)
     deeper = {"num_hidden_layers": 3}
