@@ -26,6 +26,14 @@ def drop_after(file: Path, step: int) -> None:
     os.replace(temporary, file)
 
 
+def last_value(file: Path, key: str) -> float:
+    """The number under a key in the last record of a file of metrics; 0 where there is none."""
+    try:
+        return float(json.loads(file.read_bytes().splitlines()[-1])[key])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return 0.0
+
+
 def _step_of(line: bytes) -> int:
     """The step of a record, 0 for a line that is none."""
     try:

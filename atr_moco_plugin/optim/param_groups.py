@@ -141,9 +141,12 @@ def _places(
         )
         modules = [encoder, *(upper or ())]
         places |= {id(p): _Place(part) for module in modules for p in module.parameters()}
-        if layer_decay == 1 or not any(p.requires_grad for p in encoder.parameters()):
+        trained = any(p.requires_grad for p in encoder.parameters())
+        if layer_decay == 1 or not (trained or upper):
             continue
-        layers = [*_published(tower, encoder, part, layer_decay), *(upper or ())]
+        # A frozen encoder need not say which its layers are.
+        own = _published(tower, encoder, part, layer_decay) if trained else ()
+        layers = [*own, *(upper or ())]
         for p in encoder.parameters():
             places[id(p)].scale = layer_decay ** (len(layers) + 1)
         for above, layer in enumerate(reversed(layers), start=1):

@@ -78,6 +78,9 @@ def finetune_folder(stated: Mapping[str, Any], out: Path, *, plan_only: bool = F
         check(prepared)
         return 0
     bundle = run(prepared)
+    if bundle is None:
+        tell("Stopped; the same command goes on from the last checkpoint, and writes the bundle.")
+        return 0
     tell(f"Bundle: {bundle}")
     tell("To search these sounds, or those of another folder, with it:")
     for line in _search_commands(prepared, bundle):

@@ -61,6 +61,15 @@ def test_layers_move_slower_the_deeper_they_lie(criterion) -> None:
     assert found["model.audio.projection.weight"] == found["temperature"] == 1.0
 
 
+def test_layers_that_a_head_has_taken_move_slower_above_a_frozen_encoder(tiny_model) -> None:
+    model = tiny_model(fusion="albef")
+    model.text.encoder.requires_grad_(False)
+    criterion = MocoAtcAtm(model, MocoAtcAtmConfig(atm_start=0, queue_size=4))
+    found = rates(criterion, lr=1.0, text_lr=0.8, layer_decay=0.5)
+    assert found["model.head.layers.0.ffn_in.weight"] == 0.4
+    assert not any(name.startswith("model.text.encoder.") for name in found)
+
+
 def test_an_optimizer_takes_the_groups(criterion) -> None:
     groups = parameter_groups(criterion, 0.1, lr=1e-3, text_lr=1e-5, layer_decay=0.9)
     optimizer = torch.optim.AdamW(groups)

@@ -21,11 +21,14 @@ from atr_moco_plugin.hosts.fairseq2.runs.output import (
 from atr_moco_plugin.hosts.fairseq2.training.recipe import RetrievalRecipe
 
 
-def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
+def run_recipe(config_class: type[RetrievalRecipeConfig]) -> bool:
     """Train with the arguments of the command line.
 
     Args:
         config_class: its defaults are the recipe's.
+
+    Returns:
+        Whether the run has come to its end; a signal may have stopped it before.
 
     Raises:
         SystemExit: with status 2, where the output folder cannot be used or is in use.
@@ -39,6 +42,7 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> None:
     finally:
         if not recipe.started:
             restore_description(description)
+    return not recipe.stopped
 
 
 def run_evaluation() -> None:

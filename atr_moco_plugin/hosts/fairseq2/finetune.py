@@ -70,11 +70,11 @@ def check(prepared: Prepared) -> None:
     check_run(prepared, criterion, tell=say, world_size=processes)
 
 
-def run(prepared: Prepared) -> Path:
+def run(prepared: Prepared) -> Path | None:
     """Train with fairseq2, which writes the table and the report, and write the bundle.
 
     Returns:
-        The bundle's folder.
+        The bundle's folder; None where a signal has stopped the run, which goes on another time.
 
     Raises:
         SystemExit: where fairseq2 ends the run; it has said why.
@@ -89,13 +89,16 @@ def run(prepared: Prepared) -> Path:
     write_atomically(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     arguments = sys.argv
     sys.argv = [arguments[0], str(out), "--config-file", str(file)]
+    ended = True
     try:
-        run_recipe(FinetuneRecipeConfig)
+        ended = run_recipe(FinetuneRecipeConfig)
     except SystemExit as ex:
         if ex.code not in (None, 0):
             raise
     finally:
         sys.argv = arguments
+    if not ended:
+        return None
     if is_first_process():
         export_run(out, ExportOptions()).write(out / "bundle")
     return out / "bundle"

@@ -106,7 +106,7 @@ def test_two_processes_start_from_the_same_weights(
             torch.testing.assert_close(*rows, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("damage", ["half", "other model", "no weights"])
+@pytest.mark.parametrize("damage", ["half", "other model", "no weights", "other tokenizer"])
 def test_a_source_that_does_not_fit_is_one_sentence(
     run, trained_copy: Path, tmp_path: Path, capsys, damage: str
 ) -> None:
@@ -117,6 +117,8 @@ def test_a_source_that_does_not_fit_is_one_sentence(
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif damage == "other model":
         options.append("model.config_overrides.embed_dim=10")
+    elif damage == "other tokenizer":
+        options.append("tokenizer.name=bert-base-uncased")
     else:
         for folder in first.glob("checkpoints/step_*/model"):
             shutil.rmtree(folder)

@@ -17,6 +17,7 @@ from fairseq2.recipe.config import (
     RegimeSection,
     SupportsStructure,
 )
+from fairseq2.recipe.error import RecipeError
 from fairseq2.runtime.dependency import DependencyResolver
 from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
@@ -87,8 +88,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     def structure(self, resolver: DependencyResolver) -> None:
         # The root is visited first, its fields afterwards.
         self.criterion = self.criterion_section
-        own: Any = next(x.default_factory for x in fields(self) if x.name == "criterion")
-        self.criterion.drop_options_of(own())
+        of_recipe: dict[str, Any] = {x.name: x.default_factory for x in fields(self)}
+        self.criterion.drop_options_of(of_recipe["criterion"]())
         merger = resolver.resolve(ConfigMerger)
         drop_options_of_replaced_parts(self.model, merger)
         open_with_decoder(self.dataset, merger)
@@ -96,8 +97,17 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
         if source is not None:
             start_from(source, self.model, merger)
             if source.tokenizer is not None:
-                # Another one would give the text tower other ids than it was trained with.
-                self.tokenizer.name = str(source.tokenizer)
+                self._take_tokenizer(str(source.tokenizer), of_recipe["tokenizer"]().name)
+
+    def _take_tokenizer(self, name: str, of_recipe: str | None) -> None:
+        """That of ``init``: another one would give the text tower other ids than it knows."""
+        stated = self.tokenizer.name
+        if stated not in (None, of_recipe, name):
+            raise RecipeError(
+                f"`tokenizer.name` is {stated}, but `init={self.init}` was trained with its own "
+                "tokenizer, and another one would give it other ids: leave it out."
+            )
+        self.tokenizer.name = name
 
     @override
     def validate(self) -> ValidationResult:

@@ -66,11 +66,12 @@ class RetrievalRecipe(compat.TrainRecipe):
 
     Attributes:
         started: whether the run has gone on from what is in its folder, or begun a new one there.
+        stopped: whether it was asked to stop, and goes on another time.
     """
 
     def __init__(self, config_class: type[RetrievalRecipeConfig]) -> None:
         self._config_class = config_class
-        self.started = False
+        self.started = self.stopped = False
 
     @property
     @override
@@ -242,6 +243,7 @@ class RetrievalRecipe(compat.TrainRecipe):
         def before_step() -> None:
             start()
             if stop.agreed():
+                self.stopped = True
                 compat.save_and_stop(trainer, checkpoints, gangs)
 
         reader.before_step = before_step

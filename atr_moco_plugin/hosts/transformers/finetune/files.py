@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches
 from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.io.step_records import last_value
 from atr_moco_plugin.report.titles import TITLES
 
 _OWN = {"loss": "Loss", "grad_norm": "Gradient Norm", "learning_rate": "Learning Rate"}
@@ -40,8 +41,8 @@ class RunFiles(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin to count the time."""
-        self._started = time.monotonic()
+        """Begin to count the time, with that of the run until it was stopped."""
+        self._started = time.monotonic() - last_value(self._metrics / "train.jsonl", "Total Time")
 
     def on_log(
         self,

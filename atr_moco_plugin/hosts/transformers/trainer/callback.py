@@ -103,8 +103,9 @@ class MocoCallback(TrainerCallback):
             )
         check_trainer(trainer)
         if isinstance(trainer.data_collator, ClapCollator):
-            # A mapping of names to data sets is left as it is.
-            datasets = (trainer.train_dataset, trainer.eval_dataset)
+            named = trainer.eval_dataset
+            evaluated = list(named.values()) if isinstance(named, dict) else [named]
+            datasets = (trainer.train_dataset, *evaluated)
             text: Any = model.criterion.model.text
             trainer.data_collator.check(text.encoder, datasets, allow_unknown=allow_unknown)
         self._trainer = trainer
@@ -183,16 +184,26 @@ class MocoCallback(TrainerCallback):
         step = state.global_step
         self._guard.step = step + 1
         if control.should_log:
-            measures = self._model.pop_measures()
-            log_beside(self._trainer, control, measures)
-            if self._collapse is not None:
-                self._collapse.look(step, self._model.criterion.queues, measures)
+            self._log_measures(step, control)
         if self._rank is not None and (record := self._rank.log(step)) is not None:
             scalars = RankLogger.scalars(record)
             ranks = {f"rank/{name}": value for name, value in scalars.items()}
             log_beside(self._trainer, control, ranks)
         dataset = self._trainer.train_dataset
         self._limit_bad_clips(self._model.skipped_in_training, dataset, "the training")
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the measures where ``logging_strategy`` is ``epoch``."""
+        if control.should_log:
+            self._log_measures(state.global_step, control)
+
+    def _log_measures(self, step: int, control: TrainerControl) -> None:
+        measures = self._model.pop_measures()
+        log_beside(self._trainer, control, measures)
+        if self._collapse is not None:
+            self._collapse.look(step, self._model.criterion.queues, measures)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -56,6 +56,14 @@ def test_training_evaluates_logs_and_exports_a_plain_model(tmp_path: Path) -> No
     assert torch.allclose(output.text_embeds, expected["text_embeds"], atol=1e-6)
 
 
+def test_measures_are_logged_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, logging_strategy="epoch", max_steps=4)
+    trainer.train()
+    measures = [entry for entry in trainer.state.log_history if "loss_atm" in entry]
+    losses = [entry["step"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses and [entry["step"] for entry in measures] == losses
+
+
 def test_the_momentum_copies_move_once_an_optimizer_step(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_steps=1, gradient_accumulation_steps=3)
     model = trainer.model.criterion
