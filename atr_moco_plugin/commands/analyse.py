@@ -14,9 +14,8 @@ from atr_moco_plugin.commands.options import (
     list_sounds,
     load_retriever,
     none_can_be_read,
-    report_broken,
 )
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.io.atomic import check_output
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import say
@@ -225,13 +224,17 @@ def _embed_sounds(source: str, retriever: AudioTextRetriever) -> GivenRows:
         )
     )
     rows, names, broken = [], [], []
-    for found, embeddings, problems in embed_each(list(listing.found), retriever):
+    sounds = list(listing.found)
+    broken += listing.notes.problems
+    for found, embeddings, problems in embed_each(sounds, retriever):
         rows.append(embeddings)
         names += [sound.name for sound in found]
         broken += problems
     if not names:
         raise InputError(none_can_be_read(listing, broken))
-    report_broken(broken)
+    if broken:  # a note of the page, and of --json
+        which = listed([f"{name} ({reason})" if reason else name for name, reason in broken])
+        warnings.warn(f"{len(broken):,} cannot be read and are left out: {which}.", stacklevel=1)
     return GivenRows("audio", torch.from_numpy(np.concatenate(rows)), names)
 
 

@@ -110,6 +110,12 @@ def run(options: argparse.Namespace) -> int:
     if listed is not None and own.overrides.get("exclude"):
         _check_list(listed, Path(own.overrides["exclude"]))
     others = [dataset_options(pairs, option="--against") for pairs in options.against]
+    for other in others:
+        if other.decoder != own.decoder:
+            raise InputError(
+                f"`dataset.decoder` is {own.decoder}, and with --against it is {other.decoder}: "
+                "the files of all data sets are decoded alike; give each the same."
+            )
     tokenizer = None
     if options.tokenizer is not None:
         tokenizer = load_tokenizer(options.tokenizer, for_bert=False)

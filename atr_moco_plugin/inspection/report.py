@@ -133,6 +133,12 @@ def inspect_dataset(
             its, _ = inspect_audio(
                 other.dataset, num_workers=num_workers, decoder=decoder, progress=progress
             )
+            if unread := [clip for clip in its if clip.problem]:
+                notes.append(
+                    f"{other.dataset.name}: {len(unread):,} of {len(its):,} clips cannot be "
+                    "decoded, so that no audio was held against theirs, such as "
+                    f"{unread[0].key}: {unread[0].problem}."
+                )
         against[other.dataset.name] = other.dataset, its
     findings += leaks(dataset, clips or (), against, decoder=decoder)
     return Inspection(

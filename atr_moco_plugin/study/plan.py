@@ -16,6 +16,7 @@ from atr_moco_plugin.criterion.positives import PositivesMode
 from atr_moco_plugin.errors import InputError
 
 OVERRIDES = "overrides.yaml"
+RECIPE = "recipe.txt"
 """What a study sets of a run's configuration, in the run's folder."""
 
 
@@ -93,10 +94,12 @@ class Run:
     Attributes:
         name: of its folder, such as ``q256_s0``.
         overrides: what it sets of the recipe's configuration, nested.
+        recipe: whose configuration that is.
     """
 
     name: str
     overrides: Mapping[str, Any]
+    recipe: str
 
 
 def plan(config: StudyConfig) -> list[Run]:
@@ -115,7 +118,7 @@ def plan(config: StudyConfig) -> list[Run]:
         overrides = copy.deepcopy(config.config)
         for axis, value in chosen.items():
             _set(overrides, axes[axis], value)
-        runs.append(Run(name, overrides))
+        runs.append(Run(name, overrides, config.recipe))
     return runs
 
 
@@ -128,7 +131,12 @@ def check_folder(run: Run, folder: Path) -> None:
     Raises:
         InputError: with the first key that differs.
     """
-    saved = folder / OVERRIDES
+    saved, recipe = folder / OVERRIDES, folder / RECIPE
+    if recipe.is_file() and (before := recipe.read_text(encoding="utf-8").strip()) != run.recipe:
+        raise InputError(
+            f"{folder} holds a run of the recipe {before}, and this study is of {run.recipe}: give "
+            "another output folder."
+        )
     wanted = dict(leaves(run.overrides))
     if saved.is_file():
         found = dict(leaves(read_yaml(saved)))

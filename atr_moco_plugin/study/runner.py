@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.io.stdout import duration
-from atr_moco_plugin.study.plan import OVERRIDES, Run, StudyConfig, check_folder, write_yaml
+from atr_moco_plugin.study.plan import OVERRIDES, RECIPE, Run, StudyConfig, check_folder, write_yaml
 
 _POLL_SECONDS = 0.2
 _LAST_LINES = 5
@@ -162,6 +162,7 @@ def _start(config: StudyConfig, run: Run, folder: Path) -> subprocess.Popen[byte
     out.mkdir(parents=True, exist_ok=True)
     with (out / OVERRIDES).open("w", encoding="utf-8") as file:
         write_yaml(run.overrides, file)
+    (out / RECIPE).write_text(f"{run.recipe}\n", encoding="utf-8")
     command = [sys.executable, "-m", f"atr_moco_plugin.recipes.{config.recipe}", str(out)]
     study = os.getpid()
 

@@ -133,6 +133,11 @@ def test_a_folder_and_a_captions_file_through_a_model(
     assert {name: side["rows"] for name, side in result["sides"].items()} == {"audio": 3, "text": 4}
     assert result["pairs"]["pairs"] == 3 and result["pairs"]["by"] == "list"
     assert any("1 of 4 pairs of captions.csv" in note for note in result["notes"])
+    assert any("1 cannot be read and are left out" in note for note in result["notes"])
+    names = ("a.wav", "b.flac", "gone.wav")
+    Path("sounds.csv").write_text("file_name\n" + "".join(f"{folder}/{x}\n" for x in names))
+    result = found(capfd, "sounds.csv", *options)
+    assert any("gone.wav (no such file)" in note for note in result["notes"])
     # The same embeddings from files give the same figures.
     retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
     np.save("a.npy", retriever.embed_audio([folder / name for name in rows]).numpy())

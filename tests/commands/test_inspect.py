@@ -142,6 +142,11 @@ def test_the_data_set_of_a_run_is_named_by_its_configuration(
         (["--config", "dataset.family=toy", "--exclude", "/"], "no file can be written there"),
         (["--config", "dataset.family=toy", "--tokenizer", "./nowhere"], "nowhere"),
         (
+            ["--config", "dataset.family=toy", "--against", "dataset.family=toy"]
+            + ["dataset.decoder=torchcodec"],
+            "the files of all data sets are decoded alike",
+        ),
+        (
             ["--config", "dataset.family=toy", "--against", "dataset.family=clotho"],
             "Clotho needs its folder",
         ),

@@ -83,6 +83,16 @@ def test_another_data_set_with_the_recordings_is_found(manifest: Path) -> None:
     assert inspection.as_json()["against"] == ["other"]
 
 
+def test_what_cannot_be_read_of_another_data_set_is_said(manifest: Path) -> None:
+    (manifest.parent / "other.wav").write_bytes(b"no sound")
+    its = manifest.with_name("its.csv")
+    its.write_text("file_name,caption,split\nother.wav,something else,test\n")
+    opened = open_to_inspect("manifest", {"root": str(manifest)})
+    other = open_to_inspect("manifest", {"root": str(its), "name": "other"})
+    notes = inspect_dataset(opened, [other]).notes
+    assert any("other: 1 of 1 clips cannot be decoded" in note for note in notes)
+
+
 def test_nothing_wrong_is_said_in_words(tmp_path: Path) -> None:
     opened = open_to_inspect("toy", {"num_train": 3, "num_valid": 2, "num_test": 2})
     inspection = inspect_dataset(opened, audio=False)

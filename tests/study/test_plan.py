@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.study.plan import (
     OVERRIDES,
+    RECIPE,
     Run,
     StudyConfig,
     check_folder,
@@ -68,7 +70,7 @@ def test_a_mistake_is_named(values, message: str) -> None:
 
 
 def run(**overrides: object) -> Run:
-    return Run("q8_s0", {"criterion": {"config": {"queue_size": 8}}, **overrides})
+    return Run("q8_s0", {"criterion": {"config": {"queue_size": 8}}, **overrides}, "toy")
 
 
 def save(path: Path, tree: dict) -> None:
@@ -86,6 +88,15 @@ def test_a_folder_of_the_study_must_have_been_started_alike(tmp_path: Path) -> N
         check_folder(run(), tmp_path)
     with pytest.raises(ValueError, match=r"`common.seed` was not set and is 1"):
         check_folder(run(optimizer={"lr": 1e-5}, common={"seed": 1}), tmp_path)
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / OVERRIDES, dict(run().overrides))
+    check_folder(run(), tmp_path)  # of a version that wrote no recipe
+    (tmp_path / RECIPE).write_text("toy\n")
+    check_folder(run(), tmp_path)
+    with pytest.raises(ValueError, match="a run of the recipe toy, and this study is of scenes"):
+        check_folder(replace(run(), recipe="scenes"), tmp_path)
 
 
 def test_any_other_run_of_the_recipe_must_have_all_overrides(tmp_path: Path) -> None:
