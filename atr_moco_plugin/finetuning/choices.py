@@ -102,11 +102,3 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 def shown(value: object) -> str:
     """A value as it is printed."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """A time in words: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = seconds / 60
-    return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from atr_moco_plugin.finetuning.choices import FREEZE, Choices, duration, number_of, share_of
+from atr_moco_plugin.finetuning.choices import FREEZE, Choices, number_of, share_of
 from atr_moco_plugin.finetuning.facts import Facts
 from atr_moco_plugin.finetuning.schedule import epochs_for
 from atr_moco_plugin.finetuning.sizes import fixed_bytes, pair_bytes, run_seconds
+from atr_moco_plugin.io.stdout import duration
 
 LONG_RUN = 2 * 3600.0
 """Seconds above which a run without a GPU trains no layer of a pretrained audio encoder."""

@@ -21,7 +21,6 @@ from atr_moco_plugin.finetuning.choices import (
     FREEZE,
     Choice,
     Choices,
-    duration,
     nested,
     number_of,
     shown,
@@ -38,6 +37,7 @@ from atr_moco_plugin.finetuning.fitting import (
 )
 from atr_moco_plugin.finetuning.schedule import criterion_options, epochs_for, rates
 from atr_moco_plugin.finetuning.sizes import MATCHING
+from atr_moco_plugin.io.stdout import duration
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ class Match(NamedTuple):
         begin: seconds in the first at which it begins.
         end: seconds in the first at which it ends.
         shift: seconds by which it is later in the first than in the second.
-        error: share of the bits in which the two differ over it.
     """
 
     first: int
@@ -53,7 +52,6 @@ class Match(NamedTuple):
     begin: float
     end: float
     shift: float
-    error: float
 
 
 class _Common(NamedTuple):
@@ -63,7 +61,6 @@ class _Common(NamedTuple):
     share: float = 0.0
     begin: int = 0
     end: int = 0
-    error: float = 1.0
 
 
 def find_matches(prints: Sequence[Words]) -> list[Match]:
@@ -103,7 +100,6 @@ def find_matches(prints: Sequence[Words]) -> list[Match]:
                     common.begin * SECONDS_A_WORD,
                     common.end * SECONDS_A_WORD + SECONDS_OF_A_WORD,
                     shift * SECONDS_A_WORD,
-                    common.error,
                 )
             )
     return matches
@@ -135,8 +131,7 @@ def _compare(one: Words, two: Words, shift: int) -> _Common:
         return _Common()
     fewer = min(int((one > 0).sum()), int((two > 0).sum()))
     first, last = begin + heard[common[[0, -1]]]
-    error = float(wrong[common].mean() / 32)
-    return _Common(len(common), len(common) / fewer, int(first), int(last), error)
+    return _Common(len(common), len(common) / fewer, int(first), int(last))
 
 
 def _alike(words: Words, starts: Positions) -> Iterator[tuple[Positions, Positions]]:

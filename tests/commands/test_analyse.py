@@ -136,8 +136,8 @@ def test_a_folder_and_a_captions_file_through_a_model(
     assert any("1 cannot be read and are left out" in note for note in result["notes"])
     names = ("a.wav", "b.flac", "gone.wav")
     Path("sounds.csv").write_text("file_name\n" + "".join(f"{folder}/{x}\n" for x in names))
-    result = found(capfd, "sounds.csv", *options)
-    assert any("gone.wav (no such file)" in note for note in result["notes"])
+    alone = found(capfd, "sounds.csv", *options)
+    assert any("gone.wav (no such file)" in note for note in alone["notes"])
     # The same embeddings from files give the same figures.
     retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
     np.save("a.npy", retriever.embed_audio([folder / name for name in rows]).numpy())

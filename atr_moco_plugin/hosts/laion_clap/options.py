@@ -100,6 +100,8 @@ def check_theirs(args: argparse.Namespace, config: Any) -> None:
     for name, reason in (
         ("clap_mlploss", "is a loss of its own; leave it out, --criterion is the loss"),
         ("kappa", "weights a loss that --criterion replaces; leave it out"),
+        ("local_loss", "is of the loss that --criterion replaces; leave it out"),
+        ("gather_with_grad", "is of the loss that --criterion replaces; leave it out"),
         ("horovod", "is not supported; start several processes with torchrun"),
         ("torchscript", "compiles the model without the criterion; leave it out"),
         ("trace", "compiles the model without the criterion; leave it out"),

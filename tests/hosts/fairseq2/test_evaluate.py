@@ -555,9 +555,9 @@ def test_progress_in_a_log_says_what_is_left(monkeypatch, caplog) -> None:
     assert bar.steps == [5, 15, 40, 140]
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "Encoding clips: 20 of 200, 12 min 0 s left.",
-        "Encoding clips: 60 of 200, 4 min 40 s left.",
-        "Encoding clips: 200 of 200, 0 min 0 s left.",
+        "Encoding clips: 20 of 200, 12 min left.",
+        "Encoding clips: 60 of 200, 5 min left.",
+        "Encoding clips: 200 of 200, 0 s left.",
     ]
     caplog.clear()
     with caplog.at_level("INFO"), progress(bar, "Encoding clips", 200, quiet=True) as advance:

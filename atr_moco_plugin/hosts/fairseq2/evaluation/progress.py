@@ -11,6 +11,7 @@ from fairseq2.logging import log
 from fairseq2.utils.progress import NOOP_PROGRESS_REPORTER, ProgressReporter
 
 from atr_moco_plugin.evaluation.encode import Advance
+from atr_moco_plugin.io.stdout import duration
 
 _QUIET_SECONDS = 10.0
 """Lines in a log are at least this far apart."""
@@ -41,13 +42,7 @@ def progress(
             now, tenth = time.monotonic(), 10 * done // max(total, 1)
             if lines and tenth > said and now - last >= _QUIET_SECONDS:
                 left = (now - start) / done * (total - done)
-                log.info("{}: {:,} of {:,}, {} left.", name, done, total, _duration(left))
+                log.info("{}: {:,} of {:,}, {} left.", name, done, total, duration(left))
                 said, last = tenth, now
 
         yield advance
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

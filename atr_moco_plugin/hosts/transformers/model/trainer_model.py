@@ -86,8 +86,8 @@ class TrainerModel(nn.Module):
         config = build_config(criterion_class.config_class, options, criterion)
         self.criterion: Atc = criterion_class(model, config)
         use_chunks(self.criterion, chunk_size)
-        self._audio_inputs = _arguments(model.audio) - _STAGES
-        self._text_inputs = _arguments(model.text) - _STAGES
+        self._audio_inputs = _arguments(model.audio)
+        self._text_inputs = _arguments(model.text)
         if shared := self._audio_inputs & self._text_inputs:
             raise InputError(
                 f"Both towers take {', '.join(sorted(shared))}: name the arguments of their "
@@ -269,4 +269,4 @@ def _with_tokens(inputs: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
 
 def _arguments(tower: nn.Module) -> set[str]:
     # Later stages have one name for both towers, so that a batch cannot say whose they are.
-    return set(inspect.signature(tower.forward).parameters) - {"lower", "tokens", "pooled"}
+    return set(inspect.signature(tower.forward).parameters) - _STAGES
