@@ -90,8 +90,7 @@ def open_stored(
         named = SPLIT_NAMES.get(split.lower(), split)
         rows = zip(_texts(table), _sources(table, columns[0]), strict=True)
         for number, (row, source) in enumerate(rows):
-            key = f"{split}/{number}"
-            own = _split_of_row(row) if len(loaded) == 1 else ""
+            key, own = f"{split}/{number}", _split_of_row(row) if len(loaded) == 1 else ""
             _add(found.setdefault(own or named, _Split()), key, row, source)
             if value := filled_cell(row, column_names.RECORDINGS):
                 recordings[key] = value

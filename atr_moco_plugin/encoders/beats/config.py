@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -223,3 +223,7 @@ class BeatsConfig(Config):
         own += [name for name in ("fbank_mean", "fbank_std") if name not in cfg]
         merged = as_loaded(self, type(self).from_official(cfg), own, path)
         return replace(merged, checkpoint=None, sha256=None)
+
+
+ReadConfig = Callable[[Mapping[str, Any]], BeatsConfig]
+"""Makes a configuration of a checkpoint's ``cfg``."""

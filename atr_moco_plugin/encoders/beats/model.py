@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from atr_moco_plugin.encoders.beats.checkpoint import (
     official_name,
     read_checkpoint,
 )
-from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask
+from atr_moco_plugin.encoders.beats.config import BeatsConfig, PaddingMask, ReadConfig
 from atr_moco_plugin.encoders.beats.dropping import draw_patches
 from atr_moco_plugin.encoders.beats.fbank import MEL_BINS, SAMPLE_RATE, fbank
 from atr_moco_plugin.encoders.beats.features import BeatsFeatures, BeatsStates, seen
@@ -124,10 +123,7 @@ class BeatsEncoder(nn.Module):
 
     @classmethod
     def from_checkpoint(
-        cls,
-        path: str | Path,
-        padding_mask: PaddingMask = "exact",
-        sha256: str | None = None,
+        cls, path: str | Path, padding_mask: PaddingMask = "exact", sha256: str | None = None
     ) -> BeatsEncoder:
         """Load an official checkpoint, self-supervised or fine-tuned, with its own dropouts.
 
@@ -141,22 +137,14 @@ class BeatsEncoder(nn.Module):
             InputError: If the digest differs, the file is unreadable or of another model, or its
                 cfg and parameters do not fit together.
         """
-        return cls._load(
-            path,
-            sha256,
-            lambda cfg: replace(BeatsConfig.from_official(cfg), padding_mask=padding_mask),
-        )
+        own: Any = {"padding_mask": padding_mask}
+        return cls._load(path, sha256, lambda cfg: replace(BeatsConfig.from_official(cfg), **own))
 
     @classmethod
-    def _load(
-        cls,
-        path: str | Path,
-        sha256: str | None,
-        translate: Callable[[Mapping[str, Any]], BeatsConfig],
-    ) -> BeatsEncoder:
+    def _load(cls, path: str | Path, sha256: str | None, read: ReadConfig) -> BeatsEncoder:
         cfg, model = read_checkpoint(path, sha256)
         try:
-            config = translate(cfg)
+            config = read(cfg)
             state = from_official(model)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
