@@ -28,9 +28,9 @@ class SiglipConfig(LearnedTemperatureConfig):
     """Initial temperature, the inverse of the scale t = 10; it is learned."""
 
     bias: float | Literal["auto"] = "auto"
-    """Initial bias b; it is learned. ``auto`` takes the log-odds of a positive in the first batch
-    of all processes, ``-log(N - 1)`` where each of N items has one; the paper's -10 is for batches
-    of 10,000, and from there a short run with a small batch does not arrive."""
+    """Initial bias b; it is learned. ``auto`` lets the logits of the first batch of all processes
+    have the log-odds of a positive for their mean, see :func:`balanced_bias`. (The paper's -10 is
+    for batches of 10,000 and a scale of 10.)"""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -75,6 +75,26 @@ def prior_log_odds(clip_ids: Tensor, caption_ids: Tensor, mode: PositivesMode) -
     positives = positive_pairs(clip_ids, caption_ids, clip_ids, caption_ids, mode)
     number = positives.sum().view(1)
     return number.log() - (positives.numel() - number).clamp(min=1).log()
+
+
+def balanced_bias(batch: GlobalBatch, mode: PositivesMode, temperature: Tensor) -> Tensor:
+    """The bias with which the mean of ``s_ij / tau + b`` is the log-odds of a positive.
+
+    With cosines of 0 in the mean it would be those log-odds, ``-log(N - 1)`` where each of N items
+    has one positive. Towers with random weights put all items into one narrow cone instead, where
+    every logit would then be far too high, and the first steps would push all pairs apart alike.
+
+    Args:
+        batch: of all processes.
+        mode: which items are positives.
+        temperature: one element, tau.
+
+    Returns:
+        ``[1]`` float32, without a gradient.
+    """
+    mean_cosine = batch.a.detach().float().mean(dim=0) @ batch.u.detach().float().mean(dim=0)
+    odds = prior_log_odds(batch.clip_ids, batch.caption_ids, mode)
+    return odds - mean_cosine / temperature.detach().float()
 
 
 class Siglip(Atc):
@@ -132,7 +152,7 @@ class Siglip(Atc):
         """What the bias starts from; the first training pass decides it."""
         if self._has_started:
             return self.bias_start
-        start = prior_log_odds(batch.clip_ids, batch.caption_ids, self.config.positives)
+        start = balanced_bias(batch, self.config.positives, self.temperature)
         if self._trains:
             self.bias_start.copy_(start)
             self._has_started = True

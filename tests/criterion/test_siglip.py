@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from atr_moco_plugin.criterion import Siglip, SiglipConfig, sigmoid_loss
+from atr_moco_plugin.criterion.exchange import GlobalBatch
+from atr_moco_plugin.criterion.siglip import balanced_bias
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim import parameter_groups
 
@@ -48,15 +51,25 @@ def test_loss_and_gradients_equal_a_float64_oracle(n: int, m: int) -> None:
         assert_close(x.grad.double(), y.grad, atol=1e-4, rtol=1e-5)
 
 
-def test_the_bias_starts_at_the_log_odds_of_the_first_batch() -> None:
+def mean_logit(criterion: Siglip, batch: dict[str, Any]) -> float:
+    """Of all pairs of a batch, with the bias that the first one has decided."""
+    model = criterion.model
+    a, u = model.audio(**batch["audio"])[0].double(), model.text(**batch["text"])[0].double()
+    return float((a @ u.T / criterion.temperature.double() + criterion.bias.double()).mean())
+
+
+def test_the_mean_logit_starts_at_the_log_odds_of_the_first_batch() -> None:
     criterion = Siglip(LinearModel(), SiglipConfig()).train()
     batch = linear_batch()
-    assert criterion(**batch)["bias"].item() == pytest.approx(-math.log(3))
+    criterion(**batch)
+    assert mean_logit(criterion, batch) == pytest.approx(-math.log(3), abs=1e-5)
+    start = criterion.bias.item()
     # One caption of two clips: 6 of 16 pairs. But the start is that of the first batch.
     batch["caption_ids"] = torch.tensor([0, 0, 1, 2])
-    assert criterion(**batch)["bias"].item() == pytest.approx(-math.log(3))
+    assert criterion(**batch)["bias"].item() == start
     fresh = Siglip(LinearModel(), SiglipConfig()).train()
-    assert fresh(**batch)["bias"].item() == pytest.approx(math.log(6 / 10))
+    fresh(**batch)
+    assert mean_logit(fresh, batch) == pytest.approx(math.log(6 / 10), abs=1e-5)
     given = Siglip(LinearModel(), SiglipConfig(bias=-10.0)).train()
     assert given(**batch)["bias"].item() == -10
     same = {**batch, "clip_ids": torch.zeros(4, dtype=torch.int64)}
@@ -64,13 +77,14 @@ def test_the_bias_starts_at_the_log_odds_of_the_first_batch() -> None:
     assert fresh(**same)["loss"].isfinite()
 
 
-def test_at_its_start_the_loss_expects_as_many_positives_as_there_are() -> None:
-    criterion = Siglip(LinearModel(), SiglipConfig()).train()
-    zero = torch.zeros(4, 4)
-    start = criterion(**linear_batch())["bias"]
-    bias = start.clone().view(1).requires_grad_()
-    sigmoid_loss(zero, zero, torch.eye(4, dtype=torch.bool), torch.ones(1), bias).backward()
-    assert bias.grad.item() == pytest.approx(0, abs=1e-6)
+def test_where_all_items_look_alike_the_loss_expects_as_many_positives_as_there_are() -> None:
+    alike = F.normalize(torch.ones(4, 8), dim=1)
+    ids = torch.arange(4)
+    temperature = torch.full((1,), 0.1)
+    batch = GlobalBatch([4], alike, alike, ids, ids)
+    bias = balanced_bias(batch, "clip_or_caption", temperature).requires_grad_()
+    sigmoid_loss(alike, alike, torch.eye(4, dtype=torch.bool), temperature, bias).backward()
+    assert bias.grad.item() == pytest.approx(0, abs=1e-5)
 
 
 def test_an_evaluation_pass_does_not_decide_the_start() -> None:
