@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -206,3 +208,21 @@ def test_fairseq2_refuses_a_folder_of_other_settings(tmp_path: Path) -> None:
         results.append(subprocess.run(run, capture_output=True, text=True))
     assert [x.returncode for x in results] == [0, 2]
     assert "optimizer.config.lr was 0.001 and is 0.5" in results[1].stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_a_signal_has_stopped_writes_no_bundle(tmp_path: Path) -> None:
+    """It was made of a checkpoint of half a run, and said to be the end."""
+    out, file = tmp_path / "out", tmp_path / "mine.yaml"
+    steps = {"regime__num_steps": 400, "regime__checkpoint_every_n_steps": 3}
+    file.write_text(yaml.safe_dump(stated(loop="fairseq2", **steps)))
+    command = [sys.executable, "-m", "atr_moco_plugin.recipes.finetune", str(out)]
+    command += ["--config-file", str(file)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not list((out / "checkpoints").glob("step_*")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGUSR1)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 0 and "Stopped; the same command goes on" in said
+    assert not (out / "bundle").exists() and not (out / "retrieval.json").exists()
