@@ -20,17 +20,30 @@ class StepFile:
 
     Args:
         path: the file; it and its folders are made at the first :meth:`append`.
+        alike: values that all records have, without which they could not be compared.
 
     Raises:
-        InputError: when a line other than the last is not a JSON object with an integer ``step``.
+        InputError: when a line other than the last is not a JSON object with an integer ``step``,
+            or the last record has another value of ``alike``.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], alike: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = Path(path)
         self.last_step: int | None = None
         self._torn = False
-        for step, _ in self._lines():
+        last = "{}"
+        for step, line in self._lines():
             self.last_step = step if self.last_step is None else max(self.last_step, step)
+            last = line
+        record = json.loads(last)
+        for key, value in (alike or {}).items():
+            if record.get(key, value) != value:
+                raise InputError(
+                    f"{self.path} has records whose {key} is {record[key]}, and it is {value} now: "
+                    "one curve would be of both; set it back, or move the file away."
+                )
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record as the last line.

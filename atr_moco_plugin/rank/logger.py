@@ -94,7 +94,7 @@ class RankLogger:
 
     Raises:
         InputError: when ``every`` is not positive, ``probe_every`` is negative, the normaliser is
-            unknown, or a file at ``path`` was not written by this class.
+            unknown, or ``path`` is not of this class, or of another normaliser or threshold.
         ValueError: when there is no source.
 
     Example:
@@ -132,14 +132,12 @@ class RankLogger:
         self.normalizer = normalizer
         self.threshold = threshold
         self.pairs = tuple(pairs)
-        self._file = None if path is None else StepFile(path)
+        own = {"normalizer": normalizer, "threshold": threshold}
+        self._file = None if path is None else StepFile(path, own)
         keys = None if path is None else Path(path).with_name(f"{Path(path).stem}_probe.npz")
         self._drift = KeyDrift(probe, probe_every, keys) if probe and probe_every else None
         queues = {k: v for k, v in self.sources.items() if isinstance(v, EmbeddingQueue)}
-        self._sums = {
-            name: _Sums(QueueMoments(queue), QueueUniformity(queue))
-            for name, queue in queues.items()
-        }
+        self._sums = {k: _Sums(QueueMoments(v), QueueUniformity(v)) for k, v in queues.items()}
         self._distances = {
             (a, b): PairDistance(queues[a], queues[b])
             for a, b in self.pairs

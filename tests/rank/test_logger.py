@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
 from atr_moco_plugin.rank import RankLogger, alignment, rank_report
 
@@ -189,6 +190,15 @@ def test_scalars_are_flat_floats() -> None:
     assert {name: flat[name] for name in expected} == expected
     # Two sources with 3 values and 5 measures x (raw, centred) x (measured, random); one pair.
     assert len(flat) == 2 * (3 + 20) + 2
+
+
+def test_records_of_two_normalisers_are_not_of_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "rank.jsonl"
+    RankLogger({"audio": unit(30)}, path).log(1)
+    RankLogger({"audio": unit(30)}, path).log(2)
+    for options in ({"normalizer": "sum"}, {"threshold": 0.1}):
+        with pytest.raises(InputError, match="one curve would be of both"):
+            RankLogger({"audio": unit(30)}, path, **options)
 
 
 def test_errors() -> None:
