@@ -39,11 +39,13 @@ Source = QueueLike | Tensor | Callable[[], Tensor]
 
 
 class _View(NamedTuple):
-    """The filled rows ``[K, d]`` of a source; of a queue also ids and size, and sums if kept."""
+    """The filled rows ``[K, d]`` of a source; of a queue also ids and size, whether rows of nobody
+    were left out, and sums if kept."""
 
     embeddings: Tensor
     clip_ids: Tensor | None = None
     size: int | None = None
+    whole: bool = True
     moments: Moments | None = None
 
 
@@ -129,11 +131,9 @@ class RankLogger:
             )
         self.sources = dict(sources)
         self.every = every
-        self.normalizer = normalizer
-        self.threshold = threshold
         self.pairs = tuple(pairs)
-        own = {"normalizer": normalizer, "threshold": threshold}
-        self._file = None if path is None else StepFile(path, own)
+        self._report: dict[str, Any] = {"normalizer": normalizer, "threshold": threshold}
+        self._file = None if path is None else StepFile(path, self._report)
         keys = None if path is None else Path(path).with_name(f"{Path(path).stem}_probe.npz")
         self._drift = KeyDrift(probe, probe_every, keys) if probe and probe_every else None
         queues = {k: v for k, v in self.sources.items() if isinstance(v, EmbeddingQueue)}
@@ -179,8 +179,7 @@ class RankLogger:
             return None
         record: dict[str, Any] = {
             "step": step,
-            "normalizer": self.normalizer,
-            "threshold": self.threshold,
+            **self._report,
             "sources": {name: self._source_record(name, view) for name, view in views.items()},
             "pairs": {
                 f"{a}_{b}": self._pair_record((a, b), views[a], views[b])
@@ -229,14 +228,7 @@ class RankLogger:
             spectra = list(view.moments.spectra())
             uniform = self._sums[name].uniformity.read()
         raw, centered = (
-            report_of_spectrum(
-                values,
-                rows,
-                dim,
-                center=center,
-                normalizer=self.normalizer,
-                threshold=self.threshold,
-            )
+            report_of_spectrum(values, rows, dim, center=center, **self._report)
             for values, center in zip(spectra, (False, True), strict=True)
         )
         return {
@@ -251,7 +243,8 @@ class RankLogger:
 
     def _with_moments(self, name: str, view: _View) -> _View:
         """Add the running sums of a queue with more rows than dimensions, if they are finite."""
-        if name not in self._sums or len(view.embeddings) <= view.embeddings.size(1):
+        rows, dim = view.embeddings.shape
+        if name not in self._sums or not view.whole or rows <= dim:
             return view
         moments = self._sums[name].moments.read()
         if not bool(moments.gram.trace().isfinite()):
@@ -286,7 +279,11 @@ def _view(source: Source) -> _View:
     # A queue that is a module is callable too, so this comes before the call.
     if isinstance(source, QueueLike):
         embeddings, clip_ids, _ = source.valid
-        return _View(embeddings, clip_ids, getattr(source, "size", None))
+        size, held = getattr(source, "size", None), clip_ids != -1
+        if bool(held.all()):
+            return _View(embeddings, clip_ids, size)
+        # While a queue fills, rows of zeros stand for items that are not finite.
+        return _View(embeddings[held], clip_ids[held], size, whole=False)
     return _View(source())
 
 

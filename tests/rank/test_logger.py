@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.queue.states import finite_rows
 from atr_moco_plugin.rank import RankLogger, alignment, rank_report
 
 
@@ -190,6 +191,24 @@ def test_scalars_are_flat_floats() -> None:
     assert {name: flat[name] for name in expected} == expected
     # Two sources with 3 values and 5 measures x (raw, centred) x (measured, random); one pair.
     assert len(flat) == 2 * (3 + 20) + 2
+
+
+def test_rows_of_nobody_are_not_measured() -> None:
+    """While a queue fills, a row of zeros stands for an item that is not finite."""
+    queues = {name: EmbeddingQueue(40, 8) for name in ("audio", "text")}
+    rows = {name: unit(20) for name in queues}
+    broken = {name: x.clone() for name, x in rows.items()}
+    broken["audio"][3] = float("nan")
+    ids = torch.arange(20)
+    finite = finite_rows(broken["audio"])
+    for name, queue in queues.items():
+        queue.enqueue(broken[name], ids, ids, finite)
+    kept = {name: x[ids != 3] for name, x in rows.items()}
+    found, expected = RankLogger(queues).log(1), RankLogger(kept).log(1)
+    assert found["sources"]["audio"]["rows"] == 19
+    for name in queues:
+        assert found["sources"][name]["raw"] == expected["sources"][name]["raw"]
+    assert found["pairs"] == expected["pairs"]
 
 
 def test_records_of_two_normalisers_are_not_of_one_file(tmp_path: Path) -> None:
