@@ -202,7 +202,7 @@ def test_rows_of_nobody_are_not_measured() -> None:
     ids = torch.arange(20)
     finite = finite_rows(broken["audio"])
     for name, queue in queues.items():
-        queue.enqueue(broken[name], ids, ids, finite)
+        queue.enqueue(broken[name], ids, ids, finite=finite)
     kept = {name: x[ids != 3] for name, x in rows.items()}
     found, expected = RankLogger(queues).log(1), RankLogger(kept).log(1)
     assert found["sources"]["audio"]["rows"] == 19
