@@ -90,11 +90,14 @@ def balanced_bias(batch: GlobalBatch, mode: PositivesMode, temperature: Tensor) 
         temperature: one element, tau.
 
     Returns:
-        ``[1]`` float32, without a gradient.
+        ``[1]`` float32, finite and without a gradient. A batch with embeddings that are not finite
+        counts as one of cosine 0.
     """
-    mean_cosine = batch.a.detach().float().mean(dim=0) @ batch.u.detach().float().mean(dim=0)
     odds = prior_log_odds(batch.clip_ids, batch.caption_ids, mode)
-    return odds - mean_cosine / temperature.detach().float()
+    with torch.autocast(batch.a.device.type, enabled=False):
+        a, u = (x.detach().float().mean(dim=0) for x in (batch.a, batch.u))
+        start = odds - (a @ u) / temperature.detach().float()
+    return torch.where(start.isfinite(), start, odds)
 
 
 class Siglip(Atc):

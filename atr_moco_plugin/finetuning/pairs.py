@@ -146,7 +146,11 @@ def _equal(clips: Sequence[Clip]) -> Iterator[tuple[bool, list[Clip]]]:
     sources: list[Any] = [clip.source for clip in stored]
     whole = [isinstance(source, str) for source in sources]
     for same in (*same_files(sources), *equal_sources(sources)):
-        yield all(whole[at] for at in same), [stored[at] for at in same]
+        files = [stored[at] for at in same if whole[at]]
+        if len(files) > 1:
+            yield True, files
+        if len(files) < len(same):
+            yield False, [stored[at] for at in same]
     for clip, source, is_file in zip(stored, sources, whole, strict=True):
         if is_file and os.path.getsize(source) in sizes:
             content = Path(source).read_bytes()

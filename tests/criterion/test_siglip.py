@@ -85,6 +85,9 @@ def test_where_all_items_look_alike_the_loss_expects_as_many_positives_as_there_
     bias = balanced_bias(batch, "clip_or_caption", temperature).requires_grad_()
     sigmoid_loss(alike, alike, torch.eye(4, dtype=torch.bool), temperature, bias).backward()
     assert bias.grad.item() == pytest.approx(0, abs=1e-5)
+    broken = batch._replace(a=alike.clone().fill_(float("nan")))
+    found = balanced_bias(broken, "clip_or_caption", temperature)
+    assert found.item() == pytest.approx(-math.log(3))
 
 
 def test_an_evaluation_pass_does_not_decide_the_start() -> None:

@@ -155,6 +155,11 @@ def _finished(
         among = _with_classes({"": content.listed}, content.labels, config.name)[""]
         drawn = draw_splits(among, content.recordings, _fractions(len(among), config), config.seed)
         splits = _put(splits["train"], among, drawn)
+        if lost := sorted({*drawn.splits} - {*splits}):
+            raise InputError(
+                f"{root}: all sounds that were drawn for the split {lost[0]} are excluded or "
+                "cannot be read: bring one back, or set another `seed`"
+            )
         counts = _moved(counts["train"], splits)
         notes += _said(drawn, splits)
     _check_numbers(root, len(splits.get("train", ())), len(clips))

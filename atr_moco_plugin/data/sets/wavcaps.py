@@ -125,8 +125,10 @@ def _read(place: Path) -> CaptionTable:
 def _recording(row: Mapping[str, object], prefix: str, file: Path, number: int) -> Captioned:
     name, column = _text(row["id"]), audio_column(tuple(row))
     audio = _text(row.get("audio")) or _text(row.get("wav"))
+    other = "" if audio or column is None else _text(row[column])
     # On Freesound, whose files are called by their ids, file_name is the title.
-    title = "" if audio or column is None else _text(row[column])
+    title = other if column in ("file_name", "filename") else ""
+    audio = audio or ("" if title else other)
     names = (audio, name) if audio else (name,)
     item = Captioned(prefix + name, tuple(row_captions(row)), names, os.fspath(file), number)
     item.other_names = (title,) if title else ()
@@ -161,6 +163,20 @@ def _find_audio(table: CaptionTable, audio: AudioFiles) -> None:
                 item.path = audio.absolute(found)
             if item.path is not None:
                 break
+        for title in item.other_names:
+            _check_title(audio, item, title)
+
+
+def _check_title(audio: AudioFiles, item: Captioned, title: str) -> None:
+    """Refuse an entry whose id has one file, and whose title names another to the letter."""
+    named = [path for path in audio.candidates(title) if names_path(title, path)]
+    for path in named:
+        exact = os.path.basename(path) == os.path.basename(title.replace("\\", "/"))
+        if exact and item.path not in (None, audio.absolute(path)):
+            raise InputError(
+                f"{item.where}: its id has the file {item.path}, and its file_name {path}: call "
+                "the column audio, or leave it out"
+            )
 
 
 def _find_one(audio: AudioFiles, item: Captioned, name: str) -> str | None:

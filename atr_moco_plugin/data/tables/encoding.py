@@ -101,6 +101,10 @@ def _not_text(path: Path) -> InputError:
     )
 
 
+class KeyTwiceError(InputError):
+    """An object of JSON has one key twice."""
+
+
 def read_json(path: Path, *, otherwise: str = "fetch it again", warn: bool = True) -> Any:
     """What a JSON file holds.
 
@@ -115,6 +119,8 @@ def read_json(path: Path, *, otherwise: str = "fetch it again", warn: bool = Tru
     text = read_text(path, warn=warn)
     try:
         return parse_json(text)
+    except KeyTwiceError as error:
+        raise InputError(f"{path}: {error}; keep one") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error}); {otherwise}") from error
 
@@ -125,8 +131,8 @@ def parse_json(content: str | bytes) -> Any:
     Half of a surrogate pair (``\\ud800``), which neither files nor tokenizers take, becomes ``?``.
 
     Raises:
-        InputError: if it is no JSON, lists and objects are nested more than 50 deep, or an object
-            has a key twice, of which Python would keep the last.
+        KeyTwiceError: if an object has a key twice, of which Python would keep the last.
+        InputError: if it is no JSON, or lists and objects are nested more than 50 deep.
     """
     text = content
     if isinstance(text, bytes):
@@ -147,7 +153,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"an object has the key {twice!r} twice")
+        raise KeyTwiceError(f"an object has the key {twice!r} twice")
     return found
 
 

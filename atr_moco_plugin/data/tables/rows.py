@@ -18,7 +18,7 @@ from atr_moco_plugin.data.tables.columns import (
     unused_caption_columns,
 )
 from atr_moco_plugin.data.tables.csv_rows import read_csv
-from atr_moco_plugin.data.tables.encoding import parse_json, read_json, text_encoding
+from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json, read_json, text_encoding
 from atr_moco_plugin.data.tables.segments import unused_place_columns
 from atr_moco_plugin.errors import InputError, MissingFileError
 
@@ -134,6 +134,8 @@ def _rows_of_lines(path: Path, file: TextIO) -> Iterator[Row]:
             continue
         try:
             row = parse_json(line)
+        except KeyTwiceError as error:
+            raise InputError(f"{path}: in line {number} {error}; keep one") from error
         except ValueError as error:
             raise InputError(
                 f"{path}: line {number} is not JSON ({error}); write one object a line"

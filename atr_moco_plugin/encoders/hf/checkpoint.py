@@ -103,7 +103,10 @@ def model_config(
         )
         if pretrained is not None:
             raise InputError(message)
-        warnings.warn(message, stacklevel=3)  # as in the model.json of another version
+        own_names = {*inspect.signature(type(config).__init__).parameters} & {*config.to_dict()}
+        # A model.json has all of them, and what else came with a config.json.
+        if not own_names - {*inspect.signature(PretrainedConfig.__init__).parameters} <= {*changes}:
+            warnings.warn(message, stacklevel=3)
     for name, value in _OFF.items():
         if changes.get(name, value) != value:
             raise InputError(

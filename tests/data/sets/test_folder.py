@@ -230,6 +230,21 @@ def test_a_file_that_is_missing_is_not_another_of_its_name(
     assert captions(data) == {f"cats/{n}.wav": (f"cat {n}",) for n in range(12)}
 
 
+@pytest.mark.parametrize("stray", [True, False])
+def test_files_that_have_moved_are_found_by_name(
+    tmp_path: Path, write_audio: Write, write_table: Write, stray: bool
+) -> None:
+    """A folder that all rows name says nothing of one of them; nor does that of a split."""
+    rows = []
+    for n in range(20):
+        write_audio(tmp_path / ("train" if n % 2 else "test") / f"{n}.wav")
+        rows.append((f"/home/old/clips/{n}.wav", f"sound {n}"))
+    if stray:
+        write_audio(tmp_path / "intro.wav")
+    write_table(tmp_path / "table.csv", ("file_name", "caption"), rows)
+    assert len(captions(opened(tmp_path))) == 20
+
+
 def test_one_file_in_the_folders_of_two_classes_is_refused(classes: Path) -> None:
     (classes / "dog_bark" / "020.wav").hardlink_to(classes / "101 - Rain" / "003.wav")
     with pytest.raises(

@@ -83,6 +83,20 @@ def test_a_title_that_is_the_id_of_another_entry(
     assert data.counts["train"].missing == 1
 
 
+def test_files_with_numbers_that_are_no_ids(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    for name in ("1", "5"):
+        write_audio(tmp_path / f"{name}.flac")
+    files = {"1": "5.flac", "5": "1.flac"}
+    write_json(tmp_path / "a.json", [entry(k, path=file) for k, file in files.items()])
+    data = open_wavcaps(WavCapsConfig(tmp_path))
+    assert {clip.key: Path(clip.source).name for clip in data.clips("train")} == files
+    write_json(tmp_path / "a.json", [entry(k, file_name=file) for k, file in files.items()])
+    with pytest.raises(ValueError, match="its id has the file .*1.flac, and its file_name 5.flac"):
+        open_wavcaps(WavCapsConfig(tmp_path))
+
+
 def test_several_files_with_equal_ids(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
     for source in ("FreeSound", "BBC_Sound_Effects"):
         name = source.split("_")[0].lower()

@@ -252,7 +252,7 @@ def test_another_optimizer_or_schedule_is_refused(copy: Path, option: str, said:
         ("criterion.config.positives=pair", "positives was clip_or_caption and is pair"),
         ("trainer.grad_accumulation.num_batches=2", "num_batches was 1 and is 2"),
         ("trainer.max_grad_norm=0.1", "max_grad_norm was"),
-        ("tokenizer.vocab_size=60", "the digest of the vocabulary was"),
+        ("tokenizer.vocab_size=60", "the vocabulary of the tokenizer"),
         ("tokenizer.max_tokens=5", "max_tokens was"),
     ],
 )

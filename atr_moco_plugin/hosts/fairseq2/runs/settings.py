@@ -44,7 +44,8 @@ def training_settings(config: RetrievalRecipeConfig, tokenizer: Any) -> dict[str
         "trainer.max_grad_norm": trainer.max_grad_norm,
         "trainer.mixed_precision": asdict(trainer.mixed_precision),
         "tokenizer.max_tokens": config.tokenizer.max_tokens,
-        "the digest of the vocabulary": stable_digest("vocabulary", *vocabulary),
+        # Learned from the captions of all splits where `tokenizer.name` is not set.
+        "the vocabulary of the tokenizer (its digest)": stable_digest("vocabulary", *vocabulary),
     }
     found |= {f"criterion.config.{k}": v for k, v in options.items() if k not in _MAY_CHANGE}
     return dict(json.loads(json.dumps(found, default=str)))

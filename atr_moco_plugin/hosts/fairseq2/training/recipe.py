@@ -132,8 +132,6 @@ class RetrievalRecipe(compat.TrainRecipe):
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(config, dataset, criterion.model)
         settings = training_settings(config, tokenizer)
-        if gangs.root.rank == 0:
-            tokenizer.save_pretrained(context.output_dir / "tokenizer")
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
         caches = open_caches_of_run(config, criterion.model, dataset, to_tokens, gangs)
         outputs = None if caches is None else caches.outputs
@@ -236,6 +234,8 @@ class RetrievalRecipe(compat.TrainRecipe):
             if not self.started:
                 check_options(configured, options())
                 check_settings(compat.checkpoint_dir(context), settings, gangs.root.device)
+                if gangs.root.rank == 0:
+                    tokenizer.save_pretrained(context.output_dir / "tokenizer")
                 if caches is not None:
                     caches.check_weights(criterion.model)
             self.started = True

@@ -25,6 +25,7 @@ from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
 from atr_moco_plugin.hosts.transformers.trainer.description import write_description
 from atr_moco_plugin.hosts.transformers.trainer.probe import key_probe
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
+from atr_moco_plugin.io.step_records import drop_after
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
@@ -158,6 +159,7 @@ class MocoCallback(TrainerCallback):
             self._collapse = CollapseWatch(state.max_steps // 2, criterion=criterion)
             if criterion.queues:
                 path = output_dir / "rank.jsonl"
+                drop_after(path, state.global_step)  # of a run before, or recorded again
                 self._rank = RankLogger(
                     criterion.queues,
                     path,
