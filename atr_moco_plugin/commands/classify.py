@@ -93,17 +93,19 @@ def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
     if options.labels is not None:
         names = [name.strip() for name in options.labels.split(",")]
         return [name for name in names if name]
+    from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json
+
     path = Path(options.labels_file)
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
             return [line.strip() for line in text.split("\n") if line.strip()]
-        content: Any = json.loads(text, object_pairs_hook=_once)
-    except InputError as ex:
-        raise InputError(f"{path}: {ex}") from ex
+        content: Any = parse_json(text)
+    except KeyTwiceError as ex:
+        raise InputError(f"{path}: the label {ex.key!r} is there twice: leave one out.") from ex
     except FileNotFoundError as ex:
         raise MissingFileError(f"{path}: there is no such file of labels.") from ex
-    except (OSError, ValueError, RecursionError) as ex:
+    except (OSError, ValueError) as ex:
         raise InputError(f"{path} cannot be read as UTF-8 text or JSON: {ex}.") from ex
     if isinstance(content, list) and all(isinstance(x, str) for x in content):
         return content
@@ -112,14 +114,6 @@ def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
     ):
         return content
     raise InputError(f"{path} must be a list of labels, or an object of label: [phrases].")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; Python would keep the last of two members with one name."""
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"the label {twice[0]!r} is there twice: leave one out.")
-    return dict(pairs)
 
 
 def _classified(

@@ -81,8 +81,8 @@ def balanced_bias(batch: GlobalBatch, mode: PositivesMode, temperature: Tensor) 
     """The bias with which the mean of ``s_ij / tau + b`` is the log-odds of a positive.
 
     With cosines of 0 in the mean it would be those log-odds, ``-log(N - 1)`` where each of N items
-    has one positive. Towers with random weights put all items into one narrow cone instead, where
-    every logit would then be far too high, and the first steps would push all pairs apart alike.
+    has one positive. But towers with random weights put all items of a modality into one narrow
+    cone, and the cosines between two such cones are all about one number, which may be any.
 
     Args:
         batch: of all processes.

@@ -169,9 +169,9 @@ def _rows(
     try:
         return retriever.embed_windows(waveforms)
     except InputError as ex:
-        if isinstance(ex, DeviceError) and len(waveforms) == 1:
-            raise
         if len(waveforms) == 1:
+            if isinstance(ex, DeviceError):
+                raise
             return ["cannot be embedded: " + " ".join(str(ex).split())]
         alone = [_rows([waveform], retriever)[0] for waveform in waveforms]
         if all(isinstance(row, str) for row in alone):

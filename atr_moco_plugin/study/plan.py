@@ -16,8 +16,10 @@ from atr_moco_plugin.criterion.positives import PositivesMode
 from atr_moco_plugin.errors import InputError
 
 OVERRIDES = "overrides.yaml"
-RECIPE = "recipe.txt"
 """What a study sets of a run's configuration, in the run's folder."""
+
+RECIPE = "recipe.txt"
+"""The recipe whose configuration that is, beside it."""
 
 
 @dataclass(kw_only=True)

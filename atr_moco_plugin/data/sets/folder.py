@@ -145,13 +145,13 @@ def _finished(
             f"Each of the {len(classes):,} captions is relevant to all clips it is said of."
         )
     _check_numbers(root, len(clips), len(clips))
-    if content.given and set(splits) <= {"train"}:
-        raise InputError(
-            f"{root}: has splits of its own, and of all but train no sound can be used, so that "
-            "there is nothing to evaluate on: bring the others back, or leave their rows out to "
-            "have splits drawn"
-        )
     if set(splits) <= {"train"}:
+        if content.given:
+            raise InputError(
+                f"{root}: has splits of its own, and of all but train no sound can be used, so "
+                "that there is nothing to evaluate on: bring the others back, or leave their rows "
+                "out to have splits drawn"
+            )
         among = _with_classes({"": content.listed}, content.labels, config.name)[""]
         drawn = draw_splits(among, content.recordings, _fractions(len(among), config), config.seed)
         splits = _put(splits["train"], among, drawn)

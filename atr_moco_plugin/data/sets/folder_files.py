@@ -13,52 +13,40 @@ from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
 from atr_moco_plugin.data.tables.file_names import composed
 
 
-class FilesBelow:
-    """Finds what lies elsewhere below the root than a table says, by the names of files.
+def find_moved(root: Path, items: Sequence[Captioned]) -> None:
+    """Set the ``path`` of recordings that have none by the names of the files below a folder.
 
     A file is taken for a row where it is the only one of that name and belongs to no other row.
     Where rows are in several folders, it also lies in a folder of the same name, or in one of a
     split or of all files: ``dogs/001.wav`` that was not fetched is not ``cats/001.wav``.
+
+    Args:
+        root: the folder.
+        items: of all its tables; a ``path`` is that of the file where the table says.
     """
+    files = AudioFiles(root)
+    short = below_common_folder({path: path for path in files.paths})
+    several = len({_folder_of(name) for item in items for name in item.names} - {""}) > 1
 
-    def __init__(self, root: Path) -> None:
-        self._files = AudioFiles(root)
-        self._short = below_common_folder({path: path for path in self._files.paths})
-        self._items: list[Captioned] = []
-        self._folders_count = True
-
-    def add(self, items: Sequence[Captioned]) -> None:
-        """Recordings, whose ``path`` is that of the file where the table says."""
-        self._items += items
-
-    def find(self) -> None:
-        """Set the ``path`` of those that have none."""
-        folders = {_folder_of(name) for item in self._items for name in item.names}
-        self._folders_count = len(folders - {""}) > 1
-        names_of: dict[str, set[str]] = defaultdict(set)
-        for item in self._items:
-            if item.path is not None:
-                names_of[os.path.realpath(item.path)].add("")
-        found = {}
-        for at, item in enumerate(self._items):
-            if item.path is None and (path := self._only_file(item)) is not None:
-                found[at] = path
-                names_of[os.path.realpath(path)].add(item.names[0])
-        for at, path in found.items():
-            if len(names_of[os.path.realpath(path)]) == 1:
-                self._items[at].path = path
-
-    def _only_file(self, item: Captioned) -> str | None:
+    def only_file(item: Captioned) -> str | None:
         for name in item.names:
-            there = self._files.candidates(name)
-            found = [path for path in there if self._may_be(name, path)]
+            found = files.candidates(name)
+            if several:
+                found = [
+                    x for x in found if len({_folder_of(name), _folder_of(short[x])} - {""}) < 2
+                ]
             if len(found) == 1:
-                return self._files.absolute(found[0])
+                return files.absolute(found[0])
         return None
 
-    def _may_be(self, name: str, path: str) -> bool:
-        folders = {_folder_of(name), _folder_of(self._short[path])}
-        return not self._folders_count or len(folders - {""}) < 2
+    moved = {at: only_file(item) for at, item in enumerate(items) if item.path is None}
+    names_of: dict[str, set[str]] = defaultdict(set)
+    for at, item in enumerate(items):
+        if path := item.path or moved[at]:
+            names_of[os.path.realpath(path)].add("" if item.path else item.names[0])
+    for at, path in moved.items():
+        if path and len(names_of[os.path.realpath(path)]) == 1:
+            items[at].path = path
 
 
 def _folder_of(name: str) -> str:

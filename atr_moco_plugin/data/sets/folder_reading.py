@@ -17,7 +17,7 @@ from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.name_captions import caption_of_name
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, split_in_name
 from atr_moco_plugin.data.sets.esc50 import read_phrases
-from atr_moco_plugin.data.sets.folder_files import FilesBelow, below_common_folder
+from atr_moco_plugin.data.sets.folder_files import below_common_folder, find_moved
 from atr_moco_plugin.data.sets.folder_notes import examples, on_depths
 from atr_moco_plugin.data.sets.manifest import audio_names, find_audio, read_manifest_captions
 from atr_moco_plugin.data.tables import column_names
@@ -129,7 +129,7 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
             f", {which}: set root to one of them, or call them train.csv, valid.csv and test.csv"
         )
     content = FolderContent({})
-    lookup, below = FileLookup(), FilesBelow(root)
+    lookup = FileLookup()
     read: list[tuple[Path, list[Captioned]]] = []
     for table, split in of_split.items():
         named = table.parent.relative_to(root).as_posix()
@@ -140,10 +140,9 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
             read.append((table, items))
             for item in items:
                 item.path = find_audio(lookup, os.fspath(table.parent), item)
-            below.add(items)
             content.tables.setdefault(name, CaptionTable())
             _add(content.tables[name], its, prefix)
-    below.find()
+    find_moved(root, [item for _, items in read for item in items])
     assign_keys(content.tables)
     for table, items in read:
         _name_recordings(table, items, content.recordings)

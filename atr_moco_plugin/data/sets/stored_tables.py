@@ -126,13 +126,14 @@ def open_stored(
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
     every = [clip for its in found.values() for clip in its.clips]
-    return FolderContent({}, {}, recordings, len(found) > 1, every, [note]), data
+    given = len(found) > 1
+    return FolderContent({}, recordings=recordings, given=given, listed=every, notes=[note]), data
 
 
 def _split_of_row(row: Mapping[str, object]) -> str:
     """The split that a column of the row names; empty where there is none."""
     texts = (cell_text(row.get(name)).lower() for name in column_names.SPLITS)
-    return next((SPLIT_NAMES[text] for text in texts if text in SPLIT_NAMES), "")
+    return next((SPLIT_NAMES[x] for x in texts if x in SPLIT_NAMES), "")
 
 
 def _loaded(root: Path) -> Mapping[str, Any]:
@@ -144,13 +145,13 @@ def _loaded(root: Path) -> Mapping[str, Any]:
             f"{root} is a folder of `datasets`, which is not installed: pip install "
             "'atr-moco-plugin[datasets]'"
         ) from None
+    saved = any((root / name).is_file() for name in _STATES)
+    files = {} if saved else _parquet(root)
     try:
-        if any((root / name).is_file() for name in _STATES):
+        if saved:
             loaded: Any = datasets.load_from_disk(str(root))
         else:
-            loaded = datasets.load_dataset("parquet", data_files=_parquet(root))
-    except InputError:
-        raise
+            loaded = datasets.load_dataset("parquet", data_files=files)
     except Exception as ex:  # damaged files raise nearly anything
         said = " ".join(f"{type(ex).__name__}: {ex}".split())
         raise InputError(
@@ -163,9 +164,7 @@ def _loaded(root: Path) -> Mapping[str, Any]:
 def _parquet(root: Path) -> dict[str, list[str]]:
     """Split to its files, by their names or their folders: ``train-00000-of-00002.parquet``."""
     files = sorted(root.rglob("*.parquet"))
-    found = [
-        split_in_name(file.stem) or SPLIT_NAMES.get(file.parent.name.lower(), "") for file in files
-    ]
+    found = [split_in_name(x.stem) or SPLIT_NAMES.get(x.parent.name.lower(), "") for x in files]
     if any(found) and not all(found):
         raise InputError(
             f"{root}: {files[found.index('')].name} is called like no split, and others are: call "

@@ -123,23 +123,21 @@ def _read(place: Path) -> CaptionTable:
 
 
 def _recording(row: Mapping[str, object], prefix: str, file: Path, number: int) -> Captioned:
-    name, column = _text(row["id"]), audio_column(tuple(row))
-    audio = _text(row.get("audio")) or _text(row.get("wav"))
-    other = "" if audio or column is None else _text(row[column])
+    filled = (column for column in ("audio", "wav") if _text(row.get(column)))
+    name, column = _text(row["id"]), next(filled, audio_column(tuple(row)))
+    audio = _text(row[column]) if column else ""
     # On Freesound, whose files are called by their ids, file_name is the title.
-    title = other if column in ("file_name", "filename") else ""
-    audio = audio or ("" if title else other)
-    names = (audio, name) if audio else (name,)
+    titles = (audio,) if audio and column in ("file_name", "filename") else ()
+    names = (audio, name) if audio and not titles else (name,)
     item = Captioned(prefix + name, tuple(row_captions(row)), names, os.fspath(file), number)
-    item.other_names = (title,) if title else ()
+    item.other_names = titles
     # Ids are numbers within a collection.
     collections = (_text(row[column]).strip() for column in COLLECTIONS if row.get(column))
     item.collection = next(collections, "")
     item.segment = segment_of(row, item.where)
     item.place_note = "" if item.segment else place_note(row)
     within = prefix + (f"{item.collection}/" if item.collection else "")
-    called = audio or title
-    item.identity = within + (os.path.normpath(called) if called else name) + fragment(item.segment)
+    item.identity = within + (os.path.normpath(audio) if audio else name) + fragment(item.segment)
     return item
 
 
@@ -150,11 +148,10 @@ def _text(value: object) -> str:
 def _find_audio(table: CaptionTable, audio: AudioFiles) -> None:
     """Set the path of every recording whose audio is there."""
     claims: dict[str, tuple[Captioned, str]] = {}
-    ids = {item.names[-1] for item in table.recordings.values()}
+    taken = {name for item in table.recordings.values() for name in item.names}
     for item in table.recordings.values():
         # A title that is the id of another entry names that one's file.
-        others = ids - {*item.names}
-        titles = [name for name in item.other_names if not {name, stem_of(name)} & others]
+        titles = [x for x in item.other_names if not ({x, stem_of(x)} & taken) - {*item.names}]
         for name in (*item.names, *titles):
             if os.path.isabs(name) and os.path.isfile(name):
                 item.path = name

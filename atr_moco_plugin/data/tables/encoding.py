@@ -102,7 +102,15 @@ def _not_text(path: Path) -> InputError:
 
 
 class KeyTwiceError(InputError):
-    """An object of JSON has one key twice."""
+    """An object of JSON has one key twice.
+
+    Attributes:
+        key: that key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"an object has the key {key!r} twice")
+        self.key = key
 
 
 def read_json(path: Path, *, otherwise: str = "fetch it again", warn: bool = True) -> Any:
@@ -152,8 +160,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise KeyTwiceError(f"an object has the key {twice!r} twice")
+        raise KeyTwiceError(next(name for name in names if names.count(name) > 1))
     return found
 
 

@@ -185,7 +185,9 @@ class BeatsConfig(Config):
             yield "`sha256` is given without a `checkpoint` to verify; set both or none."
 
     @classmethod
-    def from_official(cls, cfg: Mapping[str, Any]) -> BeatsConfig:
+    def from_official(
+        cls, cfg: Mapping[str, Any], padding_mask: PaddingMask = "exact"
+    ) -> BeatsConfig:
         """Translate an official ``cfg``; entries that only concern its training are ignored.
 
         ``encoder_layerdrop`` becomes 0 and ``layer_wise_gradient_decay_ratio`` 1, which is logged
@@ -210,7 +212,8 @@ class BeatsConfig(Config):
                 logger.info("BEATs: %s %s is set to %s, because %s.", name, found, value, reason)
         names = {field.name for field in fields(cls)} - _OURS
         given = {name: value for name, value in cfg.items() if name in names}
-        return build_config(cls, {**_OFFICIAL_DEFAULTS, **given}, "cfg")
+        own = {"padding_mask": padding_mask}
+        return build_config(cls, {**_OFFICIAL_DEFAULTS, **given, **own}, "cfg")
 
     def loaded_from(self, cfg: Mapping[str, Any], path: object) -> BeatsConfig:
         """The configuration of a checkpoint with what a user chooses: dropouts, ``padding_mask``,
@@ -219,10 +222,10 @@ class BeatsConfig(Config):
         Raises:
             InputError: As :meth:`from_official`, and where another option differs from the file's.
         """
-        own = [*_DROPOUTS, "padding_mask", "checkpoint", "sha256"]
+        own = [*_DROPOUTS, "padding_mask"]
         own += [name for name in ("fbank_mean", "fbank_std") if name not in cfg]
-        merged = as_loaded(self, type(self).from_official(cfg), own, path)
-        return replace(merged, checkpoint=None, sha256=None)
+        wish = replace(self, checkpoint=None, sha256=None)  # what is loaded needs no file
+        return as_loaded(wish, type(self).from_official(cfg), own, path)
 
 
 ReadConfig = Callable[[Mapping[str, Any]], BeatsConfig]

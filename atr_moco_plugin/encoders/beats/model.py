@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,8 +135,7 @@ class BeatsEncoder(nn.Module):
             InputError: If the digest differs, the file is unreadable or of another model, or its
                 cfg and parameters do not fit together.
         """
-        own: Any = {"padding_mask": padding_mask}
-        return cls._load(path, sha256, lambda cfg: replace(BeatsConfig.from_official(cfg), **own))
+        return cls._load(path, sha256, lambda cfg: BeatsConfig.from_official(cfg, padding_mask))
 
     @classmethod
     def _load(cls, path: str | Path, sha256: str | None, read: ReadConfig) -> BeatsEncoder:

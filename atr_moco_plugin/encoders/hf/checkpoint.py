@@ -98,14 +98,14 @@ def model_config(
         ) from error
     if idle:
         message = (
-            f"`architecture.{idle[0]}` does nothing to a {config.model_type}; its own name for it "
-            "is in the class of its configuration in transformers."
+            f"`architecture.{idle[0]}` does nothing to a {config.model_type}: look for its own "
+            f"name among the arguments of {type(config).__name__}."
         )
         if pretrained is not None:
             raise InputError(message)
-        own_names = {*inspect.signature(type(config).__init__).parameters} & {*config.to_dict()}
-        # A model.json has all of them, and what else came with a config.json.
-        if not own_names - {*inspect.signature(PretrainedConfig.__init__).parameters} <= {*changes}:
+        # A model.json has all arguments, and what else came with a config.json.
+        needed = _arguments(type(config)) - _arguments(PretrainedConfig)
+        if not needed & config.to_dict().keys() <= changes.keys():
             warnings.warn(message, stacklevel=3)
     for name, value in _OFF.items():
         if changes.get(name, value) != value:
@@ -124,16 +124,14 @@ def _idle_entries(
     """Entries that the configuration keeps and makes nothing of: no argument of its class, and
     another value than there is without them. (BERT's ``hidden_dropout_prob`` to DistilBERT; the
     ``num_hidden_layers`` of Whisper, which counts ``encoder_layers``.)"""
-    classes = (type(config), PretrainedConfig)
-    taken = {name for x in classes for name in inspect.signature(x.__init__).parameters}
-    unknown = {k for k in changes if k not in taken and k not in config.attribute_map}
-    if not unknown:
-        return []
-    kept = {k: v for k, v in {**own, **changes}.items() if k not in unknown or k in own}
-    kept |= {k: v for k, v in own.items() if k in unknown}
-    without = type(config).from_dict(kept)
+    taken = _arguments(type(config)) | _arguments(PretrainedConfig) | config.attribute_map.keys()
+    without = type(config).from_dict({**own, **{k: changes[k] for k in changes.keys() & taken}})
     absent = object()
-    return [k for k in changes if k in unknown and getattr(without, k, absent) != changes[k]]
+    return [k for k in changes if k not in taken and getattr(without, k, absent) != changes[k]]
+
+
+def _arguments(kind: type) -> set[str]:
+    return {*inspect.signature(kind).parameters}
 
 
 def _read_config(pretrained: str) -> PretrainedConfig:

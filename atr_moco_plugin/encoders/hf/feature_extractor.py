@@ -44,8 +44,8 @@ def read_extractor(
     whole = pretrained is None and _KIND in (changes or {})
     known = {_KIND, *kind().to_dict(), *inspect.signature(kind.__init__).parameters}
     for name in () if whole else changes or {}:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             raise InputError(
                 f"`feature_extractor.{name}` is no entry of a {kind.__name__}."
                 + (f" Did you mean `{near[0]}`?" if near else "")

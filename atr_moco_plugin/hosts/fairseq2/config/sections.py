@@ -14,7 +14,6 @@ from fairseq2.recipe.config import (
     OptimizerSection,
     RegimeSection,
 )
-from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import ConfigMerger
 from fairseq2.utils.validation import Validatable, ValidationResult
 from typing_extensions import override
@@ -22,9 +21,9 @@ from typing_extensions import override
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.loading.training import LoadingOptions
 from atr_moco_plugin.data.sets.registry import DATASETS, one_decoder
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import OPTIMIZER, RetrievalAdamWConfig
+from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 
 P = ParamSpec("P")
 SectionT = TypeVar("SectionT")
@@ -171,10 +170,8 @@ def open_with_decoder(section: Any, merger: ConfigMerger) -> None:
         RecipeError: if the data set's own option of that name says otherwise.
     """
     overrides = section.config_overrides or {}
-    try:
+    with one_line_errors():
         decoder = one_decoder(overrides, section.decoder or "soundfile")
-    except InputError as ex:
-        raise RecipeError(str(ex)) from ex
     options = fields(DATASETS[section.family][0]) if section.family in DATASETS else ()
     if decoder != "soundfile" and "decoder" in {option.name for option in options}:
         section.config_overrides = merger.merge(overrides, {"decoder": decoder})

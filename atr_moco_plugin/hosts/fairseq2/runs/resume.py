@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import MODEL_FILE, read_model_config
-from atr_moco_plugin.hosts.fairseq2.runs.scores import changes
+from atr_moco_plugin.hosts.fairseq2.runs.recorded import changes
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.io.step_records import drop_after
 from atr_moco_plugin.model import AdapterConfig, RetrievalModelConfig, model_config

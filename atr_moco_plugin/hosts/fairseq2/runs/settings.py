@@ -10,13 +10,9 @@ from typing import Any
 
 from fairseq2.device import Device
 
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
-from atr_moco_plugin.hosts.fairseq2.processes import from_first
-from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json
-from atr_moco_plugin.hosts.fairseq2.runs.scores import changes
+from atr_moco_plugin.hosts.fairseq2.runs.recorded import check_recorded
 from atr_moco_plugin.ids import stable_digest
-from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.checkpoints import step_folders
 
 FILE = "trained_with.json"
@@ -36,7 +32,6 @@ def training_settings(config: RetrievalRecipeConfig, tokenizer: Any) -> dict[str
     """
     section, trainer = config.criterion_section, config.trainer
     options: Any = section.config
-    options = dict(options) if isinstance(options, dict) else asdict(options)
     vocabulary = (f"{number} {token}" for token, number in sorted(tokenizer.get_vocab().items()))
     found = {
         "criterion.name": section.name,
@@ -47,7 +42,9 @@ def training_settings(config: RetrievalRecipeConfig, tokenizer: Any) -> dict[str
         # Learned from the captions of all splits where `tokenizer.name` is not set.
         "the vocabulary of the tokenizer (its digest)": stable_digest("vocabulary", *vocabulary),
     }
-    found |= {f"criterion.config.{k}": v for k, v in options.items() if k not in _MAY_CHANGE}
+    found |= {
+        f"criterion.config.{k}": v for k, v in asdict(options).items() if k not in _MAY_CHANGE
+    }
     return dict(json.loads(json.dumps(found, default=str)))
 
 
@@ -62,17 +59,13 @@ def check_settings(checkpoints: Path, settings: Mapping[str, Any], device: Devic
     Raises:
         InputError: on every process, naming what has changed.
     """
-    file = checkpoints / FILE
-
-    def check() -> None:
-        before = read_json(file) if step_folders(checkpoints, "step_") else {}
-        changed = changes(before, settings)
-        if changed:
-            raise InputError(
-                f"The run cannot go on with other settings: {changed}. Give it those it began "
-                "with, or start a new run from its weights with `init=RUN` and another output "
-                "folder."
-            )
-        write_atomically(file, json.dumps(dict(settings), indent=2) + "\n")
-
-    from_first(check, device)
+    check_recorded(
+        checkpoints / FILE,
+        settings,
+        lambda: bool(step_folders(checkpoints, "step_")),
+        lambda changed: (
+            f"The run cannot go on with other settings: {changed}. Give it those it began with, or "
+            "start a new run from its weights with `init=RUN` and another output folder."
+        ),
+        device,
+    )

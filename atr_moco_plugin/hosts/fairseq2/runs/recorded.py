@@ -1,0 +1,53 @@
+"""What a run was made with, kept beside its checkpoints and compared when the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fairseq2.device import Device
+
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.processes import from_first
+from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json
+from atr_moco_plugin.io.atomic import write_atomically
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Each value that is there before and now and differs, such as ``seed was 1 and is 2``."""
+    return "; ".join(
+        f"{key} was {before[key]} and is {value}"
+        for key, value in now.items()
+        if key in before and before[key] != value
+    )
+
+
+def check_recorded(
+    file: Path,
+    now: Mapping[str, Any],
+    begun: Callable[[], bool],
+    refusal: Callable[[str], str],
+    device: Device,
+) -> None:
+    """Compare values with those of a file where a run has begun, and write them there.
+
+    Args:
+        file: JSON.
+        now: what a run is made with, of JSON's types.
+        begun: whether there is something that was made with what the file has.
+        refusal: the message, of what has changed.
+        device: where the process group exchanges tensors.
+
+    Raises:
+        InputError: on every process, where a value differs.
+    """
+
+    def check() -> None:
+        changed = changes(read_json(file) if begun() else {}, now)
+        if changed:
+            raise InputError(refusal(changed))
+        write_atomically(file, json.dumps(dict(now), indent=2) + "\n")
+
+    from_first(check, device)
