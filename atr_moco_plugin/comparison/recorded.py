@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from atr_moco_plugin.io.json_files import object_if_whole
 
 _CONFIG, _FIGURES = "config.yaml", "retrieval.json"
 
@@ -42,7 +43,7 @@ def read_recorded(folder: Path) -> Recorded:
     An evaluation has the configuration of the run whose model it evaluates, and its own.
     """
     config = _read_yaml(folder / _CONFIG)
-    figures = _read_json(folder / _FIGURES)
+    figures = object_if_whole(folder / _FIGURES)
     run = figures.get("run")
     data = figures.get("dataset")
     if isinstance(run, str):  # an evaluation
@@ -89,13 +90,5 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
         return {}
     return tree if isinstance(tree, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from atr_moco_plugin.io.json_files import object_if_whole
 from atr_moco_plugin.io.stdout import duration
 from atr_moco_plugin.study.plan import OVERRIDES, RECIPE, Run, StudyConfig, check_folder, write_yaml
 
@@ -65,11 +65,8 @@ class _Job:
 def is_finished(folder: Path) -> bool:
     """Whether a run has its figures on every split; one that lacks some evaluates them when it is
     started again."""
-    try:
-        result = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(result, dict) and not result.get("failed")
+    result = object_if_whole(folder / "retrieval.json")
+    return bool(result) and not result.get("failed")
 
 
 def train_missing(

@@ -11,8 +11,9 @@ from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint, open_checkpoint
-from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json, read_model_config
+from atr_moco_plugin.hosts.fairseq2.runs.folder import read_model_config
 from atr_moco_plugin.io.checkpoints import step_folders
+from atr_moco_plugin.io.json_files import object_if_whole
 from atr_moco_plugin.model import merge_adapters, model_config
 from atr_moco_plugin.retriever.bundle import BundleConfig, packages_of
 from atr_moco_plugin.retriever.exported import SCORE, Exported, ExportOptions
@@ -126,7 +127,7 @@ def _figures(checkpoint: Checkpoint, file: Path | None) -> Mapping[str, Any]:
         InputError: for a file that was asked for and is of another checkpoint, or none.
     """
     name = f"{checkpoint.folder.parent.name}/{checkpoint.folder.name}"
-    found = read_json(checkpoint.run / "retrieval.json" if file is None else file)
+    found = object_if_whole(checkpoint.run / "retrieval.json" if file is None else file)
     splits = found.get("splits")
     if file is None:
         return splits if isinstance(splits, dict) and found.get("checkpoint") == name else {}

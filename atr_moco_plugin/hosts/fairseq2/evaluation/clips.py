@@ -13,7 +13,8 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.evaluation.unreadable import Unreadable, left_out
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
-from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, read_json
+from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE
+from atr_moco_plugin.io.json_files import object_if_whole
 
 
 def unreadable_clips(
@@ -38,7 +39,7 @@ def unreadable_clips(
     return left_out(
         dataset,
         splits,
-        from_first(lambda: read_json(file), device),
+        from_first(lambda: object_if_whole(file), device),
         file,
         seconds=config.evaluated_seconds,
         decoder=config.dataset.decoder,

@@ -93,15 +93,6 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
     raise RecipeError(f"{path} has no checkpoint {which!r}; choose best, last or one of {names}.")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if the file is missing, half-written or something else."""
-    try:
-        content = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def score_of(checkpoint: Path) -> float | None:
     """The validation score of a checkpoint ``.../checkpoints/step_N``, None where it has none."""
     try:

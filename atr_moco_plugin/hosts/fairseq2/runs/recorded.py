@@ -11,8 +11,8 @@ from fairseq2.device import Device
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
-from atr_moco_plugin.hosts.fairseq2.runs.folder import read_json
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.json_files import object_if_whole
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -45,7 +45,7 @@ def check_recorded(
     """
 
     def check() -> None:
-        changed = changes(read_json(file) if begun() else {}, now)
+        changed = changes(object_if_whole(file) if begun() else {}, now)
         if changed:
             raise InputError(refusal(changed))
         write_atomically(file, json.dumps(dict(now), indent=2) + "\n")

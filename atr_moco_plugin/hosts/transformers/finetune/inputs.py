@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from atr_moco_plugin.finetuning.checks import evaluated_splits, run_tokenizer
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches, TrainingPairs
 from atr_moco_plugin.hosts.transformers.finetune.clap import clap_features, clap_inputs
+from atr_moco_plugin.io.json_files import object_if_whole
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER
@@ -88,7 +87,7 @@ def make_inputs(prepared: Prepared) -> RunInputs:
     unreadable = left_out(
         dataset,
         evaluated,
-        _read(out / CLIPS_FILE),
+        object_if_whole(out / CLIPS_FILE),
         out / CLIPS_FILE,
         seconds=prepared.evaluated_seconds,
         decoder=section.decoder,
@@ -176,11 +175,3 @@ def _caches(prepared: Prepared, to_tokens: Tokenize, evaluated: list[str]) -> Ru
         batch_size=config.evaluation.batch_size,
         say=say,
     )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
