@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from atr_moco_plugin.comparison.inference import Difference, Settings, compare_sides, holm
 from atr_moco_plugin.comparison.measures import Measures, Ranks, Run
 from atr_moco_plugin.comparison.notes import compare_notes, same_runs
-from atr_moco_plugin.comparison.results import Result, check_same_test_set, read_results
-from atr_moco_plugin.comparison.sides import Side
+from atr_moco_plugin.comparison.results import (
+    Result,
+    best_ranks,
+    check_same_test_set,
+    read_results,
+)
+from atr_moco_plugin.comparison.sides import SYSTEM, Side
 from atr_moco_plugin.comparison.trec_files import read_trec_results
 from atr_moco_plugin.errors import InputError
 
@@ -34,7 +39,7 @@ class Options:
         settings: how much is drawn.
     """
 
-    system: str = "dual"
+    system: str = SYSTEM
     split: str | None = None
     direction: str | None = None
     qrels: Path | None = None
@@ -176,7 +181,7 @@ def compare(sides: Sequence[Side], options: Options, notes: Sequence[str] = ()) 
     ]
     corrected = np.array(holm([float(p) for _, _, of_pair in cut for p in of_pair.p]))
     pairs = tuple(
-        Pair(base, ours, of_pair, tuple(row), _better(runs[base], runs[ours]))
+        Pair(base, ours, of_pair, tuple(row), _better(results[base], results[ours]))
         for (base, ours, of_pair), row in zip(
             cut, corrected.reshape(len(cut), -1).tolist(), strict=True
         )
@@ -271,12 +276,10 @@ def _chosen(measures: Measures, figures: Sequence[str]) -> tuple[tuple[str, ...]
     return tuple(names[n] for n in chosen), chosen
 
 
-def _better(base: Sequence[Run], ours: Sequence[Run]) -> dict[str, tuple[int, int, int]]:
+def _better(base: Sequence[Result], ours: Sequence[Result]) -> dict[str, tuple[int, int, int]]:
     counts = {}
-    for way in base[0]:
-        gain = log_gain(
-            np.stack([run[way].rank for run in base]), np.stack([run[way].rank for run in ours])
-        )
+    for way in base[0].ways:
+        gain = log_gain(best_ranks(base, way), best_ranks(ours, way))
         counts[way] = (int((gain > 0).sum()), int((gain == 0).sum()), int((gain < 0).sum()))
     return counts
 

@@ -36,7 +36,7 @@ class Change:
 
     Attributes:
         query: the caption or the key of the clip.
-        relevant: the key of the clip of a caption, or captions of a clip; empty where an
+        relevant: the keys of the clips of a caption, or captions of a clip; empty where an
             evaluation does not say.
         answers: of both sides, the one that is compared with first.
     """
@@ -44,6 +44,11 @@ class Change:
     query: str
     relevant: tuple[str, ...]
     answers: tuple[Answer, Answer]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The first of :attr:`relevant`: a class may have forty."""
+        return self.relevant[:3]
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,8 @@ def _shown(result: Result, way: str, name: str) -> str:
 
 
 def _relevant(result: Result, way: str, query: int) -> tuple[str, ...]:
-    if result.depth is not None and way == "t2a":
-        key = clip_key(result.ways[way].queries[query])
-        return (key,) if key else ()
+    if judged := result.ways[way].relevant:
+        return tuple(_shown(result, "a2t" if way == "t2a" else "t2a", x) for x in judged[query])
     if not result.joint:
         return ()
     clip = int(result.ways[way].cluster[query])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from atr_moco_plugin.comparison.assemble import Comparison, Options, compare
 from atr_moco_plugin.comparison.inference import Settings
-from atr_moco_plugin.comparison.sides import parse_sides
+from atr_moco_plugin.comparison.sides import SYSTEM, parse_sides
 from atr_moco_plugin.comparison.tables import pair_table, pair_verdict, query_sentence
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import say
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        sides, notes = parse_sides(options.side, group=not options.no_group)
+        sides, notes = parse_sides(options.side, group=not options.no_group, system=options.system)
         found = compare(
             sides,
             Options(
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "seed alone are one side without being asked",
     )
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--system", default="dual", help="results of every run (default: dual)")
+    what.add_argument("--system", default=SYSTEM, help=f"results of every run (default: {SYSTEM})")
     what.add_argument("--split", help="of the runs (default: test, or the only one)")
     what.add_argument(
         "--figures",

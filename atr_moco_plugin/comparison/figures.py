@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from atr_moco_plugin.comparison.assemble import Comparison, Pair, log_gain
-from atr_moco_plugin.comparison.results import UNLISTED, Result
+from atr_moco_plugin.comparison.results import best_ranks
 from atr_moco_plugin.comparison.tables import WAYS
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
 from atr_moco_plugin.report.figures import BASELINE, Panel, legend_above, panel, whole_numbers
@@ -30,8 +30,8 @@ def pair_panels(comparison: Comparison, pair: Pair) -> Iterator[Panel]:
     for way, words in WAYS.items():
         if way not in comparison.results[0][0].ways:
             continue
-        before = _ranks(comparison.results[pair.base], way)
-        after = _ranks(comparison.results[pair.ours], way)
+        before = best_ranks(comparison.results[pair.base], way)
+        after = best_ranks(comparison.results[pair.ours], way)
         gain = np.sort(log_gain(before, after))[::-1]
         better, equal, worse = pair.better[way]
         yield panel(
@@ -52,15 +52,6 @@ def pair_panels(comparison: Comparison, pair: Pair) -> Iterator[Panel]:
             ),
             partial(_bars, gained=gained, lost=lost),
         )
-
-
-def _ranks(results: tuple[Result, ...], way: str) -> Places:
-    """``[runs, Q]`` ranks of the queries with an answer. One that is not listed stands just behind
-    the list, so that the axis does not end far away."""
-    rank = np.stack([result.ways[way].rank for result in results])
-    depth = max((result.depth or 0 for result in results), default=0)
-    rank = np.where(rank >= UNLISTED, depth + 1, rank)
-    return rank[:, rank[0] > 0]
 
 
 def _moved(before: Places, after: Places) -> tuple[list[float], list[float]]:

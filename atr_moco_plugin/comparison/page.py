@@ -79,5 +79,5 @@ def _keys(changes: list[Changes]) -> set[str]:
             if of_way.way == "a2t":
                 keys.add(change.query)
             else:
-                keys |= {*change.relevant, *(answer.first for answer in change.answers)}
+                keys |= {*change.shown, *(answer.first for answer in change.answers)}
     return keys

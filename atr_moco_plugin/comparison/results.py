@@ -29,6 +29,8 @@ class Way:
         rank: ``[Q]`` int64, of the best relevant item; 0 where there is none.
         precision: ``[Q]`` float64, AP@10.
         first: ``[Q]`` int64, the item that stands first.
+        relevant: of each query the items that a file of judgements calls relevant; empty for an
+            evaluation, whose clusters say it where it is ``joint``.
     """
 
     queries: Sequence[str]
@@ -37,6 +39,7 @@ class Way:
     rank: NDArray[np.int64]
     precision: NDArray[np.float64]
     first: NDArray[np.int64]
+    relevant: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ class Result:
     ways: Mapping[str, Way]
     systems: Sequence[str] = ()
     duplicates: bool = False
+
+
+def best_ranks(results: Sequence[Result], way: str) -> NDArray[np.int64]:
+    """``[runs, Q]`` ranks of the queries with an answer. One that is not listed stands just behind
+    the list: how far behind is not known."""
+    rank = np.stack([result.ways[way].rank for result in results])
+    depth = max(result.depth or 0 for result in results)
+    rank = np.where(rank >= UNLISTED, depth + 1, rank)
+    return rank[:, rank[0] > 0]
 
 
 def read_results(sources: Sequence[Source], system: str, split: str | None) -> list[Result]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from atr_moco_plugin.comparison.recorded import Recorded, read_recorded
 from atr_moco_plugin.errors import InputError, MissingFileError
 
+SYSTEM = "dual"
+"""Whose results are compared where nobody says."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -44,7 +47,9 @@ class Side:
     sources: tuple[Source, ...]
 
 
-def parse_sides(arguments: Sequence[str], *, group: bool = True) -> tuple[list[Side], list[str]]:
+def parse_sides(
+    arguments: Sequence[str], *, group: bool = True, system: str = SYSTEM
+) -> tuple[list[Side], list[str]]:
     """The sides that a command line names.
 
     Args:
@@ -52,6 +57,7 @@ def parse_sides(arguments: Sequence[str], *, group: bool = True) -> tuple[list[S
             results of that system.
         group: whether runs without a name that differ in their seed alone make one side, where two
             sides or more are left.
+        system: whose results are meant where an argument does not say.
 
     Returns:
         The sides in the order of their first runs, and a sentence on whatever a reader should know.
@@ -74,9 +80,9 @@ def parse_sides(arguments: Sequence[str], *, group: bool = True) -> tuple[list[S
             "A comparison takes two sides or more: name two runs, or NAME=RUN,RUN NAME=RUN,RUN for "
             "several seeds a side."
         )
-    _check_sides(sides)
+    _check_sides(sides, system)
     for side in sides:
-        _check_runs(side)
+        _check_runs(side, system)
         notes += _differences(side)
     return sides, notes
 
@@ -157,12 +163,12 @@ def _short_name(sources: Sequence[Source]) -> str:
     return f"{name}:{sources[0].system}" if sources[0].system else name
 
 
-def _check_sides(sides: Sequence[Side]) -> None:
+def _check_sides(sides: Sequence[Side], system: str) -> None:
     """Refuse a run on two sides: what it gets would count as an agreement of the two."""
-    seen: dict[tuple[Path, str | None], Side] = {}
+    seen: dict[tuple[Path, str], Side] = {}
     for side in sides:
         for source in side.sources:
-            other = seen.setdefault((source.path.resolve(), source.system), side)
+            other = seen.setdefault(_place(source, system), side)
             if other is not side:
                 raise InputError(
                     f"{source} is there on two sides: a run cannot be compared with itself; name "
@@ -170,10 +176,14 @@ def _check_sides(sides: Sequence[Side]) -> None:
                 )
 
 
-def _check_runs(side: Side) -> None:
+def _place(source: Source, system: str) -> tuple[Path, str]:
+    return source.path.resolve(), source.system or system
+
+
+def _check_runs(side: Side, system: str) -> None:
     for number, source in enumerate(side.sources):
         for earlier in side.sources[:number]:
-            if (source.path.resolve(), source.system) == (earlier.path.resolve(), earlier.system):
+            if _place(source, system) == _place(earlier, system):
                 raise InputError(
                     f"{source} is on the side {side.name!r} twice: a run counts once; name another "
                     "seed."

@@ -106,7 +106,7 @@ def _read(source: Source, system: str, way: str, qrels: Path | None) -> Result:
         hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest(),
         joint=False,
         depth=min(map(len, rankings.values())),
-        ways={way: _way(judged, rankings)},
+        ways={way: _way(way, judged, rankings)},
     )
 
 
@@ -218,7 +218,7 @@ def _check_depth(run: Path, rankings: Mapping[str, Ranking], depth: int) -> None
         )
 
 
-def _way(judged: Judged, rankings: Mapping[str, Ranking]) -> Way:
+def _way(way: str, judged: Judged, rankings: Mapping[str, Ranking]) -> Way:
     """Ranks and precisions; among equal scores the irrelevant items come first."""
     queries = sorted(judged)
     items = sorted({item for ranking in rankings.values() for item, _ in ranking})
@@ -235,19 +235,24 @@ def _way(judged: Judged, rankings: Mapping[str, Ranking]) -> Way:
     return Way(
         queries,
         items,
-        _clusters(judged, queries),
+        _clusters(way, judged, queries),
         np.array(ranks, dtype=np.int64),
         np.array(precisions),
         np.array(firsts, dtype=np.int64),
+        [tuple(sorted(judged[query])) for query in queries],
     )
 
 
-def _clusters(judged: Judged, queries: Sequence[str]) -> NDArray[np.int64]:
-    """Sentences that have one and the same relevant clip are one cluster."""
+def _clusters(way: str, judged: Judged, queries: Sequence[str]) -> NDArray[np.int64]:
+    """As an evaluation has them: the captions of a clip together, other sentences with the same
+    relevant clips together, each clip by itself."""
     numbers: dict[tuple[str, ...], int] = {}
     found = []
     for query in queries:
-        relevant = tuple(judged[query])
-        key = relevant if len(relevant) == 1 else ("query", query)
+        clip, mark, _ = query.partition("#")
+        if way == "a2t":
+            key: tuple[str, ...] = (query,)
+        else:
+            key = ("caption of", clip) if clip and mark else tuple(sorted(judged[query]))
         found.append(numbers.setdefault(key, len(numbers)))
     return np.array(found, dtype=np.int64)

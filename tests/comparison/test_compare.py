@@ -330,6 +330,55 @@ def test_a_shorter_list_loses_no_query_that_it_could_not_show(tmp_path: Path) ->
         assert {result.depth for side in found.results for result in side} == {10}
 
 
+def test_sentences_of_one_clip_or_with_the_same_clips_are_one_cluster_in_files(
+    tmp_path: Path,
+) -> None:
+    """Five wordings of a label are one draw, as an evaluation has them."""
+    folders = [
+        evaluation(tmp_path / name, clips(), n, mode="label", config={"name": name}, trec=True)
+        for n, name in enumerate("ab")
+    ]
+    whole = compared(*folders)
+    for way, number, clusters in zip(("a2t", "t2a"), whole.measures.strata, (12, 4), strict=True):
+        found = compared(*(folder / f"trec/{way}_dual.run" for folder in folders))
+        assert found.measures.clusters == number == clusters
+
+    # Of graded judgements, which call clips of others relevant too, captions have a clip still.
+    of_clips = [
+        evaluation(tmp_path / f"{name}2", clips(), n, config={"name": name}, trec=True) / "trec"
+        for n, name in enumerate("ab")
+    ]
+    lines = (of_clips[0] / "t2a.qrels").read_text().splitlines()
+    more = list(lines)
+    for number, line in enumerate(lines):
+        query, _, _, _ = line.split()
+        more.append(f"{query} 0 clip%20{(number // 3 + 1 + number % 3) % 12} 1")
+    graded = tmp_path / "t2a_graded.qrels"
+    graded.write_text("\n".join(more))
+    found = compared(*(folder / "t2a_dual.run" for folder in of_clips), qrels=graded)
+    assert found.measures.clusters == 12
+
+
+def test_what_is_not_listed_stands_behind_the_list_in_every_count(tmp_path: Path) -> None:
+    """Found once in two seeds at rank 1 is worse than twice at rank 6, of lists of 10 items."""
+    sides = {"a": (1, None), "b": (6, 6)}
+    for side, ranks in sides.items():
+        for seed, rank in enumerate(ranks):
+            lines = []
+            for query in range(3):
+                items = [f"wrong{n}" for n in range(10)]
+                if rank is not None or query == 0:
+                    items[(rank or 1) - 1] = f"right{query}"
+                lines += [f"q{query} Q0 {x} {n} {20 - n} s" for n, x in enumerate(items, 1)]
+            (tmp_path / f"t2a_{side}{seed}.run").write_text("\n".join(lines))
+    qrels = tmp_path / "t2a.qrels"
+    qrels.write_text("\n".join(f"q{n} 0 right{n} 1" for n in range(3)))
+    named = [f"{x}={tmp_path}/t2a_{x}0.run,{tmp_path}/t2a_{x}1.run" for x in "ab"]
+    found = compared(*named, qrels=qrels)
+    # 1 and 11 are better than 6 and 6: in the mean of logarithms 1.73 to 2.58.
+    assert found.pairs[0].better == {"t2a": (0, 0, 3)}
+
+
 def test_items_of_other_names_are_no_bad_ranking(folders: Path, tmp_path: Path) -> None:
     trec = folders / "a/trec"
     rows = [line.split() for line in (trec / "t2a_dual.run").read_text().splitlines()]

@@ -23,9 +23,9 @@ from atr_moco_plugin.comparison.page import write_page  # noqa: E402
 TOY = {"num_train": 4, "num_valid": 3, "num_test": 8}
 
 
-def compared(*runs: object) -> Comparison:
+def compared(*runs: object, qrels: Path | None = None) -> Comparison:
     sides, notes = parse_sides([str(run) for run in runs])
-    return compare(sides, Options(settings=Settings(100, 100)), notes)
+    return compare(sides, Options(qrels=qrels, settings=Settings(100, 100)), notes)
 
 
 @pytest.fixture
@@ -88,6 +88,28 @@ def test_changes_are_ordered_and_one_a_clip(tmp_path: Path) -> None:
             # A caption says whose it is.
             for change in of_way.better:
                 assert change.query.split()[1] == change.relevant[0].split()[1]
+
+
+def test_clips_that_judgements_call_irrelevant_are_not_called_right(tmp_path: Path) -> None:
+    a, b = (
+        evaluation(tmp_path / x, clips(20), n, skill=4.0 * n, config={"name": x}, trec=True)
+        for n, x in enumerate("ab")
+    )
+    lines = (a / "trec/t2a.qrels").read_text().splitlines()
+    # Each caption's own clip has grade 0, and the next one is right.
+    judged = []
+    for line in lines:
+        query, _, clip, _ = line.split()
+        other = f"clip%20{(int(clip.removeprefix('clip%20')) + 1) % 20}"
+        judged += [f"{query} 0 {clip} 0", f"{query} 0 {other} 1"]
+    qrels = tmp_path / "t2a_graded.qrels"
+    qrels.write_text("\n".join(judged))
+    found = compared(*(x / "trec/t2a_dual.run" for x in (a, b)), qrels=qrels)
+    changes = find_changes(found, found.pairs[0], 5)[0]
+    assert changes.better or changes.worse
+    for change in (*changes.better, *changes.worse):
+        clip = int(change.query.removeprefix("clip%20").partition("#")[0])
+        assert change.relevant == (f"clip {(clip + 1) % 20}",)
 
 
 def test_evaluations_are_asked_for_the_data_set_they_evaluated(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_runs_that_differ_in_more_than_their_seed_are_told(runs: Path) -> None:
         (["{0}/base-s0", "x="], "is no side"),
         (["x={0}/base-s0", "x={0}/ours-s0"], "'x' is there twice"),
         (["x={0}/base-s0,{0}/base-s0", "{0}/ours-s0"], "on the side 'x' twice"),
+        (["{0}/base-s0", "{0}/base-s0:dual"], "on two sides: a run cannot be compared with"),
+        (["x={0}/base-s0,{0}/base-s0:dual", "{0}/ours-s0"], "on the side 'x' twice"),
         (["{0}/base-s0", "{0}/../{1}/base-s0"], "on two sides: a run cannot be compared with"),
         (["x={0}/base-s0,{0}/base-s1", "y={0}/ours-s0,{0}/base-s1"], "base-s1 is there on two"),
         (["{0}/base-s0/config.yaml:dual", "{0}/ours-s0"], "names a system of a file"),
