@@ -19,6 +19,7 @@ from atr_moco_plugin.evaluation.rescoring import (
     Pair,
     Parameters,
     Rescore,
+    bounded,
     rescorings,
     tried,
 )
@@ -101,11 +102,13 @@ class Corrected(NamedTuple):
         figures: of each correction, those of
             :class:`~atr_moco_plugin.evaluation.metrics.RetrievalMetrics` with every suffix.
         hubness: of each correction, both directions.
+        used: parameters of each correction, whose ``k`` a small bank bounds.
     """
 
     systems: Systems
     figures: dict[str, dict[str, float]]
     hubness: dict[str, dict[Direction, Any]]
+    used: dict[str, dict[Direction, Parameters]]
 
 
 @torch.no_grad()
@@ -136,7 +139,14 @@ def correct(
 
     systems = rank_systems(Cosines(*split), relevances, score, on_scores)
     figures = {name: figures_of(systems, name, relevances) for name in choices}
-    return Corrected(systems, figures, {name: hubs[name].compute() for name in choices})
+    used = {
+        name: {
+            way: bounded(choice.parameters, len(_bank(name, bank, split, way)))
+            for way, choice in ways.items()
+        }
+        for name, ways in choices.items()
+    }
+    return Corrected(systems, figures, {name: hubs[name].compute() for name in choices}, used)
 
 
 def summary(choices: Choices, corrected: Corrected) -> dict[str, Any]:
@@ -147,7 +157,8 @@ def summary(choices: Choices, corrected: Corrected) -> dict[str, Any]:
         "chosen": {
             name: {
                 way: {
-                    **choice.parameters,
+                    **corrected.used[name][way],
+                    **_chosen_otherwise(choice.parameters, corrected.used[name][way]),
                     f"valid_{CHOSEN_BY}": choice.figure,
                     f"valid_{CHOSEN_BY}_plain": choice.plain,
                 }
@@ -159,6 +170,11 @@ def summary(choices: Choices, corrected: Corrected) -> dict[str, Any]:
         "transductive": {k: v for k, v in corrected.figures.items() if k in TRANSDUCTIVE},
         "hubness": corrected.hubness,
     }
+
+
+def _chosen_otherwise(chosen: Parameters, used: Parameters) -> dict[str, float]:
+    """What was chosen, and is not used as it is."""
+    return {f"chosen_{key}": value for key, value in chosen.items() if used[key] != value}
 
 
 def _chosen(

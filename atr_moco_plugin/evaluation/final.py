@@ -77,6 +77,8 @@ def _evaluate_split(
         summary["failed"][split] = reason
         failed = ex
     if process_index() == 0:
+        if not summary["splits"]:  # of an earlier evaluation into this folder
+            (output_dir / QUERIES_FILE).unlink(missing_ok=True)
         content = {key: value for key, value in summary.items() if key != "failed" or value}
         write_atomically(output_dir / RESULTS_FILE, json.dumps(content, indent=2) + "\n")
     return failed

@@ -89,7 +89,7 @@ class Pair(NamedTuple):
 
 def tried(name: str, bank: int) -> list[Parameters]:
     """The parameters of a correction that are tried with so many rows in the bank, each once."""
-    grid = [_bounded(parameters, bank) for parameters in (INDUCTIVE | TRANSDUCTIVE)[name]]
+    grid = [bounded(parameters, bank) for parameters in (INDUCTIVE | TRANSDUCTIVE)[name]]
     return [parameters for i, parameters in enumerate(grid) if parameters not in grid[:i]]
 
 
@@ -108,7 +108,7 @@ def rescorings(
         One for each of ``parameters``. Equal items have equal offsets, so that they still tie.
     """
     distinct, rows = items.distinct, items.rows
-    parameters = [_bounded(chosen, len(bank)) for chosen in parameters]
+    parameters = [bounded(chosen, len(bank)) for chosen in parameters]
     if name in ("nnn", "csls", "csls_test"):
         ks = sorted({int(chosen["k"]) for chosen in parameters})
         means = dict(zip(ks, top_means(bank, distinct, ks), strict=True))
@@ -133,7 +133,8 @@ def rescorings(
             yield _dual_softmax(offsets, beta)
 
 
-def _bounded(parameters: Parameters, bank: int) -> Parameters:
+def bounded(parameters: Parameters, bank: int) -> Parameters:
+    """Parameters with ``k`` bounded by a tenth of so many rows in the bank."""
     if "k" not in parameters:
         return parameters
     return {**parameters, "k": bounded_k(int(parameters["k"]), bank)}

@@ -26,6 +26,7 @@ def panels(inspection: Inspection) -> list[Panel]:
             "captions",
             "words",
             TEXT,
+            cut=True,
         )
     ]
     if captions.tokens is not None:
@@ -37,6 +38,7 @@ def panels(inspection: Inspection) -> list[Panel]:
                 "captions",
                 "tokens",
                 TEXT,
+                cut=True,
             )
         )
     clips = [clip for clip in inspection.audio or () if not clip.problem]
@@ -50,6 +52,7 @@ def panels(inspection: Inspection) -> list[Panel]:
                 "clips",
                 "seconds",
                 AUDIO,
+                cut=True,
             ),
             _histogram(
                 _decibels([clip.peak for clip in clips]),
@@ -85,9 +88,12 @@ def _histogram(
     things: str,
     unit: str,
     color: str,
+    *,
+    cut: bool = False,
 ) -> Panel:
+    """``cut`` puts the largest one in 1,000 into the last bar, so that none stretches the axis."""
     whole = np.issubdtype(values.dtype, np.integer)
-    most = float(np.quantile(values, 0.999)) if whole else float(values.max())
+    most = float(np.sort(values)[-1 - (len(values) // 1_000 if cut else 0)])
     kept = np.minimum(values, most)
     if whole:
         edges = np.arange(int(kept.min()), int(kept.max()) + 2) - 0.5

@@ -38,6 +38,9 @@ class Growth:
     gain: float
     noise_gain: float
 
+    def __str__(self) -> str:
+        return f"{100 * self.gain:.1f} %" if self.gain < inf else "something from nothing"
+
     @property
     def worth_it(self) -> bool:
         """Whether the longer queue shows directions that the shorter one does not."""

@@ -30,7 +30,7 @@ def drift_panels(rank: Sequence[Record]) -> list[Panel]:
         return []
     last = measured[-1]
     panels = [_by_age(last)]
-    youngest = min(min(of_source, key=int) for of_source in _ages(last).values())
+    youngest = min((age for of_source in _ages(last).values() for age in of_source), key=int)
     curves = []
     for name in _ages(last):
         path, color = ("drift", "sources", name), MODALITY_COLORS.get(name, BASELINE)
@@ -46,6 +46,7 @@ def _by_age(record: Record) -> Panel:
     words, ages = PANELS["drift"]["by_age"], _ages(record)
 
     def plot(axes: Axes) -> None:
+        ticks = sorted({int(age) for values in ages.values() for age in values})
         for name, values in ages.items():
             color = MODALITY_COLORS.get(name, BASELINE)
             x = sorted(map(int, values))
@@ -56,7 +57,7 @@ def _by_age(record: Record) -> Panel:
                 color=color, linestyle=":", linewidth=1.2, zorder=1.9,
             )  # fmt: skip
         axes.set_xscale("log", base=2)
-        axes.set_xticks(x, [f"{age:,}" for age in x])
+        axes.set_xticks(ticks, [f"{age:,}" for age in ticks])
         axes.minorticks_off()
         plain_axis(axes)
         axes.set_xlabel("age of the key in steps")

@@ -19,6 +19,7 @@ from atr_moco_plugin.report.html import render
 from atr_moco_plugin.report.run_folder import RunFiles, number, read_run
 from atr_moco_plugin.report.similarity import similarity_panel
 from atr_moco_plugin.report.spectra import measure_panels, spectrum_panels
+from atr_moco_plugin.report.titles import TITLES
 
 _TEMPLATE = Path(__file__).with_name("run.html.j2")
 
@@ -94,9 +95,13 @@ def _facts(run: RunFiles, splits: dict[str, dict[str, Any]]) -> Iterator[tuple[s
     yield "Data set", _dataset(run)
     yield "Seed", str(run.retrieval.get("seed", run.config.get("common.seed", "not recorded")))
     if "checkpoint" in run.retrieval:
-        score, step = number(run.retrieval.get("valid_score")), _best_step(run)
+        # Of a metric that is better when lower, the score is its negative.
+        score, step = abs(number(run.retrieval.get("valid_score"))), _best_step(run)
         name = run.retrieval["checkpoint"] if step is None else f"step {step:,}"
-        shown = "" if math.isnan(score) else f", validation R-sum {score:.1f}"
+        metric = run.config.get("regime.score_metric", "r_sum")
+        shown = (
+            "" if math.isnan(score) else f", validation {TITLES.get(metric, metric)} {score:.1f}"
+        )
         yield "Best checkpoint", f"{name}{shown}"
     if run.train:
         planned = run.config.get("regime.num_steps", "null")

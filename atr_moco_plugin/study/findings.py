@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 from atr_moco_plugin.evaluation.student import t_quantile
@@ -211,4 +211,7 @@ class Study:
                 of_variant["auto"]["beside_best"] = None if beside is None else asdict(beside)
             for step, of_step in zip(variant.steps, of_variant["steps"], strict=True):
                 of_step["worth_it"] = step.worth_it
+                for growth in of_step["modalities"].values():
+                    # JSON has no infinity, which is the gain over a queue of equal rows.
+                    growth["gain"] = growth["gain"] if isfinite(growth["gain"]) else None
         return result

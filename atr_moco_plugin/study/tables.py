@@ -110,8 +110,7 @@ def _steps(variant: Variant) -> Table:
     rows = []
     for step in variant.steps:
         gains = (
-            f"{100 * growth.gain:.1f} % / {100 * growth.noise_gain:.1f} %"
-            for growth in step.modalities.values()
+            f"{growth} / {100 * growth.noise_gain:.1f} %" for growth in step.modalities.values()
         )
         answer = "longer than an epoch" if step.beyond_epoch else "yes" if step.worth_it else "no"
         rows.append([f"{step.sizes[0]:,} to {step.sizes[1]:,}", *gains, answer])

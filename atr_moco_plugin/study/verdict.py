@@ -94,7 +94,7 @@ def _of_auto(study: Study, variant: Variant) -> Iterator[str]:
 def _gains(step: Step) -> str:
     before, after = step.sizes
     gains = " and ".join(
-        f"{100 * growth.gain:.1f} % ({name}; random vectors {100 * growth.noise_gain:.1f} %)"
+        f"{growth} ({name}; random vectors {100 * growth.noise_gain:.1f} %)"
         for name, growth in step.modalities.items()
     )
     return f"from {before:,} to {after:,} rows the centred RankMe gains {gains} per doubling"

@@ -107,6 +107,16 @@ def test_inductive_and_transductive_figures_are_apart() -> None:
     }  # fmt: skip
 
 
+def test_a_k_that_a_smaller_split_bounds_is_named_as_it_is_used() -> None:
+    valid = _pair(600, 10)
+    choices = choose(["csls_test"], None, valid[0], _relevance(valid))
+    chosen = choices["csls_test"]["a2t"]
+    choices["csls_test"]["a2t"] = chosen._replace(parameters={"k": 50})
+    found = summary(choices, correct(choices, None, TEST[0], {"": _relevance(TEST)}))
+    assert found["chosen"]["csls_test"]["a2t"]["k"] == 5  # a tenth of 50 clips
+    assert found["chosen"]["csls_test"]["a2t"]["chosen_k"] == 50
+
+
 def test_a_bank_is_needed_by_inductive_ones_alone() -> None:
     choose(["sinkhorn"], None, VALID[0], _relevance(VALID))
     with pytest.raises(ValueError, match="nnn is made of a bank, and none was given"):

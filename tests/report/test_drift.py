@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from atr_moco_plugin.rank import RankLogger
@@ -29,6 +31,18 @@ def test_keys_by_age_and_by_step() -> None:
     assert f"audio {found[1]['drift']['sources']['audio']['same']['10']:.4g} at step 10" in (
         by_step.svg
     )
+
+
+def test_ages_that_one_modality_lacks_are_on_the_axis() -> None:
+    found = records(81)
+    # Not finite where the audio was at its youngest, as after a step that went wrong.
+    for record in found:
+        record["drift"]["sources"]["audio"]["same"].pop("10", None)
+        record["drift"]["sources"]["text"]["same"].pop("80", None)
+    by_age, by_step = drift_panels(found)
+    assert by_step.title == "Keys 10 steps old"
+    shown = re.findall(r"<text[^>]*>([^<]*)</text>", by_age.svg)
+    assert [x for x in shown if x in ("10", "20", "40", "80")] == ["10", "20", "40", "80"]
 
 
 def test_a_run_without_a_probe_or_with_one_look_has_no_figure() -> None:

@@ -163,6 +163,16 @@ def page(whole: Path) -> Page:
     return read(whole)
 
 
+def test_the_score_that_chose_the_checkpoint_has_its_name(run: Path) -> None:
+    without_curves(run)
+    changed = CONFIG.replace("num_steps: 40", "num_steps: 40, score_metric: t2a_medr")
+    assert changed != CONFIG
+    (run / "config.yaml").write_text(changed)
+    summary = json.loads((run / "retrieval.json").read_text())
+    (run / "retrieval.json").write_text(json.dumps(summary | {"valid_score": -3.5}))
+    assert "step 30, validation t2a_medr 3.5" in read(run).text
+
+
 def test_a_whole_run_has_everything(whole: Path, page: Page) -> None:
     assert (whole / "report" / "index.html").stat().st_size < 1_000_000
     assert not any(said in page.text for said in MISSING.values())

@@ -81,6 +81,25 @@ def test_variants_have_files_of_their_own(make_run: MakeRun, tmp_path: Path) -> 
     assert plots == [f"{name}_m{m}_pclip" for m in (0.5, 0.9) for name in FIGURES]
 
 
+def test_a_smaller_queue_of_equal_rows_ends_no_study(make_run: MakeRun, tmp_path: Path) -> None:
+    """The gain over it has no end, and JSON has no infinity."""
+    runs = [
+        make_run(tmp_path / f"q{size}", size, 0, directions=directions)
+        for size, directions in ((64, 1), (128, 8))
+    ]
+    records = (runs[0] / "rank.jsonl").read_text().splitlines()
+    changed = []
+    for record in map(json.loads, records):
+        for source in record["sources"].values():
+            source["centered"]["rankme"] = 0.0
+        changed.append(json.dumps(record))
+    (runs[0] / "rank.jsonl").write_text("\n".join(changed) + "\n")
+    write_study(aggregate(runs), "Study", tmp_path)
+    steps = json.loads((tmp_path / "rank_study.json").read_text())["variants"][0]["steps"]
+    assert steps[0]["modalities"]["audio"]["gain"] is None and steps[0]["worth_it"]
+    assert "something from nothing" in (tmp_path / "rank_study.md").read_text()
+
+
 def test_variants_without_queues_are_shown_too(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"m{m}", 0, 0, momentum=m) for m in (0.5, 0.9)]
     write_study(aggregate(runs), "Study", tmp_path)
