@@ -21,6 +21,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Collection, Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -34,8 +35,8 @@ class Config:
 
     Options whose type names ``Path`` are expanded (see
     :func:`~atr_moco_plugin.io.paths.expanded`). Options whose type is a ``Literal`` must have one
-    of its values, and ``None`` is for options whose type names it. A subclass checks the rest in
-    :meth:`problems`.
+    of its values, ``None`` is for options whose type names it, and a number is no bool, a whole one
+    no fraction. A subclass checks the rest in :meth:`problems`.
 
     Raises:
         InputError: for the first option that cannot be used.
@@ -51,7 +52,8 @@ class Config:
         for name, kind in types.items():
             value = getattr(self, name)
             unset = value is None and kind in (bool, int, float, str)
-            if unset or (_has_choices(kind) and not _is_choice(value, kind)):
+            chosen = not _has_choices(kind) or _is_choice(value, kind)
+            if unset or not chosen or _is_other_number(value, kind):
                 raise InputError(f"`{name}` is {value!r}, expected {describe_type(kind)}.")
         for problem in self.problems():
             raise InputError(problem)
@@ -138,6 +140,16 @@ def describe_type(kind: Any) -> str:
 def _option_types(config_class: type) -> dict[str, Any]:
     hints = get_type_hints(config_class)
     return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+
+
+def _is_other_number(value: object, kind: Any) -> bool:
+    """Whether a value is a bool or a fraction where a type names other numbers alone: YAML reads
+    ``yes`` as 1, and every 2.5th step is none."""
+    options = (kind, *get_args(kind))
+    if isinstance(value, bool):
+        return bool not in options and (int in options or float in options)
+    is_fraction = isinstance(value, Real) and not isinstance(value, Integral)
+    return is_fraction and int in options and float not in options
 
 
 def _has_choices(kind: Any) -> bool:

@@ -193,8 +193,8 @@ class MatchingModel(DualEncoder, Protocol):
 class StepListener(Module, Protocol):
     """Trained parameters with something to do once an optimizer step.
 
-    Optional member: ``on_step_skipped()``, called after a step whose gradients the guard against
-    NaN has dropped.
+    Optional member: ``on_step_skipped()``, called after a step that changed no weight, since the
+    guard against NaN has dropped its gradients or a gradient scaler has skipped it.
     """
 
     def on_optimizer_step(self) -> None:

@@ -129,6 +129,8 @@ def test_refilled_means_full_of_something_new() -> None:
         ((3, 6, 12), (2, 2, 5), 5, 5),
         ((8, 8, 8), (2, 4, 12), 8, 8),
         ((8, 8, 8), (2, 4, 6), 6, 6),
+        ((0, 0, 0), (4, 4, 12), 4, 0),  # a queue of no rows never grew again
+        ((1, 1, 1), (4, 4, 12), 4, 1),
     ],
 )
 def test_a_state_goes_from_a_queue_that_grows_to_one_that_does_not_and_back(

@@ -26,8 +26,8 @@ class CriterionConfig(Config):
     """Embedding size the model must have; None takes the model's."""
 
     positives: PositivesMode = "clip_or_caption"
-    """Which items count as positives: of one clip, or also of one caption text; ``pair`` takes the
-    diagonal alone."""
+    """Which items count as positives: of one clip, or also of one caption text; ``pair``: of both,
+    so that an item is the positive of itself and of a pair that is in the batch twice."""
 
     @property
     def temperature_range(self) -> tuple[float, float]:
@@ -68,7 +68,8 @@ class AtcConfig(TeacherOptions, LearnedTemperatureConfig):
     """In-batch contrastive loss without momentum, the baseline of CLIP and CLAP."""
 
     positives: PositivesMode = "pair"
-    """``pair``: only the diagonal, as CLAP trains. ``clip``, ``clip_or_caption``: with ids."""
+    """``pair``: the diagonal, as CLAP trains, and a pair that is there twice. ``clip``,
+    ``clip_or_caption``: all items of one clip, or of one text."""
 
     decoupled: bool = False
     """Leave the positives out of the denominators (DCL, Yeh et al. 2022)."""
@@ -201,7 +202,20 @@ class MocoAtcAtmConfig(MocoAtcConfig):
             for problem in in_range(self, "atm_start", least=0):
                 yield f"{problem.rstrip('.')}, or auto."
         yield from in_range(self, "atm_every", least=1)
-        yield from in_range(self, "atm_weight", "atc_weight", least=0)
+        yield from in_range(self, "atm_weight", "atc_weight", "seed", least=0)
+        if self.atc_weight == 0:
+            if self.atm_weight == 0:
+                yield "`atc_weight` and `atm_weight` are 0, so nothing would be learned: set one."
+            if self.atm_start == "auto":
+                yield (
+                    "`atc_weight` is 0, so nothing puts the embeddings in order, for which "
+                    "`atm_start: auto` waits: set `atm_start` to a number."
+                )
+            if self.teachers:
+                yield (
+                    "`atc_weight` is 0, which leaves out what `teachers` add too: weight it with "
+                    "`supervised_weight: 0` in its place."
+                )
 
     @property
     def matches_always(self) -> bool:

@@ -16,8 +16,7 @@ class DclConfig(AtcConfig):
     """Decoupled in-batch contrastive loss; positives by ids."""
 
     positives: PositivesMode = "clip_or_caption"
-    """Which items count as positives: of one clip, or also of one caption text; ``pair`` takes the
-    diagonal alone."""
+    """See :class:`CriterionConfig`."""
 
     decoupled: bool = True
     """What this criterion is; ``atc`` has it as an option."""

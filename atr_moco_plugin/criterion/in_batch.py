@@ -14,6 +14,7 @@ from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, check_reads_chunks, encode
 from atr_moco_plugin.criterion.config import AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch
+from atr_moco_plugin.criterion.positives import check_ids
 from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
@@ -120,8 +121,8 @@ class Atc(TaughtCriterion):
         self.temperature.clamp_(*self.config.temperature_range)
 
     def on_step_skipped(self) -> None:
-        """Called by :meth:`attach` after a step whose gradients the guard against NaN has dropped,
-        so that no weight changed."""
+        """Called in place of :meth:`on_optimizer_step` after a step that changed no weight: the
+        guard against NaN has dropped its gradients, or a gradient scaler has skipped it."""
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -138,6 +139,14 @@ class Atc(TaughtCriterion):
         super()._apply(in_float32(fn), recurse=False)  # type: ignore[no-untyped-call]
         return self
 
+    @not_compiled
+    def _check_batch(self, a: Tensor, u: Tensor, clip_ids: Tensor, caption_ids: Tensor) -> None:
+        if len(a) != len(u):
+            raise InputError(
+                f"The batch has {len(a)} clips and {len(u)} captions: give a caption for each clip."
+            )
+        check_ids(len(a), clip_ids, caption_ids)
+
     @property
     def _trains(self) -> bool:
         """Whether this is a training pass; an evaluation pass leaves no trace."""
@@ -147,6 +156,11 @@ class Atc(TaughtCriterion):
     def _start_pass(self) -> None:
         """What comes first in every ``forward``."""
         if self._trains:
+            if self.total_steps is not None and self.total_steps < 1:
+                raise InputError(
+                    f"`total_steps` of the criterion is {self.total_steps}, expected 1 or more: "
+                    "it is the number of optimizer steps of the whole run."
+                )
             check_chunks(self.chunk_size, self.model)
             self._check_teachers()
             self._step_watch.look(self, self._some_parameters())
@@ -167,18 +181,22 @@ class Atc(TaughtCriterion):
         Args:
             audio: arguments of the audio tower.
             text: arguments of the text tower.
-            clip_ids: ``[B]`` int64; ``[B, 2]`` with mixtures of two clips, where the second is -1
-                for an item that is none, see :func:`positive_pairs`.
+            clip_ids: ``[B]`` int64, 0 or above; ``[B, 2]`` with mixtures of two clips, where the
+                second is -1 for an item that is none, see :func:`positive_pairs`.
             caption_ids: of the same shape.
 
         Returns:
             ``loss`` (scalar with a gradient) and its parts and measures, scalars without one. The
             mean of the losses over processes is the loss of the global batch, also where processes
             have different numbers of items.
+
+        Raises:
+            InputError: see :func:`~atr_moco_plugin.criterion.positives.check_ids`.
         """
         self._start_pass()
         a = encode(self.model.audio, audio, self.chunk_size).embeddings
         u = encode(self.model.text, text, self.chunk_size).embeddings
+        self._check_batch(a, u, clip_ids, caption_ids)
         counts = gather_counts(len(a), a.device)
         # One exchange: both are float32 and of one size.
         all_a, all_u = gather(torch.cat([a, u], dim=1), grad=True, counts=counts).chunk(2, dim=1)
@@ -188,8 +206,8 @@ class Atc(TaughtCriterion):
         loss_atc, measures = self._loss(a, u, batch)
         ids = batch.clip_ids, batch.caption_ids
         student = StudentLogits(a, u, (batch.a,), (batch.u,), *ids, batch.own)
-        loss, of_teachers = self._with_teachers(loss_atc, student)
         weight = mean_weight(len(a), len(all_a))
+        loss, of_teachers = self._with_teachers(loss_atc, student, weight)
         return {
             "loss": loss * weight,
             "loss_atc": (loss_atc * weight).detach(),

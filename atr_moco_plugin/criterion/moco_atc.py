@@ -197,6 +197,7 @@ class MocoAtc(Atc):
         self._start_pass()
         a, _, a_m = encode(self.model.audio, audio, self.chunk_size, momentum=self.audio_m)
         u, _, u_m = encode(self.model.text, text, self.chunk_size, momentum=self.text_m)
+        self._check_batch(a, u, clip_ids, caption_ids)
         batch = gather_batch(a_m, u_m, clip_ids, caption_ids)
         loss, losses = self._atc(a, u, batch)
         self._enqueue(batch)
@@ -251,8 +252,8 @@ class MocoAtc(Atc):
         first = online_columns or (batch.a, batch.u)
         columns = (first[0], audio_queue), (first[1], text_queue)
         student = StudentLogits(a, u, *columns, *ids, batch.own, ignore)
-        loss, of_teachers = self._with_teachers(loss_atc, student)
         weight = mean_weight(len(a), len(batch.a))
+        loss, of_teachers = self._with_teachers(loss_atc, student, weight)
         return loss * weight, {"loss_atc": (loss_atc * weight).detach(), **of_teachers}
 
     @not_compiled

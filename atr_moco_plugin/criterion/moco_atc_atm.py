@@ -112,6 +112,7 @@ class MocoAtcAtm(MocoAtc):
         self._start_pass()
         a, audio_tokens, a_m = self._encode(self.model.audio, audio, self.audio_m)
         u, text_tokens, u_m = self._encode(self.model.text, text, self.text_m)
+        self._check_batch(a, u, clip_ids, caption_ids)
         batch, online = self._gather_all(
             (a_m, u_m, clip_ids, caption_ids), OnlineBatch(a, u, audio_tokens, text_tokens)
         )
@@ -191,7 +192,7 @@ class MocoAtcAtm(MocoAtc):
         labels[: pairs.items] = 1
         correct = (logits.argmax(dim=1) == labels) & valid
         loss = atm_loss(logits, labels, valid) * pairs.weight
-        return loss, (correct.sum() / valid.sum()).detach()
+        return loss, (correct.sum() / valid.sum() * pairs.weight).detach()
 
     def _match(self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor) -> Tensor:
         """Logits of P captions, each with a row of ``audio``."""

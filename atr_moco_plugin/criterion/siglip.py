@@ -70,10 +70,10 @@ def prior_log_odds(clip_ids: Tensor, caption_ids: Tensor, mode: PositivesMode) -
         mode: see :func:`~atr_moco_plugin.criterion.positive_pairs`.
 
     Returns:
-        ``[1]`` float32, finite: no negative counts as one.
+        ``[1]`` float32, finite: no negative counts as one, no positive too.
     """
     positives = positive_pairs(clip_ids, caption_ids, clip_ids, caption_ids, mode)
-    number = positives.sum().view(1)
+    number = positives.sum().view(1).clamp(min=1)
     return number.log() - (positives.numel() - number).clamp(min=1).log()
 
 

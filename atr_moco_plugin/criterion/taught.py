@@ -99,7 +99,7 @@ class TaughtCriterion(nn.Module):
 
     @not_compiled
     def _with_teachers(
-        self, loss: Tensor, student: StudentLogits
+        self, loss: Tensor, student: StudentLogits, weight: Tensor | float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the items of this process with what teachers add to it, and the measures of
         that. In evaluation mode it is the loss alone: nobody has embedded what is evaluated.
@@ -107,6 +107,7 @@ class TaughtCriterion(nn.Module):
         Args:
             loss: the criterion's own, mean over the items.
             student: what it was made of.
+            weight: of this process in a mean over all, for the measures.
         """
         if not self.is_taught:
             return loss, {}
@@ -124,7 +125,7 @@ class TaughtCriterion(nn.Module):
             ignore,
         )
         weighted = self.config.supervised_weight * loss + self.config.teacher_weight * taught
-        return weighted, {"loss_teacher": taught.detach()}
+        return weighted, {"loss_teacher": (taught * weight).detach()}
 
     def _reset_teachers(self) -> None:
         """Back to a state that has learned from nobody yet."""

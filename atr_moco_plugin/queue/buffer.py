@@ -265,8 +265,8 @@ class EmbeddingQueue(ObservedQueue):
             state_dict,
             prefix,
             dim=self.dim,
+            least=self._initial_size,
             max_size=self.max_size,
-            grows=self._initial_size < self.max_size,
         )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._any_second = bool((self.second_ids >= 0).any())

@@ -27,7 +27,7 @@ def finite_rows(*embeddings: Tensor) -> Tensor:
 
 
 def fitted_state(
-    state_dict: dict[str, Any], prefix: str, *, dim: int, max_size: int, grows: bool
+    state_dict: dict[str, Any], prefix: str, *, dim: int, least: int, max_size: int
 ) -> dict[str, Any]:
     """The state to load into a queue, from the saved state of any other.
 
@@ -38,9 +38,8 @@ def fitted_state(
         state_dict: the saved state, which is not changed.
         prefix: of the queue's names in it.
         dim: embedding size of the queue.
-        max_size: rows that the queue has memory for.
-        grows: whether the queue takes over the saved size, as far as that fits; otherwise it has
-            ``max_size`` rows.
+        least: rows that the queue has at least, those that it was made with.
+        max_size: rows that the queue has memory for. It takes over the saved size between the two.
 
     Raises:
         InputError: a saved row is NaN or infinite.
@@ -63,7 +62,7 @@ def fitted_state(
             f"{broken} of the {count:,} rows of `{prefix}embeddings` in this state are NaN or "
             "infinite, so the checkpoint is damaged: go on from an earlier one."
         )
-    new_size = min(size, max_size) if grows else max_size
+    new_size = max(least, min(size, max_size))
     if saved.size(1) != dim or (len(saved) == max_size and size == new_size):
         return state_dict
     kept = min(count, new_size)

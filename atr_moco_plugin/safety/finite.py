@@ -143,7 +143,8 @@ clipping, or look for a broken clip in the batch.
         self._watched.append((loss.detach(), clip_ids, broken))
 
     def check_skipped_step(self) -> None:
-        """Look at the losses of a step that a gradient scaler has left out.
+        """Look at the losses of a step that a gradient scaler has left out, and tell the criterion
+        of it (``on_step_skipped``): torch calls no hook of an optimizer that was not called.
 
         Call it on every process between two steps. Where the optimizer has made its step it does
         nothing.
@@ -153,6 +154,9 @@ clipping, or look for a broken clip in the batch.
         """
         if self._watched:
             self._check([])
+            listener: Any = self._criterion
+            if hasattr(listener, "on_step_skipped"):
+                listener.on_step_skipped()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Mapping[str, Any]) -> None:
         # The first argument is the optimizer itself.

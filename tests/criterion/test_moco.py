@@ -26,6 +26,33 @@ def criterion(tiny_model):
     return MocoAtcAtm(tiny_model(), config).train()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"atc_weight": 0, "atm_weight": 0, "atm_start": 0}, "nothing would be learned"),
+        ({"atc_weight": 0}, "for which `atm_start: auto` waits"),
+        ({"atc_weight": 0, "atm_start": 0, "teachers": ("a",)}, "what `teachers` add too"),
+        ({"seed": -1}, "`seed` is -1, expected 0 or more"),
+    ],
+)
+def test_weights_that_train_nothing_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MocoAtcAtmConfig(**options)
+
+
+def test_the_matching_loss_alone_can_be_trained(tiny_model, tiny_batch) -> None:
+    config = MocoAtcAtmConfig(atc_weight=0, atm_start=0, queue_size=10)
+    criterion = MocoAtcAtm(tiny_model(), config).train()
+    losses, _ = train(criterion, tiny_batch, 2)
+    assert all(losses)
+
+
+def test_a_run_of_no_step_has_no_schedule(criterion, tiny_batch) -> None:
+    criterion.total_steps = 0
+    with pytest.raises(InputError, match="`total_steps` of the criterion is 0"):
+        criterion(**tiny_batch(seed=0))
+
+
 def train(criterion, tiny_batch, steps: int, first: int = 0, lr: float = 1e-3, optimizer=None):
     optimizer = optimizer or AdamW([p for p in criterion.parameters() if p.requires_grad], lr=lr)
     losses = []

@@ -256,6 +256,28 @@ def test_pairs_of_a_step_that_a_fused_optimizer_leaves_out_are_not_counted() -> 
     assert shown == pytest.approx([0.99**4] * 3)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_pairs_of_a_step_that_a_scaler_leaves_out_are_told_by_the_guard(fused: bool) -> None:
+    config = MocoAtcConfig(queue_size=8, momentum=0.99, momentum_per="pair")
+    criterion = MocoAtc(LinearModel(), config).train()
+    optimizer = optimizer_of(criterion, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    guard = FiniteGuard(optimizer, criterion)
+    criterion.attach(optimizer)
+    shown = []
+    for seed, factor in enumerate((math.inf, math.inf, 1.0)):
+        batch = linear_batch(seed)
+        losses = criterion(**batch)
+        guard.watch(losses["loss"], batch["clip_ids"])
+        shown.append(losses["momentum"].item())
+        scaler.scale(losses["loss"] * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        guard.check_skipped_step()
+        optimizer.zero_grad()
+    assert shown == pytest.approx([0.99**4] * 3)
+
+
 def test_a_step_that_the_guard_leaves_out_is_none(criterion) -> None:
     optimizer = optimizer_of(criterion)
     guard = FiniteGuard(optimizer, criterion, max_skipped=1, warn=lambda text: None)

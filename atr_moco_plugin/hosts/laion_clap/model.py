@@ -77,6 +77,11 @@ class CriterionForward(nn.Module):
         """The criterion's queues, in which the guard sees the clips that are not finite."""
         return self.moco.queues
 
+    def on_step_skipped(self) -> None:
+        """Tell the criterion of a step that changed no weight."""
+        if hasattr(self.moco, "on_step_skipped"):
+            self.moco.on_step_skipped()
+
     def on_optimizer_step(self) -> None:
         """Move the momentum copies, and give CLAP's own scale the temperature's new value."""
         self.moco.on_optimizer_step()
