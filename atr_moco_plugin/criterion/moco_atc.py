@@ -218,8 +218,7 @@ class MocoAtc(Atc):
     @not_compiled
     def _atc(self, a: Tensor, u: Tensor, batch: GlobalBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the online embeddings ``a`` and ``u`` with that of teachers, and both alone."""
-        # Views, which the enqueue overwrites: `atc_loss` has found its gradient by then, and the
-        # ids are copied below.
+        # Views, which the enqueue overwrites: `atc_loss` has its gradient by then, ids are copied.
         self._rows_used = self.queue_start.usable(self._num_steps, self.audio_queue)
         rows = self.audio_queue.newest_rows(self._rows_used)
         audio_queue, text_queue = (queue.valid[0][rows] for queue in self.queues.values())

@@ -16,7 +16,7 @@ from atr_moco_plugin.evaluation.split import prepare_split
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.step_sections import RegimeSection
-from atr_moco_plugin.plugins import load
+from atr_moco_plugin.finetuning.steps import matches
 from atr_moco_plugin.teaching import check_teachers
 from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
 from atr_moco_plugin.text.tokenizer import tokenize
@@ -49,8 +49,8 @@ def check_run(
     tokenizer = run_tokenizer(prepared, note=str)
     to_tokens = partial(tokenize, tokenizer, max_tokens=settled(config.tokenizer.max_tokens))
     if section.cache_embeddings is not None:
-        matches = "loss_atm" in load("criteria", config.criterion.name).measures
-        check_cache(section, prepared.started.model, matches=matches)
+        matching = matches(config.criterion.name)
+        check_cache(section, prepared.started.model, matches=matching)
     loader = training_loader(
         dataset,
         to_tokens,

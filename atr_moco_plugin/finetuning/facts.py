@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -60,7 +59,6 @@ class Facts:
         keeps: whether outputs of frozen encoders can be kept between epochs.
         device: where the training runs.
         memory: free bytes there; 0 where that is unknown.
-        cores: of this process.
         processes: that train together.
     """
 
@@ -83,7 +81,6 @@ class Facts:
     keeps: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
     memory: int = 0
-    cores: int = 1
     processes: int = 1
 
     def part(self, name: str) -> PartFacts:
@@ -145,7 +142,6 @@ def machine_facts(device: torch.device, processes: int = 1) -> dict[str, Any]:
     return {
         "device": "cuda" if device.type == "cuda" else "cpu",
         "memory": int(free),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "processes": processes,
     }
 

@@ -8,6 +8,13 @@ from atr_moco_plugin.finetuning.choices import FREEZE, Choices, number_of, share
 from atr_moco_plugin.finetuning.facts import Facts
 from atr_moco_plugin.finetuning.schedule import epochs_for
 from atr_moco_plugin.finetuning.sizes import fixed_bytes, pair_bytes, run_seconds
+from atr_moco_plugin.finetuning.steps import (
+    captions_each,
+    has_copies,
+    matches,
+    matching_share,
+    pairs_a_step,
+)
 from atr_moco_plugin.io.stdout import duration
 
 LONG_RUN = 2 * 3600.0
@@ -70,7 +77,8 @@ def max_seconds_for(facts: Facts) -> tuple[float, str]:
 def batch_size_for(facts: Facts, choices: Choices) -> tuple[int, str]:
     """Pairs a batch on each process, and why; may freeze more where memory is small."""
     wanted = 64 if facts.clips >= 5_000 else 32
-    by_data = facts.clips // (4 * facts.processes)
+    each = captions_each(choices)
+    by_data = each * facts.clips // (4 * facts.processes)
     size, reason = wanted, "enough other clips to tell each one from"
     if by_data < wanted:
         size, reason = by_data, f"a quarter of the {facts.clips:,} training clips"
@@ -81,20 +89,24 @@ def batch_size_for(facts: Facts, choices: Choices) -> tuple[int, str]:
     if fits < size:
         gib = facts.memory / 2**30
         size, reason = fits, f"what fits into {_SPARE:.0%} of the {gib:.1f} GiB that are free"
-    if fits < 2:
+    if fits < 2 * each:
         gib = facts.memory / 2**30
-        return 2, f"the least there can be, though it may not fit into the {gib:.1f} GiB free"
+        reason = f"the least there can be, though it may not fit into the {gib:.1f} GiB free"
+        return 2 * each, reason
+    if each > 1:
+        clips = max(2, size // each)
+        return clips * each, f"{reason}, as {clips} clips with {each} captions each"
     return max(2, 1 << max(0, size.bit_length() - 1)), f"{reason}, rounded down to a power of two"
 
 
 def _fitting(facts: Facts, choices: Choices) -> int:
     """Pairs of a batch that fit into memory; a great number where nothing is known."""
     audio, text = (share_of(part, facts, choices) for part in ("audio", "text"))
-    criterion, seconds = choices["criterion.name"], choices["dataset.max_seconds"]
-    each = pair_bytes(facts, audio, text, criterion, seconds=seconds)
+    matching, seconds = matches(choices["criterion.name"]), choices["dataset.max_seconds"]
+    each = pair_bytes(facts, audio, text, matches=matching, seconds=seconds)
     if not facts.memory or not each:
         return 1 << 20
-    free = _SPARE * facts.memory - fixed_bytes(facts, audio, text, criterion)
+    free = _SPARE * facts.memory - fixed_bytes(facts, audio, text, copies=has_copies(choices))
     return max(0, int(free // each))
 
 
@@ -117,17 +129,18 @@ def planned_seconds(facts: Facts, choices: Choices, *, kept: bool = False) -> fl
         kept: whether outputs of frozen encoders are kept, where the user has not said so.
     """
     kept = kept or choices.value(CACHE) is not None
-    pairs = epochs_for(facts)[0] * facts.clips
+    pairs = epochs_for(facts)[0] * facts.clips * captions_each(choices)
     steps, batch = (choices.value(key) for key in ("regime.num_steps", "dataset.batch_size"))
     if steps is not None:
-        pairs = number_of(steps, 1) * number_of(batch or 32, 2)
+        pairs = number_of(steps, 1) * pairs_a_step(facts, choices, number_of(batch or 32, 2))
     audio, text = (share_of(part, facts, choices) for part in ("audio", "text"))
     return run_seconds(
         facts,
         audio,
         text,
-        pairs,
-        choices["criterion.name"],
+        pairs / facts.processes,
+        copies=has_copies(choices),
+        matching=matching_share(facts, choices),
         seconds=choices["dataset.max_seconds"],
         kept=kept,
     )

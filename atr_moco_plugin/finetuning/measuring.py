@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.finetuning.facts import Facts, PartFacts, data_facts, machine_facts, measured
+from atr_moco_plugin.finetuning.sizes import MATCHING_PASSES
 from atr_moco_plugin.finetuning.start import Start, Started
 from atr_moco_plugin.model.clap import clip_features
 from atr_moco_plugin.text.checks import text_positions
@@ -22,9 +23,6 @@ MAX_TOKENS = 64
 
 _CLIPS = 2
 _CAPTIONS = 8
-_PASSES = 3
-"""The matching head sees each caption with its clip, with a wrong clip, and a wrong caption."""
-
 _SAMPLE = 1_000
 _LONG = 0.95
 """Of captions, as many are no longer than those that are measured: a batch of 32 is padded to about
@@ -103,13 +101,13 @@ def _part(tower: Any, pretrained: bool, inputs: dict[str, Any], items: int) -> P
 
 
 def _matching(model: Any, audio: dict[str, Any], text: dict[str, Any]) -> tuple[int, float]:
-    """Bytes and seconds of the matching head's passes for one pair of a batch, which are
-    :data:`_PASSES`; a clip's own keys and values are made once where the head shares them."""
+    """Bytes and seconds of the matching head's three passes for one pair of a batch; a clip's own
+    keys and values are made once where the head shares them."""
     if model.head is None:
         return 0, 0.0
     with torch.no_grad(), torch.random.fork_rng([]):
         clips, captions = model.audio(**audio)[1], model.text(**text)[1]
-    rows = torch.arange(_CLIPS, device=captions.mask.device).repeat(_PASSES)
+    rows = torch.arange(_CLIPS, device=captions.mask.device).repeat(MATCHING_PASSES)
     states = None if captions.states is None else captions.states[: len(rows)]
     captions = TextTokens(states, captions.mask[: len(rows)], captions.input_ids[: len(rows)])
     shares = getattr(model, "shares_audio", False)

@@ -1,6 +1,6 @@
 """The sizes of a fine-tuning, chosen from the data and the machine, each with its reason.
 
-For example, with 240 clips and two cores::
+For example, with 240 clips::
 
     plan = make_plan(facts, given={"dataset.batch_size": 16})
     print(plan.text())
@@ -36,7 +36,7 @@ from atr_moco_plugin.finetuning.fitting import (
     planned_seconds,
 )
 from atr_moco_plugin.finetuning.schedule import criterion_options, epochs_for, rates
-from atr_moco_plugin.finetuning.sizes import MATCHING
+from atr_moco_plugin.finetuning.steps import captions_each, matches, pairs_a_step
 from atr_moco_plugin.io.stdout import duration
 
 
@@ -126,7 +126,8 @@ def _choose(facts: Facts, choices: Choices) -> None:
     freeze_for_time(facts, choices)
     batch = number_of(choices.make("dataset.batch_size", *batch_size_for(facts, choices)), 2)
     epochs, reason = epochs_for(facts)
-    an_epoch = max(1, math.ceil(facts.clips / (batch * facts.processes)))
+    clips_a_step = pairs_a_step(facts, choices, batch) / captions_each(choices)
+    an_epoch = max(1, math.ceil(facts.clips / clips_a_step))
     # Tens, so that the last of ten validations sees the end of the run.
     wanted = math.ceil(epochs * an_epoch / 10) * 10
     steps = min(50_000, max(100, wanted))
@@ -153,8 +154,8 @@ def _choose(facts: Facts, choices: Choices) -> None:
     )
     choices.make(
         "evaluation.rerank_k",
-        16 if criterion in MATCHING else 0,
+        16 if matches(criterion) else 0,
         "candidates of each query that the matching head orders anew"
-        if criterion in MATCHING
+        if matches(criterion)
         else "no matching head is trained",
     )

@@ -25,6 +25,7 @@ from atr_moco_plugin.data.sets.registry import (
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import flattened, nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.facts import data_facts
 from atr_moco_plugin.finetuning.keys import read_config, split_keys
 from atr_moco_plugin.finetuning.loops import chosen_loop
 from atr_moco_plugin.finetuning.measuring import MAX_TOKENS, gather_facts
@@ -139,15 +140,17 @@ def _chosen(
 ) -> dict[str, Any]:
     """The plan's values, nested: those of the folder's own plan where it is of the same command."""
     as_read = json.loads(json.dumps(stated, default=str))
-    saved = saved_plan(output_dir, as_read)
     processes = int(os.environ.get("WORLD_SIZE") or 1)
+    splits = {"train": config.dataset.train_split, "valid": config.dataset.valid_split}
+    known = {**data_facts(dataset, **splits), "processes": processes}
+    saved = saved_plan(output_dir, as_read, known)
     waited = time.monotonic()
     file = output_dir / PLAN_FILE
     while saved is None and not is_first_process():  # the first process chooses for all
         if time.monotonic() - waited > _WAIT:
             raise InputError(f"The first process has not written {file}; see what it says.")
         time.sleep(0.5)
-        saved = saved_plan(output_dir, as_read)
+        saved = saved_plan(output_dir, as_read, known)
     if saved is not None:
         tell(f"The plan is that of {file}, which was made before:\n{plan_text(saved)}")
         return nested({choice.key: choice.value for choice in saved})
@@ -156,8 +159,7 @@ def _chosen(
         start,
         dataset,
         device,
-        train=config.dataset.train_split,
-        valid=config.dataset.valid_split,
+        **splits,
         processes=processes,
     )
     plan = make_plan(facts, flattened(stated))

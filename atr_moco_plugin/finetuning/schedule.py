@@ -6,7 +6,7 @@ import math
 
 from atr_moco_plugin.finetuning.choices import FREEZE, Choices
 from atr_moco_plugin.finetuning.facts import Facts, PartFacts
-from atr_moco_plugin.finetuning.sizes import MATCHING, MOMENTUM
+from atr_moco_plugin.finetuning.steps import WITH_COPIES, has_copies, matches, pairs_a_step
 
 _LARGE = 20_000_000
 """Parameters of an encoder from which random weights need a small learning rate."""
@@ -31,10 +31,10 @@ def criterion_options(
             "clip_or_caption",
             "captions are said of several clips, which all are positives",
         )
-    if criterion in MATCHING and facts.head_trained:
+    if criterion in WITH_COPIES and matches(criterion) and facts.head_trained:
         reason = "the matching head of the start is trained and can go on at once"
         choices.make("criterion.config.atm_start", 0, reason)
-    if criterion not in MOMENTUM:
+    if criterion not in WITH_COPIES:
         return
     rows = min(65_536, facts.clips // 2, facts.distinct_captions)
     # Of fewer than 8 rows `auto` below cannot tell the age.
@@ -56,12 +56,19 @@ def criterion_options(
         if random
         else "the weights drift slowly from the start",
     )
+    if not has_copies(choices):
+        return
     horizon = min(200, max(5, steps // 20))
+    momentum, digits = 1 - 1 / horizon, 4
+    if choices.value("criterion.config.momentum_per") == "pair":
+        momentum, digits = momentum ** (1 / pairs_a_step(facts, choices, batch)), 8
     choices.make(
         "criterion.config.momentum",
-        round(1 - 1 / horizon, 4),
+        round(momentum, digits),
         f"the copies follow within {horizon} steps, a small part of the run",
     )
+    if choices.value("criterion.config.alpha") == 0:
+        return  # without soft targets
     choices.make(
         "criterion.config.alpha_warmup_steps",
         steps // 2 if random else steps // 4,

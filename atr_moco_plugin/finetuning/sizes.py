@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from atr_moco_plugin.finetuning.facts import Facts
 
-MATCHING = ("moco_atc_atm",)
-"""Criteria that train the matching head."""
-
-MOMENTUM = ("moco_atc", *MATCHING)
-"""Criteria with momentum copies and queues."""
+MATCHING_PASSES = 3
+"""The matching head sees each caption with its clip, with a wrong clip, and a wrong caption."""
 
 _FLOAT = 4
-_PASSES = 3
-"""The matching head sees each caption with its clip, with a wrong clip, and a wrong caption."""
 
 
 def trained_share(freeze: object, layers: int) -> float:
@@ -29,7 +24,7 @@ def trained_share(freeze: object, layers: int) -> float:
     return 1.0
 
 
-def fixed_bytes(facts: Facts, audio: float, text: float, criterion: str) -> int:
+def fixed_bytes(facts: Facts, audio: float, text: float, *, copies: bool) -> int:
     """Bytes that a step takes whatever the batch: float32 weights, and of what is trained the
     gradients, AdamW's two averages and the momentum copy.
 
@@ -37,16 +32,15 @@ def fixed_bytes(facts: Facts, audio: float, text: float, criterion: str) -> int:
         facts: the model.
         audio: share of the audio encoder that is trained.
         text: share of the text encoder.
-        criterion: name of the criterion.
+        copies: whether there are momentum copies.
     """
     trained = facts.audio.parameters * audio + facts.text.parameters * text
     trained += facts.other_parameters
-    copies = 4 if criterion in MOMENTUM else 3
-    return int(_FLOAT * (facts.parameters + copies * trained))
+    return int(_FLOAT * (facts.parameters + (4 if copies else 3) * trained))
 
 
 def pair_bytes(
-    facts: Facts, audio: float, text: float, criterion: str, *, seconds: float | None = None
+    facts: Facts, audio: float, text: float, *, matches: bool, seconds: float | None = None
 ) -> int:
     """Bytes that a pair of a batch takes at the peak of a step.
 
@@ -54,7 +48,7 @@ def pair_bytes(
         facts: what was measured of one clip of ``facts.measured_seconds`` and of one caption.
         audio: share of the audio encoder that is trained.
         text: share of the text encoder.
-        criterion: name of the criterion.
+        matches: whether the matching head is trained.
         seconds: length of the clips of a batch; ``None`` takes what was measured.
     """
     length = _length(facts, seconds)
@@ -63,9 +57,9 @@ def pair_bytes(
     # What is frozen keeps nothing, but a layer's own states are there while it runs.
     clip = length * facts.audio.bytes_each * max(audio, 1 / max(facts.audio.layers, 8))
     caption = facts.text.bytes_each * max(text, 1 / max(facts.text.layers, 8))
-    if criterion in MATCHING:
+    if matches:
         # Text layers that stand still keep nothing for gradients of their own in the head's passes.
-        still = _PASSES * facts.text.bytes_each * (1 - text)
+        still = MATCHING_PASSES * facts.text.bytes_each * (1 - text)
         caption += max(0.0, facts.match_bytes - still)
     return int(clip + caption)
 
@@ -74,9 +68,10 @@ def run_seconds(
     facts: Facts,
     audio: float,
     text: float,
-    pairs: int,
-    criterion: str,
+    pairs: float,
     *,
+    copies: bool,
+    matching: float,
     seconds: float | None = None,
     kept: bool = False,
 ) -> float | None:
@@ -90,19 +85,21 @@ def run_seconds(
         audio: share of the audio encoder that is trained.
         text: share of the text encoder.
         pairs: that are seen in the whole run, on this process.
-        criterion: name of the criterion.
+        copies: whether there are momentum copies.
+        matching: share of the steps with a matching loss.
         seconds: length of the clips; ``None`` takes what was measured.
         kept: whether outputs of wholly frozen encoders are kept from the first epoch on.
     """
     if not facts.audio.seconds_each:
         return None
-    above = 3 if criterion in MOMENTUM else 2
+    above = 3 if copies else 2
     clip = _length(facts, seconds) * facts.audio.seconds_each * (1 + above * audio)
     caption = facts.text.seconds_each * (1 + above * text)
-    matching = 3 * facts.match_seconds * (criterion in MATCHING)
+    # A forward and a backward pass.
+    head = 3 * facts.match_seconds * matching
     clips = facts.clips if kept and not audio else pairs
     captions = facts.captions if kept and not text else pairs
-    return clips * clip + captions * caption + pairs * matching
+    return clips * clip + captions * caption + pairs * head
 
 
 def _length(facts: Facts, seconds: float | None) -> float:

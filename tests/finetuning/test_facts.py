@@ -41,7 +41,7 @@ def test_data_are_counted() -> None:
 
 def test_the_machine_is_looked_at() -> None:
     facts = machine_facts(CPU)
-    assert facts["device"] == "cpu" and facts["cores"] >= 1
+    assert facts["device"] == "cpu"
     if free_ram():
         assert 0 < machine_facts(CPU, 4)["memory"] < facts["memory"] + 2**30
 
@@ -73,7 +73,7 @@ def test_captions_are_measured_as_long_as_they_are() -> None:
     assert long.text.bytes_each > 2 * short.text.bytes_each
     # The head keeps keys and values of the clip besides, whatever the caption.
     assert long.match_bytes > short.match_bytes > 3 * short.text.bytes_each
-    sizes = [pair_bytes(long, 1.0, 1.0, name) for name in ("moco_atc", "moco_atc_atm")]
+    sizes = [pair_bytes(long, 1.0, 1.0, matches=matches) for matches in (False, True)]
     assert sizes[1] - sizes[0] == long.match_bytes
 
 

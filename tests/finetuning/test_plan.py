@@ -135,8 +135,55 @@ def test_the_criterion_fits_the_model_and_the_data() -> None:
     plain = make_plan(facts(captions=600), {"criterion.name": "atc"})
     assert "criterion.config.queue_size" not in plain
     assert plain["criterion.config.positives"] == "clip_or_caption"
-    other = make_plan(facts(), {"criterion.name": "of_another_package"})
+    other = make_plan(facts(), {"criterion.name": "siglip"})
+    assert other["evaluation.rerank_k"] == 0
     assert not any(choice.key.startswith("criterion.config.") for choice in other.choices)
+
+
+def test_accumulated_batches_and_captions_of_a_clip_count() -> None:
+    plain = make_plan(facts(2_000))
+    steps = plain["regime.num_steps"]
+    accumulated = make_plan(facts(2_000), {"trainer.grad_accumulation.num_batches": 4})
+    assert accumulated["regime.num_steps"] == pytest.approx(steps / 4, abs=10)
+    several = make_plan(facts(2_000, captions=10_000), {"dataset.captions_per_clip": 5})
+    assert several["dataset.batch_size"] == 30  # six clips with five captions each
+    assert several["regime.num_steps"] == pytest.approx(steps * 32 / 6, rel=0.01)
+    cpu = facts(2_000, device="cpu", processes=2)
+    times = [make_plan(x).seconds for x in (cpu, replace(cpu, processes=1))]
+    assert times[0] is not None and times[1] is not None
+    assert times[0] == pytest.approx(times[1] / 2, rel=0.1)
+
+
+def test_the_momentum_of_a_pair_keeps_the_time_scale_of_the_step() -> None:
+    step = make_plan(facts())
+    pair = make_plan(facts(), {"criterion.config.momentum_per": "pair"})
+    momentum, each = step["criterion.config.momentum"], pair["criterion.config.momentum"]
+    assert each ** step["dataset.batch_size"] == pytest.approx(momentum, abs=1e-4)
+
+
+def test_what_online_keys_have_no_use_for_is_not_chosen() -> None:
+    given = {"keys": "online", "columns": "online", "alpha": 0}
+    plan = make_plan(facts(), {f"criterion.config.{key}": x for key, x in given.items()})
+    assert "criterion.config.queue_size" in plan
+    assert "criterion.config.momentum" not in plan
+    assert "criterion.config.alpha_warmup_steps" not in plan
+    without = make_plan(facts(), {"criterion.config.alpha": 0})
+    assert "criterion.config.momentum" in without
+    assert "criterion.config.alpha_warmup_steps" not in without
+
+
+def test_a_matching_loss_costs_what_it_takes_of_the_run() -> None:
+    def seconds(**criterion: object) -> float:
+        given = {f"criterion.config.{key}": value for key, value in criterion.items()}
+        plan = make_plan(facts(5_000, match_seconds=0.1), given)
+        assert plan.seconds is not None
+        return plan.seconds
+
+    without = make_plan(facts(5_000, match_seconds=0.0)).seconds
+    assert without is not None
+    head = seconds(atm_start=0) - without
+    assert seconds() - without == pytest.approx(0.4 * head)
+    assert seconds(atm_start=0, atm_every=2) - without == pytest.approx(head / 2)
 
 
 def test_a_queue_holds_different_captions() -> None:
@@ -217,4 +264,4 @@ def test_memory_of_clips_longer_than_what_was_measured_is_not_underrated() -> No
     text = PartFacts(parameters=1_000, layers=1)
     model = facts(audio=clip, text=text, measured_seconds=4.0)
     assert sizes[1] > 3 * sizes[0]  # attention grows with the square
-    assert pair_bytes(model, 1.0, 1.0, "atc", seconds=12.0) >= sizes[1]
+    assert pair_bytes(model, 1.0, 1.0, matches=False, seconds=12.0) >= sizes[1]

@@ -101,6 +101,19 @@ def test_a_plan_is_shown_again(tmp_path: Path) -> None:
     assert all("optimizer.config.lr" in lines[-1] for lines in told)
 
 
+def test_a_plan_of_other_data_is_made_anew_before_a_run_has_begun(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    file = tmp_path / PLAN_FILE
+    plan = json.loads(file.read_text())
+    plan["facts"]["clips"] -= 1  # a sound more has come since
+    for choice in plan["choices"]:
+        if choice["key"] == "optimizer.config.lr":
+            choice["value"] = 0.123
+    file.write_text(json.dumps(plan))
+    assert prepared(tmp_path).config == first.config
+    assert json.loads(file.read_text())["facts"]["clips"] == plan["facts"]["clips"] + 1
+
+
 def test_the_plan_of_a_run_that_has_begun_stays(tmp_path: Path) -> None:
     first = prepared(tmp_path)
     file = tmp_path / PLAN_FILE
