@@ -73,6 +73,48 @@ def test_rows_of_datasets_are_read() -> None:
     assert sum(map(len, data.splits.values())) == 12
 
 
+def test_every_caption_of_a_row_is_read() -> None:
+    rows = [
+        {"audio": audio, "caption": text, "caption_2": f"{text} again"} for audio, text in many()
+    ]
+    rows[0] |= {"sentence": rows[0]["caption"]}  # said twice is said once
+    data = open_pairs(rows)
+    clips = [clip for its in data.splits.values() for clip in its]
+    assert all(len(clip.captions) == 2 for clip in clips)
+
+
+def two_files(tmp_path: Path, row: dict[str, object]) -> list[Any]:
+    """Pairs whose last one has a row with the files ``A`` and ``B``."""
+    for number, name in enumerate("AB"):
+        soundfile.write(tmp_path / f"{name}.wav", noise(90 + number), RATE)
+    files = {name: str(tmp_path / f"{name}.wav") for name in "AB"}
+    return [*many(), {key: files.get(str(value), value) for key, value in row.items()}]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"audio": "A", "file": "B", "caption": "a dog"}, "several files, under audio, file"),
+        (
+            {"audio": "A", "caption": "a dog", "text": "a siren"},
+            "captions under caption, text, of which text would not be read",
+        ),
+        (
+            {"audio": "A", "text": "a dog", "sentence": "rain"},
+            "captions under text, sentence, of which sentence would not be read",
+        ),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        open_pairs(two_files(tmp_path, row))
+    same = {key: "A" if key == "file" else value for key, value in row.items()}
+    same = {key: value for key, value in same.items() if key in ("audio", "file", "caption")}
+    open_pairs(two_files(tmp_path, {"caption": "a dog", **same}))
+
+
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
