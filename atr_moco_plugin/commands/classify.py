@@ -7,7 +7,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atr_moco_plugin.commands.options import (
@@ -19,7 +18,9 @@ from atr_moco_plugin.commands.options import (
     positive,
     report_broken,
 )
+from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import say
 
 if TYPE_CHECKING:
@@ -95,10 +96,15 @@ def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
         return [name for name in names if name]
     from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json
 
-    path = Path(options.labels_file)
+    path = expanded(options.labels_file, "--labels-file")
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES and suffix != ".json":
+        raise InputError(
+            f"{path} is a table: give a text file with one label a line, or .json with a list."
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix != ".json":
+        if suffix != ".json":
             return [line.strip() for line in text.split("\n") if line.strip()]
         content: Any = parse_json(text)
     except KeyTwiceError as ex:

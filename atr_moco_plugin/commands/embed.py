@@ -108,7 +108,7 @@ def read_sentences(file: str) -> list[str]:
     from atr_moco_plugin.ids import has_words
 
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        content = sys.stdin.buffer.read() if file == "-" else expanded(file, "FILE").read_bytes()
         text = content.decode("utf-8-sig")
     except FileNotFoundError as ex:
         raise MissingFileError(f"{file}: there is no such file of sentences.") from ex

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from atr_moco_plugin.commands.options import (
     report_broken,
 )
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import duration, printable, say
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _embedded(
 
 
 def _exists(index: str) -> bool:
-    return "://" in index or Path(index).exists()
+    return "://" in index or expanded(index, "--index").exists()
 
 
 class _Stop:

@@ -89,16 +89,27 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True, more: s
     )
 
 
-def load_retriever(options: argparse.Namespace, name: str = "") -> AudioTextRetriever:
-    """The retriever of the options; ``name`` is taken where ``--model`` is not given."""
+def load_retriever(
+    options: argparse.Namespace, name: str = "", index: str = ""
+) -> AudioTextRetriever:
+    """The retriever of the options; ``name``, the model of ``index``, is taken where ``--model`` is
+    not given."""
     from atr_moco_plugin.retriever import AudioTextRetriever
 
-    return AudioTextRetriever.from_pretrained(
-        options.model or name,
-        device=options.device,
-        dtype=options.dtype,
-        batch_size=options.batch_size,
-    )
+    try:
+        return AudioTextRetriever.from_pretrained(
+            options.model or name,
+            device=options.device,
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+        )
+    except InputError as ex:
+        if options.model or not index:
+            raise
+        raise InputError(
+            f"The model that {index} was made with cannot be loaded, --model says where it is "
+            f"now: {ex}"
+        ) from None
 
 
 def add_sounds(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

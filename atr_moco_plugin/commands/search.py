@@ -139,15 +139,7 @@ def _retriever(store: Store, options: argparse.Namespace) -> AudioTextRetriever:
     from atr_moco_plugin.search.engines import shown_address
 
     address = shown_address(options.index)
-    try:
-        retriever = load_retriever(options, store.info.model)
-    except InputError as ex:
-        if options.model:
-            raise
-        raise InputError(
-            f"The model that {address} was made with cannot be loaded, --model says where it is "
-            f"now: {ex}"
-        ) from None
+    retriever = load_retriever(options, store.info.model, address)
     if retriever.fingerprint != store.info.fingerprint:
         refuse_other(address, store.info, index_info(retriever))
     return retriever

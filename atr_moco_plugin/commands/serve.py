@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     # Before the model is loaded: a port in use is said at once.
     listener = listen(options.host, options.port, token=options.token, also=options.allow_host)
     with listener.socket:
-        retriever = load_retriever(options, info.model)
+        retriever = load_retriever(options, info.model, shown_address(options.index))
         searcher = Searcher(lambda: open_index(options.index), retriever)
         length = duration(counts.seconds)
         say(f"{counts.recordings:,} recordings, {length}. Ctrl-C ends the page at")

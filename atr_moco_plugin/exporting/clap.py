@@ -12,7 +12,7 @@ from transformers import ClapConfig, ClapModel, ClapProcessor, RobertaTokenizerF
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.retriever import AudioTextRetriever
-from atr_moco_plugin.retriever.loading import load_backbone
+from atr_moco_plugin.retriever.loaded_model import same_again
 
 PARTS = {
     "audio_model": "audio.encoder",
@@ -37,7 +37,7 @@ def export_clap(retriever: AudioTextRetriever, folder: str | Path) -> None:
     Raises:
         InputError: for a model that is no ``ClapModel``, or a folder that holds something.
     """
-    backbone = load_backbone(retriever.name)
+    backbone = same_again(retriever)
     config = backbone.config
     if config.kind != "clap":
         names = " and ".join(repr(config.model[part]["name"]) for part in ("audio", "text"))

@@ -27,7 +27,7 @@ from atr_moco_plugin.exporting.traced import (
 from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
-from atr_moco_plugin.retriever.loading import load_backbone
+from atr_moco_plugin.retriever.loaded_model import same_again
 from atr_moco_plugin.text.tokenizer import tokenize
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -56,7 +56,7 @@ def export_onnx(retriever: AudioTextRetriever, folder: str | Path) -> None:
         raise InputError(
             f"ONNX files need {', '.join(missing)}: pip install 'atr-moco-plugin[onnx]'"
         )
-    backbone = load_backbone(retriever.name)
+    backbone = same_again(retriever)
     with new_folder(folder) as new, torch.no_grad(), quiet():
         files = {
             "audio": _first_that_works(backbone, "audio", _audio_towers(backbone), new),

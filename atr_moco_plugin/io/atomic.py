@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from atr_moco_plugin.errors import InputError
 
 
@@ -56,10 +58,11 @@ def check_output(path: Path, option: str = "") -> None:
         raise InputError(unwritable(named, ex)) from ex
 
 
-def unwritable(named: object, error: OSError) -> str:
+def unwritable(named: object, error: OSError | SafetensorError) -> str:
     """The sentence on a file that cannot be written."""
+    reason = getattr(error, "strerror", None) or error
     return (
-        f"{named} cannot be written ({error.strerror or error}): give a file in a folder that you "
+        f"{named} cannot be written ({reason}): give a file in a folder that you "
         "may write to, on a disk with room."
     )
 
@@ -75,7 +78,8 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         InputError: if something is there and stays, or the folder cannot be written.
     """
-    folder = Path(folder).expanduser().absolute()
+    # A link stays one, to the folder that takes the new content.
+    folder = Path(folder).expanduser().resolve()
     if not replace and folder.exists() and not is_empty_folder(folder):
         raise InputError(f"{folder} is there already: give another folder, or remove it first.")
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -92,9 +96,10 @@ def new_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
                 old.rename(folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as ex:
+    except (OSError, SafetensorError) as ex:  # the second of a full disk
+        reason = getattr(ex, "strerror", None) or ex
         raise InputError(
-            f"{folder} cannot be written ({ex.strerror or ex}): give a folder that you may write "
+            f"{folder} cannot be written ({reason}): give a folder that you may write "
             "to, on a disk with room."
         ) from ex
     finally:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.weights import sha256_of
-from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.io.atomic import is_empty_folder, new_folder, usual_mode
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
@@ -140,6 +140,12 @@ def write_bundle(
         raise InputError(
             f"{folder} is there already and is no bundle: give another folder or remove it."
         )
+    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD}
+    if folder.exists() and (others := sorted({x.name for x in folder.iterdir()} - parts)):
+        raise InputError(
+            f"{folder} has more in it than a bundle, {listed(others)}, which would be lost: move "
+            "that away, or give another folder."
+        )
     with new_folder(folder, replace=True) as new:
         text = json.dumps(_content(config), indent=2, ensure_ascii=False)
         (new / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -234,7 +240,9 @@ def fingerprint(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(files):
         place = files[name]
-        inside = sorted(x for x in place.rglob("*") if x.is_file()) if place.is_dir() else [place]
+        # Without what a system leaves in any folder, such as .DS_Store.
+        every = (x for x in place.rglob("*") if x.is_file() and not x.name.startswith("."))
+        inside = sorted(every) if place.is_dir() else [place]
         for file in inside:
             label = f"{name}/{file.relative_to(place)}" if file != place else name
             digest.update(f"\n{label} {sha256_of(file)}".encode("utf-8", "surrogateescape"))

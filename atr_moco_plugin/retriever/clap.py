@@ -37,9 +37,11 @@ from atr_moco_plugin.text.tokenizer import load_tokenizer
 
 _FILES = (
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -53,9 +55,18 @@ def clap_options(
 ) -> dict[str, Any]:
     """``model`` of a bundle of the kind ``clap``, see
     :class:`~atr_moco_plugin.retriever.BundleConfig`."""
-    content = json.loads(clap.to_json_string(use_diff=False))
+    content = _of_the_model(json.loads(clap.to_json_string(use_diff=False)))
     options = {"clap": content, "head": None if head is None else asdict(head)}
     return {**options, "mean_frequencies": True} if mean_frequencies else options
+
+
+def _of_the_model(content: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without where it was read and by which version."""
+    return {
+        key: _of_the_model(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+        if key not in ("_name_or_path", "transformers_version")
+    }
 
 
 def clap_pair(
@@ -171,7 +182,8 @@ def public_clap(folder: Path, name: str) -> Backbone:
         hop_seconds=seconds,
         max_tokens=most,
         temperature=clap_temperature(clap),
-        origin={"model": name},
+        # A folder's own name and not its path, which is of this machine.
+        origin={"model": Path(name).name if Path(name).is_absolute() else name},
     )
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     places = [folder / CONFIG, *weights, *(folder / x for x in _FILES)]

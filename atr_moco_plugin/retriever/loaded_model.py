@@ -44,7 +44,7 @@ class LoadedModel:
         window_seconds: length of a window.
         hop_seconds: from the start of a window to the start of the next.
         temperature: the trained temperature tau.
-        can_match: whether there is a matching head.
+        can_match: whether there is a trained matching head.
         device: where it computes.
         batch_size: most windows, sentences or pairs at once.
     """
@@ -140,6 +140,7 @@ class LoadedModel:
             InputError: if it holds something else, or cannot be written.
         """
         backbone = self._backbone
+        same_again(self)  # tokenizer and card are read from its folder
         here = backbone.folder
         tokenizer = here / TOKENIZER
         extractor = here / FEATURE_EXTRACTOR
@@ -173,6 +174,21 @@ class LoadedModel:
             bundle = Path(folder) / "bundle"
             self.save_pretrained(bundle)
             return push_folder(bundle, repo_id, private=private, token=token)
+
+
+def same_again(model: LoadedModel) -> Backbone:
+    """Load a model once more, as what changes its parts needs.
+
+    Raises:
+        InputError: if another model has taken its place meanwhile.
+    """
+    backbone = load_backbone(model.name)
+    if backbone.fingerprint != model.fingerprint:
+        raise InputError(
+            f"{model.name} is another model than when it was loaded: load it again, or put the "
+            "first one back."
+        )
+    return backbone
 
 
 def _loaded_again(

@@ -73,6 +73,11 @@ def find_model(
     """
     folder = expanded(name, "model")
     if folder.is_dir():
+        if revision is not None:
+            raise InputError(
+                f"{folder} is a folder, which has no revisions, but `revision` is {revision!r}: "
+                "leave it out."
+            )
         if (folder / CONFIG).is_file():
             return folder.resolve(), str(folder.resolve())
         if (folder / "checkpoints").is_dir() or list(folder.glob("checkpoint-*")):
@@ -84,6 +89,10 @@ def find_model(
             f"{folder} has no {CONFIG}: give the folder of a bundle or of a ClapModel."
         )
     text, _, at = str(name).partition("@")
+    if at and revision not in (None, at):
+        raise InputError(
+            f"{name} names the revision {at!r}, and `revision` {revision!r}: give one."
+        )
     revision = revision or at or None
     if folder.exists() or folder.is_absolute() or text.startswith((".", "~")):
         raise MissingFileError(f"There is no model folder {name}: correct the path.")

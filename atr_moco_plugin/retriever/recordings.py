@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import check_length
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
 from atr_moco_plugin.data.audio.stream import AudioWindow, cut_windows, read_windows
-from atr_moco_plugin.data.audio.waveform import as_source, as_waveform
+from atr_moco_plugin.data.audio.waveform import MAX_PEAK, as_source, as_waveform
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.retriever.backbone import Samples
 
@@ -66,7 +67,10 @@ def recording_windows(
             yield from read_windows(source, sample_rate, size, hop)
             return
         if _is_pair(audio):
-            audio, rate = audio
+            audio, own = audio
+            if rate is not None and own != rate:
+                raise InputError(f"it has the rate {own}, and `sample_rate` is {rate}: give one")
+            rate = own
         if _is_samples(audio):
             if rate is None:
                 raise InputError(
@@ -161,3 +165,24 @@ def check_pairs(sentences: Sequence[str], audio: Sequence[Any]) -> None:
             f"there are {len(sentences)} sentences for {len(audio)} recordings: give as many of "
             "the one as of the other"
         )
+
+
+def check_windows(waveforms: Sequence[NDArray[np.float32]], size: int) -> None:
+    """Refuse what is no window as :func:`recording_windows` makes them.
+
+    Args:
+        waveforms: arrays.
+        size: most samples of one.
+    """
+    for number, waveform in enumerate(waveforms):
+        if waveform.ndim != 1 or len(waveform) > size:
+            raise InputError(
+                f"waveform {number} has the shape {list(waveform.shape)}, expected at most "
+                f"[{size}]: cut it with `windows`"
+            )
+        floats = waveform.dtype.kind == "f"
+        if not floats or float(np.abs(waveform).max(initial=0.0)) > MAX_PEAK:
+            what = f"values up to {np.abs(waveform).max():g}" if floats else str(waveform.dtype)
+            raise InputError(
+                f"waveform {number} has {what}, expected floats from -1 to 1: `windows` makes them"
+            )

@@ -28,6 +28,7 @@ from atr_moco_plugin.retriever.recordings import (
     as_recordings,
     as_sentences,
     check_pairs,
+    check_windows,
     in_parts,
     long_enough,
     recording_windows,
@@ -82,12 +83,7 @@ class AudioTextRetriever(LoadedModel):
         Raises:
             InputError: if a waveform is longer than a window, or an embedding is not finite.
         """
-        for number, waveform in enumerate(waveforms):
-            if waveform.ndim != 1 or len(waveform) > self._size:
-                raise InputError(
-                    f"waveform {number} has the shape {list(waveform.shape)}, expected at most "
-                    f"[{self._size}]: cut it with `windows`"
-                )
+        check_windows(waveforms, self._size)
         return self._runner.windows(waveforms, self.batch_size)
 
     def embed_audio(
@@ -148,7 +144,9 @@ class AudioTextRetriever(LoadedModel):
         """
         self._check_head()
         recordings = as_recordings(audio)
-        sentences = [texts] * len(recordings) if isinstance(texts, str) else as_sentences(texts)
+        sentences = as_sentences(texts)
+        if isinstance(texts, str):
+            sentences *= len(recordings)
         check_pairs(sentences, recordings)
         found = torch.full((len(recordings),), -torch.inf)
         for rows, waveforms in self._parts(recordings, sample_rate):
@@ -175,6 +173,7 @@ class AudioTextRetriever(LoadedModel):
         self._check_head()
         sentences = as_sentences(texts)
         check_pairs(sentences, waveforms)
+        check_windows(waveforms, self._size)
         return self._runner.log_odds(sentences, waveforms, self.batch_size)
 
     def search(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import (
@@ -71,7 +72,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
             text = json.dumps(_described(embeddings), indent=2)
             write_atomically(path.with_name(path.name + ".json"), text)
         os.replace(temporary, path)
-    except OSError as ex:
+    except (OSError, SafetensorError) as ex:
         raise InputError(unwritable(path, ex)) from ex
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.search.checks import refuse_other
 from atr_moco_plugin.search.faiss.record import has_record
 from atr_moco_plugin.search.local import create_local, open_local
@@ -60,7 +61,7 @@ def open_index(
             f"{text.partition('://')[0]}:// is no address of an index: expected a folder or "
             "postgresql://..."
         )
-    store = _open_folder(Path(text), write, info, engine)
+    store = _open_folder(expanded(text, "index"), write, info, engine)
     if info is not None and replace(info, model=store.info.model) != store.info:
         with store:
             refuse_other(text, store.info, info)

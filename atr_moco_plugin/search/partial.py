@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.atomic import unwritable, write_atomically
 from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.walk import Found
 
@@ -84,10 +84,12 @@ class PartialEmbeddings:
         path = self._folder / f"{self._next:08d}.safetensors"
         keys = [_key(found) for found in sounds]
         temporary = path.with_suffix(".tmp")
-        save_file(
-            {"embeddings": np.ascontiguousarray(embeddings)}, temporary, {"keys": json.dumps(keys)}
-        )
-        os.replace(temporary, path)
+        tensors = {"embeddings": np.ascontiguousarray(embeddings)}
+        try:
+            save_file(tensors, temporary, {"keys": json.dumps(keys)})
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as ex:
+            raise InputError(unwritable(path, ex)) from ex
         self._next += 1
         self._done.update(zip(keys, embeddings, strict=True))
 

@@ -20,6 +20,7 @@ from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.search.names import part_of
 from atr_moco_plugin.search.store import Recording
 from atr_moco_plugin.search.walk import (
@@ -93,7 +94,7 @@ def list_sounds(
     """
     if not os.fspath(source):  # as of a variable of a shell that is not set
         raise InputError("The name of the folder is empty: give one, or . for this folder")
-    path = os.path.realpath(source)
+    path = os.path.realpath(expanded(source, "FOLDER"))
     known = frozenset(AUDIO_SUFFIXES) | {_dotted(suffix) for suffix in suffixes}
     notes = Notes()
     covers = _met_at(path, known)
@@ -109,7 +110,9 @@ def list_sounds(
     suffix = suffix_of(path)
     if not is_list and (suffix == TAR or suffix in known):
         return Listing(path, found_at(path, known, notes), covers, notes)
-    folder = os.path.realpath(relative_to) if relative_to is not None else os.path.dirname(path)
+    folder = os.path.dirname(path)
+    if relative_to is not None:
+        folder = os.path.realpath(expanded(relative_to, "relative_to"))
     if is_list:
         found = _listed(_names(path), folder, known, notes)
     elif suffix in TABLE_SUFFIXES:

@@ -69,6 +69,8 @@ def test_phrases_of_a_label_come_from_a_file(
         (["--labels-file", "nowhere.txt"], "no such file of labels"),
         (["--labels-file", "bad.json"], "bad.json must be a list of labels"),
         (["--labels-file", "twice.json"], "'dog' is there twice"),
+        (["--labels-file", "bad.JSON"], "bad.JSON must be a list of labels"),
+        (["--labels-file", "labels.csv"], "labels.csv is a table"),
         (["--labels", "...,rain"], "'...' has no word"),
     ],
 )
@@ -83,6 +85,7 @@ def test_wrong_input_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.json").write_text('{"dog": "a dog"}')
+    Path("bad.JSON").write_text('{"dog": "a dog"}')
     Path("twice.json").write_text('{"dog": ["a dog"], "dog": ["a hound"]}')
     assert classify(bundle, folder, *arguments) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]

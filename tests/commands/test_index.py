@@ -52,6 +52,18 @@ def test_it_says_what_it_did(sounds: Path, bundle: Path, capsys: Any) -> None:
     assert "3 unchanged, 1 broken" in capsys.readouterr().out
 
 
+def test_a_home_folder_is_one_in_every_argument(
+    sounds: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A shell leaves ``~`` after ``=`` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    given = ["index", "~/sounds", "--model", str(bundle), "--device", "cpu", "--index=~/s.index"]
+    assert main(given) == 0
+    assert (tmp_path / "s.index").is_dir() and not (tmp_path / "~").exists()
+    assert main(["search", "a dog", "--index=$HOME/s.index", "--device", "cpu"]) == 0
+
+
 def test_json_on_standard_output_alone(sounds: Path, bundle: Path, capsys: Any) -> None:
     name = os.fsdecode(b"\xff\n.wav")
     (sounds / name).write_text("no sound")

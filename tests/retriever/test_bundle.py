@@ -48,6 +48,63 @@ def test_a_bundle_has_the_files_that_the_page_names(folder: Path) -> None:
     }
 
 
+def test_what_else_is_in_a_bundle_s_folder_is_not_lost(copy: Path) -> None:
+    retriever = load(copy)
+    (copy / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match="more in it than a bundle, notes.txt, which would be lo"):
+        retriever.save_pretrained(copy)
+    (copy / "notes.txt").unlink()
+    retriever.save_pretrained(copy)
+    assert load(copy).fingerprint == retriever.fingerprint
+
+
+def test_a_link_to_a_folder_stays_one(copy: Path, tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to(copy, target_is_directory=True)
+    load(copy).save_pretrained(link)
+    assert link.is_symlink() and link.resolve() == copy
+    assert {x.name for x in tmp_path.iterdir()} == {"copy", "current"}
+
+
+def test_a_bundle_that_was_replaced_is_not_mixed_with_the_one_in_memory(
+    copy: Path, tmp_path: Path
+) -> None:
+    retriever = load(copy)
+    shutil.rmtree(copy)
+    make_bundle(copy, seed=1, sentences=["other words than before", *WORDS])
+    with pytest.raises(InputError, match="another model than when it was loaded: load it again"):
+        retriever.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_file_of_the_system_makes_no_other_model(copy: Path) -> None:
+    before = load(copy).fingerprint
+    (copy / "tokenizer/.DS_Store").write_text("x")
+    assert load(copy).fingerprint == before
+
+
+def test_a_clap_in_another_place_is_the_same_bundle(tmp_path: Path) -> None:
+    fingerprints = set()
+    for place in ("one", "two"):
+        load(make_public_clap(tmp_path / place / "clap")).save_pretrained(tmp_path / place / "b")
+        assert str(tmp_path) not in (tmp_path / place / "b/config.json").read_text()
+        fingerprints.add(load(tmp_path / place / "b").fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_how_a_clap_pads_is_part_of_what_it_is(tmp_path: Path) -> None:
+    """Newer versions of transformers write the feature extractor into ``processor_config.json``."""
+    folder = make_public_clap(tmp_path / "clap")
+    content = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    found = set()
+    for padding in ("pad", "repeatpad"):
+        changed = {"feature_extractor": {**content, "padding": padding}}
+        (folder / "processor_config.json").write_text(json.dumps(changed))
+        found.add(load(folder).fingerprint)
+    assert len(found) == 2
+
+
 def test_what_is_written_is_read(folder: Path) -> None:
     retriever = load(folder)
     assert retriever.name == str(folder)

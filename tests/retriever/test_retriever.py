@@ -206,6 +206,39 @@ def test_windows_are_checked(bundle: Path) -> None:
         retriever.embed_windows([noise(16_000), noise(16_001)])
     with pytest.raises(InputError, match="the model's result for waveform 0 is not finite"):
         retriever.embed_windows([noise(16_000) * np.float32("nan")])
+    loud = (noise(16_000) * 32_767).astype(np.float32)
+    for waveform, message in (
+        (loud.astype(np.int16), "waveform 0 has int16, expected floats from -1 to 1"),
+        (loud, "waveform 0 has values up to .*, expected floats from -1 to 1"),
+        (noise(16_001), r"\[16001\], expected at most"),
+        (noise(16_000)[None], r"\[1, 16000\], expected at most"),
+    ):
+        for call in (retriever.embed_windows, lambda x: retriever.match_windows(["a dog"], x)):
+            with pytest.raises(InputError, match=message):
+                call([waveform])
+
+
+def test_two_rates_of_one_array_are_refused(bundle: Path) -> None:
+    retriever = AudioTextRetriever.from_pretrained(bundle)
+    pair = (noise(16_000), 8_000)
+    with pytest.raises(InputError, match="it has the rate 8000, and `sample_rate` is 16000"):
+        retriever.embed_audio(pair, sample_rate=16_000)
+    assert retriever.embed_audio(pair, sample_rate=8_000).shape == (1, retriever.embed_dim)
+
+
+def test_a_sentence_that_is_no_text_is_named(bundle: Path) -> None:
+    retriever = AudioTextRetriever.from_pretrained(bundle)
+    for texts in ("\ud800 dog", ["\ud800 dog"]):
+        with pytest.raises(InputError):
+            retriever.match(texts, [(noise(16_000), 16_000)])
+
+
+def test_revisions_that_contradict(bundle: Path) -> None:
+    load = AudioTextRetriever.from_pretrained
+    with pytest.raises(InputError, match="is a folder, which has no revisions"):
+        load(bundle, revision="main")
+    with pytest.raises(InputError, match="names the revision 'v1', and `revision` 'v2': give"):
+        load("someone/model@v1", revision="v2", local_files_only=True)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 sentences are longer")

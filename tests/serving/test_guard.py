@@ -99,6 +99,10 @@ def test_the_printed_address_gives_a_cookie_that_only_the_server_reads() -> None
         guarded("/sound/1.wav", token=TOKEN, headers={"Cookie": f"a=b; {cookie}"}).text
         == "answered"
     )
+    # Cookies know no ports: those of another server come along, in any form.
+    for foreign in ('ui={"theme":"dark"}', "consent", "a=b=c"):
+        sent = {"Cookie": f"{foreign}; {cookie}"}
+        assert guarded("/sound/1.wav", token=TOKEN, headers=sent).text == "answered"
 
 
 def test_an_address_with_the_token_and_a_forged_host_gives_no_cookie() -> None:
