@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from atr_moco_plugin import __version__
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.io.stdout import say, warnings_in_short
 
 COMMANDS = (
     "index",
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(parser.format_help().rstrip())
         return 0
     try:
-        status: int = options.run(options)
+        with warnings_in_short():
+            status: int = options.run(options)
     except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         return STATUS_INPUT

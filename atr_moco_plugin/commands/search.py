@@ -18,7 +18,7 @@ from atr_moco_plugin.commands.options import (
     positive,
 )
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.stdout import printable, say, warnings_in_short
+from atr_moco_plugin.io.stdout import printable, say
 
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
@@ -94,9 +94,8 @@ def run(options: argparse.Namespace) -> int:
         _check_filled(store, shown_address(options.index))
         if alpha and store.bank() is None:
             refuse_no_bank(shown_address(options.index))
-        with warnings_in_short():
-            retriever = _retriever(store, options)
-            hits = _hits(store, retriever, options, None if only == Filter() else only, alpha)
+        retriever = _retriever(store, options)
+        hits = _hits(store, retriever, options, None if only == Filter() else only, alpha)
     if options.json:
         say(json.dumps([_as_json(hit) for hit in hits], indent=2))
     else:

@@ -23,7 +23,7 @@ class Opened:
     Attributes:
         dataset: its clips; without audio, they have no source.
         has_audio: whether audio of it was found.
-        notes: what opening it warned of, and that its audio is missing.
+        notes: how it was read, what opening it warned of, and that its audio is missing.
     """
 
     dataset: AudioTextDataset
@@ -60,5 +60,7 @@ def open_to_inspect(family: str, options: Mapping[str, Any]) -> Opened:
                 raise ex from None  # it names more of what was looked for
             why = str(ex).replace(f"; {NAMES_TRIED}", "")
             missing = f"There is no audio, so the captions alone were looked at. {why}."
-    said = dict.fromkeys(str(warning.message) for warning in caught)
+    # A folder says by which rules it was read.
+    rules = getattr(dataset, "notes", ())
+    said = dict.fromkeys((*rules, *(str(warning.message) for warning in caught)))
     return Opened(dataset, not missing, tuple(filter(None, (missing, *said))))

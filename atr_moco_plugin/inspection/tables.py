@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.errors import listed
 from atr_moco_plugin.evaluation.tables import Table
 from atr_moco_plugin.inspection.findings import keys_to_exclude
 from atr_moco_plugin.inspection.kinds import ordered
@@ -99,10 +100,10 @@ def finding_table(inspection: Inspection) -> Table:
         ]
         for kind in ordered(found)
     ]
-    number = len(keys_to_exclude(inspection.findings))
+    keys = list(keys_to_exclude(inspection.findings))
     note = "" if rows else "Nothing was found."
-    if number:
-        note = f"The list proposes to leave out {number:,} clip{'s' * (number > 1)}."
+    if keys:
+        note = f"To be left out: {listed(keys)}; --exclude FILE writes the list."
     return Table(["", *splits, "leave out"], rows, "Findings", notes=[note] if note else [])
 
 

@@ -104,9 +104,9 @@ def find_model(
             found = fetch(allow_patterns=[*wanted, "*.bin"])
     except Exception as ex:  # no network, no such name, no access
         raise MissingFileError(
-            f"{text} is no folder, and not to be had from the Hugging Face Hub "
-            f"({type(ex).__name__}): correct the name, or run "
-            f"`hf download {text} --local-dir FOLDER` where there is a network and give the folder."
+            f"There is no folder {text}, and no model of that name can be had from the Hugging "
+            f"Face Hub ({type(ex).__name__}): correct the path or the name, or run `hf download "
+            f"{text} --local-dir FOLDER` where there is a network and give the folder."
         ) from ex
     return Path(found), text if revision is None else f"{text}@{revision}"
 

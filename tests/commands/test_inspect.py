@@ -44,7 +44,7 @@ def test_tables_list_and_page(
     assert inspect(root, "--page", page, "--exclude", listed) == 0
     out, err = capfd.readouterr()
     assert "silence" in out and "shared caption" in out
-    assert "The list proposes to leave out 1 clip." in out
+    assert "To be left out: " in out
     assert "no tokenizer was given" in err
     assert listed.read_text() == "b.wav\n"
     assert "<audio" in page.read_text()

@@ -17,7 +17,7 @@ PAGE = "docs/other_libraries.md"
 
 def _write(form: str, bundle: Path) -> None:
     retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
-    EXPORTERS[form](retriever, Path("OUT", form))
+    EXPORTERS[form](retriever, Path("OUT"))
 
 
 def _run(found: list[Block], names: dict[str, Any]) -> dict[str, Any]:

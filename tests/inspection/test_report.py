@@ -38,7 +38,9 @@ def test_tables_fit_a_terminal(manifest: Path) -> None:
     assert clips.rows[0] == ["clips", "3", "1", "1"]
     assert captions.rows[0] == ["captions", "4", "1", "1"]
     assert ["silence", "1", "0", "0", "1"] in findings.rows
-    assert findings.notes == ["The list proposes to leave out 3 clips."]
+    assert findings.notes == [
+        "To be left out: broken.wav, dog.wav, silent.wav; --exclude FILE writes the list."
+    ]
     for table in (clips, captions, findings):
         assert max(map(len, table.text().splitlines())) <= 100
 

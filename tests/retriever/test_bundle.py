@@ -242,7 +242,7 @@ def test_names_that_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(InputError, match="is the folder of a training run: make a bundle of it"):
         load(tmp_path / "run")
-    with pytest.raises(InputError, match="nobody/nothing is no folder, and not to be had"):
+    with pytest.raises(InputError, match="There is no folder nobody/nothing, and no model of"):
         load("nobody/nothing", local_files_only=True)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
@@ -263,7 +263,7 @@ def test_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (retriever.name, retriever.fingerprint) == ("acme/tiny", load(local).fingerprint)
     pinned = load("acme/tiny", revision="v1")
     assert pinned.name == "acme/tiny@v1" == load(pinned.name).name
-    with pytest.raises(InputError, match="acme/tiny is no folder, and not to be had"):
+    with pytest.raises(InputError, match="There is no folder acme/tiny, and no model of"):
         load("acme/tiny@v2")
 
 

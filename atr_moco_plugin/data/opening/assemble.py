@@ -160,10 +160,10 @@ def _clips(found: Iterable[LocatedRecording]) -> Iterator[Clip]:
 
 
 def _report_broken(name: str, broken: list[str], *, error: bool) -> None:
-    message = (
-        f"{name}: {number_of(broken, 'audio file')} not usable: {listed(broken)}; fetch "
-        f"{'it' if len(broken) == 1 else 'them'} again"
-    )
+    number, them = number_of(broken, "audio file"), "it" if len(broken) == 1 else "them"
     if error:
-        raise InputError(message)
-    warnings.warn(f"{message}, left out for now", stacklevel=4)
+        raise InputError(f"{name}: {number} not usable: {listed(broken)}; replace {them}")
+    warnings.warn(
+        f"{name}: {number} left out: {listed(broken)}; replace {them} to train on {them}",
+        stacklevel=4,
+    )

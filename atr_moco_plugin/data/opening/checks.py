@@ -50,15 +50,18 @@ def _keys(item: Captioned) -> tuple[str, ...]:
 
 
 def check_captions(name: str, tables: Mapping[str, CaptionTable], *, strict: bool) -> None:
-    """Refuse clips without a caption under ``strict``, and a data set that has no others."""
+    """Warn of clips without a caption; refuse them under ``strict``, or if there are no others."""
     for split, table in tables.items():
-        keys = table.without_caption
-        if keys and (strict or not any(t.recordings for t in tables.values())):
-            raise InputError(
-                f"{name}: {number_of(keys, 'clip')} of split {split!r} without a caption: "
-                f"{listed(list(map(repr, keys)))}; give each one, or leave them out"
-                + (" with strict: false" if strict else "")
-            )
+        if not (keys := table.without_caption):
+            continue
+        which = (
+            f"{name}: {number_of(keys, 'clip')} of split {split!r} without a caption: "
+            f"{listed(list(map(repr, keys)))}"
+        )
+        if strict or not any(t.recordings for t in tables.values()):
+            lift = " with strict: false" if strict else ""
+            raise InputError(f"{which}; give each one, or leave them out{lift}")
+        warnings.warn(f"{which}; left out", stacklevel=4)
 
 
 def check_audio_found(

@@ -16,6 +16,7 @@ from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.split_names import SPLITS
 from atr_moco_plugin.data.opening.splitting import Drawn, draw_splits
+from atr_moco_plugin.data.sets.folder_notes import texts_beside, unlisted_sounds
 from atr_moco_plugin.data.sets.folder_reading import FolderContent, find_tables, of_names, of_tables
 from atr_moco_plugin.data.sets.stored_tables import is_stored, open_stored
 from atr_moco_plugin.data.summary import Counts
@@ -109,15 +110,15 @@ def open_folder(config: FolderConfig) -> FolderDataset:
 
 
 def _read(root: Path, config: FolderConfig, unread: list[str]) -> FolderContent:
-    """The content of a folder, and in ``unread`` notes on tables that were not read."""
-    if root.is_file():
-        if config.captions in ("auto", "table"):
-            return of_tables(root.parent, [root])
-        raise InputError(
-            f"{root}: is a file, but captions is {config.captions}: set root to the folder"
-        )
+    """The content of a folder, and in ``unread`` notes on tables and sounds that are not read."""
     tables: list[Path] = []
-    if config.captions in ("auto", "table"):
+    if root.is_file():
+        if config.captions not in ("auto", "table"):
+            raise InputError(
+                f"{root}: is a file, but captions is {config.captions}: set root to the folder"
+            )
+        root, tables = root.parent, [root]
+    elif config.captions in ("auto", "table"):
         tables, notes = find_tables(root)
         unread += notes
         if not tables and config.captions == "table":
@@ -127,6 +128,13 @@ def _read(root: Path, config: FolderConfig, unread: list[str]) -> FolderContent:
             )
     content = of_tables(root, tables) if tables else of_names(root, config.captions)
     content.notes[:0] = [f"{note}." for note in unread]
+    more: list[str] = []
+    if tables:
+        more = unlisted_sounds(root, tables, content.tables)
+    elif config.captions == "auto":
+        more = texts_beside(root)
+    unread += more
+    content.notes += [f"{note}." for note in more]
     return content
 
 

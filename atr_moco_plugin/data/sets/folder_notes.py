@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from atr_moco_plugin.data.opening.audio_files import list_files
 from atr_moco_plugin.data.opening.captions import CaptionTable
+from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES
+from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
 from atr_moco_plugin.errors import listed
 
 _SHOWN = 5
@@ -32,3 +37,40 @@ def on_depths(inner: Mapping[str, str], captions: Mapping[str, Sequence[str]]) -
         return []
     shown = ", ".join(f"{path} -> {captions[path][0]!r}" for path in (paths[-1], paths[0]))
     return [f"Some sounds lie deeper than others; the folder that a file is in counts: {shown}."]
+
+
+def unlisted_sounds(
+    root: Path, where: Sequence[Path], tables: Mapping[str, CaptionTable]
+) -> list[str]:
+    """A note where some sounds of a folder are in no row of its tables.
+
+    Args:
+        root: the folder.
+        where: the tables.
+        tables: what they list, each recording with the ``path`` that was found for it.
+    """
+    listed_files = {
+        os.path.realpath(item.path)
+        for table in tables.values()
+        for item in table.recordings.values()
+        if item.path is not None
+    }
+    sounds = [x for x in list_files(root) if os.path.splitext(x)[1].lower() in AUDIO_SUFFIXES]
+    rest = [x for x in sounds if os.path.realpath(root / x) not in listed_files]
+    if not rest:
+        return []
+    names = where[0].name if len(where) == 1 else f"{len(where)} tables"
+    return [
+        f"{len(rest):,} of the {len(sounds):,} sounds below {root} are in no row of {names} with a "
+        f"caption and are not read: {listed(rest)}; write rows for them, or set captions to "
+        "folders or names"
+    ]
+
+
+def texts_beside(root: Path) -> list[str]:
+    """A note on texts beside the sounds that look like captions and are in no table."""
+    found = sorted(
+        x.name for x in root.iterdir() if x.suffix.lower() == ".txt" and "caption" in x.stem.lower()
+    )
+    kinds = ", ".join(TABLE_SUFFIXES)
+    return [f"{listed(found)} is not read: tables are {kinds}"] if found else []

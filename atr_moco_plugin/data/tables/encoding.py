@@ -97,7 +97,8 @@ def _utf_16(path: Path) -> str:
 
 def _not_text(path: Path) -> InputError:
     return InputError(
-        f"{path}: is not a text file (it has zero bytes); give a CSV, TSV or JSON file in UTF-8"
+        f"{path}: is no text (it has NUL bytes, as sounds, archives and spreadsheets have); give "
+        "a CSV, TSV or JSON file in UTF-8"
     )
 
 

@@ -90,14 +90,14 @@ def test_the_first_broken_files_are_named_in_one_warning(tmp_path: Path) -> None
         warnings.simplefilter("always")
         data = assemble("d", {"train": table(tmp_path, *keys)}, tmp_path, LENIENT)
     (message,) = [str(item.message) for item in caught]
-    assert message.startswith("d: 8 audio files are not usable: ")
-    assert message.count("the file is empty") == 3 and "and 5 more; fetch them again" in message
+    assert message.startswith("d: 8 audio files are left out: ")
+    assert message.count("the file is empty") == 3 and "and 5 more; replace them" in message
     assert [clip.key for clip in data.clips("train")] == ["k8"]
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
-    with pytest.raises(ValueError, match=r"d: 1 audio file is not usable: .*; fetch it again"):
+    with pytest.raises(ValueError, match=r"d: 1 audio file is not usable: .*; replace it"):
         assemble("d", {"test": table(tmp_path, "a")}, tmp_path, LENIENT)
 
 

@@ -227,7 +227,7 @@ def test_broken_audio_is_left_out_counted_and_named_once(
     with pytest.warns(UserWarning) as caught:
         data = open_audiocaps(AudioCapsConfig(tmp_path))
     (message,) = [str(item.message) for item in caught]
-    assert "audiocaps: 3 audio files are not usable: " in message
+    assert "audiocaps: 3 audio files are left out: " in message
     assert f"Y{TRAIN[0][1]}.wav: not readable as audio (the file is empty)" in message
     assert f"Y{TRAIN[2][1]}.wav: lasts 0.100 s, less than 0.175 s" in message
     assert set(captions(data, "train")) == {TRAIN[3][1]}
@@ -371,7 +371,7 @@ def test_a_wrong_root_says_what_was_looked_for_and_found(
     ):
         open_audiocaps(AudioCapsConfig(tmp_path))
     (tmp_path / "train.csv").write_bytes(b"\x00\x01")
-    with pytest.raises(ValueError, match="train.csv: is not a text file"):
+    with pytest.raises(ValueError, match="train.csv: is no text"):
         open_audiocaps(AudioCapsConfig(tmp_path))
     write_table(tmp_path / "train.csv", LONG, [("1", " ", "0", "dog")])
     with pytest.raises(ValueError, match="train.csv: row 1 has nothing in column 'youtube_id'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,32 @@ def test_sub_folders_are_captions(classes: Path) -> None:
     assert data.seconds == pytest.approx(6.0)
     shown = " ".join(data.notes)
     assert "dog_bark/000.wav -> 'dog bark'" in shown and "drawn by recording" in shown
+
+
+def test_sounds_that_a_table_does_not_list_are_told(classes: Path) -> None:
+    names = [f"dog_bark/{number:03}.wav" for number in range(10)]
+    lines = [f"{name},dog number {number}" for number, name in enumerate(names)]
+    (classes / "metadata.csv").write_text("\n".join(["file_name,caption", *lines]))
+    said = "10 of the 20 sounds below .* are in no row of metadata.csv .* 101 - Rain/000.wav"
+    assert re.search(said, " ".join(opened(classes).notes))
+    assert re.search(said, " ".join(opened(classes / "metadata.csv").notes))
+    (classes / "metadata.csv").write_text("\n".join(["file_name,caption", *lines[:2]]))
+    with pytest.raises(InputError, match="has 2 sounds that can be used.*18 of the 20 sounds"):
+        opened(classes)
+
+
+def test_a_text_of_captions_is_said_not_to_be_read(classes: Path) -> None:
+    (classes / "captions.txt").write_text("a dog barks")
+    assert "captions.txt is not read: tables are .csv" in " ".join(opened(classes).notes)
+
+
+def test_a_sound_without_a_caption_is_named(classes: Path) -> None:
+    names = [f"dog_bark/{number:03}.wav" for number in range(10)]
+    lines = [f"{name},{'dog ' * (number > 0)}{number}" for number, name in enumerate(names)]
+    lines.append("101 - Rain/000.wav,")
+    (classes / "metadata.csv").write_text("\n".join(["file_name,caption", *lines]))
+    with pytest.warns(UserWarning, match=r"without a caption: '101 - Rain/000.wav'; left out"):
+        opened(classes)
 
 
 def test_the_same_splits_wherever_the_folder_lies(classes: Path, tmp_path: Path) -> None:
@@ -149,7 +176,7 @@ def test_equal_files_are_in_one_split(classes: Path) -> None:
 
 def test_broken_files_are_counted(classes: Path) -> None:
     (classes / "dog_bark" / "003.wav").write_bytes(b"no sound")
-    with pytest.warns(UserWarning, match=r"003\.wav.*left out for now"):
+    with pytest.warns(UserWarning, match=r"left out: .*003\.wav"):
         data = opened(classes)
     assert len(captions(data)) == 19 and data.counts["train"].unreadable == 1
     with pytest.raises(InputError, match=r"003\.wav"):
@@ -295,7 +322,7 @@ def test_what_is_left_out_moves_no_other_clip(classes: Path) -> None:
     (classes / "list.txt").write_text("dog_bark/003.wav\n")
     for gone in ("dog_bark/007.wav", "101 - Rain/002.wav"):
         (classes / gone).write_bytes(gone.encode())
-    with pytest.warns(UserWarning, match="not usable"):
+    with pytest.warns(UserWarning, match="left out"):
         data = opened(classes, exclude=classes / "list.txt")
     after = {clip.key: split for split, its in data.splits.items() for clip in its}
     assert len(after) == 17 and after.items() <= before.items()

@@ -168,5 +168,5 @@ def test_errors(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match="a.json: is not JSON"):
         read_wavcaps_captions(tmp_path)
     path.write_bytes(b"\x1f\x8b\x00")
-    with pytest.raises(ValueError, match="a.json: is not a text file"):
+    with pytest.raises(ValueError, match="a.json: is no text"):
         read_wavcaps_captions(path)

@@ -76,6 +76,12 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
     found = step_folders(path / "checkpoints", "step_")
     steps = {step: folder for step, folder in found if (folder / "model").is_dir()}
     if not steps:
+        if list(path.glob("checkpoint-*")) or (path / "config.json").is_file():
+            raise RecipeError(
+                f"{path} is a run of transformers' Trainer, or a bundle, and this reads runs of "
+                "fairseq2: train with loop=fairseq2. The figures of Trainer's run are in its "
+                "retrieval.json, and `python -m atr_moco_plugin search` takes a bundle."
+            )
         raise RecipeError(
             f"{path}: no checkpoint there; looked for `checkpoints/step_N/model` and `model`. Give "
             "the output folder of a training run or one of its checkpoints."
