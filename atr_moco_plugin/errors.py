@@ -25,7 +25,8 @@ class MissingFileError(InputError, FileNotFoundError):
     __str__ = ValueError.__str__
 
 
-def listed(items: Sequence[str], most: int = 3) -> str:
-    """The first items of a list, for a message: ``a, b, c and 7 more``."""
-    more = len(items) - most
+def listed(items: Sequence[str], most: int = 3, *, of: int | None = None) -> str:
+    """The first items of a list, for a message: ``a, b, c and 7 more``; ``of`` is how many there
+    are where the list has not all of them."""
+    more = (len(items) if of is None else of) - min(len(items), most)
     return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.contracts import Module
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.tensors.float32 import StaysFloat32
 from atr_moco_plugin.tensors.internals import lerp_all_, unwrapped_name
 
@@ -166,15 +166,10 @@ def _pairs(copy: Mapping[str, Tensor], online: Mapping[str, Tensor]) -> list[tup
             if name in online and x.shape != online[name].shape
         ],
     }
-    parts = [f"{kind} {_listed(names)}" for kind, names in differences.items() if names]
+    parts = [f"{kind} {listed(names)}" for kind, names in differences.items() if names]
     if parts:
         raise InputError(
             f"The tower is not the one that its momentum copy was made of: {'; '.join(parts)}. "
             "Change the model before the criterion is made around it."
         )
     return [(x, online[name]) for name, x in copy.items()]
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")

@@ -7,10 +7,8 @@ crops or one caption. Crops that are equal, as those of a short clip are, share 
 from __future__ import annotations
 
 import json
-import uuid
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from safetensors.numpy import save_file
 
 from atr_moco_plugin.embedding_cache.outputs import Output, Stage
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.atomic import usual_mode
+from atr_moco_plugin.io.atomic import new_file
 
 
 @dataclass
@@ -76,15 +74,10 @@ def write_shard(path: Path, content: ShardContent, stage: Stage, crops: int, mad
             "crc32": {name: zlib.crc32(x.tobytes()) for name, x in tensors.items()},
         }
     )
-    # Not the tempfile module's: its files are for one user alone, and the folder may be shared.
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
-        with usual_mode(temporary):
+        with new_file(path) as temporary:
             save_file(tensors, temporary, {"about": about, "crc32": _crc32(about)})
-        temporary.replace(path)
-    except (OSError, SafetensorError) as ex:
-        with suppress(OSError):
-            temporary.unlink()
+    except OSError as ex:
         raise InputError(
             f"{path} cannot be written ({ex}): give `dataset.cache_embeddings` a folder that you "
             "may write to, on a disk with room"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, Direction
-from atr_moco_plugin.io.atomic import usual_mode
+from atr_moco_plugin.io.atomic import new_file
 from atr_moco_plugin.io.checkpoints import HALF_WRITTEN
 
 if TYPE_CHECKING:  # metrics work without the libraries that decode audio
@@ -150,17 +149,9 @@ def write_queries(path: Path, splits: Mapping[str, SplitQueries]) -> None:
         }
         for split, queries in splits.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with usual_mode(temporary):
-            about = json.dumps({"version": _VERSION, "splits": described})
-            save_file(tensors, temporary, {_KEY: about})
-        os.replace(temporary, path)
-    except SafetensorError as ex:  # it has no number of the error
-        raise OSError(f"{path} cannot be written ({ex}).") from ex
-    finally:
-        temporary.unlink(missing_ok=True)
+    about = json.dumps({"version": _VERSION, "splits": described})
+    with new_file(path) as temporary:
+        save_file(tensors, temporary, {_KEY: about})
 
 
 def read_queries(path: Path) -> dict[str, SplitQueries]:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,14 +21,32 @@ def write_atomically(path: Path, text: str) -> None:
     The folder is made where it is missing. File names that are not UTF-8 are written with
     backslashes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with new_file(path) as temporary:
         # Python reads file names that are not UTF-8 as half surrogates, which UTF-8 cannot write.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path``, which takes its place at once where nothing goes wrong.
+
+    Its folder is made where it is missing, and its mode is what the user's mask says, whoever
+    writes it.
+
+    Raises:
+        OSError: where it cannot be written, also by safetensors.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with usual_mode(temporary):
+            yield temporary
         os.replace(temporary, path)
+    except SafetensorError as ex:  # it has no number of the error
+        raise OSError(f"{path} cannot be written ({ex})") from ex
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def check_output(path: Path, option: str = "") -> None:
@@ -58,11 +76,10 @@ def check_output(path: Path, option: str = "") -> None:
         raise InputError(unwritable(named, ex)) from ex
 
 
-def unwritable(named: object, error: OSError | SafetensorError) -> str:
+def unwritable(named: object, error: OSError) -> str:
     """The sentence on a file that cannot be written."""
-    reason = getattr(error, "strerror", None) or error
     return (
-        f"{named} cannot be written ({reason}): give a file in a folder that you "
+        f"{named} cannot be written ({error.strerror or error}): give a file in a folder that you "
         "may write to, on a disk with room."
     )
 

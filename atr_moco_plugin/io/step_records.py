@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+from atr_moco_plugin.io.atomic import new_file
 
 
 def drop_after(file: Path, step: int) -> None:
@@ -21,9 +22,8 @@ def drop_after(file: Path, step: int) -> None:
     kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
     if len(kept) == len(lines):
         return
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_bytes(b"".join(kept))
-    os.replace(temporary, file)
+    with new_file(file) as temporary:
+        temporary.write_bytes(b"".join(kept))
 
 
 def last_value(file: Path, key: str) -> float:

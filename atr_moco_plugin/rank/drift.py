@@ -9,7 +9,6 @@ its complement); a queue is stale where it comes near the cosine of different it
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.atomic import new_file
 from atr_moco_plugin.rank.spectrum import to_float64
 
 Probe = Callable[[], Mapping[str, Tensor]]
@@ -166,14 +166,8 @@ class KeyDrift:
             for step, keys in self._keys.items()
             for name, x in keys.items()
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, state=np.array(json.dumps(state)), **arrays)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, state=np.array(json.dumps(state)), **arrays)
 
     def _load(self, path: Path) -> None:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.atomic import new_file
 
 
 class StepFile:
@@ -61,12 +62,10 @@ class StepFile:
         self.last_step = step
 
     def _drop_from(self, step: int) -> None:
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with new_file(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(line for kept, line in self._lines() if kept < step)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.path)
         self._torn = False
 
     def _lines(self) -> Iterator[tuple[int, str]]:

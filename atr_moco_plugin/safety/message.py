@@ -10,6 +10,7 @@ from itertools import zip_longest
 import torch
 
 from atr_moco_plugin.distributed import gather
+from atr_moco_plugin.errors import listed
 
 NAMED = 8
 """Clips, gradients and weights that a message names; of more it gives the number."""
@@ -83,13 +84,15 @@ def _beginning(findings: Sequence[Fault], step: int) -> str:
     bad = [x for x in findings if x.losses]
     if not bad:
         names = sorted({name for x in findings for name in x.gradients})
-        return f"The loss of step {step} is finite, but the gradient of {listed(names)} is not."
+        return (
+            f"The loss of step {step} is finite, but the gradient of {listed(names, NAMED)} is not."
+        )
     where = ""
     if len(bad) < len(findings):
         where = f" on process(es) {', '.join(str(x.process) for x in bad)}"
     # A few of each process's, since one may have brought the fault into the embeddings of all.
     clips = [clip for row in zip_longest(*(x.clips for x in bad)) for clip in row if clip]
-    named = listed(clips, sum(x.num_clips for x in bad))
+    named = listed(clips, NAMED, of=sum(x.num_clips for x in bad))
     return f"The loss of step {step} is {bad[0].losses[0]}{where}, in a batch of the clips {named}."
 
 
@@ -99,23 +102,9 @@ def _causes(findings: Sequence[Fault]) -> list[str]:
         if number == total > 0:
             said.append(f"All {modality} embeddings are NaN or infinite.")
         elif number:
-            said.append(
-                f"NaN or infinite are the {modality} embeddings of {listed(clips, number)}."
-            )
+            which = listed(clips, NAMED, of=number)
+            said.append(f"NaN or infinite are the {modality} embeddings of {which}.")
     state = sorted({name for x in findings for name in x.state})
     if state:
-        said.append(f"NaN or infinite before the step was made: {listed(state)}.")
+        said.append(f"NaN or infinite before the step was made: {listed(state, NAMED)}.")
     return said
-
-
-def listed(names: Sequence[str], number: int | None = None) -> str:
-    """The first few names and how many there are besides.
-
-    Args:
-        names: some or all of them.
-        number: how many there are; None counts ``names``.
-    """
-    number = len(names) if number is None else number
-    shown = ", ".join(names[:NAMED])
-    more = number - min(len(names), NAMED)
-    return f"{shown} and {more} more" if more else shown

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.atomic import (
     check_output,
+    new_file,
     unwritable,
-    usual_mode,
     write_atomically,
 )
 
@@ -65,17 +62,14 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     """
     check_embeddings_output(path, kinds=len(embeddings.rows))
     write = writer_of(path)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
-        write(temporary, embeddings)
-        if path.suffix == ".npy":
-            text = json.dumps(_described(embeddings), indent=2)
-            write_atomically(path.with_name(path.name + ".json"), text)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as ex:
+        with new_file(path) as temporary:
+            write(temporary, embeddings)
+            if path.suffix == ".npy":
+                text = json.dumps(_described(embeddings), indent=2)
+                write_atomically(path.with_name(path.name + ".json"), text)
+    except OSError as ex:
         raise InputError(unwritable(path, ex)) from ex
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_embeddings_output(path: Path, *, kinds: int) -> None:
@@ -137,13 +131,13 @@ def _write_safetensors(path: Path, embeddings: Embeddings) -> None:
         ids, names = _TITLES[kind]
         tensors |= {kind: np.ascontiguousarray(rows.embeddings), ids: rows.ids}
         metadata[names] = json.dumps(rows.names)
-    with usual_mode(path):
-        save_file(tensors, path, metadata)
+    save_file(tensors, path, metadata)
 
 
 def _write_npy(path: Path, embeddings: Embeddings) -> None:
     (rows,) = embeddings.rows.values()
-    np.save(path, rows.embeddings, allow_pickle=False)
+    with path.open("wb") as file:  # to a path of another suffix it would write another file
+        np.save(file, rows.embeddings, allow_pickle=False)
 
 
 def _write_parquet(path: Path, embeddings: Embeddings) -> None:

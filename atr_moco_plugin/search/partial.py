@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.io.atomic import unwritable, write_atomically
+from atr_moco_plugin.io.atomic import new_file, unwritable, write_atomically
 from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.walk import Found
 
@@ -70,9 +69,6 @@ class PartialEmbeddings:
             raise InputError(f"{folder} cannot be used ({ex}): remove it and try again.") from ex
         self._next = 1 + max((int(x.stem) for x in folder.glob("*.safetensors")), default=-1)
 
-    def __len__(self) -> int:
-        return len(self._done)
-
     def get(self, found: Found) -> NDArray[np.float32] | None:
         """The embedding ``[d]`` of a sound; None where it is not done."""
         return self._done.get(_key(found))
@@ -83,12 +79,11 @@ class PartialEmbeddings:
             return
         path = self._folder / f"{self._next:08d}.safetensors"
         keys = [_key(found) for found in sounds]
-        temporary = path.with_suffix(".tmp")
         tensors = {"embeddings": np.ascontiguousarray(embeddings)}
         try:
-            save_file(tensors, temporary, {"keys": json.dumps(keys)})
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as ex:
+            with new_file(path) as temporary:
+                save_file(tensors, temporary, {"keys": json.dumps(keys)})
+        except OSError as ex:
             raise InputError(unwritable(path, ex)) from ex
         self._next += 1
         self._done.update(zip(keys, embeddings, strict=True))

@@ -73,13 +73,11 @@ class Listener:
         socket: to be given to the server.
         access: who may ask.
         url: what to type into a browser, with the token where there is one.
-        is_loopback: whether only programs on this machine reach it.
     """
 
     socket: socket.socket
     access: Access
     url: str
-    is_loopback: bool
 
 
 def listen(
@@ -127,7 +125,7 @@ def listen(
     )
     shown = _own_address(numeric) if numeric.is_unspecified else bare
     query = f"?{urlencode({'token': secret})}" if secret else ""
-    return Listener(bound, access, f"http://{_in_header(shown)}:{port}/{query}", is_loopback)
+    return Listener(bound, access, f"http://{_in_header(shown)}:{port}/{query}")
 
 
 def _token(token: str | None, is_loopback: bool) -> str:

@@ -263,6 +263,6 @@ def test_a_closure_is_refused_and_a_closed_guard_is_not_there() -> None:
 
 def test_names_are_few() -> None:
     names = [str(i) for i in range(NAMED)]
-    assert listed(names) == ", ".join(names)
-    assert listed([*names, "x", "y"]).endswith(f"{NAMED - 1} and 2 more")
-    assert listed(names, 100).endswith(f"and {100 - NAMED} more")
+    assert listed(names, NAMED) == ", ".join(names)
+    assert listed([*names, "x", "y"], NAMED).endswith(f"{NAMED - 1} and 2 more")
+    assert listed(names, NAMED, of=100).endswith(f"and {100 - NAMED} more")

@@ -2,7 +2,7 @@
 
 A file is written under another name and then renamed, so nobody reads half of it. Two processes
 that decode the same clip write the same bytes, and the later file replaces the earlier. Nothing is
-ever deleted: remove the folder to free its space, and with it the ``*.tmp`` files of killed runs.
+ever deleted: remove the folder to free its space, and with it the ``.*.tmp`` files of killed runs.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import uuid
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.audio.source import FileSlice, FileSource, Segment, file_marks, stat_file
+from atr_moco_plugin.io.atomic import new_file
 
 Packed = NDArray[np.int16] | NDArray[np.float32]
 """A waveform as it is kept: 16-bit integers, or float32 where 16 bits lose too much."""
@@ -113,17 +112,11 @@ def read_entry(path: Path) -> Packed | None:
 def write_entry(path: Path, packed: Packed) -> None:
     """Keep ``packed`` at ``path``. If that fails, e.g. on a full disk, one warning says so and the
     run goes on without."""
-    # Not the tempfile module's: its files are for one user alone, and the folder may be shared.
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with new_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, packed)
-        temporary.replace(path)
     except OSError as error:
         _warn_once(path.parent.parent, error.strerror or str(error))
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @cache

@@ -15,6 +15,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE
 from atr_moco_plugin.hosts.fairseq2.config.command_line import option, parse, read_yaml
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE, MODEL_FILE
+from atr_moco_plugin.io.atomic import new_file
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.io.processes import is_first_process
 
@@ -146,7 +147,5 @@ def restore_description(description: Mapping[Path, bytes]) -> None:
     """Put back the files that :func:`read_description` has read."""
     for file, content in description.items():
         if not file.is_file() or file.read_bytes() != content:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            temporary.write_bytes(content)
-            os.replace(temporary, file)
+            with new_file(file) as temporary:
+                temporary.write_bytes(content)

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.loading.bad_clips import tolerated_clips
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.loaders import set_up_loaders
 from atr_moco_plugin.hosts.transformers.internals import log_beside, torch_optimizer
@@ -30,7 +30,7 @@ from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.finite import by_number
-from atr_moco_plugin.safety.message import listed
+from atr_moco_plugin.safety.message import NAMED
 from atr_moco_plugin.teaching import use_teachers
 
 
@@ -291,4 +291,4 @@ def _is_empty(loader: DataLoader[Any] | None) -> bool:
 def _names(ids: set[int], dataset: Any) -> str:
     """The first of these clips, as their data set calls them."""
     names = getattr(dataset, "name_clips", by_number)(sorted(ids))
-    return listed([str(names.get(number, number)) for number in sorted(ids)])
+    return listed([str(names.get(number, number)) for number in sorted(ids)], NAMED)
