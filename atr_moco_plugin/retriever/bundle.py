@@ -6,11 +6,10 @@ card ``README.md``. This file knows the names in it, and checks what it reads.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
-from atr_moco_plugin.encoders.weights import sha256_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.io.atomic import is_empty_folder, new_folder, usual_mode
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
+from atr_moco_plugin.retriever.fingerprint import digests, fingerprint
 from atr_moco_plugin.sample_rate import RATES
 
 FORMAT = 1
@@ -80,6 +79,10 @@ class BundleConfig(Config):
 
     origin: dict[str, Any] = field(default_factory=dict)
     """Where it comes from: run, step, criterion, seed, data, versions. Not read back."""
+
+    files: dict[str, str] | None = None
+    """SHA-256 in hexadecimal of the files beside, by their paths: an interrupted copy over an older
+    bundle leaves files of both. None, and not in the file, in bundles of before."""
 
     def problems(self) -> Iterator[str]:
         if self.format != FORMAT:
@@ -147,8 +150,6 @@ def write_bundle(
             "that away, or give another folder."
         )
     with new_folder(folder, replace=True) as new:
-        text = json.dumps(_content(config), indent=2, ensure_ascii=False)
-        (new / CONFIG).write_text(text + "\n", encoding="utf-8")
         with usual_mode(new / WEIGHTS):
             save_file(_plain(model.state_dict()), new / WEIGHTS, {"format": "pt"})
         _save(tokenizer, new / TOKENIZER)
@@ -156,6 +157,9 @@ def write_bundle(
             _save(feature_extractor, new / FEATURE_EXTRACTOR)
         if card:
             (new / CARD).write_text(card, encoding="utf-8")
+        described = _content(replace(config, files=digests(_hashed(new))))
+        text = json.dumps(described, indent=2, ensure_ascii=False)
+        (new / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def read_bundle(folder: str | Path) -> Bundle:
@@ -230,40 +234,37 @@ def is_bundle(folder: Path) -> bool:
         return False
 
 
-def fingerprint(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-    """SHA-256 in hexadecimal of a model: what its embeddings depend on.
-
-    Args:
-        config: options that the embeddings depend on.
-        files: name to file; folders stand for all files in them.
-    """
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name in sorted(files):
-        place = files[name]
-        # Without what a system leaves in any folder, such as .DS_Store.
-        every = (x for x in place.rglob("*") if x.is_file() and not x.name.startswith("."))
-        inside = sorted(every) if place.is_dir() else [place]
-        for file in inside:
-            label = f"{name}/{file.relative_to(place)}" if file != place else name
-            digest.update(f"\n{label} {sha256_of(file)}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
 def bundle_fingerprint(bundle: Bundle) -> str:
-    """:func:`fingerprint` of a bundle: the same wherever its folder is, whatever its card says."""
+    """The fingerprint of a bundle: the same wherever its folder is, whatever its card says.
+
+    Raises:
+        InputError: where a file is not the one that the bundle was written with.
+    """
     content = _content(bundle.config)
-    config = {k: v for k, v in content.items() if k not in ("packages", "origin")}
-    places = [WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR]
-    files = {name: bundle.folder / name for name in places if (bundle.folder / name).exists()}
-    return fingerprint(config, files)
+    config = {k: v for k, v in content.items() if k not in ("packages", "origin", "files")}
+    found, written = digests(_hashed(bundle.folder)), bundle.config.files
+    if written is not None and found != written:
+        names = (x for x in {**written, **found} if written.get(x) != found.get(x))
+        raise InputError(
+            f"{bundle.folder} has other files than those it was written with, {listed([*names])}, "
+            "as after a copy that was interrupted: copy the whole folder again, or export anew."
+        )
+    return fingerprint(config, found)
+
+
+def _hashed(folder: Path) -> dict[str, Path]:
+    """What the embeddings of a bundle depend on, beside ``config.json``."""
+    places = (WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR)
+    return {name: folder / name for name in places if (folder / name).exists()}
 
 
 def _content(config: BundleConfig) -> dict[str, Any]:
     """A configuration as earlier versions wrote it, so that their fingerprints stay, where it says
     nothing that they did not know."""
     content = asdict(config)
-    if config.distance is None:
-        del content["distance"]
+    for name in ("distance", "files"):
+        if content[name] is None:
+            del content[name]
     return content
 
 

@@ -30,8 +30,8 @@ from atr_moco_plugin.retriever.bundle import (
     Bundle,
     BundleConfig,
     bundle_fingerprint,
-    fingerprint,
 )
+from atr_moco_plugin.retriever.fingerprint import digests, fingerprint
 from atr_moco_plugin.text.checks import check_tokenizer, text_positions
 from atr_moco_plugin.text.tokenizer import load_tokenizer
 
@@ -189,7 +189,13 @@ def public_clap(folder: Path, name: str) -> Backbone:
     places = [folder / CONFIG, *weights, *(folder / x for x in _FILES)]
     files = {file.name: file for file in places if file.is_file()}
     return _backbone(
-        name, fingerprint({"kind": "clap"}, files), config, pair, tokenizer, extractor, folder
+        name,
+        fingerprint({"kind": "clap"}, digests(files)),
+        config,
+        pair,
+        tokenizer,
+        extractor,
+        folder,
     )
 
 

@@ -77,6 +77,27 @@ def test_a_bundle_that_was_replaced_is_not_mixed_with_the_one_in_memory(
     assert not (tmp_path / "saved").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer"])
+def test_files_of_two_bundles_are_not_taken_for_one(copy: Path, tmp_path: Path, name: str) -> None:
+    """As a copy over an older bundle leaves them that was interrupted."""
+    other = make_bundle(tmp_path / "other", seed=1, sentences=[" ".join(reversed(WORDS)), *WORDS])
+    place = copy / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place = other / name
+    (shutil.copytree if place.is_dir() else shutil.copy)(place, copy / name)
+    with pytest.raises(InputError):
+        load(copy)
+
+
+def test_a_bundle_of_before_has_no_digests_and_loads(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    before = load(copy).fingerprint
+    assert set(config["files"]) >= {"model.safetensors", "tokenizer/tokenizer.json"}
+    del config["files"]
+    (copy / "config.json").write_text(json.dumps(config))
+    assert load(copy).fingerprint == before
+
+
 def test_a_file_of_the_system_makes_no_other_model(copy: Path) -> None:
     before = load(copy).fingerprint
     (copy / "tokenizer/.DS_Store").write_text("x")
@@ -271,6 +292,7 @@ def test_a_score_needs_a_head(tmp_path: Path) -> None:
     folder = make_clap_bundle(tmp_path / "clap")
     config = json.loads((folder / "config.json").read_text())
     config["model"]["head"] = None
+    del config["files"]
     (folder / "config.json").write_text(json.dumps(config))
     state = load_file(folder / "model.safetensors")
     towers = {k: v for k, v in state.items() if not k.startswith("head.")}
