@@ -21,6 +21,8 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import printable, say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from atr_moco_plugin.retriever import AudioTextRetriever
     from atr_moco_plugin.search.hits import Hit
     from atr_moco_plugin.search.store import Store
@@ -151,21 +153,17 @@ def _hits(
     only: Any,
     alpha: float,
 ) -> list[Hit]:
-    import torch
-
-    from atr_moco_plugin.search.query import find
-    from atr_moco_plugin.search.rerank import RERANKED, rerank
-
     sentences = [x for x in (options.sentence, *options.also) if x is not None]
-    wanted = [retriever.embed_text(sentences)] if sentences else []
-    wanted += [retriever.embed_audio(options.like)] if options.like else []
-    unwanted = retriever.embed_text(options.unwanted).numpy() if options.unwanted else None
-    k = max(options.k, RERANKED) if options.rerank else options.k
-    queries = retriever.query_embeddings(torch.cat(wanted)).numpy()
-    hits = find(store, queries, unwanted, k, only, alpha=alpha)
-    if options.rerank:
-        hits = rerank(hits, retriever, sentences[0])
-    return hits[: options.k]
+    query: list[str] | Tensor = sentences
+    if options.like:
+        import torch
+
+        sounds = retriever.embed_audio(options.like)
+        query = torch.cat([retriever.embed_text(sentences), sounds]) if sentences else sounds
+    return retriever.search(
+        query, store, options.k,
+        unwanted=options.unwanted, only=only, rerank=options.rerank, correct=alpha,
+    )  # fmt: skip
 
 
 def _as_json(hit: Hit) -> dict[str, Any]:
