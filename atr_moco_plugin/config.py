@@ -148,6 +148,10 @@ def _is_other_number(value: object, kind: Any) -> bool:
     options = (kind, *get_args(kind))
     if isinstance(value, bool):
         return bool not in options and (int in options or float in options)
+    if isinstance(value, (list, tuple)):
+        lists = [option for option in options if get_origin(option) in (list, tuple)]
+        kinds = [x for option in lists for x in get_args(option) if x is not ...]
+        return any(kinds and all(_is_other_number(x, y) for y in kinds) for x in value)
     is_fraction = isinstance(value, Real) and not isinstance(value, Integral)
     return is_fraction and int in options and float not in options
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from atr_moco_plugin.comparison.recorded import Recorded, read_recorded
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.paths import expanded
 
 SYSTEM = "dual"
 """Whose results are compared where nobody says."""
@@ -102,7 +103,7 @@ def _source(text: str) -> Source:
     path, system = text, None
     if not os.path.lexists(text) and ":" in text:
         path, _, system = text.rpartition(":")
-    found = Path(path).expanduser()
+    found = expanded(path, "RUN")
     if not found.exists():
         raise MissingFileError(
             f"{found} is not there: give the output folder of a run or of an evaluation, or a .run "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,7 +235,7 @@ def _way(way: str, judged: Judged, rankings: Mapping[str, Ranking]) -> Way:
     return Way(
         queries,
         items,
-        _clusters(way, judged, queries),
+        _clusters(way, judged, queries, {*items, *(x for of in judged.values() for x in of)}),
         np.array(ranks, dtype=np.int64),
         np.array(precisions),
         np.array(firsts, dtype=np.int64),
@@ -243,7 +243,9 @@ def _way(way: str, judged: Judged, rankings: Mapping[str, Ranking]) -> Way:
     )
 
 
-def _clusters(way: str, judged: Judged, queries: Sequence[str]) -> NDArray[np.int64]:
+def _clusters(
+    way: str, judged: Judged, queries: Sequence[str], clips: Collection[str]
+) -> NDArray[np.int64]:
     """As an evaluation has them: the captions of a clip together, other sentences with the same
     relevant clips together, each clip by itself."""
     numbers: dict[tuple[str, ...], int] = {}
@@ -252,7 +254,9 @@ def _clusters(way: str, judged: Judged, queries: Sequence[str]) -> NDArray[np.in
         clip, mark, _ = query.partition("#")
         if way == "a2t":
             key: tuple[str, ...] = (query,)
+        elif mark and clip in clips:
+            key = "caption of", clip
         else:
-            key = ("caption of", clip) if clip and mark else tuple(sorted(judged[query]))
+            key = tuple(sorted(judged[query]))
         found.append(numbers.setdefault(key, len(numbers)))
     return np.array(found, dtype=np.int64)

@@ -192,7 +192,7 @@ class MocoAtcAtm(MocoAtc):
         labels[: pairs.items] = 1
         correct = (logits.argmax(dim=1) == labels) & valid
         loss = atm_loss(logits, labels, valid) * pairs.weight
-        return loss, (correct.sum() / valid.sum() * pairs.weight).detach()
+        return loss, (correct.sum() / valid.sum()).detach()
 
     def _match(self, text: TextTokens, audio: AudioTokens, audio_rows: Tensor) -> Tensor:
         """Logits of P captions, each with a row of ``audio``."""

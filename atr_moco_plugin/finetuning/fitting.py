@@ -103,7 +103,9 @@ def _fitting(facts: Facts, choices: Choices) -> int:
     """Pairs of a batch that fit into memory; a great number where nothing is known."""
     audio, text = (share_of(part, facts, choices) for part in ("audio", "text"))
     matching, seconds = matches(choices["criterion.name"]), choices["dataset.max_seconds"]
-    each = pair_bytes(facts, audio, text, matches=matching, seconds=seconds)
+    each = pair_bytes(
+        facts, audio, text, matches=matching, seconds=seconds, captions=captions_each(choices)
+    )
     if not facts.memory or not each:
         return 1 << 20
     free = _SPARE * facts.memory - fixed_bytes(facts, audio, text, copies=has_copies(choices))
@@ -142,6 +144,7 @@ def planned_seconds(facts: Facts, choices: Choices, *, kept: bool = False) -> fl
         copies=has_copies(choices),
         matching=matching_share(facts, choices),
         seconds=choices["dataset.max_seconds"],
+        captions=captions_each(choices),
         kept=kept,
     )
 

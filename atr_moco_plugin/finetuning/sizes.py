@@ -40,7 +40,13 @@ def fixed_bytes(facts: Facts, audio: float, text: float, *, copies: bool) -> int
 
 
 def pair_bytes(
-    facts: Facts, audio: float, text: float, *, matches: bool, seconds: float | None = None
+    facts: Facts,
+    audio: float,
+    text: float,
+    *,
+    matches: bool,
+    seconds: float | None = None,
+    captions: int = 1,
 ) -> int:
     """Bytes that a pair of a batch takes at the peak of a step.
 
@@ -50,6 +56,7 @@ def pair_bytes(
         text: share of the text encoder.
         matches: whether the matching head is trained.
         seconds: length of the clips of a batch; ``None`` takes what was measured.
+        captions: of a clip, which is encoded once for all of them.
     """
     length = _length(facts, seconds)
     if length > 1:
@@ -61,7 +68,7 @@ def pair_bytes(
         # Text layers that stand still keep nothing for gradients of their own in the head's passes.
         still = MATCHING_PASSES * facts.text.bytes_each * (1 - text)
         caption += max(0.0, facts.match_bytes - still)
-    return int(clip + caption)
+    return int(clip / captions + caption)
 
 
 def run_seconds(
@@ -73,6 +80,7 @@ def run_seconds(
     copies: bool,
     matching: float,
     seconds: float | None = None,
+    captions: int = 1,
     kept: bool = False,
 ) -> float | None:
     """About how long a training takes on this machine; ``None`` where nothing was measured.
@@ -88,6 +96,7 @@ def run_seconds(
         copies: whether there are momentum copies.
         matching: share of the steps with a matching loss.
         seconds: length of the clips; ``None`` takes what was measured.
+        captions: of a clip in a batch, which is encoded once for all of them.
         kept: whether outputs of wholly frozen encoders are kept from the first epoch on.
     """
     if not facts.audio.seconds_each:
@@ -97,9 +106,9 @@ def run_seconds(
     caption = facts.text.seconds_each * (1 + above * text)
     # A forward and a backward pass.
     head = 3 * facts.match_seconds * matching
-    clips = facts.clips if kept and not audio else pairs
-    captions = facts.captions if kept and not text else pairs
-    return clips * clip + captions * caption + pairs * head
+    encoded = facts.clips if kept and not audio else pairs / captions
+    read = facts.captions if kept and not text else pairs
+    return encoded * clip + read * caption + pairs * head
 
 
 def _length(facts: Facts, seconds: float | None) -> float:

@@ -31,6 +31,9 @@ FORMAT = 1
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
 FEATURE_EXTRACTOR, CARD = "feature_extractor", "README.md"
 
+_OF_OTHERS = (".DS_Store", ".gitattributes", ".cache")
+"""What a system and the hub leave in a folder, and nobody misses."""
+
 PARTS = {"audio": "audio_encoders", "text": "text_encoders", "head": "heads"}
 """A part in the configuration of a model, and the group of its name."""
 
@@ -143,7 +146,7 @@ def write_bundle(
         raise InputError(
             f"{folder} is there already and is no bundle: give another folder or remove it."
         )
-    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD}
+    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD, *_OF_OTHERS}
     if folder.exists() and (others := sorted({x.name for x in folder.iterdir()} - parts)):
         raise InputError(
             f"{folder} has more in it than a bundle, {listed(others)}, which would be lost: move "
@@ -234,22 +237,22 @@ def is_bundle(folder: Path) -> bool:
         return False
 
 
-def bundle_fingerprint(bundle: Bundle) -> str:
+def bundle_fingerprint(folder: Path, config: BundleConfig) -> str:
     """The fingerprint of a bundle: the same wherever its folder is, whatever its card says.
 
     Raises:
         InputError: where a file is not the one that the bundle was written with.
     """
-    content = _content(bundle.config)
-    config = {k: v for k, v in content.items() if k not in ("packages", "origin", "files")}
-    found, written = digests(_hashed(bundle.folder)), bundle.config.files
+    content = _content(config)
+    relevant = {k: v for k, v in content.items() if k not in ("packages", "origin", "files")}
+    found, written = digests(_hashed(folder)), config.files
     if written is not None and found != written:
         names = (x for x in {**written, **found} if written.get(x) != found.get(x))
         raise InputError(
-            f"{bundle.folder} has other files than those it was written with, {listed([*names])}, "
+            f"{folder} has other files than those it was written with, {listed([*names])}, "
             "as after a copy that was interrupted: copy the whole folder again, or export anew."
         )
-    return fingerprint(config, found)
+    return fingerprint(relevant, found)
 
 
 def _hashed(folder: Path) -> dict[str, Path]:

@@ -103,7 +103,13 @@ def clap_of_bundle(bundle: Bundle, name: str) -> Backbone:
     """
     _, pair, tokenizer, extractor = bundled_clap(bundle)
     return _backbone(
-        name, bundle_fingerprint(bundle), bundle.config, pair, tokenizer, extractor, bundle.folder
+        name,
+        bundle_fingerprint(bundle.folder, bundle.config),
+        bundle.config,
+        pair,
+        tokenizer,
+        extractor,
+        bundle.folder,
     )
 
 
@@ -185,18 +191,16 @@ def public_clap(folder: Path, name: str) -> Backbone:
         # A folder's own name and not its path, which is of this machine.
         origin={"model": Path(name).name if Path(name).is_absolute() else name},
     )
+    digest = public_fingerprint(folder)
+    return _backbone(name, digest, config, pair, tokenizer, extractor, folder)
+
+
+def public_fingerprint(folder: Path) -> str:
+    """The fingerprint of a public model: of the files that its embeddings depend on."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     places = [folder / CONFIG, *weights, *(folder / x for x in _FILES)]
     files = {file.name: file for file in places if file.is_file()}
-    return _backbone(
-        name,
-        fingerprint({"kind": "clap"}, digests(files)),
-        config,
-        pair,
-        tokenizer,
-        extractor,
-        folder,
-    )
+    return fingerprint({"kind": "clap"}, digests(files))
 
 
 def _backbone(

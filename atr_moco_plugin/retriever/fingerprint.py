@@ -34,9 +34,9 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
     for name in sorted(files):
         place = files[name]
         # Without what a system leaves in any folder, such as .DS_Store.
-        every = (x for x in place.rglob("*") if x.is_file() and not x.name.startswith("."))
-        inside = sorted(every) if place.is_dir() else [place]
+        inside = sorted(x for x in place.rglob("*") if x.is_file()) if place.is_dir() else [place]
         for file in inside:
-            label = f"{name}/{file.relative_to(place)}" if file != place else name
-            found[label] = sha256_of(file)
+            within = file.relative_to(place)
+            if not any(part.startswith(".") for part in within.parts):
+                found[f"{name}/{within}" if within.parts else name] = sha256_of(file)
     return found

@@ -14,12 +14,14 @@ from atr_moco_plugin.learned_distance import mean_vectors, query_vectors
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
 from atr_moco_plugin.retriever.bundle import CARD, FEATURE_EXTRACTOR, TOKENIZER, write_bundle
 from atr_moco_plugin.retriever.hub import push_folder
-from atr_moco_plugin.retriever.loading import load_backbone
+from atr_moco_plugin.retriever.loading import fingerprint_of, load_backbone
 from atr_moco_plugin.retriever.runner import Runner, usable_device
 from atr_moco_plugin.tensors.float32 import unit_norm
 
 DType = Literal["float32", "bfloat16", "float16"]
 ModelT = TypeVar("ModelT", bound="LoadedModel")
+
+_ANOTHER = "{} is another model than when it was loaded: load it again, or put the first one back."
 
 
 class LoadedModel:
@@ -140,8 +142,9 @@ class LoadedModel:
             InputError: if it holds something else, or cannot be written.
         """
         backbone = self._backbone
-        same_again(self)  # tokenizer and card are read from its folder
-        here = backbone.folder
+        here = backbone.folder  # from where tokenizer and card are copied
+        if fingerprint_of(here) != self.fingerprint:
+            raise InputError(_ANOTHER.format(self.name))
         tokenizer = here / TOKENIZER
         extractor = here / FEATURE_EXTRACTOR
         card = (here / CARD).read_text(encoding="utf-8") if (here / CARD).is_file() else ""
@@ -177,17 +180,14 @@ class LoadedModel:
 
 
 def same_again(model: LoadedModel) -> Backbone:
-    """Load a model once more, as what changes its parts needs.
+    """Load a model once more from its folder, as what changes its parts needs.
 
     Raises:
         InputError: if another model has taken its place meanwhile.
     """
-    backbone = load_backbone(model.name)
+    backbone = load_backbone(model._backbone.folder)
     if backbone.fingerprint != model.fingerprint:
-        raise InputError(
-            f"{model.name} is another model than when it was loaded: load it again, or put the "
-            "first one back."
-        )
+        raise InputError(_ANOTHER.format(model.name))
     return backbone
 
 

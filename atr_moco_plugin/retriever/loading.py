@@ -26,9 +26,10 @@ from atr_moco_plugin.retriever.bundle import (
     bundle_fingerprint,
     is_bundle,
     read_bundle,
+    read_config,
     read_json,
 )
-from atr_moco_plugin.retriever.clap import clap_of_bundle, public_clap
+from atr_moco_plugin.retriever.clap import clap_of_bundle, public_clap, public_fingerprint
 from atr_moco_plugin.text.checks import check_tokenizer
 from atr_moco_plugin.text.tokenizer import load_tokenizer_for
 
@@ -60,6 +61,17 @@ def load_backbone(
         f"{name} is neither a bundle nor a ClapModel, but a model of the type {kind!r}: give the "
         "folder that `python -m atr_moco_plugin export` made, or a ClapModel."
     )
+
+
+def fingerprint_of(folder: Path) -> str:
+    """The fingerprint of the model that a folder has now, without loading it.
+
+    Raises:
+        InputError: for a bundle with files that are not its own.
+    """
+    if is_bundle(folder):
+        return bundle_fingerprint(folder, read_config(folder))
+    return public_fingerprint(folder)
 
 
 def find_model(
@@ -151,7 +163,7 @@ def _of_bundle(bundle: Bundle, name: str) -> Backbone:
     encoder = model.audio.encoder
     return Backbone(
         name,
-        bundle_fingerprint(bundle),
+        bundle_fingerprint(bundle.folder, bundle.config),
         bundle.config,
         model,
         tokenizer,

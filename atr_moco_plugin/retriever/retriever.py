@@ -63,7 +63,7 @@ class AudioTextRetriever(LoadedModel):
                 :class:`~atr_moco_plugin.data.audio.source.Segment`); an array or tensor
                 ``[samples]``, or with up to 32 channels, of floats or integers; a pair of one and
                 its rate; what ``datasets`` has in a column of audio.
-            sample_rate: of an array or tensor in Hz.
+            sample_rate: in Hz, of an array or tensor that comes without one.
 
         Raises:
             InputError: if it cannot be read, or an array comes without a rate.
@@ -93,7 +93,7 @@ class AudioTextRetriever(LoadedModel):
 
         Args:
             audio: one recording or a sequence of recordings, each as for :meth:`windows`.
-            sample_rate: of arrays and tensors in Hz.
+            sample_rate: in Hz, of arrays and tensors that come without one.
             progress: show a bar on standard error.
 
         Returns:
@@ -132,7 +132,7 @@ class AudioTextRetriever(LoadedModel):
         Args:
             texts: P sentences, or one for all recordings.
             audio: P recordings, as for :meth:`embed_audio`.
-            sample_rate: of arrays and tensors in Hz.
+            sample_rate: in Hz, of arrays and tensors that come without one.
 
         Returns:
             ``[P]`` float32 log-odds, row by row, on the CPU; above 0 the head says yes. A long
@@ -264,7 +264,7 @@ class AudioTextRetriever(LoadedModel):
             templates: sentences with ``{}`` where a name or phrase goes.
             reduce: with several sentences a label, ``max`` takes the best one of each, ``mean``
                 their mean embedding.
-            sample_rate: of arrays and tensors in Hz.
+            sample_rate: in Hz, of arrays and tensors that come without one.
             progress: show a bar on standard error.
 
         Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +343,16 @@ def test_sentences_of_one_clip_or_with_the_same_clips_are_one_cluster_in_files(
     for way, number, clusters in zip(("a2t", "t2a"), whole.measures.strata, (12, 4), strict=True):
         found = compared(*(folder / f"trec/{way}_dual.run" for folder in folders))
         assert found.measures.clusters == number == clusters
+
+    # A mark in a name of another program tells no clip.
+    named = [tmp_path / f"t2a_{x}.run" for x in "ab"]
+    for file, folder in zip(named, folders, strict=True):
+        text = (folder / "trec/t2a_dual.run").read_text()
+        file.write_text(re.sub(r"^\S*#", "q#", text, flags=re.M))
+    judged = (folders[0] / "trec/t2a.qrels").read_text()
+    (tmp_path / "q.qrels").write_text(re.sub(r"^\S*#", "q#", judged, flags=re.M))
+    found = compared(*named, qrels=tmp_path / "q.qrels")
+    assert found.measures.clusters == 4
 
     # Of graded judgements, which call clips of others relevant too, captions have a clip still.
     of_clips = [

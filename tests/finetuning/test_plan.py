@@ -148,6 +148,12 @@ def test_accumulated_batches_and_captions_of_a_clip_count() -> None:
     several = make_plan(facts(2_000, captions=10_000), {"dataset.captions_per_clip": 5})
     assert several["dataset.batch_size"] == 30  # six clips with five captions each
     assert several["regime.num_steps"] == pytest.approx(steps * 32 / 6, rel=0.01)
+    # A clip is encoded once for all its captions, whose texts take more time.
+    one, five = (
+        make_plan(facts(2_000, captions=10_000, text=replace(BERT, seconds_each=0.0)), given)
+        for given in ({}, {"dataset.captions_per_clip": 5})
+    )
+    assert five.seconds == pytest.approx(one.seconds, rel=0.05)
     cpu = facts(2_000, device="cpu", processes=2)
     times = [make_plan(x).seconds for x in (cpu, replace(cpu, processes=1))]
     assert times[0] is not None and times[1] is not None

@@ -206,24 +206,17 @@ def test_windows_are_checked(bundle: Path) -> None:
         retriever.embed_windows([noise(16_000), noise(16_001)])
     with pytest.raises(InputError, match="the model's result for waveform 0 is not finite"):
         retriever.embed_windows([noise(16_000) * np.float32("nan")])
-    loud = (noise(16_000) * 32_767).astype(np.float32)
     for waveform, message in (
-        (loud.astype(np.int16), "waveform 0 has int16, expected floats from -1 to 1"),
-        (loud, "waveform 0 has values up to .*, expected floats from -1 to 1"),
+        (
+            (noise(16_000) * 32_767).astype(np.int16),
+            "waveform 0 has int16, expected floats from -1 to 1",
+        ),
         (noise(16_001), r"\[16001\], expected at most"),
         (noise(16_000)[None], r"\[1, 16000\], expected at most"),
     ):
         for call in (retriever.embed_windows, lambda x: retriever.match_windows(["a dog"], x)):
             with pytest.raises(InputError, match=message):
                 call([waveform])
-
-
-def test_two_rates_of_one_array_are_refused(bundle: Path) -> None:
-    retriever = AudioTextRetriever.from_pretrained(bundle)
-    pair = (noise(16_000), 8_000)
-    with pytest.raises(InputError, match="it has the rate 8000, and `sample_rate` is 16000"):
-        retriever.embed_audio(pair, sample_rate=16_000)
-    assert retriever.embed_audio(pair, sample_rate=8_000).shape == (1, retriever.embed_dim)
 
 
 def test_a_sentence_that_is_no_text_is_named(bundle: Path) -> None:
