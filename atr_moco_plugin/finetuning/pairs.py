@@ -44,8 +44,8 @@ def open_pairs(
         pairs: of a sound and its caption, or several captions: tuples, or mappings with ``audio``
             and ``caption`` (or another name of captions files, numbered ones too, or ``sentence``),
             such as the rows of Hugging Face's ``datasets``. A sound is a path, the bytes of a file,
-            ``{"array", "sampling_rate"}``, ``{"bytes", "path"}``, a pair of an array and its rate, or
-            a decoder.
+            ``{"array", "sampling_rate"}``, ``{"bytes", "path"}``, a pair of an array and its rate,
+            or a decoder.
         valid: pairs to choose the best checkpoint on; None draws a tenth of the recordings.
         test: pairs for the figures at the end; None draws a tenth of the recordings.
         name: of the data set.
