@@ -13,6 +13,8 @@ from torch import Tensor
 from atr_moco_plugin.data import Clip, RetrievalSet
 from atr_moco_plugin.data.audio.read import fit_length
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.metrics import rank_block
+from atr_moco_plugin.evaluation.trec import best_first
 from atr_moco_plugin.report.examples import Direction, Examples, FoundItem, Matrix, Retrieval, Sound
 from atr_moco_plugin.report.sound import sound_uri
 
@@ -110,7 +112,7 @@ def _direction(
     inf = float("inf")
     best_relevant = scores.masked_fill(~relevant, -inf).amax(dim=1)
     best_other = scores.masked_fill(relevant, -inf).amax(dim=1)
-    ranks = 1 + ((scores >= best_relevant[:, None]) & ~relevant).sum(dim=1)
+    ranks = rank_block(scores.double(), relevant).rank
     margins = best_relevant - best_other
     # A query without a relevant item, or with nothing else, can be answered neither well nor badly.
     judged = (relevant.any(dim=1) & ~relevant.all(dim=1)).nonzero().flatten().tolist()
@@ -143,9 +145,7 @@ def _found(
     scores: Tensor, relevant: Tensor, top: int, shown_items: _Numbers
 ) -> tuple[FoundItem, ...]:
     """The first results and the best relevant one; of equal scores, the irrelevant come first."""
-    # Sorted by the second criterion first: the sorts are stable.
-    order = relevant.byte().argsort(stable=True)
-    order = order[scores[order].argsort(descending=True, stable=True)]
+    order = best_first(scores[None], relevant[None], len(scores))[0]
     places = set(range(min(top, len(order))))
     places.add(int(relevant[order].nonzero()[0]))
     return tuple(
