@@ -26,8 +26,8 @@ class SiglipConfig(LearnedTemperatureConfig):
     """Initial temperature, the inverse of the scale t = 10; it is learned."""
 
     bias: float = -10.0
-    """Initial bias b, the paper's; it is learned. To start at the log-odds of a positive, as a small
-    batch suggests, was worse here (docs/which_criterion.md)."""
+    """Initial bias b, the paper's; it is learned. The log-odds of a positive, which a small batch
+    suggests, were a worse start here (docs/which_criterion.md)."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
