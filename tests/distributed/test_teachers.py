@@ -22,7 +22,7 @@ from atr_moco_plugin.criterion.teachers import RowsById, Teacher, Teachers
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.distributed import mean_weight, process_index, world_size
+from atr_moco_plugin.distributed import process_index, world_size
 from atr_moco_plugin.teaching import read_teacher, use_teachers
 from atr_moco_plugin.tensors.float32 import unit_norm
 
@@ -52,8 +52,7 @@ def train(kind: Any, config: Any) -> dict[str, Any]:
         criterion.zero_grad()
         found = criterion(**batch)
         found["loss"].backward()
-        weight = mean_weight(len(batch["clip_ids"]), 4)
-        losses.append(torch.stack([found["loss"], found["loss_teacher"] * weight]).detach())
+        losses.append(torch.stack([found["loss"], found["loss_teacher"]]).detach())
         for p in criterion.parameters():
             if p.grad is None:
                 continue
