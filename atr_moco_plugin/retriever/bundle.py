@@ -22,7 +22,7 @@ from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.io.atomic import is_empty_folder, new_folder, usual_mode
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
-from atr_moco_plugin.retriever.fingerprint import digests, fingerprint
+from atr_moco_plugin.retriever.identity import digests, model_fingerprint
 from atr_moco_plugin.sample_rate import RATES
 
 FORMAT = 1
@@ -252,7 +252,7 @@ def bundle_fingerprint(folder: Path, config: BundleConfig) -> str:
             f"{folder} has other files than those it was written with, {listed([*names])}, "
             "as after a copy that was interrupted: copy the whole folder again, or export anew."
         )
-    return fingerprint(relevant, found)
+    return model_fingerprint(relevant, found)
 
 
 def _hashed(folder: Path) -> dict[str, Path]:

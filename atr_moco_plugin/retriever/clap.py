@@ -31,7 +31,7 @@ from atr_moco_plugin.retriever.bundle import (
     BundleConfig,
     bundle_fingerprint,
 )
-from atr_moco_plugin.retriever.fingerprint import digests, fingerprint
+from atr_moco_plugin.retriever.identity import digests, model_fingerprint
 from atr_moco_plugin.text.checks import check_tokenizer, text_positions
 from atr_moco_plugin.text.tokenizer import load_tokenizer
 
@@ -200,7 +200,7 @@ def public_fingerprint(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     places = [folder / CONFIG, *weights, *(folder / x for x in _FILES)]
     files = {file.name: file for file in places if file.is_file()}
-    return fingerprint({"kind": "clap"}, digests(files))
+    return model_fingerprint({"kind": "clap"}, digests(files))
 
 
 def _backbone(

@@ -11,7 +11,7 @@ from typing import Any
 from atr_moco_plugin.encoders.weights import sha256_of
 
 
-def fingerprint(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
+def model_fingerprint(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
     """SHA-256 in hexadecimal of a model: what its embeddings depend on.
 
     Args:
