@@ -25,7 +25,7 @@ class Backbone:
 
     Attributes:
         name: what it was loaded from.
-        fingerprint: see :func:`~atr_moco_plugin.retriever.bundle.fingerprint`.
+        fingerprint: see :func:`~atr_moco_plugin.retriever.identity.model_fingerprint`.
         config: as of a bundle; made up for a public ``ClapModel``.
         model: towers and head, in eval mode.
         tokenizer: of transformers.
