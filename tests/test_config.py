@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ class Base(Config):
     kind: Literal["white", "pink"] | None = "white"
     size: int | Literal["auto"] = "auto"
     share: float = 0.5
+    sizes: list[int] = field(default_factory=list)
 
     def problems(self) -> Iterator[str]:
         yield from in_range(self, "share", least=0, most=1)
@@ -80,6 +81,8 @@ def test_what_fits_is_taken(options: dict[str, object]) -> None:
         ({"size": True}, "`size` is True, expected int or auto."),
         ({"size": 64.0}, "`size` is 64.0, expected int or auto."),
         ({"size": 2.5}, "`size` is 2.5, expected int or auto."),
+        ({"sizes": [64, 2.5]}, "`sizes` is [64, 2.5], expected list"),
+        ({"sizes": [True]}, "`sizes` is [True], expected list"),
         ({"share": 10**400}, "`share` is 1000"),
         ({"width": -(10**400)}, "`width` is -1000"),
         ({"root": "$NOT_SET/x"}, "`root` is '$NOT_SET/x', but the environment variable $NOT_SET"),
