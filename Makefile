@@ -1,6 +1,6 @@
 # make demo      train and evaluate on the embedded data set, index its sounds and search them
 #                (about five minutes on two cores)
-# make test      lint, types, and the tests that take seconds (six minutes on two cores)
+# make test      lint, types, and the tests that take seconds (ten minutes on two cores)
 # make test-all  the same and the slow tests: whole trainings, many processes, thousands of cases
 # make docs      the site in docs/_build: guide, API reference, results; warnings are errors
 # make matrix    the tests in fresh environments: other Pythons, other torch, each host (hours)

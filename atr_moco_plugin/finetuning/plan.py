@@ -152,10 +152,7 @@ def _choose(facts: Facts, choices: Choices) -> None:
         choices["regime.validate_every_n_steps"],
         "with each validation",
     )
-    choices.make(
-        "evaluation.rerank_k",
-        16 if matches(criterion) else 0,
-        "candidates of each query that the matching head orders anew"
-        if matches(criterion)
-        else "no matching head is trained",
-    )
+    candidates, reason = 0, "no matching head is trained"
+    if matches(criterion):
+        candidates, reason = 16, "candidates of each query that the matching head orders anew"
+    choices.make("evaluation.rerank_k", candidates, reason)

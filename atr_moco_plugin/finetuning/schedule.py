@@ -31,11 +31,11 @@ def criterion_options(
             "clip_or_caption",
             "captions are said of several clips, which all are positives",
         )
-    if criterion in WITH_COPIES and matches(criterion) and facts.head_trained:
-        reason = "the matching head of the start is trained and can go on at once"
-        choices.make("criterion.config.atm_start", 0, reason)
     if criterion not in WITH_COPIES:
         return
+    if matches(criterion) and facts.head_trained:
+        reason = "the matching head of the start is trained and can go on at once"
+        choices.make("criterion.config.atm_start", 0, reason)
     rows = min(65_536, facts.clips // 2, facts.distinct_captions)
     # Of fewer than 8 rows `auto` below cannot tell the age.
     size = 1 << rows.bit_length() - 1 if rows >= max(2 * batch, 8) else 0

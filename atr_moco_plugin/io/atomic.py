@@ -39,7 +39,7 @@ def new_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with usual_mode(temporary):
+        with _usual_mode(temporary):
             yield temporary
         os.replace(temporary, path)
     except SafetensorError as ex:  # it has no number of the error
@@ -129,7 +129,7 @@ def is_empty_folder(folder: Path) -> bool:
 
 
 @contextmanager
-def usual_mode(path: Path) -> Iterator[None]:
+def _usual_mode(path: Path) -> Iterator[None]:
     """Give a file that is written meanwhile the mode that the user's mask says. safetensors makes
     files that their owner alone can read."""
     path.touch()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
-from atr_moco_plugin.io.atomic import is_empty_folder, new_folder, usual_mode
+from atr_moco_plugin.io.atomic import is_empty_folder, new_file, new_folder
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
 from atr_moco_plugin.retriever.identity import digests, model_fingerprint
@@ -153,8 +153,8 @@ def write_bundle(
             "that away, or give another folder."
         )
     with new_folder(folder, replace=True) as new:
-        with usual_mode(new / WEIGHTS):
-            save_file(_plain(model.state_dict()), new / WEIGHTS, {"format": "pt"})
+        with new_file(new / WEIGHTS) as weights:
+            save_file(_plain(model.state_dict()), weights, {"format": "pt"})
         _save(tokenizer, new / TOKENIZER)
         if feature_extractor is not None:
             _save(feature_extractor, new / FEATURE_EXTRACTOR)
