@@ -137,7 +137,6 @@ def embed_split(
     parts = [part.with_name(part.name.replace(f".{ranks.index}of", f".{i}of"))
              for i in range(ranks.count)]  # fmt: skip
     ranks.from_first(lambda: _put_together(file, parts, about))
-    part.unlink()
 
 
 def _says_its_data(source: Path, dataset: AudioTextDataset) -> bool:
@@ -247,7 +246,8 @@ def _alone(retriever: AudioTextRetriever, waveform: Waveform) -> Tensor | str:
 
 
 def _put_together(file: Path, parts: Sequence[Path], about: dict[str, Any]) -> None:
-    """Write the parts of all processes as one file, a row for each id."""
+    """Write the parts of all processes as one file, a row for each id, and remove them: once it
+    returns, no process finds a part beside the file."""
     read = []
     for part in parts:
         with safe_open(part, "pt") as content:
@@ -274,3 +274,5 @@ def _put_together(file: Path, parts: Sequence[Path], about: dict[str, Any]) -> N
             f"The teacher {about['teacher']} can embed no clip, such as {key!r}: {why}."
         )
     write_embeddings(file, Embeddings(rows, {**about, "unreadable": unreadable}))
+    for part in parts:
+        part.unlink()
