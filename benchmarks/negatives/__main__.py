@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
         json.loads(args.overrides), args.scale,
     )  # fmt: skip
     renewed = _renew(bench, runs) if args.renew else []
-    runs = [run for run in runs if not bench.finished(run)]
+    runs = bench.to_make(runs)
     bench.prices = _prices(args, bench, runs, renewed)
     say(f"{len(runs)} runs are to be made.")
     workers = Workers(runs, lambda run: make(bench, run), say)

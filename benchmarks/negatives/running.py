@@ -29,7 +29,7 @@ from benchmarks.negatives.rows import Row, RowFile, finite
 from benchmarks.negatives.variants import QUEUE_SIZE, VARIANTS, criterion_options
 
 SECOND_STAGE = {"supervised_weight": 0.0}
-"""Options of a run whose teacher is another of its kind (Primus et al. 2024)."""
+"""Criterion options of a run whose teacher is another of its kind (Primus et al. 2024)."""
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -69,6 +69,13 @@ class Bench:
         """Whether a run has its row."""
         return self.file(run).find(**run.values) is not None
 
+    def to_make(self, runs: Sequence[Run]) -> list[Run]:
+        """Those that are not finished, and the teachers of these that have their row alone."""
+        missing = [run for run in runs if not self.finished(run)]
+        teachers = {run.teacher() for run in missing}
+        lost = {x for x in teachers if x is not None and not _is_trained(self.out / x.name)}
+        return [run for run in runs if run in missing or run in lost]
+
     def dataset(self, data: str) -> AudioTextDataset:
         """The data that runs are evaluated on, opened once."""
         with self._lock:
@@ -86,7 +93,7 @@ def make(bench: Bench, run: Run) -> Row:
     """
     folder = bench.out / run.name
     made = _plan(bench, run, folder)
-    if not (folder / "retrieval.json").exists():
+    if not _is_trained(folder):
         _train(bench, run, made, folder)
     dataset = bench.dataset(run.data)
     found = evaluate(folder, dataset, DATA[run.data].rerank_k)
@@ -105,6 +112,10 @@ def make(bench: Bench, run: Run) -> Row:
     bench.file(run).add(row)
     _clean(folder)
     return dict(row)
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "retrieval.json").exists()
 
 
 def _plan(bench: Bench, run: Run, folder: Path) -> dict[str, Any]:
@@ -142,9 +153,13 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
     data, variant = DATA[run.data], VARIANTS[run.variant]
     quarter = made["steps"] // 4
     criterion = dict(made["options"])
+    first = []
     if (teacher := run.teacher()) is not None:
-        criterion |= {"teachers": [str((bench.out / teacher.name).resolve())], **SECOND_STAGE}
+        path = str((bench.out / teacher.name).resolve())
+        criterion |= {"teachers": [path], **SECOND_STAGE}
+        first = [f"init={path}"]
     options = [
+        *first,
         f"criterion.name={made['criterion']}",
         *(f"criterion.config.{x}={json.dumps(y)}" for x, y in criterion.items()),
         f"dataset.batch_size={made['pairs']}",

@@ -25,7 +25,8 @@ class Variant:
         rate_of: the variant whose learning rate it takes; None has one searched.
         chunks: batches of :data:`CHUNKS` times the pairs, in chunks of as many as the others have
             at once.
-        teacher: the variant whose run of the same seed is its teacher; its time comes on top.
+        teacher: the variant whose run of the same seed it goes on from, with that run as its
+            teacher; its time comes on top.
         tier: 0 are wanted first.
     """
 
@@ -87,7 +88,10 @@ VARIANTS = {
             _QUEUE,
             tier=2,
         ),
-        Variant("moco_atc_atm, own teacher", _MATCHING, {}, _QUEUE, teacher=_MATCHING, tier=3),
+        Variant(
+            "atc, own teacher", "atc", {"positives": "pair"}, rate_of="atc", teacher="atc", tier=3
+        ),
+        Variant("moco_atc, own teacher", _QUEUE, {}, _QUEUE, teacher=_QUEUE, tier=3),
     )
 }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import TINY_TOY_RECIPE
 from safetensors.torch import load_file
 
@@ -52,3 +54,27 @@ def test_from_prices_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["--results", str(results), "--table"]) == 0
     assert capsys.readouterr().out == printed * 2
     assert (results / "rows.jsonl").stat().st_mtime_ns == modified
+
+
+@pytest.mark.slow
+def test_a_second_stage_goes_on_from_its_teacher(tmp_path: Path) -> None:
+    out, results = tmp_path / "out", tmp_path / "results"
+    rates = rate_file(results)
+    for factor in (0.25, 0.5, 1.0, 2.0):
+        values = {"data": "toy", "variant": "atc", "batch": 8, "factor": factor}
+        rates.add({**values, "valid": [factor], "start": None})
+    command = [str(out), "--results", str(results), "--data", "toy", "--seeds", "0", "--rounds"]
+    command += ["1", "--scale", "0.005", "--overrides", json.dumps(SMALL), "--options"]
+    command += [x for x in OPTIONS if not x.startswith("criterion.")]
+    command += ["lr_scheduler.config.num_warmup_steps=1", "--variants"]
+    assert main([*command, "atc"]) == 0
+    shutil.rmtree(out)  # only its row is left, which teaches nobody
+    assert main([*command, "atc, own teacher"]) == 0
+    first, second = row_file(results).all()
+    assert (first["variant"], second["variant"]) == ("atc", "atc, own teacher")
+    assert second["spent"] > 1.5 * first["spent"]
+    folder = out / "runs/toy_8/atc_own_teacher/seed_0"
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    teacher = str(out / "runs/toy_8/atc/seed_0")
+    assert config["init"] == teacher and config["criterion"]["config"]["teachers"] == [teacher]
+    assert config["criterion"]["config"]["supervised_weight"] == 0
