@@ -108,6 +108,13 @@ class _WithoutGenerators(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+class _NothingWrong(TorchFunctionMode):
+    """Checks of values, such as of ids on the CPU, find nothing: fake tensors have none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return False if func is Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+
 class _EfficientAttention(torch.autograd.Function):
     """The shapes of CUDA's memory-efficient attention: what it returns and what it keeps."""
 
@@ -298,6 +305,7 @@ def count_step(
         stack.callback(distance_buckets.cache_clear)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_WithoutGenerators())
+        stack.enter_context(_NothingWrong())
         live = stack.enter_context(LiveBytes())
         if cuda:
             stack.enter_context(CudaKernels())
