@@ -33,18 +33,17 @@ class Retrieved(NamedTuple):
 
 
 @torch.no_grad()
-def retrieve(scores: Tensor, gallery: Gallery, seed: int = 0) -> Retrieved:
+def retrieve(scores: Tensor, gallery: Gallery) -> Retrieved:
     """Judge scores, in blocks of queries.
 
     Args:
         scores: ``[A, C]``, larger is closer.
         gallery: of the A and C rows.
-        seed: of the bootstrap.
     """
     queries = matrix_queries(scores, gallery.relevance)
     intervals: dict[str, Any] = {}
     for way, groups in zip(DIRECTIONS, gallery.groups, strict=True):
-        ends = mean_intervals(query_values(queries[way]), groups, seed=seed)
+        ends = mean_intervals(query_values(queries[way]), groups)
         for name, interval in zip(MEANS, ends or (), strict=False):
             intervals[f"{way}_{name}"] = [100 * end for end in interval]
     return Retrieved(query_metrics(queries), intervals)

@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
 from atr_moco_plugin.analysis.retrieval import Retrieved, retrieve
 
+_SHUFFLES = 3
+
 
 class SharedAxes(NamedTuple):
     """``C = U diag(s) V^T``, the directions in which both sides vary together.
@@ -61,7 +63,7 @@ def shared_axes(rows: PairedRows) -> SharedAxes:
     return SharedAxes(u, values, vt.T, means)
 
 
-def shuffled_values(rows: PairedRows, draws: int = 3, seed: int = 0) -> Tensor:
+def shuffled_values(rows: PairedRows, seed: int = 0) -> Tensor:
     """The singular values where nothing is shared: those of shuffled pairs.
 
     They are not 0: N rows are correlated by chance, the more the fewer they are. An axis is worth
@@ -69,14 +71,14 @@ def shuffled_values(rows: PairedRows, draws: int = 3, seed: int = 0) -> Tensor:
 
     Args:
         rows: the pairs to shuffle.
-        draws: shuffles, of which the mean is taken.
-        seed: of the shuffles.
+        seed: of the shuffles, of which the mean is taken.
 
     Returns:
         ``[K]`` float64, descending.
     """
     spectra = [
-        torch.linalg.svdvals(cross_covariance(rows.shuffled(seed + draw))) for draw in range(draws)
+        torch.linalg.svdvals(cross_covariance(rows.shuffled(seed + draw)))
+        for draw in range(_SHUFFLES)
     ]
     return torch.stack(spectra).mean(dim=0)
 

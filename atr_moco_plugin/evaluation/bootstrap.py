@@ -20,6 +20,9 @@ LEVEL = 0.95
 REPLICATES = 1_000
 """How often the clusters are drawn."""
 
+SEED = 0
+"""Of the draws of an evaluation, which has them written down."""
+
 _BLOCK_ELEMENTS = 2**22
 
 

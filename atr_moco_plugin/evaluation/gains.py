@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, ClusterDraws
+from atr_moco_plugin.evaluation.bootstrap import LEVEL, SEED, ClusterDraws
 from atr_moco_plugin.evaluation.metrics import MEANS, query_values
 from atr_moco_plugin.evaluation.queries import SplitQueries
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS
@@ -17,14 +17,7 @@ Gain = list[float]
 """Difference, and the ends of its interval, in percent."""
 
 
-def gains(
-    queries: SplitQueries,
-    names: Sequence[str],
-    *,
-    level: float = LEVEL,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> dict[str, dict[str, Gain]]:
+def gains(queries: SplitQueries, names: Sequence[str]) -> dict[str, dict[str, Gain]]:
     """Gains of systems over the dual encoder on the same queries.
 
     Both systems have easy and hard queries in common, so that the interval of the difference is
@@ -34,9 +27,6 @@ def gains(
     Args:
         queries: what each query got, of ``dual`` and of each of ``names``.
         names: the systems.
-        level: share of intervals that hold the true gain.
-        replicates: how often the clips are drawn.
-        seed: of the draws.
 
     Returns:
         By system and figure (R@k and mAP@10 of both directions, in percentage points) the gain,
@@ -53,10 +43,10 @@ def gains(
         gained = torch.cat(
             [query_values(queries.systems[way][name])[asked] - before for name in names], dim=1
         )
-        draws = ClusterDraws(len(numbers), replicates=replicates, seed=seed + turn)
+        draws = ClusterDraws(len(numbers), seed=SEED + turn)
         shrunk = (1 - 1 / len(numbers)) ** 0.5
         half = draws.means(gained, cluster).std(dim=0) / shrunk
-        half = half * t_quantile(0.5 + level / 2, len(numbers) - 1)
+        half = half * t_quantile(0.5 + LEVEL / 2, len(numbers) - 1)
         mean = gained.mean(dim=0)
         ends = torch.stack([mean, mean - half, mean + half]).clamp(-1, 1)  # no gain is larger
         columns = iter(ends.mul(100).T.tolist())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, mean_intervals
+from atr_moco_plugin.evaluation.bootstrap import LEVEL, REPLICATES, SEED, mean_intervals
 from atr_moco_plugin.evaluation.metrics import query_blocks
 from atr_moco_plugin.evaluation.qrels import Qrels
 from atr_moco_plugin.evaluation.relevance import Direction
@@ -132,22 +132,12 @@ class GradedMetrics:
         for system, parts in self._found.items():
             yield system, torch.cat(parts)[answerable]
 
-    def compute(
-        self,
-        cluster: Tensor,
-        *,
-        level: float = LEVEL,
-        replicates: int = REPLICATES,
-        seed: int = 0,
-    ) -> dict[str, Any]:
+    def compute(self, cluster: Tensor) -> dict[str, Any]:
         """The figures and their intervals, for ``retrieval.json``.
 
         Args:
             cluster: ``[C]`` int64, the cluster of each caption, usually its clip:
                 :attr:`~atr_moco_plugin.evaluation.queries.SplitQueries.cluster` of ``t2a``.
-            level: of the intervals.
-            replicates: how often the clusters are drawn.
-            seed: of the draws.
 
         Returns:
             ``qrels``, the name of the file; ``queries``, how many have a relevant clip;
@@ -163,7 +153,7 @@ class GradedMetrics:
         clusters = cluster.cpu()[self._qrels.queries[relevant > 0]]
         intervals: dict[str, dict[str, list[float]]] = {}
         for system, values in self.values():
-            ends = mean_intervals(values, clusters, level=level, replicates=replicates, seed=seed)
+            ends = mean_intervals(values, clusters, seed=SEED)
             if ends is not None:
                 # Sums of other numbers of threads differ in digits that mean nothing.
                 rounded = [[round(100 * end, 4) for end in pair] for pair in ends]
@@ -178,9 +168,9 @@ class GradedMetrics:
                 for system, values in self.values()
             },
             "intervals": {
-                "level": level,
-                "replicates": replicates,
-                "seed": seed,
+                "level": LEVEL,
+                "replicates": REPLICATES,
+                "seed": SEED,
                 "clusters": len(clusters.unique()),
                 "systems": intervals,
             },

@@ -11,6 +11,7 @@ from torch import Tensor
 from atr_moco_plugin.evaluation.bootstrap import (
     LEVEL,
     REPLICATES,
+    SEED,
     ClusterDraws,
     score_interval,
 )
@@ -24,22 +25,12 @@ Intervals = dict[str, list[float]]
 """Name of a figure to its lowest and highest value."""
 
 
-def split_intervals(
-    queries: SplitQueries,
-    rerank_k: Sequence[int] = (),
-    *,
-    level: float = LEVEL,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> dict[str, Any]:
+def split_intervals(queries: SplitQueries, rerank_k: Sequence[int] = ()) -> dict[str, Any]:
     """Intervals of the figures of a split, for ``retrieval.json``.
 
     Args:
         queries: what each query got.
         rerank_k: numbers of candidates that were re-ranked.
-        level: share of intervals that hold the true value.
-        replicates: how often the clips are drawn.
-        seed: of the draws.
 
     Returns:
         ``level``, ``replicates``, ``seed``; ``clusters``, their number, by direction where clips
@@ -47,7 +38,7 @@ def split_intervals(
         :func:`~atr_moco_plugin.evaluation.retrieval.system_figures` has figures, by the name of
         each its lowest and highest value. Numbers of clips, captions and skipped queries have none.
     """
-    found = system_intervals(queries, level=level, replicates=replicates, seed=seed)
+    found = system_intervals(queries, seed=SEED)
 
     def of(system: System) -> Intervals:
         result = of_every_relevance(found, system.name)
@@ -58,9 +49,9 @@ def split_intervals(
 
     sizes = {way: len(numbers) for way, numbers in _clusters(queries).items()}
     return {
-        "level": level,
-        "replicates": replicates,
-        "seed": seed,
+        "level": LEVEL,
+        "replicates": REPLICATES,
+        "seed": SEED,
         "clusters": sizes["a2t"] if queries.joint else sizes,
         **by_system(of, rerank_k),
     }

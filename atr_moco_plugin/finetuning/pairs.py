@@ -33,7 +33,6 @@ def open_pairs(
     *,
     valid: Iterable[Any] | None = None,
     test: Iterable[Any] | None = None,
-    name: str = "pairs",
     seed: int = 0,
 ) -> AudioTextDataset:
     """Make a data set of pairs; equal sounds become one clip with all their captions.
@@ -48,7 +47,6 @@ def open_pairs(
             or a decoder.
         valid: pairs to choose the best checkpoint on; None draws a tenth of the recordings.
         test: pairs for the figures at the end; None draws a tenth of the recordings.
-        name: of the data set.
         seed: of the draw.
 
     Raises:
@@ -64,7 +62,7 @@ def open_pairs(
     missing = [split for split in given if split not in splits]
     if missing:
         splits = _drawn(splits, missing, seed)
-    return AudioTextDataset(name, splits)
+    return AudioTextDataset("pairs", splits)
 
 
 def _drawn(

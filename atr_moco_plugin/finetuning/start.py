@@ -59,7 +59,6 @@ def find_start(
     *,
     arch: str | None = None,
     options: Mapping[str, Any] | None = None,
-    local_files_only: bool = False,
 ) -> Start:
     """See what ``init`` is. Weights are read when the model is built, but for those of a run.
 
@@ -69,7 +68,6 @@ def find_start(
             ``hf://OWNER/REPO/FILE``); or a ``ClapModel`` (folder or name).
         arch: of ``random``: ``toy``, ``small`` or ``base``; ``None`` takes ``small``.
         options: those of ``model.config_overrides``, in front of what ``init`` says.
-        local_files_only: take what the hub's cache has and ask no network.
 
     Raises:
         InputError: if ``init`` is nothing of that kind, or options do not go with it.
@@ -99,7 +97,7 @@ def find_start(
     maker = made_by(path) if path.is_dir() else None
     if maker is not None:
         return _run(path, export_run(path, maker, ExportOptions()), options)
-    folder, name = find_model(init, local_files_only=local_files_only)
+    folder, name = find_model(init)
     if is_bundle(folder):
         return _bundle(folder, name, options)
     if read_json(folder / CONFIG).get("model_type") == "clap":

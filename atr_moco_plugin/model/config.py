@@ -107,14 +107,6 @@ class RetrievalModelConfig(Config):
     patch_dropout: PatchDropoutConfig | None = None
     """Audio tokens that the encoder's layers do not see in training; None drops none."""
 
-    def __post_init__(self) -> None:
-        # A `PartConfig` of before has no more than a name and options.
-        for name in ("audio", "text"):
-            part = getattr(self, name)
-            if type(part) is PartConfig:
-                setattr(self, name, EncoderConfig(name=part.name, config=part.config))
-        super().__post_init__()
-
     def problems(self) -> Iterator[str]:
         yield from in_range(self, "embed_dim", least=1)
 

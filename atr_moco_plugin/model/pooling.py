@@ -12,6 +12,8 @@ from atr_moco_plugin.errors import InputError
 
 PoolingKind = Literal["mean", "attention", "cls"]
 
+_HEAD_WIDTH = 64
+
 
 def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
     """Average the valid tokens.
@@ -69,9 +71,9 @@ class ClsPooling(nn.Module):
     """A learned CLS token that attends to the tokens in one pre-norm block after the encoder (class
     attention, CaiT, Touvron et al. 2021), so that it works with any audio encoder."""
 
-    def __init__(self, width: int, head_width: int = 64) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // head_width)
+        self.heads = max(1, width // _HEAD_WIDTH)
         if width % self.heads:
             raise InputError(f"`cls` pooling cannot split width {width} into {self.heads} heads.")
         self.token = nn.Parameter(torch.empty(1, 1, width))

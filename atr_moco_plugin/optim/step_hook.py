@@ -74,8 +74,7 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
 
     Raises:
         InputError: nothing of the criterion's ``model`` trains, an optimizer has no parameter of
-            the criterion, the criterion is attached to another one, or it has the method
-            ``on_step_left_out`` of before.
+            the criterion, or the criterion is attached to another one.
 
     Example:
         >>> import torch
@@ -91,11 +90,6 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
         >>> criterion.steps
         1
     """
-    if hasattr(criterion, "on_step_left_out"):
-        raise InputError(
-            f"{type(criterion).__name__} has a method `on_step_left_out`, which nothing calls any "
-            "more; rename it to `on_step_skipped`."
-        )
     several = optimizers if isinstance(optimizers, (list, tuple)) else [optimizers]
     every = [_unwrapped(x) for x in several]
     if not every:

@@ -22,7 +22,6 @@ def push_folder(
     *,
     private: bool | None = None,
     token: str | None = None,
-    message: str = "Upload a bundle of atr-moco-plugin",
 ) -> str:
     """Upload a bundle; the repository is made where it is not there.
 
@@ -34,7 +33,6 @@ def push_folder(
         repo_id: such as ``user/name``.
         private: whether a new repository is; None takes the account's default.
         token: of an account; None takes the one that ``hf auth login`` has saved.
-        message: of the commit.
 
     Returns:
         The address of the commit.
@@ -48,7 +46,9 @@ def push_folder(
     try:
         repository = api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
-            repo_id=repository.repo_id, folder_path=folder, commit_message=message
+            repo_id=repository.repo_id,
+            folder_path=folder,
+            commit_message="Upload a bundle of atr-moco-plugin",
         )
     except HFValidationError as ex:
         raise InputError(f"{repo_id!r} is no name for the Hugging Face Hub: {ex}") from ex

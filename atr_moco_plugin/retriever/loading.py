@@ -59,7 +59,7 @@ def load_backbone(
         return public_clap(folder, loaded_from)
     raise InputError(
         f"{name} is neither a bundle nor a ClapModel, but a model of the type {kind!r}: give the "
-        "folder that `python -m atr_moco_plugin export` made, or a ClapModel."
+        "folder that `atr-moco export` made, or a ClapModel."
     )
 
 
@@ -95,7 +95,7 @@ def find_model(
         if (folder / "checkpoints").is_dir() or list(folder.glob("checkpoint-*")):
             raise InputError(
                 f"{folder} is the folder of a training run: make a bundle of it with "
-                f"`python -m atr_moco_plugin export {folder} BUNDLE` and give that."
+                f"`atr-moco export {folder} BUNDLE` and give that."
             )
         raise MissingFileError(
             f"{folder} has no {CONFIG}: give the folder of a bundle or of a ClapModel."

@@ -100,21 +100,18 @@ def bank_info(sentences: Sequence[str], neighbours: int = NEIGHBOURS) -> BankInf
 def make_bank(
     sentences: Sequence[str],
     embed: Callable[[list[str]], NDArray[np.float32]],
-    neighbours: int = NEIGHBOURS,
 ) -> Bank:
     """Embed a bank.
 
     Args:
         sentences: of which each counts once, in any order.
         embed: makes ``[B, d]`` unit-norm embeddings of B sentences.
-        neighbours: highest cosines that an offset is the mean of; at most a tenth of the bank
-            count.
 
     Raises:
         InputError: where they are too few or too many.
     """
     chosen = bank_sentences(sentences)
-    return Bank(bank_info(chosen, neighbours), np.ascontiguousarray(embed(chosen), np.float32))
+    return Bank(bank_info(chosen, NEIGHBOURS), np.ascontiguousarray(embed(chosen), np.float32))
 
 
 def check_alpha(alpha: float) -> float:

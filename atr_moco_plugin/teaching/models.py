@@ -153,7 +153,7 @@ def _says_its_data(source: Path, dataset: AudioTextDataset) -> bool:
         raise InputError(
             f"The teacher {source} was trained on other data than {dataset.name} as it is here "
             "(other clips, captions or splits), so that it may know clips that are held out: train "
-            "it on this data, or name a bundle of it, made by `python -m atr_moco_plugin export`."
+            "it on this data, or name a bundle of it, made by `atr-moco export`."
         )
     return True
 

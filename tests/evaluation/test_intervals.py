@@ -58,7 +58,7 @@ def measured(labels: bool = False) -> tuple[dict, SplitQueries]:
 @pytest.mark.parametrize("labels", [False, True])
 def test_every_figure_lies_in_its_interval(labels: bool) -> None:
     figures, queries = measured(labels)
-    intervals = split_intervals(queries, [6, 2], replicates=200)
+    intervals = split_intervals(queries, [6, 2])
     assert intervals["clusters"] == ({"a2t": 40, "t2a": 4} if labels else 40)
     pairs = [(figures[name], intervals[name]) for name in ("dual", "reranked", "reranked_albef")]
     pairs += [(figures["rerank"][k]["reranked"], intervals["rerank"][k]["reranked"]) for k in "26"]

@@ -12,9 +12,6 @@ from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model import (
     AudioTower,
-    EncoderConfig,
-    PartConfig,
-    RetrievalModelConfig,
     build_model,
     built_config,
     freeze_encoder,
@@ -229,9 +226,7 @@ def test_all_with_an_adapter_is_refused() -> None:
         model_config({"audio": {"name": "beats", "freeze": "all", "adapter": adapter}})
 
 
-def test_configurations_of_before_and_of_a_bundle() -> None:
-    config = RetrievalModelConfig(audio=PartConfig(name="beats"))  # type: ignore[arg-type]
-    assert config.audio == EncoderConfig(name="beats")
+def test_a_bundle_freezes_nothing() -> None:
     config = model_config({"audio": {"name": "beats", "config": TINY_AUDIO, "freeze": 1},
                            "text": {"name": "bert", "config": TINY_TEXT}})  # fmt: skip
     assert built_config(config, build_model(config)).audio.freeze == "none"

@@ -21,7 +21,6 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtmConfig,
     MocoAtcConfig,
 )
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.safety import FiniteGuard
 
 CRITERIA = {
@@ -341,12 +340,3 @@ def test_a_compiled_criterion_is_watched_too() -> None:
     with pytest.warns(UserWarning, match=TOLD):
         for _ in range(3):
             step(compiled, optimizer)
-
-
-def test_a_method_under_its_old_name_is_refused() -> None:
-    class Old(Atc):
-        def on_step_left_out(self) -> None: ...
-
-    old = Old(LinearModel(), AtcConfig())
-    with pytest.raises(InputError, match="rename it to `on_step_skipped`"):
-        old.attach(optimizer_of(old))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -21,8 +20,8 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.transformers.model.shared import restore_shared
 from atr_moco_plugin.hosts.transformers.trainer.description import FILE, FOLDER
-from atr_moco_plugin.hosts.transformers.trainer.resume import read_weights, weights_in
-from atr_moco_plugin.io.checkpoints import problem_in, step_folders
+from atr_moco_plugin.hosts.transformers.trainer.resume import problem_with, read_weights
+from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.model import build_model, model_config
 from atr_moco_plugin.model.adapters import merged_state
 from atr_moco_plugin.plugins import load
@@ -135,7 +134,7 @@ def find_checkpoint(run: Path, which: str | None) -> Path:
             raise InputError(
                 f"{run} has no checkpoint {which!r}; choose best, last or one of {names}."
             )
-    if (problem := _problem_with(folder)) is not None:
+    if (problem := problem_with(folder)) is not None:
         raise InputError(f"{folder} {problem}: choose another one with --checkpoint.")
     return folder
 
@@ -144,23 +143,12 @@ def _newest(run: Path) -> Path:
     """The newest whole checkpoint; those that are passed over are warned of."""
     problem = "has no checkpoint-N"
     for _, folder in reversed(step_folders(run, "checkpoint-")):
-        found = _problem_with(folder)
+        found = problem_with(folder)
         if found is None:
             return folder
         problem = f"{folder.name} {found}"
         warnings.warn(f"{folder} {found}; it is passed over.", stacklevel=2)
     raise InputError(f"{run} has no checkpoint that can be exported: {problem}.")
-
-
-def _problem_with(folder: Path) -> str | None:
-    """Why a checkpoint's weights cannot be taken; None where they can."""
-    try:
-        json.loads((folder / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return "has no readable trainer_state.json"
-    if not (files := weights_in(folder)):
-        return "has no weights"
-    return problem_in(folder, {file.name: file.name for file in files})
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

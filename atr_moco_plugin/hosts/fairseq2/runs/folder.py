@@ -80,7 +80,7 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
             raise RecipeError(
                 f"{path} is a run of transformers' Trainer, or a bundle, and this reads runs of "
                 "fairseq2: train with loop=fairseq2. The figures of Trainer's run are in its "
-                "retrieval.json, and `python -m atr_moco_plugin search` takes a bundle."
+                "retrieval.json, and `atr-moco index` takes a bundle."
             )
         raise RecipeError(
             f"{path}: no checkpoint there; looked for `checkpoints/step_N/model` and `model`. Give "

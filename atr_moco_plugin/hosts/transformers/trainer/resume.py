@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -44,7 +44,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """
     problem = ""
     for folder in _newest_first(output_dir):
-        found = _problem_with(folder)
+        found = problem_with(folder, _PARTS)
         if found is None:
             return str(folder)
         problem = problem or f"{folder} {found}"
@@ -97,7 +97,9 @@ def weights_in(folder: Path) -> list[Path]:
     return [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
 
 
-def _problem_with(folder: Path) -> str | None:
+def problem_with(folder: Path, parts: Sequence[str] = ()) -> str | None:
+    """Why a checkpoint's weights, and its files of other ``parts``, cannot be read; None where they
+    can."""
     try:
         json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
@@ -105,5 +107,5 @@ def _problem_with(folder: Path) -> str | None:
     weights = weights_in(folder)
     if not weights:
         return f"has no weights ({' or '.join(_WEIGHTS)})"
-    parts = (*_PARTS, *(file.name for file in weights))
-    return problem_in(folder, {pattern: pattern for pattern in parts})
+    files = (*parts, *(file.name for file in weights))
+    return problem_in(folder, {pattern: pattern for pattern in files})
