@@ -82,6 +82,8 @@ def _count(args: argparse.Namespace) -> None:
     """Count the memory of a step, where the file of results lacks it."""
     file = args.results / MEMORY
     for name in _there(args.variants or list(VARIANTS)):
+        if VARIANTS[name].teacher is not None:
+            continue  # it reads rows that the first stage left on the disk
         for batch in args.batches:
             saved = _read(file)
             if str(batch) not in saved.setdefault(name, {}):

@@ -21,7 +21,7 @@ from benchmarks.negatives.code import digest
 from benchmarks.negatives.data import DATA
 from benchmarks.negatives.held_out import contrastive_loss
 from benchmarks.negatives.plan import Run
-from benchmarks.negatives.prices import Price
+from benchmarks.negatives.prices import Price, count_memory
 from benchmarks.negatives.rows import RowFile, finite, is_stale, rate_file, row_file
 from benchmarks.negatives.variants import VARIANTS, Variant, criterion_options, why_not_there
 from benchmarks.negatives.workers import Workers
@@ -34,6 +34,17 @@ def test_an_interval_is_that_of_students_t() -> None:
     assert found.value == 5.0
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-3)
     assert intervals.mean([3.0]).text() == "3.0"
+
+
+@pytest.mark.slow
+def test_memory_of_a_step_is_counted() -> None:
+    names = ("atc", "moco_atc", "moco_atc, keys online")
+    found = [
+        count_memory(VARIANTS[name], criterion_options(VARIANTS[name], 0.99), 2) for name in names
+    ]
+    atc, momentum, online = (x or 0.0 for x in found)
+    assert atc > 1_000 and momentum > atc + 500  # MiB; the momentum copies are 198 M weights
+    assert atc < online < atc + 10
 
 
 def test_a_rank_correlation_with_ties() -> None:
