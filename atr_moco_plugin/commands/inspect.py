@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import printable, say
 
 if TYPE_CHECKING:
-    from atr_moco_plugin.commands.dataset_options import DatasetOptions
-    from atr_moco_plugin.inspection.opening import Opened
     from atr_moco_plugin.inspection.report import Inspection
 
 SUMMARY = "look at a data set: copies, silence, shared captions, languages, leaks"
@@ -97,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Look at the data set, print the tables, and write the page and the list."""
     from atr_moco_plugin.commands.dataset_options import dataset_options
+    from atr_moco_plugin.inspection.opening import open_to_inspect
     from atr_moco_plugin.inspection.report import inspect_dataset
     from atr_moco_plugin.text.tokenizer import load_tokenizer
 
@@ -119,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = None
     if options.tokenizer is not None:
         tokenizer = load_tokenizer(options.tokenizer, for_bert=False)
-    opened = _open([own, *others])
+    opened = [open_to_inspect(one.family, one.overrides) for one in (own, *others)]
     clips = sum(map(len, opened[0].dataset.splits.values()))
     print(f"{opened[0].dataset.name}: looking at {clips:,} clips.", file=sys.stderr)
     inspection = inspect_dataset(
@@ -150,21 +148,6 @@ def run(options: argparse.Namespace) -> int:
         if path is not None:
             print(f"{path} is written.", file=sys.stderr)
     return 0
-
-
-def _open(options: Sequence[DatasetOptions]) -> list[Opened]:
-    """Open the data sets; a second one of a name gets a number, since findings name them."""
-    from atr_moco_plugin.inspection.opening import open_to_inspect
-
-    opened: list[Opened] = []
-    for one in options:
-        new = open_to_inspect(one.family, one.overrides)
-        names = {other.dataset.name for other in opened}
-        base, number = new.dataset.name, 2
-        while new.dataset.name in names:
-            new.dataset.name, number = f"{base} ({number})", number + 1
-        opened.append(new)
-    return opened
 
 
 def _output(path: Path | None, option: str) -> Path | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,8 @@ def inspect_dataset(
 
     Args:
         opened: the data set, see :func:`~atr_moco_plugin.inspection.opening.open_to_inspect`.
-        others: data sets that it must have nothing in common with.
+        others: data sets that it must have nothing in common with. One of a name that another has
+            is called ``name (2)`` and so on, since findings name them.
         audio: whether to decode the audio that is there.
         tokenizer: the model's; without one, no tokens are counted.
         max_tokens: that the model reads, special ones included.
@@ -112,6 +114,7 @@ def inspect_dataset(
         decoder: what reads the files.
         progress: whether to show on standard error how far it is.
     """
+    others = _named_apart(opened.dataset.name, others)
     dataset = opened.dataset
     captions = inspect_captions(dataset.name, dataset.splits, tokenizer, max_tokens)
     notes = [*opened.notes, *captions.notes]
@@ -149,6 +152,18 @@ def inspect_dataset(
         _by_kind(findings + captions.findings),
         tuple(notes),
     )
+
+
+def _named_apart(own: str, others: Sequence[Opened]) -> list[Opened]:
+    """The other data sets, each with a name of its own; the caller's keep theirs."""
+    names, named = {own}, []
+    for other in others:
+        base, number, dataset = other.dataset.name, 2, copy(other.dataset)
+        while dataset.name in names:
+            dataset.name, number = f"{base} ({number})", number + 1
+        names.add(dataset.name)
+        named.append(replace(other, dataset=dataset))
+    return named
 
 
 _SEVERITY: Mapping[str, Callable[[ClipAudio], float]] = {

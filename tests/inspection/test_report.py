@@ -85,6 +85,24 @@ def test_another_data_set_with_the_recordings_is_found(manifest: Path) -> None:
     assert inspection.as_json()["against"] == ["other"]
 
 
+def test_data_sets_of_one_name_are_all_held_against(manifest: Path) -> None:
+    """Of two, the second one alone was."""
+    others = []
+    for name in ("its", "third"):
+        table = manifest.with_name(f"{name}.csv")
+        table.write_text(f"file_name,caption,split\ncopy.wav,words of {name},test\n")
+        others.append(open_to_inspect("manifest", {"root": str(table)}))
+    opened = open_to_inspect("manifest", {"root": str(manifest)})
+    inspection = inspect_dataset(opened, others)
+    assert inspection.as_json()["against"] == ["manifest (2)", "manifest (3)"]
+    leaks = [finding for finding in inspection.findings if finding.kind == "leak of audio"]
+    assert {name for finding in leaks for name, *_ in finding.others} == {
+        "manifest (2)",
+        "manifest (3)",
+    }
+    assert [other.dataset.name for other in others] == ["manifest", "manifest"]
+
+
 def test_what_cannot_be_read_of_another_data_set_is_said(manifest: Path) -> None:
     (manifest.parent / "other.wav").write_bytes(b"no sound")
     its = manifest.with_name("its.csv")

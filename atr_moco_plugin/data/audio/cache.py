@@ -97,7 +97,8 @@ def _entry(folder: Path, key: list[object]) -> Path:
 
 
 def read_entry(path: Path) -> Packed | None:
-    """The memory-mapped entry at ``path``; ``None`` if there is none or it is damaged."""
+    """The memory-mapped entry at ``path``; ``None`` if there is none, or its header or its
+    length is damaged; other samples are not noticed."""
     try:
         packed = np.load(path, mmap_mode="r", allow_pickle=False)
     # A damaged header raises nearly anything.

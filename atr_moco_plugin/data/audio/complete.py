@@ -10,10 +10,13 @@ from atr_moco_plugin.data.audio.source import Source, open_source, unusable
 from atr_moco_plugin.errors import InputError
 
 TOLERANCE = 0.1
-"""Seconds that a WAV, FLAC or MP3 file may be shorter than its header says."""
+"""Seconds that a file with its length in its header may be shorter than that says."""
 
-# libsndfile corrects a WAV header by the file's size and says so in its log.
-_CORRECTED = re.compile(r"^\s*data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# libsndfile corrects a header by the file's size and says so in its log: the bytes of samples in
+# WAV, AIFF and AU, and those of the file in W64 and RF64.
+_CORRECTED = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
 
 _UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is about 2**63, and it cannot seek there
 
@@ -22,7 +25,8 @@ _UNKNOWN_BYTES = 2**31 - 2**16
 
 
 def check_complete(file: soundfile.SoundFile, source: Source) -> None:
-    """Refuse a WAV, FLAC or MP3 file that ends before its header says, without decoding all of it.
+    """Refuse a WAV, AIFF, AU, W64, RF64, FLAC or MP3 file that ends before its header says, without
+    decoding all of it.
 
     What does not say how long it is, such as Ogg and an MP3 without a Xing, Info or VBRI header,
     counts as far as it goes.
@@ -42,7 +46,8 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
         try:
             file.seek(last)
             complete = len(file.read(1)) == min(1, file.frames)
-        except soundfile.SoundFileError:
+        # The latter where a damaged MP3 is behind its own end.
+        except (soundfile.SoundFileError, ValueError):
             complete = False
         if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
             raise unusable(source, f"is truncated, its header says {seconds:.3f} s")

@@ -179,7 +179,10 @@ def frame_blocks(
             file.seek(position)
         while stop is None or position < stop:
             most = rows if stop is None else min(rows, stop - position)
-            frames = file.read(most, dtype="float32", always_2d=True)
+            try:
+                frames = file.read(most, dtype="float32", always_2d=True)
+            except ValueError as error:  # soundfile's, where a damaged MP3 is behind its own end
+                raise soundfile.SoundFileError("it goes on behind its end") from error
             if not len(frames):
                 break
             position += len(frames)

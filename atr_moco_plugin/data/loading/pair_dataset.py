@@ -155,8 +155,10 @@ class PairBatchDataset(Dataset[FetchedBatch]):
         positions, after = batch_positions(
             size, settings.clips_per_batch, first, settings.world_size, index
         )
-        # Substitutes come from after the run of all processes, so that no clip of it comes twice.
-        substitutes = (order[(after + first + step) % size] for step in range(size))
+        # Substitutes come from after the run of all processes, and each process first takes its
+        # own share of what is there, so that no clip comes twice.
+        steps = chain(range(first, size, settings.world_size), range(size))
+        substitutes = (order[(after + step) % size] for step in steps)
         examples: list[Example] = []
         bad: dict[str, str] = {}
         for position in positions:

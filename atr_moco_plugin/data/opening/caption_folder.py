@@ -9,7 +9,12 @@ from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
-from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder, list_files
+from atr_moco_plugin.data.opening.audio_files import (
+    AudioFiles,
+    describe_folder,
+    list_files,
+    telling_folder,
+)
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.split_names import SPLITS, split_in_name
 from atr_moco_plugin.data.tables.columns import Row
@@ -161,7 +166,8 @@ def find_by_name(
     folder.
 
     A file that two recordings of a split may mean belongs to the one that gives its folders, else
-    to none of them.
+    to none of them. Where the names are of several folders, theirs count:
+    :meth:`~.audio_files.AudioFiles.may_be`.
 
     Args:
         tables: split to its recordings, changed in place.
@@ -172,10 +178,13 @@ def find_by_name(
         InputError: if a name fits files in two folders, or only a name that fits two recordings is
             there.
     """
+    moved = not several_folders(tables)
     for split, table in tables.items():
         items = table.recordings.values()
         for item in items:
-            item.path = audio.find(item.names, split, other_splits=other_splits, copies=item.copies)
+            item.path = audio.find(
+                item.names, split, other_splits=other_splits, copies=item.copies, moved=moved
+            )
             if item.path is None and item.shared_names:
                 other = audio.find(item.shared_names, split, other_splits=other_splits, copies=True)
                 if other is not None:
@@ -185,6 +194,12 @@ def find_by_name(
             path = item.path
             if path and claims[path] > 1 and not any(names_path(n, path) for n in item.names):
                 item.path = None
+
+
+def several_folders(tables: Mapping[str, CaptionTable]) -> bool:
+    """Whether the names of the audio are of more than one folder that tells what is in it."""
+    items = (item for table in tables.values() for item in table.recordings.values())
+    return len({telling_folder(name) for item in items for name in item.names} - {""}) > 1
 
 
 def shared_name_error(item: Captioned, name: str) -> InputError:

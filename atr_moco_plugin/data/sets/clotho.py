@@ -23,6 +23,7 @@ from atr_moco_plugin.data.opening.caption_folder import (
     open_caption_folder,
     read_captions,
     required_value,
+    several_folders,
 )
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.opening.renamed_files import match_renamed
@@ -85,12 +86,14 @@ def _find_audio(tables: Mapping[str, CaptionTable], audio: AudioFiles) -> None:
     find_by_name(tables, audio, other_splits=False)
     items = [item for table in tables.values() for item in table.recordings.values()]
     taken = {item.path for item in items}
+    moved = not several_folders(tables)
     for split, table in tables.items():
         missing = [item for item in table.recordings.values() if item.path is None]
         free = [path for path in audio.of_split(split) if path not in taken]
         pairs = match_renamed([item.names[0] for item in missing], free)
         for item in missing:
-            item.path = pairs.get(item.names[0])
+            path = pairs.get(item.names[0])
+            item.path = path if path and (moved or audio.may_be(item.names[0], path)) else None
     splits_of = Counter(
         path for table in tables.values() for path in {i.path for i in table.recordings.values()}
     )

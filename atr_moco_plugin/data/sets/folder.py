@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,13 @@ from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.split_names import SPLITS
 from atr_moco_plugin.data.opening.splitting import Drawn, draw_splits
+from atr_moco_plugin.data.sets.folder_classes import warn_of_lost_classes, with_classes
 from atr_moco_plugin.data.sets.folder_notes import texts_beside, unlisted_sounds
-from atr_moco_plugin.data.sets.folder_reading import FolderContent, find_tables, of_names, of_tables
+from atr_moco_plugin.data.sets.folder_reading import FolderContent, of_names
+from atr_moco_plugin.data.sets.folder_tables import find_tables, of_tables
 from atr_moco_plugin.data.sets.stored_tables import is_stored, open_stored
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
-from atr_moco_plugin.ids import normalize_caption
 
 MIN_CLIPS, MIN_TRAIN = 10, 6
 """Sounds that a folder must have, and that its split to train on must have."""
@@ -73,7 +73,7 @@ def open_folder(config: FolderConfig) -> FolderDataset:
        a column of the type ``Audio``;
     2. a table with the columns of a manifest (see :func:`~.manifest.open_manifest`), or one for
        each split, called like it or in a sub-folder called like it. A column ``label``, ``class``,
-       ``class_name`` or ``category`` stands in for missing captions;
+       ``class_name`` or ``category`` stands in for missing captions, the first that has letters;
     3. sub-folders: ``dog_bark/012.wav`` is "dog bark";
     4. the names of files: ``dog_bark_02.wav`` is "dog bark".
 
@@ -82,8 +82,8 @@ def open_folder(config: FolderConfig) -> FolderDataset:
 
     Raises:
         MissingFileError: if there are no sounds.
-        InputError: if the folder cannot be read by these rules, has too few sounds, or one caption
-            for all.
+        InputError: if the folder cannot be read by these rules, has too few sounds, one caption for
+            all, or a recording in two splits.
     """
     root = required_root(config.root, "A folder of sounds", "folder")
     if not root.exists():
@@ -142,9 +142,10 @@ def _finished(
     root: Path, content: FolderContent, data: AudioTextDataset, config: FolderConfig
 ) -> FolderDataset:
     """With classes and splits, or refused."""
-    splits = _with_classes(data.splits, content.labels, config.name)
+    splits = with_classes(data.splits, content.labels, config.name)
     clips = [clip for its in splits.values() for clip in its]
     _check_captions(root, clips)
+    warn_of_lost_classes(clips, config.name)
     notes, counts = list(content.notes), data.counts
     classes = {clip.label for its in splits.values() for clip in its}
     by_label = None not in classes
@@ -160,7 +161,7 @@ def _finished(
                 "that there is nothing to evaluate on: bring the others back, or leave their rows "
                 "out to have splits drawn"
             )
-        among = _with_classes({"": content.listed}, content.labels, config.name)[""]
+        among = with_classes({"": content.listed}, content.labels, config.name)[""]
         drawn = draw_splits(among, content.recordings, _fractions(len(among), config), config.seed)
         splits = _put(splits["train"], among, drawn)
         if lost := sorted({*drawn.splits} - {*splits}):
@@ -170,6 +171,8 @@ def _finished(
             )
         counts = _moved(counts["train"], splits)
         notes += _said(drawn, splits)
+    else:
+        notes += _in_two_splits(root, splits, content, allow=config.allow_shared_audio)
     _check_numbers(root, len(splits.get("train", ())), len(clips))
     opened = FolderDataset(
         config.name,
@@ -183,29 +186,6 @@ def _finished(
     return opened
 
 
-def _with_classes(
-    splits: Mapping[str, Sequence[Clip]], labels: Mapping[str, str], name: str
-) -> dict[str, Sequence[Clip]]:
-    """With the class of each clip. Without ``labels`` that is its caption, where clips have one
-    each and half of them share theirs with others."""
-    if labels:
-        return {
-            split: [
-                replace(clip, label=labels[clip.key], caption_group=f"{name}/{labels[clip.key]}")
-                for clip in its
-            ]
-            for split, its in splits.items()
-        }
-    clips = [clip for its in splits.values() for clip in its]
-    texts = Counter(normalize_caption(clip.captions[0]) for clip in clips)
-    if any(len(clip.captions) > 1 for clip in clips) or 2 * len(texts) > len(clips):
-        return dict(splits)
-    return {
-        split: [replace(clip, label=normalize_caption(clip.captions[0])) for clip in its]
-        for split, its in splits.items()
-    }
-
-
 def _check_captions(root: Path, clips: Sequence[Clip]) -> None:
     if len({number for clip in clips for number in clip.caption_ids}) == 1:
         clip = clips[0]
@@ -214,6 +194,33 @@ def _check_captions(root: Path, clips: Sequence[Clip]) -> None:
             f"{clip.key}), so that there is nothing to tell apart: name sub-folders or files by "
             "what is heard, or write a table with the columns file_name and caption"
         )
+
+
+def _in_two_splits(
+    root: Path, splits: Mapping[str, Sequence[Clip]], content: FolderContent, *, allow: bool
+) -> list[str]:
+    """Refuse recordings of a column that are in two splits, or say how many where they may be."""
+    named = {
+        clip.source: recording
+        for clip in content.listed
+        if (recording := content.recordings.get(clip.key)) is not None
+    }
+    first: dict[str, tuple[str, str]] = {}
+    found: dict[str, str] = {}
+    for split, clips in splits.items():
+        for clip in clips:
+            recording = named.get(clip.source, "")
+            other, key = first.setdefault(recording, (split, clip.key))
+            if recording and other != split:
+                both = f"{recording} ({key} in {other!r}, {clip.key} in {split!r})"
+                found.setdefault(recording, both)
+    which = f"{len(found):,} recordings are in two splits: {listed(list(found.values()))}"
+    if found and not allow:
+        raise InputError(
+            f"{root}: {which}; put all clips of each into one of them, or set "
+            "allow_shared_audio: true"
+        )
+    return [f"{which}."] if found else []
 
 
 def _check_numbers(root: Path, number: int, total: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from atr_moco_plugin.data.opening.duplicates import file_identity
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS
 from atr_moco_plugin.data.sets import youtube
+from atr_moco_plugin.data.sets.split_columns import SplitColumns
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.columns import (
     Row,
@@ -30,7 +29,7 @@ from atr_moco_plugin.data.tables.columns import (
 from atr_moco_plugin.data.tables.file_names import names_path
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, name_places, place_note, segment_of
-from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.errors import InputError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def read_manifest_captions(
     path = Path(path)
     folder = os.fspath(path.parent if audio is None else audio)
     tables: dict[str, CaptionTable] = {}
-    splits = _SplitColumns(path, SPLIT_NAMES.get(split.lower(), split))
+    splits = SplitColumns(path, SPLIT_NAMES.get(split.lower(), split))
     number = 0
     for number, row in enumerate(map(change or dict, read_rows(path)), start=1):
         names = audio_names(row)
@@ -129,71 +128,6 @@ def read_manifest_captions(
     return tables
 
 
-class _SplitColumns:
-    """The splits of a manifest's rows, and what looks wrong about them.
-
-    Args:
-        path: the manifest, for messages.
-        default: the split of rows that name none.
-    """
-
-    def __init__(self, path: Path, default: str) -> None:
-        self._path = path
-        self._default = default
-        self._other_rows: Counter[str] = Counter()  # of splits that nothing uses by itself
-        # Columns that are not read, to the splits that they name in all rows so far.
-        self._unread: dict[str, set[str]] = {}
-        self._known: dict[tuple[object, ...], str] = {}  # most rows name a split that others named
-
-    def of_row(self, row: Row, number: int) -> str:
-        """The split of the row of that number."""
-        values = tuple(row.get(name) for name in column_names.SPLITS)
-        key = tuple(map(repr, values))
-        if key not in self._known:
-            self._known[key] = self._named_in(values, number)
-        split = self._known[key]
-        if split and split not in SPLITS:
-            self._other_rows[split] += 1
-        if number == 1 and not any(name in row for name in column_names.SPLITS):
-            self._unread = {column: set() for column in row}
-        for column in list(self._unread):
-            value = row.get(column)
-            name = value.strip().lower() if isinstance(value, str) else ""
-            if name in SPLIT_NAMES:
-                self._unread[column].add(SPLIT_NAMES[name])
-            else:
-                del self._unread[column]
-        return split or self._default
-
-    def _named_in(self, values: tuple[object, ...], number: int) -> str:
-        names = [name for value in values if (name := cell_text(value))]
-        found = [SPLIT_NAMES.get(name.lower(), name) for name in names]
-        if len(set(found) & set(SPLITS)) > 1:
-            raise InputError(
-                f"{self._path}: row {number} is of the split {names[0]!r} and of the subset "
-                f"{names[1]!r}; keep one of the two columns"
-            )
-        return found[0] if found else ""
-
-    def warn(self) -> None:
-        """Warn of splits that nothing uses, and of columns that name splits and are not read."""
-        if self._other_rows:
-            most_common = [f"{n[:40]!r} ({k:,})" for n, k in self._other_rows.most_common()]
-            warnings.warn(
-                f"{self._path}: rows of the splits {listed(most_common, 5)} are neither trained on "
-                "nor evaluated unless an option names their split; if they are misspelled, write "
-                f"{', '.join(SPLITS)}",
-                stacklevel=4,
-            )
-        for column, names in self._unread.items():
-            if len(names) > 1:
-                warnings.warn(
-                    f"{self._path}: column {column!r} has names of splits and is not read, so that "
-                    f"all rows are {self._default}; call it split",
-                    stacklevel=4,
-                )
-
-
 def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number: int) -> Captioned:
     item = Captioned("", tuple(row_captions(row)), names, file, number)
     video = cell_text(row.get(column_names.VIDEO))
@@ -206,7 +140,7 @@ def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number:
             item.other_names = names[1:]
         if name_places(tuple(row)):
             # A place beside a video is one in the video: the file is the cut already.
-            item.segment = None if column_names.VIDEO in row else segment_of(row, item.where)
+            item.segment = None if video else segment_of(row, item.where)
             note = "" if item.segment else place_note(row)
             item.place_note = ", ".join(filter(None, (video and f"youtube_id {video}", note)))
         key = _relative(names[0], folder) + fragment(item.segment)

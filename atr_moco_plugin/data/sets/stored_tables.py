@@ -20,20 +20,17 @@ from atr_moco_plugin.data.audio.source import MAX_SLICE_BYTES, FileSlice, FileSo
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig
-from atr_moco_plugin.data.opening.class_folders import words_of_name
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS, split_in_name
 from atr_moco_plugin.data.sets.folder_reading import FolderContent
+from atr_moco_plugin.data.sets.label_captions import with_label_as_caption
+from atr_moco_plugin.data.sets.split_columns import SplitColumns, check_split_of_table
+from atr_moco_plugin.data.sets.stored_columns import find_columns, stored_labels, stored_rows
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import (
-    caption_columns,
-    cell_text,
-    filled_cell,
-    row_captions,
-)
+from atr_moco_plugin.data.tables.columns import Row, filled_cell, row_captions
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.ids import has_words
@@ -78,22 +75,30 @@ def open_stored(
 
     Raises:
         InputError: if the package ``datasets`` is not installed or cannot read the folder, a column
-            is missing, or under ``strict`` if a clip cannot be used.
+            is missing or there twice, no label has a letter, a row is of two splits, or under
+            ``strict`` if a clip cannot be used.
         MissingFileError: if no clip can be used.
     """
     found: dict[str, _Split] = {}
     recordings: dict[str, str] = {}
-    columns: tuple[str, str] = ("", "")
+    audio = text = ""
     loaded = _loaded(root)
+    labels = stored_labels(root, loaded)
     for split, table in loaded.items():
-        columns = _columns(root, table.features)
+        audio, texts = find_columns(root, table.features)
+        text = (labels or texts)[0]
         named = SPLIT_NAMES.get(split.lower(), split)
-        rows = zip(_texts(table), _sources(table, columns[0]), strict=True)
+        where = f"{root}{f' (table {split})' if len(loaded) > 1 else ''}"
+        splits_of = SplitColumns(where, named)
+        rows = zip(stored_rows(table), _sources(root, table, audio), strict=True)
         for number, (row, source) in enumerate(rows):
-            key, own = f"{split}/{number}", _split_of_row(row) if len(loaded) == 1 else ""
-            _add(found.setdefault(own or named, _Split()), key, row, source)
+            if len(loaded) > 1 or named != "train":
+                check_split_of_table(f"{where}: row {number}", row, named)
+            key, own = f"{split}/{number}", splits_of.of_row(row, number)
+            _add(found.setdefault(own, _Split()), key, with_label_as_caption(row, labels), source)
             if value := filled_cell(row, column_names.RECORDINGS):
                 recordings[key] = value
+        splits_of.warn()
     found = {split: found[split] for split in (*SPLITS, *found) if split in found}
     exclusion = Exclusion(config.exclude)
     kept = exclusion.from_clips(name, {split: its.clips for split, its in found.items()})
@@ -116,24 +121,18 @@ def open_stored(
     left = {split: clips for split, clips in splits.items() if clips}
     if not left or (config.strict and lost):
         raise MissingFileError(
-            f"{root}: {lost:,} clips have no audio in column {columns[0]!r} that can be read, or "
-            f"no caption in {columns[1]!r}: correct them, or set strict: false"
+            f"{root}: {lost:,} clips have no audio in column {audio!r} that can be read, or "
+            f"no caption in {text!r}: correct them, or set strict: false"
         )
     first = next(clip for clips in left.values() for clip in clips)
     note = (
-        f"Captions are the column {columns[1]} of a folder of datasets, audio its column "
-        f"{columns[0]}: row {first.key} -> {first.captions[0]!r}."
+        f"Captions are the column {text} of a folder of datasets, audio its column {audio}: row "
+        f"{first.key} -> {first.captions[0]!r}."
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
     every = [clip for its in found.values() for clip in its.clips]
     given = len(found) > 1
     return FolderContent({}, recordings=recordings, given=given, listed=every, notes=[note]), data
-
-
-def _split_of_row(row: Mapping[str, object]) -> str:
-    """The split that a column of the row names; empty where there is none."""
-    texts = (cell_text(row.get(name)).lower() for name in column_names.SPLITS)
-    return next((SPLIT_NAMES[x] for x in texts if x in SPLIT_NAMES), "")
 
 
 def _loaded(root: Path) -> Mapping[str, Any]:
@@ -176,56 +175,14 @@ def _parquet(root: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _columns(root: Path, features: Mapping[str, Any]) -> tuple[str, str]:
-    """The columns of the audio and of the captions.
-
-    Raises:
-        InputError: if there is none of a kind, or several of audio.
-    """
-    audio = [name for name, kind in features.items() if _holds_audio(kind)]
-    lower = {name.lower(): name for name in features}
-    texts = caption_columns(tuple(lower)) or [x for x in column_names.LABELS if x in lower]
-    if len(audio) == 1 and texts:
-        return audio[0], lower[texts[0]]
-    if len(audio) > 1:
-        raise InputError(
-            f"{root}: has {len(audio)} columns of audio, {', '.join(audio)}; remove all but one"
-        )
-    what = "no column with captions" if audio else "no column of the type Audio"
-    wanted = ", ".join((*column_names.CAPTIONS, *column_names.LABELS))
-    raise InputError(
-        f"{root}: has {what} (its columns are {', '.join(features)[:200]}); "
-        + (f"call it one of {wanted}" if audio else "cast it with `cast_column(name, Audio())`")
-    )
-
-
-def _holds_audio(kind: Any) -> bool:
-    """Whether a column is of the type ``Audio``, or bytes and a path as that is stored."""
-    return type(kind).__name__ == "Audio" or (
-        isinstance(kind, dict) and {"bytes", "path"} == set(kind)
-    )
-
-
-def _texts(table: Any) -> Iterator[dict[str, object]]:
-    """The rows without their audio, by column name in lower case; labels by their names."""
-    kinds = table.features
-    names = [name for name, kind in kinds.items() if not _holds_audio(kind)]
-    for row in table.select_columns(names):
-        yield {
-            name.lower(): kinds[name].int2str(value)
-            if hasattr(kinds[name], "int2str") and isinstance(value, int) and value >= 0
-            else value
-            for name, value in row.items()
-        }
-
-
-def _sources(table: Any, column: str) -> Iterator[FileSource | None]:
-    """Where the audio of each row is: in a table's file, or a file of its own."""
+def _sources(root: Path, table: Any, column: str) -> Iterator[FileSource | None]:
+    """Where the audio of each row is: in a table's file, or a file of its own, below the
+    folder where its path is relative."""
     for file in table.cache_files:
-        yield from _sources_in(Path(file["filename"]), column)
+        yield from _sources_in(root, Path(file["filename"]), column)
 
 
-def _sources_in(file: Path, column: str) -> Iterator[FileSource | None]:
+def _sources_in(root: Path, file: Path, column: str) -> Iterator[FileSource | None]:
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as mapped:
@@ -248,13 +205,11 @@ def _sources_in(file: Path, column: str) -> Iterator[FileSource | None]:
                 if size:
                     yield FileSlice(file, start + int(ends[at]), size, path or f"row {at}")
                 else:
-                    yield path if path and os.path.isfile(path) else None
+                    own = os.path.join(root, path or "")
+                    yield own if os.path.isfile(own) else None
 
 
-def _add(split: _Split, key: str, row: dict[str, object], source: FileSource | None) -> None:
-    if not caption_columns(tuple(row)):
-        label = next(name for name in column_names.LABELS if name in row)
-        row = {"caption": words_of_name(str(row[label] if row[label] is not None else ""))}
+def _add(split: _Split, key: str, row: Row, source: FileSource | None) -> None:
     texts = row_captions(row)
     captions = tuple(text for text in texts if has_words(text))
     split.empty_captions += len(texts) - len(captions)

@@ -38,6 +38,7 @@ _CAPTION = re.compile(rf"({'|'.join(column_names.CAPTIONS)})(?:[\s._#-]*\(?(\d+)
 _ABOUT_CAPTIONS = re.compile(
     r"(num|number|n)_.*|.*(id|index|count|number|length|language|source|path|file)s?"
 )
+_NOTHING = ("None", "nan", "null", "NaN")  # items of a list in a cell
 _LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
 
 
@@ -142,13 +143,15 @@ def _one_line(text: str) -> str:
 
 
 def _listed(text: str) -> list[str] | None:
-    """The strings of a list in JSON's, Python's or numpy's notation; None for any other text."""
+    """The strings of a list in JSON's, Python's or numpy's notation, empty for its ``None`` or
+    ``nan``; None for any other text."""
     try:
         items = parse_json(text)
     except ValueError:
         pass
     else:
-        return items if all(isinstance(item, str) for item in items) else None
+        texts = ["" if _is_nothing(item) else item for item in items]
+        return texts if all(isinstance(text, str) for text in texts) else None
     # By tokens, because Python would join the neighbours in numpy's ['a' 'b'].
     strings = []
     try:
@@ -158,8 +161,14 @@ def _listed(text: str) -> list[str] | None:
                 if not isinstance(item, str):
                     return None
                 strings.append(item)
+            elif token.string in _NOTHING:
+                strings.append("")
             elif token.string.strip() not in ("[", "]", ",", ""):
                 return None
     except (tokenize.TokenError, SyntaxError, ValueError):
         return None
     return strings or None
+
+
+def _is_nothing(item: object) -> bool:
+    return item is None or (isinstance(item, float) and item != item)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.columns import (
-    Row,
-    caption_columns,
-    is_used_column,
-    unused_caption_columns,
-)
+from atr_moco_plugin.data.tables.columns import Row, is_used_column
 from atr_moco_plugin.data.tables.csv_rows import read_csv
 from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json, read_json, text_encoding
-from atr_moco_plugin.data.tables.segments import unused_place_columns
+from atr_moco_plugin.data.tables.unread import warned_rows
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -32,8 +26,8 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
 
     The text is in one of the encodings of :func:`~.encoding.text_encoding`. Columns of CSV and TSV
     are separated and quoted as :func:`~.dialect.find_dialect` finds. JSON is one object a line, or
-    a list of objects, which may be under ``"data"``. A warning names columns that look as if they
-    had captions or named a part of the audio, and are not used.
+    a list of objects, which may be under ``"data"``. Warnings are those of
+    :func:`~.unread.warned_rows`.
 
     Args:
         path: a file with a suffix of JSON in :data:`TABLE_SUFFIXES`; any other is CSV or TSV.
@@ -48,8 +42,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
             row is not an object.
     """
     with _open_table(Path(path), warn=True) as (columns, rows):
-        _warn_of_unused_columns(path, columns)
-        yield from rows
+        yield from warned_rows(path, columns, rows)
 
 
 def columns_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -74,7 +67,8 @@ def json_entries(path: Path) -> list[object] | None:
         MissingFileError, InputError: if it is not there, or no JSON.
     """
     entries = _entries(path, read_json(path))
-    _warn_of_unused_columns(path, _first_names(entries))
+    rows = (entry for entry in entries or () if isinstance(entry, dict))
+    deque(warned_rows(path, (), rows), maxlen=0)
     return entries
 
 
@@ -146,30 +140,6 @@ def _rows_of_lines(path: Path, file: TextIO) -> Iterator[Row]:
                 '{"audio": "a.wav", "captions": ["a dog barks"]}'
             )
         yield _lower(row, f"{path}: line {number}")
-
-
-def _warn_of_unused_columns(path: str | os.PathLike[str], columns: tuple[str, ...]) -> None:
-    problems = []
-    if unused := unused_caption_columns(columns):
-        problems.append(
-            f"has {', '.join(map(repr, unused))[:200]}, which no caption is taken from; call "
-            "columns with captions caption_1, caption_2, ..."
-        )
-    used = caption_columns(columns)
-    number = re.search(r"\d+", used[0]) if used else None
-    if number and int(number[0]) > 1:
-        problems.append(
-            f"its captions begin with the column {used[0]!r}; if the first ones are in another "
-            "column, call that caption_1"
-        )
-    if places := unused_place_columns(columns):
-        problems.append(
-            f"has {', '.join(map(repr, places))[:200]}, which no part of a file is taken from; "
-            "where rows are parts of their files, give start and end, or start and duration, in "
-            "seconds"
-        )
-    for problem in problems:
-        warnings.warn(f"{os.fspath(path)}: {problem}", stacklevel=3)
 
 
 def _lower(row: Mapping[str, object], where: str) -> Row:

@@ -21,11 +21,12 @@ def name_places(columns: tuple[str, ...]) -> bool:
 
 def unused_place_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     """Columns that name a place in a file and that :func:`segment_of` does not read, such as
-    ``start_ms``. Beside a ``youtube_id`` there are none: they may be places in the video."""
+    ``start_ms`` or a ``start`` without an end. Beside a ``youtube_id`` there are none: they may be
+    places in the video."""
     roles = _roles(columns)
     if column_names.VIDEO in columns:
         return ()
-    read = roles.starts + (roles.ends if roles.starts else ())
+    read = roles.starts + roles.ends if roles.starts and (roles.ends or roles.durations) else ()
     return tuple(name for name in roles.places if name not in read)
 
 
@@ -68,6 +69,18 @@ def place_note(row: Mapping[str, object]) -> str:
     names none. Rows of one clip agree in it."""
     said = [(name, row[name]) for name in _roles(tuple(row)).places if _filled(row[name])]
     return ", ".join(f"{name} {plain_number(value)[:40]}" for name, value in said)
+
+
+def half_place(row: Mapping[str, object]) -> tuple[str, ...]:
+    """The columns in which a row names a place in its file, where :func:`segment_of` finds no part:
+    the start or the end is missing. A row with a ``youtube_id`` has none: its file is the cut."""
+    roles = _roles(tuple(row))
+    if not roles.places or _filled(row.get(column_names.VIDEO)):
+        return ()
+    filled = {name for name in row if _filled(row[name])}
+    if filled.intersection(roles.starts) and filled.intersection(roles.ends + roles.durations):
+        return ()
+    return tuple(name for name in roles.places if name in filled)
 
 
 def fragment(segment: tuple[float, float] | None) -> str:

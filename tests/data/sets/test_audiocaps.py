@@ -352,6 +352,23 @@ def test_equal_names_in_two_folders_are_two_clips(
         open_audiocaps(AudioCapsConfig(tmp_path))
 
 
+def test_a_file_that_is_missing_is_not_that_of_another_folder(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    """``cats/001.wav`` was taken for ``dogs/001.wav``."""
+    rows = [(f"{name}.wav", f"of {name}") for name in ("dogs/001", "x/002", "val/003", "y/004")]
+    write_table(tmp_path / "train.csv", ("file_name", "caption"), rows)
+    for name in ("cats/001.wav", "x/002.wav", "cats/003.wav", "train/004.flac"):
+        write_audio(tmp_path / "audio" / name)
+    with pytest.warns(UserWarning, match="1 clip is without audio"):
+        data = open_audiocaps(AudioCapsConfig(tmp_path))
+    assert {Path(clip.source).name for clip in data.clips("train")} == {
+        "002.wav",
+        "003.wav",
+        "004.flac",
+    }
+
+
 def test_a_wrong_root_says_what_was_looked_for_and_found(
     tmp_path: Path, build: Callable[..., None], write_table: Callable[..., Path]
 ) -> None:

@@ -82,6 +82,24 @@ def assert_whole(data: AudioTextDataset) -> None:
     assert data.read_with(READER).load(data.clips("test")[0]).shape == (4800,)
 
 
+@pytest.mark.parametrize("folder", ["", "development/"])
+def test_a_file_that_is_missing_is_not_that_of_another_folder(
+    tmp_path: Path,
+    write_audio: Callable[..., Path],
+    write_table: Callable[..., Path],
+    folder: str,
+) -> None:
+    names = ("dogs/001.wav", "x/002.wav", "y/003.wav", "dogs/004.wav", "Old owls/&#39;5.wav")
+    write_table(tmp_path / "development.csv", COLUMNS, [row("train", name) for name in names])
+    for name in ("cats/001.wav", "x/002.wav", "004.wav", "Old owls/5.wav"):
+        write_audio(tmp_path / "audio" / folder / name)
+    with pytest.warns(UserWarning, match="2 clips are without audio"):
+        data = open_clotho(ClothoConfig(tmp_path))
+    found = {Path(clip.source).relative_to(tmp_path / "audio") for clip in data.clips("train")}
+    kept = ("x/002.wav", "004.wav", "Old owls/5.wav")
+    assert found == {Path(folder, name) for name in kept}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(tmp_path: Path, build: Callable[..., None], layout: str) -> None:
     build(tmp_path, layout)

@@ -178,3 +178,110 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "state.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read as a folder of `datasets`"):
         opened(tmp_path / "data")
+
+
+TEXTS = [f"sound {n}" for n in range(COUNT)]
+
+
+def test_unknown_splits_of_rows_are_their_own(tmp_path: Path) -> None:
+    names = ["train"] * 10 + ["holdout"] * 5 + ["dev"] * 5
+    table(caption=TEXTS, split=names).save_to_disk(str(tmp_path / "data"))
+    said = r"data: rows of the splits 'holdout' \(5\), 'dev' \(5\) are neither trained on"
+    with pytest.warns(UserWarning, match=said):
+        data = opened(tmp_path / "data")
+    assert {name: len(clips) for name, clips in data.splits.items()} == {
+        "train": 10,
+        "holdout": 5,
+        "dev": 5,
+    }
+
+
+def test_two_splits_of_a_row_are_refused(tmp_path: Path) -> None:
+    subsets = ["train"] * 18 + ["test"] * 2
+    saved = table(caption=TEXTS, split=["train"] * 12 + ["test"] * 8, subset=subsets)
+    saved.save_to_disk(str(tmp_path / "data"))
+    said = "data: row 12 is of the split 'test' and of the subset 'train'; keep one"
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "data")
+    named = saved.remove_columns("subset")
+    parts = {"train": named.select(range(10)), "test": named.select(range(10, COUNT))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "parts"))
+    said = r"parts \(table test\): row 0 is of the split 'train' by its column 'split', and of 'te"
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "parts")
+    named.to_parquet(tmp_path / "lone" / "valid-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="lone: row 0 is of the split 'train' by its column"):
+        opened(tmp_path / "lone")
+
+
+def test_recordings_in_two_splits_are_refused(tmp_path: Path) -> None:
+    splits = ["train"] * 12 + ["test"] * 8
+    saved = table(caption=TEXTS, split=splits, recording=[n // 5 for n in range(COUNT)])
+    saved.save_to_disk(str(tmp_path / "data"))
+    said = r"1 recordings are in two splits: recording 2 \(train/10 in 'train', train/12 in 'test'"
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "data")
+    data = opened(tmp_path / "data", allow_shared_audio=True)
+    assert "recording 2" in data.notes[-1] and len(data.clips("test")) == 8
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_label_that_is_missing_is_no_caption(tmp_path: Path, several: bool) -> None:
+    labels: list[Any] = [-1 if n == 5 else n % 2 for n in range(COUNT)]
+    kind: Any = datasets.ClassLabel(names=["dog_bark", "rain"])
+    if several:
+        labels, kind = [[label] for label in labels], datasets.Sequence(kind)
+    saved = table(label=labels).cast_column("label", kind)
+    # A test split without labels, as many are published.
+    hidden = saved.select([5])
+    parts = {"train": saved.select(range(12)), "valid": saved.select(range(12, COUNT))}
+    datasets.DatasetDict({**parts, "test": hidden}).save_to_disk(str(tmp_path / "data"))
+    data = opened(tmp_path / "data")
+    texts = {clip.captions for clips in data.splits.values() for clip in clips}
+    assert texts == {("dog bark",), ("rain",)} and data.relevance_mode == "label"
+    assert data.counts["train"].no_caption == 1 and set(data.splits) == {"train", "valid"}
+
+
+def test_the_first_column_of_labels_with_letters_counts(tmp_path: Path) -> None:
+    numbers = [n % 2 for n in range(COUNT)]
+    saved = table(label=numbers, class_name=[["dog_bark", "rain"][n] for n in numbers])
+    saved.save_to_disk(str(tmp_path / "data"))
+    data = opened(tmp_path / "data")
+    assert "column class_name of a folder of datasets" in data.notes[0]
+    assert {clip.label for clip in data.clips("train")} == {"dog bark", "rain"}
+    saved.remove_columns("class_name").save_to_disk(str(tmp_path / "numbers"))
+    with pytest.raises(InputError, match="numbers: no label has a letter in it, such as 0 in col"):
+        opened(tmp_path / "numbers")
+
+
+@pytest.mark.parametrize("column", ["caption", "split", "recording"])
+def test_columns_that_differ_in_capitals_are_refused(tmp_path: Path, column: str) -> None:
+    saved = table(**{"caption": TEXTS, column: TEXTS, column.title(): TEXTS, "Audio": TEXTS})
+    saved.save_to_disk(str(tmp_path / "data"))
+    said = f"has the columns '{column}' and '{column.title()}', which differ in capitals alone"
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "data")
+    saved.remove_columns(column.title()).save_to_disk(str(tmp_path / "mended"))
+    if column == "caption":
+        check_audio(opened(tmp_path / "mended"))
+
+
+def test_relative_paths_are_below_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "data"
+    elsewhere.mkdir()
+    paths = [f"{n}.wav" if n % 2 else str(elsewhere / f"{n}.wav") for n in range(COUNT)]
+    rows = {"audio": [{"bytes": None, "path": path} for path in paths], "caption": TEXTS}
+    text = datasets.Value("string")
+    kinds = {"audio": {"bytes": datasets.Value("binary"), "path": text}, "caption": text}
+    saved = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    saved.save_to_disk(str(root))
+    for n in range(COUNT):
+        soundfile.write(elsewhere / f"{n}.wav", waveform(n), RATE)
+    monkeypatch.chdir(elsewhere)
+    assert opened(root).counts["train"].missing == COUNT // 2
+    for n in range(COUNT):
+        soundfile.write(root / f"{n}.wav", waveform(n), RATE)
+    sources = {clip.captions[0]: clip.source for x in opened(root).splits.values() for clip in x}
+    assert sources["sound 3"] == str(root / "3.wav") and sources["sound 4"] == paths[4]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
-from atr_moco_plugin.data.tables.rows import columns_of, read_rows
+from atr_moco_plugin.data.tables.rows import columns_of, json_entries, read_rows
 from atr_moco_plugin.errors import InputError
 
 
@@ -347,6 +347,27 @@ def test_what_looks_like_captions_and_is_not_taken_is_named_once(tmp_path: Path,
         columns_of(path)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_what_only_later_rows_of_json_have_is_named_too(tmp_path: Path, name: str) -> None:
+    """The first row alone was looked at."""
+    path = tmp_path / name
+    rows: list[dict[str, object]] = [
+        {"audio": "a.wav", "text": "one"},
+        {"audio": "b.wav", "caption": "two", "start_ms": 3000, "end_ms": 9000},
+        {"audio": "c.wav", "caption": "three", "text": "four", "start_ms": 4000},
+    ]
+    rows += rows[1:]
+    path.write_text(json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)))
+    for read in (read_rows, json_entries) if name == "a.json" else (read_rows,):
+        with pytest.warns(UserWarning) as said:
+            list(read(path))
+        first, second = (str(warning.message) for warning in said)
+        assert "a.json" in first and "has 'start_ms', 'end_ms', which no part" in first
+        assert first.endswith("in seconds (first in row 2)")
+        assert "has 'text', which no caption is taken from" in second
+        assert second.endswith("(first in row 3)")
+
+
 def test_captions_without_a_first_column_are_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("file_name,description,caption_2\na.wav,a dog barks,a bark\n")
@@ -370,6 +391,11 @@ def test_captions_without_a_first_column_are_warned_of(tmp_path: Path) -> None:
         ({"captions": '["it\'s a dog", "b"]'}, ["it's a dog", "b"]),
         ({"raw_text": "['a dog barks', \"it's loud\"]"}, ["a dog barks", "it's loud"]),
         ({"captions": "['a dog barks'\n 'a bark']"}, ["a dog barks", "a bark"]),
+        ({"captions": '["rain falls", null]'}, ["rain falls", ""]),
+        ({"captions": '["rain falls", NaN]'}, ["rain falls", ""]),
+        ({"captions": "['wind blows', None]"}, ["wind blows", ""]),
+        ({"captions": "['a dog barks' nan]"}, ["a dog barks", ""]),
+        ({"captions": ["rain falls", None]}, ["rain falls", ""]),
         ({"caption": "[music]"}, ["[music]"]),
         ({"caption": "[laughs] it's a man ['sic']"}, ["[laughs] it's a man ['sic']"]),
         ({"caption": "[1, 2]"}, ["[1, 2]"]),

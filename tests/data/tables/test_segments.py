@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
 
 RATE = 16_000
+COLUMNS = ("file_name", "youtube_id", "start", "end", "caption")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,8 @@ def test_columns_that_contradict_themselves(row: dict[str, object], message: str
     [
         ("start_ms,end_ms", "'start_ms', 'end_ms', which no part of a file is taken from"),
         ("end", "'end', which"),
+        ("start", "'start', which"),
+        ("onset", "'onset', which"),
         ("start,end,t_stop", "'t_stop', which"),
     ],
 )
@@ -89,6 +93,43 @@ def test_columns_that_may_name_a_segment_and_are_not_read_are_named(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_manifest(ManifestConfig(table))
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        ("start,end", ["0,0.2", "0.1,", ",0.3", ","]),
+        ("start,duration", ["0,0.2", "0.1,", "0.2,", ",0.3"]),
+        ("start,end,t_stop", ["0,0.2,1", "0.1,,1", ",0.3,1", ",,1"]),
+        ("youtube_id,start,end", ["x,0,0.2", ",0.1,", ",,0.3", "y,5,"]),
+        ("youtube_id,start_ms", ["x,0", ",100", ",200", ","]),
+    ],
+)
+def test_rows_with_half_a_place_are_counted(
+    tmp_path: Path, write_audio: Callable[..., Path], columns: str, rows: list[str]
+) -> None:
+    """Each was its whole file without a word, beside rows that are parts of theirs."""
+    table = tmp_path / "m.csv"
+    lines = [f"{write_audio(tmp_path / f'{k}.wav').name},{r},text {k}" for k, r in enumerate(rows)]
+    table.write_text("\n".join([f"file_name,{columns},caption", *lines]))
+    place = columns.split(",")[1 if "youtube" in columns else 0]
+    message = rf"are of the whole file \(2, such as row 2, '{place}'\); fill in both"
+    with pytest.warns(UserWarning) as said:
+        open_manifest(ManifestConfig(table))
+    assert re.search(message, str(said[-1].message))
+    assert sum("of the whole file" in str(warning.message) for warning in said) == 1
+
+
+def test_an_empty_youtube_id_is_no_video(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
+    """The whole file was the clip."""
+    for name in "ab":
+        write_audio(tmp_path / f"{name}.wav", seconds=1.0)
+    rows = [("a.wav", " ", "0.1", "0.6", "one"), ("b.wav", "abcdefghijk", "5", "15", "two")]
+    table = tmp_path / "m.csv"
+    table.write_text("\n".join(map(",".join, [(*COLUMNS,), *rows])))
+    clips = open_manifest(ManifestConfig(table)).clips("train")
+    assert [clip.key for clip in clips] == ["a.wav#t=0.1,0.6", "b.wav"]
+    assert isinstance(clips[0].source, Segment) and clips[1].source == str(tmp_path / "b.wav")
 
 
 def test_a_segment_that_is_another_clip_is_named(

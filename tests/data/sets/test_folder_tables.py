@@ -1,0 +1,124 @@
+"""Tables of a folder of sounds: their splits, labels and recordings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from atr_moco_plugin.data.sets.folder import FolderConfig, FolderDataset, open_folder
+from atr_moco_plugin.errors import InputError
+
+Write = Callable[..., Path]
+COUNT = 20
+
+
+def opened(root: Path, **options: object) -> FolderDataset:
+    return open_folder(FolderConfig(root=root, **options))  # type: ignore[arg-type]
+
+
+def captions(data: FolderDataset) -> dict[str, tuple[str, ...]]:
+    return {clip.key: clip.captions for clips in data.splits.values() for clip in clips}
+
+
+@pytest.fixture
+def build(tmp_path: Path, write_audio: Write, write_table: Write) -> Callable[..., Path]:
+    """A folder of twenty sounds, with columns beside ``file_name`` in one table."""
+
+    def build(name: str = "sounds.csv", **columns: Sequence[object]) -> Path:
+        for n in range(COUNT):
+            write_audio(tmp_path / f"{n}.wav")
+        rows = [(f"{n}.wav", *(str(its[n]) for its in columns.values())) for n in range(COUNT)]
+        write_table(tmp_path / name, ("file_name", *columns), rows)
+        return tmp_path
+
+    return build
+
+
+TEXTS = [f"sound {n}" for n in range(COUNT)]
+HALVES = ["train"] * 12 + ["test"] * 8
+
+
+@pytest.mark.parametrize("column", ["split", "subset"])
+def test_a_row_of_another_split_than_its_table_is_refused(
+    tmp_path: Path, write_audio: Write, write_table: Write, column: str
+) -> None:
+    for split, least in (("train", 0), ("test", 12)):
+        rows = []
+        for n in range(least, least + 10):
+            write_audio(tmp_path / f"{n}.wav")
+            rows.append([f"{n}.wav", f"sound {n}", "holdout" if n == 3 else split])
+        rows[-1][2] = {"test": "Train", "train": ""}[split]
+        write_table(tmp_path / f"{split}.csv", ("file_name", "caption", column), rows)
+    said = rf"test.csv: row 10 is of the split 'Train' by its column '{column}', and of 'test' by"
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path)
+    table = tmp_path / "test.csv"
+    table.write_text(table.read_text().replace("Train", "evaluation"))
+    with pytest.warns(UserWarning, match=r"splits 'holdout' \(1\) are neither trained"):
+        sizes = {split: len(clips) for split, clips in opened(tmp_path).splits.items()}
+    assert sizes == {"train": 9, "test": 10, "holdout": 1}
+
+
+def test_the_rows_of_a_lone_table_may_have_other_splits_than_train(
+    build: Callable[..., Path],
+) -> None:
+    data = opened(build("training_data.csv", caption=TEXTS, split=HALVES))
+    assert {split: len(clips) for split, clips in data.splits.items()} == {"train": 12, "test": 8}
+    (data_table := build() / "training_data.csv").rename(data_table.with_name("valid.csv"))
+    (data_table.with_name("sounds.csv")).unlink()
+    with pytest.raises(InputError, match="valid.csv: row 1 is of the split 'train'"):
+        opened(data_table.parent)
+
+
+def test_recordings_of_a_column_in_two_splits_are_refused(build: Callable[..., Path]) -> None:
+    recordings = ["a", *range(1, COUNT - 1), "a"]
+    recordings[3] = recordings[4] = ""
+    recordings[15] = ""
+    root = build(caption=TEXTS, split=HALVES, recording=recordings)
+    said = (
+        r"1 recordings are in two splits: recording a \(0.wav in 'train', 19.wav in 'test'\); put "
+        "all clips of each into one of them, or set allow_shared_audio: true"
+    )
+    with pytest.raises(InputError, match=said):
+        opened(root)
+    notes = opened(root, allow_shared_audio=True).notes
+    assert "1 recordings are in two splits: recording a" in notes[-1]
+    (root / "list.txt").write_text("0.wav\n")
+    assert len(captions(opened(root, exclude=root / "list.txt"))) == COUNT - 1
+
+
+def test_the_first_column_of_labels_with_letters_counts(build: Callable[..., Path]) -> None:
+    names = ["dog_bark", "rain"]
+    classes = [names[n % 2] for n in range(COUNT)]
+    root = build(label=[n % 2 for n in range(COUNT)], class_name=classes)
+    data = opened(root)
+    assert captions(data)["0.wav"] == ("dog bark",) and data.relevance_mode == "label"
+    assert data.notes[0].startswith("Captions are the column class_name of sounds.csv")
+
+
+def test_a_label_without_letters_is_no_caption(build: Callable[..., Path]) -> None:
+    labels = [["000 - Rain", "101 - Dog"][n % 2] for n in range(COUNT)]
+    labels[5] = "-1"
+    root = build(label=labels)
+    with pytest.warns(UserWarning, match="1 clip is of split 'train' without a caption: '5.wav'"):
+        assert set(captions(opened(root)).values()) == {("dog",), ("rain",)}
+
+
+def test_labels_without_letters_are_refused(build: Callable[..., Path]) -> None:
+    root = build(label=[n % 4 for n in range(COUNT)], category=["-"] * COUNT)
+    said = "sounds.csv: no label has a letter in it, such as '0' in column 'label'"
+    with pytest.raises(InputError, match=said):
+        opened(root)
+
+
+def test_each_label_of_a_list_is_a_caption(build: Callable[..., Path]) -> None:
+    root = build(caption=TEXTS)
+    (root / "sounds.csv").unlink()
+    rows = [
+        {"file_name": f"{n}.wav", "label": ["dog_bark", n, f"SoundOf{n}x"]} for n in range(COUNT)
+    ]
+    (root / "sounds.json").write_text(json.dumps(rows))
+    assert captions(opened(root))["3.wav"] == ("dog bark", "sound of3x")
