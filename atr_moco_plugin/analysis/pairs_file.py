@@ -39,13 +39,15 @@ class TextNames:
     :func:`~atr_moco_plugin.ids.normalize_caption` reduces it. A text may have several rows.
 
     Args:
-        texts: of all rows.
+        texts: of all rows; empty where there is none, which is never found.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._exact: dict[str, list[int]] = {}
         self._reduced: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
+            if not text:
+                continue
             self._exact.setdefault(text, []).append(row)
             self._reduced.setdefault(normalize_caption(text), []).append(row)
 
@@ -65,7 +67,8 @@ def read_pairs(path: str | Path, audio: Sequence[str] | None, text: Sequence[str
 
     Args:
         path: the file.
-        audio: names of the rows of the first side; None where they have none.
+        audio: names of the rows of the first side, empty for a row without one; None where none
+            has one.
         text: those of the second.
 
     Raises:

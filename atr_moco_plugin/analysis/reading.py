@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from atr_moco_plugin.analysis.row_names import (
+    NAME_TITLES,
+    Ids,
+    checked_names,
+    described,
+    ids_in_table,
+    names_beside,
+    names_in_table,
+)
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 
 SEPARATOR = "::"
@@ -21,10 +29,6 @@ SEPARATOR = "::"
 
 Kind = Literal["audio", "text"]
 """The two kinds of rows in files of this package."""
-
-_ID_COLUMNS = ("name", "id", "key", "path", "file_name")
-_TEXT_COLUMNS = ("text", "sentence", "caption")
-_NAMES = {"audio": ("paths", "clips"), "text": ("sentences", "captions")}
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,18 @@ class GivenRows:
     Attributes:
         name: of the tensor or the column; of the file where it has no name.
         rows: ``[N, d]`` as the file has it, or what it has under this name.
-        names: N paths, sentences or ids as text; None where the file does not say.
+        names: N paths, sentences or ids as text, empty for a row without one; None where the file
+            does not say.
         partners: ``[N]`` int64, of a file with both kinds: the row of the other side that each row
             belongs to; None where the file does not say.
-        ids: N names of the items that the rows are of, of a table that has such a column.
+        ids: of a table, N names of the items that the rows are of by the title of their column.
     """
 
     name: str
     rows: Tensor
     names: list[str] | None = None
     partners: Tensor | None = None
-    ids: list[str] | None = None
+    ids: Ids = field(default_factory=dict)
 
 
 def is_embeddings_file(path: str) -> bool:
@@ -145,13 +150,8 @@ def _read_npy(path: Path, name: str, kind: Kind | None) -> GivenRows:
     if name:
         raise InputError(f"{path}: a .npy has one matrix and no name {name!r}; leave it out.")
     rows = _tensor(path, load_npy(path))
-    beside = path.with_name(path.name + ".json")
-    about = _json(beside, beside.read_text("utf-8")) if beside.is_file() else {}
-    for of, titles in _NAMES.items():
-        for title in titles:
-            if isinstance(about, dict) and title in about:
-                return GivenRows(of, rows, _checked(beside, about[title], rows))
-    return GivenRows(path.stem, rows)
+    found = names_beside(path, rows)
+    return GivenRows(path.stem, rows) if found is None else GivenRows(found[0], rows, found[1])
 
 
 def _read_safetensors(path: Path, name: str, kind: Kind | None) -> GivenRows:
@@ -165,9 +165,9 @@ def _read_safetensors(path: Path, name: str, kind: Kind | None) -> GivenRows:
         metadata = file.metadata() or {}
         owner = "caption_to_audio"
         partners = file.get_tensor(owner) if chosen == "text" and owner in file.keys() else None
-    for title in _NAMES.get(chosen, ()):
+    for title in NAME_TITLES.get(chosen, ()):
         if title in metadata:
-            names = _checked(path, _json(path, metadata[title]), rows)
+            names = checked_names(path, described(path, metadata[title]), rows)
             return GivenRows(chosen, rows, names, partners)
     return GivenRows(chosen, rows, None, partners)
 
@@ -193,21 +193,17 @@ def _read_parquet(path: Path, name: str, kind: Kind | None) -> GivenRows:
         # Lists of captions are no embeddings.
         and (types.is_floating(field.type.value_type) or types.is_integer(field.type.value_type))
     ]
+    of_embed = b"about" in (table.schema.metadata or {})
     if "kind" in table.column_names and "embedding" in lists and name not in lists:
-        kinds = [kind for kind in table["kind"].unique().to_pylist() if kind in _NAMES]
+        kinds = [kind for kind in table["kind"].unique().to_pylist() if kind in NAME_TITLES]
         column, chosen = "embedding", _choose(path, name, kinds, kind, "kind")
         table = table.filter(pyarrow.compute.equal(table["kind"], chosen))
     else:
         column = chosen = _choose(path, name, lists, kind, "column")
     rows = _tensor(path, _matrix(path, column, table[column]))
-    titles = [*_ID_COLUMNS[:3], *_TEXT_COLUMNS, *_ID_COLUMNS[3:]]
-    if kind == "text":  # captions files name a sentence by its text
-        titles.sort(key=lambda title: title not in _TEXT_COLUMNS)
-    names, ids = (
-        next(([str(x) for x in table[t].to_pylist()] for t in of if t in table.column_names), None)
-        for of in (titles, _ID_COLUMNS)
-    )
-    return GivenRows(chosen, rows, names, ids=ids)
+    table = table.select([title for title in table.column_names if title not in lists])
+    ids = ids_in_table(table, sentences=of_embed and chosen == "text")
+    return GivenRows(chosen, rows, names_in_table(table, kind), ids=ids)
 
 
 def _table(path: Path, columns: list[str] | None = None) -> Any:
@@ -263,28 +259,6 @@ def _tensor(path: Path, array: NDArray[Any]) -> Tensor:
         array = array.astype(np.int64)
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as ex:
-        raise InputError(f"{path}: its description is no JSON ({ex}); write it again.") from ex
-
-
-def _checked(path: Path, names: Any, rows: Tensor) -> list[str]:
-    """The names of all rows.
-
-    Raises:
-        InputError: if there are more or fewer, as beside a file that was written anew.
-    """
-    if not isinstance(names, list) or rows.dim() == 0 or len(names) != len(rows):
-        count = f"{len(names):,}" if isinstance(names, list) else "no list of"
-        raise InputError(
-            f"{path}: has {count} names for embeddings of shape {list(rows.shape)}; the two are "
-            "not of one file: embed again."
-        )
-    return [str(name) for name in names]
 
 
 _READERS: dict[str, Callable[[Path, str, Kind | None], GivenRows]] = {

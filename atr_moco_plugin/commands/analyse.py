@@ -121,6 +121,7 @@ def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None,
     """One or two matrices, which of their rows belong together, and what a reader must know."""
     from atr_moco_plugin.analysis.pairs_file import read_pairs
     from atr_moco_plugin.analysis.reading import is_embeddings_file, kinds_in
+    from atr_moco_plugin.analysis.row_names import rows_of_one_id
 
     given = [options.audio, *([] if options.text is None else [options.text])]
     if len(given) == 1 and is_embeddings_file(given[0]) and len(kinds_in(given[0])) == 2:
@@ -149,24 +150,10 @@ def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None,
         import torch
 
         return sides, torch.stack([partners, torch.arange(len(partners))], dim=1), []
-    by_id = _pairs_by_id(sides[0].ids, sides[1].ids)
+    by_id, notes = rows_of_one_id(sides[0].ids, sides[1].ids, (given[0], given[1]))
     if by_id is not None:
-        note = "No pairs are given: rows of one id belong together, since both files have ids."
-        return sides, by_id, [note]
+        return sides, by_id, notes
     return sides, None, [f"No pairs are given: row i of {given[0]} belongs to row i of {given[1]}."]
-
-
-def _pairs_by_id(audio: list[str] | None, text: list[str] | None) -> Tensor | None:
-    """``[P, 2]`` rows with one id; None where there are none, or all in one order."""
-    import torch
-
-    if audio is None or text is None or audio == text:
-        return None
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(audio):
-        rows.setdefault(name, []).append(row)
-    pairs = [[a, t] for t, name in enumerate(text) for a in rows.get(name, [])]
-    return torch.tensor(pairs) if pairs else None
 
 
 def _side(

@@ -85,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the hits."""
     from atr_moco_plugin.search.bank import refuse_no_bank
     from atr_moco_plugin.search.engines import open_index, shown_address
+    from atr_moco_plugin.search.hits import problem_of
     from atr_moco_plugin.search.store import Filter
 
     alpha = corrected(options)
@@ -98,11 +99,18 @@ def run(options: argparse.Namespace) -> int:
             refuse_no_bank(shown_address(options.index))
         retriever = _retriever(store, options)
         hits = _hits(store, retriever, options, None if only == Filter() else only, alpha)
+    problems = [problem_of(hit.recording) for hit in hits]
     if options.json:
-        say(json.dumps([_as_json(hit) for hit in hits], indent=2))
+        say(json.dumps([_as_json(*x) for x in zip(hits, problems, strict=True)], indent=2))
     else:
         for line in _table(hits, corrected=alpha > 0):
             say(line)
+        if other := sum(map(bool, problems)):
+            print(
+                f"NOTE: the files of {other:,} of the {len(hits):,} hits are gone or have changed "
+                "since they were indexed (--json says which): run `index` again.",
+                file=sys.stderr,
+            )
     if not hits:
         print(_nothing(options), file=sys.stderr)
     return 0
@@ -166,7 +174,7 @@ def _hits(
     )  # fmt: skip
 
 
-def _as_json(hit: Hit) -> dict[str, Any]:
+def _as_json(hit: Hit, problem: str) -> dict[str, Any]:
     return {
         "path": hit.recording.path,
         "member": hit.recording.member,
@@ -176,6 +184,7 @@ def _as_json(hit: Hit) -> dict[str, Any]:
         "score": hit.score,
         "cosine": hit.cosine,
         "reranked": hit.reranked,
+        "problem": problem,
     }
 
 

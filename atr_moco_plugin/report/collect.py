@@ -29,6 +29,7 @@ def collect_examples(
     sample_rate: int,
     *,
     split: str = "valid",
+    checkpoint: str | None = None,
     per_side: int = 4,
     matrix_size: int = 40,
     top: int = 3,
@@ -50,6 +51,7 @@ def collect_examples(
             (``OSError``, ``InputError``, ``SoundFileError``) is shown without sound.
         sample_rate: of the waveforms, in Hz.
         split: the split's name.
+        checkpoint: that the similarities are of, as ``retrieval.json`` names it.
         per_side: how many best and how many worst retrievals each direction has.
         matrix_size: clips in the sample of similarities.
         top: how many results are shown for each query.
@@ -89,6 +91,7 @@ def collect_examples(
         text_to_audio=text_to_audio,
         audio_to_text=audio_to_text,
         matrix=_matrix(scores, relevant, retrieval_set, matrix_size, seed),
+        checkpoint=checkpoint,
     )
 
 

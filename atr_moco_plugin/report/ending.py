@@ -9,8 +9,10 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.evaluation.final import RESULTS_FILE
 from atr_moco_plugin.evaluation.short_table import short_table
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
+from atr_moco_plugin.io.json_files import object_if_whole
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report import ReportError, collect_examples, write_report
+from atr_moco_plugin.report.examples import EXAMPLES_FILE
 
 
 def show_results(
@@ -38,6 +40,7 @@ def show_results(
     shown = evaluations[examples_of]
     page = figures = output_dir / RESULTS_FILE
     try:
+        (output_dir / EXAMPLES_FILE).unlink(missing_ok=True)  # of an earlier evaluation
         if with_report:
             if shown.result:
                 collect_examples(
@@ -46,6 +49,7 @@ def show_results(
                     dataset.load,
                     dataset.sample_rate,
                     split=shown.split.name,
+                    checkpoint=object_if_whole(figures).get("checkpoint"),
                 ).save(output_dir)
             page = write_report(output_dir)
     except (ReportError, OSError) as ex:

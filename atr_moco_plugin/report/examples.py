@@ -107,6 +107,8 @@ class Examples:
         text_to_audio: captions as queries.
         audio_to_text: clips as queries.
         matrix: a sample of the similarities.
+        checkpoint: that they are of, as ``retrieval.json`` names it; None where it is not known, as
+            in a file of an earlier version.
     """
 
     split: str
@@ -116,6 +118,7 @@ class Examples:
     text_to_audio: Direction
     audio_to_text: Direction
     matrix: Matrix
+    checkpoint: str | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Examples:

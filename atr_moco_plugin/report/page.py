@@ -133,6 +133,13 @@ def _examples(run: RunFiles) -> tuple[Examples | None, str | None]:
     if not run.examples:
         return None, None
     try:
-        return Examples.from_dict(run.examples), None
+        examples = Examples.from_dict(run.examples)
     except ValueError as ex:
         return None, str(ex)
+    evaluated = run.retrieval.get("checkpoint", examples.checkpoint)
+    if examples.checkpoint not in (None, evaluated):
+        return None, (
+            f"it is of {examples.checkpoint}, and the figures are of {evaluated}; "
+            "start the run's command again with `report` on, which evaluates anew."
+        )
+    return examples, None

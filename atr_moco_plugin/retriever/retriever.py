@@ -190,8 +190,8 @@ class AudioTextRetriever(LoadedModel):
         """Find the stretches of recordings in an index that fit best.
 
         Args:
-            query: a sentence, several that must all fit, or ``[Q, d]`` embeddings, such as those
-                of :meth:`embed_audio` for sounds like another.
+            query: a sentence, several that must all fit, or ``[Q, d]`` unit-norm embeddings, such
+                as those of :meth:`embed_audio` for sounds like another.
             index: what :func:`~atr_moco_plugin.search.engines.open_index` opens, or has opened.
             k: how many hits at most.
             unwanted: sentences that must not fit.

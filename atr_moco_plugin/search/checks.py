@@ -95,11 +95,18 @@ def check_rows(matrix: NDArray[np.float16], rows: NDArray[np.int64]) -> None:
 
 
 def check_queries(queries: NDArray[np.float32], width: int, k: int = 1) -> NDArray[np.float32]:
-    """``[Q, width]`` queries as float32; what cannot be asked is refused."""
+    """``[Q, width]`` unit-norm queries as float32; what cannot be asked is refused."""
     if queries.ndim != 2 or queries.shape[1] != width:
         raise ValueError(f"queries are {list(queries.shape)}, and must be [Q, {width}]")
     if not np.isfinite(queries).all():
         raise ValueError("a query is no number")
     if k < 1:
         raise ValueError(f"k is {k}, and must be 1 or more")
+    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    for length in lengths[np.abs(lengths - 1) > 1e-3][:1]:
+        raise InputError(
+            f"a query has the length {length:.3g}, expected 1, or its scores would be no cosines: "
+            "divide it by its length; mean_embeddings of the retriever makes the mean of several "
+            "from their sum"
+        )
     return queries.astype(np.float32)

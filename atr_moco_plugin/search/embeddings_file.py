@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,8 +55,9 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
 
     ``.safetensors`` has tensors ``audio``, ``clip_ids``, ``text`` and ``caption_ids``, and in its
     metadata JSON lists ``paths`` and ``sentences``, and ``about``. ``.npy`` has the rows of one
-    kind, and the rest is beside it in ``NAME.npy.json``. ``.parquet`` has a row each with ``kind``,
-    ``name``, ``id`` and ``embedding``, and ``about`` in its metadata.
+    kind, and the rest is beside it in ``NAME.npy.json``, with the SHA-256 of the ``.npy``.
+    ``.parquet`` has a row each with ``kind``, ``name``, ``id`` and ``embedding``, and ``about`` in
+    its metadata.
 
     Raises:
         InputError: for another suffix, two kinds in ``.npy``, and a file that cannot be written.
@@ -66,7 +68,8 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
         with new_file(path) as temporary:
             write(temporary, embeddings)
             if path.suffix == ".npy":
-                text = json.dumps(_described(embeddings), indent=2)
+                digest = hashlib.sha256(np.memmap(temporary, mode="r").data).hexdigest()
+                text = json.dumps({**_described(embeddings), "sha256": digest}, indent=2)
                 write_atomically(path.with_name(path.name + ".json"), text)
     except OSError as ex:
         raise InputError(unwritable(path, ex)) from ex

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from atr_moco_plugin.search.store import Recording, WindowHit
+
+GONE = "The file is gone since it was indexed."
+CHANGED = "The file has changed since it was indexed: index again, the moment may be another."
 
 _INSTANT = 1e-6
 
@@ -82,3 +86,16 @@ def widened(hit: Hit, *others: Hit | WindowHit) -> Hit:
     """A hit that has the stretches of others too."""
     starts, ends = [x.start for x in others], [x.end for x in others]
     return hit._replace(start=min(hit.start, *starts), end=max(hit.end, *ends))
+
+
+def problem_of(recording: Recording) -> str:
+    """Whether the file of a recording is still the one that was indexed.
+
+    Returns:
+        :data:`GONE`, :data:`CHANGED` where its time or size is another, or nothing.
+    """
+    try:
+        state = os.stat(recording.path)
+    except (OSError, ValueError):
+        return GONE
+    return "" if recording.is_as_indexed(state) else CHANGED

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ from atr_moco_plugin.io.lock import FolderLock
 from atr_moco_plugin.search.walk import Found
 
 _ABOUT = "about.json"
+_Key: TypeAlias = tuple[str, str, int, int, int]
 
 
 class PartialEmbeddings:
     """A folder beside the output, with a file for each group of sounds.
 
-    A sound counts as done while its path, member, size and time are what they were. As a context it
-    lets others take the folder at its end.
+    A sound counts as done while its path, member, size and both times are what they were. As a
+    context it lets others take the folder at its end.
 
     Args:
         folder: made where it does not exist.
@@ -60,7 +61,7 @@ class PartialEmbeddings:
                     f"{folder} has embeddings of another model or dtype, from a command that did "
                     "not end: remove it, or take that model."
                 )
-            self._done: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
+            self._done: dict[_Key, NDArray[np.float32]] = {}
             for file in sorted(folder.glob("*.safetensors")):
                 self._read(file)
         except (OSError, ValueError) as ex:
@@ -103,5 +104,5 @@ class PartialEmbeddings:
         self._done.update(zip(map(tuple, keys), rows, strict=True))
 
 
-def _key(found: Found) -> tuple[str, str, int, int]:
-    return (found.path, found.member, found.size, found.mtime_ns)
+def _key(found: Found) -> _Key:
+    return (found.path, found.member, found.size, found.mtime_ns, found.ctime_ns)

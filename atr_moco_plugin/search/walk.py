@@ -28,6 +28,8 @@ class Found(NamedTuple):
         size: bytes of the file or the member.
         mtime_ns: when the file was last changed.
         offset: where the member begins in a tar, in bytes.
+        ctime_ns: when the file was last changed, renamed or given a time: of two files that were
+            swapped with their times, what tells that they were.
     """
 
     path: str
@@ -35,6 +37,7 @@ class Found(NamedTuple):
     size: int
     mtime_ns: int
     offset: int = 0
+    ctime_ns: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -174,7 +177,7 @@ def found_at(path: str, suffixes: Collection[str], notes: Notes) -> Iterator[Fou
     elif suffix == TAR:
         yield from walk_tar(path, suffixes, notes)
     else:
-        yield Found(path, "", state.st_size, state.st_mtime_ns)
+        yield Found(path, "", state.st_size, state.st_mtime_ns, ctime_ns=state.st_ctime_ns)
 
 
 def walk_tar(path: str, suffixes: Collection[str], notes: Notes) -> Iterator[Found]:
@@ -193,7 +196,10 @@ def walk_tar(path: str, suffixes: Collection[str], notes: Notes) -> Iterator[Fou
                     repeated += 1
                 else:
                     seen.add(member.name)
-                    yield Found(path, member.name, member.size, state.st_mtime_ns, member.offset)
+                    yield Found(
+                        path, member.name, member.size,
+                        state.st_mtime_ns, member.offset, state.st_ctime_ns,
+                    )  # fmt: skip
     except OSError as ex:
         notes.add_unread(path, f"cannot be read ({ex.strerror or ex})")
     if shard.problem:

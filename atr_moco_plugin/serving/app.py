@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import duration
 from atr_moco_plugin.search.bank import ALPHA
+from atr_moco_plugin.search.hits import problem_of
 from atr_moco_plugin.search.sources import open_recording
 from atr_moco_plugin.search.store import Filter, WindowHit
 from atr_moco_plugin.serving.access import Access
@@ -39,6 +40,8 @@ HERE = Path(__file__).parent
 
 KEEP = {"Cache-Control": "private, max-age=3600"}
 """For sounds and pictures: their address holds the digest of the recording."""
+
+DROP = {"Cache-Control": "no-store"}
 
 
 def create_app(searcher: Searcher, access: Access, index: str, *, correct: float = 0.0) -> ASGIApp:
@@ -165,16 +168,21 @@ def _add_sounds(app: FastAPI, searcher: Searcher) -> None:
         except InputError as ex:
             raise HTTPException(404, str(ex)) from ex
 
+    def kept(hit: WindowHit) -> dict[str, str]:
+        # A file that has changed since is not what the digest in the address says.
+        return DROP if problem_of(hit.recording) else KEEP
+
     @app.get("/sound/{window:int}.wav", summary="A window with some seconds around it")
     def sound(window: int, of: str = "") -> Response:
-        content = to_wav(*cut(found(window, of)))
-        return Response(content, media_type="audio/wav", headers=KEEP)
+        hit = found(window, of)
+        return Response(to_wav(*cut(hit)), media_type="audio/wav", headers=kept(hit))
 
     @app.get("/picture/{window:int}.png", summary="The spectrogram of the same")
     def spectrogram(window: int, of: str = "", dark: bool = False) -> Response:
-        frames, rate = cut(found(window, of))
+        hit = found(window, of)
+        frames, rate = cut(hit)
         content = picture(frames.mean(axis=1), rate, dark=dark)
-        return Response(content, media_type="image/png", headers=KEEP)
+        return Response(content, media_type="image/png", headers=kept(hit))
 
 
 def _check_names(request: Request, by: str, names: tuple[str, ...]) -> None:

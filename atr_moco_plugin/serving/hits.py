@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from atr_moco_plugin.search.hits import Hit
-from atr_moco_plugin.search.store import Recording
+from atr_moco_plugin.search.hits import GONE, Hit, problem_of
 from atr_moco_plugin.serving.sounds import around
 
 _DIGEST = 16
 """Characters of a digest in the address of a sound."""
-
-GONE = "The file is gone since it was indexed."
-CHANGED = "The file has changed since it was indexed: index again, the moment may be another."
 
 
 def described(hit: Hit) -> dict[str, Any]:
@@ -40,16 +36,3 @@ def described(hit: Hit) -> dict[str, Any]:
         "sound": f"/sound/{hit.window}.wav?of={of}",
         "picture": f"/picture/{hit.window}.png?of={of}",
     }
-
-
-def problem_of(recording: Recording) -> str:
-    """Whether the file of a recording is still the one that was indexed.
-
-    Returns:
-        :data:`GONE`, :data:`CHANGED` where its time or size is another, or nothing.
-    """
-    try:
-        state = os.stat(recording.path)
-    except (OSError, ValueError):
-        return GONE
-    return "" if recording.is_as_indexed(state) else CHANGED

@@ -66,6 +66,31 @@ def test_what_has_no_embedding_is_left_out_and_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_sound_of_another_folder_is_not_meant(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "file_name,caption\ndog/1.wav,a dog\ncat/1.wav,a cat\nset/dog/2.mp3,a dog\n3.wav,a cat\n",
+    )
+    text = ["a dog", "a cat"]
+    found = read_pairs(path, ["/set/dog/1.wav", "dog/2.wav", "/set/cat/3.wav"], text)
+    assert found.rows.tolist() == [[0, 0], [1, 0], [2, 1]]
+    assert found.notes == [
+        "1 of 4 pairs of pairs.csv are of what has no embedding, such as 'cat/1.wav' (row 2), and "
+        "are left out."
+    ]
+    # Folders also tell which of two is meant.
+    found = read_pairs(path, ["/set/cat/1.wav", "/set/dog/1.flac", "/set/dog/2.wav"], text)
+    assert found.rows.tolist() == [[1, 0], [0, 1], [2, 0]]
+    relative = written(tmp_path, "file_name,caption\n../set/dog/1.wav,a dog\n")
+    assert read_pairs(relative, ["/x/set/dog/1.wav"], text).rows.tolist() == [[0, 0]]
+
+
+def test_rows_without_a_name_are_not_found(tmp_path: Path) -> None:
+    path = written(tmp_path, "audio,text\nrain.wav,Rain falls\n,A dog barks\nrain.wav,!!\n")
+    found = read_pairs(path, ["", "rain.wav", ""], ["Rain falls", "", "A dog barks"])
+    assert found.rows.tolist() == [[1, 0]]
+
+
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
     def refused(text: str, message: str, audio: list[str] | None = AUDIO) -> None:
         with pytest.raises(InputError, match=message):

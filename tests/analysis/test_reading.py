@@ -163,9 +163,37 @@ def test_names_of_another_file_are_refused(tmp_path: Path) -> None:
     np.save(path, some(5))  # written anew, and its description is the old one
     with pytest.raises(InputError, match=r"has 3 names for embeddings of shape \[5, 4\]"):
         read_embeddings(str(path))
+    np.save(path, some(3, seed=5)[::-1])  # as many rows, which may be in another order
+    with pytest.raises(InputError, match=r"one\.npy\.json: its SHA-256 is not that of one\.npy"):
+        read_embeddings(str(path))
     path.with_name("one.npy.json").write_text("{")
     with pytest.raises(InputError, match="its description is no JSON"):
         read_embeddings(str(path))
+
+
+def test_names_that_do_not_say_of_which_file_they_are_get_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "one.npy"
+    np.save(path, some(2))
+    path.with_name("one.npy.json").write_text(json.dumps({"paths": ["a", "b"]}))
+    with pytest.warns(UserWarning, match=r"one\.npy\.json has no SHA-256 of one\.npy"):
+        assert read_embeddings(str(path)).names == ["a", "b"]
+
+
+def test_empty_cells_of_a_table_are_no_names(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    import pyarrow
+
+    rows = some(4).tolist()
+    columns = {"id": [1.0, float("nan"), None, 2.5], "name": ["a", None, "", "b"], "e": rows}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    found = read_embeddings(str(tmp_path / "x.parquet"))
+    assert found.names == ["a", "", "", "b"]
+    assert found.ids == {"name": ["a", None, None, "b"], "id": ["1", None, None, "2.5"]}
+    # A sentence of `embed` is the name of no sound, and its id of no clip.
+    of_embed(tmp_path / "both.parquet")
+    path = str(tmp_path / "both.parquet")
+    assert list(read_embeddings(path, "audio").ids) == ["name", "id"]
+    assert read_embeddings(path, "text").ids == {"sentence": ["one", "two"]}
 
 
 def test_what_is_a_file_of_embeddings() -> None:

@@ -14,6 +14,7 @@ from tiny_bundle import SENTENCES
 
 from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.embeddings_file import Embeddings, Rows, write_embeddings
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +215,50 @@ def test_files_with_ids_are_joined_by_them(capfd: pytest.CaptureFixture[str]) ->
     )
     listed = found(capfd, "a.parquet", "t.parquet", "--pairs", "pairs.csv")
     assert listed["retrieval"]["cosine"] == result["retrieval"]["cosine"]
+
+
+def with_ids(name: str, rows: np.ndarray, ids: list, column: str = "id") -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table({column: ids, "embedding": rows.tolist()}), name)
+
+
+def test_rows_without_an_id_have_no_partner(capfd: pytest.CaptureFixture[str]) -> None:
+    audio, text = matrices()
+    order = np.random.default_rng(1).permutation(40)
+    with_ids("a.parquet", audio, [f"c{i}" if i < 30 else None for i in range(40)])
+    with_ids("t.parquet", text[order], [f"c{i}" if i < 30 else "" for i in order])
+    result = found(capfd, "a.parquet", "t.parquet")
+    assert result["pairs"]["pairs"] == 30 and result["retrieval"]["cosine"]["a2t_r1"] > 90
+    for name in ("a.parquet", "t.parquet"):
+        assert f"10 of 40 rows of {name} have no id and no partner." in result["notes"]
+
+
+def test_ids_that_pandas_made_floats_of(capfd: pytest.CaptureFixture[str]) -> None:
+    audio, text = matrices()
+    order = np.random.default_rng(1).permutation(40)
+    with_ids("a.parquet", audio, list(range(40)))
+    with_ids("t.parquet", text[order], order.astype(float).tolist())
+    result = found(capfd, "a.parquet", "t.parquet")
+    assert result["pairs"]["pairs"] == 40 and result["retrieval"]["cosine"]["a2t_r1"] > 90
+
+
+def test_ids_of_which_none_is_shared_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    audio, text = matrices()
+    with_ids("a.parquet", audio, [f"{i}.wav" for i in range(40)])
+    with_ids("t.parquet", text, [f"{i}.flac" for i in range(40)])
+    error = refused(capfd, "a.parquet", "t.parquet")
+    assert "both have ids in 'id' and share none, such as '0.wav' and '0.flac'" in error
+    # Other columns say nothing about each other.
+    with_ids("k.parquet", text, [f"key {i}" for i in range(40)], "key")
+    notes = found(capfd, "a.parquet", "k.parquet")["notes"]
+    assert "No pairs are given: row i of a.parquet belongs to row i of k.parquet." in notes
+    # Nor do the sounds and the sentences of `embed`.
+    for kind, rows in (("audio", audio), ("text", text)):
+        of_one = Rows(rows, [f"{kind} {i}" for i in range(40)], np.arange(40) + len(kind) * 100)
+        write_embeddings(Path(f"{kind}.parquet"), Embeddings({kind: of_one}, {"model": "m"}))
+    assert found(capfd, "audio.parquet", "text.parquet")["pairs"]["by"] == "row"
 
 
 def test_a_seed_that_no_generator_takes(capfd: pytest.CaptureFixture[str]) -> None:

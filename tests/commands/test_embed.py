@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,7 @@ def test_npy_has_the_names_beside_it(
     beside = json.loads((tmp_path / "out.npy.json").read_text())
     assert beside["paths"] == [str(folder / name) for name in NAMES]
     assert len(beside["clip_ids"]) == 3
+    assert beside["sha256"] == hashlib.sha256((tmp_path / "out.npy").read_bytes()).hexdigest()
 
 
 def test_parquet_has_a_row_each(
@@ -97,6 +101,27 @@ def test_it_goes_on_where_it_was_interrupted(
     assert "3 are done already." in capfd.readouterr().err
     np.testing.assert_array_equal(np.load(out), np.load(whole))
     assert not (tmp_path / "out.npy.partial").exists()
+
+
+def test_files_that_were_swapped_with_their_times_are_embedded_again(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, one, other = tmp_path / "out.npy", folder / "a.wav", folder / "z.wav"
+    content = one.read_bytes()
+    other.write_bytes(content[:44] + content[44:][::-1])  # as long
+    for file in (one, other):
+        os.utime(file, (1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("atr_moco_plugin.search.embeddings_file.write_embeddings", _interrupt)
+        assert embed(bundle, folder, "--output", out) == 130
+    time.sleep(0.02)  # a kernel's clock ticks every few milliseconds
+    one.rename(folder / "x")
+    other.rename(one)
+    (folder / "x").rename(other)
+    assert embed(bundle, folder, "--output", out) == 0
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    want = retriever.embed_audio([folder / name for name in (*NAMES, "z.wav")]).numpy()
+    np.testing.assert_allclose(np.load(out), want, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_hits_as_json(index: Path, bundle: Path, capsys: Any) -> None:
     hits = found(index, capsys, DOG)
     assert len(hits) == 6
     keys = {"path", "member", "start", "end", "moment", "score", "cosine", "reranked"}
-    assert set(hits[0]) == keys
+    assert set(hits[0]) == keys | {"problem"} and not any(hit["problem"] for hit in hits)
     assert {Path(hit["path"]).name for hit in hits} == {"a.wav", "c.wav", "long.wav", *ODD}
     scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
@@ -127,6 +127,26 @@ def test_rerank(index: Path, capsys: Any, caplog: pytest.LogCaptureFixture, tmp_
         assert lines[1].split()[0].endswith("*") and lines[-1].startswith("* not re-ranked")
     finally:
         gone.with_suffix(".gone").rename(gone)
+
+
+def test_files_that_are_gone_or_have_changed_are_said(
+    bundle: Path, capsys: Any, tmp_path: Path
+) -> None:
+    sounds = [write_sound(tmp_path / "sounds" / f"{number}.wav", number) for number in range(4)]
+    arguments = ["--model", str(bundle), "--device", "cpu", "--index", str(tmp_path / "index")]
+    assert main(["index", str(tmp_path / "sounds"), *arguments]) == 0
+    sounds[0].unlink()
+    write_sound(sounds[1], 7, 0.9)
+    said = {Path(x["path"]).name: x["problem"] for x in found(tmp_path / "index", capsys, DOG)}
+    assert said.pop("0.wav") == "The file is gone since it was indexed."
+    assert said.pop("1.wav").startswith("The file has changed since it was indexed: index again")
+    assert said == {"2.wav": "", "3.wav": ""}
+    assert search(tmp_path / "index", DOG) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 5 and err == (
+        "NOTE: the files of 2 of the 4 hits are gone or have changed since they were indexed "
+        "(--json says which): run `index` again.\n"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -189,8 +189,9 @@ def test_clips_are_found_by_key_then_file_then_stem() -> None:
         Clip("right/same.wav", ("x",), "/data/right/same.wav"),
     ]
     names = ClipNames.of(clips, "judged.csv")
-    found = ["a", "one.wav", "two.wav", "elsewhere/three.wav", "fu\u0308nf.wav", "toy-1", "none"]
+    found = ["a", "one.wav", "two.wav", "/old/sub/three.wav", "fu\u0308nf.wav", "toy-1", "none"]
     assert [names.find(name) for name in found] == [0, 1, 1, 2, 3, 4, None]
     assert names.find("right/same.wav") == 6
+    assert names.find("elsewhere/three.wav") is None
     with pytest.raises(InputError, match="may be the clip 'left/same.wav' or 'right/same.wav'"):
         names.find("same.wav")

@@ -59,6 +59,17 @@ def test_a_sound_as_the_query(retriever: AudioTextRetriever, index: Path) -> Non
         assert best.score == pytest.approx(1, abs=1e-3)
 
 
+def test_a_mean_of_embeddings_as_the_query(retriever: AudioTextRetriever, index: Path) -> None:
+    some = retriever.embed_audio(files(index)[:4])
+    with pytest.raises(InputError, match=r"the length 0\.\d+, .* mean_embeddings of the retriever"):
+        retriever.search(some.mean(dim=0, keepdim=True), index / "index")
+    mean = retriever.mean_embeddings(some.sum(dim=0, keepdim=True))
+    best = retriever.search(mean, index / "index", 1)[0]
+    row = int(Path(best.recording.path).stem)
+    cosine = float(mean[0] @ retriever.embed_audio(files(index)[row])[0])
+    assert best.cosine == pytest.approx(cosine, abs=1e-3)
+
+
 def test_several_sentences(retriever: AudioTextRetriever, index: Path) -> None:
     hits = retriever.search(["rain", "a dog"], index / "index", unwanted=["a siren"])
     assert len({hit.recording.path for hit in hits}) == len(hits) == 6

@@ -122,6 +122,8 @@ def test_what_has_the_same_size_and_time_is_not_read(world: World) -> None:
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     report = world.update()
     assert counts(report) == (0, 0, 0, 1, 0) and not report.broken
+    os.utime(path)
+    assert len(world.update().broken) == 1
 
 
 def test_broken_files_are_named_and_not_tried_again(world: World) -> None:

@@ -107,6 +107,29 @@ def test_a_table_with_parts_of_files(sounds: Path) -> None:
     assert listing.notes.problems == [(str(sounds / "no.wav"), "no such file")]
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("file_name,start\na.wav,1\na.wav,3\n", "has 'start', which no part"),
+        ("file_name,start,end\na.wav,0,1\na.wav,1,\n", r"\(1, such as row 2, 'start'\)"),
+        ("file_name,onset,duration\na.wav,0.5,\n", r"\(1, such as row 1, 'onset'\)"),
+    ],
+)
+def test_half_a_part_is_told(sounds: Path, rows: str, said: str) -> None:
+    (sounds / "parts.csv").write_text(rows)
+    with pytest.warns(UserWarning, match=said):
+        found = names(list_sounds(sounds / "parts.csv"), sounds)
+    assert found[-1] == "a.wav"
+
+
+def test_columns_that_no_part_is_read_from_do_not_refuse_a_row(sounds: Path) -> None:
+    (sounds / "cut.csv").write_text("file_name,youtube_id,start_time\na.wav,abc,30\n")
+    assert names(list_sounds(sounds / "cut.csv"), sounds) == ["a.wav"]
+    (sounds / "notes.csv").write_text("file_name,start_ms,end_date\na.wav,30,2020\n")
+    with pytest.warns(UserWarning, match="start_ms"):
+        assert names(list_sounds(sounds / "notes.csv"), sounds) == ["a.wav"]
+
+
 def test_a_table_in_json_without_captions_gives_no_warning(sounds: Path) -> None:
     rows = [{"audio": "a.wav", "caption_language": "en"}, {"audio": "b/c"}]
     (sounds / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
