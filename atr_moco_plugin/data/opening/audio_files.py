@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, split_in_name
@@ -178,6 +178,11 @@ def telling_folder(name: str) -> str:
     place = os.path.dirname(os.path.normpath(name.replace("\\", "/")))
     folder = composed(os.path.basename(place))
     return "" if folder in (".", "..") or split_in_name(folder) else folder
+
+
+def several_folders(names: Iterable[Sequence[str]]) -> bool:
+    """Whether the names of recordings are of more than one folder that tells what is in it."""
+    return len({telling_folder(name) for of_one in names for name in of_one} - {""}) > 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -13,7 +13,7 @@ from atr_moco_plugin.data.opening.audio_files import (
     AudioFiles,
     describe_folder,
     list_files,
-    telling_folder,
+    several_folders,
 )
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.split_names import SPLITS, split_in_name
@@ -178,7 +178,8 @@ def find_by_name(
         InputError: if a name fits files in two folders, or only a name that fits two recordings is
             there.
     """
-    moved = not several_folders(tables)
+    every = (item for table in tables.values() for item in table.recordings.values())
+    moved = not several_folders(item.names for item in every)
     for split, table in tables.items():
         items = table.recordings.values()
         for item in items:
@@ -194,12 +195,6 @@ def find_by_name(
             path = item.path
             if path and claims[path] > 1 and not any(names_path(n, path) for n in item.names):
                 item.path = None
-
-
-def several_folders(tables: Mapping[str, CaptionTable]) -> bool:
-    """Whether the names of the audio are of more than one folder that tells what is in it."""
-    items = (item for table in tables.values() for item in table.recordings.values())
-    return len({telling_folder(name) for item in items for name in item.names} - {""}) > 1
 
 
 def shared_name_error(item: Captioned, name: str) -> InputError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.audio_files import AudioFiles
+from atr_moco_plugin.data.opening.audio_files import AudioFiles, several_folders
 from atr_moco_plugin.data.opening.caption_folder import (
     CaptionFolder,
     CaptionFolderConfig,
@@ -23,7 +23,6 @@ from atr_moco_plugin.data.opening.caption_folder import (
     open_caption_folder,
     read_captions,
     required_value,
-    several_folders,
 )
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.opening.renamed_files import match_renamed
@@ -86,7 +85,7 @@ def _find_audio(tables: Mapping[str, CaptionTable], audio: AudioFiles) -> None:
     find_by_name(tables, audio, other_splits=False)
     items = [item for table in tables.values() for item in table.recordings.values()]
     taken = {item.path for item in items}
-    moved = not several_folders(tables)
+    moved = not several_folders(item.names for item in items)
     for split, table in tables.items():
         missing = [item for item in table.recordings.values() if item.path is None]
         free = [path for path in audio.of_split(split) if path not in taken]

@@ -7,34 +7,27 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atr_moco_plugin.data.opening.audio_files import AudioFiles
+from atr_moco_plugin.data.opening.audio_files import AudioFiles, several_folders
 from atr_moco_plugin.data.opening.captions import Captioned
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
-from atr_moco_plugin.data.tables.file_names import composed
 
 
 def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     """Set the ``path`` of recordings that have none by the names of the files below a folder.
 
     A file is taken for a row where it is the only one of that name and belongs to no other row.
-    Where rows are in several folders, it also lies in a folder of the same name, or in one of a
-    split or of all files: ``dogs/001.wav`` that was not fetched is not ``cats/001.wav``.
+    Where rows are in several folders, theirs count: :meth:`~.audio_files.AudioFiles.may_be`.
 
     Args:
         root: the folder.
         items: of all its tables; a ``path`` is that of the file where the table says.
     """
     files = AudioFiles(root)
-    short = below_common_folder({path: path for path in files.paths})
-    several = len({_folder_of(name) for item in items for name in item.names} - {""}) > 1
+    several = several_folders(item.names for item in items)
 
     def only_file(item: Captioned) -> str | None:
         for name in item.names:
-            found = files.candidates(name)
-            if several:
-                found = [
-                    x for x in found if len({_folder_of(name), _folder_of(short[x])} - {""}) < 2
-                ]
+            found = [x for x in files.candidates(name) if not several or files.may_be(name, x)]
             if len(found) == 1:
                 return files.absolute(found[0])
         return None
@@ -47,13 +40,6 @@ def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     for at, path in moved.items():
         if path and len(names_of[os.path.realpath(path)]) == 1:
             items[at].path = path
-
-
-def _folder_of(name: str) -> str:
-    """The folder that a file is in; empty where it says nothing of what is in it."""
-    place = os.path.dirname(os.path.normpath(name.replace("\\", "/")))
-    folder = composed(os.path.basename(place))
-    return "" if folder in (".", "..") or folder.lower() in SPLIT_NAMES else folder
 
 
 def below_common_folder(inner: Mapping[str, str]) -> dict[str, str]:
