@@ -67,7 +67,8 @@ class OutputStore:
             crop: which of its crops.
 
         Raises:
-            InputError: if the item could not be used when the cache was written, with the reason.
+            InputError: if the item could not be used when the cache was written, with the reason,
+                and if another run has written the cache anew since it was opened.
             KeyError: if there is no such item.
         """
         number, place = self._place(name)
@@ -96,7 +97,13 @@ class OutputStore:
 
     def _shard(self, number: int) -> Shard:
         if number not in self._shards:
-            self._shards[number] = Shard(shard_path(self.folder, number))
+            shard = Shard(path := shard_path(self.folder, number))
+            if shard.made_of != self.index.digest:
+                raise InputError(
+                    f"{path} is of another run, which has written {self.folder} anew while this "
+                    "one reads it: give each a `dataset.cache_embeddings` of its own"
+                )
+            self._shards[number] = shard
         return self._shards[number]
 
 

@@ -60,7 +60,7 @@ def use_teachers(
         return
     saved = []
     for name in criterion.config.teachers:
-        path, kept = _places(name, folder)
+        path, kept = _places(name, folder, dataset, split)
         if not path.is_file():
             if dataset is None or kept is None:
                 raise InputError(
@@ -96,7 +96,7 @@ def check_teachers(criterion: Any, dataset: AudioTextDataset, split: str, *, fol
     """
     if not isinstance(criterion, TaughtCriterion) or not criterion.is_taught:
         return
-    places = [_places(name, folder)[0] for name in criterion.config.teachers]
+    places = [_places(name, folder, dataset, split)[0] for name in criterion.config.teachers]
     _check([read_teacher(path, dataset) for path in places if path.is_file()], dataset, split)
 
 
@@ -107,14 +107,18 @@ def _check(saved: Sequence[SavedTeacher], dataset: AudioTextDataset | None, spli
             _check_knows(one, dataset, split)
 
 
-def _places(name: str, folder: Path | None) -> tuple[Path, Path | None]:
+def _places(
+    name: str, folder: Path | None, dataset: AudioTextDataset | None, split: str
+) -> tuple[Path, Path | None]:
     """A teacher, and the file in a run's folder where its embeddings are if it is a model.
 
     Raises:
         MissingFileError: neither is there.
     """
     path = expanded(name, "teachers")
-    kept = None if folder is None else folder / FOLDER / _file_name(path)
+    kept = None
+    if folder is not None and dataset is not None and not path.is_file():
+        kept = folder / FOLDER / _file_name(path, dataset, split)
     if not path.exists() and (kept is None or not kept.exists()):
         raise MissingFileError(
             f"`teachers` has {name!r}, but there is no such file or folder: give a file of saved "
@@ -123,9 +127,11 @@ def _places(name: str, folder: Path | None) -> tuple[Path, Path | None]:
     return path, kept
 
 
-def _file_name(source: Path) -> str:
-    """Of the embeddings of a run or a bundle."""
-    return f"{source.name}-{stable_digest('teacher', str(source.resolve())) % 16**8:08x}{SUFFIX}"
+def _file_name(source: Path, dataset: AudioTextDataset, split: str) -> str:
+    """Of what a run or a bundle embeds of a split. Other data have another file: a command that is
+    refused later, for its data, leaves the one that the run goes on with."""
+    of = stable_digest("teacher", str(source.resolve()), split, dataset.fingerprint())
+    return f"{source.name}-{of % 16**8:08x}{SUFFIX}"
 
 
 def _check_different(saved: Sequence[SavedTeacher]) -> None:

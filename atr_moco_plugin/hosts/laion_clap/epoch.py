@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from atr_moco_plugin.hosts.laion_clap.internals import steps_an_epoch
+from atr_moco_plugin.hosts.laion_clap.resume import write_kept
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
@@ -59,6 +60,8 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         steps = steps_an_epoch(data)
         clap.moco.total_steps = steps * args.epochs
         log = StepLog(clap, args, tb_writer, rank_every, collapse, last=steps * (epoch + 1))
+        if log.folder is not None:
+            write_kept(log.folder, clap.moco)
         step = steps * epoch
 
         def stepped(*_: Any) -> None:
@@ -95,6 +98,7 @@ class StepLog:
         rank_every: steps between two records of ``rank.jsonl``.
         collapse: looks at the queues when the measures are logged.
         last: a step after which the measures are always logged.
+        folder: the run's folder of logs; ``None`` where nothing is logged.
     """
 
     clap: Any
@@ -106,10 +110,11 @@ class StepLog:
 
     def __post_init__(self) -> None:
         logs = self.args.logs
-        self._on = self.args.rank == 0 and bool(logs) and logs.lower() != "none"
+        on = self.args.rank == 0 and bool(logs) and logs.lower() != "none"
+        self.folder = Path(logs, self.args.name) if on else None
         self._rank: RankLogger | None = None
-        if self._on and self.clap.moco.queues:
-            path = os.path.join(logs, self.args.name, "rank.jsonl")
+        if self.folder is not None and self.clap.moco.queues:
+            path = self.folder / "rank.jsonl"
             self._rank = RankLogger(self.clap.moco.queues, path, every=self.rank_every)
 
     def log(self, step: int) -> None:
@@ -118,7 +123,7 @@ class StepLog:
         Args:
             step: optimizer steps made, this one included.
         """
-        if not self._on:
+        if self.folder is None:
             return
         record = None if self._rank is None else self._rank.log(step)
         if record is not None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -25,6 +26,7 @@ from atr_moco_plugin.hosts.laion_clap.requirements import (
     find_laion_clap,
     put_on_path,
 )
+from atr_moco_plugin.hosts.laion_clap.resume import check_resumed
 from atr_moco_plugin.hosts.laion_clap.weights import has_criterion, load_clap, read_clap
 from atr_moco_plugin.io.checkpoints import allow_numpy
 from atr_moco_plugin.teaching import use_teachers
@@ -54,6 +56,8 @@ def train(argv: Sequence[str]) -> int:
             f"--resume {args.resume} is not a checkpoint of a training with this launcher; start "
             "from other CLAP weights with --pretrained."
         )
+    if args.resume is not None:
+        check_resumed(Path(args.resume), options.criterion_class, options.config)
     if hasattr(options.config, "seed"):
         options.config = replace(options.config, seed=args.seed)
     pretrained = None if options.pretrained is None else read_clap(options.pretrained)

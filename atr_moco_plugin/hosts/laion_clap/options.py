@@ -11,6 +11,7 @@ from typing import Any, get_origin, get_type_hints
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.criterion.kept_options import kept_options
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.towers import TEXT_MODELS
@@ -79,6 +80,18 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         ),
         theirs,
     )
+
+
+def kept_flags(criterion_class: type[Atc], config: Any) -> dict[str, Any]:
+    """The options that a training which goes on has to keep, by their flags, of JSON's types.
+
+    Args:
+        criterion_class: the criterion.
+        config: its options.
+    """
+    kept, own = kept_options(config), _fields(criterion_class)
+    flags = {_flag(name): value for name, value in kept.items() if name in own}
+    return {"--criterion": criterion_class.__name__, **flags}
 
 
 def help_text(argv: Sequence[str]) -> str:
@@ -154,10 +167,13 @@ def _parser(criterion_class: type[Atc] | None) -> argparse.ArgumentParser:
         group = parser.add_argument_group(f"options of {criterion_class.__name__}")
         defaults = {f.name: f.default for f in dataclasses.fields(criterion_class.config_class)}
         for name, hint in _fields(criterion_class).items():
-            flag = f"--{_RENAMED.get(name, name).replace('_', '-')}"
             shown = "none; several with commas" if _is_list(hint) else defaults[name]
-            group.add_argument(flag, dest=name, help=f"(default: {shown})")
+            group.add_argument(_flag(name), dest=name, help=f"(default: {shown})")
     return parser
+
+
+def _flag(name: str) -> str:
+    return f"--{_RENAMED.get(name, name).replace('_', '-')}"
 
 
 def _fields(criterion_class: type[Atc]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
-from transformers import Trainer, TrainerControl
+from transformers import Trainer, TrainerControl, TrainerState
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from atr_moco_plugin.errors import InputError
@@ -60,6 +60,13 @@ def log_beside(trainer: Trainer, control: TrainerControl, values: dict[str, floa
     due = control.should_log
     trainer.log(values)
     control.should_log = due
+
+
+def saved_beside(state: TrainerState) -> dict[str, Any]:
+    """What others than ``Trainer`` have in the ``trainer_state.json`` of the checkpoint that a
+    training goes on from, by name; what is put there is in its next checkpoints too."""
+    saved: dict[str, Any] = state.stateful_callbacks  # type: ignore[assignment]
+    return saved
 
 
 def checkpoint_layers(

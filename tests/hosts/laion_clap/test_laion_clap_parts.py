@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from gloo import process_group, run_on_ranks
 from torch import Tensor, nn
 
-from atr_moco_plugin.criterion import Atc, MLtm, MLtmConfig, MocoAtc, MocoAtcConfig
+from atr_moco_plugin.criterion import Atc, AtcConfig, MLtm, MLtmConfig, MocoAtc, MocoAtcConfig
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap import requirements
 from atr_moco_plugin.hosts.laion_clap.__main__ import main
@@ -26,6 +27,7 @@ from atr_moco_plugin.hosts.laion_clap.epoch import StepLog, follow_epoch
 from atr_moco_plugin.hosts.laion_clap.ids import batch_ids
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
 from atr_moco_plugin.hosts.laion_clap.options import parse
+from atr_moco_plugin.hosts.laion_clap.resume import check_resumed
 from atr_moco_plugin.hosts.laion_clap.weights import export, read_clap, read_towers
 from atr_moco_plugin.io.checkpoints import allow_numpy
 from atr_moco_plugin.queue import EmbeddingQueue
@@ -279,7 +281,9 @@ def clap_batch(seed: int) -> dict[str, Any]:
     }
 
 
-def follow(clap: nn.Module, broken: dict[int, float], scaler: Any = None) -> list[int]:
+def follow(
+    clap: nn.Module, broken: dict[int, float], scaler: Any = None, logs: str = "none"
+) -> list[int]:
     """Three steps of a loop like theirs; steps with a broken clip, or a broken gradient where the
     value is infinite. Returns the steps counted after each."""
     counts = []
@@ -302,7 +306,7 @@ def follow(clap: nn.Module, broken: dict[int, float], scaler: Any = None) -> lis
 
     optimizer = torch.optim.AdamW([p for p in clap.parameters() if p.requires_grad], lr=1e-3)
     data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs="none", name="x", wandb=False)
+    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs=logs, name="x", wandb=False)
     follow_epoch(loop, rank_every=1)(clap, data, 0, optimizer, scaler, None, args)
     assert clap.moco.total_steps == 6
     return counts
@@ -338,6 +342,22 @@ def test_no_export_drops_a_learned_distance(tmp_path: Path) -> None:
             read(tmp_path / "epoch_1.pt")
     assert not (tmp_path / "out.pt").exists()
     assert "logit_scale_a" in read_clap(tmp_path / "epoch_1.pt")  # --pretrained takes its towers
+
+
+def test_a_training_goes_on_with_the_options_it_began_with(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "x" / "checkpoints" / "epoch_1.pt"
+    begun = MocoAtcConfig(queue_size=8, momentum=0.5, temperature=0.2)
+    check_resumed(checkpoint, MocoAtc, begun)  # of an earlier version
+    follow(criterion_clap(), {}, logs=str(tmp_path))
+    check_resumed(checkpoint, MocoAtc, begun)  # the checkpoint has the temperature
+    check_resumed(checkpoint, MocoAtc, replace(begun, queue_size=16))
+    for criterion, config, changed in (
+        (MocoAtc, replace(begun, alpha=0.1), "--alpha was 0.4 and is 0.1"),
+        (MocoAtc, replace(begun, momentum=0.9), "--ema-momentum was 0.5 and is 0.9"),
+        (Atc, AtcConfig(), "--criterion was MocoAtc and is Atc"),
+    ):
+        with pytest.raises(InputError, match=rf"cannot go on with other options: .*{changed}"):
+            check_resumed(checkpoint, criterion, config)
 
 
 def test_an_overflow_that_their_scaler_leaves_out_is_no_step() -> None:

@@ -8,13 +8,14 @@ change that one function. The docstring of each test says what goes wrong otherw
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
 from trainer_world import HEAD, make_batch, make_clap, make_trainer
-from transformers import TrainerControl
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from atr_moco_plugin.errors import InputError
@@ -22,6 +23,7 @@ from atr_moco_plugin.hosts.transformers import ClapTrainerModel
 from atr_moco_plugin.hosts.transformers.internals import (
     checkpoint_layers,
     log_beside,
+    saved_beside,
     shards_weights,
     torch_optimizer,
 )
@@ -53,6 +55,25 @@ def test_a_trainer_says_whether_it_shards_weights(tmp_path: Path) -> None:
     assert not shards_weights(trainer)
     trainer.is_fsdp_enabled = True
     assert shards_weights(trainer)
+
+
+def test_what_is_saved_beside_is_in_the_checkpoints_of_a_training_that_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Otherwise a training would go on with other options of the criterion without a word. Look at
+    how ``TrainerState`` and ``Trainer._save_checkpoint`` keep ``stateful_callbacks``."""
+
+    class Note(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            saved_beside(state).setdefault("note", {"since": state.global_step})
+
+    options = {"save_strategy": "steps", "save_steps": 2}
+    for start in (None, str(tmp_path / "checkpoint-2")):
+        trainer = make_trainer(tmp_path, **options)
+        trainer.add_callback(Note())
+        trainer.train(resume_from_checkpoint=start)
+        state = TrainerState.load_from_json(str(tmp_path / "checkpoint-4" / "trainer_state.json"))
+        assert saved_beside(state)["note"] == {"since": 0}
 
 
 def test_layers_compute_again_in_the_backward_pass() -> None:

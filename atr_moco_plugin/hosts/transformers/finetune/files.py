@@ -9,10 +9,15 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from atr_moco_plugin.hosts.transformers.finetune.batches import StepBatches
+from atr_moco_plugin.hosts.transformers.finetune.batches import STATE_FILE, StepBatches
+from atr_moco_plugin.hosts.transformers.trainer.description import FILE, FOLDER
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.io.step_records import last_value
 from atr_moco_plugin.report.titles import TITLES
+
+CHECKPOINT_PARTS = (STATE_FILE, f"{FOLDER}/{FILE}")
+"""What callbacks write into a checkpoint after ``Trainer`` has saved it: where a kill came between,
+a run can neither go on from it nor make a bundle of it."""
 
 _OWN = {"loss": "Loss", "grad_norm": "Gradient Norm", "learning_rate": "Learning Rate"}
 

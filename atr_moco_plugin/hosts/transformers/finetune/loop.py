@@ -11,24 +11,25 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW
-from transformers import PrinterCallback, TrainingArguments
-from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
+from transformers import PrinterCallback
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion.positives import check_shared_clips
-from atr_moco_plugin.data.loading.skipped import all_skipped
+from atr_moco_plugin.data.loading.skipped import all_skipped, forget_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
 from atr_moco_plugin.evaluation.score_metric import check_score
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
 from atr_moco_plugin.finetuning.checks import check_run, doubtful_splits
-from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.parts import PARTS
-from atr_moco_plugin.finetuning.prepare import Prepared, settled
+from atr_moco_plugin.finetuning.prepare import Prepared
 from atr_moco_plugin.finetuning.run_folder import settle_folder
 from atr_moco_plugin.hosts.transformers.export import export_run
-from atr_moco_plugin.hosts.transformers.finetune.files import RunFiles
+from atr_moco_plugin.hosts.transformers.finetune.arguments import (
+    make_optimizers,
+    training_arguments,
+)
+from atr_moco_plugin.hosts.transformers.finetune.files import CHECKPOINT_PARTS, RunFiles
 from atr_moco_plugin.hosts.transformers.finetune.inputs import (
     RunInputs,
     check_cached_clap,
@@ -45,7 +46,6 @@ from atr_moco_plugin.hosts.transformers.trainer.resume import last_checkpoint
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.io.step_records import drop_after
 from atr_moco_plugin.model.config import AdapterConfig
-from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.report.ending import show_results
 from atr_moco_plugin.retriever.exported import Exported, ExportOptions
 from atr_moco_plugin.teaching import use_teachers
@@ -82,9 +82,11 @@ def run(prepared: Prepared) -> Path:
         say(note)
     inputs = make_inputs(prepared)
     trainer = make_trainer(prepared, inputs)
-    checkpoint = last_checkpoint(out)
+    checkpoint = last_checkpoint(out, parts=CHECKPOINT_PARTS)
     step = 0
-    if checkpoint is not None:
+    if checkpoint is None:
+        forget_skipped(out)  # of a run that was here before
+    else:
         say(f"Going on from {checkpoint}.")
         inputs.batches.load(Path(checkpoint))
         step = int(checkpoint.rpartition("-")[2])
@@ -121,7 +123,7 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
         one_clip_each=valid.retrieval_set.caption_to_audio is not None,
         reranks=False,
     )
-    arguments = _arguments(config, out)
+    arguments = training_arguments(config, out)
     trainer = RetrievalTrainer(
         batches=inputs.batches,
         validation=SplitEvaluation(model.criterion, valid, 0, device),
@@ -130,7 +132,7 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
         model=model,
         args=arguments,
         train_dataset=inputs.train_set,
-        optimizers=_optimizers(config, model),
+        optimizers=make_optimizers(config, model),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ValidateWhatIsSaved())
@@ -244,55 +246,3 @@ def _trainer_model(prepared: Prepared) -> TrainerModel:
 def _adapter(part: str, options: Mapping[str, Any]) -> AdapterConfig:
     where = f"model.config_overrides.{part}.adapter"
     return build_config(AdapterConfig, options["adapter"], where)
-
-
-def _arguments(config: FinetuneConfig, out: Path) -> TrainingArguments:
-    regime, trainer = config.regime, config.trainer
-    every = settled(regime.validate_every_n_steps)
-    return TrainingArguments(
-        str(out),
-        max_steps=settled(regime.num_steps),
-        per_device_train_batch_size=settled(config.dataset.batch_size),
-        gradient_accumulation_steps=trainer.grad_accumulation.num_batches,
-        max_grad_norm=trainer.max_grad_norm or 0.0,
-        bf16=trainer.mixed_precision.mode == "auto",
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=regime.checkpoint_every_n_steps or every,
-        save_total_limit=2,  # the best one and the last
-        metric_for_best_model=regime.score_metric,
-        greater_is_better="medr" not in regime.score_metric,
-        logging_steps=settled(regime.publish_metrics_every_n_steps),
-        logging_nan_inf_filter=False,
-        seed=config.common.seed,
-        data_seed=config.common.seed,
-        remove_unused_columns=False,
-        label_names=["clip_id", "caption_id"],
-        ignore_data_skip=True,  # the loader has its own place in the data
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-    )
-
-
-def _optimizers(config: FinetuneConfig, model: TrainerModel) -> tuple[Any, Any]:
-    section, schedule = config.optimizer.config, config.lr_scheduler.config
-    groups = parameter_groups(
-        model.criterion,
-        section.weight_decay,
-        lr=section.lr,
-        audio_lr=section.audio_lr,
-        text_lr=section.text_lr,
-        temperature_lr=section.temperature_lr,
-        layer_decay=section.layer_decay,
-    )
-    beta1, beta2 = section.betas
-    optimizer = AdamW(groups, lr=section.lr or 1e-3, betas=(beta1, beta2), eps=section.eps)
-    scheduler = get_cosine_with_min_lr_schedule_with_warmup(
-        optimizer,
-        schedule.num_warmup_steps or 0,
-        settled(config.regime.num_steps),
-        min_lr_rate=schedule.final_lr_scale,
-    )
-    return optimizer, scheduler

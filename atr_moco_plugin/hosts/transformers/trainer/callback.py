@@ -23,6 +23,7 @@ from atr_moco_plugin.hosts.transformers.internals import log_beside, torch_optim
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
 from atr_moco_plugin.hosts.transformers.trainer.description import write_description
+from atr_moco_plugin.hosts.transformers.trainer.options import keep_options
 from atr_moco_plugin.hosts.transformers.trainer.probe import key_probe
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
 from atr_moco_plugin.io.step_records import drop_after
@@ -135,6 +136,7 @@ class MocoCallback(TrainerCallback):
                 "Trainer has another model than when MocoCallback was made, and its momentum "
                 "copies would not move: make a new MocoCallback after the model."
             )
+        keep_options(self._model, state)
         self._model.skipped_in_training.clear()
         criterion, optimizer = self._model.criterion, kwargs["optimizer"]
         criterion.total_steps = state.max_steps

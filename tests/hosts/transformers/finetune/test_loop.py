@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,19 @@ def test_a_run_that_goes_on_ends_where_the_uninterrupted_one_does(
         assert [x["Step"] for x in whole] == [x["Step"] for x in again]
 
 
+def test_a_kill_before_the_callbacks_have_saved_costs_one_checkpoint(tmp_path: Path) -> None:
+    broken = prepared(tmp_path)
+    settle_folder(broken.output_dir, broken.config)
+    make_trainer(broken, make_inputs(broken)).train()
+    for left_out, said in (("pairs.json", "pairs.json"), ("retrieval", "retrieval/model.json")):
+        own = tmp_path / "checkpoint-6" / left_out
+        shutil.rmtree(own) if own.is_dir() else own.unlink()
+        with pytest.warns(UserWarning, match=f"checkpoint-6 has no readable {said}; it is passed"):
+            run(prepared(tmp_path))
+        assert (tmp_path / "checkpoint-6" / said).is_file()
+        assert [x["Step"] for x in lines(tmp_path / "metrics" / "valid.jsonl")] == [3, 6]
+
+
 def test_a_folder_with_a_run_of_other_settings_is_refused(out: Path) -> None:
     before = (out / "config.yaml").read_text()
     with pytest.raises(InputError, match=r"optimizer\.config\.lr was .* and is 0\.5"):
@@ -195,3 +210,13 @@ def test_an_unreadable_training_clip_is_skipped_and_named(tmp_path: Path) -> Non
         run(prepared(tmp_path / "out", **changes))
     skipped = lines(tmp_path / "out" / "skipped_clips" / "process_0.jsonl")
     assert [record["clip"] for record in skipped] == ["3.wav"]
+    # A run that goes on still names it, one that begins anew does not.
+    with pytest.warns(UserWarning, match="1 training clip.s. could not be read"):
+        run(prepared(tmp_path / "out", **changes))
+    for checkpoint in (tmp_path / "out").glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    soundfile.write(data / "3.wav", wave.numpy(), 16_000, "FLOAT")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*could not be read")
+        run(prepared(tmp_path / "out", **changes))
+    assert not list((tmp_path / "out" / "skipped_clips").iterdir())

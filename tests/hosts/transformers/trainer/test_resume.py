@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,16 +87,103 @@ def test_a_rival_goes_on_to_the_last_bit(tmp_path: Path, criterion: str) -> None
         assert whole.model.criterion.gamma == pytest.approx(0.2)
 
 
+def write_checkpoint(folder: Path, *processes: int) -> Path:
+    """What ``Trainer`` needs of one, with the random states of these processes, or of one alone."""
+    folder.mkdir()
+    save_file({"weight": torch.ones(2)}, folder / "model.safetensors")
+    (folder / "trainer_state.json").write_text("{}")
+    states = [f"rng_state_{number}.pth" for number in processes] or ["rng_state.pth"]
+    for name in ("optimizer.pt", "scheduler.pt", *states):
+        torch.save({}, folder / name)
+    return folder
+
+
 def test_the_last_good_checkpoint_is_the_newest_without_nan(tmp_path: Path) -> None:
     for step, value in (("2", 1.0), ("10", math.nan), ("best", 1.0)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
+        folder = write_checkpoint(tmp_path / f"checkpoint-{step}")
         save_file({"weight": torch.full((2,), value)}, folder / "model.safetensors")
-        (folder / "trainer_state.json").write_text("{}")
-        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-            torch.save({}, folder / name)
     assert str(tmp_path / "checkpoint-10") in last_good(tmp_path, sound=True)
     assert str(tmp_path / "checkpoint-2") in last_good(tmp_path, sound=False)
+
+
+@pytest.mark.parametrize(
+    ("processes", "saved", "lacking"),
+    [
+        (3, (0, 2), "has no rng_state_1.pth"),
+        (3, (0,), "has no rng_state_1.pth"),
+        (3, (0, 1), "has the random states of 2 process.es., but this run has 3"),
+        (1, (0,), "has no rng_state_1.pth"),
+    ],
+)
+def test_a_checkpoint_without_a_random_state_is_not_whole(
+    tmp_path: Path, monkeypatch, processes: int, saved: tuple[int, ...], lacking: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    write_checkpoint(tmp_path / "checkpoint-4", *saved)
+    with (
+        pytest.warns(UserWarning, match=rf"checkpoint-4 {lacking}.*; it is passed over"),
+        pytest.raises(InputError, match=rf"cannot go on from any of them .*{lacking}"),
+    ):
+        last_checkpoint(tmp_path)
+    older = write_checkpoint(tmp_path / "checkpoint-2", *(range(processes) if saved[1:] else ()))
+    if saved[1:] or processes == 1:
+        with pytest.warns(UserWarning, match="checkpoint-4"):
+            assert last_checkpoint(tmp_path) == str(older)
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(
+    tmp_path: Path, monkeypatch
+) -> None:
+    several, one = tmp_path / "several", tmp_path / "one"
+    for folder, processes in ((several, (0, 1)), (one, ())):
+        folder.mkdir()
+        write_checkpoint(folder / "checkpoint-2", *processes)
+    assert last_checkpoint(one) == str(one / "checkpoint-2")
+    with pytest.raises(InputError, match=r"saved by 2 process\(es\), but this run has 1: go on wi"):
+        last_checkpoint(several)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert last_checkpoint(several) == str(several / "checkpoint-2")
+    with pytest.raises(InputError, match=r"saved by 1 process\(es\), but this run has 2: go on wi"):
+        last_checkpoint(one)
+
+
+def test_a_checkpoint_that_lacks_a_further_part_is_not_whole(tmp_path: Path) -> None:
+    older, newest = (write_checkpoint(tmp_path / f"checkpoint-{step}") for step in (2, 4))
+    (older / "own.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(newest)
+    for content in (None, '{"half": '):
+        if content is not None:
+            (newest / "own.json").write_text(content)
+        with pytest.warns(UserWarning, match=r"checkpoint-4 has no readable own\.json"):
+            assert last_checkpoint(tmp_path, parts=["own.json"]) == str(older)
+
+
+def test_other_options_of_the_criterion_are_refused(tmp_path: Path) -> None:
+    options = {"criterion": "moco_atc", "save_strategy": "steps", "save_steps": 2}
+    options |= {"model_options": {"alpha": 0.3}}
+    make_trainer(tmp_path, **options).train()
+    checkpoint = tmp_path / "checkpoint-2"
+
+    def go_on(changed: dict[str, Any], **more: Any) -> None:
+        own = {**options, "model_options": {"alpha": 0.3, **changed}, **more}
+        make_trainer(tmp_path / "more", **own).train(resume_from_checkpoint=str(checkpoint))
+
+    for changed, said in (
+        ({"alpha": 0.1}, "alpha was 0.3 and is 0.1"),
+        ({"momentum": 0.5, "positives": "clip"}, "positives was .* is clip; momentum was 0.9 and"),
+    ):
+        with pytest.raises(InputError, match=f"other options of the criterion: {said}"):
+            go_on(changed)
+    # The checkpoint has what the temperature is by now, and says what becomes of the queue.
+    go_on({"temperature": 0.2}, queue_size=20)
+    state = tmp_path / "more" / "checkpoint-4" / "trainer_state.json"
+    assert json.loads(state.read_text())["stateful_callbacks"]["atr_moco_plugin"]["alpha"] == 0.3
+    # One of an earlier version does not say them.
+    state = checkpoint / "trainer_state.json"
+    content = json.loads(state.read_text())
+    del content["stateful_callbacks"]["atr_moco_plugin"]
+    state.write_text(json.dumps(content))
+    go_on({"alpha": 0.1})
 
 
 def skip_unless_there(*options: str) -> None:

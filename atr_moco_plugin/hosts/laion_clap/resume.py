@@ -1,0 +1,47 @@
+"""What a training was begun with, kept in its folder of logs and compared by ``--resume``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.laion_clap.options import kept_flags
+from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.json_files import object_if_whole
+
+FILE = "criterion.json"
+"""Beside ``params.txt``, which has LAION-CLAP's own arguments alone."""
+
+
+def write_kept(logs: Path, criterion: Atc) -> None:
+    """Write the options of a criterion into a run's folder of logs."""
+    options = kept_flags(type(criterion), criterion.config)
+    write_atomically(logs / FILE, json.dumps(options, indent=2) + "\n")
+
+
+def check_resumed(checkpoint: Path, criterion_class: type[Atc], config: Any) -> None:
+    """Refuse to go on with other options of the criterion than a checkpoint was trained with. One
+    that has been moved out of its folder of logs does not say them, and is taken.
+
+    Args:
+        checkpoint: a file ``logs/NAME/checkpoints/epoch_N.pt``.
+        criterion_class: the criterion.
+        config: its options.
+
+    Raises:
+        InputError: naming what has changed.
+    """
+    before = object_if_whole(checkpoint.absolute().parent.parent / FILE)
+    changed = [
+        f"{flag} was {before[flag]} and is {value}"
+        for flag, value in kept_flags(criterion_class, config).items()
+        if flag in before and before[flag] != value
+    ]
+    if changed:
+        raise InputError(
+            f"--resume {checkpoint} cannot go on with other options: {'; '.join(changed)}. Give it "
+            "those it began with, or start from its weights with --pretrained."
+        )
