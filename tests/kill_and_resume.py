@@ -151,11 +151,16 @@ def run_to_the_end(start: Start, out: Path, options: list[str], timeout: float =
     status = running.wait(timeout)
     if status is None:
         running.kill()
+    check_end(status, out)
+    return time.monotonic() - begin
+
+
+def check_end(status: int | None, out: Path) -> None:
+    """Raise what a run logged, where it has not come to its end."""
     if status != 0:
         log = out.with_suffix(".log").read_text()
         errors = [line for line in log.splitlines() if " ERROR: " in line]
         raise AssertionError("\n".join([f"exit status {status}", *errors, log[-3000:]]))
-    return time.monotonic() - begin
 
 
 def kill_and_resume(
@@ -173,16 +178,21 @@ def kill_and_resume(
 
     Returns:
         How many of the kills fell between its first checkpoint and its end.
+
+    Raises:
+        AssertionError: with what it logged, where a start ends in an error.
     """
     moments, resumed, done = random.Random(seed), 0, 0
     while done < kills:
         running = start(out, options)
-        if running.wait(moments.uniform(0, seconds)) is None:
+        status = running.wait(moments.uniform(0, seconds))
+        if status is None:
             running.kill()
             done += 1
             resumed += bool(list((out / "checkpoints").glob("step_*")))
         else:
             # It came to its end before the moment: begin the whole run again.
+            check_end(status, out)
             shutil.rmtree(out)
     run_to_the_end(start, out, options)
     return resumed

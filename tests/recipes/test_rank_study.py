@@ -201,7 +201,12 @@ def ended(tmp_path: Path) -> Iterator[tuple[int, int]]:
         sys.executable = str(sleeper)
         os._exit(main([str(tmp_path / "out"), "--config", "queue_sizes=[8]", "seeds=[0]"]))
     written = tmp_path / "out" / "runs" / "q8_s0.pid"
+    until = time.monotonic() + 60
     while not (written.is_file() and written.read_text().endswith("\n")):
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the study has started no run")
         time.sleep(0.01)
     run = int(written.read_text())
     yield child, run

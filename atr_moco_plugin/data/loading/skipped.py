@@ -34,6 +34,13 @@ class SkippedClips:
             _LOGGER.warning("%s: cannot be written (%s); see the log.", self._file, ex.strerror)
 
 
+def forget_skipped(output_dir: Path) -> None:
+    """Remove the notes of an earlier run: for the first process of a run that begins anew, before
+    any process notes a clip."""
+    for file in (output_dir / FOLDER).glob("*.jsonl"):
+        file.unlink()
+
+
 def read_skipped(output_dir: Path) -> dict[str, str]:
     """The clips that any process skipped, by key, with the reason.
 

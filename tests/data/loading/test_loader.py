@@ -276,6 +276,18 @@ def test_the_processes_of_a_step_hold_what_one_process_would() -> None:
         assert sorted(together) == sorted(batch.clip_ids.tolist())
 
 
+def test_bad_clips_of_two_processes_are_replaced_by_two_clips() -> None:
+    """Both took the same one."""
+    order = keys(list(loader(dataset(12), 12)), dataset(12))
+    data = dataset(12, bad=frozenset(int(key[4:]) for key in order[:4]))
+    for world_size in (2, 4):
+        step = [
+            next(iter(loader(data, 4 // world_size, process_index=index, world_size=world_size)))
+            for index in range(world_size)
+        ]
+        assert sorted(keys(step, data)) == sorted(order[4:8])
+
+
 def test_a_bad_clip_is_replaced_counted_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
     data = dataset(bad=frozenset({4}))
     source = loader(data)
@@ -340,7 +352,11 @@ def test_reset_within_an_epoch_begins_the_next(workers: int) -> None:
     assert_same(take(source, 4), take(loader(), 8)[4:])
 
 
-def test_workers_end_at_once_where_a_cycle_held_the_loader() -> None:
+def test_workers_end_at_once_where_a_cycle_held_the_loader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What torch waits for a worker; its 5 s may pass on a busy machine anyway.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 60.0)
     others = set(multiprocessing.active_children())
     source = loader(num_workers=1)
     next(source)
@@ -350,7 +366,7 @@ def test_workers_end_at_once_where_a_cycle_held_the_loader() -> None:
     del source, cycle
     gc.collect()
     assert set(multiprocessing.active_children()) <= others
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 30
 
 
 def test_a_state_of_other_data_or_settings_is_refused() -> None:

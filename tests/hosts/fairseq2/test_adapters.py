@@ -101,9 +101,9 @@ def test_a_stopped_run_goes_on_to_the_same_end(run: Run, adapted: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "`model.config_overrides.audio.adapter`: it was {'lora': {'rank': 2"),
-        ([PART.format("audio", "rank=3"), ADAPTERS[1]], "is {'lora': {'rank': 3"),
-        ([ADAPTERS[0]], "`model.config_overrides.text.adapter`: it was .* and is none"),
+        ([], "model.config_overrides.audio.adapter was {'lora': {'rank': 2"),
+        ([PART.format("audio", "rank=3"), ADAPTERS[1]], "audio.adapter.lora.rank was 2 and is 3"),
+        ([ADAPTERS[0]], "model.config_overrides.text.adapter was .* and is None"),
     ],
 )
 def test_a_run_cannot_go_on_with_other_adapters(

@@ -19,6 +19,7 @@ if importlib.util.find_spec("fairseq2") is None:
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.criterion.probe import PROBE_PAIRS
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.fairseq2.training import hooks
 from atr_moco_plugin.hosts.fairseq2.training.hooks import make_hooks
 
 Run = Callable[..., int]
@@ -90,3 +91,29 @@ def test_a_probe_that_cannot_be_is_refused(tiny_model, tmp_path: Path) -> None:
     make_hooks({"rank": {}}, criterion, context, never, compiled=True)
     with pytest.raises(InputError, match="`hooks.rank` is not valid"):
         make_hooks({"rank": {"probe_evry": 3, "probe_every": 0}}, criterion, context, never)
+
+
+class Silent:
+    """A hook of another package."""
+
+    def __init__(self, queues: object, path: Path, *, often: int = 1) -> None:
+        raise AssertionError("there are no queues to look at")
+
+
+def test_hooks_of_a_criterion_without_queues_are_checked_and_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that was written wrongly went without a word."""
+    criterion, context = SimpleNamespace(queues={}), SimpleNamespace(output_dir=tmp_path)
+    warned: list[str] = []
+    monkeypatch.setattr(hooks.log, "warning", lambda text, *args: warned.append(text.format(*args)))
+    with pytest.raises(InputError, match="'rnak' is not installed.*Did you mean rank?"):
+        make_hooks({"rnak": {"every": 3}}, criterion, context)
+    with pytest.raises(InputError, match="`hooks.rank` is not valid: .*'evry'"):
+        make_hooks({"rank": {"evry": 3}}, criterion, context)
+    assert make_hooks({"rank": {"every": 3, "probe_every": 2}}, criterion, context) == {}
+    assert warned == []
+    monkeypatch.setattr(hooks, "load", lambda group, name: Silent)
+    assert make_hooks({"rank": {}, "silent": {"often": 2}}, criterion, context) == {}
+    (text,) = warned
+    assert text.startswith("`hooks.silent` does nothing: the criterion has no queues")

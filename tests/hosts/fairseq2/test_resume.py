@@ -18,7 +18,7 @@ import torch
 
 pytest.importorskip("fairseq2")
 
-from kill_and_resume import OPTIONS, differences, fork, kill_and_resume, run_to_the_end
+from kill_and_resume import OPTIONS, Running, differences, fork, kill_and_resume, run_to_the_end
 
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
 
@@ -222,12 +222,31 @@ def test_another_number_of_processes_is_refused(copy: Path) -> None:
         ("dataset.batch_size=6", "batch_size was 8 and is 6"),
         ("dataset.config_overrides.num_train=29", "fingerprint was"),
         ("dataset.captions=all", "captions was 'random' and is 'all'"),
-        ("model.config_overrides.embed_dim=8", "size mismatch"),
     ],
 )
 def test_what_a_run_cannot_go_on_with_is_refused(copy: Path, option: str, said: str) -> None:
     error = refused(copy, option)
     assert said in error and "needs another folder" in error
+
+
+class Refused(Running):
+    """A start that ends with status 2 before any moment."""
+
+    def __init__(self) -> None:
+        pass
+
+    def wait(self, seconds: float) -> int | None:
+        return 2
+
+
+def test_a_start_that_is_refused_is_no_end_of_a_run(tmp_path: Path) -> None:
+    """A resume that failed was taken for a run that was faster than the kill."""
+    out = tmp_path / "out"
+    out.mkdir()
+    out.with_suffix(".log").write_text("12:00 ERROR: fairseq2 - The run cannot go on.")
+    with pytest.raises(AssertionError, match="exit status 2\n.*The run cannot go on"):
+        kill_and_resume(lambda *_: Refused(), out, [], 1, 1.0, 0)
+    assert out.is_dir()
 
 
 @pytest.mark.parametrize(

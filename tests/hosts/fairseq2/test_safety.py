@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
 from atr_moco_plugin.data.loading.batch import PairBatch
+from atr_moco_plugin.hosts.fairseq2.training import safety
 from atr_moco_plugin.hosts.fairseq2.training.data import PairReader
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 
@@ -127,6 +130,35 @@ def test_a_broken_checkpoint_is_told_from_a_sound_one(run: Run, tmp_path: Path, 
     assert run(tmp_path, *SHORT, *schedule, "regime.num_steps=6") != 0
     line = errors(capsys)
     assert "step 4" in line and "1 of the 32 rows of `text_queue.embeddings`" in line
+
+
+def test_a_damaged_checkpoint_hides_no_message_of_a_nan(tmp_path: Path, monkeypatch) -> None:
+    """Its own error took the message's place, on the first process alone."""
+    files = [tmp_path / f"step_{step}" / "model" / "rank_0.pt" for step in (2, 4)]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        torch.save({"weight": torch.ones(2)}, file)
+    monkeypatch.setattr(safety, "checkpoint_dir", lambda context: tmp_path)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    resolver: Any = SimpleNamespace(resolve=lambda kind: optimizer)
+    guard = safety.make_guard(SimpleNamespace(resolver=resolver), model)
+    torch.nn.init.constant_(model.weight, math.nan)
+
+    def said() -> str:
+        loss = model(torch.ones(1, 2)).sum()
+        guard.watch(loss, torch.tensor([7]))
+        loss.backward()
+        nan = "The loss of step 1 is nan.* the clips 7"
+        with pytest.raises(safety.RecipeError, match=nan) as error:
+            optimizer.step()
+        return str(error.value)
+
+    assert f"The last good checkpoint is {tmp_path / 'step_4'}" in said()
+    os.truncate(files[1], files[1].stat().st_size // 2)
+    assert f"The last good checkpoint is {tmp_path / 'step_2'}" in said()
+    files[0].unlink()
+    assert f"No checkpoint in {tmp_path} can be read and is without NaN" in said()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="fairseq2 scales losses on GPUs alone")

@@ -8,14 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 pytest.importorskip("fairseq2")
 
 from atr_moco_plugin.data.loading.skipped import SkippedClips, read_skipped
+from atr_moco_plugin.hosts.fairseq2.runs import resume
 
 Run = Callable[..., int]
 
@@ -65,6 +69,23 @@ def test_the_end_of_a_run_names_what_was_skipped(
     skipped = read_skipped(tmp_path / "out")
     assert list(skipped) == ["clip00.wav", "clip01.wav"]
     assert all("has NaN or infinite samples" in reason for reason in skipped.values())
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_run_that_begins_anew_forgets_the_clips_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """Clips of other data, or long mended, were named as those that this run had skipped."""
+    SkippedClips(tmp_path, 1)("a", "is damaged")
+    if saved:
+        (tmp_path / "checkpoints" / "step_2").mkdir(parents=True)
+    monkeypatch.setattr(resume, "problem_with_checkpoint", lambda folder: None)
+    monkeypatch.setattr(resume, "_check_processes", lambda *_: None)
+    gangs: Any = SimpleNamespace(
+        root=SimpleNamespace(size=1, device=torch.device("cpu")), sdp=SimpleNamespace(size=1)
+    )
+    resume.prepare_resume(tmp_path, tmp_path / "checkpoints", gangs)
+    assert read_skipped(tmp_path) == ({"a": "is damaged"} if saved else {})
 
 
 @pytest.mark.slow

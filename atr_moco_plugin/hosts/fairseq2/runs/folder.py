@@ -17,14 +17,10 @@ from torch.nn import Module
 from atr_moco_plugin.encoders.weights import is_weights, one_line
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
+from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.checkpoints import read_torch, step_folders
 from atr_moco_plugin.io.paths import expanded
-from atr_moco_plugin.model import (
-    RetrievalModel,
-    RetrievalModelConfig,
-    built_config,
-    model_config,
-)
+from atr_moco_plugin.model import RetrievalModelConfig, model_config
 
 _SECTIONS = {
     "model": (),
@@ -139,9 +135,14 @@ def read_config(run: Path) -> dict[str, Any]:
     return dict(sections)
 
 
-def save_model_config(run: Path, config: RetrievalModelConfig, model: RetrievalModel) -> None:
-    """Write ``model.json``: what builds the run's model without the files it started from."""
-    (run / MODEL_FILE).write_text(json.dumps(asdict(built_config(config, model)), indent=2) + "\n")
+def save_model_config(run: Path, config: RetrievalModelConfig) -> None:
+    """Write ``model.json``: what builds the run's model without the files it started from.
+
+    Args:
+        run: the run's output folder.
+        config: of :func:`~atr_moco_plugin.model.built_config`.
+    """
+    write_atomically(run / MODEL_FILE, json.dumps(asdict(config), indent=2) + "\n")
 
 
 def read_model_config(run: Path) -> dict[str, Any]:

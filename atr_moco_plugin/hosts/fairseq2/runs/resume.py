@@ -6,7 +6,6 @@ starts from zero where there is none.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from fairseq2.gang import Gangs
@@ -15,13 +14,12 @@ from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.error import RecipeError
 from torch.optim import Optimizer
 
+from atr_moco_plugin.data.loading.skipped import forget_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
-from atr_moco_plugin.hosts.fairseq2.runs.folder import MODEL_FILE, read_model_config
 from atr_moco_plugin.hosts.fairseq2.runs.recorded import changes
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.io.step_records import drop_after
-from atr_moco_plugin.model import AdapterConfig, RetrievalModelConfig, model_config
 
 # What moves in a schedule; the rest of its state is its options.
 _POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
@@ -34,9 +32,10 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
     Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, with a warning,
     and what the interrupted run recorded after that step in ``metrics`` and ``rank.jsonl`` is
-    dropped, since it is recorded again. A whole one that torch refuses stops the run and stays as
-    it is: going on from an older one would lose what was trained since. Every process calls it; the
-    first one does it.
+    dropped, since it is recorded again. So are the clips that an earlier run in its folder has
+    skipped, where this one begins anew. A whole checkpoint that torch refuses stops the run and
+    stays as it is: going on from an older one would lose what was trained since. Every process
+    calls it; the first one does it.
 
     Args:
         output_dir: the run's folder.
@@ -53,36 +52,10 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
         step = _choose(checkpoints, gangs.root.size, gangs.sdp.size)
         for file in (*sorted((output_dir / "metrics").glob("*.jsonl")), output_dir / "rank.jsonl"):
             drop_after(file, step)
+        if step == 0:
+            forget_skipped(output_dir)
 
     from_first(prepare, gangs.root.device)
-
-
-def check_adapters(output_dir: Path, checkpoints: Path, config: RetrievalModelConfig) -> None:
-    """Refuse to go on with other adapters than the run has in its checkpoints, or with none.
-
-    Args:
-        output_dir: the run's folder, with the model that it has had until now.
-        checkpoints: where it saves.
-        config: of the model that it has now.
-
-    Raises:
-        RecipeError: naming the part and what has changed.
-    """
-    if not step_folders(checkpoints, "step_") or not (output_dir / MODEL_FILE).is_file():
-        return
-    before = model_config(read_model_config(output_dir))
-    for part in ("audio", "text"):
-        was, now = getattr(before, part).adapter, getattr(config, part).adapter
-        if was != now:
-            raise RecipeError(
-                f"The run cannot go on with another `model.config_overrides.{part}.adapter`: it "
-                f"was {_adapter(was)} and is {_adapter(now)}. Give it the one it began with, or "
-                "start a new run from its weights with `init=RUN` and another output folder."
-            )
-
-
-def _adapter(config: AdapterConfig | None) -> str:
-    return "none" if config is None else str(asdict(config))
 
 
 def _choose(checkpoints: Path, processes: int, shards: int) -> int:

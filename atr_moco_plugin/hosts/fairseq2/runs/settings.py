@@ -10,30 +10,33 @@ from typing import Any
 
 from fairseq2.device import Device
 
+from atr_moco_plugin.criterion.kept_options import kept_options
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.runs.recorded import check_recorded
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.io.checkpoints import step_folders
+from atr_moco_plugin.model import RetrievalModelConfig
 
 FILE = "trained_with.json"
 """In the folder of the checkpoints."""
 
-_MAY_CHANGE = ("queue_size", "queue_warmup_steps", "teachers")
-"""Options of a criterion: its state says what becomes of a queue, and knows teachers by what they
-have embedded, wherever that is."""
 
-
-def training_settings(config: RetrievalRecipeConfig, tokenizer: Any) -> dict[str, Any]:
-    """The options of the criterion, of a step and of the tokenizer, by their keys.
+def training_settings(
+    config: RetrievalRecipeConfig, model: RetrievalModelConfig, tokenizer: Any
+) -> dict[str, Any]:
+    """The options of the criterion, of a step and of the tokenizer, by their keys, and that of the
+    model which is a choice of its run alone.
 
     Args:
         config: the recipe's.
+        model: of the model.
         tokenizer: of the captions.
     """
     section, trainer = config.criterion_section, config.trainer
-    options: Any = section.config
     vocabulary = (f"{number} {token}" for token, number in sorted(tokenizer.get_vocab().items()))
+    dropped = model.patch_dropout
     found = {
+        "model.config_overrides.patch_dropout": None if dropped is None else asdict(dropped),
         "criterion.name": section.name,
         "trainer.grad_accumulation.num_batches": trainer.grad_accumulation.num_batches,
         "trainer.max_grad_norm": trainer.max_grad_norm,
@@ -42,9 +45,7 @@ def training_settings(config: RetrievalRecipeConfig, tokenizer: Any) -> dict[str
         # Learned from the captions of all splits where `tokenizer.name` is not set.
         "the vocabulary of the tokenizer (its digest)": stable_digest("vocabulary", *vocabulary),
     }
-    found |= {
-        f"criterion.config.{k}": v for k, v in asdict(options).items() if k not in _MAY_CHANGE
-    }
+    found |= {f"criterion.config.{name}": x for name, x in kept_options(section.config).items()}
     return dict(json.loads(json.dumps(found, default=str)))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
 
 from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
@@ -40,6 +42,7 @@ def make_hooks(
         InputError: for an unknown hook or option, or a probe that cannot be.
     """
     if not criterion.queues:
+        _check_idle(sections, context.output_dir)
         return {}
     obstacle = _obstacle(criterion) if pairs else "there are no pairs to make a probe of"
     probe: KeyProbe | None = None
@@ -58,13 +61,37 @@ def make_hooks(
             options = {**options, "probe": probe}
         if context.gangs.root.rank != 0:
             continue
-        try:
-            # Not the call itself, whose own errors are bugs of the hook.
-            signature.bind(criterion.queues, path, **options)
-        except TypeError as ex:
-            raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
+        _check_options(name, signature, criterion.queues, path, options)
         hooks[name] = hook(criterion.queues, path, **options)
     return hooks
+
+
+def _check_idle(sections: Mapping[str, object], output_dir: Path) -> None:
+    """Check the hooks of a criterion without queues, and warn of those that are asked for; the hook
+    ``rank`` is there by default."""
+    for name, section in sections.items():
+        signature = inspect.signature(load("hooks", name))
+        options: Any = section or {}
+        if "probe" in signature.parameters:
+            options = {**options, "probe": None}
+        _check_options(name, signature, {}, output_dir / f"{name}.jsonl", options)
+    idle = ", ".join(f"`hooks.{name}`" for name in sections if name != "rank")
+    if idle:
+        log.warning(
+            "{} does nothing: the criterion has no queues to look at. Leave it out, or take a "
+            "criterion with queues, such as `criterion.name=moco_atc`.",
+            idle,
+        )
+
+
+def _check_options(
+    name: str, signature: inspect.Signature, queues: Any, path: Path, options: Mapping[str, Any]
+) -> None:
+    try:
+        # Not the call itself, whose own errors are bugs of the hook.
+        signature.bind(queues, path, **options)
+    except TypeError as ex:
+        raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
 
 
 def _obstacle(criterion: Any) -> str:

@@ -30,10 +30,9 @@ from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import NoBatches, RetrievalEvalUnit
 from atr_moco_plugin.hosts.fairseq2.processes import StopRequest
-from atr_moco_plugin.hosts.fairseq2.runs.folder import save_model_config
+from atr_moco_plugin.hosts.fairseq2.runs.model import check_model
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
 from atr_moco_plugin.hosts.fairseq2.runs.resume import (
-    check_adapters,
     check_options,
     optimizer_options,
     prepare_resume,
@@ -52,7 +51,7 @@ from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 from atr_moco_plugin.io.lock import lock_folder
-from atr_moco_plugin.model.building import adapt_model
+from atr_moco_plugin.model.building import adapt_model, built_config
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.teaching import use_teachers
 from atr_moco_plugin.text.tokenizer import tokenize
@@ -107,10 +106,12 @@ class RetrievalRecipe(compat.TrainRecipe):
             check_shared_clips(criterion, captions, mixes=mix is not None)
             # After all plugins are imported, which say what of theirs may be in a checkpoint.
             prepare_resume(context.output_dir, compat.checkpoint_dir(context), context.gangs)
-            check_adapters(context.output_dir, compat.checkpoint_dir(context), plain.config)
-        if context.gangs.root.rank == 0:
-            model_config: Any = model.config
-            save_model_config(context.output_dir, model_config, plain)
+            check_model(
+                context.output_dir,
+                compat.checkpoint_dir(context),
+                built_config(plain.config, plain),
+                context.gangs.root.device,
+            )
         return compat.replaced(model, criterion)
 
     @override
@@ -131,7 +132,7 @@ class RetrievalRecipe(compat.TrainRecipe):
         )
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(config, dataset, criterion.model)
-        settings = training_settings(config, tokenizer)
+        settings = training_settings(config, criterion.model.config, tokenizer)
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
         caches = open_caches_of_run(config, criterion.model, dataset, to_tokens, gangs)
         outputs = None if caches is None else caches.outputs

@@ -7,9 +7,11 @@ from pathlib import Path
 from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
 from fairseq2.recipe.error import RecipeError
+from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.compat import checkpoint_dir
 from atr_moco_plugin.hosts.fairseq2.runs.folder import read_state
 from atr_moco_plugin.io.checkpoints import step_folders
@@ -40,7 +42,7 @@ def make_guard(
             [folder for _, folder in reversed(step_folders(checkpoints, "step_"))],
             checkpoints,
             sound,
-            read_state,
+            _read,
             resume="move later ones away, and the same command goes on from it.",
             restart="start a new run.",
         )
@@ -54,6 +56,13 @@ def make_guard(
         error=RecipeError,
         warn=warn,
     )
+
+
+def _read(checkpoint: Path) -> list[dict[str, Tensor]]:
+    try:
+        return read_state(checkpoint)
+    except RecipeError as ex:
+        raise InputError(str(ex)) from None
 
 
 def warn(text: str) -> None:
