@@ -37,8 +37,8 @@ def nearest(x: Tensor, queries: Tensor, k: int) -> Neighbours:
         k: at most N - 1.
 
     Example:
-        >>> nearest(torch.eye(3), torch.tensor([0]), k=2).distances.tolist()
-        [[1.4142135623730951, 1.4142135623730951]]
+        >>> nearest(torch.eye(3), torch.tensor([0]), k=2).distances.square()
+        tensor([[2.0000, 2.0000]], dtype=torch.float64)
     """
     n = len(x)
     candidates = min(k + _MORE, n - 1)
