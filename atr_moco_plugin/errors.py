@@ -18,6 +18,11 @@ class DeviceError(InputError):
     """What a device cannot compute. It says nothing of the sound or the sentence."""
 
 
+class ChangedError(InputError):
+    """Files that another process has replaced since they were opened. What is read from now on is
+    something else, so that the run ends, where it would pass over a clip."""
+
+
 class MissingFileError(InputError, FileNotFoundError):
     """A file or folder that a user named and that is not there."""
 

@@ -126,12 +126,14 @@ def _numbered(path: Path) -> Tensor:
 
 
 def _named(path: Path, column: str, audio: Sequence[str], text: Sequence[str]) -> Pairs:
-    clips = ClipNames([(name,) for name in audio], str(path))
+    table = list(read_rows(path))
+    asked = (str(row[column]) for row in table)
+    clips = ClipNames(((name, name) for name in audio), str(path), asked)
     sentences = TextNames(text)
     pairs: list[list[int]] = []
     total = 0
     strange: list[str] = []
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(table, start=1):
         name = str(row[column])
         # A row may be of a part of its file, whose embedding then has it in its name.
         part = fragment(segment_of(row, f"{path}: row {number}"))

@@ -108,7 +108,7 @@ def ids_in_table(table: Any, *, sentences: bool) -> Ids:
         for title in _ID_COLUMNS
         if title in table.column_names
     }
-    if sentences:
+    if sentences and "name" in columns:
         columns = {"sentence": columns["name"]}
     return {title: ids for title, ids in columns.items() if any(x is not None for x in ids)}
 

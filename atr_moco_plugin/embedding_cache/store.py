@@ -13,7 +13,7 @@ from atr_moco_plugin.embedding_cache.fingerprint import Fingerprint
 from atr_moco_plugin.embedding_cache.index import Index, missing_shards, shard_path
 from atr_moco_plugin.embedding_cache.outputs import Output, Stage
 from atr_moco_plugin.embedding_cache.shards import Shard
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import ChangedError, InputError
 from atr_moco_plugin.ids import stable_digest
 
 
@@ -67,8 +67,8 @@ class OutputStore:
             crop: which of its crops.
 
         Raises:
-            InputError: if the item could not be used when the cache was written, with the reason,
-                and if another run has written the cache anew since it was opened.
+            InputError: if the item could not be used when the cache was written, with the reason.
+            ChangedError: if another run has written the cache anew since it was opened.
             KeyError: if there is no such item.
         """
         number, place = self._place(name)
@@ -99,7 +99,7 @@ class OutputStore:
         if number not in self._shards:
             shard = Shard(path := shard_path(self.folder, number))
             if shard.made_of != self.index.digest:
-                raise InputError(
+                raise ChangedError(
                     f"{path} is of another run, which has written {self.folder} anew while this "
                     "one reads it: give each a `dataset.cache_embeddings` of its own"
                 )

@@ -149,12 +149,13 @@ def _numbered_texts(path: Path, retrieval_set: RetrievalSet) -> list[_Numbered]:
     for number, text in enumerate(retrieval_set.captions):
         exact.setdefault(text, number)
         reduced.setdefault(normalize_caption(text), number)
-    clips = ClipNames.of(retrieval_set.clips, str(path))
+    lines = list(read_table(path))
+    asked = (name for line in lines for name in line.files)
+    clips = ClipNames.of(retrieval_set.clips, str(path), asked)
 
     def query(text: str) -> int | None:
         return exact.get(text.strip(), reduced.get(normalize_caption(text)))
 
-    lines = list(read_table(path))
     return _numbered(path, lines, [query(x.query) for x in lines], clips.find)
 
 

@@ -62,7 +62,7 @@ def check_embedded(item: Embedded, width: int) -> None:
             f"the embedding of {recording.path} is no number: use --dtype float32, or another model"
         )
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    if (np.abs(lengths - 1) > 1e-3).any():
+    if (np.abs(lengths - 1) > 1e-2).any():
         raise ValueError(f"{recording.path}: an embedding is not of length 1")
 
 
@@ -103,7 +103,7 @@ def check_queries(queries: NDArray[np.float32], width: int, k: int = 1) -> NDArr
     if k < 1:
         raise ValueError(f"k is {k}, and must be 1 or more")
     lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-    for length in lengths[np.abs(lengths - 1) > 1e-3][:1]:
+    for length in lengths[np.abs(lengths - 1) > 1e-2][:1]:
         raise InputError(
             f"a query has the length {length:.3g}, expected 1, or its scores would be no cosines: "
             "divide it by its length; mean_embeddings of the retriever makes the mean of several "

@@ -13,7 +13,7 @@ from atr_moco_plugin.embedding_cache.index import Index, shard_path, write_index
 from atr_moco_plugin.embedding_cache.outputs import Output, Stage
 from atr_moco_plugin.embedding_cache.shards import ShardContent, write_shard
 from atr_moco_plugin.embedding_cache.store import OutputStore
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import ChangedError
 
 
 def write(folder: Path, value: float) -> OutputStore:
@@ -34,6 +34,6 @@ def test_a_folder_that_another_run_has_written_anew_is_refused(tmp_path: Path) -
     second = write(folder, 9.0)
     assert np.array_equal(first.get("a").pooled, [1, 1])  # it is mapped
     for store in (first, pickle.loads(pickle.dumps(first))):
-        with pytest.raises(InputError, match=r"000001\.safetensors is of another run, which has"):
+        with pytest.raises(ChangedError, match=r"000001\.safetensors is of another run, which has"):
             store.get("b")
     assert np.array_equal(second.get("b").pooled, [9, 9])

@@ -188,7 +188,8 @@ def test_clips_are_found_by_key_then_file_then_stem() -> None:
         Clip("left/same.wav", ("x",), "/data/left/same.wav"),
         Clip("right/same.wav", ("x",), "/data/right/same.wav"),
     ]
-    names = ClipNames.of(clips, "judged.csv")
+    asked = ["/old/sub/three.wav", "right/same.wav", "elsewhere/three.wav"]
+    names = ClipNames.of(clips, "judged.csv", asked)
     found = ["a", "one.wav", "two.wav", "/old/sub/three.wav", "fu\u0308nf.wav", "toy-1", "none"]
     assert [names.find(name) for name in found] == [0, 1, 1, 2, 3, 4, None]
     assert names.find("right/same.wav") == 6

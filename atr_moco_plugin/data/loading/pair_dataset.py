@@ -28,7 +28,7 @@ from atr_moco_plugin.data.loading.plan import (
     max_samples,
     padding,
 )
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import ChangedError, InputError
 from atr_moco_plugin.ids import stable_digest
 
 _TRIES = 8
@@ -189,6 +189,8 @@ class PairBatchDataset(Dataset[FetchedBatch]):
                 continue
             try:
                 return self._examples(row, column, epoch, bad)
+            except ChangedError:
+                raise
             # Errors that a file is to blame for. Any other is a bug of a reader or a decoder, which
             # would go unseen if the clip were skipped.
             except (OSError, InputError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable
 
-from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, split_in_name
+from atr_moco_plugin.data.opening.folder_names import FolderNames
+from atr_moco_plugin.data.opening.split_names import split_in_name
 from atr_moco_plugin.data.tables.file_names import (
     AUDIO_SUFFIXES,
     composed,
@@ -106,20 +106,6 @@ class AudioFiles:
         ending = "/" + without_suffix(tail)
         return [path for path in found if without_suffix(f"/{path}").endswith(ending)] or found
 
-    def may_be(self, name: str, path: str) -> bool:
-        """Whether the folders of a name let it be a file that lies elsewhere: it is in a folder of
-        the name's, or one of the two in a folder of a split or of all files. ``dogs/001.wav`` that
-        was not fetched is not ``cats/001.wav``."""
-        return len({telling_folder(name), telling_folder(path[self._common :])} - {""}) < 2
-
-    @cached_property
-    def _common(self) -> int:
-        """Characters of the folders that all files lie in, but for those of a split."""
-        shared = list(os.path.commonprefix([path.split("/")[:-1] for path in self.paths]))
-        while shared and shared[-1].lower() in SPLIT_NAMES:
-            shared.pop()
-        return sum(len(folder) + 1 for folder in shared)
-
     def find(
         self,
         names: Iterable[str],
@@ -127,20 +113,20 @@ class AudioFiles:
         *,
         other_splits: bool,
         copies: bool = False,
-        moved: bool = True,
+        folders: FolderNames | None = None,
     ) -> str | None:
         """Relative path of the first of ``names`` that is there for a split.
 
         Files in a folder named after the split come first, then files in folders that name no
-        split, then, with ``other_splits``, files in folders of other splits. Unless they may have
-        ``moved`` between folders, only what :meth:`may_be` lets be a name's file is.
+        split, then, with ``other_splits``, files in folders of other splits. Only files that
+        ``folders`` lets be a name's are.
 
         Raises:
             InputError: if the name fits files in two folders that come equally first, unless files
                 of one name are ``copies``.
         """
         for name in names:
-            fitting = (x for x in self.candidates(name) if moved or self.may_be(name, x))
+            fitting = (x for x in self.candidates(name) if not folders or folders.may_be(name, x))
             distances = {path: self._distance(path, split) for path in fitting}
             nearest = min(distances.values(), default=2)
             found = [path for path, distance in distances.items() if distance == nearest]
@@ -171,18 +157,6 @@ class AudioFiles:
             self._split_of_folder[folder] = named[-1] if named else None
         found = self._split_of_folder[folder]
         return 1 if found is None else (0 if found == split else 2)
-
-
-def telling_folder(name: str) -> str:
-    """The folder that a file is in; empty where it says nothing of what is in it."""
-    place = os.path.dirname(os.path.normpath(name.replace("\\", "/")))
-    folder = composed(os.path.basename(place))
-    return "" if folder in (".", "..") or split_in_name(folder) else folder
-
-
-def several_folders(names: Iterable[Sequence[str]]) -> bool:
-    """Whether the names of recordings are of more than one folder that tells what is in it."""
-    return len({telling_folder(name) for of_one in names for name in of_one} - {""}) > 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

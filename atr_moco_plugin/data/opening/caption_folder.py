@@ -9,13 +9,9 @@ from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
-from atr_moco_plugin.data.opening.audio_files import (
-    AudioFiles,
-    describe_folder,
-    list_files,
-    several_folders,
-)
+from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder, list_files
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
+from atr_moco_plugin.data.opening.folder_names import FolderNames
 from atr_moco_plugin.data.opening.split_names import SPLITS, split_in_name
 from atr_moco_plugin.data.tables.columns import Row
 from atr_moco_plugin.data.tables.file_names import names_path
@@ -166,8 +162,8 @@ def find_by_name(
     folder.
 
     A file that two recordings of a split may mean belongs to the one that gives its folders, else
-    to none of them. Where the names are of several folders, theirs count:
-    :meth:`~.audio_files.AudioFiles.may_be`.
+    to none of them. Nor does one of another folder belong to it
+    (:class:`~.folder_names.FolderNames`).
 
     Args:
         tables: split to its recordings, changed in place.
@@ -178,13 +174,12 @@ def find_by_name(
         InputError: if a name fits files in two folders, or only a name that fits two recordings is
             there.
     """
-    every = (item for table in tables.values() for item in table.recordings.values())
-    moved = not several_folders(item.names for item in every)
+    folders = folder_names(tables, audio)
     for split, table in tables.items():
         items = table.recordings.values()
         for item in items:
             item.path = audio.find(
-                item.names, split, other_splits=other_splits, copies=item.copies, moved=moved
+                item.names, split, other_splits=other_splits, copies=item.copies, folders=folders
             )
             if item.path is None and item.shared_names:
                 other = audio.find(item.shared_names, split, other_splits=other_splits, copies=True)
@@ -195,6 +190,12 @@ def find_by_name(
             path = item.path
             if path and claims[path] > 1 and not any(names_path(n, path) for n in item.names):
                 item.path = None
+
+
+def folder_names(tables: Mapping[str, CaptionTable], audio: AudioFiles) -> FolderNames:
+    """What the folders tell of all names in the tables."""
+    items = (item for table in tables.values() for item in table.recordings.values())
+    return FolderNames((name for item in items for name in item.names), audio.paths)
 
 
 def shared_name_error(item: Captioned, name: str) -> InputError:

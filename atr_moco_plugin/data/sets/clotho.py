@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.opening.audio_files import AudioFiles, several_folders
+from atr_moco_plugin.data.opening.audio_files import AudioFiles
 from atr_moco_plugin.data.opening.caption_folder import (
     CaptionFolder,
     CaptionFolderConfig,
     find_by_name,
+    folder_names,
     open_caption_folder,
     read_captions,
     required_value,
@@ -85,14 +86,14 @@ def _find_audio(tables: Mapping[str, CaptionTable], audio: AudioFiles) -> None:
     find_by_name(tables, audio, other_splits=False)
     items = [item for table in tables.values() for item in table.recordings.values()]
     taken = {item.path for item in items}
-    moved = not several_folders(item.names for item in items)
+    folders = folder_names(tables, audio)
     for split, table in tables.items():
         missing = [item for item in table.recordings.values() if item.path is None]
         free = [path for path in audio.of_split(split) if path not in taken]
         pairs = match_renamed([item.names[0] for item in missing], free)
         for item in missing:
             path = pairs.get(item.names[0])
-            item.path = path if path and (moved or audio.may_be(item.names[0], path)) else None
+            item.path = path if path and folders.may_be(item.names[0], path) else None
     splits_of = Counter(
         path for table in tables.values() for path in {i.path for i in table.recordings.values()}
     )

@@ -153,7 +153,7 @@ def _finished(
         notes.append(
             f"Each of the {len(classes):,} captions is relevant to all clips it is said of."
         )
-    _check_numbers(root, len(clips), len(clips))
+    _check_numbers(root, {"train": clips})
     if set(splits) <= {"train"}:
         if content.given:
             raise InputError(
@@ -173,7 +173,7 @@ def _finished(
         notes += _said(drawn, splits)
     else:
         notes += _in_two_splits(root, splits, content, allow=config.allow_shared_audio)
-    _check_numbers(root, len(splits.get("train", ())), len(clips))
+    _check_numbers(root, splits)
     opened = FolderDataset(
         config.name,
         splits,
@@ -217,16 +217,18 @@ def _in_two_splits(
     which = f"{len(found):,} recordings are in two splits: {listed(list(found.values()))}"
     if found and not allow:
         raise InputError(
-            f"{root}: {which}; put all clips of each into one of them, or set "
-            "allow_shared_audio: true"
+            f"{root}: {which}; put all clips of each into one of them, name them apart if they "
+            "are different recordings, or set allow_shared_audio: true"
         )
     return [f"{which}."] if found else []
 
 
-def _check_numbers(root: Path, number: int, total: int) -> None:
+def _check_numbers(root: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
+    number, total = len(splits.get("train", ())), sum(map(len, splits.values()))
     least, where = MIN_CLIPS, "sounds that can be used"
     if number < total:
-        least, where = MIN_TRAIN, "sounds to train on"
+        there = listed([f"{split} {len(its):,}" for split, its in splits.items()])
+        least, where = MIN_TRAIN, f"sounds to train on (its splits are {there})"
     if number < least:
         raise InputError(
             f"{root}: has {number} {where}, but at least {least} are needed to tell each from "

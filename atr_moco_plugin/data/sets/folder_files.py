@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atr_moco_plugin.data.opening.audio_files import AudioFiles, several_folders
+from atr_moco_plugin.data.opening.audio_files import AudioFiles
 from atr_moco_plugin.data.opening.captions import Captioned
+from atr_moco_plugin.data.opening.folder_names import FolderNames
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
 
 
@@ -16,18 +17,18 @@ def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     """Set the ``path`` of recordings that have none by the names of the files below a folder.
 
     A file is taken for a row where it is the only one of that name and belongs to no other row.
-    Where rows are in several folders, theirs count: :meth:`~.audio_files.AudioFiles.may_be`.
+    One of another folder is not taken (:class:`~.folder_names.FolderNames`).
 
     Args:
         root: the folder.
         items: of all its tables; a ``path`` is that of the file where the table says.
     """
     files = AudioFiles(root)
-    several = several_folders(item.names for item in items)
+    folders = FolderNames((name for item in items for name in item.names), files.paths)
 
     def only_file(item: Captioned) -> str | None:
         for name in item.names:
-            found = [x for x in files.candidates(name) if not several or files.may_be(name, x)]
+            found = [x for x in files.candidates(name) if folders.may_be(name, x)]
             if len(found) == 1:
                 return files.absolute(found[0])
         return None

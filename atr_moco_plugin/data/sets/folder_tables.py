@@ -105,7 +105,7 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
     for table, split in of_split.items():
         named = table.parent.relative_to(root).as_posix()
         prefix = "" if named == "." else f"{named}/"
-        own = None if len(tables) == 1 and split == "train" else split
+        own = None if len(tables) == 1 and table.parent == root else split
         rows = _Rows(table, own, labels)
         found = read_manifest_captions(table, None, split or "train", rows.change)
         for name, its in found.items():
@@ -140,7 +140,7 @@ def _split_of(root: Path, table: Path) -> str | None:
 def _labels_of(root: Path, tables: Sequence[Path]) -> list[str]:
     """The columns of labels, where tables have no captions."""
     without = [table for table in tables if not caption_columns(columns_of(table))]
-    rows = chain.from_iterable(map(read_rows, without))
+    rows = chain.from_iterable(read_rows(table, warn=False) for table in without)
     return label_columns(os.fspath(without[0] if len(without) == 1 else root), rows)
 
 
@@ -172,7 +172,7 @@ def _name_recordings(table: Path, items: Sequence[Captioned], recordings: dict[s
     if not names:
         return
     of_row = {item.row: item.key for item in items}
-    for number, row in enumerate(read_rows(table), start=1):
+    for number, row in enumerate(read_rows(table, warn=False), start=1):
         value = filled_cell(row, names)
         if value and number in of_row and audio_names(row):
             recordings[of_row[number]] = value

@@ -92,9 +92,11 @@ def open_stored(
         splits_of = SplitColumns(where, named)
         rows = zip(stored_rows(table), _sources(root, table, audio), strict=True)
         for number, (row, source) in enumerate(rows):
-            if len(loaded) > 1 or named != "train":
+            key, own = f"{split}/{number}", named
+            if len(loaded) > 1:
                 check_split_of_table(f"{where}: row {number}", row, named)
-            key, own = f"{split}/{number}", splits_of.of_row(row, number)
+            else:
+                own = splits_of.of_row(row, number)
             _add(found.setdefault(own, _Split()), key, with_label_as_caption(row, labels), source)
             if value := filled_cell(row, column_names.RECORDINGS):
                 recordings[key] = value

@@ -21,7 +21,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 one JSON value."""
 
 
-def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
+def read_rows(path: str | os.PathLike[str], *, warn: bool = True) -> Iterator[Row]:
     """Read a table row by row. Only JSON that is one value is held in memory.
 
     The text is in one of the encodings of :func:`~.encoding.text_encoding`. Columns of CSV and TSV
@@ -42,7 +42,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
             row is not an object.
     """
     with _open_table(Path(path), warn=True) as (columns, rows):
-        yield from warned_rows(path, columns, rows)
+        yield from warned_rows(path, columns, rows) if warn else rows
 
 
 def columns_of(path: str | os.PathLike[str]) -> tuple[str, ...]:

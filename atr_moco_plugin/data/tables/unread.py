@@ -40,10 +40,12 @@ def warned_rows(
     """
     path = os.fspath(path)
     told: set[str] = set()
-    _warn_of_columns(path, columns, told)
+    known = dict.fromkeys(columns)
+    _warn_of_columns(path, columns, columns, told)
     halves, example = 0, ""
     for number, row in enumerate(rows, start=1):
-        _warn_of_columns(path, tuple(row), told, f" (first in row {number:,})")
+        known |= dict.fromkeys(row)  # in their order
+        _warn_of_columns(path, tuple(row), tuple(known), told, f" (first in row {number:,})")
         if places := [name for name in half_place(row) if name not in told]:
             halves += 1
             example = example or f"row {number:,}, {', '.join(map(repr, places))[:200]}"
@@ -57,8 +59,10 @@ def warned_rows(
         )
 
 
-def _warn_of_columns(path: str, columns: tuple[str, ...], told: set[str], where: str = "") -> None:
-    for names, problem in _problems(columns):
+def _warn_of_columns(
+    path: str, columns: tuple[str, ...], known: tuple[str, ...], told: set[str], where: str = ""
+) -> None:
+    for names, problem in _problems(columns, known):
         if new := [name for name in names if name not in told]:
             told.update(new)
             shown = ", ".join(map(repr, new))[:200]
@@ -66,14 +70,17 @@ def _warn_of_columns(path: str, columns: tuple[str, ...], told: set[str], where:
 
 
 @lru_cache(maxsize=1024)
-def _problems(columns: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
-    """Columns, with what is to be said of them."""
+def _problems(
+    columns: tuple[str, ...], known: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], str]]:
+    """Columns of a row, with what is to be said of them; ``known`` are those of rows before too: a
+    row may leave out its end."""
     used = caption_columns(columns)
     number = re.search(r"\d+", used[0]) if used else None
     late = used[:1] if number and int(number[0]) > 1 else ()
     problems = [
         (tuple(unused_caption_columns(columns)), _CAPTIONS),
         (late, _FIRST),
-        (unused_place_columns(columns), _PLACES),
+        (unused_place_columns(known), _PLACES),
     ]
     return [(names, problem) for names, problem in problems if names]

@@ -91,7 +91,7 @@ def kept_flags(criterion_class: type[Atc], config: Any) -> dict[str, Any]:
     """
     kept, own = kept_options(config), _fields(criterion_class)
     flags = {_flag(name): value for name, value in kept.items() if name in own}
-    return {"--criterion": criterion_class.__name__, **flags}
+    return {"the criterion": criterion_class.__name__, **flags}
 
 
 def help_text(argv: Sequence[str]) -> str:

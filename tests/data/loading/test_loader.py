@@ -22,7 +22,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
 from atr_moco_plugin.data.loading.loader import PairLoader
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import ChangedError, InputError
 
 READER = AudioReader(16_000)
 
@@ -301,6 +301,16 @@ def test_a_bad_clip_is_replaced_counted_and_named_once(caplog: pytest.LogCapture
     assert list(source.bad_clips.keys) == ["clip4"]
     named = [record.getMessage() for record in caplog.records]
     assert named == ["d split 'train': clip 'clip4' is skipped: clip file 4 is broken"]
+
+
+def test_files_that_are_another_runs_by_now_stop_at_once() -> None:
+    """They were skipped, as clips that cannot be read are."""
+
+    def read(clip: Clip) -> np.ndarray:
+        raise ChangedError("the cache is of another run")
+
+    with pytest.raises(ChangedError, match="of another run"):
+        list(loader(dataset(read=read), max_bad=100))
 
 
 def test_more_than_max_bad_stops() -> None:

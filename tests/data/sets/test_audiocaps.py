@@ -369,6 +369,41 @@ def test_a_file_that_is_missing_is_not_that_of_another_folder(
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (("shard_0/a", "shard_1/b"), ("audio/a.wav", "audio/b.wav", "noise/z.wav")),
+        (("dogs/a", "cats/b"), ("Dogs/a.wav", "Cats/b.wav")),
+        (("dogs/a", "cats/b"), ("dogs/16k/a.wav", "cats/16k/b.wav")),
+        (("dogs/a", "cats/b"), ("dogs/a.wav", "b.wav")),
+    ],
+)
+def test_files_that_were_moved_together_are_found(
+    tmp_path: Path,
+    write_audio: Callable[..., Path],
+    write_table: Callable[..., Path],
+    names: tuple[str, ...],
+    files: tuple[str, ...],
+) -> None:
+    rows = [(f"{name}.wav", f"of {name}") for name in names]
+    write_table(tmp_path / "train.csv", ("file_name", "caption"), rows)
+    for file in files:
+        write_audio(tmp_path / "audio" / file)
+    assert len(open_audiocaps(AudioCapsConfig(tmp_path)).clips("train")) == 2
+
+
+def test_a_file_in_the_only_folder_that_was_fetched_is_not_another(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
+) -> None:
+    rows = [(f"{name}.wav", f"of {name}") for name in ("dogs/001", "cats/002")]
+    write_table(tmp_path / "train.csv", ("file_name", "caption"), rows)
+    for name in ("001", "002"):
+        write_audio(tmp_path / "audio" / "cats" / f"{name}.wav")
+    with pytest.warns(UserWarning, match="1 clip is without audio"):
+        (clip,) = open_audiocaps(AudioCapsConfig(tmp_path)).clips("train")
+    assert clip.captions == ("of cats/002",)
+
+
 def test_a_wrong_root_says_what_was_looked_for_and_found(
     tmp_path: Path, build: Callable[..., None], write_table: Callable[..., Path]
 ) -> None:

@@ -210,7 +210,22 @@ def test_two_splits_of_a_row_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         opened(tmp_path / "parts")
     named.to_parquet(tmp_path / "lone" / "valid-00000-of-00001.parquet")
-    with pytest.raises(InputError, match="lone: row 0 is of the split 'train' by its column"):
+    assert {x: len(y) for x, y in opened(tmp_path / "lone").splits.items()} == {
+        "train": 12,
+        "test": 8,
+    }
+
+
+def test_a_subset_that_is_no_split_leaves_the_table_in_its_own(tmp_path: Path) -> None:
+    saved = table(caption=TEXTS, subset=["clotho"] * COUNT)
+    parts = {"train": saved.select(range(12)), "test": saved.select(range(12, COUNT))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "parts"))
+    assert set(opened(tmp_path / "parts").splits) == {"train", "test"}
+    saved.save_to_disk(str(tmp_path / "lone"))
+    with (
+        pytest.warns(UserWarning, match="rows of the splits 'clotho'"),
+        pytest.raises(InputError, match=r"0 sounds to train on \(its splits are clotho 20\)"),
+    ):
         opened(tmp_path / "lone")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
+from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
 
 RATE = 16_000
@@ -93,6 +95,17 @@ def test_columns_that_may_name_a_segment_and_are_not_read_are_named(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_manifest(ManifestConfig(table))
+
+
+def test_json_rows_that_leave_out_their_end_are_counted(tmp_path: Path) -> None:
+    """``start`` was said never to be read, of a table in which it is."""
+    path = tmp_path / "a.jsonl"
+    rows = [{"audio": "a.wav", "start": n, **({"end": n + 1} if n < 2 else {})} for n in range(4)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.warns(UserWarning) as said:
+        list(read_rows(path))
+    (told,) = (str(x.message) for x in said)
+    assert "are of the whole file (2, such as row 3, 'start')" in told
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_options_that_model_json_leaves_out_have_their_defaults(tmp_path: Path) 
     (tmp_path / "model.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match="model.config_overrides.text.name was gone and is bert"):
         check_model(tmp_path, checkpoints, config, cpu)
+
+
+def test_an_entry_of_an_architecture_that_comes_or_goes_is_a_change(tmp_path: Path) -> None:
+    """``is_decoder`` changes no weight's shape."""
+    config, checkpoints, cpu = model_of(tmp_path), tmp_path / "checkpoints", torch.device("cpu")
+    text = replace(config.text, name="hf_text", config={"architecture": {"model_type": "bert"}})
+    config = replace(config, text=text)
+    check_model(tmp_path, checkpoints, config, cpu)
+    architecture = {"model_type": "bert", "is_decoder": True}
+    other = replace(config, text=replace(text, config={"architecture": architecture}))
+    with pytest.raises(InputError, match=r"architecture\.is_decoder was not set and is True"):
+        check_model(tmp_path, checkpoints, other, cpu)
 
 
 def test_who_reads_model_json_sees_it_whole(tmp_path: Path) -> None:

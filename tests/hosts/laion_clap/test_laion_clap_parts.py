@@ -354,7 +354,7 @@ def test_a_training_goes_on_with_the_options_it_began_with(tmp_path: Path) -> No
     for criterion, config, changed in (
         (MocoAtc, replace(begun, alpha=0.1), "--alpha was 0.4 and is 0.1"),
         (MocoAtc, replace(begun, momentum=0.9), "--ema-momentum was 0.5 and is 0.9"),
-        (Atc, AtcConfig(), "--criterion was MocoAtc and is Atc"),
+        (Atc, AtcConfig(), "the criterion was MocoAtc and is Atc"),
     ):
         with pytest.raises(InputError, match=rf"cannot go on with other options: .*{changed}"):
             check_resumed(checkpoint, criterion, config)

@@ -73,9 +73,13 @@ def _all_options(config: RetrievalModelConfig) -> dict[str, Any]:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Each option that is there before and now and differs, by its whole key."""
-    for key, value in now.items():
-        was = before.get(key, value)
+    """Each option that differs, by its whole key. One that only one of the two has is of another
+    version of its part, unless it is within an option that is a mapping itself."""
+    within = ".config." in prefix and not prefix.endswith(".config.")
+    for key in dict.fromkeys((*before, *now)):
+        if not within and not (key in before and key in now):
+            continue
+        was, value = (of.get(key, "not set") for of in (before, now))
         if isinstance(was, Mapping) and isinstance(value, Mapping):
             yield from _changed(was, value, f"{prefix}{key}.")
         elif was != value:

@@ -136,7 +136,7 @@ class MocoCallback(TrainerCallback):
                 "Trainer has another model than when MocoCallback was made, and its momentum "
                 "copies would not move: make a new MocoCallback after the model."
             )
-        keep_options(self._model, state)
+        keep_options(self._model, args, state)
         self._model.skipped_in_training.clear()
         criterion, optimizer = self._model.criterion, kwargs["optimizer"]
         criterion.total_steps = state.max_steps

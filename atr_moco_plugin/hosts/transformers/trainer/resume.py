@@ -11,13 +11,15 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atr_moco_plugin.distributed import world_size
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.checkpoints import problem_in, read_torch, step_folders
 from atr_moco_plugin.safety.last_good import last_good_checkpoint
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _PARTS = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+
+OPTIONS, PROCESSES = "atr_moco_plugin", "processes"
+"""In ``trainer_state.json``: what a training has to keep, and of it how many processes it had."""
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str], *, parts: Sequence[str] = ()) -> str | None:
@@ -37,9 +39,8 @@ def last_checkpoint(output_dir: str | os.PathLike[str], *, parts: Sequence[str] 
         checkpoint, which begins a new training.
 
     Raises:
-        InputError: there are checkpoints and none is whole, the newest whole one was saved by
-            another number of processes, or torch refuses it: an older one would lose what was
-            trained since.
+        InputError: there are checkpoints and none is whole, or torch refuses the newest whole one:
+            an older one would lose what was trained since.
 
     Example:
         >>> trainer.train(  # doctest: +SKIP
@@ -48,7 +49,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str], *, parts: Sequence[str] 
     """
     problem = ""
     for folder in _newest_first(output_dir):
-        found = problem_with(folder, (*_PARTS, *parts)) or _lacks_processes(folder)
+        found = problem_with(folder, (*_PARTS, *parts)) or _lacks_a_process(folder)
         if found is None:
             return str(folder)
         problem = problem or f"{folder} {found}"
@@ -95,31 +96,14 @@ def _newest_first(output_dir: str | os.PathLike[str]) -> list[Path]:
     return [folder for _, folder in reversed(step_folders(Path(output_dir), "checkpoint-"))]
 
 
-def _lacks_processes(folder: Path) -> str | None:
-    """Why a checkpoint has no random state for a process of this run; None where each has its own.
-
-    Each process writes its own, so that of an interrupted checkpoint some may be missing.
-
-    Raises:
-        InputError: it was saved by more processes, or by one where this run has several.
-    """
-    names = [file.stem.removeprefix("rng_state_") for file in folder.glob("rng_state_*.pth")]
-    numbers = {int(name) for name in names if name.isdecimal()}
-    processes = max(world_size(), int(os.environ.get("WORLD_SIZE") or 1))
-    saved = max(2, max(numbers) + 1) if numbers else 1  # one alone has no number
-    if numbers and (lacking := set(range(saved)) - numbers):
-        return f"has no rng_state_{min(lacking)}.pth"
-    if 1 < saved < processes:
-        return (
-            f"has the random states of {saved} process(es), but this run has {processes}: if that "
-            f"many saved it, go on with {saved}"
-        )
-    if saved != processes:
-        raise InputError(
-            f"{folder} was saved by {saved} process(es), but this run has {processes}: go on with "
-            f"{saved}, or begin a new training from its weights in another folder."
-        )
-    return None
+def _lacks_a_process(folder: Path) -> str | None:
+    """Why a checkpoint, which is whole otherwise, lacks the random state of a process that saved
+    it; None where it has all, or does not say how many there are. Each process writes its own."""
+    state = json.loads((folder / "trainer_state.json").read_text())
+    processes = state.get("stateful_callbacks", {}).get(OPTIONS, {}).get(PROCESSES, 0)
+    names = [f"rng_state_{i}.pth" for i in range(processes)] if processes > 1 else []
+    missing = [name for name in names if not (folder / name).is_file()]
+    return f"has no {missing[0]}" if missing else None
 
 
 def weights_in(folder: Path) -> list[Path]:
