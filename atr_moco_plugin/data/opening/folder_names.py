@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import takewhile
 
 from atr_moco_plugin.data.opening.split_names import split_in_name
@@ -39,5 +40,10 @@ class FolderNames:
 def _folders(name: str) -> list[str]:
     """The folders of a file, the outermost first, without those that say nothing of what is in
     them."""
-    places = composed(name).replace("\\", "/").casefold().split("/")[:-1]
+    return _telling(name.replace("\\", "/").rpartition("/")[0])
+
+
+@lru_cache(maxsize=4096)  # many files are in one folder
+def _telling(folder: str) -> list[str]:
+    places = composed(folder).casefold().split("/")
     return [x for x in places if x not in ("", ".", "..") and split_in_name(x) is None]
