@@ -78,7 +78,9 @@ def test_pooled_outputs_give_the_losses_of_the_towers(
     assert (outputs.clips is None, outputs.captions is None) == (not audio, not text)
     plain = train(criterion(), loader(data, max_seconds=whole))
     cached = train(criterion(), loader(data, outputs, max_seconds=whole))
-    np.testing.assert_allclose(cached, plain, rtol=2e-5)
+    # Rounding differs with the sizes of products, by machine, and grows with the steps.
+    np.testing.assert_allclose(cached[0], plain[0], rtol=2e-6)
+    np.testing.assert_allclose(cached, plain, rtol=2e-4)
 
 
 @pytest.mark.parametrize("fusion", ["blip", "albef"])
