@@ -20,8 +20,8 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,13 @@ class _NothingWrong(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return False if func is Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def fake_tensors() -> Iterator[None]:
+    """Tensors have shapes and no data in here, and steps of training run all the same."""
+    with FakeTensorMode(allow_non_fake_inputs=True), _WithoutGenerators(), _NothingWrong():
+        yield
 
 
 class _EfficientAttention(torch.autograd.Function):
@@ -303,9 +310,7 @@ def count_step(
         fbank(torch.zeros(1, FRAME_LENGTH))
         # Those of its positions are counted, and must not be kept for a real model.
         stack.callback(distance_buckets.cache_clear)
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(_WithoutGenerators())
-        stack.enter_context(_NothingWrong())
+        stack.enter_context(fake_tensors())
         live = stack.enter_context(LiveBytes())
         if cuda:
             stack.enter_context(CudaKernels())

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -130,8 +129,7 @@ def count_flops(name: str, model: RetrievalModelConfig, way: Way, batch_size: in
     with ExitStack() as stack:
         fbank(torch.zeros(1, FRAME_LENGTH))
         stack.callback(distance_buckets.cache_clear)
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(memory._WithoutGenerators())
+        stack.enter_context(memory.fake_tensors())
         memory._make_fake(criterion)
         memory.fill_queues(criterion)
         trained = [p for p in criterion.parameters() if p.requires_grad]
