@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from atr_moco_plugin.data.tables.segments import plain_number
 from atr_moco_plugin.errors import InputError, listed
+from atr_moco_plugin.io.digests import sha256_of
 
 Ids = dict[str, list[str | None]]
 """Columns of ids by their titles; None for a row without one."""
@@ -51,7 +50,7 @@ def _check_digest(beside: Path, expected: object, path: Path) -> None:
             f"{path.name}: embed again if another program has written it since.",
             stacklevel=1,
         )
-    elif expected != hashlib.sha256(np.memmap(path, mode="r").data).hexdigest():
+    elif expected != sha256_of(path):
         raise InputError(
             f"{beside}: its SHA-256 is not that of {path.name}, which was written anew, so the "
             f"names may be of other rows: embed again, or remove {beside.name} to use the rows "

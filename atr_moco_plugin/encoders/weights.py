@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.checkpoints import DamagedFileError, read_torch
+from atr_moco_plugin.io.digests import sha256_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -57,15 +57,6 @@ def digest_problems(sha256: str | None, pretrained: str | None) -> Iterator[str]
         )
     if len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef"):
         yield f"`sha256` is {sha256!r}, expected 64 hexadecimal digits."
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def verify(path: Path, sha256: str | None) -> None:

@@ -25,9 +25,7 @@ class ClipNames:
         asked: all names that it has.
     """
 
-    def __init__(
-        self, names: Iterable[tuple[str, str]], where: str, asked: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, names: Iterable[tuple[str, str]], where: str, asked: Iterable[str]) -> None:
         self._where = where
         self._shown: list[str] = []
         self._paths: list[str] = []

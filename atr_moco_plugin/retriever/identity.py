@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atr_moco_plugin.encoders.weights import sha256_of
+from atr_moco_plugin.io.digests import sha256_of
 
 
 def model_fingerprint(config: Mapping[str, Any], files: Mapping[str, str]) -> str:

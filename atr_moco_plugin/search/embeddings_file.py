@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from atr_moco_plugin.io.atomic import (
     unwritable,
     write_atomically,
 )
+from atr_moco_plugin.io.digests import sha256_of
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
         with new_file(path) as temporary:
             write(temporary, embeddings)
             if path.suffix == ".npy":
-                digest = hashlib.sha256(np.memmap(temporary, mode="r").data).hexdigest()
-                text = json.dumps({**_described(embeddings), "sha256": digest}, indent=2)
+                about = {**_described(embeddings), "sha256": sha256_of(temporary)}
+                text = json.dumps(about, indent=2)
                 write_atomically(path.with_name(path.name + ".json"), text)
     except OSError as ex:
         raise InputError(unwritable(path, ex)) from ex

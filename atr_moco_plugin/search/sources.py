@@ -15,7 +15,6 @@ from atr_moco_plugin.data.audio.source import FileSource, Segment
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.sets.manifest import audio_names
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import audio_column, cell_text
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, segment_of
@@ -225,9 +224,7 @@ def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -
             _miss(os.path.realpath(os.path.join(folder, names[0])), notes)
             continue
         file = os.path.realpath(file)
-        part = segment_of(row, f"{path}, row {number}") if audio_column(tuple(row)) else None
-        if cell_text(row.get(column_names.VIDEO)):
-            part = None  # the file is the cut already
+        part = segment_of(row, f"{path}, row {number}")
         for sound in found_at(file, {*suffixes, suffix_of(file)}, notes):
             yield sound._replace(member=sound.member or fragment(part))
 

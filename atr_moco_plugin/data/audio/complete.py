@@ -46,8 +46,7 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
         try:
             file.seek(last)
             complete = len(file.read(1)) == min(1, file.frames)
-        # The latter where a damaged MP3 is behind its own end.
-        except (soundfile.SoundFileError, ValueError):
+        except soundfile.SoundFileError:
             complete = False
         if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
             raise unusable(source, f"is truncated, its header says {seconds:.3f} s")

@@ -50,6 +50,16 @@ def check_decoder(decoder: str) -> None:
         _torchcodec()
 
 
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """Says that a damaged MP3 is behind its own end, where soundfile makes an array of a negative
+    size."""
+
+    def read(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
+        if self.seekable() and self.tell() > self.frames:
+            raise soundfile.SoundFileError("it goes on behind its end")
+        return np.asarray(super().read(*args, **kwargs))
+
+
 @contextmanager
 def opened(source: Source) -> Iterator[soundfile.SoundFile]:
     """Open audio with soundfile; its errors become one sentence that names the source.
@@ -61,7 +71,7 @@ def opened(source: Source) -> Iterator[soundfile.SoundFile]:
     try:
         place = open_source(source)
         # As bytes, since soundfile encodes a name as UTF-8, which not every name on disk is.
-        with soundfile.SoundFile(os.fsencode(place) if isinstance(place, str) else place) as file:
+        with _SoundFile(os.fsencode(place) if isinstance(place, str) else place) as file:
             check_rate(file.samplerate, source)
             yield file
     except soundfile.SoundFileError as error:
@@ -179,10 +189,7 @@ def frame_blocks(
             file.seek(position)
         while stop is None or position < stop:
             most = rows if stop is None else min(rows, stop - position)
-            try:
-                frames = file.read(most, dtype="float32", always_2d=True)
-            except ValueError as error:  # soundfile's, where a damaged MP3 is behind its own end
-                raise soundfile.SoundFileError("it goes on behind its end") from error
+            frames = file.read(most, dtype="float32", always_2d=True)
             if not len(frames):
                 break
             position += len(frames)

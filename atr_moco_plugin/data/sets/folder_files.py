@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from atr_moco_plugin.data.opening.audio_files import AudioFiles
 from atr_moco_plugin.data.opening.captions import Captioned
 from atr_moco_plugin.data.opening.folder_names import FolderNames
-from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
 
 
 def find_moved(root: Path, items: Sequence[Captioned]) -> None:
@@ -41,12 +40,3 @@ def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     for at, path in moved.items():
         if path and len(names_of[os.path.realpath(path)]) == 1:
             items[at].path = path
-
-
-def below_common_folder(inner: Mapping[str, str]) -> dict[str, str]:
-    """Paths below the folders that all of them lie in."""
-    common = list(os.path.commonprefix([short.split("/")[:-1] for short in inner.values()]))
-    while common and common[-1].lower() in SPLIT_NAMES:
-        common.pop()
-    cut = len("/".join(common)) + 1 if common else 0
-    return {path: short[cut:] for path, short in inner.items()}

@@ -15,7 +15,6 @@ from atr_moco_plugin.data.opening.duplicates import same_files
 from atr_moco_plugin.data.opening.name_captions import caption_of_name
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
 from atr_moco_plugin.data.sets.esc50 import read_phrases
-from atr_moco_plugin.data.sets.folder_files import below_common_folder
 from atr_moco_plugin.data.sets.folder_notes import examples, on_depths
 from atr_moco_plugin.data.sets.label_captions import has_letters
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -65,9 +64,9 @@ def of_names(root: Path, by: str) -> FolderContent:
             f"{root}: has no sounds: looked for .wav, .flac, .ogg, .mp3 and the like at any depth, "
             f"{describe_folder(root)}"
         )
-    inner = below_common_folder({path: path for path in paths})
+    inner = _below_common_folder({path: path for path in paths})
     split_of, inner = _given_splits(inner)
-    inner = below_common_folder(inner)
+    inner = _below_common_folder(inner)
     loose = [path for path in inner.values() if "/" not in path]
     if by == "auto" and loose and len(loose) < len(inner):
         nested = next(path for path in inner.values() if "/" in path)
@@ -145,3 +144,12 @@ def _given_splits(inner: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
         {path: SPLIT_NAMES[top.lower()] for path, (top, _) in parts.items()},
         {path: rest for path, (_, rest) in parts.items()},
     )
+
+
+def _below_common_folder(inner: Mapping[str, str]) -> dict[str, str]:
+    """Paths below the folders that all of them lie in."""
+    common = list(os.path.commonprefix([short.split("/")[:-1] for short in inner.values()]))
+    while common and common[-1].lower() in SPLIT_NAMES:
+        common.pop()
+    cut = len("/".join(common)) + 1 if common else 0
+    return {path: short[cut:] for path, short in inner.items()}

@@ -139,8 +139,7 @@ def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number:
             item.names = tuple(name for name in names if _may_be_one_file(name, names[0]))
             item.other_names = names[1:]
         if name_places(tuple(row)):
-            # A place beside a video is one in the video: the file is the cut already.
-            item.segment = None if video else segment_of(row, item.where)
+            item.segment = segment_of(row, item.where)
             note = "" if item.segment else place_note(row)
             item.place_note = ", ".join(filter(None, (video and f"youtube_id {video}", note)))
         key = _relative(names[0], folder) + fragment(item.segment)

@@ -35,7 +35,8 @@ def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | N
 
     For example the columns ``start`` and ``end``, or ``start`` and ``duration``; all names are in
     :mod:`~.column_names`. ``offset`` is the end beside ``onset``, and the start beside a duration
-    and no other start. A duration alone says nothing.
+    and no other start. A duration alone says nothing. Beside a ``youtube_id`` a place is one in the
+    video, of which the file is the cut.
 
     Args:
         row: by column name in lower case.
@@ -47,6 +48,8 @@ def segment_of(row: Mapping[str, object], where: str) -> tuple[float, float] | N
     Raises:
         InputError: if a value is no number of seconds, or the end is not after the start.
     """
+    if _filled(row.get(column_names.VIDEO)):
+        return None
     roles = _roles(tuple(row))
     start, end = _seconds(row, roles.starts, where), _seconds(row, roles.ends, where)
     if start is None:

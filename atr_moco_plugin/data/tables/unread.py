@@ -40,12 +40,14 @@ def warned_rows(
     """
     path = os.fspath(path)
     told: set[str] = set()
-    known = dict.fromkeys(columns)
+    known, latest = dict.fromkeys(columns), columns
     _warn_of_columns(path, columns, columns, told)
     halves, example = 0, ""
     for number, row in enumerate(rows, start=1):
-        known |= dict.fromkeys(row)  # in their order
-        _warn_of_columns(path, tuple(row), tuple(known), told, f" (first in row {number:,})")
+        if (own := tuple(row)) != latest:
+            latest = own
+            known |= dict.fromkeys(own)  # in their order
+            _warn_of_columns(path, own, tuple(known), told, f" (first in row {number:,})")
         if places := [name for name in half_place(row) if name not in told]:
             halves += 1
             example = example or f"row {number:,}, {', '.join(map(repr, places))[:200]}"

@@ -10,6 +10,7 @@ from atr_moco_plugin.criterion import Atc
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.options import kept_flags
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.changes import changes
 from atr_moco_plugin.io.json_files import object_if_whole
 
 FILE = "criterion.json"
@@ -35,13 +36,8 @@ def check_resumed(checkpoint: Path, criterion_class: type[Atc], config: Any) -> 
         InputError: naming what has changed.
     """
     before = object_if_whole(checkpoint.absolute().parent.parent / FILE)
-    changed = [
-        f"{flag} was {before[flag]} and is {value}"
-        for flag, value in kept_flags(criterion_class, config).items()
-        if flag in before and before[flag] != value
-    ]
-    if changed:
+    if changed := changes(before, kept_flags(criterion_class, config)):
         raise InputError(
-            f"--resume {checkpoint} cannot go on with other options: {'; '.join(changed)}. Give it "
+            f"--resume {checkpoint} cannot go on with other options: {changed}. Give it "
             "those it began with, or start from its weights with --pretrained."
         )

@@ -12,16 +12,8 @@ from fairseq2.device import Device
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.changes import changes
 from atr_moco_plugin.io.json_files import object_if_whole
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Each value that is there before and now and differs, such as ``seed was 1 and is 2``."""
-    return "; ".join(
-        f"{key} was {before[key]} and is {value}"
-        for key, value in now.items()
-        if key in before and before[key] != value
-    )
 
 
 def check_recorded(

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from atr_moco_plugin.data.loading.skipped import forget_skipped
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
-from atr_moco_plugin.hosts.fairseq2.runs.recorded import changes
+from atr_moco_plugin.io.changes import changes
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.io.step_records import drop_after
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from fairseq2.logging import log
@@ -41,8 +40,10 @@ def make_hooks(
     Raises:
         InputError: for an unknown hook or option, or a probe that cannot be.
     """
+    for name, section in sections.items():
+        _check_options(name, section or {})
     if not criterion.queues:
-        _check_idle(sections, context.output_dir)
+        _warn_of_idle(sections)
         return {}
     obstacle = _obstacle(criterion) if pairs else "there are no pairs to make a probe of"
     probe: KeyProbe | None = None
@@ -50,9 +51,8 @@ def make_hooks(
     for name, section in sections.items():
         path, hook = context.output_dir / f"{name}.jsonl", load("hooks", name)
         options: Any = section or {}
-        signature = inspect.signature(hook)
         asked = options.get("probe_every")
-        if "probe" not in signature.parameters or asked == 0:
+        if "probe" not in inspect.signature(hook).parameters or asked == 0:
             pass
         elif obstacle and asked:
             raise InputError(f"`hooks.{name}.probe_every` is {asked}, but {obstacle}: set it to 0.")
@@ -61,37 +61,28 @@ def make_hooks(
             options = {**options, "probe": probe}
         if context.gangs.root.rank != 0:
             continue
-        _check_options(name, signature, criterion.queues, path, options)
         hooks[name] = hook(criterion.queues, path, **options)
     return hooks
 
 
-def _check_idle(sections: Mapping[str, object], output_dir: Path) -> None:
-    """Check the hooks of a criterion without queues, and warn of those that are asked for; the hook
-    ``rank`` is there by default."""
-    for name, section in sections.items():
-        signature = inspect.signature(load("hooks", name))
-        options: Any = section or {}
-        if "probe" in signature.parameters:
-            options = {**options, "probe": None}
-        _check_options(name, signature, {}, output_dir / f"{name}.jsonl", options)
-    idle = ", ".join(f"`hooks.{name}`" for name in sections if name != "rank")
-    if idle:
+def _check_options(name: str, options: Any) -> None:
+    signature = inspect.signature(load("hooks", name))
+    probe = {"probe": None} if "probe" in signature.parameters else {}
+    try:
+        # Not the call itself, whose own errors are bugs of the hook.
+        signature.bind("queues", "path", **{**options, **probe})
+    except TypeError as ex:
+        raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
+
+
+def _warn_of_idle(sections: Mapping[str, object]) -> None:
+    """Warn of hooks that are asked for without queues; ``rank`` is there by default."""
+    if idle := ", ".join(f"`hooks.{name}`" for name in sections if name != "rank"):
         log.warning(
             "{} does nothing: the criterion has no queues to look at. Leave it out, or take a "
             "criterion with queues, such as `criterion.name=moco_atc`.",
             idle,
         )
-
-
-def _check_options(
-    name: str, signature: inspect.Signature, queues: Any, path: Path, options: Mapping[str, Any]
-) -> None:
-    try:
-        # Not the call itself, whose own errors are bugs of the hook.
-        signature.bind(queues, path, **options)
-    except TypeError as ex:
-        raise InputError(f"`hooks.{name}` is not valid: {ex}.") from ex
 
 
 def _obstacle(criterion: Any) -> str:

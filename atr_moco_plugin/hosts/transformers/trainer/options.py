@@ -11,6 +11,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.internals import saved_beside
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.resume import OPTIONS, PROCESSES
+from atr_moco_plugin.io.changes import changes
 
 
 def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerState) -> None:
@@ -27,15 +28,9 @@ def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerSta
     """
     options = _options(model, args)
     saved = saved_beside(state)
-    before = saved.get(OPTIONS, {})
-    changed = [
-        f"{key} was {before[key]} and is {value}"
-        for key, value in options.items()
-        if key in before and before[key] != value
-    ]
-    if changed:
+    if changed := changes(saved.get(OPTIONS, {}), options):
         raise InputError(
-            f"The training cannot go on with other options: {'; '.join(changed)}. Give it those of "
+            f"The training cannot go on with other options: {changed}. Give it those of "
             "the checkpoint, or begin a new training from its weights."
         )
     saved[OPTIONS] = options
