@@ -111,7 +111,7 @@ def make_bank(
         InputError: where they are too few or too many.
     """
     chosen = bank_sentences(sentences)
-    return Bank(bank_info(chosen, NEIGHBOURS), np.ascontiguousarray(embed(chosen), np.float32))
+    return Bank(bank_info(chosen), np.ascontiguousarray(embed(chosen), np.float32))
 
 
 def check_alpha(alpha: float) -> float:

@@ -12,7 +12,8 @@ from atr_moco_plugin.search.bank import Bank
 from atr_moco_plugin.search.store import Embedded, IndexInfo
 
 OFF = 0.01
-"""How far the length of a row, in float16, or a cosine may be above 1: far more than rounding."""
+"""How far the length of a row, in float16, of a query, or a cosine may be off: far more than
+rounding."""
 
 _ROWS = 1000
 
@@ -62,7 +63,7 @@ def check_embedded(item: Embedded, width: int) -> None:
             f"the embedding of {recording.path} is no number: use --dtype float32, or another model"
         )
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    if (np.abs(lengths - 1) > 1e-2).any():
+    if (np.abs(lengths - 1) > 1e-3).any():
         raise ValueError(f"{recording.path}: an embedding is not of length 1")
 
 
@@ -103,7 +104,7 @@ def check_queries(queries: NDArray[np.float32], width: int, k: int = 1) -> NDArr
     if k < 1:
         raise ValueError(f"k is {k}, and must be 1 or more")
     lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-    for length in lengths[np.abs(lengths - 1) > 1e-2][:1]:
+    for length in lengths[np.abs(lengths - 1) > OFF][:1]:
         raise InputError(
             f"a query has the length {length:.3g}, expected 1, or its scores would be no cosines: "
             "divide it by its length; mean_embeddings of the retriever makes the mean of several "

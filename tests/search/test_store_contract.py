@@ -329,7 +329,8 @@ def test_what_does_not_fit_is_refused_whole(opened: Open) -> None:
     short = things[3]._replace(spans=things[3].spans[:2])
     with opened(write=True, info=INFO) as store:
         store.put(things[:1])
-        for wrong in (wide, short):
+        longer = things[3]._replace(embeddings=things[3].embeddings * np.float32(1.005))
+        for wrong in (wide, short, longer):
             with pytest.raises(ValueError):
                 store.put([*things[1:3], wrong])
             check(store, things[:1])
