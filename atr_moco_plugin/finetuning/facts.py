@@ -46,6 +46,7 @@ class Facts:
         long_clip: seconds that nine in ten clips do not exceed; ``None`` where it is unknown.
         window_seconds: longest clip that the start was trained for; ``None`` where it says none.
         measured_seconds: length of the clip that was measured.
+        measured_tokens: length of the caption that was measured, a long one of the data.
         match_bytes: what a step of a criterion that matches keeps besides for one pair of a batch;
             0 where it was not measured.
         match_seconds: time of these forward passes.
@@ -70,6 +71,7 @@ class Facts:
     long_clip: float | None = None
     window_seconds: float | None = None
     measured_seconds: float = 0.0
+    measured_tokens: int = 0
     match_bytes: int = 0
     match_seconds: float = 0.0
     other_parameters: int = 0

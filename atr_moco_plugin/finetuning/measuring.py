@@ -75,6 +75,7 @@ def gather_facts(
         text=parts["text"],
         other_parameters=total - parts["audio"].parameters - parts["text"].parameters,
         measured_seconds=seconds,
+        measured_tokens=tokens,
         match_bytes=matching[0],
         match_seconds=matching[1],
         window_seconds=start.window_seconds,

@@ -68,6 +68,8 @@ def test_captions_are_measured_as_long_as_they_are() -> None:
     options = {"audio": {"config": TINY_AUDIO}, "text": text}
     start = find_start("random", arch="small", options=options)
     short, long = (gather_facts(start, captions(words), CPU) for words in (2, 100))
+    assert short.measured_tokens == 5
+    assert long.measured_tokens == TINY_TEXT["max_position_embeddings"]
     assert long.text.bytes_each > 2 * short.text.bytes_each
     # The head keeps keys and values of the clip besides, whatever the caption.
     assert long.match_bytes > short.match_bytes > 3 * short.text.bytes_each
