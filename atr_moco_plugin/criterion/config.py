@@ -203,13 +203,16 @@ class MocoAtcAtmConfig(MocoAtcConfig):
                 yield f"{problem.rstrip('.')}, or auto."
         yield from in_range(self, "atm_every", least=1)
         yield from in_range(self, "atm_weight", "atc_weight", "seed", least=0)
+        if self.atm_weight == 0:
+            yield (
+                "`atm_weight` is 0, so the matching head would learn nothing and yet re-rank: take "
+                "the criterion `moco_atc`."
+            )
         if self.atc_weight == 0:
-            if self.atm_weight == 0:
-                yield "`atc_weight` and `atm_weight` are 0, so nothing would be learned: set one."
-            if self.atm_start == "auto":
+            if not self.matches_always:
                 yield (
-                    "`atc_weight` is 0, so nothing puts the embeddings in order, for which "
-                    "`atm_start: auto` waits: set `atm_start` to a number."
+                    "`atc_weight` is 0, so steps without a matching loss would learn nothing: set "
+                    "`atm_start` to 0 and `atm_every` to 1."
                 )
             if self.teachers:
                 yield (

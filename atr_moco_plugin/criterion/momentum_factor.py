@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion.config import MocoAtcConfig
 from atr_moco_plugin.errors import InputError
 
+LEAST_OF_STEP = 0.5
+"""Below it a factor of one pair was probably meant for a step: 0.95 is 0.19 in a step of 32."""
+
 
 def cosine_momentum(momentum: float, step: int, total_steps: int) -> float:
     """``m_k = 1 - (1 - m) (cos(pi k / K) + 1) / 2``, from m in the first step to 1 at the end
@@ -53,6 +56,7 @@ class MomentumFactor(nn.Module):
         # middle of an accumulation; mirrored by an integer, so that no step waits for the device.
         self.register_buffer("num_pairs", torch.zeros(1, dtype=torch.int64))
         self._num_pairs = 0
+        self._warned = False
 
     def is_known(self, total_steps: int | None) -> bool:
         """Whether the factors can be told; a schedule needs the length of the run.
@@ -86,7 +90,8 @@ class MomentumFactor(nn.Module):
         self._set(self._num_pairs + pairs)
 
     def at(self, step: int, total_steps: int | None) -> float:
-        """The factor of the step that ends now.
+        """The factor of the step that ends now; one of a pair is warned of where it leaves the
+        copies no memory.
 
         Args:
             step: optimizer steps made before it.
@@ -96,7 +101,19 @@ class MomentumFactor(nn.Module):
         if self._config.momentum_schedule == "cosine":
             self.check(total_steps)
             momentum = cosine_momentum(momentum, step, total_steps or 0)
-        return momentum**self._num_pairs if self._config.momentum_per == "pair" else momentum
+        if self._config.momentum_per == "step":
+            return momentum
+        of_step = momentum**self._num_pairs
+        if of_step < LEAST_OF_STEP and self._num_pairs and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"`momentum_per` is pair and `momentum` {self._config.momentum}, which is "
+                f"{of_step:.2g} in a step of {self._num_pairs} pairs: the copies nearly are the "
+                f"encoder itself. For 0.99 a step set `momentum` to "
+                f"{0.99 ** (1 / self._num_pairs):.5g}.",
+                stacklevel=2,
+            )
+        return of_step
 
     def next_step(self) -> int:
         """The step was made, or left out: the next one has no pairs yet.

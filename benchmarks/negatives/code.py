@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = "atr_moco_plugin"
-_FOLLOWED = tuple(f"{_PACKAGE}.{part}" for part in ("criterion", "queue", "momentum"))
+_FOLLOWED = tuple(
+    f"{_PACKAGE}.{part}" for part in ("criterion", "queue", "momentum", "rank.age", "rank.growth")
+)
 
 
 def digest(kind: Any) -> str:
@@ -19,8 +21,8 @@ def digest(kind: Any) -> str:
     docstrings.
 
     These are its own module and what it imports, directly or not, of the package's ``criterion``,
-    ``queue`` and ``momentum``. Two rows with equal digests are of one criterion; with other digests
-    they may still be.
+    ``queue`` and ``momentum``, and of ``rank`` the rules of the queue. Two rows with equal digests
+    are of one criterion; with other digests they may still be.
 
     Args:
         kind: the criterion's class.

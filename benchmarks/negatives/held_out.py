@@ -51,8 +51,8 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
 
     Returns:
         ``dual``, figures by split, and ``reranked``, the same with the matching head, None without
-        one; ``measures`` by name; ``start``, the step at which the matching loss began, None where
-        there is none.
+        one; ``measures`` by name, those of embeddings before a learned distance; ``start``, the
+        step at which the matching loss began, None where there is none.
     """
     checkpoint = open_checkpoint(run)
     model, config = checkpoint.model, checkpoint.trained
@@ -90,7 +90,7 @@ def evaluate(run: Path, dataset: AudioTextDataset, rerank_k: int) -> dict[str, A
         for side, x in found.embeddings.items()
     }
     save_file(embeddings, run / "embeddings.safetensors")
-    record = RankLogger(scores["valid"].embeddings, pairs=()).log(step=0)
+    record = RankLogger(scores["valid"].plain, pairs=()).log(step=0)
     spectra = {"held_out": record, "queue": _last(run / "rank.jsonl")}
     write_atomically(run / "spectra.json", json.dumps(finite(spectra)) + "\n")
     measures = _measures(scores["valid"], splits["valid"], checkpoint.temperature)
@@ -159,7 +159,7 @@ def _measures(scores: Scores, split: Split, temperature: float) -> dict[str, flo
     relevance = split.retrieval_set.relevance
     cosines = scores.cosines.matrix()
     rows, columns = relevance.nonzero(as_tuple=True)
-    audio, text = scores.embeddings["audio"], scores.embeddings["text"]
+    audio, text = scores.plain["audio"], scores.plain["text"]  # as rank is measured
     return {
         "valid_loss": contrastive_loss(cosines, relevance, temperature),
         "valid_loss_fixed": contrastive_loss(cosines, relevance, FIXED_TEMPERATURE),

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint
 from atr_moco_plugin.io.atomic import write_atomically
@@ -158,6 +159,8 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
         path = str((bench.out / teacher.name).resolve())
         criterion |= {"teachers": [path], **SECOND_STAGE}
         first = [f"init={path}"]
+    # Every option, as the recipe has its own for those that are left out.
+    criterion = asdict(build_config(variant.kind.config_class, criterion, "criterion.config"))
     options = [
         *first,
         f"criterion.name={made['criterion']}",

@@ -98,13 +98,11 @@ VARIANTS = {
 QUEUE_SIZE, ALPHA_WARMUP = 512, 400
 
 TEMPERATURE_MIN = 0.05
-"""Of the cross-entropies. Otherwise it falls with the loss on known pairs, with a queue to 0.01."""
-
-_CROSS_ENTROPIES = ("atc", "dcl", "moco_atc", "moco_atc_atm")
+"""Of a learned one. Otherwise it falls with the loss on known pairs, with a queue to 0.01."""
 
 
 def criterion_options(variant: Variant, momentum: float) -> dict[str, Any]:
-    """All options that are no defaults: those of the toy recipe, as far as the criterion has them,
+    """All options that are no defaults: those that all share, as far as the criterion has them,
     below the variant's own. Items of one clip or caption are positives for all but ``atc``.
 
     Args:
@@ -121,9 +119,8 @@ def criterion_options(variant: Variant, momentum: float) -> dict[str, Any]:
         "queue_warmup_steps": "auto",
         "momentum": momentum,
         "alpha_warmup_steps": ALPHA_WARMUP,
+        "temperature_min": TEMPERATURE_MIN,
     }
-    if variant.criterion in _CROSS_ENTROPIES:
-        shared["temperature_min"] = TEMPERATURE_MIN
     options = {name: value for name, value in shared.items() if name in known}
     if variant.options.get("keys") == "online":
         # Without momentum copies and soft targets there is nothing to set for them.

@@ -23,6 +23,7 @@ from benchmarks.negatives.held_out import contrastive_loss
 from benchmarks.negatives.plan import Run
 from benchmarks.negatives.prices import Price, count_memory
 from benchmarks.negatives.rows import RowFile, finite, is_stale, rate_file, row_file
+from benchmarks.negatives.running import Bench, recipe_options
 from benchmarks.negatives.variants import VARIANTS, Variant, criterion_options, why_not_there
 from benchmarks.negatives.workers import Workers
 
@@ -237,6 +238,15 @@ def test_options_are_those_that_the_criterion_has() -> None:
     }
     options = criterion_options(VARIANTS["moco_atc, queue 0"], 0.9)
     assert (options["queue_size"], options["momentum"]) == (0, 0.9)
+
+
+def test_a_run_leaves_no_option_of_its_criterion_to_the_recipe(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, row_file(tmp_path), rate_file(tmp_path), {}, {})
+    options = criterion_options(VARIANTS["moco_atc_atm"], 0.9)
+    made = {"criterion": "moco_atc_atm", "options": options, "pairs": 8, "lr": 1.0, "steps": 16}
+    stated = recipe_options(bench, Run("toy", "moco_atc_atm", 8, 0), made)
+    assert "criterion.config.atm_every=1" in stated  # the recipe has 2
+    assert "criterion.config.momentum=0.9" in stated
 
 
 def test_a_loss_of_several_positives() -> None:

@@ -29,8 +29,10 @@ def criterion(tiny_model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"atc_weight": 0, "atm_weight": 0, "atm_start": 0}, "nothing would be learned"),
-        ({"atc_weight": 0}, "for which `atm_start: auto` waits"),
+        ({"atm_weight": 0}, "take the criterion `moco_atc`"),
+        ({"atc_weight": 0}, "set `atm_start` to 0 and `atm_every` to 1"),
+        ({"atc_weight": 0, "atm_start": 7}, "steps without a matching loss would learn nothing"),
+        ({"atc_weight": 0, "atm_start": 0, "atm_every": 2}, "without a matching loss"),
         ({"atc_weight": 0, "atm_start": 0, "teachers": ("a",)}, "what `teachers` add too"),
         ({"seed": -1}, "`seed` is -1, expected 0 or more"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -54,15 +55,23 @@ def test_a_factor_per_pair_keeps_its_time_scale() -> None:
     torch.testing.assert_close(moved[0], torch.full_like(moved[0], 1 - 0.98**16))
 
 
+def test_a_factor_of_a_step_given_for_a_pair_is_warned_of_once() -> None:
+    criterion = make(momentum_per="pair", momentum=0.8)
+    with pytest.warns(UserWarning, match=r"0.26 in a step of 6 pairs.*set `momentum` to 0.99833"):
+        criterion(**table_batch(6, seed=0))
+    with warnings.catch_warnings(action="error"):
+        criterion(**table_batch(6, seed=1))
+
+
 def test_pairs_of_a_step_that_was_left_out_do_not_count() -> None:
-    criterion = make(momentum_per="pair", momentum=0.9)
+    criterion = make(momentum_per="pair", momentum=0.95)
     criterion(**table_batch(6, seed=0))
     criterion.on_step_skipped()
-    assert criterion(**table_batch(4, seed=0))["momentum"].item() == pytest.approx(0.9**4)
+    assert criterion(**table_batch(4, seed=0))["momentum"].item() == pytest.approx(0.95**4)
     criterion.eval()
     criterion(**table_batch(5, seed=0))
     criterion.train()
-    assert criterion(**table_batch(4, seed=1))["momentum"].item() == pytest.approx(0.9**8)
+    assert criterion(**table_batch(4, seed=1))["momentum"].item() == pytest.approx(0.95**8)
 
 
 @pytest.mark.parametrize("after", [4, 5])  # 5 is the middle of an accumulation
