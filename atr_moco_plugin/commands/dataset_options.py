@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.sets.registry import one_decoder
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 
 _READ = ("dataset.family", "dataset.config_overrides", "dataset.decoder")
 
@@ -47,7 +47,7 @@ def dataset_options(
         MissingFileError: if the file is not there.
         InputError: for another name, a value or a file that is no YAML, or without a family.
     """
-    section = {} if file is None else _section(file)
+    section = {} if file is None else _section(expanded(file, "--config-file"))
     overrides = dict(_mapping(section.get("config_overrides"), f"{file}: config_overrides"))
     values = {"family": section.get("family"), "decoder": section.get("decoder")}
     for pair in pairs:
@@ -77,10 +77,10 @@ def dataset_options(
 
 def _section(file: Path) -> Mapping[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_bytes())
+        tree = load_yaml(file.read_bytes())
     except FileNotFoundError as ex:
         raise MissingFileError(f"{file}: there is no such configuration.") from ex
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as ex:
+    except (OSError, NoYamlError) as ex:
         raise InputError(f"{file} is not a readable YAML file: {ex}.") from ex
     return _mapping(_mapping(tree, str(file)).get("dataset"), f"{file}: dataset")
 
@@ -93,6 +93,6 @@ def _mapping(value: object, where: str) -> Mapping[str, Any]:
 
 def _value(text: str, name: str, option: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as ex:
+        return load_yaml(text)
+    except NoYamlError as ex:
         raise InputError(f"{option} {name}={text} is no value in YAML: put it in quotes.") from ex

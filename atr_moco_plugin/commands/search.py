@@ -18,6 +18,7 @@ from atr_moco_plugin.commands.options import (
     positive,
 )
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import printable, say
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_correct(parser)
     parser.add_argument(
-        "--exact", action="store_true", help="search all of an index of FAISS, slowly"
+        "--exact",
+        action="store_true",
+        help="score every window, slowly, also where FAISS or an HNSW index would choose some",
     )
     group = parser.add_argument_group("more of the query; each may be repeated")
     group.add_argument(
@@ -166,7 +169,7 @@ def _hits(
     if options.like:
         import torch
 
-        sounds = retriever.embed_audio(options.like)
+        sounds = retriever.embed_audio([str(expanded(x, "--like")) for x in options.like])
         query = torch.cat([retriever.embed_text(sentences), sounds]) if sentences else sounds
     return retriever.search(
         query, store, options.k,

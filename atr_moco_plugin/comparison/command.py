@@ -13,8 +13,9 @@ from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import SYSTEM, parse_sides
 from atr_moco_plugin.comparison.tables import pair_table, pair_verdict, query_sentence
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.atomic import check_output
 from atr_moco_plugin.io.stdout import say
-from atr_moco_plugin.report.packages import page_packages
+from atr_moco_plugin.report.packages import check_page_packages
 
 PAGE = Path("comparison.html")
 
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if not options.no_page:
+            check_page_packages(then=", or give --no-page")
+            check_output(options.page, "--page")
         sides, notes = parse_sides(options.side, group=not options.no_group, system=options.system)
         found = compare(
             sides,
@@ -68,8 +72,8 @@ def report(found: Comparison) -> str:
 
 
 def _write_page(found: Comparison, options: argparse.Namespace) -> None:
-    with page_packages(then=", or give --no-page"):
-        from atr_moco_plugin.comparison.page import write_page
+    from atr_moco_plugin.comparison.page import write_page
+
     page = write_page(found, options.page, examples=options.examples, sound=not options.no_sound)
     if not options.json:
         say(f"\nPage: {page}")

@@ -102,12 +102,14 @@ class CaptionRelevance:
             relevant to every caption with the id of one of its own.
 
     Raises:
-        ValueError: when an index is out of range or the lengths differ.
+        ValueError: when one of them is not of integers ``[C]``, an index is out of range or the
+            lengths differ.
     """
 
     def __init__(
         self, caption_to_audio: Tensor, clips: int, *, caption_ids: Tensor | None = None
     ) -> None:
+        _check_integers("caption_to_audio", caption_to_audio)
         n = len(caption_to_audio)
         if n and not 0 <= int(caption_to_audio.min()) <= int(caption_to_audio.max()) < clips:
             raise ValueError(
@@ -116,9 +118,12 @@ class CaptionRelevance:
         if caption_ids is None:
             # Each caption is a text of its own.
             self._text = torch.arange(n, device=caption_to_audio.device)
-        elif len(caption_ids) != n:
-            raise ValueError(f"caption_to_audio has {n} captions, caption_ids {len(caption_ids)}.")
         else:
+            _check_integers("caption_ids", caption_ids)
+            if len(caption_ids) != n:
+                raise ValueError(
+                    f"caption_to_audio has {n} captions, caption_ids {len(caption_ids)}."
+                )
             self._text = torch.unique(caption_ids, return_inverse=True)[1]
             self._text = self._text.to(caption_to_audio.device)
         self._owner = caption_to_audio.long()
@@ -161,3 +166,9 @@ class CaptionRelevance:
 
     def _zeros(self, rows: int, columns: int) -> Tensor:
         return torch.zeros(rows, columns, dtype=torch.bool, device=self._owner.device)
+
+
+def _check_integers(name: str, values: Tensor) -> None:
+    kind = values.dtype
+    if values.dim() != 1 or kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise ValueError(f"{name} must hold integers [C], got {kind} {list(values.shape)}.")

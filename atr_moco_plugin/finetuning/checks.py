@@ -23,7 +23,12 @@ from atr_moco_plugin.text.tokenizer import tokenize
 
 
 def check_run(
-    prepared: Prepared, criterion: Any, *, tell: Callable[[str], object], world_size: int = 1
+    prepared: Prepared,
+    criterion: Any,
+    *,
+    tell: Callable[[str], object],
+    world_size: int = 1,
+    reranks: bool = False,
 ) -> None:
     """Make what a run reads, as far as that needs no audio and writes nothing.
 
@@ -32,6 +37,7 @@ def check_run(
         criterion: around its model, as the loop builds it.
         tell: called with what training warns of.
         world_size: processes that train together.
+        reranks: whether validations re-rank.
 
     Raises:
         InputError: for a split, captions, a tokenizer or options that training would refuse.
@@ -82,7 +88,7 @@ def check_run(
     check_score(
         regime.score_metric,
         one_clip_each=valid.retrieval_set.caption_to_audio is not None,
-        reranks=False,
+        reranks=reranks,
     )
 
 

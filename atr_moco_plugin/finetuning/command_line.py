@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.finetuning.keys import with_names
 from atr_moco_plugin.finetuning.parts import merged
+from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 
 
 def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
@@ -52,8 +50,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _parsed(text: str, where: str) -> Any:
-    """YAML 1.2, in which ``off`` is a word and ``1e-4`` a number."""
     try:
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as ex:
-        raise InputError(f"`{where}` is no YAML: {' '.join(str(ex).split())}") from ex
+        return load_yaml(text)
+    except NoYamlError as ex:
+        raise InputError(f"`{where}` is no YAML: {ex}") from ex

@@ -45,8 +45,9 @@ def open_pairs(
             such as the rows of Hugging Face's ``datasets``. A sound is a path, the bytes of a file,
             ``{"array", "sampling_rate"}``, ``{"bytes", "path"}``, a pair of an array and its rate,
             or a decoder.
-        valid: pairs to choose the best checkpoint on; None draws a tenth of the recordings.
-        test: pairs for the figures at the end; None draws a tenth of the recordings.
+        valid: pairs to choose the best checkpoint on; None takes a tenth of the sounds out of
+            ``pairs``, at least ten and at most a fifth, in whole recordings.
+        test: pairs for the figures at the end; None draws as many.
         seed: of the draw.
 
     Raises:
@@ -68,7 +69,7 @@ def open_pairs(
 def _drawn(
     splits: Mapping[str, list[Clip]], missing: Sequence[str], seed: int
 ) -> dict[str, list[Clip]]:
-    """Splits with a tenth of the recordings taken out of ``train`` for each that is missing."""
+    """Splits with a share of the recordings taken out of ``train`` for each that is missing."""
     clips = splits["train"]
     share = min(0.2, max(0.1, LEAST / len(clips)))
     found = draw_splits(clips, {}, dict.fromkeys(missing, share), seed).splits

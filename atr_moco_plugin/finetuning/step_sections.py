@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,8 +86,13 @@ class AdamWConfig(Config):
         yield from in_range(self, "lr", "audio_lr", "text_lr", "temperature_lr", above=0)
         yield from in_range(self, "layer_decay", above=0, most=1)
         yield from in_range(self, "weight_decay", "eps", least=0)
-        if len(self.betas) != 2 or not all(0 <= x < 1 for x in self.betas):
-            yield f"`betas` is {self.betas}, expected two numbers from 0 to below 1."
+        yield from wrong_betas(self.betas)
+
+
+def wrong_betas(betas: Sequence[float]) -> Iterator[str]:
+    """One sentence where these are no averaging factors of AdamW."""
+    if len(betas) != 2 or not all(0 <= x < 1 for x in betas):
+        yield f"`betas` is {list(betas)}, expected two numbers from 0 to below 1."
 
 
 @dataclass(kw_only=True)

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
@@ -24,6 +22,7 @@ from atr_moco_plugin.finetuning.prepare import Prepared, prepare
 from atr_moco_plugin.finetuning.run_folder import plain
 from atr_moco_plugin.io.processes import is_first_process
 from atr_moco_plugin.io.stdout import say, warnings_in_short
+from atr_moco_plugin.io.yaml12 import dump_yaml
 from atr_moco_plugin.search.sources import list_sounds
 
 
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stated = read_stated(args.config_file, args.config)
         if args.dump_config:
             config, other = read_config(stated)
-            yaml.safe_dump({**plain(config), **other}, sys.stdout, sort_keys=False)
+            print(dump_yaml({**plain(config), **other}), end="")
             return 0
         if args.output_dir is None:
             raise InputError("The output folder is missing: finetune OUT --config KEY=VALUE ...")
@@ -115,7 +114,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--config-file", type=Path, help="YAML file of keys")
     parser.add_argument(
         "--config", action="extend", nargs="*", default=[], metavar="KEY=VALUE",
-        help="keys, in front of those of the file",
+        help="KEY=VALUE, which win over those of the file",
     )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="show the plan and do not train")
     parser.add_argument(

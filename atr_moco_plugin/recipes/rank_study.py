@@ -82,7 +82,7 @@ def run_study(config: StudyConfig, out: Path) -> int:
     """Train what is missing and write the result.
 
     Returns:
-        0, or 1 when a run failed.
+        0, or 1 when a run failed or could not be read.
 
     Raises:
         InputError: when a run folder holds another configuration, no run is finished, or the
@@ -111,8 +111,10 @@ def run_study(config: StudyConfig, out: Path) -> int:
                     f"WARNING: queue size {size.queue_size:,} is longer than an epoch of "
                     f"{study.train_pairs:,} pairs, so the queue holds items more than once."
                 )
+    for reason in study.left_out.values():
+        say(f"WARNING: left out: {reason}")
     say(f"Table: {out / 'rank_study.md'}, page: {out / 'index.html'}")
-    return 1 if failures else 0
+    return 1 if failures or study.left_out else 0
 
 
 def _parser() -> ArgumentParser:

@@ -32,15 +32,19 @@ def page_packages(
         raise error(_sentence(package, what, then)) from None
 
 
-def check_page_packages(what: str = "The page") -> None:
+def check_page_packages(what: str = "The page", then: str = "") -> None:
     """The same before hours of work, whose page could not be made.
+
+    Args:
+        what: is to be made.
+        then: the end of the sentence, on what else to do.
 
     Raises:
         InputError: where a package is not installed.
     """
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise InputError(_sentence(package, what, ""))
+            raise InputError(_sentence(package, what, then))
 
 
 def _sentence(package: str, what: str, then: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from math import isfinite, sqrt
 from typing import Any
@@ -191,12 +191,14 @@ class Study:
         train_pairs: pairs of an epoch, None if not known.
         variants: one for each kind of keys, momentum and positives mode.
         chance: split to R-sum of chance.
+        left_out: name of a finished run whose files cannot be read to the reason.
     """
 
     valid_split: str
     train_pairs: int | None
     variants: tuple[Variant, ...]
     chance: Mapping[str, float]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, with the rule's verdict on every step."""

@@ -9,11 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
-from ruamel.yaml import YAML
-
 from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.criterion.positives import PositivesMode
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.yaml12 import NoYamlError, dump_yaml, load_yaml
 
 OVERRIDES = "overrides.yaml"
 """What a study sets of a run's configuration, in the run's folder."""
@@ -75,8 +74,14 @@ class StudyConfig(Config):
                 "`config.criterion` is a name; write `config.criterion.name`, since the study "
                 "sets options of the criterion too."
             )
+        stated = dict(leaves(self.config))
+        if stated.get("regime.score_metric", "") is None:
+            yield (
+                "`config.regime.score_metric` is null, but a study compares the checkpoints that "
+                "validations score: leave it out, or name a figure such as r_sum."
+            )
         for axis, key in self.axes().items():
-            if key in dict(leaves(self.config)):
+            if key in stated:
                 yield f"`config.{key}` is set by the list `{axis}`; leave it out."
 
     def axes(self) -> dict[str, str]:
@@ -170,9 +175,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML 1.2 file, as fairseq2 writes and reads them.
 
     Raises:
-        InputError: when it is not a mapping.
+        InputError: when it is no YAML, or not a mapping.
     """
-    tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    try:
+        tree = load_yaml(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, NoYamlError) as ex:
+        raise InputError(f"{path} is no YAML; repair or remove it: {ex}") from ex
     if not isinstance(tree, dict):
         raise InputError(f"{path} is not a mapping of keys to values; repair or remove it.")
     return tree
@@ -180,10 +188,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(tree: Mapping[str, Any], stream: TextIO) -> None:
     """Write YAML 1.2 that fairseq2 reads."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
-    yaml.dump(dict(tree), stream)
+    stream.write(dump_yaml(tree))
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,20 @@ from atr_moco_plugin.study.results import MODALITIES, RunResult, read_run
 def aggregate(folders: Iterable[Path]) -> Study:
     """Read run folders and summarise them; which run is which is in their ``config.yaml``.
 
+    One that is not a finished run is left out, with the reason.
+
     Raises:
-        InputError: when there is none, one is not a finished run, or two are the same run.
+        InputError: when there is none, none is a finished run, or two are the same run.
     """
-    return summarise([read_run(folder) for folder in folders])
+    runs, left_out = [], {}
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except InputError as ex:
+            left_out[folder.name] = str(ex)
+    if left_out and not runs:
+        raise InputError(next(iter(left_out.values())))
+    return replace(summarise(runs), left_out=left_out)
 
 
 def summarise(runs: Sequence[RunResult]) -> Study:

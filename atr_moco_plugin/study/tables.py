@@ -40,6 +40,7 @@ def notes(study: Study, failed: Sequence[str] = ()) -> list[str]:
         found.append("† never filled: the runs end before the queue is full.")
     if failed:
         found.append(f"Failed and not in here: {', '.join(failed)}.")
+    found += [f"Left out: {reason}" for reason in study.left_out.values()]
     return found
 
 

@@ -44,8 +44,8 @@ def read_teacher(path: Path, dataset: AudioTextDataset | None = None) -> SavedTe
 
     Raises:
         MissingFileError: if there is no such file.
-        InputError: if it cannot be read or lacks one of the four, and for rows of another width,
-            that are not finite or not of length 1.
+        InputError: if it cannot be read or lacks one of the four, for rows of another width, that
+            are not finite or not of length 1, and for paths or facts that are damaged.
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: there is no such file of a teacher's embeddings.")
@@ -66,11 +66,17 @@ def read_teacher(path: Path, dataset: AudioTextDataset | None = None) -> SavedTe
         )
     clip_ids = tensors["clip_ids"]
     if dataset is not None and "paths" in metadata:
-        clip_ids = _by_path(clip_ids, json.loads(metadata["paths"]), dataset)
+        clip_ids = _by_path(clip_ids, _paths(path, metadata["paths"], len(clip_ids)), dataset)
     clips = _by_id(path, "audio", clip_ids, rows["audio"])
     captions = _by_id(path, "text", tensors["caption_ids"], rows["text"])
     teacher = Teacher(str(path), clips, captions)
-    return SavedTeacher(teacher, json.loads(metadata.get("about", "{}")))
+    about = _parsed(metadata.get("about", "{}"))
+    if not isinstance(about, dict):
+        raise InputError(
+            f"{path}: `about` in its metadata is damaged, expected an object in JSON: write the "
+            "file again."
+        )
+    return SavedTeacher(teacher, about)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -85,6 +91,29 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as ex:
         raise InputError(f"{path} cannot be read as {SUFFIX} ({ex}); write it again.") from ex
+
+
+def _paths(path: Path, text: str, number: int) -> list[str]:
+    """The paths of the rows of ``audio``."""
+    paths = _parsed(text)
+    if (
+        not isinstance(paths, list)
+        or len(paths) != number
+        or not all(isinstance(x, str) for x in paths)
+    ):
+        raise InputError(
+            f"{path}: `paths` in its metadata is damaged, expected a list of {number:,} paths in "
+            "JSON, one for each row of `audio`: write the file again."
+        )
+    return paths
+
+
+def _parsed(text: str) -> Any:
+    """A value in JSON; None for a text that is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _checked(path: Path, kind: str, rows: Tensor, ids: Tensor) -> Tensor:

@@ -11,13 +11,17 @@ import torch
 from atr_moco_plugin.criterion.taught import TaughtCriterion
 from atr_moco_plugin.criterion.teachers import RowsById, Teachers
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.loading.readable import named, unreadable
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.ids import clip_id, stable_digest
+from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.teaching.files import SUFFIX, SavedTeacher, read_teacher
 
 FOLDER = "teachers"
 """In a run's output folder: embeddings of the runs and bundles that are its teachers."""
+
+_LOOK_SECONDS = 1.0
+"""Of a clip that a teacher could not embed: what training is asked to read."""
 
 
 def use_teachers(
@@ -147,16 +151,25 @@ def _check_different(saved: Sequence[SavedTeacher]) -> None:
 
 
 def _check_knows(saved: SavedTeacher, dataset: AudioTextDataset, split: str) -> None:
-    """Refuse a teacher that has not embedded all that is trained on."""
-    unreadable = saved.about.get("unreadable") or {}
-    left_out = {clip_id(dataset.name, key) for key in unreadable}
+    """Refuse a teacher that has not embedded all that is trained on. What neither it nor training
+    can read is left out by both."""
+    lost = saved.about.get("unreadable") or {}
     clips: dict[int, str] = {}
     captions: dict[int, str] = {}
+    asked = []
     for clip in dataset.clips(split):
-        number = dataset.clip_id(clip)
-        if number not in left_out:
-            clips[number] = clip.key
+        if clip.key in lost:
+            asked.append(clip)
+        else:
+            clips[dataset.clip_id(clip)] = clip.key
         captions |= dict(zip(clip.caption_ids, clip.captions, strict=True))
+    broken = unreadable(dataset, asked, _LOOK_SECONDS) if asked else {}
+    if refused := {clip.key: str(lost[clip.key]) for clip in asked if clip.key not in broken}:
+        raise InputError(
+            f"The teacher {saved.teacher.name} cannot embed {len(refused):,} clips of the split "
+            f"{split!r} of {dataset.name} that training can read, at least in part: "
+            f"{named(refused)}; leave them out of the data, or take another teacher."
+        )
     for what, names, table in (
         ("clips", clips, saved.teacher.clips),
         ("captions", captions, saved.teacher.captions),

@@ -109,6 +109,15 @@ def test_the_data_set_of_a_run_is_named_by_its_configuration(
     assert (own.family, own.decoder) == ("manifest", "soundfile")
 
 
+def test_a_configuration_below_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config.yaml").write_text("dataset: {family: toy}")
+    for given in ("~/config.yaml", "$HOME/config.yaml"):
+        assert dataset_options([], Path(given)).family == "toy"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,6 +176,18 @@ def test_a_configuration_that_is_no_yaml_is_named(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(InputError, match="config.yaml"):
             dataset_options([], file)
+
+
+def test_values_are_read_as_a_recipe_reads_them(tmp_path: Path) -> None:
+    """YAML 1.1 has no number in 1e-1, a truth value in no, and 45,000 in 12:30:00."""
+    options = {"valid_fraction": "1e-1", "name": "no", "at": "12:30:00"}
+    pairs = [f"dataset.config_overrides.{name}={value}" for name, value in options.items()]
+    expected = {"valid_fraction": 0.1, "name": "no", "at": "12:30:00"}
+    assert dataset_options(["dataset.family=toy", *pairs]).overrides == expected
+    file = tmp_path / "config.yaml"
+    values = ", ".join(f"{name}: {value}" for name, value in options.items())
+    file.write_text(f"dataset: {{family: toy, config_overrides: {{{values}}}}}")
+    assert dataset_options([], file).overrides == expected
 
 
 @pytest.mark.slow

@@ -54,6 +54,16 @@ def found(index: Path, capsys: Any, *arguments: str) -> list[dict[str, Any]]:
     return hits
 
 
+def test_a_sound_below_the_home_folder(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("HOME", str(index.parent))
+    sounds = index.parent / "sounds"
+    for given in ("~/sounds/a.wav", "$HOME/sounds/a.wav"):
+        (like, *_) = found(index, capsys, "--like", given)
+        assert like["path"] == str(sounds / "a.wav")
+
+
 def test_hits_as_json(index: Path, bundle: Path, capsys: Any) -> None:
     hits = found(index, capsys, DOG)
     assert len(hits) == 6

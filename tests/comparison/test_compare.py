@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import re
@@ -286,6 +287,28 @@ def test_the_command(
     assert main([runs[0], str(tmp_path / "nowhere"), *few]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("ERROR: ") and shown.err.count("\n") == 1 and not shown.out
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_page_that_cannot_be_made_is_told_before_the_work(
+    package: str,
+    folders: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = importlib.util.find_spec
+    runs = [str(folders / name) for name in "ab"]
+    assert main([*runs, "--page", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and f"--page {tmp_path} is a folder" in shown.err
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else find(name)
+    )
+    assert main([*runs, "--page", str(tmp_path / "page.html")]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and shown.err.endswith("[report]`, or give --no-page.\n")
+    assert f"needs {package}" in shown.err and shown.err.count("\n") == 1
 
 
 def test_strict_and_duplicate_aware_results_are_not_compared(folders: Path) -> None:

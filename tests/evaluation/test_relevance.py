@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atr_moco_plugin.evaluation import chance_metrics
+from atr_moco_plugin.evaluation import chance_metrics, retrieval_metrics
 from atr_moco_plugin.evaluation.relevance import CaptionRelevance, RelevanceMatrix
 
 
@@ -53,3 +53,22 @@ def test_what_is_no_relevance_is_refused() -> None:
         CaptionRelevance(torch.tensor([0, 1]), 2, caption_ids=torch.arange(3))
     with pytest.raises(ValueError, match="bool matrix"):
         RelevanceMatrix(torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.tensor([0.0, 1.9, 1.9]),  # was taken as [0, 1, 1]
+        torch.tensor([0.0, torch.nan, 1.0]),
+        torch.tensor([True, False, True]),
+        torch.tensor([[0], [1], [1]]),
+    ],
+)
+def test_what_are_no_integers_is_refused(wrong: Tensor) -> None:
+    owner, similarity = torch.tensor([0, 1, 1]), torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"caption_to_audio must hold integers \[C\], got torch"):
+        retrieval_metrics(similarity, wrong)
+    with pytest.raises(ValueError, match=r"caption_ids must hold integers \[C\], got torch"):
+        retrieval_metrics(similarity, owner, caption_ids=wrong)
+    for dtype in (torch.uint8, torch.int32):
+        assert retrieval_metrics(similarity, owner.to(dtype), caption_ids=owner.to(dtype))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from finetune_world import OPTIONS, prepared, stated
+from sound_folders import write_sound
 from tiny_bundle import make_public_clap
 
 from atr_moco_plugin.errors import InputError
@@ -146,3 +147,18 @@ def test_the_preset_has_keys_that_every_loop_knows() -> None:
     config, other = read_config(read_stated(preset, []))
     assert config.loop == "auto" and config.dataset.family == "folder"
     assert not other
+
+
+def test_the_preset_and_what_is_null_leave_the_choice_to_the_plan(tmp_path: Path) -> None:
+    for number in range(20):
+        write_sound(tmp_path / "sounds" / "ab"[number % 2] / f"{number}.wav", number)
+    keys = ["loop=transformers", f"dataset.config_overrides.root={tmp_path / 'sounds'}"]
+    keys += [f"{key}={value}" for key, value in OPTIONS.items() if key.startswith("model.")]
+    preset = Path(__file__).parents[2] / "recipes/finetune.yaml"
+    out = tmp_path / "out"
+    first = prepare(read_stated(preset, keys), out, tell=str).config
+    assert first.regime.num_steps and first.dataset.batch_size and first.regime.score_metric
+    nulls = ["optimizer.config.lr=null", "criterion.config.momentum=null"]
+    (out / "checkpoint-3").mkdir()  # the values of a run that has begun stay, too
+    again = prepare(read_stated(None, [*keys, "init=random", *nulls]), out, tell=str).config
+    assert again.regime == first.regime and again.optimizer == first.optimizer

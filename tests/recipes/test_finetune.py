@@ -108,6 +108,26 @@ def test_the_plan_refuses_what_training_would_refuse(
     assert error.startswith("ERROR: ") and error.count("\n") == 1 and message in error
 
 
+def test_the_plan_takes_a_score_of_re_ranking_where_validations_re_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was refused, and the training took it."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(stated(loop="fairseq2")))
+    arguments = [str(tmp_path / "out"), "--config-file", str(file), "--plan", "--config"]
+    arguments += ["regime.score_metric=reranked_r_sum", "evaluation.rerank_while_training=true"]
+    arguments += ["criterion.name=moco_atc_atm", "evaluation.rerank_k=4"]
+    assert main(arguments) == 0
+    for without in (
+        "evaluation.rerank_while_training=false",
+        "evaluation.rerank_k=0",
+        "criterion.name=moco_atc",
+    ):
+        capsys.readouterr()
+        assert main([*arguments, without]) == 2
+        assert "but validations do not re-rank" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("loop", ["fairseq2", "transformers"])
 def test_the_plan_names_a_split_in_two_roles(
     loop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

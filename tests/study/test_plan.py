@@ -57,6 +57,10 @@ def test_a_queue_that_grows_is_one_more_size() -> None:
         ({"recipe": "esc5"}, "one of toy, scenes, esc50, audiocaps, clotho"),
         ({"queue_size": [4]}, "Did you mean `queue_sizes`?"),
         ({"config": {"criterion": "moco_atc"}}, "`config.criterion.name`"),
+        (
+            {"config": {"regime": {"score_metric": None}}},
+            "`config.regime.score_metric` is null, but a study compares",
+        ),
         ({"config": {"common": {"seed": 1}}}, "`config.common.seed` is set by the list `seeds`"),
         (
             {"momenta": [0.5], "config": {"criterion": {"config": {"momentum": 0.9}}}},

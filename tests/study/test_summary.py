@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.rank.growth import Growth
 from atr_moco_plugin.rank.random_vectors import random_baseline
 from atr_moco_plugin.study.findings import Seeds, Step
 from atr_moco_plugin.study.results import read_run
 from atr_moco_plugin.study.runner import is_finished
 from atr_moco_plugin.study.summary import aggregate
-from atr_moco_plugin.study.tables import variant_tables, variant_title
+from atr_moco_plugin.study.tables import notes, variant_tables, variant_title
 from atr_moco_plugin.study.verdict import verdict
 
 
@@ -225,3 +226,22 @@ def test_a_step_is_worth_it_when_one_modality_gains_within_an_epoch() -> None:
 
     assert worth_it(yes, no) and worth_it(no, yes) and not worth_it(no, no)
     assert not worth_it(yes, yes, beyond_epoch=True)
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_named(
+    folders: list[Path], make_run, tmp_path: Path
+) -> None:
+    """It ended the study after hours of training, without a page for the others."""
+    silent = make_run(tmp_path / "qauto_s0", 16, 0, auto=True)
+    (silent / "rank.jsonl").unlink()
+    (folders[1] / "config.yaml").write_text("common: {seed: [")
+    study = aggregate([*folders, silent])
+    assert [size.queue_size for size in study.variants[0].sizes] == [0, 8, 16, 64, 2048]
+    assert study.variants[0].auto is None and study.variants[0].sizes[0].seeds == (0,)
+    assert set(study.left_out) == {"q0_s1", "qauto_s0"}
+    told = [note for note in notes(study) if note.startswith("Left out: ")]
+    assert len(told) == 2 and "rank.jsonl does not say what it became" in told[1]
+    assert "config.yaml is no YAML" in told[0]
+    assert study.to_dict()["left_out"] == study.left_out
+    with pytest.raises(InputError, match="rank.jsonl does not say what it became"):
+        aggregate([silent])

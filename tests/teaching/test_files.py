@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from atr_moco_plugin.criterion import Atc, AtcConfig
+from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -147,12 +148,12 @@ def test_teachers_of_other_or_too_few_clips_are_refused_before_the_first_step(
         use_teachers(criterion(tmp_path / "gone"), dataset(), folder=tmp_path)
     with pytest.raises(InputError, match="which is no file: give its saved embeddings"):
         use_teachers(criterion(tmp_path))
-    # Clips that its maker could not read are none that training can read.
+    # A clip that neither its maker nor training can read.
     named = tmp_path / "named.safetensors"
     about = {"about": json.dumps({"unreadable": {"a.wav": "broken"}})}
     left = {k: v[1:] if k in ("audio", "clip_ids") else v for k, v in content.items()}
     save_file({k: v.contiguous() for k, v in left.items()}, named, about)
-    use_teachers(criterion(named), dataset())
+    use_teachers(criterion(named), dataset().read_with(AudioReader(16_000)))
 
 
 def test_who_has_no_teachers_is_left_alone() -> None:
@@ -160,3 +161,23 @@ def test_who_has_no_teachers_is_left_alone() -> None:
     use_teachers(plain)
     use_teachers(torch.nn.Linear(1, 1))
     assert plain.teachers is None
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"paths": "[1"}, "`paths` .* expected a list of 3 paths"),
+        ({"paths": "4"}, "`paths` .* expected a list of 3 paths"),
+        ({"paths": '["a.wav", "b.wav"]'}, "`paths` .* expected a list of 3 paths"),
+        ({"paths": "[1, 2, 3]"}, "`paths` .* expected a list of 3 paths"),
+        ({"about": "{"}, "`about` .* expected an object"),
+        ({"about": "[]"}, "`about` .* expected an object"),
+    ],
+)
+def test_damaged_metadata_are_named(said: dict[str, str], message: str, tmp_path: Path) -> None:
+    """They ended in a traceback."""
+    file = tmp_path / "x.safetensors"
+    save_file({k: v.contiguous() for k, v in tensors().items()}, file, said)
+    with pytest.raises(InputError, match=message) as error:
+        read_teacher(file, dataset(tmp_path))
+    assert str(error.value).startswith(str(file))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from linear import LinearModel
 from tiny_bundle import SENTENCES, make_bundle
 
@@ -14,6 +15,7 @@ from atr_moco_plugin.criterion import Atc, AtcConfig
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.teaching import use_teachers
 
 
@@ -48,3 +50,31 @@ def test_a_command_with_other_data_leaves_the_file_that_a_run_goes_on_with(tmp_p
     assert taught_by(teacher, tones(3), out) == first
     assert taught_by(teacher, tones(3), out, "more") in others
     assert len(list((out / "teachers").iterdir())) == 3
+
+
+@pytest.mark.parametrize("student_reads", [True, False])
+def test_a_clip_that_the_teacher_alone_cannot_embed_is_refused_before_the_first_step(
+    tmp_path: Path, student_reads: bool
+) -> None:
+    """The run ended when the clip first came up."""
+
+    def read(clip: Clip) -> Any:
+        if clip.key == "short":
+            if not student_reads:
+                raise InputError("it is broken")
+            return tone[:6_400]
+        return tone
+
+    tone = np.sin(np.arange(24_000, dtype=np.float32) / 8)
+    clips = [Clip(x, (SENTENCES[i],), None) for i, x in enumerate(("one", "short", "two"))]
+    data = AudioTextDataset("tones", {"train": clips}, read=read, read_rate=16_000)
+    data.read_with(AudioReader(16_000))
+    make_bundle(tmp_path / "teacher", patch=64)  # a token lasts longer than the short clip
+    for _ in ("embedded", "read again"):
+        if not student_reads:
+            taught_by(tmp_path / "teacher", data, tmp_path / "out")
+            continue
+        with pytest.raises(
+            InputError, match=r"cannot embed 1 clips .* 'short' \(.*at least 0.655 s"
+        ):
+            taught_by(tmp_path / "teacher", data, tmp_path / "out")

@@ -47,6 +47,13 @@ class AugmentConfig(Config):
                 "-100 <= min <= max <= 100."
             )
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return any(
+            (self.gain_db, self.noise_probability, self.shift_seconds, self.invert_probability)
+        )
+
 
 def augment(
     waveform: NDArray[np.float32],

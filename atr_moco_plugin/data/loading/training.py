@@ -79,6 +79,11 @@ class LoadingOptions:
                 f"`cache_crops` is {self.cache_crops}, but nothing is cached: set "
                 "`cache_embeddings` to a folder, or leave it out."
             )
+        if self.augment is not None and not self.augment.changes:
+            yield (
+                "`augment` changes nothing: set `gain_db`, `noise_probability`, `shift_seconds` or "
+                "`invert_probability` above 0, or leave it out."
+            )
 
 
 def training_loader(

@@ -37,7 +37,7 @@ class FolderConfig(OpeningConfig):
         captions: where they come from: a ``table``, the names of sub-``folders``, or the ``names``
             of files; ``auto`` takes a table where there is one, else sub-folders, else names.
         valid_fraction: share of the clips for split ``valid`` where the folder has no splits;
-            ``None`` takes a tenth, but ten clips where that is at most a fifth.
+            ``None`` takes a tenth, at least ten clips and at most a fifth of all.
         test_fraction: the same for split ``test``.
         seed: decides which recordings are in which split.
     """

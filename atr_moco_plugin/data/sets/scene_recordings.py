@@ -87,8 +87,8 @@ def find_recordings(root: Path, name: str, config: RecordingsConfig) -> Recordin
 
     Raises:
         MissingFileError: if there are no recordings.
-        InputError: if a class has no name, a recording is in two splits, or under ``strict`` one is
-            missing, broken or silent.
+        InputError: if a class has no name, a recording is in two splits, ``test_fraction`` is set
+            for ESC-50, or under ``strict`` a recording is missing, broken or silent.
     """
     try:
         find_index(root)
@@ -98,6 +98,11 @@ def find_recordings(root: Path, name: str, config: RecordingsConfig) -> Recordin
 
 
 def _of_esc50(root: Path, name: str, config: RecordingsConfig) -> Recordings:
+    if config.test_fraction != RecordingsConfig.test_fraction:
+        raise InputError(
+            f"{root}: `test_fraction` is {config.test_fraction:g}, but of ESC-50 a column "
+            "bench_split or the fold `test_fold` is the split 'test': leave `test_fraction` out"
+        )
     data = open_esc50(
         Esc50Config(
             root=root,

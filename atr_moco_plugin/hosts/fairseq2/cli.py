@@ -56,6 +56,12 @@ def run_evaluation() -> None:
     def check(out: Path, arguments: Namespace) -> None:
         check_for_evaluation(out, overwrite=bool(option(arguments, "overwrite", False)))
 
-    prepare_output(check)
+    out = prepare_output(check)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    evaluation_main(EvaluateRecipe())
+    description = {} if out is None else read_description(out)
+    recipe = EvaluateRecipe()
+    try:
+        evaluation_main(recipe)
+    finally:
+        if not recipe.started:
+            restore_description(description)

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from fairseq2.recipe.config import LRSchedulerSection, OptimizerSection, RegimeSection
 
 from atr_moco_plugin.errors import InputError
@@ -26,6 +25,7 @@ from atr_moco_plugin.hosts.fairseq2.config.known_keys import unknown_in
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.config.sections import (
+    EvaluationSection,
     RetrievalDatasetSection,
     adamw,
     best_by_r_sum,
@@ -33,9 +33,11 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     default,
 )
 from atr_moco_plugin.hosts.fairseq2.export import export_run
+from atr_moco_plugin.hosts.fairseq2.training.early import validation_candidates
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.processes import is_first_process
 from atr_moco_plugin.io.stdout import say
+from atr_moco_plugin.io.yaml12 import dump_yaml
 from atr_moco_plugin.retriever.exported import ExportOptions
 
 FOLDER = "start"
@@ -62,12 +64,22 @@ def check(prepared: Prepared) -> None:
         InputError: for a configuration or data that cannot be used.
     """
     _check_keys(prepared)
-    section = prepared.config.criterion
-    criterion = CriterionSection(name=section.name, config=section.config).build(
-        prepared.started.model
+    criterion, evaluation = prepared.config.criterion, prepared.config.evaluation
+    other = prepared.other.get("evaluation", {})
+    recipe = FinetuneRecipeConfig(
+        criterion=CriterionSection(name=criterion.name, config=criterion.config),
+        evaluation=EvaluationSection(
+            rerank_k=evaluation.rerank_k,
+            rerank_while_training=other.get("rerank_while_training", False),
+        ),
     )
-    processes = int(os.environ.get("WORLD_SIZE") or 1)
-    check_run(prepared, criterion, tell=say, world_size=processes)
+    check_run(
+        prepared,
+        recipe.criterion_section.build(prepared.started.model),
+        tell=say,
+        world_size=int(os.environ.get("WORLD_SIZE") or 1),
+        reranks=validation_candidates(recipe) > 0,
+    )
 
 
 def run(prepared: Prepared) -> Path | None:
@@ -86,7 +98,7 @@ def run(prepared: Prepared) -> Path | None:
     settle_folder(out, prepared.config, f"{FOLDER}/{CONFIG_FILE}")
     values = recipe_values(prepared, folder)
     file = folder / "recipe.yaml"
-    write_atomically(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    write_atomically(file, dump_yaml(values))
     arguments = sys.argv
     sys.argv = [arguments[0], str(out), "--config-file", str(file)]
     ended = True

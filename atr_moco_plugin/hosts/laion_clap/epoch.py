@@ -17,12 +17,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from atr_moco_plugin.hosts.laion_clap.internals import steps_an_epoch
-from atr_moco_plugin.hosts.laion_clap.resume import write_kept
+from atr_moco_plugin.criterion import MocoAtc
+from atr_moco_plugin.criterion.kept_options import other_length
+from atr_moco_plugin.criterion.queue_pair import stale_copies
+from atr_moco_plugin.hosts.laion_clap.internals import pairs_an_epoch, steps_an_epoch
+from atr_moco_plugin.hosts.laion_clap.resume import kept_length, write_kept
+from atr_moco_plugin.hosts.laion_clap.tars import TarClips
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.collapse import AFTER
+from atr_moco_plugin.teaching import use_teachers
 
 _LOG_EVERY = 100  # as LAION-CLAP logs
 
@@ -36,7 +41,8 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
     stopped. A loss or gradients that are NaN or infinite stop the training on all processes alike
     before the optimizer makes its step; a gradient scaler leaves out steps whose gradients are
     infinite, so with one only the loss counts.
-    Embeddings that collapse are warned of once.
+    Embeddings that collapse are warned of once. Before the first step teachers are checked, and
+    queues that grow are bound by an epoch.
 
     Args:
         train_one_epoch: theirs.
@@ -44,6 +50,7 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
     """
 
     collapse = CollapseWatch(AFTER, logging.warning)
+    begun = False
 
     @functools.wraps(train_one_epoch)
     def followed(
@@ -56,9 +63,13 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         args: Any,
         tb_writer: Any = None,
     ) -> None:
+        nonlocal begun
         clap: Any = model.module if hasattr(model, "module") else model
         steps = steps_an_epoch(data)
         clap.moco.total_steps = steps * args.epochs
+        if not begun:
+            _begin(clap.moco, data, args)
+            begun = True
         log = StepLog(clap, args, tb_writer, rank_every, collapse, last=steps * (epoch + 1))
         if log.folder is not None:
             write_kept(log.folder, clap.moco)
@@ -85,6 +96,22 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
             clap.guard.check_skipped_step()
 
     return followed
+
+
+def _begin(criterion: Any, data: Any, args: Any) -> None:
+    """What is done once, before the first step of a process."""
+    if getattr(criterion, "is_taught", False):
+        use_teachers(criterion, TarClips(args.train_data), say=logging.info)
+    pairs = pairs_an_epoch(data)
+    if isinstance(criterion, MocoAtc):
+        criterion.limit_growth(pairs)
+    told = [stale_copies(criterion.queues, pairs)]
+    if args.resume is not None:
+        before = kept_length(Path(args.resume))
+        told.append(other_length(criterion, before, criterion.total_steps))
+    for warning in told:
+        if warning is not None and args.rank == 0:
+            logging.warning(warning)
 
 
 @dataclass

@@ -17,8 +17,7 @@ _KEYS = ("__url__", "__key__", "raw_text")
 def batch_ids(batch: Mapping[str, Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Ids of the clips of a batch and of the captions that were drawn for them.
 
-    A clip is named by the last three parts of its tar's address, ``<data set>/<split>/<i>.tar``,
-    and by its key: the same wherever the tars lie.
+    See :func:`tar_clip_id`.
 
     Args:
         batch: with ``__url__``, ``__key__`` and ``raw_text``, lists of B; a ``raw_text`` is a
@@ -39,14 +38,25 @@ def batch_ids(batch: Mapping[str, Any], device: torch.device | str) -> tuple[Ten
             "tars (--dataset-type webdataset)."
         )
     clips = [
-        clip_id("/".join(url.split("/")[-3:]), key)
-        for url, key in zip(batch["__url__"], batch["__key__"], strict=True)
+        tar_clip_id(url, key) for url, key in zip(batch["__url__"], batch["__key__"], strict=True)
     ]
     captions = [
         _caption_id(text, clip) for text, clip in zip(batch["raw_text"], clips, strict=True)
     ]
     ids = torch.tensor([clips, captions], dtype=torch.int64).to(device, non_blocking=True)
     return ids[0], ids[1]
+
+
+def tar_clip_id(url: str, key: str) -> int:
+    """Id of a clip: named by the last three parts of its tar's address,
+    ``<data set>/<split>/<i>.tar``, and by its key, the same wherever the tars lie.
+
+    Args:
+        url: the tar's address.
+        key: the clip's name in it, without its suffix; a ``./`` that ``tar`` puts before it does
+            not count.
+    """
+    return clip_id("/".join(url.split("/")[-3:]), key.removeprefix("./"))
 
 
 def _caption_id(text: str | list[str], clip: int) -> int:

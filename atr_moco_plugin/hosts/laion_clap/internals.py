@@ -42,6 +42,11 @@ def steps_an_epoch(data: Any) -> int:
     return int(data["train"].dataloader.num_batches)
 
 
+def pairs_an_epoch(data: Any) -> int:
+    """Pairs of the training set in all processes, with those that fill the last batches up."""
+    return int(data["train"].dataloader.num_samples)
+
+
 def set_unregistered(module: nn.Module, name: str, child: nn.Module) -> None:
     """Replace a submodule by another as a plain attribute: the module calls it and has no second
     name for its weights."""

@@ -29,7 +29,6 @@ from atr_moco_plugin.hosts.laion_clap.requirements import (
 from atr_moco_plugin.hosts.laion_clap.resume import check_resumed
 from atr_moco_plugin.hosts.laion_clap.weights import has_criterion, load_clap, read_clap
 from atr_moco_plugin.io.checkpoints import allow_numpy
-from atr_moco_plugin.teaching import use_teachers
 
 
 def train(argv: Sequence[str]) -> int:
@@ -70,7 +69,6 @@ def train(argv: Sequence[str]) -> int:
         if pretrained is not None:
             load_clap(clap, pretrained)
         add_criterion(clap, options.criterion_class, options.config, options.head)
-        use_teachers(clap.moco)
         return clap, config
 
     train_one_epoch = follow_epoch(laion.train_one_epoch, options.rank_every)

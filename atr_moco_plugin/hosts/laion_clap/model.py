@@ -72,6 +72,17 @@ class CriterionForward(nn.Module):
         scales = (scale.detach() for scale in self.get_logit_scale())
         return (measures["loss"], None, None, None, *scales)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # What is frozen is saved once, under CLAP's name: `audio_branch.x` for `branch.x`. The
+        # criterion has not got the towers among its modules and cannot fill it in itself.
+        for name, copy in getattr(self.moco, "momentum_copies", {}).items():
+            for shared in copy.shared_names(getattr(self.moco.model, name)):
+                if (key := f"{prefix}{name}_{shared}") in state_dict:
+                    state_dict[f"{prefix}moco.{name}_m.module.{shared}"] = state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     @property
     def queues(self) -> dict[str, EmbeddingQueue]:
         """The criterion's queues, in which the guard sees the clips that are not finite."""

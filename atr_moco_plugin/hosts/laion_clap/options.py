@@ -126,6 +126,18 @@ def check_theirs(args: argparse.Namespace, config: Any) -> None:
             "--ddp-static-graph does not go with a matching loss that is not in every step: leave "
             "it out, or set --atm-start 0 and --atm-every 1."
         )
+    if getattr(config, "teachers", None):
+        for name, wrong in (
+            ("remotedata", args.remotedata),
+            ("dataset_type", args.dataset_type != "webdataset"),
+            ("text_augment_selection", args.text_augment_selection not in (None, "none")),
+        ):
+            if wrong:
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(args, name)} does not go with "
+                    "--teachers, which are checked against local tars (--dataset-type webdataset) "
+                    "and the captions under `text`: leave out one of the two."
+                )
     if args.precision == "fp16":
         raise InputError("--precision fp16 leaves the weights in half precision; take amp or fp32.")
     if args.tmodel not in TEXT_MODELS:

@@ -17,9 +17,12 @@ FILE = "criterion.json"
 """Beside ``params.txt``, which has LAION-CLAP's own arguments alone."""
 
 
+_LENGTH = "total_steps"
+
+
 def write_kept(logs: Path, criterion: Atc) -> None:
-    """Write the options of a criterion into a run's folder of logs."""
-    options = kept_flags(type(criterion), criterion.config)
+    """Write the options of a criterion, and how long it trains, into a run's folder of logs."""
+    options = {**kept_flags(type(criterion), criterion.config), _LENGTH: criterion.total_steps}
     write_atomically(logs / FILE, json.dumps(options, indent=2) + "\n")
 
 
@@ -35,9 +38,19 @@ def check_resumed(checkpoint: Path, criterion_class: type[Atc], config: Any) -> 
     Raises:
         InputError: naming what has changed.
     """
-    before = object_if_whole(checkpoint.absolute().parent.parent / FILE)
-    if changed := changes(before, kept_flags(criterion_class, config)):
+    if changed := changes(_kept(checkpoint), kept_flags(criterion_class, config)):
         raise InputError(
             f"--resume {checkpoint} cannot go on with other options: {changed}. Give it "
             "those it began with, or start from its weights with --pretrained."
         )
+
+
+def kept_length(checkpoint: Path) -> int | None:
+    """Optimizer steps that the training was to have whose checkpoint it is; None where that is not
+    known, see :func:`check_resumed`."""
+    steps = _kept(checkpoint).get(_LENGTH)
+    return steps if isinstance(steps, int) else None
+
+
+def _kept(checkpoint: Path) -> dict[str, Any]:
+    return object_if_whole(checkpoint.absolute().parent.parent / FILE)

@@ -32,7 +32,7 @@ from atr_moco_plugin.search.store import IndexInfo
 LEAST = 20_000
 """Windows, of an index or of what a filter takes, that an exact search goes through as quickly."""
 MOST = 1000
-"""Hits that are searched for exactly, where more are wanted."""
+"""Windows asked for, of which more are searched for exactly."""
 MOST_CORRECTED = 125
 """The same where scores are corrected, which takes more candidates."""
 NEW = 0.05

@@ -37,9 +37,10 @@ T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
 
 MOST_APPROXIMATE = 1000
-"""Most hits that pgvector's HNSW index finds at once."""
+"""Most windows that pgvector's HNSW index finds at once."""
 CORRECTED = 8
-"""Least windows that it finds for each hit where scores are corrected: it knows cosines alone."""
+"""Least windows that it finds for each one asked for where scores are corrected: it knows cosines
+alone."""
 QUERIES_AT_ONCE = 8
 """Queries that one pass over the windows scores."""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from atr_moco_plugin.data.audio.augment import AugmentConfig, augment
+from atr_moco_plugin.data.loading.training import LoadingOptions
 
 FULL = AugmentConfig(
     gain_db=6, noise_probability=0.7, noise_min_snr_db=5, shift_seconds=0.01, invert_probability=0.5
@@ -67,6 +68,13 @@ def test_it_is_finite_keeps_the_length_and_repeats(
 
 def test_nothing_is_done_by_default() -> None:
     np.testing.assert_array_equal(augment(noise(), AugmentConfig(), 16_000, seeded(0)), noise())
+
+
+def test_a_run_that_asks_for_nothing_is_refused() -> None:
+    for nothing in (AugmentConfig(), AugmentConfig(noise_min_snr_db=5)):
+        (problem,) = LoadingOptions(augment=nothing).loading_problems()
+        assert "`augment` changes nothing: set `gain_db`" in problem
+    assert not list(LoadingOptions(augment=AugmentConfig(shift_seconds=1)).loading_problems())
 
 
 def test_seeds_differ() -> None:

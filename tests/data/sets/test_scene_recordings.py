@@ -141,6 +141,14 @@ def test_a_list_leaves_recordings_out(tmp_path: Path) -> None:
         found(root, exclude=listed)
 
 
+def test_a_share_of_esc50_for_test_is_refused(tmp_path: Path) -> None:
+    write_tone(tmp_path / "audio" / "0.wav")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "esc50.csv").write_text("filename,fold,category,src_file\n")
+    with pytest.raises(InputError, match="`test_fraction` is 0.5, but of ESC-50 .* leave .* out"):
+        found(tmp_path, test_fraction=0.5)
+
+
 def test_the_layout_of_esc50(tmp_path: Path) -> None:
     rows = ["filename,fold,category,src_file"]
     for fold in range(1, 6):

@@ -456,9 +456,10 @@ def test_two_evaluations_never_mix(
         (error,) = capsys.readouterr().err.splitlines()
         assert "holds another evaluation" in error and "overwrite=true" in error
         assert content(out) == before
-    # A mistake in the new one leaves the old one.
+    # A mistake in the new one leaves the old one, and what it was made with.
     assert evaluation(out, *first, "split=tset", "overwrite=true") == 2
-    assert (out / "retrieval.json").read_bytes() == before["retrieval.json"]
+    for name in ("retrieval.json", "config.yaml"):
+        assert (out / name).read_bytes() == before[name]
 
     second = [f"run={trained}", "rerank_k=[]", "split=test"]
     assert evaluation(out, *second, "overwrite=true") == 0

@@ -221,6 +221,7 @@ def test_checkpoints_load_as_a_plain_model(trained: Path) -> None:
             "there is no home folder of '~no_such_user'",
         ),
         (["optimizer.config.layer_decay=2"], "`layer_decay` is 2"),
+        (["optimizer.config.betas=[0.9, 1.0]"], "`betas` is [0.9, 1.0], expected two numbers"),
         (["optimizer.config.text_rl=2"], "text_rl"),
         (["dataset.family=audiokaps"], "audiokaps"),
     ],

@@ -79,6 +79,42 @@ def test_a_run_starts_from_the_best_checkpoint_of_another(
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
+def test_a_file_of_a_run_comes_with_its_tokenizer(
+    run, trained: Path, tmp_path: Path, capsys
+) -> None:
+    """A tokenizer was trained anew on other captions: the text tower read other ids."""
+    (file,) = (trained / "checkpoints" / "step_4" / "model").rglob("*.pt")
+    step = trained / "checkpoints" / "step_4"
+    assert find_source(str(file)) == find_source(str(step))
+
+    alone = tmp_path / "weights.pt"
+    shutil.copy(file, alone)
+    options = [f"init={alone}", "dataset.config_overrides.seed=5", "regime.num_steps=2"]
+    assert run(tmp_path / "second", *options) == 2
+    (error,) = [x for x in capsys.readouterr().err.splitlines() if " ERROR: " in x]
+    assert f"`init` is {alone}" in error and "set `tokenizer.name`" in error
+    assert run(tmp_path / "second", *options, f"tokenizer.name={trained / 'tokenizer'}") == 0
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_its_start_is_gone(
+    run, trained_copy: Path, tmp_path: Path, capsys
+) -> None:
+    second = tmp_path / "second"
+    options = ["dataset.config_overrides.seed=5", "model.config_overrides.text_pooling=cls"]
+    assert run(second, f"init={trained_copy}", *options) == 0
+    whole = checkpoint(second, 4)
+    shutil.rmtree(second / "checkpoints" / "step_4")
+    (second / "checkpoints" / "scores" / "step_4.txt").unlink()
+    shutil.rmtree(trained_copy)
+    capsys.readouterr()
+    assert run(second, f"init={trained_copy}", *options) == 2
+    assert "whose start is gone, give its own output folder" in capsys.readouterr().err
+    assert run(second, f"init={second}", *options) == 0
+    again = checkpoint(second, 4)
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
 @pytest.mark.slow
 def test_two_processes_start_from_the_same_weights(
     run, trained: Path, tiny_options, tmp_path: Path
@@ -130,7 +166,9 @@ def test_a_source_that_does_not_fit_is_one_sentence(
     assert str(first) in errors[0], errors
 
 
-def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for step, score in ((10, "3.5"), (20, "4.5"), (30, "4.0")):
         (tmp_path / "checkpoints" / f"step_{step}" / "model").mkdir(parents=True)
         (tmp_path / "checkpoints" / "scores").mkdir(exist_ok=True)
@@ -141,6 +179,10 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path: Path) -
     assert find_source(str(tmp_path)).model.parent.name == "step_20"
     last = tmp_path / "checkpoints" / "step_30"
     assert find_checkpoint(last) == (tmp_path, last)
+    (tmp_path / "latest").symlink_to(last)
+    assert find_checkpoint(tmp_path / "latest") == (tmp_path, last)
+    monkeypatch.chdir(last)
+    assert find_checkpoint(Path()) == (tmp_path, last)
     shutil.rmtree(tmp_path / "checkpoints" / "scores")
     assert find_checkpoint(tmp_path)[1].name == "step_30"
 

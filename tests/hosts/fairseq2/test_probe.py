@@ -16,11 +16,13 @@ import torch
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from fairseq2.recipe.config import RegimeSection
+
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
 from atr_moco_plugin.criterion.probe import PROBE_PAIRS
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.training import hooks
-from atr_moco_plugin.hosts.fairseq2.training.hooks import make_hooks
+from atr_moco_plugin.hosts.fairseq2.training.hooks import check_hooks, make_hooks
 
 Run = Callable[..., int]
 
@@ -117,3 +119,19 @@ def test_hooks_of_a_criterion_without_queues_are_checked_and_warned_of(
     assert make_hooks({"rank": {}, "silent": {"often": 2}}, criterion, context) == {}
     (text,) = warned
     assert text.startswith("`hooks.silent` does nothing: the criterion has no queues")
+
+
+def test_records_that_fit_no_report_are_refused() -> None:
+    """Of every 30 steps, with a report every 20, every 60 were recorded."""
+    regime = RegimeSection(publish_metrics_every_n_steps=20, num_steps=100)
+    for every in (30, 7):
+        with pytest.raises(InputError, match=f"`hooks.rank.every` is {every}, .* every 20 steps"):
+            check_hooks({"rank": {"every": every}}, regime)
+    with pytest.raises(InputError, match="`hooks.rank.every` is 120, but the run ends after 100"):
+        check_hooks({"rank": {"every": 120}}, regime)
+    with pytest.raises(InputError, match="`hooks.rank` is not valid: .*'often'"):
+        check_hooks({"rank": {"often": 1}}, regime)
+    for every in (1, 5, 20, 100):
+        check_hooks({"rank": {"every": every}}, regime)
+    regime.publish_metrics_every_n_steps = regime.num_steps = None
+    check_hooks({"rank": {"every": 7}}, regime)

@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,9 @@ pytest.importorskip("fairseq2")
 from kill_and_resume import OPTIONS, Running, differences, fork, kill_and_resume, run_to_the_end
 
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import RetrievalEvalUnit
+from atr_moco_plugin.hosts.fairseq2.processes import StopRequest
+from atr_moco_plugin.hosts.fairseq2.runs import resume
+from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint
 
 Run = Callable[..., int]
 
@@ -207,6 +212,36 @@ def test_model_only_checkpoints_are_not_begun_anew(run: Run, tmp_path: Path, cap
     assert "has no trainer state" in capsys.readouterr().err
 
 
+def test_a_sound_model_alone_is_no_damage(whole, copy: Path) -> None:
+    """It was called damaged."""
+    step = copy / "checkpoints" / "step_12"
+    for part in ("trainer", "optimizer", "data_reader"):
+        shutil.rmtree(step / part)
+    # One that is not the last again, before which the run's own were deleted where it stayed.
+    shutil.copytree(step, step.with_name("step_20"))
+    log = go_on(copy)
+    for name in ("step_12", "step_20"):
+        assert f"{name} has the model alone (`regime.save_model_only`), and the run goes on" in log
+        aside = step.with_name(f"{name}.model_only")
+        assert f"kept as {aside.name}." in log
+        assert find_checkpoint(aside) == (copy, aside)
+        shutil.rmtree(aside)
+    assert "damaged" not in log
+    assert differences(whole[0], copy) == []
+
+
+@pytest.mark.slow
+def test_a_stop_says_that_models_alone_are_not_gone_on_from(
+    run: Run, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([False, False, True])
+    monkeypatch.setattr(StopRequest, "agreed", lambda self: next(asked))
+    assert run(tmp_path, "regime.save_model_only=true") == 0
+    said = capsys.readouterr().err
+    assert "Stopped on request at step 2; a new run with `init=" in said
+    assert "same command goes on" not in said
+
+
 def test_another_number_of_processes_is_refused(copy: Path) -> None:
     step = copy / "checkpoints" / "step_12"
     for part, name in (("trainer", "rank_01.pt"), ("data_reader", "dp_01.pt")):
@@ -372,3 +407,17 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path, run: Run, capsy
     assert "Traceback" not in written
     (error,) = [line for line in written.splitlines() if " ERROR: " in line]
     assert error.endswith(f"Not a directory: {file / 'out'}")
+
+
+def test_records_of_every_hook_are_dropped_where_they_are_recorded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of other hooks than ``rank`` were there twice after a resume."""
+    files = [tmp_path / name for name in ("rank.jsonl", "acme.jsonl", "mine.jsonl")]
+    for file in files:
+        file.write_text('{"step": 0}\n{"step": 3}\n')
+    monkeypatch.setattr(resume, "available", lambda group: {"rank": None, "acme": None})
+    root = SimpleNamespace(size=1, rank=0, device=torch.device("cpu"))
+    gangs: Any = SimpleNamespace(root=root, sdp=SimpleNamespace(size=1))
+    resume.prepare_resume(tmp_path, tmp_path / "checkpoints", gangs)
+    assert [len(file.read_text().splitlines()) for file in files] == [1, 1, 2]

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_clap import loader_of, their_args
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.data.sets.tar_index import read_shard
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.__main__ import main
 from atr_moco_plugin.hosts.laion_clap.epoch import follow_epoch
@@ -194,6 +196,31 @@ def test_an_export_loads_into_clap_module_and_starts_a_training(home: Path, trai
     )
 
 
+def test_what_embed_makes_of_the_tars_teaches_and_goes_on(home: Path) -> None:
+    from tiny_bundle import make_bundle
+
+    from atr_moco_plugin.commands.main import main as atr_moco
+
+    bundle, captions = make_bundle(home / "teacher"), home / "captions.txt"
+    texts = [
+        text
+        for tar in (home / "tars").rglob("*.tar")
+        for clip in read_shard(tar).samples
+        for text in clip.captions
+    ]
+    captions.write_text("\n".join(dict.fromkeys(texts)))
+    file, tars = home / "teacher.safetensors", str(home / "tars")
+    embed = ["embed", tars, "--text", str(captions), "--output", str(file)]
+    assert atr_moco([*embed, "--model", str(bundle)]) == 0
+    teachers = "--teachers", str(file)
+    assert run(arguments(home, "taught", *teachers)) == 0
+    checkpoint = home / "logs" / "taught" / "checkpoints" / "epoch_1.pt"
+    assert run(arguments(home, "taught_again", *teachers, "--resume", str(checkpoint))) == 0
+    whole, resumed = state(home, "taught"), state(home, "taught_again")
+    assert int(whole["moco.teachers_digest"])
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
 def test_the_loss_falls(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[float] = []
     step = CriterionForward.on_optimizer_step
@@ -205,6 +232,7 @@ def test_the_loss_falls(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CriterionForward, "on_optimizer_step", recorded)
     # A queue of one batch is full after the first step, so that later losses compare.
     options = ("--queue-size", "4", "--epochs", "6", "--lr", "3e-4", "--save-frequency", "6")
+    options = (*options, "--atm-start", "0")
     assert run(arguments(home, "falls", *options)) == 0
     assert len(losses) == 12
     assert sum(losses[-4:]) < 0.8 * sum(losses[1:5])
@@ -380,10 +408,9 @@ def test_a_step_that_the_scaler_leaves_out_moves_no_average(split: bool) -> None
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
     if split:
         optimizer = {"pretrained": optimizer, "new": torch.optim.SGD(model.parameters(), lr=0.1)}
-    data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs="none", name="x", wandb=False)
     scaler = torch.amp.GradScaler("cpu")
-    follow_epoch(loop, rank_every=1)(model, data, 0, optimizer, scaler, None, args)
+    followed = follow_epoch(loop, rank_every=1)
+    followed(model, loader_of(3), 0, optimizer, scaler, None, their_args())
     assert model.steps == 2
 
 

@@ -17,6 +17,7 @@ import soundfile
 import torch
 from gloo import process_group, run_on_ranks
 from torch import Tensor, nn
+from toy_clap import Clap, criterion_clap, follow, loader_of, their_args
 
 from atr_moco_plugin.criterion import Atc, AtcConfig, MLtm, MLtmConfig, MocoAtc, MocoAtcConfig
 from atr_moco_plugin.errors import InputError
@@ -226,94 +227,11 @@ def test_a_gradient_that_is_not_finite_stops_the_training(split: bool) -> None:
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
     if split:
         optimizer = {"pretrained": optimizer, "new": torch.optim.SGD(model.parameters(), lr=0.1)}
-    data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs="none", name="x", wandb=False)
     with pytest.raises(NonFiniteError, match="step 5 is finite, but the gradient of weight is not"):
-        follow_epoch(loop, rank_every=1)(model, data, 1, optimizer, None, None, args)
-    assert bool(model.weight.isfinite())
-
-
-class Branch(nn.Module):
-    """Stands for an audio or a text branch: one layer, one token."""
-
-    config = SimpleNamespace(hidden_size=5)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 5)
-
-    def forward(self, batch: Any = None, **inputs: Any) -> dict[str, Tensor]:
-        source = inputs["input_ids"].float() if batch is None else batch["waveform"]
-        states = self.layer(source)
-        audio = {"embedding": states, "fine_grained_embedding": states[:, None]}
-        return {**audio, "last_hidden_state": states[:, None], "pooler_output": states}
-
-
-class Clap(nn.Module):
-    """What the host asks of LAION's model."""
-
-    joint_embed_shape = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.audio_branch, self.text_branch = Branch(), Branch()
-        self.audio_projection, self.text_projection = (
-            nn.Sequential(nn.Linear(5, 4)) for _ in range(2)
+        follow_epoch(loop, rank_every=1)(
+            model, loader_of(3), 1, optimizer, None, None, their_args()
         )
-        self.logit_scale_a = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def get_logit_scale(self) -> tuple[Tensor, Tensor]:
-        return self.logit_scale_a.exp(), self.logit_scale_a.exp()
-
-
-def clap_batch(seed: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "waveform": torch.randn(4, 6, generator=generator),
-        "text": {
-            "input_ids": torch.randint(1, 9, (4, 6), generator=generator),
-            "attention_mask": torch.ones(4, 6, dtype=torch.int64),
-        },
-        "raw_text": [f"sound {i}" for i in range(4)],
-        "__url__": ["/data/toy/train/0.tar"] * 4,
-        "__key__": [f"{seed}.{i}" for i in range(4)],
-    }
-
-
-def follow(
-    clap: nn.Module, broken: dict[int, float], scaler: Any = None, logs: str = "none"
-) -> list[int]:
-    """Three steps of a loop like theirs; steps with a broken clip, or a broken gradient where the
-    value is infinite. Returns the steps counted after each."""
-    counts = []
-
-    def loop(model: Any, data: Any, epoch: int, optimizer: Any, scaler: Any, *_: Any) -> None:
-        for step in range(3):
-            batch = clap_batch(step)
-            if math.isnan(broken.get(step, 0.0)):
-                batch["waveform"][1] = math.nan
-            loss = model(batch, batch["text"], torch.device("cpu"))[0] * broken.get(step, 1.0)
-            if scaler is None:
-                loss.backward()
-                optimizer.step()
-            else:
-                scaler.scale(loss).backward()
-                scaler.step(optimizer)
-                scaler.update()
-            optimizer.zero_grad()
-            counts.append(int(model.moco.num_steps))
-
-    optimizer = torch.optim.AdamW([p for p in clap.parameters() if p.requires_grad], lr=1e-3)
-    data = {"train": SimpleNamespace(dataloader=SimpleNamespace(num_batches=3))}
-    args = SimpleNamespace(seed=1, rank=0, epochs=2, logs=logs, name="x", wandb=False)
-    follow_epoch(loop, rank_every=1)(clap, data, 0, optimizer, scaler, None, args)
-    assert clap.moco.total_steps == 6
-    return counts
-
-
-def criterion_clap() -> nn.Module:
-    return add_criterion(Clap(), MocoAtc, MocoAtcConfig(queue_size=8, momentum=0.5)).train()
+    assert bool(model.weight.isfinite())
 
 
 def test_the_criterion_follows_their_optimizer() -> None:

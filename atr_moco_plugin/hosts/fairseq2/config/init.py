@@ -23,7 +23,7 @@ class Source(NamedTuple):
     """Where an earlier run's weights lie.
 
     Attributes:
-        model: a model file, or a checkpoint's ``model`` folder.
+        model: a model file that is of no checkpoint, or a checkpoint's ``model`` folder.
         tokenizer: the tokenizer they were trained with.
         architecture: configuration of the model they are of.
 
@@ -46,12 +46,16 @@ def find_source(init: str) -> Source | None:
     with one_line_errors():
         path = expanded(init, "init")
     if path.is_file():
-        return Source(path)
+        checkpoint = _checkpoint_around(path)
+        if checkpoint is None:
+            return Source(path)
+        path = checkpoint
     if not path.exists():
         raise RecipeError(
             f"`init` is {init!r}, but must be {' or '.join(KINDS)}, or the folder of an earlier "
             "run, one of its `checkpoints/step_N` folders, a bundle, or a model file; there is "
-            "none there."
+            "none there. To go on with a run whose start is gone, give its own output folder: it "
+            "has all that it took from there."
         )
     if is_bundle(path):
         return _of_bundle(path)
@@ -61,6 +65,12 @@ def find_source(init: str) -> Source | None:
     for part in {"audio", "text"} & architecture.keys():
         architecture[part].pop("adapter", None)
     return Source(step / "model", run / "tokenizer", architecture)
+
+
+def _checkpoint_around(file: Path) -> Path | None:
+    """The folder ``step_N`` whose weights a file has, None for a file that lies elsewhere."""
+    around = (x.parent for x in file.resolve().parents if x.name == "model")
+    return next((x for x in around if x.name.startswith("step_")), None)
 
 
 def _of_bundle(folder: Path) -> Source:

@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
 from atr_moco_plugin.config import in_range
+from atr_moco_plugin.finetuning.step_sections import wrong_betas
 from atr_moco_plugin.hosts.fairseq2.compat import data_parallel_model
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
@@ -62,6 +63,7 @@ class RetrievalAdamWConfig(Validatable):
             in_range(self, *_RATES, above=0),
             in_range(self, "layer_decay", above=0, most=1),
             in_range(self, "weight_decay", "eps", least=0),
+            wrong_betas(self.betas),
         )
 
 

@@ -48,7 +48,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     and ``pretrained`` of the text encoder's options), ``random`` (each part without such a source
     starts at random), or an earlier run: its output folder (the best checkpoint), one of its
     ``checkpoints/step_N`` folders or a file; or a bundle. Of a run and a bundle come the
-    architecture, the towers, the head and the tokenizer; queues and temperature start anew."""
+    architecture, the towers, the head and the tokenizer; queues and temperature start anew. A file
+    that lies in no checkpoint has the weights alone, and needs ``tokenizer.name``."""
 
     # fairseq2 takes a recipe for a training recipe because of this type hint.
     model: ModelSection = default(ModelSection, family=FAMILY, arch="base")

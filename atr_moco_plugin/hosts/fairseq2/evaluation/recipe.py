@@ -26,7 +26,14 @@ from atr_moco_plugin.io.lock import lock_folder
 
 
 class EvaluateRecipe(EvalRecipe):
-    """Evaluate retrieval with a checkpoint of a training run."""
+    """Evaluate retrieval with a checkpoint of a training run.
+
+    Attributes:
+        started: whether an earlier evaluation in its folder has made room for this one.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
 
     @property
     @override
@@ -64,6 +71,7 @@ class EvaluateRecipe(EvalRecipe):
             context.output_dir,
             context.resolver.resolve(ProgressReporter),
         )
+        self.started = True
         if context.gangs.root.rank == 0:
             remove_evaluation(context.output_dir)
         return task

@@ -62,12 +62,14 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
             another one than ``which``.
     """
     if (path / "model").is_dir():
-        if which not in (None, path.resolve().name):
+        # A link or `.` has not the name by which its score is found.
+        path = path.resolve()
+        if which not in (None, path.name):
             raise RecipeError(
                 f"`run` is the checkpoint {path}, but `checkpoint` is {which!r}: leave "
-                f"`checkpoint` out, or give the run's folder, {path.resolve().parent.parent}."
+                f"`checkpoint` out, or give the run's folder, {path.parent.parent}."
             )
-        return path.resolve().parent.parent, path
+        return path.parent.parent, path
     which = which or "best"
     found = step_folders(path / "checkpoints", "step_")
     steps = {step: folder for step, folder in found if (folder / "model").is_dir()}

@@ -59,12 +59,19 @@ def prepare_output(check: Callable[[Path, Namespace], None]) -> Path | None:
 
 
 def check_for_training(out: Path, arguments: Namespace) -> None:
-    """Refuse the folder of an evaluation, and a name that fairseq2 takes for a pattern.
+    """Refuse the folder of an evaluation, a name that fairseq2 takes for a pattern, and
+    checkpoints in another folder, where only a command that names it again would find them.
 
     Raises:
-        InputError: for such a folder.
+        InputError: for such a folder or option.
     """
-    check_name(arguments.checkpoint_dir or out)
+    check_name(out)
+    if arguments.checkpoint_dir is not None:
+        raise InputError(
+            "`--checkpoint-dir` is not for this recipe: a run has its checkpoints in "
+            f"{out / 'checkpoints'}, where a resume, an evaluation, an export and `init` look for "
+            "them: leave it out, and give another output folder for another disk."
+        )
     if {"run", "split"} <= read_yaml(out / "config.yaml").keys():
         raise InputError(
             f"{out} holds an evaluation; a training run would overwrite its config.yaml and "
@@ -73,7 +80,7 @@ def check_for_training(out: Path, arguments: Namespace) -> None:
 
 
 def check_name(folder: Path) -> None:
-    """Refuse a folder for checkpoints whose name fairseq2 takes for a pattern.
+    """Refuse an output folder whose name fairseq2 takes for a pattern.
 
     It would not find them there, and a run would begin anew over its own.
 
@@ -100,7 +107,7 @@ def check_for_evaluation(out: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: for the folder of a training run, and for one of another evaluation.
     """
-    # With `--checkpoint-dir` its checkpoints are elsewhere.
+    # Its checkpoints may have been moved away.
     if (out / "checkpoints").is_dir() or (out / MODEL_FILE).is_file():
         raise InputError(
             f"{out} is the output folder of a training run; give the evaluation a folder of its "
@@ -127,7 +134,7 @@ def remove_evaluation(out: Path) -> None:
 
 
 def read_description(out: Path) -> dict[Path, bytes]:
-    """Read the files of a run that say how its checkpoints were made.
+    """Read the files of a run that say how its checkpoints were made, or its figures.
 
     These are configuration, model, tokenizer and the list of clips that are left out. A command
     overwrites them before a checkpoint is opened; where it is refused after that,
@@ -135,7 +142,7 @@ def read_description(out: Path) -> dict[Path, bytes]:
     model was not trained with. Processes other than the first read nothing.
 
     Args:
-        out: a run's output folder, which this process has claimed.
+        out: the output folder of a run or an evaluation, which this process has claimed.
     """
     if not is_first_process():
         return {}

@@ -22,6 +22,8 @@ def check_recorded(
     begun: Callable[[], bool],
     refusal: Callable[[str], str],
     device: Device,
+    *,
+    keep: bool = True,
 ) -> None:
     """Compare values with those of a file where a run has begun, and write them there.
 
@@ -31,6 +33,7 @@ def check_recorded(
         begun: whether there is something that was made with what the file has.
         refusal: the message, of what has changed.
         device: where the process group exchanges tensors.
+        keep: write them; without it they may be a part of what the file has.
 
     Raises:
         InputError: on every process, where a value differs.
@@ -40,6 +43,7 @@ def check_recorded(
         changed = changes(object_if_whole(file) if begun() else {}, now)
         if changed:
             raise InputError(refusal(changed))
-        write_atomically(file, json.dumps(dict(now), indent=2) + "\n")
+        if keep:
+            write_atomically(file, json.dumps(dict(now), indent=2) + "\n")
 
     from_first(check, device)

@@ -20,6 +20,7 @@ from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.io.changes import changes
 from atr_moco_plugin.io.checkpoints import problem_in, step_folders
 from atr_moco_plugin.io.step_records import drop_after
+from atr_moco_plugin.plugins import available
 
 # What moves in a schedule; the rest of its state is its options.
 _POSITION = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step")
@@ -30,9 +31,11 @@ PARTS = ("trainer", "model", "optimizer", "data_reader")
 def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
     """Leave a run's folder so that the newest sound checkpoint is the one it goes on from.
 
-    Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, with a warning,
-    and what the interrupted run recorded after that step in ``metrics`` and ``rank.jsonl`` is
-    dropped, since it is recorded again. So are the clips that an earlier run in its folder has
+    Newer ones that are damaged or lack a part are renamed to ``step_N.damaged``, and those of
+    ``regime.save_model_only``, which have a sound model alone, to ``step_N.model_only``, with a
+    warning: fairseq2 would take them for the last ones, and delete what the run saves on its way
+    there. What the interrupted run recorded after that step in ``metrics`` and the files of hooks
+    is dropped, since it is recorded again. So are the clips that an earlier run in its folder has
     skipped, where this one begins anew. A whole checkpoint that torch refuses stops the run and
     stays as it is: going on from an older one would lose what was trained since. Every process
     calls it; the first one does it.
@@ -50,7 +53,8 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
     def prepare() -> None:
         step = _choose(checkpoints, gangs.root.size, gangs.sdp.size)
-        for file in (*sorted((output_dir / "metrics").glob("*.jsonl")), output_dir / "rank.jsonl"):
+        of_hooks = [output_dir / f"{name}.jsonl" for name in available("hooks")]
+        for file in (*sorted((output_dir / "metrics").glob("*.jsonl")), *of_hooks):
             drop_after(file, step)
         if step == 0:
             forget_skipped(output_dir)
@@ -59,9 +63,9 @@ def prepare_resume(output_dir: Path, checkpoints: Path, gangs: Gangs) -> None:
 
 
 def _choose(checkpoints: Path, processes: int, shards: int) -> int:
-    """The step to go on from, 0 for a new run; damaged newer ones are set aside."""
+    """The step to go on from, 0 for a new run; newer ones are set aside."""
     steps = step_folders(checkpoints, "step_")
-    damaged: list[tuple[Path, str]] = []
+    newer: list[tuple[Path, str]] = []
     while steps:
         step, folder = steps.pop()
         try:
@@ -73,11 +77,12 @@ def _choose(checkpoints: Path, processes: int, shards: int) -> int:
             ) from None
         if problem is None:
             _check_processes(folder, processes, shards)
-            _set_aside(damaged, folder.name)
+            for other, said in newer:
+                _set_aside(other, said, folder.name)
             return step
-        damaged.append((folder, problem))
-    if damaged:
-        folder, problem = damaged[0]
+        newer.append((folder, problem))
+    if newer:
+        folder, problem = newer[0]
         raise RecipeError(
             f"{checkpoints} has checkpoints, but the run cannot go on from any of them (the "
             f"newest, {folder.name}, {problem}), and does not begin anew in their place. Give "
@@ -120,18 +125,26 @@ def _check_processes(folder: Path, processes: int, shards: int) -> None:
         )
 
 
-def _set_aside(damaged: list[tuple[Path, str]], taken: str) -> None:
-    for folder, problem in damaged:
-        aside = folder.with_name(f"{folder.name}.damaged")
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = folder.with_name(f"{folder.name}.damaged{number}")
-        folder.rename(aside)
-        log.warning(
-            "The checkpoint {} {}. The run goes on from {}; the damaged one is kept as {}.",
-            folder, problem, taken, aside.name,
-        )  # fmt: skip
+def _is_model_only(folder: Path) -> bool:
+    """Whether a checkpoint was saved as a model alone, which is sound."""
+    others = (folder / part for part in PARTS if part != "model")
+    parts = {"model state": "model/**/*.pt"}
+    return not any(x.exists() for x in others) and problem_in(folder, parts) is None
+
+
+def _set_aside(folder: Path, problem: str, taken: str) -> None:
+    kind, said = "damaged", f"{problem}. The run"
+    if _is_model_only(folder):
+        kind, said = "model_only", "has the model alone (`regime.save_model_only`), and the run"
+    aside = folder.with_name(f"{folder.name}.{kind}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = folder.with_name(f"{folder.name}.{kind}{number}")
+    folder.rename(aside)
+    log.warning(
+        "The checkpoint {} {} goes on from {}; it is kept as {}.", folder, said, taken, aside.name
+    )
 
 
 def optimizer_options(scheduler: LRScheduler, optimizer: Optimizer) -> dict[str, object]:

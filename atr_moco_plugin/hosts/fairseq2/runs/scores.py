@@ -14,13 +14,16 @@ FILE = "scores/of.json"
 """In the folder of the checkpoints."""
 
 
-def check_same(checkpoints: Path, made_of: Mapping[str, Any], device: Device) -> None:
+def check_same(
+    checkpoints: Path, made_of: Mapping[str, Any], device: Device, *, keep: bool = True
+) -> None:
     """Refuse scores of another kind, since the best checkpoint is chosen among all of them.
 
     Args:
         checkpoints: where the run saves.
         made_of: key of the configuration to its value, for everything that a score depends on.
         device: where the process group exchanges tensors.
+        keep: note them for the next time; without it a part of them is enough.
 
     Raises:
         InputError: on every process, naming what has changed.
@@ -36,4 +39,5 @@ def check_same(checkpoints: Path, made_of: Mapping[str, Any], device: Device) ->
             f"output folder, or remove {folder} to choose among later checkpoints alone."
         ),
         device,
+        keep=keep,
     )

@@ -19,6 +19,8 @@ from atr_moco_plugin.model import RetrievalModelConfig
 
 FILE = "trained_with.json"
 """In the folder of the checkpoints."""
+VOCABULARY = "the vocabulary of the tokenizer (its digest)"
+"""The setting that follows the captions where ``tokenizer.name`` is not set."""
 
 
 def training_settings(
@@ -42,20 +44,22 @@ def training_settings(
         "trainer.max_grad_norm": trainer.max_grad_norm,
         "trainer.mixed_precision": asdict(trainer.mixed_precision),
         "tokenizer.max_tokens": config.tokenizer.max_tokens,
-        # Learned from the captions of all splits where `tokenizer.name` is not set.
-        "the vocabulary of the tokenizer (its digest)": stable_digest("vocabulary", *vocabulary),
+        VOCABULARY: stable_digest("vocabulary", *vocabulary),
     }
     found |= {f"criterion.config.{name}": x for name, x in kept_options(section.config).items()}
     return dict(json.loads(json.dumps(found, default=str)))
 
 
-def check_settings(checkpoints: Path, settings: Mapping[str, Any], device: Device) -> None:
+def check_settings(
+    checkpoints: Path, settings: Mapping[str, Any], device: Device, *, keep: bool = True
+) -> None:
     """Refuse to go on with other settings than the checkpoints were trained with.
 
     Args:
         checkpoints: where the run saves.
         settings: of :func:`training_settings`.
         device: where the process group exchanges tensors.
+        keep: note them for the next time; without it a part of them is enough.
 
     Raises:
         InputError: on every process, naming what has changed.
@@ -69,4 +73,5 @@ def check_settings(checkpoints: Path, settings: Mapping[str, Any], device: Devic
             "start a new run from its weights with `init=RUN` and another output folder."
         ),
         device,
+        keep=keep,
     )

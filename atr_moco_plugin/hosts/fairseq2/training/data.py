@@ -22,7 +22,9 @@ from atr_moco_plugin.data.loading.skipped import SkippedClips
 from atr_moco_plugin.data.loading.training import training_loader
 from atr_moco_plugin.embedding_cache.batch import CachedOutputs
 from atr_moco_plugin.embedding_cache.run import RunCaches
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.split import Split, prepare_split
+from atr_moco_plugin.hosts.fairseq2.config.init import KINDS
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.clips import unreadable_clips
@@ -109,7 +111,7 @@ def train_reader(
     """Shuffled training batches of this process, which notes the clips that it skips.
 
     Raises:
-        RecipeError: where an epoch has fewer batches than an optimizer step.
+        InputError: see :class:`~atr_moco_plugin.data.loading.loader.PairLoader`.
     """
     section = config.dataset
     loader = training_loader(
@@ -126,22 +128,24 @@ def train_reader(
         on_bad=SkippedClips(output_dir, gangs.dp.rank),
         note=partial(log.info, "{}"),
     )
-    accumulate = config.trainer.grad_accumulation.num_batches
-    if accumulate > len(loader):
-        raise RecipeError(
-            f"`trainer.grad_accumulation.num_batches` is {accumulate}, but an epoch of "
-            f"`{section.train_split}` has {len(loader)} batches ({loader.num_examples:,} pairs in "
-            f"batches of {section.batch_size} on {gangs.dp.size} process(es)), which fill no step: "
-            "lower it or `dataset.batch_size`."
-        )
-    return PairReader(loader, accumulate, gangs.root.rank)
+    return PairReader(loader, config.trainer.grad_accumulation.num_batches, gangs.root.rank)
 
 
 def make_tokenizer(
     config: RetrievalRecipeConfig, dataset: AudioTextDataset, model: RetrievalModel
 ) -> PreTrainedTokenizerFast:
-    """:func:`~atr_moco_plugin.text.caption_tokenizer.caption_tokenizer` of a recipe."""
-    section = config.tokenizer
+    """:func:`~atr_moco_plugin.text.caption_tokenizer.caption_tokenizer` of a recipe.
+
+    Raises:
+        InputError: for one that does not fit, and where weights would get another than their own.
+    """
+    section, known = config.tokenizer, getattr(model.text.encoder, "tokenizer_source", None)
+    if config.init not in KINDS and section.name is None and known is None:
+        raise InputError(
+            f"`init` is {config.init}, a file that does not say which tokenizer its weights were "
+            "trained with, and another one would give the text tower other ids: set "
+            "`tokenizer.name` to that one's folder, or `init` to the run or the bundle."
+        )
     splits = [config.dataset.train_split, config.dataset.valid_split]
     if config.evaluation.test_split is not None:
         splits.append(config.evaluation.test_split)

@@ -8,11 +8,43 @@ from typing import Any
 
 from fairseq2.logging import log
 from fairseq2.recipe.base import RecipeContext
+from fairseq2.recipe.config import RegimeSection
 
 from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.plugins import load
+
+
+def check_hooks(sections: Mapping[str, object], regime: RegimeSection) -> None:
+    """Refuse hooks that cannot be made, and those whose records would be lost: they are asked at
+    reports alone.
+
+    Args:
+        sections: hook name to its options.
+        regime: when there are reports, and how many steps.
+
+    Raises:
+        InputError: for an unknown hook or option, and an option ``every`` that does not fit.
+    """
+    reports, steps = regime.publish_metrics_every_n_steps, regime.num_steps
+    for name, section in sections.items():
+        options: Any = section or {}
+        _check_options(name, options)
+        every = options.get("every")
+        if not isinstance(every, int) or every < 1:
+            continue  # the default, or the hook says what is wrong
+        if reports and every % reports and reports % every:
+            raise InputError(
+                f"`hooks.{name}.every` is {every}, but hooks are asked at reports, every {reports} "
+                f"steps: set it to a multiple of {reports}, or change "
+                "`regime.publish_metrics_every_n_steps`."
+            )
+        if steps and every > steps:
+            raise InputError(
+                f"`hooks.{name}.every` is {every}, but the run ends after {steps} steps, so "
+                f"nothing would be recorded: set it to {steps} or less."
+            )
 
 
 def make_hooks(

@@ -22,7 +22,6 @@ from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.training import first_pairs
-from atr_moco_plugin.evaluation.score_metric import check_score, splits_in_two_roles
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
@@ -45,6 +44,11 @@ from atr_moco_plugin.hosts.fairseq2.training.data import (
     evaluated_splits,
     make_tokenizer,
     train_reader,
+)
+from atr_moco_plugin.hosts.fairseq2.training.early import (
+    check_early,
+    score_dependencies,
+    validation_candidates,
 )
 from atr_moco_plugin.hosts.fairseq2.training.hooks import make_hooks
 from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
@@ -133,6 +137,8 @@ class RetrievalRecipe(compat.TrainRecipe):
         log.info("{}", dataset.summary())
         tokenizer = make_tokenizer(config, dataset, criterion.model)
         settings = training_settings(config, criterion.model.config, tokenizer)
+        checkpoint_dir = compat.checkpoint_dir(context)
+        check_early(config, dataset, settings, checkpoint_dir, gangs)
         to_tokens = partial(tokenize, tokenizer, max_tokens=config.tokenizer.max_tokens)
         caches = open_caches_of_run(config, criterion.model, dataset, to_tokens, gangs)
         outputs = None if caches is None else caches.outputs
@@ -194,36 +200,17 @@ class RetrievalRecipe(compat.TrainRecipe):
         )
         # Everything that can be known about the evaluations is found out before the first step, and
         # after the checks that take no time.
-        test_split = config.evaluation.test_split
-        for note in splits_in_two_roles(section.train_split, section.valid_split, test_split):
-            log.warning("{}", note)
         splits = evaluated_splits(config, dataset, to_tokens, context.output_dir, gangs, caches)
         # An untrained head would only shuffle the candidates.
         rerank_k = config.evaluation.rerank_k if config.criterion_section.matches else 0
-        valid_k = rerank_k if config.evaluation.rerank_while_training else 0
         units = {
             name: RetrievalEvalUnit(criterion, split, rerank_k, gangs.root.device)
             for name, split in splits.items()
         }
         valid = splits[section.valid_split]
-        by_clip = valid.retrieval_set.caption_to_audio is not None
-        check_score(
-            config.regime.score_metric,
-            one_clip_each=by_clip,
-            reranks=valid_k > 0,
-            to_rerank="set `evaluation.rerank_while_training=true`, with `evaluation.rerank_k` "
-            "above 0 and a criterion that trains the matching head",
-        )
-        metric = config.regime.score_metric
-        scored = {
-            "regime.score_metric": metric,
-            "dataset.valid_split": section.valid_split,
-            "evaluation.max_seconds": config.evaluated_seconds,
-            "number of clips": len(valid.retrieval_set.clips),
-        }
-        if metric and metric.startswith("reranked_"):
-            scored["evaluation.rerank_k"] = valid_k
-        check_same(compat.checkpoint_dir(context), scored, gangs.root.device)
+        scored = score_dependencies(config) | {"number of clips": len(valid.retrieval_set.clips)}
+        check_same(checkpoint_dir, scored, gangs.root.device)
+        valid_k = validation_candidates(config)
         valid_unit = RetrievalEvalUnit(criterion, valid, valid_k, gangs.root.device)
         trainer = compat.create_trainer(context, unit, reader, valid_unit, NoBatches())
         stop, checkpoints = StopRequest(gangs), resolve(CheckpointManager)
@@ -234,7 +221,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             """The checkpoint is loaded, if there is one; a whole run makes no step."""
             if not self.started:
                 check_options(configured, options())
-                check_settings(compat.checkpoint_dir(context), settings, gangs.root.device)
+                check_settings(checkpoint_dir, settings, gangs.root.device)
                 if gangs.root.rank == 0:
                     tokenizer.save_pretrained(context.output_dir / "tokenizer")
                 if caches is not None:
@@ -255,7 +242,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             criterion=criterion,
             model=compat.parallel_facade(context),
             checkpoints=checkpoints,
-            checkpoint_dir=compat.checkpoint_dir(context),
+            checkpoint_dir=checkpoint_dir,
             units=units,
             dataset=dataset,
             train_pairs=train_pairs,

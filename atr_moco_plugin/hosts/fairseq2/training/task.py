@@ -113,8 +113,8 @@ class TrainAndEvaluate(Task):
         except (CheckpointStateNotValidError, OperationalError, OSError) as ex:
             raise RecipeError(self._not_written(ex)) from None
         except TaskStopException:
-            log.info("Stopped on request at step {}; the same command goes on from its checkpoint.",
-                     self.trainer.step_nr)  # fmt: skip
+            step = self.trainer.step_nr
+            log.info("Stopped on request at step {}; {}.", step, self._going_on("its checkpoint"))
             raise
 
     def _not_written(self, error: Exception) -> str:
@@ -130,11 +130,21 @@ class TrainAndEvaluate(Task):
         logging.raiseExceptions = False
         file = failed.filename or self.output_dir
         saved = step_folders(self.checkpoint_dir, "step_")
+        going_on = self._going_on("it") if saved else "the same command begins anew"
         return (
             f"{file}: {failed.strerror}; the run stops at step {self.trainer.step_nr}. "
-            f"{f'{saved[-1][1]} is whole, and' if saved else 'Nothing was saved, and'} the same "
-            "command goes on from it once there is space or access."
+            f"{f'{saved[-1][1]} is whole' if saved else 'Nothing was saved'}, and {going_on} once "
+            "there is space or access."
         )
+
+    def _going_on(self, checkpoint: str) -> str:
+        """How a run that has stopped is gone on with, given what to call its last checkpoint."""
+        if self.config.regime.save_model_only in (True, "all"):
+            return (
+                f"a new run with `init={self.output_dir}` and another output folder starts from "
+                "what was trained, since `regime.save_model_only` leaves nothing to go on from"
+            )
+        return f"the same command goes on from {checkpoint}"
 
     def _evaluate(self) -> Exception | None:
         """Evaluate the best checkpoint on every split, with all processes.
@@ -145,7 +155,7 @@ class TrainAndEvaluate(Task):
         best = from_first(lambda: self.checkpoints.load_scores()[:1], self.gangs.root.device)
         if not best:
             log.warning("No checkpoint has a validation score, so none is evaluated; set "
-                        "`regime.score_metric` and the validation interval.")  # fmt: skip
+                        "`regime.score_metric`.")  # fmt: skip
             return None
         ((score, step),) = best
         # Not through the manager: a file that cannot be read is one sentence here.

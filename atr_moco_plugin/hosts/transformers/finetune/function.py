@@ -42,8 +42,9 @@ def finetune(
         init: what to start from: a bundle, a run, a checkpoint of BEATs or OpenBEATs, a
             ``ClapModel``, or ``random``.
         output_dir: of the run.
-        valid: pairs to choose the best checkpoint on; None draws a tenth of the recordings.
-        test: pairs for the figures at the end; None draws a tenth of the recordings.
+        valid: pairs to choose the best checkpoint on; None takes a tenth of the sounds out of
+            ``pairs``, at least ten and at most a fifth, in whole recordings.
+        test: pairs for the figures at the end; None draws as many.
         config: keys of the recipe, with dots or nested, such as ``{"regime.num_steps": 500}``.
         device: of the retriever that is returned; None takes a GPU where there is one.
         tell: called with what a user should read.

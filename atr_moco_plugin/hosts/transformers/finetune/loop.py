@@ -80,6 +80,11 @@ def run(prepared: Prepared) -> Path:
     settle_folder(out, config)
     for note in doubtful_splits(config):
         say(note)
+    check_score(
+        config.regime.score_metric,
+        one_clip_each=prepared.dataset.relevance_mode == "clip",
+        reranks=False,
+    )
     inputs = make_inputs(prepared)
     trainer = make_trainer(prepared, inputs)
     checkpoint = last_checkpoint(out, parts=CHECKPOINT_PARTS)
@@ -118,11 +123,6 @@ def make_trainer(prepared: Prepared, inputs: RunInputs) -> RetrievalTrainer:
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     valid = inputs.splits[config.dataset.valid_split]
-    check_score(
-        config.regime.score_metric,
-        one_clip_each=valid.retrieval_set.caption_to_audio is not None,
-        reranks=False,
-    )
     arguments = training_arguments(config, out)
     trainer = RetrievalTrainer(
         batches=inputs.batches,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import Any
 
+from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from atr_moco_plugin.errors import InputError
@@ -56,6 +58,12 @@ def _reasons(trainer: Trainer, args: TrainingArguments) -> Iterator[str]:
             "accelerator_config.even_batches is off, so that processes would have different "
             "numbers of batches, and one would wait for the others forever: leave it on."
         )
+    if args.world_size > 1 and args.ddp_find_unused_parameters is False and _rests(trainer.model):
+        yield (
+            "ddp_find_unused_parameters is False, but there are steps in which the matching head "
+            "has no gradient, after which DDP fails: leave it out, or set `atm_start` to 0 and "
+            "`atm_every` to 1 of a criterion that matches."
+        )
     if shards_weights(trainer):
         yield (
             "The momentum copies follow whole weights, which FSDP and DeepSpeed take apart: "
@@ -81,3 +89,13 @@ def _reasons(trainer: Trainer, args: TrainingArguments) -> Iterator[str]:
     for field in fields(args):
         if field.name in _DEFAULT_ONLY and getattr(args, field.name) != field.default:
             yield _DEFAULT_ONLY[field.name]
+
+
+def _rests(model: Any) -> bool:
+    """Whether a model has a matching head that trains and is not in every step."""
+    criterion = model.criterion
+    head = getattr(criterion.model, "head", None)
+    if not (isinstance(head, nn.Module) and any(p.requires_grad for p in head.parameters())):
+        return False
+    always = getattr(criterion.config, "matches_always", True)
+    return "loss_atm" not in criterion.measures or not always

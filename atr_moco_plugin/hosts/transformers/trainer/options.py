@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from atr_moco_plugin.criterion.kept_options import kept_options
+from atr_moco_plugin.criterion.kept_options import kept_options, other_length
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.internals import saved_beside
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.resume import OPTIONS, PROCESSES
 from atr_moco_plugin.io.changes import changes
 
+_LENGTH = "total_steps"
+
 
 def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerState) -> None:
     """Compare the options of the criterion and the number of processes with those of the checkpoint
-    that a training goes on from, if it has them, and have the next checkpoints save them.
+    that a training goes on from, if it has them, and have the next checkpoints save them. Warn of
+    another length where a schedule follows it.
 
     Args:
         model: it is trained.
@@ -28,12 +32,16 @@ def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerSta
     """
     options = _options(model, args)
     saved = saved_beside(state)
-    if changed := changes(saved.get(OPTIONS, {}), options):
+    before = saved.get(OPTIONS, {})
+    if changed := changes(before, options):
         raise InputError(
             f"The training cannot go on with other options: {changed}. Give it those of "
             "the checkpoint, or begin a new training from its weights."
         )
-    saved[OPTIONS] = options
+    warning = other_length(model.criterion, before.get(_LENGTH), state.max_steps)
+    if warning is not None and state.is_world_process_zero:
+        warnings.warn(warning, stacklevel=2)
+    saved[OPTIONS] = {**options, _LENGTH: state.max_steps}
 
 
 def _options(model: TrainerModel, args: TrainingArguments) -> dict[str, Any]:

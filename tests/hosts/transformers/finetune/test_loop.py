@@ -187,6 +187,7 @@ def test_a_score_that_no_validation_has_is_refused_before_training(tmp_path: Pat
         run(prepared(tmp_path, regime__score_metric="t2a_r11"))
     with pytest.raises(InputError, match="validations do not re-rank; choose r_sum"):
         run(prepared(tmp_path, regime__score_metric="reranked_r_sum"))
+    assert not (tmp_path / "tokenizer").exists()  # written before what caches encode
 
 
 def test_an_unreadable_training_clip_is_skipped_and_named(tmp_path: Path) -> None:

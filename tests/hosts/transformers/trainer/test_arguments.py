@@ -88,6 +88,34 @@ def test_options_without_a_meaning_are_refused_when_a_trainer_is_made(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("criterion", "options", "refused"),
+    [
+        ("moco_atc_atm", {"atm_start": "auto"}, True),
+        ("moco_atc_atm", {"atm_every": 2}, True),
+        ("moco_atc_atm", {"atm_start": 0}, False),
+        ("moco_atc", {}, False),
+    ],
+)
+def test_a_head_that_waits_under_ddp_is_refused_where_unused_parameters_are_not_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    criterion: str,
+    options: dict[str, Any],
+    refused: bool,
+) -> None:
+    """DDP failed in the second step, with an error of its own."""
+    trainer = make_trainer(
+        tmp_path, criterion=criterion, model_options=options, ddp_find_unused_parameters=False
+    )
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 2))
+    if refused:
+        with pytest.raises(InputError, match="ddp_find_unused_parameters is False.*`atm_start`"):
+            MocoCallback(trainer)
+    else:
+        MocoCallback(trainer)
+
+
 def test_options_that_are_set_later_are_refused_when_training_starts(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.args.prediction_loss_only = True

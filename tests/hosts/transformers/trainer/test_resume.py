@@ -162,6 +162,28 @@ def test_other_options_of_the_criterion_are_refused(tmp_path: Path) -> None:
     go_on({"alpha": 0.1})
 
 
+@pytest.mark.parametrize("criterion", ["sogclr", "dcl"])
+def test_another_length_is_warned_of_where_a_schedule_goes_by_it(
+    tmp_path: Path, criterion: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A schedule fell back in silence, as gamma rises again with more steps."""
+
+    def go_on(folder: str, steps: int, checkpoint: Path | None = None) -> bool:
+        recwarn.clear()
+        options = {"criterion": criterion, "save_strategy": "steps", "save_steps": 2}
+        trainer = make_trainer(tmp_path / folder, **options, max_steps=steps)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        told = [str(x.message) for x in recwarn if "goes on with" in str(x.message)]
+        assert not told or f"to have 4 steps and goes on with {steps}" in told[0]
+        assert all("gamma of `sogclr`. Give it 4 again" in x for x in told) and len(told) < 2
+        return bool(told)
+
+    assert not go_on("first", 4)
+    assert not go_on("same", 4, tmp_path / "first" / "checkpoint-2")
+    assert go_on("longer", 8, tmp_path / "first" / "checkpoint-2") == (criterion == "sogclr")
+    assert not go_on("again", 8, tmp_path / "longer" / "checkpoint-4")  # it has 8 by now
+
+
 def skip_unless_there(*options: str) -> None:
     """Skip a test of options that this version of transformers has not."""
     if missing := set(options) - {field.name for field in fields(TrainingArguments)}:
