@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.io.json_files import object_if_whole
+from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 
 _CONFIG, _FIGURES = "config.yaml", "retrieval.json"
 
@@ -85,10 +86,8 @@ def _at(tree: Any, *keys: str) -> Any:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    import yaml  # comes with the extra `report`
-
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        tree = load_yaml(file.read_bytes())
+    except (OSError, NoYamlError):
         return {}
     return tree if isinstance(tree, dict) else {}

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.criterion.config import MocoAtcConfig
+from atr_moco_plugin.distributed import process_index
 from atr_moco_plugin.errors import InputError
 
-LEAST_OF_STEP = 0.5
-"""Below it a factor of one pair was probably meant for a step: 0.95 is 0.19 in a step of 32."""
+OF_A_PAIR, OF_A_STEP = 0.998, 0.9
+"""A factor of a pair below the first that leaves a step less than the second was probably meant for
+a step: 0.95 is 0.19 in a step of 32."""
 
 
 def cosine_momentum(momentum: float, step: int, total_steps: int) -> float:
@@ -90,8 +92,7 @@ class MomentumFactor(nn.Module):
         self._set(self._num_pairs + pairs)
 
     def at(self, step: int, total_steps: int | None) -> float:
-        """The factor of the step that ends now; one of a pair is warned of where it leaves the
-        copies no memory.
+        """The factor of the step that ends now.
 
         Args:
             step: optimizer steps made before it.
@@ -101,27 +102,25 @@ class MomentumFactor(nn.Module):
         if self._config.momentum_schedule == "cosine":
             self.check(total_steps)
             momentum = cosine_momentum(momentum, step, total_steps or 0)
-        if self._config.momentum_per == "step":
-            return momentum
-        of_step = momentum**self._num_pairs
-        if of_step < LEAST_OF_STEP and self._num_pairs and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"`momentum_per` is pair and `momentum` {self._config.momentum}, which is "
-                f"{of_step:.2g} in a step of {self._num_pairs} pairs: the copies nearly are the "
-                f"encoder itself. For 0.99 a step set `momentum` to "
-                f"{0.99 ** (1 / self._num_pairs):.5g}.",
-                stacklevel=2,
-            )
-        return of_step
+        return momentum**self._num_pairs if self._config.momentum_per == "pair" else momentum
 
     def next_step(self) -> int:
-        """The step was made, or left out: the next one has no pairs yet.
+        """The step was made, or left out: the next one has no pairs yet. Warns once of a factor of
+        a pair that was meant for a step.
 
         Returns:
             Its pairs.
         """
-        pairs = self._num_pairs
+        pairs, momentum = self._num_pairs, self._config.momentum
+        short = 0 < momentum < OF_A_PAIR and momentum**pairs < OF_A_STEP
+        if self._config.momentum_per == "pair" and short and not (self._warned or process_index()):
+            self._warned = True
+            warnings.warn(
+                f"`momentum_per` is pair and `momentum` {momentum}, which is {momentum**pairs:.2g} "
+                f"in a step of {pairs} pairs, a short memory. For 0.99 a step set `momentum` to "
+                f"{round(0.99 ** (1 / pairs), 8)}.",
+                stacklevel=2,
+            )
         self._set(0)
         return pairs
 

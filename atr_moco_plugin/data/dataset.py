@@ -166,6 +166,11 @@ class AudioTextDataset:
         return self
 
     @property
+    def is_read(self) -> bool:
+        """Whether :meth:`read_with` has been called."""
+        return self._reader is not None
+
+    @property
     def sample_rate(self) -> int:
         """Hz of the waveforms that :meth:`load` returns.
 

@@ -87,15 +87,6 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping without what is None: to set that is to leave the choice to the plan."""
-    return {
-        key: without_nulls(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-        if value is not None
-    }
-
-
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of :func:`flattened`."""
     tree: dict[str, Any] = {}

@@ -9,8 +9,11 @@ from typing import Any, get_type_hints
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.parts import PARTS, merged
 
 _ROOT = "finetune"
+
+_WHOLE_PARTS = tuple((part,) for part in (*PARTS, "head"))
 
 
 def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, Any]]:
@@ -27,6 +30,31 @@ def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, An
         return build_config(FinetuneConfig, known, _ROOT), other
     except InputError as ex:  # a user sets `dataset.x`, whatever the whole is called
         raise InputError(str(ex).replace(f"`{_ROOT}.", "`")) from ex
+
+
+def without_nulls(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that a user has set, less those that are None, which leaves the choice to the plan. None
+    is a value of its own where only fairseq2 knows the key, and for options of the data set and of
+    the model's parts, where it turns something off."""
+    known, other = split_keys(with_names(stated), FinetuneConfig)
+    return merged(_dropped(known), other)
+
+
+def _dropped(values: Mapping[str, Any], *place: str) -> dict[str, Any]:
+    return {
+        key: _dropped(value, *place, key) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None or _is_meant(*place, key)
+    }
+
+
+def _is_meant(*place: str) -> bool:
+    section, option = place[:2], place[2:]
+    if not option:
+        return False
+    of_model = section == ("model", "config_overrides")
+    turns_off = of_model and option[-1] != "freeze" and option not in _WHOLE_PARTS
+    return turns_off or section == ("dataset", "config_overrides")
 
 
 def with_names(stated: Mapping[str, Any]) -> dict[str, Any]:

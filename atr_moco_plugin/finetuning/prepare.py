@@ -23,10 +23,10 @@ from atr_moco_plugin.data.sets.registry import (
     with_options,
 )
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.finetuning.choices import flattened, nested, without_nulls
+from atr_moco_plugin.finetuning.choices import flattened, nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.facts import data_facts
-from atr_moco_plugin.finetuning.keys import read_config, split_keys
+from atr_moco_plugin.finetuning.keys import read_config, split_keys, without_nulls
 from atr_moco_plugin.finetuning.loops import chosen_loop
 from atr_moco_plugin.finetuning.measuring import MAX_TOKENS, gather_facts
 from atr_moco_plugin.finetuning.parts import merged
@@ -98,6 +98,7 @@ def prepare(
     Raises:
         InputError: for data, a start or a configuration that cannot be used.
     """
+    stated = without_nulls(stated)
     config, other = read_config(stated)
     lock_folder(output_dir)
     opened = dataset is not None
@@ -139,7 +140,6 @@ def _chosen(
     tell: Callable[[str], object],
 ) -> dict[str, Any]:
     """The plan's values, nested: those of the folder's own plan where it is of the same command."""
-    stated = without_nulls(stated)
     as_read = json.loads(json.dumps(stated, default=str))
     processes = int(os.environ.get("WORLD_SIZE") or 1)
     splits = {"train": config.dataset.train_split, "valid": config.dataset.valid_split}

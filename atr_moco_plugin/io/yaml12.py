@@ -32,8 +32,10 @@ def load_yaml(text: str | bytes) -> Any:
 
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
-    """A mapping in YAML that :func:`load_yaml` reads as it was, in its order."""
+    """A mapping in YAML that :func:`load_yaml` reads as it was, in its order, and in ASCII, which
+    every terminal takes."""
     writer, text = _safe(), StringIO()
+    writer.allow_unicode = False
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
     writer.dump(dict(tree), text)

@@ -18,6 +18,7 @@ from typing import Any
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config
+from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared, prepare
 from atr_moco_plugin.finetuning.run_folder import plain
 from atr_moco_plugin.io.processes import is_first_process
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stated = read_stated(args.config_file, args.config)
         if args.dump_config:
             config, other = read_config(stated)
-            print(dump_yaml({**plain(config), **other}), end="")
+            say(dump_yaml(merged(plain(config), other)).rstrip())
             return 0
         if args.output_dir is None:
             raise InputError("The output folder is missing: finetune OUT --config KEY=VALUE ...")

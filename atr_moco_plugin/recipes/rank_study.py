@@ -17,7 +17,6 @@ from typing import Any
 
 from fairseq2.utils.argparse import ConfigAction
 from fairseq2.utils.config import StandardConfigMerger
-from ruamel.yaml.error import YAMLError
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
@@ -71,7 +70,7 @@ def load_config(file: Path | None, overrides: Sequence[Mapping[str, Any]]) -> St
     if file is not None:
         try:
             tree = merger.merge(tree, read_yaml(file))
-        except (OSError, YAMLError) as ex:
+        except OSError as ex:
             raise InputError(f"{file} is not a readable YAML file: {ex}") from ex
     for override in overrides:
         tree = merger.merge(tree, override)

@@ -191,7 +191,7 @@ class Study:
         train_pairs: pairs of an epoch, None if not known.
         variants: one for each kind of keys, momentum and positives mode.
         chance: split to R-sum of chance.
-        left_out: name of a finished run whose files cannot be read to the reason.
+        left_out: folder of a finished run whose files cannot be read to the reason.
     """
 
     valid_split: str

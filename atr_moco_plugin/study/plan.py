@@ -180,9 +180,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = load_yaml(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, NoYamlError) as ex:
-        raise InputError(f"{path} is no YAML; repair or remove it: {ex}") from ex
+        raise InputError(f"{path} is not a readable YAML file: {ex}; repair it") from ex
     if not isinstance(tree, dict):
-        raise InputError(f"{path} is not a mapping of keys to values; repair or remove it.")
+        raise InputError(f"{path} is not a mapping of keys to values; repair it.")
     return tree
 
 

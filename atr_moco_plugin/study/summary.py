@@ -36,10 +36,14 @@ def aggregate(folders: Iterable[Path]) -> Study:
         try:
             runs.append(read_run(folder))
         except InputError as ex:
-            left_out[folder.name] = str(ex)
+            left_out[str(folder)] = str(ex)
     if left_out and not runs:
         raise InputError(next(iter(left_out.values())))
-    return replace(summarise(runs), left_out=left_out)
+    try:
+        return replace(summarise(runs), left_out=left_out)
+    except InputError as ex:
+        reasons = "".join(f" Left out: {reason}" for reason in left_out.values())
+        raise InputError(f"{ex}{reasons}") from ex
 
 
 def summarise(runs: Sequence[RunResult]) -> Study:

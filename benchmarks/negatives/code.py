@@ -33,7 +33,7 @@ def digest(kind: Any) -> str:
         if module not in seen:
             seen.add(module)
             waiting += _imports(module)
-    text = "".join(f"{module}\n{_text(module)}" for module in sorted(seen))
+    text = "".join(f"{module}\n{text_of(module)}" for module in sorted(seen))
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
@@ -55,9 +55,10 @@ def _imports(module: str) -> tuple[str, ...]:
 
 
 @cache
-def _text(module: str) -> str:
-    tree = _tree(module)
-    if find_spec(module) is not None and module in _FOLLOWED:
+def text_of(module: str) -> str:
+    """What of a module counts: all but comments and docstrings, and nothing of a package's list."""
+    spec, tree = find_spec(module), _tree(module)
+    if spec is not None and spec.submodule_search_locations is not None:
         return ""  # the list of what a folder offers
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -17,7 +17,7 @@ from scipy import stats
 from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.errors import InputError
 from benchmarks.negatives import figures, intervals, plan, predictors, tables
-from benchmarks.negatives.code import digest
+from benchmarks.negatives.code import digest, text_of
 from benchmarks.negatives.data import DATA
 from benchmarks.negatives.held_out import contrastive_loss
 from benchmarks.negatives.plan import Run
@@ -219,6 +219,9 @@ def test_numbers_that_json_lacks_become_none() -> None:
 
 def test_code_of_another_criterion_has_another_digest() -> None:
     assert digest(Atc) != digest(MocoAtc)
+    # The rules of a queue are part of it, its folders' lists of names are not.
+    assert "def age_share" in text_of("atr_moco_plugin.rank.age")
+    assert text_of("atr_moco_plugin.criterion") == ""
     assert not is_stale(row("atc", 0, 1.0, code=digest(Atc)))
     assert is_stale(row("atc", 0, 1.0, code="of before"))
     assert is_stale(row("atc", 0, 1.0, code=digest(Atc), options={"positives": "clip"}))

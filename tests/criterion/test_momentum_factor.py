@@ -12,7 +12,7 @@ from table_model import TableModel, table_batch
 from torch.optim import SGD
 
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcConfig
-from atr_moco_plugin.criterion.momentum_factor import cosine_momentum
+from atr_moco_plugin.criterion.momentum_factor import MomentumFactor, cosine_momentum
 from atr_moco_plugin.errors import InputError
 
 
@@ -57,10 +57,24 @@ def test_a_factor_per_pair_keeps_its_time_scale() -> None:
 
 def test_a_factor_of_a_step_given_for_a_pair_is_warned_of_once() -> None:
     criterion = make(momentum_per="pair", momentum=0.8)
-    with pytest.warns(UserWarning, match=r"0.26 in a step of 6 pairs.*set `momentum` to 0.99833"):
-        criterion(**table_batch(6, seed=0))
+    criterion(**table_batch(2, seed=0))
+    criterion(**table_batch(4, seed=1))
+    with pytest.warns(UserWarning, match=r"0.26 in a step of 6 pairs.*set `momentum` to 0.998326"):
+        criterion.on_optimizer_step()
     with warnings.catch_warnings(action="error"):
-        criterion(**table_batch(6, seed=1))
+        criterion(**table_batch(6, seed=2))
+        criterion.on_optimizer_step()
+
+
+def test_a_factor_of_a_pair_for_large_batches_is_no_mistake() -> None:
+    factor = MomentumFactor(MocoAtcConfig(momentum_per="pair", momentum=0.9984))
+    factor.saw(4096)
+    with warnings.catch_warnings(action="error"):
+        factor.next_step()
+    factor = MomentumFactor(MocoAtcConfig(momentum_per="pair", momentum=0.995))
+    factor.saw(4096)
+    with pytest.warns(UserWarning, match="set `momentum` to 0.99999755"):
+        factor.next_step()
 
 
 def test_pairs_of_a_step_that_was_left_out_do_not_count() -> None:

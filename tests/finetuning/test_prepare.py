@@ -158,7 +158,10 @@ def test_the_preset_and_what_is_null_leave_the_choice_to_the_plan(tmp_path: Path
     out = tmp_path / "out"
     first = prepare(read_stated(preset, keys), out, tell=str).config
     assert first.regime.num_steps and first.dataset.batch_size and first.regime.score_metric
-    nulls = ["optimizer.config.lr=null", "criterion.config.momentum=null"]
+    nulls = ["optimizer.config.lr=null", "criterion.config.momentum=null", "criterion.name=null"]
+    nulls += ["evaluation.rerank_k=null", "criterion.config.temperature=null"]
+    nulls += ["model.config_overrides.audio.freeze=null", "model.config_overrides.head=null"]
     (out / "checkpoint-3").mkdir()  # the values of a run that has begun stay, too
     again = prepare(read_stated(None, [*keys, "init=random", *nulls]), out, tell=str).config
     assert again.regime == first.regime and again.optimizer == first.optimizer
+    assert again.criterion == first.criterion and again.evaluation == first.evaluation

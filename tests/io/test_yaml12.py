@@ -22,7 +22,7 @@ def test_what_is_written_comes_back() -> None:
     tree = {"z": "1e3", "a": "0o17", "b": "no", "c": 1e-5, "d": [1, "2", None, True], "e": "Käuz"}
     tree["f"] = {"g": {}, "h": "12:30:00", "i": "a: b # c", "j": "word " * 40}
     assert load_yaml(dump_yaml(tree)) == tree and list(load_yaml(dump_yaml(tree))) == list(tree)
-    assert dump_yaml({"z": 1, "a": {"b": "ä"}}) == "z: 1\na:\n  b: ä\n"
+    assert dump_yaml({"z": 1, "a": {"b": "ä"}}) == 'z: 1\na:\n  b: "\\xE4"\n'
 
 
 @pytest.mark.parametrize("text", ["a: [", "!!python/name:os.system x", "a: 2026-99-99", b"\xff"])

@@ -101,7 +101,8 @@ def _of_esc50(root: Path, name: str, config: RecordingsConfig) -> Recordings:
     if config.test_fraction != RecordingsConfig.test_fraction:
         raise InputError(
             f"{root}: `test_fraction` is {config.test_fraction:g}, but of ESC-50 a column "
-            "bench_split or the fold `test_fold` is the split 'test': leave `test_fraction` out"
+            "bench_split or the fold `test_fold` is the split 'test': leave `test_fraction` out, "
+            f"or set it to its default, {RecordingsConfig.test_fraction:g}"
         )
     data = open_esc50(
         Esc50Config(

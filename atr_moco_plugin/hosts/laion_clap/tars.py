@@ -35,7 +35,9 @@ class TarClips(AudioTextDataset):
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._ids: dict[str, int] = {}
-        super().__init__("the tars", {"train": [clip for url in urls for clip in self._clips(url)]})
+        # LAION-CLAP takes a data set twice whose name is given twice.
+        clips = [clip for url in dict.fromkeys(urls) for clip in self._clips(url)]
+        super().__init__("the tars", {"train": clips})
 
     def clip_id(self, clip: Clip) -> int:
         """See :func:`~atr_moco_plugin.hosts.laion_clap.ids.tar_clip_id`."""

@@ -10,7 +10,11 @@ from fairseq2.recipe.error import RecipeError
 from fairseq2.utils.config import ConfigMerger
 
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
-from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_model_config
+from atr_moco_plugin.hosts.fairseq2.runs.folder import (
+    MODEL_FILE,
+    find_checkpoint,
+    read_model_config,
+)
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.model import RetrievalModel, without_weights
 from atr_moco_plugin.retriever.bundle import TOKENIZER, WEIGHTS, is_bundle
@@ -68,9 +72,15 @@ def find_source(init: str) -> Source | None:
 
 
 def _checkpoint_around(file: Path) -> Path | None:
-    """The folder ``step_N`` whose weights a file has, None for a file that lies elsewhere."""
-    around = (x.parent for x in file.resolve().parents if x.name == "model")
-    return next((x for x in around if x.name.startswith("step_")), None)
+    """The folder ``step_N`` of a run whose weights a file has, None for a file that lies
+    elsewhere."""
+    steps = (x.parent for x in file.absolute().parents if x.name == "model")
+    step = next((x for x in steps if x.name.startswith("step_")), None)
+    if step is None:
+        return None
+    run = step.parent.parent
+    whole = (run / MODEL_FILE).is_file() and (run / "tokenizer").is_dir()
+    return step if whole else None  # copied without its run, it is a file like any other
 
 
 def _of_bundle(folder: Path) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from fairseq2.recipe.config import (
@@ -37,6 +38,7 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     open_with_decoder,
 )
 from atr_moco_plugin.hosts.fairseq2.config.trainer import RetrievalTrainerSection
+from atr_moco_plugin.io.paths import expanded
 
 
 @dataclass(kw_only=True)
@@ -103,7 +105,8 @@ class RetrievalRecipeConfig(SupportsStructure, Validatable):
     def _take_tokenizer(self, name: str, of_recipe: str | None) -> None:
         """That of ``init``: another one would give the text tower other ids than it knows."""
         stated = self.tokenizer.name
-        if stated not in (None, of_recipe, name):
+        own = Path(name).resolve()
+        if stated not in (None, of_recipe) and expanded(stated, "tokenizer.name").resolve() != own:
             raise RecipeError(
                 f"`tokenizer.name` is {stated}, but `init={self.init}` was trained with its own "
                 "tokenizer, and another one would give it other ids: leave it out."

@@ -66,11 +66,12 @@ def check_for_training(out: Path, arguments: Namespace) -> None:
         InputError: for such a folder or option.
     """
     check_name(out)
-    if arguments.checkpoint_dir is not None:
+    checkpoints = out / "checkpoints"
+    if arguments.checkpoint_dir not in (None, checkpoints):
         raise InputError(
             "`--checkpoint-dir` is not for this recipe: a run has its checkpoints in "
-            f"{out / 'checkpoints'}, where a resume, an evaluation, an export and `init` look for "
-            "them: leave it out, and give another output folder for another disk."
+            f"{checkpoints}, where a resume, an evaluation, an export and `init` look for them: "
+            "leave it out (a run that has them elsewhere goes on once they are moved there)."
         )
     if {"run", "split"} <= read_yaml(out / "config.yaml").keys():
         raise InputError(

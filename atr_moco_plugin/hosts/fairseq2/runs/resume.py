@@ -143,8 +143,9 @@ def _set_aside(folder: Path, problem: str, taken: str) -> None:
         aside = folder.with_name(f"{folder.name}.{kind}{number}")
     folder.rename(aside)
     log.warning(
-        "The checkpoint {} {} goes on from {}; it is kept as {}.", folder, said, taken, aside.name
-    )
+        "The checkpoint {} {} goes on from {}; {} is kept as {}.",
+        folder, said, taken, folder.name, aside.name,
+    )  # fmt: skip
 
 
 def optimizer_options(scheduler: LRScheduler, optimizer: Optimizer) -> dict[str, object]:

@@ -144,7 +144,8 @@ def make_tokenizer(
         raise InputError(
             f"`init` is {config.init}, a file that does not say which tokenizer its weights were "
             "trained with, and another one would give the text tower other ids: set "
-            "`tokenizer.name` to that one's folder, or `init` to the run or the bundle."
+            "`tokenizer.name` to that one's folder, or `init` to the run or the bundle (to go on "
+            "with a run that has begun so, its own output folder)."
         )
     splits = [config.dataset.train_split, config.dataset.valid_split]
     if config.evaluation.test_split is not None:

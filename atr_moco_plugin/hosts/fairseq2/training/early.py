@@ -17,7 +17,7 @@ from atr_moco_plugin.evaluation.score_metric import check_score, splits_in_two_r
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.runs.scores import check_same
 from atr_moco_plugin.hosts.fairseq2.runs.settings import VOCABULARY, check_settings
-from atr_moco_plugin.hosts.fairseq2.training.hooks import check_hooks
+from atr_moco_plugin.hosts.fairseq2.training.hooks import check_hook_options
 
 
 def check_early(
@@ -37,9 +37,9 @@ def check_early(
         gangs: the processes, which all call this.
 
     Raises:
-        InputError: for a step that no epoch fills, a score that no validation reports, hooks that
-            :func:`~atr_moco_plugin.hosts.fairseq2.training.hooks.check_hooks` refuses, and other
-            settings or scores than those of the checkpoints that are there.
+        InputError: for a step that no epoch fills, a score that no validation reports, unknown
+            hooks or options of them, and other settings or scores than those of the checkpoints
+            that are there.
     """
     _check_accumulation(config, dataset, gangs.dp.size)
     section, regime = config.dataset, config.regime
@@ -56,7 +56,8 @@ def check_early(
     if regime.score_metric is None:
         log.warning("No checkpoint will have a validation score, so none is evaluated in the end; "
                     "set `regime.score_metric`.")  # fmt: skip
-    check_hooks(config.hooks, regime)
+    for name, options in config.hooks.items():
+        check_hook_options(name, options or {})
     # Other data trains another vocabulary, and is told by its own name once a checkpoint is loaded.
     known = {name: value for name, value in settings.items() if name != VOCABULARY}
     check_settings(checkpoints, known, gangs.root.device, keep=False)

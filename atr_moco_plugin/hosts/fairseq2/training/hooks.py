@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fairseq2.logging import log
@@ -14,37 +14,7 @@ from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
 from atr_moco_plugin.data.loading.batch import PairBatch
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.plugins import load
-
-
-def check_hooks(sections: Mapping[str, object], regime: RegimeSection) -> None:
-    """Refuse hooks that cannot be made, and those whose records would be lost: they are asked at
-    reports alone.
-
-    Args:
-        sections: hook name to its options.
-        regime: when there are reports, and how many steps.
-
-    Raises:
-        InputError: for an unknown hook or option, and an option ``every`` that does not fit.
-    """
-    reports, steps = regime.publish_metrics_every_n_steps, regime.num_steps
-    for name, section in sections.items():
-        options: Any = section or {}
-        _check_options(name, options)
-        every = options.get("every")
-        if not isinstance(every, int) or every < 1:
-            continue  # the default, or the hook says what is wrong
-        if reports and every % reports and reports % every:
-            raise InputError(
-                f"`hooks.{name}.every` is {every}, but hooks are asked at reports, every {reports} "
-                f"steps: set it to a multiple of {reports}, or change "
-                "`regime.publish_metrics_every_n_steps`."
-            )
-        if steps and every > steps:
-            raise InputError(
-                f"`hooks.{name}.every` is {every}, but the run ends after {steps} steps, so "
-                f"nothing would be recorded: set it to {steps} or less."
-            )
+from atr_moco_plugin.rank import RankLogger
 
 
 def make_hooks(
@@ -73,7 +43,7 @@ def make_hooks(
         InputError: for an unknown hook or option, or a probe that cannot be.
     """
     for name, section in sections.items():
-        _check_options(name, section or {})
+        check_hook_options(name, section or {})
     if not criterion.queues:
         _warn_of_idle(sections)
         return {}
@@ -97,7 +67,37 @@ def make_hooks(
     return hooks
 
 
-def _check_options(name: str, options: Any) -> None:
+def lost_records(sections: Mapping[str, object], regime: RegimeSection) -> Iterator[str]:
+    """What to warn of where a :class:`~atr_moco_plugin.rank.RankLogger` would record less often
+    than its ``every`` says: it is asked at reports alone.
+
+    Args:
+        sections: hook name to its options, of a criterion with queues.
+        regime: when there are reports; the end of a run is one.
+    """
+    reports, steps = regime.publish_metrics_every_n_steps, regime.num_steps
+    if reports is None or regime.publish_metrics_every_n_data_epochs is not None:
+        return
+    for name, section in sections.items():
+        options: Any = section or {}
+        every, hook = options.get("every", 1), load("hooks", name)
+        if not isinstance(every, int) or every < 1:
+            continue  # which the hook refuses
+        fits = every % reports == 0 or reports % every == 0 or every == steps
+        if isinstance(hook, type) and issubclass(hook, RankLogger) and not fits:
+            yield (
+                f"`hooks.{name}.every` is {every}, but there are reports every {reports} steps, "
+                f"and it records where both fall together: set it to a multiple of {reports}, or "
+                "change `regime.publish_metrics_every_n_steps`."
+            )
+
+
+def check_hook_options(name: str, options: Any) -> None:
+    """Refuse options that a hook does not take, and a name that no hook has.
+
+    Raises:
+        InputError: for either.
+    """
     signature = inspect.signature(load("hooks", name))
     probe = {"probe": None} if "probe" in signature.parameters else {}
     try:

@@ -50,7 +50,7 @@ from atr_moco_plugin.hosts.fairseq2.training.early import (
     score_dependencies,
     validation_candidates,
 )
-from atr_moco_plugin.hosts.fairseq2.training.hooks import make_hooks
+from atr_moco_plugin.hosts.fairseq2.training.hooks import lost_records, make_hooks
 from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
@@ -172,6 +172,8 @@ class RetrievalRecipe(compat.TrainRecipe):
                 "A step takes more memory once the matching loss has begun: where it is tight, try "
                 "a few steps with `criterion.config.atm_start=0` first."
             )
+        for note in lost_records(config.hooks if criterion.queues else {}, config.regime):
+            log.warning("{}", note)
         unit = RetrievalTrainUnit(
             criterion,
             compat.data_parallel_model(context),

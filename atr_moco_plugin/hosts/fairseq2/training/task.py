@@ -113,8 +113,7 @@ class TrainAndEvaluate(Task):
         except (CheckpointStateNotValidError, OperationalError, OSError) as ex:
             raise RecipeError(self._not_written(ex)) from None
         except TaskStopException:
-            step = self.trainer.step_nr
-            log.info("Stopped on request at step {}; {}.", step, self._going_on("its checkpoint"))
+            log.info("Stopped on request at step {}; {}.", self.trainer.step_nr, self._going_on())
             raise
 
     def _not_written(self, error: Exception) -> str:
@@ -130,21 +129,23 @@ class TrainAndEvaluate(Task):
         logging.raiseExceptions = False
         file = failed.filename or self.output_dir
         saved = step_folders(self.checkpoint_dir, "step_")
-        going_on = self._going_on("it") if saved else "the same command begins anew"
+        whole = f"{saved[-1][1]} is whole" if saved else "Nothing was saved"
         return (
-            f"{file}: {failed.strerror}; the run stops at step {self.trainer.step_nr}. "
-            f"{f'{saved[-1][1]} is whole' if saved else 'Nothing was saved'}, and {going_on} once "
-            "there is space or access."
+            f"{file}: {failed.strerror}; the run stops at step {self.trainer.step_nr}. {whole}, "
+            f"and {self._going_on()} once there is space or access."
         )
 
-    def _going_on(self, checkpoint: str) -> str:
-        """How a run that has stopped is gone on with, given what to call its last checkpoint."""
+    def _going_on(self) -> str:
+        """How a run that has stopped is gone on with."""
+        saved = step_folders(self.checkpoint_dir, "step_")
+        if not saved:
+            return "the same command begins anew"
         if self.config.regime.save_model_only in (True, "all"):
             return (
-                f"a new run with `init={self.output_dir}` and another output folder starts from "
-                "what was trained, since `regime.save_model_only` leaves nothing to go on from"
+                f"a new run with `init={saved[-1][1]}` and another output folder starts from its "
+                "weights, since `regime.save_model_only` leaves nothing to go on from"
             )
-        return f"the same command goes on from {checkpoint}"
+        return "the same command goes on from its last checkpoint"
 
     def _evaluate(self) -> Exception | None:
         """Evaluate the best checkpoint on every split, with all processes.
