@@ -17,7 +17,7 @@ from typing import Any
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.command_line import read_stated
-from atr_moco_plugin.finetuning.keys import read_config
+from atr_moco_plugin.finetuning.keys import read_config, without_nulls
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared, prepare
 from atr_moco_plugin.finetuning.run_folder import plain
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stated = read_stated(args.config_file, args.config)
         if args.dump_config:
-            config, other = read_config(stated)
+            config, other = read_config(without_nulls(stated))
             say(dump_yaml(merged(plain(config), other)).rstrip())
             return 0
         if args.output_dir is None:

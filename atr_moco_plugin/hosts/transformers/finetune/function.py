@@ -10,6 +10,7 @@ from typing import Any
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import flattened, nested
+from atr_moco_plugin.finetuning.keys import without_nulls
 from atr_moco_plugin.finetuning.pairs import open_pairs
 from atr_moco_plugin.finetuning.prepare import prepare
 from atr_moco_plugin.hosts.transformers.finetune.loop import run
@@ -62,7 +63,7 @@ def finetune(
         ...     output_dir="runs/mine",
         ... )
     """
-    stated = nested({**flattened(dict(config or {})), "init": os.fspath(init)})
+    stated = without_nulls(nested({**flattened(dict(config or {})), "init": os.fspath(init)}))
     loop = stated.setdefault("loop", "transformers")
     if loop == "fairseq2":
         raise InputError(

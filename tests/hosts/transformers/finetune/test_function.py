@@ -46,9 +46,10 @@ def test_pairs_become_a_retriever(tmp_path: Path, capsys: pytest.CaptureFixture[
         else:
             soundfile.write(tmp_path / f"{number}.wav", tone(number), RATE)
             pairs.append({"audio": str(tmp_path / f"{number}.wav"), "caption": [caption, "a tone"]})
-    out = tmp_path / "out"
+    out, config = tmp_path / "out", options()
+    config["common"] = {"seed": None}  # the default
     retriever = atr_moco_plugin.finetune(
-        pairs, init="random", output_dir=out, config=options(), device="cpu"
+        pairs, init="random", output_dir=out, config=config, device="cpu"
     )
     assert retriever.embed_audio([tone(1)], sample_rate=RATE).shape == (1, 16)
     shown = capsys.readouterr().out
