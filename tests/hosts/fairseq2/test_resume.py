@@ -324,12 +324,17 @@ def test_other_settings_are_refused(copy: Path, option: str, said: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_can_be_made_longer_where_its_schedule_does_not_hang_on_its_length(
-    run: Run, tmp_path: Path
+    run: Run, tmp_path: Path, capsys
 ) -> None:
     schedule = ("lr_scheduler.config.cycle_len=20", "lr_scheduler.config.num_warmup_steps=1")
+    schedule += ("criterion.config.momentum_schedule=cosine",)
     assert run(tmp_path, *schedule) == 0
+    assert "goes on with" not in capsys.readouterr().err
     assert run(tmp_path, *schedule, "regime.num_steps=6") == 0
     assert (tmp_path / "checkpoints" / "step_6").is_dir()
+    # The momentum was to be 1 in the end of the shorter run.
+    said = " ".join(capsys.readouterr().err.split())
+    assert "goes on with 6, which moves what goes by its length: the momentum factor" in said
 
 
 @pytest.mark.parametrize("size", [24, 56])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fairseq2.device import Device
@@ -24,6 +25,7 @@ def check_recorded(
     device: Device,
     *,
     keep: bool = True,
+    besides: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Compare values with those of a file where a run has begun, and write them there.
 
@@ -34,6 +36,7 @@ def check_recorded(
         refusal: the message, of what has changed.
         device: where the process group exchanges tensors.
         keep: write them; without it they may be a part of what the file has.
+        besides: written with them and not compared.
 
     Raises:
         InputError: on every process, where a value differs.
@@ -44,6 +47,6 @@ def check_recorded(
         if changed:
             raise InputError(refusal(changed))
         if keep:
-            write_atomically(file, json.dumps(dict(now), indent=2) + "\n")
+            write_atomically(file, json.dumps({**now, **besides}, indent=2) + "\n")
 
     from_first(check, device)

@@ -15,10 +15,12 @@ from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.runs.recorded import check_recorded
 from atr_moco_plugin.ids import stable_digest
 from atr_moco_plugin.io.checkpoints import step_folders
+from atr_moco_plugin.io.json_files import object_if_whole
 from atr_moco_plugin.model import RetrievalModelConfig
 
 FILE = "trained_with.json"
 """In the folder of the checkpoints."""
+_LENGTH = "total_steps"
 VOCABULARY = "the vocabulary of the tokenizer (its digest)"
 """The setting that follows the captions where ``tokenizer.name`` is not set."""
 
@@ -51,7 +53,12 @@ def training_settings(
 
 
 def check_settings(
-    checkpoints: Path, settings: Mapping[str, Any], device: Device, *, keep: bool = True
+    checkpoints: Path,
+    settings: Mapping[str, Any],
+    device: Device,
+    *,
+    keep: bool = True,
+    total_steps: int | None = None,
 ) -> None:
     """Refuse to go on with other settings than the checkpoints were trained with.
 
@@ -60,6 +67,7 @@ def check_settings(
         settings: of :func:`training_settings`.
         device: where the process group exchanges tensors.
         keep: note them for the next time; without it a part of them is enough.
+        total_steps: of the run, noted for :func:`recorded_length`; another number is no refusal.
 
     Raises:
         InputError: on every process, naming what has changed.
@@ -74,4 +82,13 @@ def check_settings(
         ),
         device,
         keep=keep,
+        besides={_LENGTH: total_steps},
     )
+
+
+def recorded_length(checkpoints: Path) -> int | None:
+    """The ``total_steps`` of the run that a run goes on from; None where it is a new one, or was
+    made before they were noted."""
+    begun = bool(step_folders(checkpoints, "step_"))
+    steps = object_if_whole(checkpoints / FILE).get(_LENGTH) if begun else None
+    return steps if isinstance(steps, int) else None

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.criterion.chunks import use_chunks
+from atr_moco_plugin.criterion.kept_options import other_length
 from atr_moco_plugin.criterion.positives import check_shared_clips
 from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
@@ -37,7 +38,11 @@ from atr_moco_plugin.hosts.fairseq2.runs.resume import (
     prepare_resume,
 )
 from atr_moco_plugin.hosts.fairseq2.runs.scores import check_same
-from atr_moco_plugin.hosts.fairseq2.runs.settings import check_settings, training_settings
+from atr_moco_plugin.hosts.fairseq2.runs.settings import (
+    check_settings,
+    recorded_length,
+    training_settings,
+)
 from atr_moco_plugin.hosts.fairseq2.setup import register_all
 from atr_moco_plugin.hosts.fairseq2.training.caches import open_caches_of_run
 from atr_moco_plugin.hosts.fairseq2.training.data import (
@@ -223,8 +228,11 @@ class RetrievalRecipe(compat.TrainRecipe):
             """The checkpoint is loaded, if there is one; a whole run makes no step."""
             if not self.started:
                 check_options(configured, options())
-                check_settings(checkpoint_dir, settings, gangs.root.device)
+                steps, before = criterion.total_steps, recorded_length(checkpoint_dir)
+                check_settings(checkpoint_dir, settings, gangs.root.device, total_steps=steps)
                 if gangs.root.rank == 0:
+                    if note := other_length(criterion, before, steps):
+                        log.warning("{}", note)
                     tokenizer.save_pretrained(context.output_dir / "tokenizer")
                 if caches is not None:
                     caches.check_weights(criterion.model)
