@@ -10,8 +10,9 @@ correlation is over all those ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.stats import rankdata
 
@@ -54,7 +55,7 @@ def report(rows: Sequence[Row]) -> str:
     """A table for each data and batch size with enough runs."""
     parts = []
     for data, batch in dict.fromkeys((row["data"], row["batch"]) for row in rows):
-        own = [row for row in rows if (row["data"], row["batch"]) == (data, batch)]
+        own = distinct(row for row in rows if (row["data"], row["batch"]) == (data, batch))
         if len(own) < LEAST:
             continue
         found = predictions(own)
@@ -70,6 +71,15 @@ def report(rows: Sequence[Row]) -> str:
         header = ["measure", "runs", "over all criteria", "within each criterion"]
         parts.append(f"### {data}, batch {batch}\n\n{Table(header, lines).markdown()}")
     return "\n\n".join(parts) or f"No data has {LEAST} runs yet."
+
+
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """Rows without those that are others over again: an option may change nothing on some data, as
+    positives by ids do where no batch shares any."""
+    by_figures: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        by_figures.setdefault((row["seed"], dual(row), *row["valid"]), row)
+    return list(by_figures.values())
 
 
 def predictions(rows: Sequence[Row]) -> list[Prediction]:

@@ -68,6 +68,13 @@ def test_what_holds_across_criteria_may_not_hold_within_one() -> None:
     assert "R-sum of the last validation" in predictors.report(rows)
 
 
+def test_a_run_that_is_another_one_over_again_counts_once() -> None:
+    rows = [row("atc", seed, 300.0 + seed) for seed in range(4)]
+    rows += [row("atc, clip_or_caption", seed, 300.0 + seed) for seed in range(4)]
+    assert predictors.distinct(rows) == rows[:4]
+    assert " 4 |" in predictors.report(rows) and " 8 |" not in predictors.report(rows)
+
+
 def test_too_few_runs_predict_nothing() -> None:
     assert predictors.report([row("atc", 0, 300.0)]) == "No data has 4 runs yet."
 
