@@ -107,7 +107,7 @@ def _add(shard: Shard, key: str, parts: dict[str, FileSlice], file: IO[bytes]) -
         return
     values, plain = parts.get(".json"), parts.get(".txt")
     shard.complete += values is not None or plain is not None
-    captions = () if values is None else _captions(file, values)
+    captions = () if values is None else json_captions(file, values)
     if plain is not None and not any(map(has_words, captions)):
         captions = _plain_caption(file, plain)
     kept = tuple(caption for caption in captions if has_words(caption))
@@ -120,8 +120,13 @@ def _add(shard: Shard, key: str, parts: dict[str, FileSlice], file: IO[bytes]) -
         shard.samples.append(Sample(key, kept, audio))
 
 
-def _captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
-    """``text`` of a JSON member, a string or a list of them; empty where there is none."""
+def json_captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
+    """``text`` of a JSON member, a string or a list of them; empty where there is none.
+
+    Args:
+        file: the tar, open.
+        member: where its bytes are.
+    """
     if member.size > _TEXT_BYTES:
         return ()
     file.seek(member.offset)

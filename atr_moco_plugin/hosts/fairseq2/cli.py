@@ -14,9 +14,8 @@ from atr_moco_plugin.hosts.fairseq2.evaluation.recipe import EvaluateRecipe
 from atr_moco_plugin.hosts.fairseq2.runs.output import (
     check_for_evaluation,
     check_for_training,
+    description_kept,
     prepare_output,
-    read_description,
-    restore_description,
 )
 from atr_moco_plugin.hosts.fairseq2.training.recipe import RetrievalRecipe
 
@@ -35,13 +34,9 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> bool:
     """
     out = prepare_output(check_for_training)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    description = {} if out is None else read_description(out)
     recipe = RetrievalRecipe(config_class)
-    try:
+    with description_kept(out, lambda: recipe.started):
         training_main(recipe)
-    finally:
-        if not recipe.started:
-            restore_description(description)
     return not recipe.stopped
 
 
@@ -58,10 +53,6 @@ def run_evaluation() -> None:
 
     out = prepare_output(check)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    description = {} if out is None else read_description(out)
     recipe = EvaluateRecipe()
-    try:
+    with description_kept(out, lambda: recipe.started):
         evaluation_main(recipe)
-    finally:
-        if not recipe.started:
-            restore_description(description)

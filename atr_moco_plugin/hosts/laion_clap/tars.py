@@ -11,8 +11,7 @@ from typing import IO
 from atr_moco_plugin.data.audio.source import FileSlice
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.sets.tar_index import Shard, tar_members
-from atr_moco_plugin.data.tables.encoding import parse_json
+from atr_moco_plugin.data.sets.tar_index import Shard, json_captions, tar_members
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.ids import tar_clip_id
 from atr_moco_plugin.ids import has_words
@@ -65,13 +64,7 @@ class TarClips(AudioTextDataset):
 
 def _captions(file: IO[bytes], member: FileSlice) -> tuple[str, ...]:
     """What LAION-CLAP draws a clip's caption from."""
-    file.seek(member.offset)
-    try:
-        values = parse_json(file.read(member.size))
-    except ValueError:
-        return ()
-    text = values.get("text") if isinstance(values, dict) else None
-    captions = tuple(x for x in (text if isinstance(text, list) else [text]) if isinstance(x, str))
+    captions = json_captions(file, member)
     for caption in captions:
         if not has_words(caption):
             raise InputError(

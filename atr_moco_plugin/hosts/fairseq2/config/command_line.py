@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ruamel.yaml import YAML
+from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 
 
 class _Parser(ArgumentParser):
@@ -86,13 +86,15 @@ def lost_pair(pairs: Sequence[str]) -> str | None:
 
 def read_yaml(file: Path) -> Mapping[Any, Any]:
     """A mapping from a YAML file; empty where the file is missing or has something else in it."""
-    tree = _load(file)
+    try:
+        tree = _load(file.read_bytes())
+    except OSError:
+        return {}
     return tree if isinstance(tree, Mapping) else {}
 
 
-def _load(source: Path | str) -> Any:
+def _load(text: str | bytes) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(source)
-    # fairseq2 reads it again and says what is wrong. A foreign file raises nearly anything.
-    except Exception:
-        return None
+        return load_yaml(text)
+    except NoYamlError:
+        return None  # fairseq2 reads it again and says what is wrong

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from fairseq2.recipe.error import RecipeError
-from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
@@ -20,6 +19,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.checkpoints import read_torch, step_folders
 from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 from atr_moco_plugin.model import RetrievalModelConfig, model_config
 
 _SECTIONS = {
@@ -116,14 +116,13 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     file = run / "config.yaml"
     try:
-        config = YAML(typ="safe", pure=True).load(file)
+        config = load_yaml(file.read_bytes())
     except FileNotFoundError:
         raise RecipeError(
             f"{file} is missing; `run` must be the output folder of a training run, which says "
             "there what model and data it has."
         ) from None
-    # Values that are tagged or look like dates or numbers raise nearly anything.
-    except Exception:
+    except (OSError, NoYamlError):
         raise RecipeError(f"{file} is not a YAML file; it may be half-written.") from None
     sections = config if isinstance(config, dict) else {}
     for name, keys in _SECTIONS.items():

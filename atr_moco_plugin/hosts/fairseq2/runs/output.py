@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from atr_moco_plugin.errors import InputError
@@ -134,26 +135,31 @@ def remove_evaluation(out: Path) -> None:
             folder.rmdir()
 
 
-def read_description(out: Path) -> dict[Path, bytes]:
-    """Read the files of a run that say how its checkpoints were made, or its figures.
+@contextmanager
+def description_kept(out: Path | None, started: Callable[[], bool]) -> Iterator[None]:
+    """Put the files that say how a run's checkpoints were made, or an evaluation's figures, back as
+    they were, unless the command within has begun.
 
     These are configuration, model, tokenizer and the list of clips that are left out. A command
-    overwrites them before a checkpoint is opened; where it is refused after that,
-    :func:`restore_description` puts them back, or an evaluation would take a tokenizer that the
-    model was not trained with. Processes other than the first read nothing.
+    overwrites them before a checkpoint is opened; where it is refused after that, an evaluation
+    would take a tokenizer that the model was not trained with. Processes other than the first do
+    nothing.
 
     Args:
-        out: the output folder of a run or an evaluation, which this process has claimed.
+        out: the output folder of a run or an evaluation, which this process has claimed; None
+            where a command has none.
+        started: whether the files are now those of the command.
     """
-    if not is_first_process():
-        return {}
+    before = _description(out) if out is not None and is_first_process() else {}
+    try:
+        yield
+    finally:
+        for file, content in () if started() else before.items():
+            if not file.is_file() or file.read_bytes() != content:
+                with new_file(file) as temporary:
+                    temporary.write_bytes(content)
+
+
+def _description(out: Path) -> dict[Path, bytes]:
     files = [file for pattern in _DESCRIBING for file in out.glob(pattern)]
     return {x: x.read_bytes() for x in files if x.is_file() and os.access(x, os.R_OK)}
-
-
-def restore_description(description: Mapping[Path, bytes]) -> None:
-    """Put back the files that :func:`read_description` has read."""
-    for file, content in description.items():
-        if not file.is_file() or file.read_bytes() != content:
-            with new_file(file) as temporary:
-                temporary.write_bytes(content)
