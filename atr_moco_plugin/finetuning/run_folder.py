@@ -6,12 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import flattened
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.io.atomic import write_atomically
+from atr_moco_plugin.io.yaml12 import NoYamlError, dump_yaml, load_yaml
 
 CONFIG_FILE = "config.yaml"
 
@@ -63,7 +62,7 @@ def settle_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE) ->
         raise InputError(
             f"{out} is the output folder of something else, as its {name} says: give another one."
         )
-    write_atomically(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    write_atomically(file, dump_yaml(values))
 
 
 def plain(config: FinetuneConfig) -> dict[str, Any]:
@@ -90,10 +89,10 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as ex:
+    except (OSError, NoYamlError) as ex:
         raise InputError(
             f"{file} cannot be read ({type(ex).__name__}): it may be half-written; give another "
             "output folder, or remove it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def parameter_groups(
             "`temperature` nor `model`: give `parameter_groups` the criterion and not its wrapper."
         )
     places = _places(criterion, own, layer_decay)
+    _warn_of_idle_rates(own, {places[id(p)].part for p in trained if id(p) in places})
     plain = _undecayed(criterion)
     groups: dict[tuple[float, float | None], list[nn.Parameter]] = defaultdict(list)
     # Decayed groups first, so that there are always two or more in a fixed order.
@@ -90,6 +92,16 @@ def parameter_groups(
         {"params": params, "weight_decay": decay, **({} if rate is None else {"lr": rate})}
         for (decay, rate), params in groups.items()
     ]
+
+
+def _warn_of_idle_rates(rates: dict[str, float | None], trained: set[str]) -> None:
+    for part, rate in rates.items():
+        if rate is not None and part not in trained:
+            warnings.warn(
+                f"`{part}_lr` is {rate}, but nothing of the {part} encoder is trained: the rate is "
+                "for nothing. Leave it out, or train a part of the encoder.",
+                stacklevel=3,
+            )
 
 
 def _undecayed(criterion: Module) -> set[int]:

@@ -8,6 +8,7 @@ import pytest
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.run_folder import settle_folder
+from atr_moco_plugin.io.yaml12 import load_yaml
 
 
 def test_how_a_batch_is_computed_may_change_in_a_run_and_what_it_is_may_not(tmp_path: Path) -> None:
@@ -22,3 +23,12 @@ def test_how_a_batch_is_computed_may_change_in_a_run_and_what_it_is_may_not(tmp_
     other = replace(config, dataset=larger)
     with pytest.raises(InputError, match="dataset.batch_size was"):
         settle_folder(tmp_path, other)
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
+    config = FinetuneConfig(loop="transformers")
+    config = replace(config, dataset=replace(config.dataset, train_split="1e3"))
+    settle_folder(tmp_path, config)
+    assert load_yaml((tmp_path / "config.yaml").read_bytes())["dataset"]["train_split"] == "1e3"
+    (tmp_path / "checkpoint-4").mkdir()
+    settle_folder(tmp_path, config)

@@ -46,6 +46,14 @@ def test_each_part_has_its_rate(criterion) -> None:
     assert set(found.values()) == {1.0, 0.5, 0.25, 2.0}
 
 
+def test_a_rate_of_an_encoder_that_is_not_trained_is_warned_of(tiny_model) -> None:
+    model = tiny_model()
+    model.audio.encoder.requires_grad_(False)
+    criterion = Atc(model, AtcConfig())
+    with pytest.warns(UserWarning, match="`audio_lr` is 0.5, but nothing of the audio encoder"):
+        parameter_groups(criterion, 0.1, lr=1.0, audio_lr=0.5, text_lr=0.25)
+
+
 def test_layers_move_slower_the_deeper_they_lie(criterion) -> None:
     found = rates(criterion, lr=1.0, layer_decay=0.5)
     audio = "model.audio.encoder."

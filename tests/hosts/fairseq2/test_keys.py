@@ -88,6 +88,26 @@ def test_a_key_that_another_silences_is_named(order: int) -> None:
     assert unknown_key("toy", ["OUT", "--config", *alone]) is None
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("dataset.batch_size=2.5", "`dataset.batch_size` is 2.5, expected a whole number."),
+        ("regime.num_steps=true", "`regime.num_steps` is True, expected a whole number."),
+        ("regime={num_steps: .inf}", "`regime.num_steps` is inf, expected a whole number."),
+        ("optimizer.config.lr=true", "`optimizer.config.lr` is True, expected a number."),
+        (
+            "lr_scheduler.config.num_warmup_steps=9.5",
+            "`lr_scheduler.config.num_warmup_steps` is 9.5, expected a whole number.",
+        ),
+        ("dataset.max_seconds=2.5", None),
+        ("regime.num_steps=1e3", None),
+        ("report=false", None),
+    ],
+)
+def test_a_number_that_fairseq2_would_round_is_told(argument: str, message: str | None) -> None:
+    assert unknown_key("toy", ["OUT", "--config", argument]) == message
+
+
 def test_a_wrong_key_is_told_before_anything_is_imported(tmp_path: Path) -> None:
     command = ["-X", "importtime", "-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "out")]
     result = subprocess.run(

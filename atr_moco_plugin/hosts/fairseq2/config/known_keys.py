@@ -1,8 +1,9 @@
-"""Find a mistyped key of a recipe's configuration before anything heavy is imported, or one that
-another key would silence.
+"""Find a mistyped key of a recipe's configuration before anything heavy is imported, one that
+another key would silence, or a number that would be rounded.
 
-fairseq2 finds an unknown key too, but only after a run's ten seconds of imports. The fields of the
-configuration classes are read from their source here; values are left to fairseq2.
+fairseq2 finds an unknown key too, but only after a run's ten seconds of imports, and takes 2.5 for
+2. The fields of the configuration classes are read from their source here; other values are left to
+fairseq2.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import difflib
 import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ from atr_moco_plugin.hosts.fairseq2.config.command_line import configurations, l
 
 Place = tuple[str, str]
 """A module and the name of a class in it."""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What the annotation of a field names, with the class of its section where it is one."""
+
+    types: frozenset[str]
+    section: Place | None = None
+
 
 RECIPES: dict[str, Place] = {
     "toy": ("atr_moco_plugin.recipes.toy", "ToyRecipeConfig"),
@@ -31,9 +42,19 @@ RECIPES: dict[str, Place] = {
 }
 """The configuration class of each recipe."""
 
+_COMPONENTS: dict[str, Place] = {
+    "optimizer.config": (
+        "atr_moco_plugin.hosts.fairseq2.config.optimizer",
+        "RetrievalAdamWConfig",
+    ),
+    "lr_scheduler.config": ("fairseq2.recipe.config", "CosineAnnealingLRConfig"),
+}
+"""The usual class of sections that may be of another one, whose keys are not known therefore."""
+
 
 def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
-    """Name the first key of a command line that its recipe does not know, or that would be lost.
+    """Name the first key of a command line that its recipe does not know, whose number it would
+    round, or that would be lost.
 
     Args:
         recipe: its name in :data:`RECIPES`.
@@ -49,8 +70,8 @@ def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
 
 
 def unknown_in(place: Place, tree: Mapping[str, Any]) -> str | None:
-    """The first of nested keys that a configuration class does not know, as :func:`unknown_key`
-    names it."""
+    """The first of nested keys that a configuration class does not know or whose number it would
+    round, as :func:`unknown_key` names it."""
     return _unknown(place, tree, "")
 
 
@@ -64,38 +85,59 @@ def _unknown(place: Place, tree: Mapping[Any, Any], where: str) -> str | None:
             hint = f" Did you mean `{near[0]}`?" if near else ""
             within = f"`{where[:-1]}`" if where else "the recipe"
             return f"`{where}{key}` is not known; {within} takes {', '.join(fields)}.{hint}"
-        section = fields[key]
-        if section is not None and isinstance(value, Mapping):
+        problem = _other_number(f"{where}{key}", value, fields[key])
+        section = fields[key].section
+        if problem is None and section is not None and isinstance(value, Mapping):
             problem = _unknown(section, value, f"{where}{key}.")
-            if problem is not None:
-                return problem
+        elif problem is None and isinstance(value, Mapping) and f"{where}{key}" in _COMPONENTS:
+            usual = _fields(*_COMPONENTS[f"{where}{key}"])
+            numbers = (
+                _other_number(f"{where}{key}.{name}", x, usual[name])
+                for name, x in value.items()
+                if name in usual
+            )
+            problem = next(filter(None, numbers), None)
+        if problem is not None:
+            return problem
     return None
 
 
+def _other_number(key: str, value: object, field: _Field) -> str | None:
+    """fairseq2 takes the whole part of a fraction, and ``true`` for 1."""
+    numbers = field.types & {"int", "float"}
+    if isinstance(value, bool):
+        wrong = bool(numbers) and "bool" not in field.types
+    else:
+        wrong = numbers == {"int"} and isinstance(value, float) and not value.is_integer()
+    expected = "a whole number" if numbers == {"int"} else "a number"
+    return f"`{key}` is {value}, expected {expected}." if wrong else None
+
+
 @functools.cache
-def _fields(module: str, name: str) -> dict[str, Place | None]:
-    """The fields of a class, each with the class of its section where it is one.
+def _fields(module: str, name: str) -> dict[str, _Field]:
+    """The fields of a class.
 
     Empty for what is no class, or has no source to read.
     """
     found = _names(module).get(name)
     if isinstance(found, tuple):
         return _fields(*found)
-    fields: dict[str, Place | None] = {}
+    fields: dict[str, _Field] = {}
     if found is not None:
         for base in found.bases:
             fields |= _fields(module, base.id) if isinstance(base, ast.Name) else {}
         for line in found.body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                fields[line.target.id] = _section(module, line.annotation)
+                fields[line.target.id] = _field(module, line.annotation)
     return fields
 
 
-def _section(module: str, annotation: ast.expr) -> Place | None:
-    """The first class that an annotation such as ``Section | str`` names."""
+def _field(module: str, annotation: ast.expr) -> _Field:
+    """What an annotation such as ``Section | str`` names; its section is the first class there."""
     known = _names(module)
-    used = (x.id for x in ast.walk(annotation) if isinstance(x, ast.Name))
-    return next(((module, name) for name in used if name in known), None)
+    used = [x.id for x in ast.walk(annotation) if isinstance(x, ast.Name)]
+    section = next(((module, name) for name in used if name in known), None)
+    return _Field(frozenset(used), section)
 
 
 @functools.cache
