@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from atr_moco_plugin.data.audio.source import FileSlice, Segment
+from atr_moco_plugin.data.audio.source import FileSlice, Segment, file_marks
 
 _CHUNK = 2**20
 
@@ -33,7 +34,7 @@ def describe_file(source: Any) -> list[Any] | None:
     return [
         state.st_size,
         state.st_mtime_ns,
-        _digest(path, offset, length),
+        _digest(path, offset, length, file_marks(state)),
         state.st_ctime_ns,
     ]
 
@@ -58,7 +59,8 @@ def has_changed(source: Any, known: list[Any]) -> bool:
             return False
         if size is None and state.st_size != known[0]:
             return True
-        digest = _digest(path, offset, state.st_size if size is None else size)
+        length = state.st_size if size is None else size
+        digest = _digest(path, offset, length, file_marks(state))
     except OSError:
         return False  # gone
     return bool(digest != known[2])
@@ -75,7 +77,9 @@ def _bytes_of(source: Any) -> tuple[Path | None, int, int | None]:
     return None, 0, None
 
 
-def _digest(path: Path, offset: int, size: int) -> str:
+@lru_cache(maxsize=4096)  # parts of one long recording would each have all of it read
+def _digest(path: Path, offset: int, size: int, marks: tuple[int, ...]) -> str:
+    """Digest of bytes of a file, which is read once as long as it has those marks."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         file.seek(offset)

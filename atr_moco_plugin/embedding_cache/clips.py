@@ -16,7 +16,7 @@ from atr_moco_plugin.data.loading.plan import max_samples
 from atr_moco_plugin.embedding_cache.audio_files import has_changed
 from atr_moco_plugin.embedding_cache.build import Plan, Ranks, Say, build
 from atr_moco_plugin.embedding_cache.content import ClipContent
-from atr_moco_plugin.embedding_cache.encode import count_tokens, probe_audio
+from atr_moco_plugin.embedding_cache.encode import count_tokens, probe_audio, probe_seconds
 from atr_moco_plugin.embedding_cache.fingerprint import (
     Fingerprint,
     class_name,
@@ -114,13 +114,17 @@ def _bytes_a_clip(
     """About what the outputs of a clip take, by the lengths of all clips where they are known."""
     clips = len(dataset.clips(split))
     try:
-        seconds = clip_seconds(dataset, split).clip(max=max_seconds)
+        seconds = clip_seconds(dataset, split)
     except InputError:  # rendered clips of unknown lengths
         seconds = np.full(clips, max_seconds, np.float32)
     rows = np.where(seconds < max_seconds, 1, crops)  # a short clip has one crop
-    whole = max_samples(max_seconds, dataset.sample_rate)
+    # The longest clip and not `max_seconds`, for which there may be no memory. A clip whose header
+    # cannot be read is of no length, and skipped.
+    longest = float(seconds[np.isfinite(seconds)].max(initial=probe_seconds(tower.encoder)))
+    longest = min(max_seconds, longest)
+    whole = max_samples(longest, dataset.sample_rate)
     tokens = count_tokens(tower, whole) if stage.tokens else 0
-    in_all = float((np.ceil(seconds / max_seconds * tokens) * rows).sum())
+    in_all = float((np.ceil(seconds.clip(max=longest) / longest * tokens) * rows).sum())
     return stage.num_bytes(int(rows.sum()), round(in_all), tower.encoder.width) / clips
 
 

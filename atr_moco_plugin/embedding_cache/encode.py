@@ -68,10 +68,15 @@ def encode_texts(
 def probe_audio(tower: Any) -> list[float]:
     """What the encoder makes of a second of noise, ``[width]``: the mean of its tokens."""
     encoder = tower.encoder
-    seconds = max(_PROBE_SECONDS, getattr(encoder, "min_seconds", 0.0) or 0.0)
+    seconds = probe_seconds(encoder)
     generator = torch.Generator().manual_seed(stable_digest("probe"))
     noise = 0.1 * torch.randn(1, round(seconds * encoder.sample_rate), generator=generator)
     return _mean(_audio_tokens(encoder, noise, torch.tensor([noise.size(1)])))
+
+
+def probe_seconds(encoder: nn.Module) -> float:
+    """Seconds of a test input: one, or as many as an encoder needs."""
+    return max(_PROBE_SECONDS, getattr(encoder, "min_seconds", 0.0) or 0.0)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -11,10 +10,15 @@ from transformers import PreTrainedTokenizerFast
 
 from atr_moco_plugin.data.audio.mix import MixConfig, join_captions
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.text.checks import check_captions, check_tokenizer
+from atr_moco_plugin.text.checks import (
+    check_captions,
+    check_tokenizer,
+    is_many_cut,
+    warn_of_cut,
+)
 from atr_moco_plugin.text.tokenizer import load_tokenizer_for, train_wordpiece
 
-_JOINED, _WARN_ABOVE = 2_000, 0.01
+_JOINED = 2_000
 
 
 def caption_tokenizer(
@@ -40,7 +44,7 @@ def caption_tokenizer(
         name: a tokenizer, or as for :func:`~atr_moco_plugin.text.tokenizer.load_tokenizer`; None
             takes that of the text encoder's weights where the encoder says so, and else trains one.
         vocab_size: of a vocabulary that is trained here.
-        max_tokens: longer captions are cut.
+        max_tokens: longer captions are cut, and warned of where many are.
         allow_unknown: go on where more than half of the captions are ``[UNK]`` alone.
         note: called with what was found, in a sentence each.
         mix: how training captions are joined; warns where many of those would be cut.
@@ -66,7 +70,12 @@ def caption_tokenizer(
         vocabulary_key=f"model.config_overrides.text.config.{vocabulary}",
     )
     for found in check_captions(
-        tokenizer, dataset, splits, max_tokens, allow_unknown=allow_unknown
+        tokenizer,
+        dataset,
+        splits,
+        max_tokens,
+        allow_unknown=allow_unknown,
+        tokens_option="tokenizer.max_tokens",
     ):
         note(found)
     if mix is not None:
@@ -88,11 +97,11 @@ def _warn_of_cut_mixtures(
         one, two = (rng.choice(clips[rng.randrange(len(clips))].captions) for _ in range(2))
         joined.append(join_captions(one, two, rng.choice(mix.wordings)))
     longest = [len(ids) for ids in tokenizer(joined, truncation=False, verbose=False)["input_ids"]]
-    share = sum(length > max_tokens for length in longest) / len(joined)
-    if share > _WARN_ABOVE:
-        warnings.warn(
-            f"{dataset.name}: `dataset.mix` joins captions, and {share:.0%} of those are longer "
-            f"than `tokenizer.max_tokens`, {max_tokens}: their end is cut although it is heard. "
+    cut = sum(length > max_tokens for length in longest)
+    if is_many_cut(cut, len(joined)):
+        warn_of_cut(
+            f"{dataset.name}: `dataset.mix` joins captions, and {cut / len(joined):.0%} of those "
+            f"are longer than `tokenizer.max_tokens`, {max_tokens}",
             f"The longest of {len(joined):,} has {max(longest)} tokens; raise it, or mix less.",
             stacklevel=3,
         )

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.encoders.positions import first_position
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.text.tokenizer import blank_ids
 
 _CAPTIONS_A_CALL = 4_096
@@ -70,6 +70,7 @@ def text_positions(encoder: nn.Module) -> int | None:
 class _Found:
     captions: int = 0
     unknown: int = 0
+    cut: int = 0
     example: str = ""
 
 
@@ -81,12 +82,14 @@ def check_captions(
     *,
     allow_unknown: bool = False,
     option: str = "tokenizer.allow_unknown",
+    tokens_option: str = "max_tokens",
 ) -> list[str]:
     """Check the tokens of every caption, once and before training.
 
     A caption without a token would stop the run when it is drawn, so it is dropped from the data
     set, with a warning that counts them. Captions of nothing but ``[UNK]`` all look the same to the
     model: up to one in a hundred is returned as a note, more is a warning, above half an error.
+    Where more than one in a hundred captions of a split are cut, one warning says so.
 
     Args:
         tokenizer: the run's own.
@@ -95,6 +98,7 @@ def check_captions(
         max_tokens: longer captions are cut, special tokens included.
         allow_unknown: warn of more than half as well.
         option: the option of ``allow_unknown``, for the message.
+        tokens_option: the option of ``max_tokens``, for the message.
 
     Returns:
         A sentence a split that has unknown captions and no warning of them.
@@ -107,23 +111,54 @@ def check_captions(
     special = (frozenset(tokenizer.all_special_ids) - {unknown_id}) | blank_ids(tokenizer)
     room = max_tokens - tokenizer.num_special_tokens_to_add()
     notes: list[str] = []
+    cut: list[str] = []
+    longest = 0
     for split in dict.fromkeys(splits):
         found = _Found()
         wordless: list[int] = []
         for texts in _in_parts(dataset, split):
-            for text, ids in zip(texts, _tokens(tokenizer, texts, room), strict=True):
-                own = set(ids) - special
+            for text, ids in zip(texts, _tokens(tokenizer, texts), strict=True):
+                own = set(ids[:room]) - special
                 if not own or not text.strip():
                     wordless.append(found.captions)
                 elif own == {unknown_id}:
                     found.unknown += 1
                     found.example = found.example or text
                 found.captions += 1
+                found.cut += len(ids) > room
+                longest = max(longest, len(ids))
         if wordless:
             _drop(dataset, split, wordless, found.captions)
         if found.unknown:
             notes += _judge(dataset.name, split, found, tokenizer, allow_unknown, option)
+        if is_many_cut(found.cut, found.captions):
+            share = found.cut / found.captions
+            cut.append(f"{share:.0%} of the {found.captions:,} captions of split {split!r}")
+    if cut:
+        warn_of_cut(
+            f"{dataset.name}: {listed(cut)} are longer than `{tokens_option}`, {max_tokens}",
+            f"The longest has {longest + max_tokens - room} tokens; raise it or shorten them.",
+            stacklevel=3,
+        )
     return notes
+
+
+def is_many_cut(cut: int, captions: int) -> bool:
+    """Whether so many of the captions are cut that it is worth a warning."""
+    return cut > _WARN_ABOVE * captions
+
+
+def warn_of_cut(what: str, advice: str, *, stacklevel: int) -> None:
+    """Warn of captions that are cut.
+
+    Args:
+        what: which are longer than which option.
+        advice: how long they are, and what to do, as a sentence.
+        stacklevel: of the caller's caller, as :func:`warnings.warn` counts.
+    """
+    warnings.warn(
+        f"{what}: their end is cut although it is heard. {advice}", stacklevel=stacklevel + 1
+    )
 
 
 def _in_parts(dataset: AudioTextDataset, split: str) -> Iterator[list[str]]:
@@ -137,16 +172,15 @@ def _in_parts(dataset: AudioTextDataset, split: str) -> Iterator[list[str]]:
         yield texts
 
 
-def _tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int
-) -> Sequence[Sequence[int]]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Sequence[Sequence[int]]:
+    """All tokens of texts, however many, without special ones."""
     if tokenizer.is_fast:  # half of the time; the next call sets both options as it needs them
         backend = tokenizer.backend_tokenizer
         backend.no_padding()
-        backend.enable_truncation(room)
+        backend.no_truncation()
         return [x.ids for x in backend.encode_batch_fast(texts, add_special_tokens=False)]
     ids: list[list[int]] = tokenizer(
-        texts, add_special_tokens=False, truncation=True, max_length=room, verbose=False
+        texts, add_special_tokens=False, truncation=False, verbose=False
     )["input_ids"]
     return ids
 

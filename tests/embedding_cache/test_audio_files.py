@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
 from atr_moco_plugin.embedding_cache.audio_files import describe_file, has_changed
@@ -63,3 +66,27 @@ def test_a_member_of_an_archive_is_looked_at_by_itself(tmp_path: Path) -> None:
 
 def test_what_is_no_file_has_nothing_to_look_at() -> None:
     assert describe_file(("toy", 3)) is None and not has_changed(7, [1, 2, "x", 3])
+
+
+def test_parts_of_a_file_have_it_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.wav"
+    opened: list[str] = []
+    path.write_bytes(b"12345")
+    read = Path.open
+
+    def counted(file: Path, mode: str) -> Any:
+        opened.append(mode)
+        return read(file, mode)
+
+    monkeypatch.setattr(Path, "open", counted)
+    parts = [Segment(str(path), second, second + 1) for second in range(9)]
+    known = [describe_file(part) for part in parts]
+    assert len(opened) == 1 and len(set(map(str, known))) == 1
+    os.utime(path, ns=(1, 1))  # a copy
+    assert not any(has_changed(part, its) for part, its in zip(parts, known, strict=True) if its)
+    assert len(opened) == 2
+    with path.open("wb") as file:
+        file.write(b"54321")
+    os.utime(path, ns=(2, 2))
+    assert all(has_changed(part, its) for part, its in zip(parts, known, strict=True) if its)
+    assert opened == ["rb", "rb", "wb", "rb"]

@@ -454,6 +454,27 @@ def test_the_size_is_said_before_and_a_full_disk_refused(
     assert not options.folder.exists()
 
 
+def test_the_size_is_told_by_the_longest_clip(
+    sounds: Sounds, options: CacheOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips of half a minute take no memory for ten."""
+    data, model = sounds(), frozen_model()
+    seconds: list[float] = []
+    features = model.audio.encoder.features
+
+    def counted(waveforms: torch.Tensor, lengths: torch.Tensor) -> Any:
+        seconds.append(waveforms.size(1) / RATE)
+        return features(waveforms, lengths)
+
+    monkeypatch.setattr(model.audio.encoder, "features", counted)
+    said: list[str] = []
+    caches(model, data, options, matches=True, max_seconds=600.0, say=said.append)
+    assert max(seconds) <= 1.0  # that of the probe
+    shards = list((options.folder / "clips-train").glob("*.safetensors"))
+    size = float(said[0].split("about ")[1].split(" kB")[0]) * 1000
+    assert sum(x.stat().st_size for x in shards) == pytest.approx(size, rel=0.35)
+
+
 def test_nothing_frozen_is_refused(sounds: Sounds, options: CacheOptions) -> None:
     with pytest.raises(
         InputError, match="none does: set `model.config_overrides.audio.freeze=all`"

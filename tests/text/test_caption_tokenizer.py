@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,9 @@ from atr_moco_plugin.data.audio.mix import MixConfig
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.text.caption_tokenizer import caption_tokenizer
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+CLOTHO = SHARED / "captions" / "clotho" / "val.csv"
 
 
 def test_joined_captions_that_are_cut_are_warned_of() -> None:
@@ -24,9 +29,32 @@ def test_joined_captions_that_are_cut_are_warned_of() -> None:
             allow_unknown=False, note=print, mix=mix,
         )  # fmt: skip
 
-    with pytest.warns(UserWarning, match=r"`dataset.mix` joins captions, and \d+% .*, 12: their"):
-        made(12, MixConfig())
+    with pytest.warns(UserWarning, match=r"`dataset.mix` joins captions, and \d+% .*, 24: their"):
+        made(24, MixConfig())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made(12, None)
+        made(24, None)
         made(64, MixConfig())
+
+
+@pytest.mark.skipif(not CLOTHO.is_file(), reason="Clotho's captions are not beside the repo")
+def test_real_captions_that_are_cut_are_warned_of() -> None:
+    with CLOTHO.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:200]
+    clips = [
+        Clip(row["file_name"], tuple(row[f"caption_{n}"] for n in range(1, 6)), "x") for row in rows
+    ]
+    dataset = AudioTextDataset("clotho", {"valid": clips})
+
+    def made(max_tokens: int) -> None:
+        caption_tokenizer(
+            None, dataset, ["valid"], name=None, vocab_size=512, max_tokens=max_tokens,
+            allow_unknown=False, note=print,
+        )  # fmt: skip
+
+    said = "100% of the 1,000 captions of split 'valid' are longer than `tokenizer.max_tokens`, 8:"
+    with pytest.warns(UserWarning, match=said):
+        made(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made(96)

@@ -138,3 +138,23 @@ def test_spaces_of_sentence_pieces_are_no_word(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="leaves no token of 1 of 3 captions"):
         check_captions(pieces, dataset, ["train"], 16)
     assert len(dataset.clips("train")) == 2
+
+
+def test_captions_that_are_cut_are_warned_of_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    long = " ".join([DOG] * 5)  # 15 tokens or more, and two around them
+    dataset = data({"train": [(DOG,)] * 98 + [(long,)] * 2, "valid": [(long,), (DOG,)]})
+    longest = len(tokenizer(long)["input_ids"])
+    said = (
+        r"mine: 2% of the 100 captions of split 'train', 50% of the 2 captions of split 'valid' "
+        rf"are longer than `tokenizer.max_tokens`, 12: .*The longest has {longest} tokens; raise it"
+    )
+    with pytest.warns(UserWarning, match=said) as caught:
+        notes = check_captions(
+            tokenizer, dataset, ["train", "valid"], 12, tokens_option="tokenizer.max_tokens"
+        )
+    assert notes == [] and len(caught) == 1
+    few = data({"train": [(DOG,)] * 99 + [(long,)]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_captions(tokenizer, few, ["train"], 12)
+        check_captions(tokenizer, dataset, ["train", "valid"], longest)

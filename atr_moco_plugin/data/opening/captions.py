@@ -33,6 +33,7 @@ class Captioned:
         place_note: the columns that name a start without an end, or the place in a video, in words.
             It is equal in all rows of one recording.
         path: the audio file on disk, ``None`` as long as none was found.
+        later_rows: the recording's further rows in the captions file.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Captioned:
     collection: str = ""
     place_note: str = ""
     path: str | None = None
+    later_rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.identity = self.identity or self.key
@@ -90,6 +92,7 @@ class Captioned:
                 # The same whichever row comes first.
                 self.key = min(self.identity, other.identity, key=lambda text: (len(text), text))
         self.captions += other.captions
+        self.later_rows += (other.row, *other.later_rows)
         self.names += tuple(name for name in other.names if name not in self.names)
         self.shared_names += other.shared_names
         self.other_names += tuple(n for n in other.other_names if n not in self.other_names)

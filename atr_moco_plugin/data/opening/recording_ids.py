@@ -48,7 +48,9 @@ class RecordingId:
     def __str__(self) -> str:
         if self.site == "YouTube":
             return f"the video {self.number} on YouTube"
-        return f"the sound {self.number} on Freesound" + ("" if self.certain else ", if it is one,")
+        return f"the sound {self.number or 0} on Freesound" + (
+            "" if self.certain else ", if it is one,"
+        )
 
 
 def recording_ids(clip: Clip) -> list[RecordingId]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.opening.duplicates import equal_sources, same_files
 from atr_moco_plugin.data.opening.recording_ids import RecordingId, recording_ids
 from atr_moco_plugin.data.tables.file_names import stem_of
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
 # "street_part2", "street-chunk_03": pieces that were cut out of one recording.
@@ -30,7 +31,7 @@ class Drawn:
         recordings: how many recordings the clips are of.
         example: the name of a clip, and the recording that it says it is of; ``None`` where no two
             clips are of one recording by their names.
-        thin: classes that are not in every split.
+        thin: classes that are not in every split of which there is to be a share.
     """
 
     splits: list[str]
@@ -71,6 +72,8 @@ def draw_splits(
         chosen = choose_sources(left, min(0.5, wanted), seed)
         split_of.update(dict.fromkeys(chosen, split))
     splits = [split_of.get(group, "train") for group in groups]
+    # A share of 0 asks for nothing.
+    wanted_splits = 1 + sum(fraction > 0 for fraction in fractions.values())
     found: dict[str, set[str]] = defaultdict(set)
     for label, split in zip(classes, splits, strict=True):
         found[label].add(split)
@@ -78,8 +81,27 @@ def draw_splits(
         splits,
         len(set(groups)),
         _example(clips, named),
-        sorted(label for label, its in found.items() if len(its) <= len(fractions)),
+        sorted(label for label, its in found.items() if len(its) < wanted_splits),
     )
+
+
+def check_no_drawing(root: os.PathLike[str], config: object, *names: str) -> None:
+    """Refuse options that say how splits are drawn where none are.
+
+    Args:
+        root: the folder, for the message.
+        config: a dataclass of options.
+        names: those of the options; one that has its default is passed over.
+
+    Raises:
+        InputError: for the first that is set.
+    """
+    for name in names:
+        if (value := getattr(config, name)) != getattr(type(config), name):
+            raise InputError(
+                f"{root}: has splits of its own, and `{name}` is {value:g}: leave it out, for it "
+                "is of splits that are drawn"
+            )
 
 
 def recording_in_name(clip: Clip) -> str | None:
@@ -91,7 +113,7 @@ def recording_in_name(clip: Clip) -> str | None:
     ``segment``, ``seg`` and ``slice``), which are of one recording within a folder.
     """
     for one in recording_ids(clip):
-        if one.site != "YouTube" or not _WORDS.fullmatch(one.number):
+        if one.certain and (one.site != "YouTube" or not _WORDS.fullmatch(one.number)):
             return _shown(one)
     folder, _, name = clip.key.rpartition("/")
     piece = _PIECE.fullmatch(stem_of(name))
@@ -104,7 +126,14 @@ def _shown(one: RecordingId) -> str:
 
 def _joined(clips: Sequence[Clip], named: Sequence[str | None]) -> list[str]:
     """A group for each clip: those with one name, in one file or of equal files have one."""
-    groups = [name or f"clip {clip.key}" for clip, name in zip(clips, named, strict=True)]
+    # A file that is called by a number (`100032.wav`) is a recording of its own. Groups are drawn
+    # by name: where no other clip has its number, it keeps that of earlier releases, and its split.
+    known = [name or _number_of(clip) for clip, name in zip(clips, named, strict=True)]
+    often = Counter(known)
+    groups = [
+        name or (number if number and often[number] == 1 else f"clip {clip.key}")
+        for clip, name, number in zip(clips, named, known, strict=True)
+    ]
     parent = {group: group for group in groups}
 
     def root(group: str) -> str:
@@ -120,6 +149,10 @@ def _joined(clips: Sequence[Clip], named: Sequence[str | None]) -> list[str]:
         for other in others:
             parent[root(other)] = root(first)
     return [root(group) for group in groups]
+
+
+def _number_of(clip: Clip) -> str | None:
+    return next((_shown(one) for one in recording_ids(clip) if not one.certain), None)
 
 
 _PARTS = (FileSlice, Segment)

@@ -44,7 +44,7 @@ class Esc50Config(Config):
             ``esc50_16k.csv``.
         split: ``"fold"`` tests on one official fold; ``"bench"`` takes train and test from the
             index's ``bench_split`` column; ``"auto"`` is ``"bench"`` where that column is there.
-        test_fold: the fold tested on by ``"fold"``.
+        test_fold: the fold tested on by ``"fold"``; refused beside ``bench_split``.
         valid_fraction: share of the training clips kept for validation, by class and source.
         seed: decides which sources are for validation.
         strict: make missing audio an error; otherwise such clips are left out and counted.
@@ -77,16 +77,18 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
 
     Raises:
         MissingFileError: if ``root`` has neither layout, or audio is missing under ``strict``.
-        InputError: if the index lacks a column, class or fold that is needed, a file is in it
-            twice with different folds or classes, or a recording is in two splits.
+        InputError: if the index lacks a column, class or fold that is needed, its ``bench_split``
+            counts and has another value than train and test or a ``test_fold`` beside it, a file is
+            in it twice with different folds or classes, or a recording is in two splits.
     """
     root = required_root(config.root, "ESC-50")
     index = find_index(root)
-    rows = _read_rows(index)
+    numbered = _read_rows(index)
+    rows = list(numbered.values())
     phrases = read_phrases(root, {row["category"] for row in rows})
 
     # Splits come from the whole index, so that a missing file moves no source to another split.
-    test_files = _test_files(rows, config, index)
+    test_files = _test_files(numbered, config, index)
     test_sources = {row["src_file"] for row in rows if row["filename"] in test_files}
     valid_sources = choose_sources(
         [(row["category"], row["src_file"]) for row in rows if row["src_file"] not in test_sources],
@@ -151,7 +153,8 @@ def find_index(root: Path) -> Path:
     )
 
 
-def _read_rows(index: Path) -> list[dict[str, str]]:
+def _read_rows(index: Path) -> dict[int, dict[str, str]]:
+    """The rows, by their numbers; those of one file once."""
     rows = [{name: str(value) for name, value in row.items()} for row in read_rows(index)]
     for column in _NEEDED:
         if not rows or column not in rows[0]:
@@ -168,7 +171,7 @@ def _read_rows(index: Path) -> list[dict[str, str]]:
                     f"and have the {column} {known.get(column)!r} and {row.get(column)!r}; keep "
                     "one of them"
                 )
-    return [row for _, row in first.values()]
+    return dict(first.values())
 
 
 def read_phrases(root: Path, classes: Iterable[str]) -> Mapping[str, Sequence[str]]:
@@ -193,18 +196,36 @@ def read_phrases(root: Path, classes: Iterable[str]) -> Mapping[str, Sequence[st
     return phrases
 
 
-def _test_files(rows: list[dict[str, str]], config: Esc50Config, index: Path) -> set[str]:
+def _test_files(
+    numbered: Mapping[int, dict[str, str]], config: Esc50Config, index: Path
+) -> set[str]:
     """File names of the test clips."""
+    rows = list(numbered.values())
     has_bench = "bench_split" in rows[0]
     if config.split == "bench" and not has_bench:
         raise InputError(f"{index}: has no column 'bench_split'; use split 'fold'")
     if has_bench and config.split != "fold":
-        return {row["filename"] for row in rows if row["bench_split"] == "test"}
+        if config.test_fold != Esc50Config.test_fold:
+            raise InputError(
+                f"{index}: `test_fold` is {config.test_fold}, but the column bench_split says what "
+                "is tested on: leave `test_fold` out, or set split: fold for the family esc50"
+            )
+        for number, row in numbered.items():
+            if _bench_split(row) not in ("train", "test"):
+                raise InputError(
+                    f"{index}: row {number} has the bench_split {row['bench_split']!r}, expected "
+                    "train or test: correct it, or set split: fold for the family esc50"
+                )
+        return {row["filename"] for row in rows if _bench_split(row) == "test"}
     chosen = {row["filename"] for row in rows if row["fold"] == str(config.test_fold)}
     if not chosen:
         folds = ", ".join(sorted({" ".join(row["fold"].split()) for row in rows})[:8])
         raise InputError(f"{index}: has no clip of fold {config.test_fold}; its folds are {folds}")
     return chosen
+
+
+def _bench_split(row: Mapping[str, str]) -> str:
+    return row["bench_split"].strip().lower()
 
 
 def _clip(row: dict[str, str], root: Path, phrases: Mapping[str, Sequence[str]]) -> Clip:

@@ -14,7 +14,7 @@ from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.split_names import SPLITS
-from atr_moco_plugin.data.opening.splitting import Drawn, draw_splits
+from atr_moco_plugin.data.opening.splitting import Drawn, check_no_drawing, draw_splits
 from atr_moco_plugin.data.sets.folder_classes import warn_of_lost_classes, with_classes
 from atr_moco_plugin.data.sets.folder_notes import texts_beside, unlisted_sounds
 from atr_moco_plugin.data.sets.folder_reading import FolderContent, of_names
@@ -83,7 +83,7 @@ def open_folder(config: FolderConfig) -> FolderDataset:
     Raises:
         MissingFileError: if there are no sounds.
         InputError: if the folder cannot be read by these rules, has too few sounds, one caption for
-            all, or a recording in two splits.
+            all, a recording in two splits, or splits of its own beside an option of drawn ones.
     """
     root = required_root(config.root, "A folder of sounds", "folder")
     if not root.exists():
@@ -172,6 +172,7 @@ def _finished(
         counts = _moved(counts["train"], splits)
         notes += _said(drawn, splits)
     else:
+        check_no_drawing(root, config, "valid_fraction", "test_fraction", "seed")
         notes += _in_two_splits(root, splits, content, allow=config.allow_shared_audio)
     _check_numbers(root, splits)
     opened = FolderDataset(

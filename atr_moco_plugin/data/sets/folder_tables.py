@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,10 +15,10 @@ from atr_moco_plugin.data.sets.folder_files import find_moved
 from atr_moco_plugin.data.sets.folder_notes import examples
 from atr_moco_plugin.data.sets.folder_reading import PHRASES, FolderContent
 from atr_moco_plugin.data.sets.label_captions import label_columns, with_label_as_caption
-from atr_moco_plugin.data.sets.manifest import audio_names, find_audio, read_manifest_captions
+from atr_moco_plugin.data.sets.manifest import find_audio, read_manifest_captions
 from atr_moco_plugin.data.sets.split_columns import check_split_of_table
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, filled_cell
+from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, cell_text
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, columns_of, read_rows
 from atr_moco_plugin.errors import InputError
 
@@ -86,7 +87,8 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
 
     Raises:
         MissingFileError, InputError: see :func:`~atr_moco_plugin.data.sets.manifest.open_manifest`;
-            if a row names another split than its table, or no label has a letter.
+            if a row names another split than its table, two rows of a clip name two recordings,
+            or no label has a letter.
     """
     of_split = {table: _split_of(root, table) for table in tables}
     unnamed = [table.name for table, split in of_split.items() if split is None]
@@ -101,7 +103,7 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
     content = FolderContent({})
     labels = _labels_of(root, tables)
     lookup = FileLookup()
-    read: list[tuple[Path, list[Captioned]]] = []
+    read: list[tuple[_Rows, list[Captioned]]] = []
     for table, split in of_split.items():
         named = table.parent.relative_to(root).as_posix()
         prefix = "" if named == "." else f"{named}/"
@@ -110,15 +112,15 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
         found = read_manifest_captions(table, None, split or "train", rows.change)
         for name, its in found.items():
             items = list(its.recordings.values())
-            read.append((table, items))
+            read.append((rows, items))
             for item in items:
                 item.path = find_audio(lookup, os.fspath(table.parent), item)
             content.tables.setdefault(name, CaptionTable())
             _add(content.tables[name], its, prefix)
     find_moved(root, [item for _, items in read for item in items])
     assign_keys(content.tables)
-    for table, items in read:
-        _name_recordings(table, items, content.recordings)
+    for rows, items in read:
+        content.recordings.update(rows.recordings_of(items))
     content.given = len(content.tables) > 1
     columns = columns_of(tables[0])
     texts = caption_columns(columns) or labels[:1]
@@ -158,24 +160,43 @@ class _Rows:
         self._split = split
         self._labels = labels
         self._number = 0
+        # Column to what the rows that fill it say there, by their numbers.
+        self._recordings: dict[str, dict[int, str]] = {name: {} for name in column_names.RECORDINGS}
 
     def change(self, row: Row) -> Row:
         """The next row, as it is read."""
         self._number += 1
         if self._split is not None:
             check_split_of_table(f"{self._table}: row {self._number}", row, self._split)
+        for name, said in self._recordings.items():
+            if text := cell_text(row.get(name)):
+                said[self._number] = text
         return with_label_as_caption(row, self._labels)
 
+    def recordings_of(self, items: Sequence[Captioned]) -> dict[str, str]:
+        """Key to the recording of a clip: what the first of its rows that says one
+        has in the first column that it fills.
 
-def _name_recordings(table: Path, items: Sequence[Captioned], recordings: dict[str, str]) -> None:
-    names = [name for name in column_names.RECORDINGS if name in columns_of(table)]
-    if not names:
-        return
-    of_row = {item.row: item.key for item in items}
-    for number, row in enumerate(read_rows(table, warn=False), start=1):
-        value = filled_cell(row, names)
-        if value and number in of_row and audio_names(row):
-            recordings[of_row[number]] = value
+        Raises:
+            InputError: if two rows of a clip name two recordings.
+        """
+        rows_of: dict[str, list[int]] = defaultdict(list)
+        for item in items:
+            rows_of[item.key] += (item.row, *item.later_rows)
+        first: dict[str, tuple[int, str]] = {}
+        for name, said in self._recordings.items():
+            for key, rows in rows_of.items() if said else ():
+                filled = sorted(row for row in rows if row in said)
+                for row in filled:
+                    if said[row] != said[filled[0]]:
+                        raise InputError(
+                            f"{self._table}: rows {filled[0]} and {row} are of one clip, {key!r}, "
+                            f"and have the {name} {said[filled[0]]!r} and {said[row]!r}; keep one "
+                            "of them"
+                        )
+                if filled and (key not in first or filled[0] < first[key][0]):
+                    first[key] = filled[0], f"{name} {said[filled[0]]}"
+        return {key: recording for key, (_, recording) in first.items()}
 
 
 def _add(table: CaptionTable, other: CaptionTable, prefix: str) -> None:

@@ -22,7 +22,7 @@ from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import SPLITS
-from atr_moco_plugin.data.opening.splitting import draw_splits
+from atr_moco_plugin.data.opening.splitting import check_no_drawing, draw_splits
 from atr_moco_plugin.data.sets.esc50 import (
     Esc50Config,
     find_index,
@@ -88,7 +88,8 @@ def find_recordings(root: Path, name: str, config: RecordingsConfig) -> Recordin
     Raises:
         MissingFileError: if there are no recordings.
         InputError: if a class has no name, a recording is in two splits, ``test_fraction`` is set
-            for ESC-50, or under ``strict`` a recording is missing, broken or silent.
+            for ESC-50 or an option of drawn splits beside folders of splits, or under ``strict`` a
+            recording is missing, broken or silent.
     """
     try:
         find_index(root)
@@ -140,6 +141,7 @@ def _of_folders(root: Path, name: str, config: RecordingsConfig) -> Recordings:
     phrases = _phrases(root, {words[path]: classes[path][1] for path in words})
     clips = [Clip(path, phrases[label], places[path], label) for path, label in words.items()]
     if any(split is not None for split, _ in classes.values()):
+        check_no_drawing(root, config, "valid_fraction", "test_fraction", "split_seed")
         split_of = [str(classes[clip.key][0]) for clip in clips]
     else:
         fractions = {"test": config.test_fraction, "valid": config.valid_fraction}

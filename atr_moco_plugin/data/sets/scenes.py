@@ -21,6 +21,7 @@ from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.sets.scene_captions import RecordedScene, SceneEvent, describe_scene
 from atr_moco_plugin.data.sets.scene_recordings import RecordingsConfig, find_recordings
 from atr_moco_plugin.data.sets.scene_rendering import SceneRenderer, SceneSource
+from atr_moco_plugin.data.sets.toy import made_clips_problems
 from atr_moco_plugin.data.sets.toy_captions import Arrangement, pick
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError, listed
@@ -67,13 +68,11 @@ class ScenesConfig(RecordingsConfig):
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         yield from in_range(self, "test_fraction", "valid_fraction", least=0, below=1)
-        yield from in_range(self, "num_train", "num_valid", "num_test", "num_seen", least=0)
-        yield from in_range(self, "single_share", "triple_share", "popular_share", least=0, most=1)
+        yield from made_clips_problems(self, "num_train", "num_valid", "num_test")
+        yield from in_range(self, "num_seen", least=0)
+        yield from in_range(self, "triple_share", least=0, most=1)
         yield from in_range(self, "seconds", least=2, most=60)
         yield from in_range(self, "sample_rate", least=RATES[0], most=RATES[1])
-        yield from in_range(self, "popular_scenes", least=1)
-        if not any((self.num_train, self.num_valid, self.num_test)):
-            yield "`num_train`, `num_valid` and `num_test` are 0, expected clips in one of them."
         if self.single_share + self.triple_share > 1:
             yield (
                 f"`single_share` and `triple_share` are {self.single_share} and "

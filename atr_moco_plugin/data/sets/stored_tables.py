@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def open_stored(
     """Open a folder of ``datasets``.
 
     The captions are in a column that is called as a manifest's are, or in a column of labels. The
-    key of a clip is its split and the number of its row.
+    key of a clip is its split and the number of its row as `datasets` counts them, from 0; in
+    messages rows count from 1.
 
     Args:
         root: the folder.
@@ -91,8 +93,8 @@ def open_stored(
         where = f"{root}{f' (table {split})' if len(loaded) > 1 else ''}"
         splits_of = SplitColumns(where, named)
         rows = zip(stored_rows(table), _sources(root, table, audio), strict=True)
-        for number, (row, source) in enumerate(rows):
-            key, own = f"{split}/{number}", named
+        for number, (row, source) in enumerate(rows, start=1):
+            key, own = f"{split}/{number - 1}", named
             if len(loaded) > 1:
                 check_split_of_table(f"{where}: row {number}", row, named)
             else:
@@ -128,7 +130,7 @@ def open_stored(
         )
     first = next(clip for clips in left.values() for clip in clips)
     note = (
-        f"Captions are the column {text} of a folder of datasets, audio its column {audio}: row "
+        f"Captions are the column {text} of a folder of datasets, audio its column {audio}: "
         f"{first.key} -> {first.captions[0]!r}."
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
@@ -159,6 +161,8 @@ def _loaded(root: Path) -> Mapping[str, Any]:
             f"{root}: cannot be read as a folder of `datasets` ({said[:200]}): save it again with "
             "`save_to_disk`"
         ) from ex
+    # A format that was set (`set_format("torch")`) is saved along, and values would be tensors.
+    loaded = loaded.with_format(None)
     return loaded if isinstance(loaded, dict) else {"train": loaded}
 
 
@@ -180,11 +184,14 @@ def _parquet(root: Path) -> dict[str, list[str]]:
 def _sources(root: Path, table: Any, column: str) -> Iterator[FileSource | None]:
     """Where the audio of each row is: in a table's file, or a file of its own, below the
     folder where its path is relative."""
+    numbers = count(1)
     for file in table.cache_files:
-        yield from _sources_in(root, Path(file["filename"]), column)
+        yield from _sources_in(root, Path(file["filename"]), column, numbers)
 
 
-def _sources_in(root: Path, file: Path, column: str) -> Iterator[FileSource | None]:
+def _sources_in(
+    root: Path, file: Path, column: str, numbers: Iterator[int]
+) -> Iterator[FileSource | None]:
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as mapped:
@@ -202,10 +209,10 @@ def _sources_in(root: Path, file: Path, column: str) -> Iterator[FileSource | No
             ends = np.frombuffer(offsets, np.int64 if wide else np.int32)[stored.offset :]
             start = 0 if data is None else data.address - base
             valid = stored.is_valid().to_pylist()
-            for at, path in enumerate(paths):
+            for at, (path, number) in enumerate(zip(paths, numbers, strict=False)):
                 size = int(ends[at + 1] - ends[at]) if valid[at] else 0
                 if size:
-                    yield FileSlice(file, start + int(ends[at]), size, path or f"row {at}")
+                    yield FileSlice(file, start + int(ends[at]), size, path or f"row {number}")
                 else:
                     own = os.path.join(root, path or "")
                     yield own if os.path.isfile(own) else None

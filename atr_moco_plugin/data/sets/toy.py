@@ -7,12 +7,14 @@ small pool of popular scenes, so that clips share scenes and exact caption texts
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atr_moco_plugin.config import Config, in_range
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.toy_captions import Arrangement, Event, Scene, describe, pick
@@ -32,8 +34,23 @@ LOUDNESS_DB = (-14.0, 0.0)
 _PEAK = 0.45
 
 
+def made_clips_problems(config: object, *numbers: str) -> Iterator[str]:
+    """One sentence for each option of clips made of drawn scenes that cannot be used.
+
+    Args:
+        config: the options, with ``single_share``, ``popular_share`` and ``popular_scenes``.
+        numbers: the options that say how many clips the splits have, of which one is needed.
+    """
+    yield from in_range(config, *numbers, least=0)
+    yield from in_range(config, "single_share", "popular_share", least=0, most=1)
+    yield from in_range(config, "popular_scenes", least=1)
+    if not any(getattr(config, name) for name in numbers):
+        first, last = ", ".join(f"`{name}`" for name in numbers[:-1]), numbers[-1]
+        yield f"{first} and `{last}` are 0, expected clips in one of them."
+
+
 @dataclass(frozen=True)
-class ToyConfig:
+class ToyConfig(Config):
     """How to make the toy data set.
 
     Attributes:
@@ -55,6 +72,9 @@ class ToyConfig:
     popular_scenes: int = 24
     single_share: float = 0.08
     cache: bool = False
+
+    def problems(self) -> Iterator[str]:
+        yield from made_clips_problems(self, "num_train", "num_valid", "num_test")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def clip(key: str, label: str | None = None, source: object = None) -> Clip:
         ("DogBarking1_2.wav", None),
         ("dog_01.wav", None),
         ("rain.wav", None),
+        ("dog/100032.wav", None),
     ],
 )
 def test_the_recording_in_a_name(key: str, recording: str | None) -> None:
@@ -96,3 +97,32 @@ def test_parts_of_a_file_and_equal_files_are_one_recording(tmp_path: Path) -> No
     drawn = draw_splits([*equal, *parts], {}, {"valid": 0.3}, 0)
     assert drawn.recordings == 7 and len(set(drawn.splits[12:])) == 1
     assert all(drawn.splits[n] == drawn.splits[n + 1] for n in range(0, 12, 2))
+
+
+def test_a_number_alone_says_of_no_recording() -> None:
+    clips = [clip(f"{label}/{n:04}.wav", label) for label in "abc" for n in range(10)]
+    drawn = draw_splits([*clips, clip("d/1-7-A-0.wav", "d")], {}, SHARES, 0)
+    assert drawn.recordings == 31 and drawn.example is None
+    assert recording_in_name(clip("dog/0001.wav")) is recording_in_name(clip("0000.wav")) is None
+
+
+def test_splits_of_files_that_are_called_by_numbers_stay_as_they_were() -> None:
+    """Where no two have one number: runs were trained on these."""
+    clips = [clip(f"{n}.wav") for n in range(100_000, 100_040)]
+    drawn = draw_splits(clips, {}, SHARES, 0)
+    held_out = {
+        split: [c.key for c, its in zip(clips, drawn.splits, strict=True) if its == split]
+        for split in SHARES
+    }
+    assert held_out == {
+        "test": ["100011.wav", "100015.wav", "100024.wav", "100038.wav"],
+        "valid": ["100005.wav", "100007.wav", "100014.wav", "100023.wav"],
+    }
+
+
+def test_a_share_of_none_makes_no_class_thin() -> None:
+    clips = [clip(f"{label}/{n}.wav", label) for label in "ab" for n in range(20)]
+    assert draw_splits(clips, {}, {"test": 0, "valid": 0.2}, 0).thin == []
+    assert draw_splits(clips, {}, {"test": 0, "valid": 0}, 0).thin == []
+    few = [*clips, clip("c/1.wav", "c")]
+    assert draw_splits(few, {}, {"test": 0, "valid": 0.2}, 0).thin == ["c"]

@@ -247,3 +247,38 @@ def test_a_list_leaves_clips_out_and_moves_no_other(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("dog\n")
     with pytest.raises(InputError, match="line 1 leaves out 'dog', which is no clip of esc50"):
         open_esc50(Esc50Config(tmp_path / "esc", exclude=tmp_path / "list.txt"))
+
+
+def set_bench(root: Path, **changes: str) -> None:
+    """Other values of ``bench_split`` in rows, by what is there."""
+    path = root / "esc50_16k.csv"
+    rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+    for row in rows:
+        row["bench_split"] = changes.get(row["bench_split"], row["bench_split"])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_column_of_splits_has_train_and_test_alone(tmp_path: Path) -> None:
+    build(tmp_path, "bench")
+    plain = open_esc50(Esc50Config(tmp_path))
+    set_bench(tmp_path, test=" Test", train="TRAIN")
+    assert open_esc50(Esc50Config(tmp_path)).fingerprint() == plain.fingerprint()
+    set_bench(tmp_path, **{" Test": "valid", "Test": "valid"})
+    said = r"esc50_16k.csv: row 25 has the bench_split 'valid', expected train or test"
+    with pytest.raises(InputError, match=said):
+        open_esc50(Esc50Config(tmp_path))
+    set_bench(tmp_path, valid="")
+    with pytest.raises(InputError, match="row 25 has the bench_split '', expected train or test"):
+        open_esc50(Esc50Config(tmp_path))
+    open_esc50(Esc50Config(tmp_path, split="fold"))  # it is not read
+
+
+def test_a_fold_beside_the_column_of_splits_is_refused(tmp_path: Path) -> None:
+    build(tmp_path, "bench")
+    said = "`test_fold` is 2, but the column bench_split says .* leave `test_fold` out, or set spl"
+    with pytest.raises(InputError, match=said):
+        open_esc50(Esc50Config(tmp_path, test_fold=2))
+    open_esc50(Esc50Config(tmp_path, test_fold=2, split="fold"))

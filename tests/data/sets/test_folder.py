@@ -380,3 +380,17 @@ def test_examples_are_from_the_whole_list_and_sounds_that_lie_deeper_are_named(
     notes = " ".join(opened(classes).notes)
     assert "-> 'rain', class" in notes and "owl/day 1/1.wav -> 'day 1' and 19 more" in notes
     assert "lie deeper than others" in notes and "owl/day 1/1.wav -> 'day 1', 101" in notes
+
+
+@pytest.mark.parametrize("option", [{"valid_fraction": 0.3}, {"test_fraction": 0.0}, {"seed": 3}])
+def test_an_option_of_drawn_splits_is_refused_where_a_folder_has_its_own(
+    tmp_path: Path, write_audio: Write, option: dict[str, float]
+) -> None:
+    for number in range(24):
+        split = "train" if number < 16 else "test"
+        write_audio(tmp_path / split / ("dog", "rain")[number % 2] / f"{number}.wav")
+    assert sizes(opened(tmp_path, seed=0)) == {"train": 16, "test": 8}
+    name, value = next(iter(option.items()))
+    said = f"has splits of its own, and `{name}` is {value:g}: leave it out"
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path, **option)

@@ -117,3 +117,43 @@ def test_each_label_of_a_list_is_a_caption(build: Callable[..., Path]) -> None:
     ]
     (root / "sounds.json").write_text(json.dumps(rows))
     assert captions(opened(root))["3.wav"] == ("dog bark", "sound of3x")
+
+
+def rows_of(tmp_path: Path, write_audio: Write, recordings: dict[tuple[int, int], str]) -> Path:
+    """A folder whose clips have two rows each, with what some rows say of their recordings."""
+    lines = []
+    for n in range(COUNT):
+        write_audio(tmp_path / f"{n}.wav")
+        for take in range(2):
+            row = {"file_name": f"{n}.wav", "caption": f"sound {n} {take}", "split": HALVES[n]}
+            if (n, take) in recordings:
+                row["recording"] = recordings[n, take]
+            lines.append(json.dumps(row))
+    (tmp_path / "sounds.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_a_recording_may_stand_in_any_row_of_a_clip(tmp_path: Path, write_audio: Write) -> None:
+    root = rows_of(tmp_path, write_audio, {(0, 1): "a", (19, 0): "a", (19, 1): "a"})
+    said = r"recording a \(0.wav in 'train', 19.wav in 'test'\)"
+    with pytest.raises(InputError, match=said):
+        opened(root)
+    table = root / "sounds.jsonl"
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    for line in lines:
+        line.pop("split")
+    table.write_text("\n".join(map(json.dumps, lines)))
+    for seed in range(4):  # drawn splits
+        splits = opened(root, seed=seed).splits.items()
+        split_of = {clip.key: split for split, clips in splits for clip in clips}
+        assert split_of["0.wav"] == split_of["19.wav"]
+
+
+def test_two_recordings_of_one_clip_are_refused(tmp_path: Path, write_audio: Write) -> None:
+    root = rows_of(tmp_path, write_audio, {(3, 0): "a", (3, 1): "b"})
+    said = (
+        r"sounds.jsonl: rows 7 and 8 are of one clip, '3.wav', and have the recording 'a' and 'b'; "
+        "keep one of them"
+    )
+    with pytest.raises(InputError, match=said):
+        opened(root)

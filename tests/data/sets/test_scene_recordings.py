@@ -171,3 +171,18 @@ def test_the_layout_of_esc50(tmp_path: Path) -> None:
         left = found(tmp_path, test_fold=2)
     assert keys(left, "train") == keys(recordings, "train") - {silent}
     assert left.counts["train"].unreadable == 1
+
+
+@pytest.mark.parametrize(
+    "option", [{"test_fraction": 0.3}, {"valid_fraction": 0.0}, {"split_seed": 3}]
+)
+def test_an_option_of_drawn_splits_is_refused_beside_folders_of_splits(
+    tmp_path: Path, option: dict[str, float]
+) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        for pitch, label in enumerate(("dog", "cat")):
+            write_tone(tmp_path / split / label / "0.wav", 500 + 10 * number + 200 * pitch)
+    found(tmp_path, test_fraction=0.2, valid_fraction=0.1, split_seed=0)  # the defaults
+    name, value = next(iter(option.items()))
+    with pytest.raises(InputError, match=f"splits of its own, and `{name}` is {value:g}: leave it"):
+        found(tmp_path, **option)

@@ -200,13 +200,13 @@ def test_two_splits_of_a_row_are_refused(tmp_path: Path) -> None:
     subsets = ["train"] * 18 + ["test"] * 2
     saved = table(caption=TEXTS, split=["train"] * 12 + ["test"] * 8, subset=subsets)
     saved.save_to_disk(str(tmp_path / "data"))
-    said = "data: row 12 is of the split 'test' and of the subset 'train'; keep one"
+    said = "data: row 13 is of the split 'test' and of the subset 'train'; keep one"
     with pytest.raises(InputError, match=said):
         opened(tmp_path / "data")
     named = saved.remove_columns("subset")
     parts = {"train": named.select(range(10)), "test": named.select(range(10, COUNT))}
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "parts"))
-    said = r"parts \(table test\): row 0 is of the split 'train' by its column 'split', and of 'te"
+    said = r"parts \(table test\): row 1 is of the split 'train' by its column 'split', and of 'te"
     with pytest.raises(InputError, match=said):
         opened(tmp_path / "parts")
     named.to_parquet(tmp_path / "lone" / "valid-00000-of-00001.parquet")
@@ -300,3 +300,37 @@ def test_relative_paths_are_below_the_folder(
         soundfile.write(root / f"{n}.wav", waveform(n), RATE)
     sources = {clip.captions[0]: clip.source for x in opened(root).splits.values() for clip in x}
     assert sources["sound 3"] == str(root / "3.wav") and sources["sound 4"] == paths[4]
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_format_that_was_set_changes_nothing(tmp_path: Path, kind: str, several: bool) -> None:
+    label = datasets.ClassLabel(names=["dog_bark", "rain"])
+    saved = table(caption=TEXTS, recording=list(range(COUNT)), label=[n % 2 for n in range(COUNT)])
+    saved = saved.cast_column("label", label)
+
+    def clips(name: str, columns: list[str], kind: str | None) -> list[Any]:
+        formatted = saved.select_columns(["audio", *columns]).with_format(kind)
+        if several:
+            parts = {"train": formatted.select(range(12)), "test": formatted.select(range(12, 20))}
+            datasets.DatasetDict(parts).save_to_disk(str(tmp_path / name))
+        else:
+            formatted.save_to_disk(str(tmp_path / name))
+        splits = opened(tmp_path / name).splits.items()
+        return [(split, x.key, x.captions, x.label) for split, its in splits for x in its]
+
+    for number, columns in enumerate((["caption", "recording"], ["label"])):
+        plain, other = (clips(f"{number} {x}", columns, x) for x in (None, kind))
+        assert plain == other and "tensor" not in str(other)
+
+
+def test_rows_count_from_one_throughout_the_files_of_a_table(tmp_path: Path) -> None:
+    rows = [{**audio(n), "path": None} for n in range(COUNT)]
+    saved = datasets.Dataset.from_dict({"audio": rows, "caption": TEXTS})
+    saved = saved.cast_column("audio", datasets.Audio(decode=False))
+    saved.save_to_disk(str(tmp_path / "data"), num_shards=3)
+    data = opened(tmp_path / "data")
+    for clips in data.splits.values():
+        for clip in clips:
+            number = int(clip.captions[0].split()[-1])
+            assert (clip.key, clip.source.name) == (f"train/{number}", f"row {number + 1}")

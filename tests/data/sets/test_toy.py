@@ -15,6 +15,7 @@ from atr_moco_plugin.data.sets.toy import (
 )
 from atr_moco_plugin.data.sets.toy_captions import Event, Scene
 from atr_moco_plugin.data.summary import shared_captions
+from atr_moco_plugin.errors import InputError
 
 READER = AudioReader(16_000)
 
@@ -136,3 +137,19 @@ def test_then_is_in_order_and_while_overlaps() -> None:
         wave = render(Scene("while", events), seed)
         whistle, wind = active(wave, 1300, 1700), active(wave, 200, 900)
         assert max(whistle.min(), wind.min()) + 8000 < min(whistle.max(), wind.max())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"popular_share": 18}, "`popular_share` is 18, expected 0 to 1"),
+        ({"single_share": -1}, "`single_share` is -1, expected 0 to 1"),
+        ({"popular_scenes": 0}, "`popular_scenes` is 0, expected 1 or more"),
+        ({"num_train": -5}, "`num_train` is -5, expected 0 or more"),
+        ({"num_test": 1.5}, "`num_test` is 1.5, expected int"),
+        ({"num_train": 0, "num_valid": 0, "num_test": 0}, "are 0, expected clips in one of them"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ToyConfig(**options)  # type: ignore[arg-type]
