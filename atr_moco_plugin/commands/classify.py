@@ -16,9 +16,9 @@ from atr_moco_plugin.commands.options import (
     load_retriever,
     none_can_be_read,
     positive,
+    refuse_table,
     report_broken,
 )
-from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import say
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of several sentences a label: the best one, or their mean embedding (default: max)",
     )
     parser.add_argument(
-        "--top", type=positive, default=1, metavar="N", help="labels of a sound in the table"
+        "--top", type=positive, metavar="N", help="labels of a sound in the table (default: 1)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
@@ -69,6 +69,11 @@ def run(options: argparse.Namespace) -> int:
     """Classify, and print a row a sound."""
     from atr_moco_plugin.retriever.classification import label_phrases
 
+    if options.top is not None and (options.csv or options.json):
+        raise InputError(
+            "--top is for the table, but --csv and --json have the score of every label: leave one "
+            "of them out."
+        )
     labels = _labels(options)
     sentences = label_phrases(labels, options.template or ["{}"])  # before the model is loaded
     if len(sentences) == 1:
@@ -84,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.csv:
         say(_csv(rows))
     else:
-        for line in _table(rows, options.top):
+        for line in _table(rows, options.top or 1):
             say(line)
     report_broken(broken)
     return 0
@@ -98,10 +103,8 @@ def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
 
     path = expanded(options.labels_file, "--labels-file")
     suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES and suffix != ".json":
-        raise InputError(
-            f"{path} is a table: give a text file with one label a line, or .json with a list."
-        )
+    if suffix != ".json":
+        refuse_table(path, "a text file with one label a line, or .json with a list")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if suffix != ".json":

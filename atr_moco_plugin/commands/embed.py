@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from atr_moco_plugin.commands.options import (
     list_sounds,
     load_retriever,
     none_can_be_read,
+    refuse_table,
     report_broken,
 )
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from atr_moco_plugin.search.embeddings_file import Rows
     from atr_moco_plugin.search.partial import PartialEmbeddings
     from atr_moco_plugin.search.sources import Listing
+    from atr_moco_plugin.search.walk import Found
 
 SUMMARY = "write the embeddings of sounds and sentences to a file"
 EXAMPLE = "atr-moco embed ~/sounds --model BUNDLE --output sounds.safetensors"
@@ -53,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from atr_moco_plugin.search.embeddings_file import (
         Embeddings,
         check_embeddings_output,
+        check_names_fit,
         write_embeddings,
     )
     from atr_moco_plugin.search.partial import PartialEmbeddings
@@ -67,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     output = expanded(options.output, "--output")
     check_embeddings_output(output, kinds=(options.source is not None) + (options.text is not None))
     sentences = None if options.text is None else read_sentences(options.text)
+    check_names_fit(output, sentences or [])
     retriever = load_retriever(options)
     about = {
         "model": retriever.name,
@@ -80,9 +85,11 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         if options.source is not None:
             listing = list_sounds(options)
+            found = list(listing.found)
+            check_names_fit(output, [*(x.name for x in found), *(sentences or [])])
             place = output.with_name(output.name + ".partial")
             partial = stack.enter_context(PartialEmbeddings(place, about))
-            rows["audio"], broken = _embed_sounds(listing, partial, retriever)
+            rows["audio"], broken = _embed_sounds(listing, found, partial, retriever)
         if sentences is not None:
             rows["text"] = _embed_sentences(retriever, sentences)
         write_embeddings(output, Embeddings(rows, about))
@@ -103,10 +110,11 @@ def read_sentences(file: str) -> list[str]:
     """The lines of a text file, or of standard input where it is ``-``.
 
     Raises:
-        InputError: if there is none, or a line has no word.
+        InputError: if there is none, it is a table, or a line has no word.
     """
     from atr_moco_plugin.ids import has_words
 
+    refuse_table(file, "a text file with one sentence a line")
     try:
         content = sys.stdin.buffer.read() if file == "-" else expanded(file, "FILE").read_bytes()
         text = content.decode("utf-8-sig")
@@ -125,7 +133,10 @@ def read_sentences(file: str) -> list[str]:
 
 
 def _embed_sounds(
-    listing: Listing, partial: PartialEmbeddings, retriever: AudioTextRetriever
+    listing: Listing,
+    found: Sequence[Found],
+    partial: PartialEmbeddings,
+    retriever: AudioTextRetriever,
 ) -> tuple[Rows, list[tuple[str, str]]]:
     import numpy as np
 
@@ -133,7 +144,6 @@ def _embed_sounds(
     from atr_moco_plugin.search.bulk import embed_each
     from atr_moco_plugin.search.embeddings_file import Rows
 
-    found = list(listing.found)
     todo = [x for x in found if partial.get(x) is None]
     if len(todo) < len(found):
         print(f"{len(found) - len(todo):,} are done already.", file=sys.stderr)
@@ -143,7 +153,8 @@ def _embed_sounds(
         broken += problems
     pairs = [(x, row) for x in found if (row := partial.get(x)) is not None]
     if not pairs:
-        partial.remove()
+        if partial.is_empty():  # else an earlier command was given other sounds
+            partial.remove()
         raise InputError(none_can_be_read(listing, broken))
     root = Path(listing.name)
     folder = root if root.is_dir() else root.parent

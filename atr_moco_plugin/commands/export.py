@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     if options.to == "bundle":
         write(out)
     else:
-        _write_form(options.to, write, out)
+        _write_form(options, write, out)
     if options.json:
         say(json.dumps({"form": options.to, "folder": str(out), "from": options.source}))
     else:
@@ -118,11 +118,13 @@ def _copier(options: argparse.Namespace) -> Callable[[Path], None]:
     return lambda folder: retriever.save_pretrained(folder)
 
 
-def _write_form(form: str, write: Callable[[Path], None], out: Path) -> None:
+def _write_form(options: argparse.Namespace, write: Callable[[Path], None], out: Path) -> None:
     from atr_moco_plugin.exporting import EXPORTERS
     from atr_moco_plugin.retriever import AudioTextRetriever
 
     with tempfile.TemporaryDirectory(prefix="atr-moco-") as folder:
-        bundle = Path(folder) / "bundle"
+        bundle = Path(folder) / (out.resolve().name or "bundle")  # which is the title of its card
         write(bundle)
-        EXPORTERS[form](AudioTextRetriever.from_pretrained(str(bundle), device="cpu"), out)
+        retriever = AudioTextRetriever.from_pretrained(str(bundle), device="cpu")
+        retriever.name = options.source  # what messages name, not a folder that is gone then
+        EXPORTERS[options.to](retriever, out)

@@ -178,28 +178,35 @@ def _embedded(
     retriever: AudioTextRetriever, sentences: list[str], stop: Callable[[], bool]
 ) -> NDArray[np.float32] | None:
     """The embeddings of a bank; None where Ctrl-C was pressed meanwhile."""
-    import numpy as np
     from tqdm import tqdm
 
-    rows, step = [], 16 * retriever.batch_size
-    with (
-        warnings.catch_warnings(record=True) as notes,
-        tqdm(total=len(sentences), unit="sentence", desc="bank", mininterval=0.5) as bar,
-    ):
-        warnings.simplefilter("always")
-        for start in range(0, len(sentences), step):
-            if stop():
-                return None
-            rows.append(retriever.embed_text(sentences[start : start + step]).numpy())
-            bar.update(len(rows[-1]))
-    for note in notes[:1]:  # the others say the same of other sentences
-        print(f"NOTE: {' '.join(str(note.message).split())}", file=sys.stderr)
-    table: NDArray[np.float32] = np.concatenate(rows)
+    def go_on(done: int) -> None:
+        if stop():
+            raise _StoppedError
+        bar.update(done)
+
+    try:
+        with (
+            warnings.catch_warnings(record=True) as notes,
+            tqdm(total=len(sentences), unit="sentence", desc="bank", mininterval=0.5) as bar,
+        ):
+            warnings.simplefilter("always", UserWarning)
+            # All at once, so that each note counts the whole bank.
+            table: NDArray[np.float32] = retriever.embed_text(sentences, progress=go_on).numpy()
+    except _StoppedError:
+        return None
+    for note in notes:
+        if note.category is UserWarning:
+            print(f"NOTE: {' '.join(str(note.message).split())}", file=sys.stderr)
     return table
 
 
 def _exists(index: str) -> bool:
     return "://" in index or expanded(index, "--index").exists()
+
+
+class _StoppedError(Exception):
+    """Ctrl-C was pressed while a bank was embedded."""
 
 
 class _Stop:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import printable
 
@@ -21,6 +23,23 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
     return number
+
+
+class Once(argparse.Action):
+    """For ``action=`` of an option whose second value would take the place of the first; its
+    default is None."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the value; raises ArgumentError for a second one."""
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "is given twice: give it once")
+        setattr(namespace, self.dest, values)
 
 
 def alpha(text: str) -> float:
@@ -164,6 +183,20 @@ def list_sounds(options: argparse.Namespace, *, may_be_none: bool = False) -> Li
     if not may_be_none and not listing.has_sounds():
         raise InputError(no_sounds(listing))
     return listing
+
+
+def refuse_table(file: str | Path, instead: str) -> None:
+    """Refuse a table where a text file is read line by line, header and other columns included.
+
+    Args:
+        file: that was given.
+        instead: what to give.
+
+    Raises:
+        InputError: if it has the suffix of a table.
+    """
+    if Path(file).suffix.lower() in TABLE_SUFFIXES:
+        raise InputError(f"{file} is a table: give {instead}.")
 
 
 def none_can_be_read(listing: Listing, broken: Sequence[tuple[str, str]]) -> str:

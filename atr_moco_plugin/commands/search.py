@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from atr_moco_plugin.commands.options import (
+    Once,
     add_correct,
     add_model,
     corrected,
@@ -76,10 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("which recordings")
     group.add_argument(
-        "--path", metavar="PATTERN", help="whose whole path matches, such as '*/birds/*.wav'"
+        "--path",
+        action=Once,
+        metavar="PATTERN",
+        help="whose whole path matches, such as '*/birds/*.wav'",
     )
-    group.add_argument("--min-seconds", type=float, metavar="S", help="that last S or more")
-    group.add_argument("--max-seconds", type=float, metavar="S", help="that last S or less")
+    for end, what in (("min", "more"), ("max", "less")):
+        group.add_argument(
+            f"--{end}-seconds", action=Once, type=float, metavar="S", help=f"that last S or {what}"
+        )
     add_model(parser, required=False, more=" (default: the one that the index was made with)")
     parser.add_argument("--json", action="store_true", help="print a list of hits as JSON")
 
@@ -101,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         if alpha and store.bank() is None:
             refuse_no_bank(shown_address(options.index))
         retriever = _retriever(store, options)
-        hits = _hits(store, retriever, options, None if only == Filter() else only, alpha)
+        hits = _hits(store, retriever, options, only, alpha)
     problems = [problem_of(hit.recording) for hit in hits]
     if options.json:
         say(json.dumps([_as_json(*x) for x in zip(hits, problems, strict=True)], indent=2))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ FORMAT = 1
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
 FEATURE_EXTRACTOR, CARD = "feature_extractor", "README.md"
+
+PLACE, PLACES = "To be filled in", 2
+"""Stands in a card where a user has to say what the package does not know, so many times."""
 
 _OF_OTHERS = (".DS_Store", ".gitattributes", ".cache")
 """What a system and the hub leave in a folder, and nobody misses."""
@@ -136,7 +140,7 @@ def write_bundle(
         model: towers and head; its ``state_dict`` is written.
         tokenizer: of transformers, or a folder that has one.
         feature_extractor: of transformers, or a folder that has one, where the model needs it.
-        card: text of ``README.md``; none is written where it is empty.
+        card: text of ``README.md``, if any. One there that was filled in is kept, with a warning.
 
     Raises:
         InputError: if the folder holds something else than a bundle, or cannot be written.
@@ -158,8 +162,8 @@ def write_bundle(
         _save(tokenizer, new / TOKENIZER)
         if feature_extractor is not None:
             _save(feature_extractor, new / FEATURE_EXTRACTOR)
-        if card:
-            (new / CARD).write_text(card, encoding="utf-8")
+        if content := _card(folder / CARD, card.encode()):
+            (new / CARD).write_bytes(content)
         described = _content(replace(config, files=digests(_hashed(new))))
         text = json.dumps(described, indent=2, ensure_ascii=False)
         (new / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -274,6 +278,16 @@ def _content(config: BundleConfig) -> dict[str, Any]:
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share no memory, which safetensors refuses."""
     return {name: x.detach().cpu().contiguous().clone() for name, x in state.items()}
+
+
+def _card(there: Path, card: bytes) -> bytes:
+    """The card to write: what a user has filled in is nowhere else."""
+    before = there.read_bytes() if there.is_file() else card
+    blank = before.count(PLACE.encode()) == PLACES and b"license: unknown" in before
+    if blank or before == card:
+        return card
+    warnings.warn(f"{there} was filled in and is kept: see that its figures hold.", stacklevel=3)
+    return before
 
 
 def _save(part: Any, folder: Path) -> None:

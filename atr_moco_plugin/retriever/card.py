@@ -10,10 +10,7 @@ from string import Template
 from typing import Any
 
 from atr_moco_plugin.evaluation.result_tables import retrieval_table
-from atr_moco_plugin.retriever.bundle import BundleConfig
-
-PLACE = "To be filled in"
-"""Stands where a user has to say what the package does not know."""
+from atr_moco_plugin.retriever.bundle import PLACE, BundleConfig
 
 _CARD = Template("""\
 ---

@@ -10,8 +10,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.retriever.bundle import CARD, read_config
-from atr_moco_plugin.retriever.card import PLACE, model_card
+from atr_moco_plugin.retriever.bundle import CARD, PLACE, read_config
+from atr_moco_plugin.retriever.card import model_card
 
 _LOADING = re.compile(r"(AudioTextRetriever\.from_pretrained\()[^()\n]*(\))")
 

@@ -64,7 +64,9 @@ def recording_windows(
     try:
         source = as_source(audio)
         if source is not None:
-            yield from read_windows(source, sample_rate, size, hop)
+            for window in read_windows(source, sample_rate, size, hop):
+                check_scale(window.waveform, sample_rate, str(source))
+                yield window
             return
         if _is_pair(audio):
             audio, rate = audio
@@ -87,6 +89,24 @@ def recording_windows(
         raise InputError(f"{name}: {ex}") from ex
     waveform = check_length(waveform, sample_rate, name)
     yield from cut_windows([waveform], sample_rate, size, hop)
+
+
+def check_scale(waveform: Samples, sample_rate: int, name: str) -> None:
+    """Refuse samples of a file that would be refused as an array: integers that were turned into
+    floats and not scaled embed as another sound.
+
+    Args:
+        waveform: ``[n]``, one sample or more.
+        sample_rate: its rate in Hz.
+        name: what the message begins with.
+
+    Raises:
+        InputError: for samples far beyond full scale.
+    """
+    try:
+        as_waveform(waveform, sample_rate)
+    except InputError as ex:
+        raise InputError(f"{name}: {ex}") from ex
 
 
 def long_enough(

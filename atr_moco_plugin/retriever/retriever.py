@@ -33,6 +33,7 @@ from atr_moco_plugin.retriever.recordings import (
     long_enough,
     recording_windows,
 )
+from atr_moco_plugin.retriever.runner import Progress
 
 _PARTS = 4
 """Batches of windows that are sorted by length at once."""
@@ -109,12 +110,12 @@ class AudioTextRetriever(LoadedModel):
             sums.index_add_(0, torch.tensor(rows), embeddings.double())
         return self.mean_embeddings(sums)
 
-    def embed_text(self, texts: str | Sequence[str]) -> Tensor:
+    def embed_text(self, texts: str | Sequence[str], *, progress: Progress | None = None) -> Tensor:
         """Embed sentences.
 
         Args:
-            texts: one sentence or a sequence of them. One that is too long for the model is cut,
-                with a warning.
+            texts: one or several. One that is too long for the model is cut, with a warning.
+            progress: told how many more are done; what it raises ends the work.
 
         Returns:
             ``[N, d]`` float32 on the CPU, unit-norm, a row a sentence.
@@ -122,7 +123,7 @@ class AudioTextRetriever(LoadedModel):
         Raises:
             InputError: if a sentence has no word.
         """
-        return self._runner.sentences(as_sentences(texts), self.batch_size)
+        return self._runner.sentences(as_sentences(texts), self.batch_size, progress)
 
     def match(
         self, texts: str | Sequence[str], audio: Any, *, sample_rate: int | None = None
@@ -238,7 +239,7 @@ class AudioTextRetriever(LoadedModel):
         with opened as store:
             most = max(k, reranking.RERANKED) if rerank else k
             rest = self.embed_text(unwanted).numpy()
-            asked = self.query_embeddings(wanted).numpy()
+            asked = self.query_embeddings(wanted.detach().float().cpu()).numpy()
             hits = find(store, asked, rest, most, only, alpha=correct)
         if rerank:
             hits = reranking.rerank(hits, self, sentences[0])

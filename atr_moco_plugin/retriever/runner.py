@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.retriever.backbone import Backbone, Samples
 from atr_moco_plugin.text.tokenizer import tokenize
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
+
+Progress: TypeAlias = Callable[[int], None]
+"""Told how many more are done."""
 
 _SENTENCES = 4_096
 """Sentences that are tokenized at once."""
@@ -46,15 +51,30 @@ class Runner:
         _check_finite(found, "waveform")
         return found
 
-    def sentences(self, sentences: Sequence[str], batch_size: int) -> Tensor:
-        """``[N, d]`` float32 on the CPU, unit-norm, of N sentences, so many at once."""
+    def sentences(
+        self,
+        sentences: Sequence[str],
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """``[N, d]`` float32 on the CPU, unit-norm, of N sentences, so many at once.
+
+        ``progress`` is told of each batch how many it has; those that repeat come last.
+        """
         found = [torch.zeros(0, self.embed_dim)]
+        unread = _Unread()
         for start in range(0, len(sentences), _SENTENCES):
-            captions = distinct_captions(
-                *self._tokenized(sentences[start : start + _SENTENCES]), batch_size
-            )
-            rows = [self._text(*batch)[0].float().cpu() for batch in captions.batches]
+            some = sentences[start : start + _SENTENCES]
+            captions = distinct_captions(*self._tokenized(some, unread), batch_size)
+            rows = []
+            for batch in captions.batches:
+                rows.append(self._text(*batch)[0].float().cpu())
+                if progress is not None:
+                    progress(len(rows[-1]))
+            if progress is not None:
+                progress(len(some) - sum(map(len, rows)))
             found.append(torch.cat(rows)[captions.rows])
+        unread.warn(self.backbone.config.max_tokens)
         embeddings = torch.cat(found)
         _check_finite(embeddings.numpy(), "sentence")
         return embeddings
@@ -65,7 +85,11 @@ class Runner:
         """``[P]`` float32 on the CPU, of P pairs, row by row, so many at once."""
         distinct = list(dict.fromkeys(sentences))
         rows_of = {sentence: row for row, sentence in enumerate(distinct)}
-        ids, mask = self._tokenized(distinct) if distinct else (torch.empty(0), torch.empty(0))
+        unread = _Unread()
+        ids = mask = torch.empty(0)
+        if distinct:
+            ids, mask = self._tokenized(distinct, unread)
+        unread.warn(self.backbone.config.max_tokens)
         found = torch.empty(len(sentences))
         for rows in self._batches(waveforms, batch_size):
             wanted = torch.tensor([rows_of[sentences[i]] for i in rows])
@@ -119,31 +143,50 @@ class Runner:
         lengths = [len(waveform) for waveform in waveforms]
         return batches(lengths, batch_size, self.backbone.any_padding)
 
-    def _tokenized(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _tokenized(self, sentences: Sequence[str], unread: _Unread) -> tuple[Tensor, Tensor]:
+        """Ids and mask; what the model does not read of the sentences is added to ``unread``."""
         tokenizer, most = self.backbone.tokenizer, self.backbone.config.max_tokens
         with self._one_at_a_time:
             ids, mask = tokenize(tokenizer, sentences, most)
             # Only a sentence that is as long as it may be can have been cut.
             full = [sentences[i] for i in (mask.sum(dim=1) == most).nonzero().flatten().tolist()]
             whole = tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
-        if cut := sum(len(x) > most for x in whole):
-            warnings.warn(
-                f"{cut:,} of {len(sentences):,} sentences are longer than the model's {most} "
-                "tokens and are cut: the rest of them is not looked at",
-                stacklevel=4,
-            )
+        unread.sentences += len(sentences)
+        unread.cut += sum(len(x) > most for x in whole)
         unknown = tokenizer.unk_token_id
         if unknown is not None and (ids == unknown).any():
             special = torch.tensor(sorted(set(tokenizer.all_special_ids) - {unknown}))
             known = mask & (ids != unknown) & ~torch.isin(ids, special)
             lost = (~known.any(dim=1)).nonzero().flatten().tolist()
-            if lost:
-                warnings.warn(
-                    f"the model knows no word of {len(lost):,} of {len(sentences):,} sentences, "
-                    f"such as {sentences[lost[0]][:60]!r}: what is found for them is chance",
-                    stacklevel=4,
-                )
+            if lost and not unread.lost:
+                unread.example = sentences[lost[0]]
+            unread.lost += len(lost)
         return ids, mask
+
+
+@dataclass
+class _Unread:
+    """What a model does not read of sentences that are tokenized part by part."""
+
+    sentences: int = 0
+    cut: int = 0
+    lost: int = 0
+    example: str = ""
+
+    def warn(self, most: int) -> None:
+        """Say it once, of all of them, in the line that has called the retriever."""
+        if self.cut:
+            warnings.warn(
+                f"{self.cut:,} of {self.sentences:,} sentences are longer than the model's {most} "
+                "tokens and are cut: the rest of them is not looked at",
+                stacklevel=4,
+            )
+        if self.lost:
+            warnings.warn(
+                f"the model knows no word of {self.lost:,} of {self.sentences:,} sentences, such "
+                f"as {self.example[:60]!r}: what is found for them is chance",
+                stacklevel=4,
+            )
 
 
 def batches(

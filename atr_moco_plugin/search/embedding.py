@@ -144,36 +144,46 @@ def _embed(
     progress: Callable[[int], None],
 ) -> None:
     """Embed what waits, and empty it."""
-    waiting[:] = [item for item in waiting if item[0].turn is item[1]]
+    # Of a sound that has a problem already, nothing is kept.
+    waiting[:] = [(x, turn, wave) for x, turn, wave in waiting if x.turn is turn and not x.problem]
     if not waiting:
         return
-    rows = _rows([waveform for _, _, waveform in waiting], retriever)
-    for (sound, _, _), row in zip(waiting, rows, strict=True):
-        if isinstance(row, str):
-            sound.problem = row
-        else:
+    try:
+        rows = retriever.embed_windows([waveform for _, _, waveform in waiting])
+    except InputError:
+        _embed_alone(waiting, retriever)
+    else:
+        for (sound, _, _), row in zip(waiting, rows, strict=True):
             sound.rows.append(row)
     progress(len(waiting))
     waiting.clear()
 
 
-def _rows(
-    waveforms: Sequence[Waveform], retriever: AudioTextRetriever
-) -> Sequence[Waveform | str] | Waveform:
-    """The embedding of each, or why there is none.
+def _embed_alone(
+    waiting: Sequence[tuple[_Sound, object, Waveform]], retriever: AudioTextRetriever
+) -> None:
+    """Embed windows one by one, so that a sound that has no embedding has the problem alone.
 
     Raises:
         DeviceError: if the device cannot compute a batch of one either.
-        InputError: if there is none of several, since that is no fault of one sound.
+        InputError: if there is none of several sounds, since that is no fault of one of them.
     """
-    try:
-        return retriever.embed_windows(waveforms)
-    except InputError as ex:
-        if len(waveforms) == 1:
-            if isinstance(ex, DeviceError):
-                raise
-            return ["cannot be embedded: " + " ".join(str(ex).split())]
-        alone = [_rows([waveform], retriever)[0] for waveform in waveforms]
-        if all(isinstance(row, str) for row in alone):
+    good = False
+    bad: dict[str, InputError] = {}
+    for sound, _, waveform in waiting:
+        if sound.problem:
+            continue
+        try:
+            sound.rows.append(retriever.embed_windows([waveform])[0])
+            good = True
+        except DeviceError:
             raise
-        return alone
+        except InputError as ex:
+            sound.problem = "cannot be embedded: " + " ".join(str(ex).split())
+            bad[sound.task.found.name] = ex
+    if len(bad) > 1 and not good:
+        name, error = next(iter(bad.items()))
+        raise InputError(
+            f"{len(bad)} sounds, such as {name}, cannot be embedded, and none beside them can: "
+            f"{error}"
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from atr_moco_plugin.io.atomic import (
     write_atomically,
 )
 from atr_moco_plugin.io.digests import sha256_of
+
+MAX_NAMES_BYTES = 90_000_000
+"""Of the names in a ``.safetensors``: readers refuse a header of more than 100 MB, and it has more
+in it than the names."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,11 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     its metadata.
 
     Raises:
-        InputError: for another suffix, two kinds in ``.npy``, and a file that cannot be written.
+        InputError: for another suffix, two kinds in ``.npy``, more names than a ``.safetensors``
+            holds, and a file that cannot be written.
     """
     check_embeddings_output(path, kinds=len(embeddings.rows))
+    check_names_fit(path, (name for rows in embeddings.rows.values() for name in rows.names))
     write = writer_of(path)
     try:
         with new_file(path) as temporary:
@@ -92,6 +98,27 @@ def check_embeddings_output(path: Path, *, kinds: int) -> None:
             ".safetensors or .parquet."
         )
     check_output(path)
+
+
+def check_names_fit(path: Path, names: Iterable[str]) -> None:
+    """Refuse more names of rows than a file can hold, before there is anything to write.
+
+    Args:
+        path: of the file.
+        names: paths and sentences.
+
+    Raises:
+        InputError: if there are too many for a ``.safetensors``.
+    """
+    if path.suffix != ".safetensors":
+        return
+    # Twice, since the header is JSON that holds JSON; its quotes count for the comma.
+    size = sum(len(json.dumps(json.dumps(name))) for name in names)
+    if size > MAX_NAMES_BYTES:
+        raise InputError(
+            f"{path}: a .safetensors holds {MAX_NAMES_BYTES / 1e6:,.0f} MB of paths and sentences, "
+            f"and here are {size / 1e6:,.0f} MB: give .parquet."
+        )
 
 
 def writer_of(path: Path) -> Callable[[Path, Embeddings], None]:

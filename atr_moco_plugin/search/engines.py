@@ -12,6 +12,7 @@ from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.search.checks import refuse_other
 from atr_moco_plugin.search.faiss.record import has_record
 from atr_moco_plugin.search.local import create_local, open_local
+from atr_moco_plugin.search.local.faults import told
 from atr_moco_plugin.search.store import IndexInfo, Store
 
 SCHEMES = ("postgresql://", "postgres://")
@@ -39,8 +40,8 @@ def open_index(
             writer gives an index in a folder this engine; a reader may ask any index exactly.
 
     Raises:
-        InputError: if there is no index, it is of another model, another process writes, or a
-            package is missing.
+        InputError: if there is no index, it is damaged or of another model, another process writes,
+            or a package is missing.
     """
     if engine is not None and engine not in ENGINES:
         raise InputError(f"There is no engine {engine!r}: give one of {', '.join(ENGINES)}.")
@@ -81,7 +82,8 @@ def shown_address(address: str | os.PathLike[str]) -> str:
 
 def _open_folder(folder: Path, write: bool, info: IndexInfo | None, engine: str | None) -> Store:
     """Open an index in a folder with an engine."""
-    has_faiss = has_record(folder)
+    with told(folder):
+        has_faiss = has_record(folder)
     if engine == "faiss" and not (has_faiss or write):
         with open_local(folder):  # refuses where there is none
             raise InputError(

@@ -70,6 +70,10 @@ class PartialEmbeddings:
             raise InputError(f"{folder} cannot be used ({ex}): remove it and try again.") from ex
         self._next = 1 + max((int(x.stem) for x in folder.glob("*.safetensors")), default=-1)
 
+    def is_empty(self) -> bool:
+        """Whether nothing is done yet, also not of sounds that this command was not given."""
+        return not self._done
+
     def get(self, found: Found) -> NDArray[np.float32] | None:
         """The embedding ``[d]`` of a sound; None where it is not done."""
         return self._done.get(_key(found))

@@ -80,8 +80,8 @@ def make_plan(
             is gone.
 
     Raises:
-        InputError: if there is no sound, and either the index knows none of this source, which is
-            probably not the one that was meant, or it does and ``prune`` is not given.
+        InputError: if there is no sound, and the index knows none of this source, which is probably
+            not the one that was meant, or it does and ``prune`` is not given, or it is a list.
     """
     known = {
         recording.key: _Known(
@@ -117,6 +117,10 @@ def make_plan(
 
 
 def _refuse_nothing(listing: Listing, covered: int, prune: bool) -> None:
+    if covered and listing.is_list:
+        # As of a `find` that failed, or a wrong --relative-to: --prune would remove all there is.
+        more = "; to remove all recordings, delete the index" if prune else ""
+        raise InputError(no_sounds(listing) + more)
     if covered and not prune:
         raise InputError(
             f"{listing.name}: has no sounds now, but the index has {covered:,} recordings from "
@@ -136,6 +140,11 @@ def no_sounds(listing: Listing) -> str:
     ]
     problems = [f"{name} {reason}" for name, reason in listing.notes.problems[:3]]
     met = "; ".join([", ".join(other), *problems] if other else problems)
+    if listing.is_list:
+        return (
+            f"{listing.name}: names no sound that is there (passed over: {met or 'nothing'}); its "
+            "names are relative to its own folder, or to --relative-to DIR"
+        )
     return (
         f"{listing.name}: has no sounds (passed over: {met or 'nothing'}); give another folder, or "
         "--suffix for sounds with another suffix"

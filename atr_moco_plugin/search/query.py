@@ -69,6 +69,8 @@ def find(
     if not len(wanted) or not penalty >= 0 or k < 1:
         raise ValueError("a query needs something wanted, a penalty of 0 or more, a k of 1 or more")
     rest = wanted[:0] if unwanted is None else unwanted
+    if only == Filter():  # which would be asked about every recording
+        only = None
     for _ in range(_TRIES):
         bank = store.bank() if alpha else None
         try:

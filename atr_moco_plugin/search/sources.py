@@ -89,7 +89,8 @@ def list_sounds(
 
     Raises:
         MissingFileError: if there is no list at the path.
-        InputError: if it is a file of another kind, a list that is no text, or an empty name.
+        InputError: if it is a file of another kind, a list that is no text, or an empty name; of a
+            row of a table that names no file, or a part of a tar, when ``found`` comes to it.
     """
     if not os.fspath(source):  # as of a variable of a shell that is not set
         raise InputError("The name of the folder is empty: give one, or . for this folder")
@@ -225,6 +226,11 @@ def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -
             continue
         file = os.path.realpath(file)
         part = segment_of(row, f"{path}, row {number}")
+        if part is not None and suffix_of(file) == TAR:
+            raise InputError(
+                f"{path}: row {number} has a start and an end, but names a .tar ({names[0]}), of "
+                "whose members no parts are taken; leave both out, or name a file with one sound"
+            )
         for sound in found_at(file, {*suffixes, suffix_of(file)}, notes):
             yield sound._replace(member=sound.member or fragment(part))
 

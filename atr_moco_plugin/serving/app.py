@@ -135,7 +135,8 @@ def _add_search(app: FastAPI, searcher: Searcher, usual: float) -> None:
         path: str | None = None,
         correct: float = usual,
     ) -> Response:
-        _check_names(request, "words", ("q", "without", "k", "rerank", "correct", "path"))
+        names = ("q", "without", "k", "rerank", "correct", "path")
+        _check_names(request, "words", names, many=("q", "without"))
         only = Filter(path=path)
         return _answer(lambda: searcher.by_words(q or [], without or [], k, only, rerank, correct))
 
@@ -185,12 +186,16 @@ def _add_sounds(app: FastAPI, searcher: Searcher) -> None:
         return Response(content, media_type="image/png", headers=kept(hit))
 
 
-def _check_names(request: Request, by: str, names: tuple[str, ...]) -> None:
-    """Refuse arguments that would do nothing."""
+def _check_names(
+    request: Request, by: str, names: tuple[str, ...], many: tuple[str, ...] = ()
+) -> None:
+    """Refuse arguments that would do nothing, also where another of the same name follows."""
     for name in request.query_params:
         if name not in names:
             taken = f"{', '.join(names[:-1])} and {names[-1]}"
             raise InputError(f"A search by {by} takes {taken}, not {name!r}: leave it out.")
+        if name not in many and len(request.query_params.getlist(name)) > 1:
+            raise InputError(f"{name} is given more than once: give it once.")
 
 
 def _answer(search: Callable[[], SearchResult]) -> AsciiJson:

@@ -12,6 +12,7 @@ from atr_moco_plugin.data.audio.decode import opened, read_frames
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
 from atr_moco_plugin.data.audio.source import MemoryFile
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever.recordings import check_scale
 
 MAX_BYTES = 32 * 2**20
 """Largest upload: three minutes of 16-bit stereo at 48 kHz."""
@@ -53,8 +54,8 @@ def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
         ``[n]`` float32, averaged over the channels, and the rate in Hz.
 
     Raises:
-        InputError: if it is no audio, damaged, too short to be encoded, or lasts longer than
-            :data:`MAX_SECONDS`.
+        InputError: if it is no audio, damaged, too short to be encoded, lasts longer than
+            :data:`MAX_SECONDS`, or has floats that are unscaled integers.
     """
     try:
         waveform, rate, limit = _decode(MemoryFile(content, name))
@@ -70,6 +71,7 @@ def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
             f"{name}: lasts {len(waveform) / rate:.3f} s; search with a sound of at least "
             f"{MIN_SECONDS} s"
         )
+    check_scale(waveform, rate, name)
     return waveform, rate
 
 

@@ -72,6 +72,8 @@ def test_phrases_of_a_label_come_from_a_file(
         (["--labels-file", "bad.JSON"], "bad.JSON must be a list of labels"),
         (["--labels-file", "labels.csv"], "labels.csv is a table"),
         (["--labels", "...,rain"], "'...' has no word"),
+        (["--labels", "dog,rain", "--top", "1", "--csv"], "--top is for the table, but --csv and"),
+        (["--labels", "dog,rain", "--top", "2", "--json"], "--top is for the table, but --csv and"),
     ],
 )
 def test_wrong_input_is_one_sentence(

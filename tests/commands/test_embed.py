@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.ids import caption_id, clip_id
 from atr_moco_plugin.retriever import AudioTextRetriever
+from atr_moco_plugin.search.embeddings_file import Embeddings, Rows, write_embeddings
 from atr_moco_plugin.search.partial import PartialEmbeddings
 
 NAMES = ["a.wav", "b.flac", "sub/c.wav"]
@@ -137,6 +139,7 @@ def test_files_that_were_swapped_with_their_times_are_embedded_again(
         (["--text", "nowhere.txt", "--output", "x.npy"], "no such file"),
         (["--text", "TEXT", "--list", "--output", "x.npy"], "give FOLDER, or leave them out"),
         (["--text", "BLANK", "--output", "x.npy"], "line 2: ' ' has no word"),
+        (["--text", "a.CSV", "--output", "x.npy"], "a.CSV is a table: give a text file with one"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -161,6 +164,45 @@ def test_wrong_input_is_one_sentence(
     assert "BROKEN" in arguments or "recording/s" not in said  # before any work
     assert not (tmp_path / "x.npy").exists()
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_run_that_can_read_nothing_leaves_the_work_of_an_earlier_one(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    out = tmp_path / "out.npy"
+    with monkeypatch.context() as patch:
+        patch.setattr("atr_moco_plugin.search.embeddings_file.write_embeddings", _interrupt)
+        assert embed(bundle, folder, "--output", out) == 130
+    assert embed(bundle, folder / "broken.wav", "--output", out) == 2
+    assert embed(bundle, folder, "--output", out) == 0
+    assert "3 are done already." in capfd.readouterr().err
+
+
+def test_names_that_no_safetensors_holds_are_refused_before_the_work(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    out, text = tmp_path / "out.safetensors", tmp_path / "text.txt"
+    text.write_text("a dog\nrain falls\n")
+    limit = "atr_moco_plugin.search.embeddings_file.MAX_NAMES_BYTES"
+    for given in ([folder], ["--text", text], [folder, "--text", text]):
+        monkeypatch.setattr(limit, 20)
+        assert embed(bundle, *given, "--output", out) == 2
+        said = capfd.readouterr().err
+        assert "out.safetensors: a .safetensors holds" in said and "give .parquet" in said
+        assert "recording/s" not in said and not list(tmp_path.glob("out*"))
+        assert embed(bundle, *given, "--output", tmp_path / "x.npy") == (2 if len(given) > 2 else 0)
+        capfd.readouterr()
+    monkeypatch.setattr(limit, 10_000)
+    assert embed(bundle, folder, "--output", out) == 0
+
+
+def test_the_length_of_names_is_that_in_the_file(tmp_path: Path) -> None:
+    names = ['a "quoted" \\ one', "caf\xe9 \N{DOG FACE}", os.fsdecode(b"\xff\n.wav")] * 100
+    rows = Rows(np.eye(300, 4, dtype=np.float32), names, np.arange(300))
+    write_embeddings(tmp_path / "a.safetensors", Embeddings({"audio": rows}))
+    header = int.from_bytes((tmp_path / "a.safetensors").read_bytes()[:8], "little")
+    size = sum(len(json.dumps(json.dumps(name))) for name in names)
+    assert size < header < size + 400
 
 
 def test_one_command_at_a_time(

@@ -10,8 +10,10 @@ import torch
 from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
 from transformers import ClapModel
 
+from atr_moco_plugin.commands import export as command
 from atr_moco_plugin.commands.export import FORMS
 from atr_moco_plugin.commands.main import main
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.exporting import EXPORTERS
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.runs import FAIRSEQ2, LAION_CLAP, TRANSFORMERS, Maker, made_by
@@ -87,6 +89,29 @@ def test_a_bundle_is_copied_as_it_is(
         assert (tmp_path / "copy" / file).read_bytes() == (bundle / file).read_bytes()
     assert main(["export", str(bundle), str(tmp_path / "other"), "--window", "3"]) == 2
     assert "--window is for training runs" in capsys.readouterr().err
+
+
+def test_what_is_exported_has_the_names_that_were_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def export(retriever: AudioTextRetriever, out: Path) -> None:
+        found.append(retriever.name)
+        raise InputError(f"{retriever.name} cannot be one")
+
+    monkeypatch.setitem(EXPORTERS, "clap", export)
+    bundle = make_clap_bundle(tmp_path / "bundle")
+    assert main(["export", str(bundle), str(tmp_path / "out"), "--to", "clap"]) == 2
+    assert capsys.readouterr().err == f"ERROR: {bundle} cannot be one\n"
+
+    def write(folder: Path) -> None:
+        found.append(folder.name)
+        make_clap_bundle(folder)
+
+    monkeypatch.setattr(command, "writer", lambda options: write)
+    main(["export", "runs/dogs", str(tmp_path / "dogs"), "--to", "clap"])
+    assert found == [str(bundle), "dogs", "runs/dogs"]  # the second is the title of a card
 
 
 @pytest.fixture

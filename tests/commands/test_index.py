@@ -16,8 +16,10 @@ import pytest
 from sound_folders import write_sound
 from tiny_bundle import make_bundle
 
+from atr_moco_plugin.commands import index as command
 from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.search.local import create_local, open_local
 
 
@@ -178,6 +180,29 @@ def test_a_bank_is_kept_and_changed_without_reading_a_sound(
         corrected(folder)
 
 
+def test_notes_on_a_bank_count_all_of_it(
+    sounds: Path, bundle: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atr_moco_plugin.retriever.runner._SENTENCES", 8)  # tokenized at once
+    long = [f"a dog barks {'far away ' * 20}{n}" for n in range(5)]
+    bank = tmp_path / "bank.txt"
+    bank.write_text("\n".join([*(f"rain {n}" for n in range(40)), *long, *"\u72ac\u732b\u9ce5"]))
+    assert index(sounds, bundle, "--bank", str(bank)) == 0
+    err = capsys.readouterr().err
+    cut, lost = (line for line in err.splitlines() if line.startswith("NOTE: "))
+    assert cut.startswith("NOTE: 5 of 48 sentences are longer than the model's 16 tokens")
+    assert lost.startswith("NOTE: the model knows no word of 3 of 48 sentences, such as '")
+    assert "48/48" in err
+
+
+def test_a_bank_is_left_where_ctrl_c_is_pressed(bundle: Path, tmp_path: Path) -> None:
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu", batch_size=4)
+    asked = iter([False, True])
+    lines = Path(sentences(tmp_path / "bank.txt", range(40))).read_text().splitlines()
+    assert command._embedded(retriever, lines, lambda: next(asked)) is None
+    assert next(asked, None) is None
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -193,6 +218,9 @@ def test_a_bank_that_is_none_is_refused_before_there_is_an_index(
     bank = tmp_path / "bank.txt"
     assert index(sounds, bundle, "--bank", str(bank)) == 2
     assert error(capsys) == f"{bank}: there is no such file of sentences."
+    (tmp_path / "bank.csv").write_text("file,caption\n" + "a.wav,a dog barks\n" * 30)
+    assert index(sounds, bundle, "--bank", str(tmp_path / "bank.csv")) == 2
+    assert error(capsys).endswith("bank.csv is a table: give a text file with one sentence a line.")
     bank.write_bytes(lines.encode("latin-1"))
     assert index(sounds, bundle, "--bank", str(bank)) == 2
     said = error(capsys)

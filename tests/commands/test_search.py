@@ -230,6 +230,15 @@ def test_filters(index: Path, capsys: Any) -> None:
     assert found(index, capsys, DOG, "--min-seconds", "100") == []
     assert search(index, DOG, "--min-seconds", "2", "--max-seconds", "1") == 2
     assert "recordings of 2 s or more and 1 s or less are none" in error(capsys)
+    assert search(index, DOG, "--path", "") == 2
+    assert "the pattern of paths is empty" in error(capsys)
+
+
+@pytest.mark.parametrize("option", ["--path", "--min-seconds", "--max-seconds"])
+def test_a_filter_is_given_once(index: Path, capsys: Any, option: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        search(index, DOG, option, "1", option, "2")
+    assert f"argument {option}: is given twice: give it once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -275,6 +284,10 @@ def test_no_index_and_an_empty_one(tmp_path: Path, bundle: Path, capsys: Any) ->
         model=str(bundle), fingerprint="0", embed_dim=12, sample_rate=16_000,
         window_seconds=1.0, hop_seconds=1.0,
     )  # fmt: skip
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/index.sqlite").write_bytes(b"what is this" * 1000)
+    assert search(tmp_path / "damaged", DOG) == 2
+    assert "damaged/index.sqlite is damaged (file is not a database): make" in error(capsys)
     create_local(tmp_path / "empty", info).__exit__(None, None, None)
     assert search(tmp_path / "empty", DOG) == 2
     assert error(capsys) == f"{tmp_path}/empty has no recordings yet: fill it with `index`."

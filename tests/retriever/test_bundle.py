@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever, BundleConfig, read_bundle, write_bundle
+from atr_moco_plugin.retriever.bundle import PLACE, PLACES
+from atr_moco_plugin.retriever.card import model_card
+from atr_moco_plugin.retriever.loading import load_backbone
 
 WORDS = ["a dog", "rain"]
 load = AudioTextRetriever.from_pretrained
@@ -56,6 +60,30 @@ def test_what_else_is_in_a_bundle_s_folder_is_not_lost(copy: Path) -> None:
     (copy / "notes.txt").unlink()
     retriever.save_pretrained(copy)
     assert load(copy).fingerprint == retriever.fingerprint
+
+
+def test_a_card_that_was_filled_in_is_kept(folder: Path, copy: Path) -> None:
+    retriever, card = load(folder), copy / "README.md"
+    config = read_bundle(folder).config
+    first, later = (model_card(config, title=x) for x in ("first", "later"))
+    assert first.count(PLACE) == PLACES
+    for text in (
+        "my own",
+        first.replace(f"{PLACE}.", "The paper of this model."),
+        first.replace("license: unknown", "license: mit"),
+    ):
+        card.write_text(text)
+        with pytest.warns(UserWarning, match="copy/README.md was filled in and is kept: see that"):
+            retriever.save_pretrained(copy)
+        assert card.read_text() == text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(copy).save_pretrained(copy)  # the same card
+        # The card of a run is nobody's work, and its figures are not those of another run.
+        card.write_text(first)
+        parts = load_backbone(folder)
+        write_bundle(copy, config, parts.model, parts.tokenizer, card=later)
+    assert card.read_text() == later
 
 
 def test_a_link_to_a_folder_stays_one(copy: Path, tmp_path: Path) -> None:

@@ -136,6 +136,24 @@ def test_one_sentence_for_audio_that_cannot_be_read(
         retriever.embed_audio(audio)
 
 
+def test_integers_that_were_not_scaled_are_refused_in_a_file_too(
+    retriever: AudioTextRetriever, sound: np.ndarray[Any, Any], tmp_path: Path
+) -> None:
+    file, said = tmp_path / "a.wav", "it has float samples up to .*, where full scale is 1"
+    for rate in (16_000, 44_100):
+        soundfile.write(file, 0.5 * sound / np.abs(sound).max(), rate, subtype="FLOAT")
+        retriever.embed_audio(file)
+        wave = soundfile.read(file)[0] * 2**15
+        soundfile.write(file, wave, rate, subtype="FLOAT")
+        for given in (file, Segment(str(file), 0, 0.5)):
+            with pytest.raises(InputError, match=rf"^\S*/a.wav[^:]*: {said}"):
+                retriever.embed_audio(given)
+        with pytest.raises(InputError, match=f"^recording 0: audio given as bytes: {said}"):
+            retriever.embed_audio(file.read_bytes())
+        with pytest.raises(InputError, match=f"^recording 0: {said}"):
+            retriever.embed_audio((wave, rate))
+
+
 def test_the_recording_that_cannot_be_read_is_named(
     retriever: AudioTextRetriever, file: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,17 @@ def test_a_sound_as_the_query(retriever: AudioTextRetriever, index: Path) -> Non
         assert best.score == pytest.approx(1, abs=1e-3)
 
 
+def test_a_query_in_any_dtype_and_with_a_gradient(
+    retriever: AudioTextRetriever, index: Path
+) -> None:
+    query = retriever.embed_text("rain")
+    best = retriever.search(query, index / "index", 1)[0]
+    for other in (query.clone().requires_grad_(), query.double()):
+        assert retriever.search(other, index / "index", 1)[0] == best
+    half = retriever.search(query.bfloat16(), index / "index", 1)[0]
+    assert half.cosine == pytest.approx(best.cosine, abs=0.02)
+
+
 def test_a_mean_of_embeddings_as_the_query(retriever: AudioTextRetriever, index: Path) -> None:
     some = retriever.embed_audio(files(index)[:4])
     with pytest.raises(InputError, match=r"the length [34]\S*, .* mean_embeddings of"):

@@ -309,6 +309,20 @@ def test_a_list_removes_only_what_it_names_unless_it_prunes(world: World) -> Non
     assert world.names() == ["a.wav"]
 
 
+@pytest.mark.parametrize("lines", ["", "a.wav\n"], ids=["empty", "of another folder"])
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_list_that_names_no_sound_empties_no_index(world: World, lines: str, prune: bool) -> None:
+    world.write("a.wav", "b.wav")
+    world.update()
+    (world.sounds / "lists").mkdir()
+    (world.sounds / "lists/list.txt").write_text(lines)
+    what = "names no sound that is there .*--relative-to DIR"
+    what += "; to remove all recordings, delete the index$" if prune else "$"
+    with pytest.raises(InputError, match=what):
+        world.update("lists/list.txt", is_list=True, prune=prune)
+    assert world.names() == ["a.wav", "b.wav"]
+
+
 def test_members_of_tars(world: World) -> None:
     world.write("a.wav", "b.wav", "c.wav")
 
@@ -379,15 +393,44 @@ def test_a_recording_that_cannot_be_embedded_is_broken_alone(world: World) -> No
     ]
 
 
+def test_a_long_recording_that_cannot_be_embedded_is_broken_alone(world: World) -> None:
+    """Its windows fill batches of their own."""
+    world.write("a.wav", "c.wav")
+    soundfile.write(write_sound(world.sounds / "b.wav"), np.full(16_000 * 40, 0.9), 16_000)
+    singles = 0
+
+    class Picky(AudioTextRetriever):
+        """Gives no finite embedding of a loud sound, as float16 may."""
+
+        def embed_windows(self, waveforms: Any) -> Any:
+            nonlocal singles
+            singles += len(waveforms) == 1
+            if any(np.abs(waveform).max() > 0.6 for waveform in waveforms):
+                raise InputError("an embedding is not finite")
+            return super().embed_windows(waveforms)
+
+    world.retriever = Picky.from_pretrained(world.retriever.name, device="cpu")
+    report = world.update()
+    assert report.new == 2 and world.names() == ["a.wav", "c.wav"]
+    problem = "cannot be embedded: an embedding is not finite"
+    assert report.broken == [(str(world.sounds / "b.wav"), problem)]
+    assert singles < 8  # its other windows are not tried
+
+
 @pytest.mark.parametrize(
-    ("sounds", "error"),
+    ("sounds", "error", "said"),
     [
-        (("a.wav", "b.wav"), InputError("an embedding is not finite")),
-        (("a.wav",), DeviceError("no memory left")),  # a batch of one is the last of many
+        (
+            ("a.wav", "b.wav"),
+            InputError("an embedding is not finite"),
+            "2 sounds, such as .*/a.wav, cannot be embedded, .*: an embedding is not finite",
+        ),
+        # A batch of one is the last of many.
+        (("a.wav",), DeviceError("no memory left"), "no memory left"),
     ],
 )
 def test_what_embeds_nothing_is_no_fault_of_the_sounds(
-    world: World, sounds: tuple[str, ...], error: InputError
+    world: World, sounds: tuple[str, ...], error: InputError, said: str
 ) -> None:
     world.write(*sounds)
 
@@ -398,6 +441,6 @@ def test_what_embeds_nothing_is_no_fault_of_the_sounds(
             raise error
 
     world.retriever = Broken.from_pretrained(world.retriever.name, device="cpu")
-    with pytest.raises(InputError, match=str(error)):
+    with pytest.raises(InputError, match=said):
         world.update()
     assert world.recordings() == []

@@ -56,6 +56,23 @@ def recording(path: str, *cosines: dict[int, float] | float) -> Embedded:
     return Embedded(sample.recording, sample.spans, vectors)
 
 
+def test_a_filter_that_says_nothing_asks_nothing_of_the_recordings(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put([recording("/a", 0.5, 0.1), recording("/b", 0.2)])
+    plain = [find(store, AXES[:n], k=3) for n in (1, 2)]
+
+    def refuse(*_: object) -> bool:
+        raise AssertionError("a recording is asked about")
+
+    monkeypatch.setattr(Filter, "takes_any", refuse)
+    assert [find(store, AXES[:n], k=3, only=Filter()) for n in (1, 2)] == plain
+    with pytest.raises(AssertionError, match="a recording is asked about"):
+        find(store, AXES[:1], only=Filter(min_seconds=1))
+    with pytest.raises(InputError, match="the pattern of paths is empty"):
+        Filter(path="")
+
+
 def told(hits: list[asking.Hit]) -> list[tuple[str, float, float, float]]:
     return [(hit.recording.path, hit.start, hit.end, hit.moment_start) for hit in hits]
 

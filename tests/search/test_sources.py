@@ -107,6 +107,17 @@ def test_a_table_with_parts_of_files(sounds: Path) -> None:
     assert listing.notes.problems == [(str(sounds / "no.wav"), "no such file")]
 
 
+def test_a_part_of_a_tar_is_refused(sounds: Path) -> None:
+    with tarfile.open(sounds / "x.tar", "w") as tar:
+        tar.add(sounds / "a.wav", "a.wav")
+    (sounds / "parts.csv").write_text("file_name,start,end\nx.tar,,\nx.tar,0,0.5\n")
+    listing = list_sounds(sounds / "parts.csv")
+    assert next(listing.found).name == str(sounds / "x.tar/a.wav")
+    said = r"parts.csv: row 2 has a start and an end, but names a .tar \(x.tar\), .* leave both out"
+    with pytest.raises(InputError, match=said):
+        next(listing.found)
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

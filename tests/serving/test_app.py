@@ -202,6 +202,17 @@ def test_a_filter_by_path(app: ASGIApp) -> None:
     assert [hit["name"] for hit in hits] == ["stereo.flac"]
 
 
+def test_what_would_do_nothing_is_refused(app: ASGIApp, world: World) -> None:
+    assert "the pattern of paths is empty" in said(search(app, "a dog", path=""))
+    for query in ("k=1&k=3", "path=*/a&path=*/b", "correct=0&correct=1", "rerank=0&rerank=1"):
+        name = query.partition("=")[0]
+        sentence = f"{name} is given more than once: give it once."
+        assert said(ask(app, f"/api/search?q=a+dog&{query}")) == sentence
+    sound = (world.sounds / "stereo.flac").read_bytes()
+    assert said(post(app, sound, "k=1&k=3")) == "k is given more than once: give it once."
+    assert "the pattern of paths is empty" in said(post(app, sound, "path="))
+
+
 def test_what_is_not_wanted_can_be_said(app: ASGIApp) -> None:
     query = "q=a+dog+barks&q=rain&without=a+siren+wails"
     assert ask(app, f"/api/search?{query}").json()["hits"]
@@ -292,6 +303,13 @@ def test_an_upload_with_nan_is_said(app: ASGIApp) -> None:
     file = io.BytesIO()
     soundfile.write(file, np.full(RATE, np.nan), RATE, format="WAV", subtype="FLOAT")
     assert "NaN or infinite" in said(post(app, file.getvalue()))
+
+
+def test_an_upload_of_integers_that_were_not_scaled_is_said(app: ASGIApp) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.full(RATE, 9e3), RATE, format="WAV", subtype="FLOAT")
+    sentence = said(post(app, file.getvalue()))
+    assert sentence.startswith("a sound.wav: it has float samples up to 9,000, where full scale")
 
 
 def test_an_upload_that_is_too_large_is_not_read_to_its_end(app: ASGIApp) -> None:

@@ -23,6 +23,7 @@ import pytest
 from indexes import DIM, INFO, QUERIES, answers, embedded, some_bank
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.search.engines import open_index
 from atr_moco_plugin.search.local import create_local, open_local
 from atr_moco_plugin.search.store import Embedded
 
@@ -416,6 +417,9 @@ def test_damage(index: Path, damage: Callable[[Path], None], message: str) -> No
         read(index)
     with pytest.raises(InputError, match=message):
         with open_local(index, write=True) as store:
+            answers(store)
+    with pytest.raises(InputError, match=message):
+        with open_index(index) as store:
             answers(store)
 
 
