@@ -98,12 +98,13 @@ def _cross_covariance(found: Record, names: Sequence[str]) -> list[Panel]:
         _rank_axes(axes, "singular value / largest", "axis")
         legend_above(axes)
 
-    above = found["above_shuffled"]
+    above, shuffles = found["above_shuffled"], found["shuffled"]["shuffles"]
     return [
         panel(
             "Shared axes",
             f"Singular values of the cross-covariance of {found['pairs']:,} pairs; {above:,} are "
-            "above the largest of shuffled pairs (dashed), which share nothing.",
+            f"above the largest of {shuffles} shuffles, which share nothing (dashed: their mean). "
+            f"One in {shuffles + 1} unrelated data sets has one there.",
             f"Singular values of the cross-covariance of {' and '.join(names)} on a logarithmic "
             f"axis; {above} of {len(found['spectrum'])} are above those of shuffled pairs.",
             plot,

@@ -76,16 +76,6 @@ class PairedRows:
         """
         return _groups(self.pairs)
 
-    def shuffled(self, seed: int) -> PairedRows:
-        """The pairs with the rows of ``audio`` exchanged at random.
-
-        A row keeps its number of partners, and its partners stay together: captions of one clip
-        are alike, and independent draws would make the noise too small.
-        """
-        rows, place = self.pairs[:, 0].unique(return_inverse=True)
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        return self.of(torch.stack([rows[order][place], self.pairs[:, 1]], dim=1))
-
     def one_to_one(self) -> PairedRows:
         """Pairs in which no row is twice: of each row the first pair that is still free."""
         seen: tuple[set[int], set[int]] = (set(), set())

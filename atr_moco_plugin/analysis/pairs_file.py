@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.analysis.reading import load_npy
-from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.tables.columns import (
+    Row,
+    audio_column,
+    caption_columns,
+    cell_text,
+    row_captions,
+)
 from atr_moco_plugin.data.tables.rows import columns_of, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
@@ -96,7 +102,7 @@ def read_pairs(path: str | Path, audio: Sequence[str] | None, text: Sequence[str
                 f"{path}: pairs names, but the rows of the {what} file of embeddings have none; "
                 f"give the columns {' and '.join(map(repr, ROW_COLUMNS))} with row numbers."
             )
-    return _named(path, audio_column(columns) or "", audio or (), text or ())
+    return _named(path, audio or (), text or ())
 
 
 def _numbers(path: Path) -> Tensor:
@@ -114,9 +120,9 @@ def _numbered(path: Path) -> Tensor:
     pairs = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
-            pairs.append([int(str(row[column])) for column in ROW_COLUMNS])
+            pairs.append([int(str(row.get(column))) for column in ROW_COLUMNS])
         except ValueError:
-            cells = " and ".join(repr(row[column]) for column in ROW_COLUMNS)
+            cells = " and ".join(repr(row.get(column)) for column in ROW_COLUMNS)
             raise InputError(
                 f"{path}: row {number} has {cells}, expected two row numbers, counted from 0."
             ) from None
@@ -125,16 +131,26 @@ def _numbered(path: Path) -> Tensor:
     return torch.tensor(pairs)
 
 
-def _named(path: Path, column: str, audio: Sequence[str], text: Sequence[str]) -> Pairs:
+def _sound(row: Row) -> str:
+    """What a row calls its sound; empty where it has none, as a row of JSON may."""
+    column = audio_column(tuple(row))
+    return "" if column is None else cell_text(row[column])
+
+
+def _named(path: Path, audio: Sequence[str], text: Sequence[str]) -> Pairs:
     table = list(read_rows(path))
-    asked = (str(row[column]) for row in table)
-    clips = ClipNames(((name, name) for name in audio), str(path), asked)
+    # A sound may have several rows, such as one for each of its captions.
+    same_name: dict[str, list[int]] = {}
+    for number, name in enumerate(audio):
+        same_name.setdefault(name, []).append(number)
+    rows_of = list(same_name.values())
+    clips = ClipNames(((name, name) for name in same_name), str(path), map(_sound, table))
     sentences = TextNames(text)
     pairs: list[list[int]] = []
     total = 0
     strange: list[str] = []
     for number, row in enumerate(table, start=1):
-        name = str(row[column])
+        name = _sound(row)
         # A row may be of a part of its file, whose embedding then has it in its name.
         part = fragment(segment_of(row, f"{path}: row {number}"))
         clip = clips.find(name + part) if part else None
@@ -148,7 +164,7 @@ def _named(path: Path, column: str, audio: Sequence[str], text: Sequence[str]) -
             rows = sentences.find(caption)
             if not rows:
                 strange.append(f"{caption!r} (row {number})")
-            pairs += [[clip, sentence] for sentence in rows]
+            pairs += [[sound, sentence] for sound in rows_of[clip] for sentence in rows]
     if not pairs:
         first = f", such as {listed(strange, 2)}" if strange else ""
         raise InputError(

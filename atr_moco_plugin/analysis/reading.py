@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -136,7 +138,8 @@ def load_npy(path: Path) -> NDArray[Any]:
     """
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as ex:
+    # The last two are of a header that lacks a bracket and of a damaged .npz.
+    except (ValueError, OSError, EOFError, TokenError, zipfile.BadZipFile) as ex:
         raise InputError(
             f"{path} cannot be read as .npy ({ex}); write an array of numbers with numpy.save."
         ) from ex

@@ -134,8 +134,8 @@ def rows_of_one_id(
         files: what both are called, for messages.
 
     Returns:
-        ``[P, 2]`` int64, or None where nothing is to be joined by or all is in one order, and
-        notes.
+        ``[P, 2]`` int64, or None where nothing is to be joined by or ids that each side has once
+        are in one order, and notes.
 
     Raises:
         InputError: if both sides have such columns, and share no id.
@@ -143,7 +143,8 @@ def rows_of_one_id(
     titles = [title for title in audio if title in text]
     for title in titles:
         first, second = audio[title], text[title]
-        if first == second and None not in first:
+        # Rows of one id all belong together, also where both sides list them in one order.
+        if first == second and None not in first and len(set(first)) == len(first):
             return None, []
         rows: dict[str, list[int]] = {}
         for row, name in enumerate(first):

@@ -34,7 +34,22 @@ def between_tables(result: Record) -> list[Table]:
     if "pairs" not in result:
         return []
     rows = list(_shared(result))
-    return [Table(["", "measured", "unrelated", "over"], rows, "What both sides share")]
+    return [
+        Table(
+            ["", "measured", "unrelated", "over"],
+            rows,
+            "What both sides share",
+            notes=[_level(result["cross_covariance"])] if result["cross_covariance"] else [],
+        )
+    ]
+
+
+def _level(cross: Record) -> str:
+    shuffles = cross["shuffled"]["shuffles"]
+    return (
+        f"Noise is the largest axis of {shuffles} shuffles: 1 in {shuffles + 1} unrelated data "
+        "sets has one above it."
+    )
 
 
 def retrieval_tables(result: Record) -> list[Table]:

@@ -134,6 +134,13 @@ def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None,
             f"{strange[0]} is no .npy, .safetensors or .parquet of embeddings; give one, or "
             "--model BUNDLE to embed sounds and sentences."
         )
+    if not strange:
+        for option, value in (("--model", options.model), ("--device", options.device)):
+            if value is not None:
+                raise InputError(
+                    f"{option} {value} does nothing here: {' and '.join(dict.fromkeys(given))} "
+                    "are embeddings already; leave it out."
+                )
     retriever = load_retriever(options) if strange else None
     kinds = _KINDS[: len(given)]
     sides = [_side(x, kind, retriever, options) for x, kind in zip(given, kinds, strict=True)]

@@ -219,10 +219,12 @@ def _compare_two(
 def _read(sides: Sequence[Side], options: Options) -> list[list[Result]]:
     sources = [source for side in sides for source in side.sources]
     files = any(source.path.is_file() for source in sources)
-    for name in ("split",) if files else ("qrels", "direction"):
-        value = getattr(options, name)
-        if value is not None:
-            what = "a .run file has one split" if files else "it is for .run files of TREC"
+    idle = ["split"] if files else ["qrels", "direction"]
+    if options.system != SYSTEM and all(source.path.is_file() for source in sources):
+        idle.append("system")
+    for name in idle:
+        if (value := getattr(options, name)) is not None:
+            what = f"a .run file has one {name}" if files else "it is for .run files of TREC"
             raise InputError(f"--{name} {value} does nothing here: {what}; leave it out.")
     if not files:
         flat = read_results(sources, options.system, options.split)

@@ -29,12 +29,15 @@ class Recorded:
         seed: of the run.
         family: of the data set.
         overrides: the data set's own options.
+        lost: the configuration of the run that an evaluation names, where it cannot be read; None
+            where it can, and for a run.
     """
 
     config: Mapping[str, Any] | None = None
     seed: int | None = None
     family: str | None = None
     overrides: Mapping[str, Any] | None = None
+    lost: Path | None = None
 
 
 def read_recorded(folder: Path) -> Recorded:
@@ -47,9 +50,11 @@ def read_recorded(folder: Path) -> Recorded:
     figures = object_if_whole(folder / _FIGURES)
     run = figures.get("run")
     data = figures.get("dataset")
+    lost = None
     if isinstance(run, str):  # an evaluation
         own = {key: value for key, value in _flat(config) if key.partition(".")[0] in _RANKS_BY}
         config = _read_yaml(Path(run) / _CONFIG)
+        lost = None if config else Path(run) / _CONFIG
         flat = {f"{key} of the run": value for key, value in _flat(config)} | own
     else:
         flat = dict(_flat(config))
@@ -63,6 +68,7 @@ def read_recorded(folder: Path) -> Recorded:
         seed if isinstance(seed, int) else None,
         data.get("family") if isinstance(data.get("family"), str) else None,
         overrides if isinstance(overrides, dict) else None,
+        lost,
     )
 
 

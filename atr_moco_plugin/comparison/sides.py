@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atr_moco_plugin.comparison.recorded import Recorded, read_recorded
-from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.io.paths import expanded
 
 SYSTEM = "dual"
@@ -66,7 +66,7 @@ def parse_sides(
     Raises:
         MissingFileError: for a path that is not there.
         InputError: for fewer than two sides, a name or a run that is there twice, a seed that is
-            twice on a side, or a file that is none of TREC.
+            twice on a side, several systems on a side, or a file that is none of TREC.
     """
     named: list[tuple[str, list[Source]]] = []
     for argument in arguments:
@@ -85,23 +85,28 @@ def parse_sides(
     for side in sides:
         _check_runs(side, system)
         notes += _differences(side)
-    return sides, notes
+    return sides, notes + _not_found(sides)
 
 
 def _parse(argument: str) -> tuple[str, list[Source]]:
     """Name, empty where none is given, and sources of one argument."""
-    if os.path.lexists(argument) or "=" not in argument:
+    if _is_there(argument) or "=" not in argument:
         return "", [_source(argument)]
     name, _, rest = argument.partition("=")
     if not name.strip() or not rest.strip(", "):
         raise InputError(f"{argument!r} is no side: write NAME=RUN or NAME=RUN,RUN,RUN.")
-    paths = [rest] if os.path.lexists(rest) else rest.split(",")
+    paths = [rest] if _is_there(rest) else rest.split(",")
     return name.strip(), [_source(path.strip()) for path in paths if path.strip()]
+
+
+def _is_there(text: str) -> bool:
+    """Whether a text is a path as it stands or with a system behind it, and so no NAME=RUN."""
+    return any(os.path.lexists(expanded(x, "RUN")) for x in (text, text.rpartition(":")[0]) if x)
 
 
 def _source(text: str) -> Source:
     path, system = text, None
-    if not os.path.lexists(text) and ":" in text:
+    if not os.path.lexists(expanded(text, "RUN")) and ":" in text:
         path, _, system = text.rpartition(":")
     found = expanded(path, "RUN")
     if not found.exists():
@@ -182,6 +187,15 @@ def _place(source: Source, system: str) -> tuple[Path, str]:
 
 
 def _check_runs(side: Side, system: str) -> None:
+    folders = [source for source in side.sources if source.path.is_dir()]
+    for source in folders[1:]:
+        here, first = source.system or system, folders[0].system or system
+        if here != first:
+            raise InputError(
+                f"The side {side.name!r} has results of {first!r} in {folders[0].path} and of "
+                f"{here!r} in {source.path}: runs of a side are seeds of one recipe; name one "
+                "system for all of them, or make them two sides."
+            )
     for number, source in enumerate(side.sources):
         for earlier in side.sources[:number]:
             if _place(source, system) == _place(earlier, system):
@@ -198,6 +212,19 @@ def _check_runs(side: Side, system: str) -> None:
                 )
 
 
+def _not_found(sides: Sequence[Side]) -> list[str]:
+    """A sentence where evaluations name runs whose configuration is not there: runs that differ in
+    their seed alone are told by it."""
+    lost = [s for side in sides for s in side.sources if s.recorded.lost is not None]
+    if not lost:
+        return []
+    return [
+        f"{listed([str(source) for source in lost])}: there is no {lost[0].recorded.lost}, which "
+        "says which runs differ in their seed alone. Put the run back, compare from the folder in "
+        "which this path begins, or write NAME=RUN,RUN for the seeds of a recipe."
+    ]
+
+
 def _differences(side: Side) -> list[str]:
     """A sentence where runs of a side differ in more than their seed."""
     configs = [source.recorded.config for source in side.sources]
@@ -209,5 +236,5 @@ def _differences(side: Side) -> list[str]:
             keys |= {key for key in every if first.get(key) != config.get(key)}
     if not keys:
         return []
-    listed = ", ".join(sorted(keys)[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-    return [f"The runs of {side.name} differ in more than their seed: {listed}."]
+    named = listed(sorted(keys), 4)
+    return [f"The runs of {side.name} differ in more than their seed: {named}."]

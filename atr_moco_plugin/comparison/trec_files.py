@@ -34,15 +34,23 @@ def read_trec_results(
     Args:
         sources: of all sides.
         system: which file of a folder is read, where its source does not say.
-        direction: ``a2t`` or ``t2a``; None where a file's name starts with it.
+        direction: ``a2t`` or ``t2a``; None where a file's name starts with it, which it must not
+            contradict.
         qrels: judgements; None for those beside each file, ``t2a.qrels`` for example.
 
     Raises:
         InputError: for a file that is missing or contradicts itself, for queries that are in one of
-            the two files alone, or where the direction is not known.
+            the two files alone, or where the direction is not known or contradicts a file's name.
     """
     files = [source for source in sources if not source.path.is_dir()]
     named = {way for source in files for way in DIRECTIONS if source.path.name.startswith(way)}
+    if direction is not None and named - {direction}:
+        other = next(iter(named - {direction}))
+        name = next(source.path.name for source in files if source.path.name.startswith(other))
+        raise InputError(
+            f"--direction {direction} contradicts the name of {name}, whose queries are those of "
+            f"{other}: leave it out, or rename the file."
+        )
     if direction is None:
         if len(named) != 1:
             raise InputError(

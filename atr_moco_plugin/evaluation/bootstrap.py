@@ -120,6 +120,21 @@ class ClusterDraws:
         return medians
 
 
+def check_interval(level: float, replicates: int) -> None:
+    """Refuse a level such as 95 and draws that have no spread.
+
+    Raises:
+        ValueError: for a level that is not between 0 and 1, or fewer than two replicates.
+    """
+    if not 0 < level < 1:
+        raise ValueError(
+            f"The level is the share of intervals that hold the true value, got {level}: give a "
+            "number between 0 and 1, such as 0.95."
+        )
+    if replicates < 2:
+        raise ValueError(f"An interval takes two replicates or more, got {replicates}.")
+
+
 def mean_intervals(
     values: Tensor,
     cluster: Tensor,
@@ -142,7 +157,8 @@ def mean_intervals(
         others.
 
     Raises:
-        ValueError: when the lengths differ or a value is not between 0 and 1.
+        ValueError: when the lengths differ, a value or the level is not between 0 and 1, or there
+            are fewer than two replicates.
 
     Example:
         >>> hits = (torch.arange(1_000) % 2).double()
@@ -150,6 +166,7 @@ def mean_intervals(
         >>> round(low, 2), round(high, 2)
         (0.47, 0.53)
     """
+    check_interval(level, replicates)
     if values.dim() != 2 or len(values) != len(cluster):
         raise ValueError(
             f"Values are [Q, F] and clusters [Q], got {list(values.shape)} and "

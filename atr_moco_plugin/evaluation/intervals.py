@@ -13,6 +13,7 @@ from atr_moco_plugin.evaluation.bootstrap import (
     REPLICATES,
     SEED,
     ClusterDraws,
+    check_interval,
     score_interval,
 )
 from atr_moco_plugin.evaluation.metrics import CUTOFFS, MEANS, query_values
@@ -87,7 +88,11 @@ def system_intervals(
 
     Returns:
         By system and figure lowest and highest, R@k and mAP@10 in percent.
+
+    Raises:
+        ValueError: when the level is not between 0 and 1, or there are fewer than two replicates.
     """
+    check_interval(level, replicates)
     systems = list(queries.systems["a2t"])
     result: dict[str, Intervals] = {system: {} for system in systems}
     recalls = torch.zeros(len(systems), dtype=torch.float64)

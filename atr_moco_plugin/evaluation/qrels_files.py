@@ -53,7 +53,8 @@ def read_table(path: Path) -> Iterator[Judgement]:
     """The rows of a table, with a list of files in each or with one clip and its grade.
 
     Raises:
-        InputError: if a column is missing, or a cell is not what its column says.
+        InputError: if a column is missing, a row of JSON lacks one that the first row has or has
+            a grade or a list that the first row lacks, or a cell is not what its column says.
     """
     columns = columns_of(path)
     query = _column(path, columns, QUERY_COLUMNS, "the sentence")
@@ -70,10 +71,17 @@ def read_table(path: Path) -> Iterator[Judgement]:
         text = _text(row, query)
         if not text:
             raise InputError(f"{path}: {where} has no {query}; write a sentence of the split.")
+        for used, names in ((grade, GRADE_COLUMNS), (files, LIST_COLUMNS)):
+            more = next((name for name in names if name in row), None)
+            if used is None and more is not None:
+                raise InputError(
+                    f"{path}: {where} has {more!r}, which the first row lacks, so that it is not "
+                    "known what rows without it mean; give it to every row."
+                )
         yield Judgement(
             where,
             text,
-            _names(path, where, row[files], files) if files else [_text(row, item or "")],
+            _names(path, where, row.get(files), files) if files else [_text(row, item or "")],
             1 if grade is None else _grade(path, where, row.get(grade)),
             whole=grade is None,
         )
@@ -99,8 +107,8 @@ def _names(path: Path, where: str, value: object, column: str) -> list[str]:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            value = None
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = None  # all of which Python may raise, the third for `{[]: 1}`
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise InputError(
             f"{path}: {where}, column {column!r} is no list of files; write it as "

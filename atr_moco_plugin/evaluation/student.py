@@ -43,10 +43,15 @@ def t_quantile(p: float, df: float) -> float:
         p: from 0.5 to below 1.
         df: degrees of freedom, above 0.
 
+    Raises:
+        ValueError: for another ``p``, which no value would be found for.
+
     Example:
         >>> round(t_quantile(0.975, 4), 3), round(t_quantile(0.975, 1e9), 3)
         (2.776, 1.96)
     """
+    if not 0.5 <= p < 1:
+        raise ValueError(f"Quantiles are of probabilities from 0.5 to below 1, got {p}.")
     low, high = 0.0, 1.0
     while t_tail(high, df) > 1 - p:
         low, high = high, 2 * high

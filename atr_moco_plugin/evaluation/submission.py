@@ -164,7 +164,8 @@ def write_submission(
         audio: ``[A, d]`` embeddings of the files, unit-norm.
 
     Raises:
-        InputError: when the numbers differ, an embedding is not finite, or two files have one name.
+        InputError: when the numbers differ, an embedding is not finite or not of length 1, or two
+            files have one name.
     """
     for what, names, rows in (("queries", queries, text), ("files", files, audio)):
         if rows.dim() != 2 or len(names) != len(rows):
@@ -174,6 +175,15 @@ def write_submission(
             )
         if not bool(rows.isfinite().all()):
             raise InputError(f"An embedding of the {what} is not finite; embed them again.")
+        # In float16 a length of 1 is off by less than that.
+        lengths = torch.linalg.vector_norm(rows.double(), dim=1)
+        off = ((lengths - 1).abs() > 2e-3).nonzero().flatten()
+        if len(off):
+            raise InputError(
+                f"Row {int(off[0])} of the embeddings of the {what}, counted from 0, has the "
+                f"length {float(lengths[off[0]]):.4g}, expected 1, since files are ranked by "
+                "cosine: divide each row by its length."
+            )
     if text.size(1) != audio.size(1):
         raise InputError(
             f"The queries' embeddings have {text.size(1)} numbers, the files' {audio.size(1)}; "

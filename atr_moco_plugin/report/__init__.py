@@ -33,8 +33,8 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         The page.
 
     Raises:
-        ReportError: when the folder is not the output of a run, or the packages of the extra
-            ``report`` are not installed.
+        ReportError: when the folder is not the output of a run, the page cannot be written, or the
+            packages of the extra ``report`` are not installed.
     """
     then = f" and write the report with `python -m atr_moco_plugin.report {run_folder}`"
     with page_packages("The report", then, ReportError):

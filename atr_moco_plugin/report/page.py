@@ -16,7 +16,7 @@ from atr_moco_plugin.report.curves import curve_panels
 from atr_moco_plugin.report.drift import drift_panels
 from atr_moco_plugin.report.examples import EXAMPLES_FILE, Examples
 from atr_moco_plugin.report.html import render
-from atr_moco_plugin.report.run_folder import RunFiles, number, read_run
+from atr_moco_plugin.report.run_folder import ReportError, RunFiles, number, read_run
 from atr_moco_plugin.report.similarity import similarity_panel
 from atr_moco_plugin.report.spectra import measure_panels, spectrum_panels
 from atr_moco_plugin.report.titles import TITLES
@@ -34,11 +34,18 @@ def build_report(run_folder: Path) -> Path:
         The page.
 
     Raises:
-        ReportError: when the folder is not the output of a run.
+        ReportError: when the folder is not the output of a run, or the page cannot be written.
     """
     run = read_run(run_folder)
     page = run_folder / "report" / "index.html"
-    write_atomically(page, render(_TEMPLATE, **context(run)))
+    text = render(_TEMPLATE, **context(run))
+    try:
+        write_atomically(page, text)
+    except OSError as ex:
+        raise ReportError(
+            f"{page} cannot be written ({ex.strerror or ex}): its folder is to be one that you may "
+            "write to, on a disk with room."
+        ) from ex
     return page
 
 

@@ -102,14 +102,19 @@ class SizeSummary:
     exceeds_training: bool | None
 
     @property
+    def rows(self) -> int:
+        """Rows that training wrote into the queue, the fewest of a seed and a modality."""
+        return min((ranks.rows for ranks in self.queue.values()), default=0)
+
+    @property
     def filled(self) -> bool:
         """Whether training was long enough to fill the queue."""
-        return all(ranks.rows >= self.queue_size for ranks in self.queue.values())
+        return not self.queue or self.rows >= self.queue_size
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one queue size to the next.
+    """From one queue size to the next, both of which were filled.
 
     Attributes:
         sizes: both.
@@ -164,8 +169,8 @@ class Variant:
         momentum: EMA factor of momentum keys.
         positives: which items count as positives.
         sizes: ascending.
-        steps: between neighbouring sizes above 0.
-        recommended: the size by the rule, None with fewer than two sizes above 0.
+        steps: between neighbouring sizes above 0, up to the last that was filled.
+        recommended: the size by the rule, None with fewer than two sizes above 0 that were filled.
         auto: what ``queue_size: auto`` found, None where it was not trained.
     """
 

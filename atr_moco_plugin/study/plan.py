@@ -80,6 +80,11 @@ class StudyConfig(Config):
                 "`config.regime.score_metric` is null, but a study compares the checkpoints that "
                 "validations score: leave it out, or name a figure such as r_sum."
             )
+        if self.momenta and stated.get("criterion.config.keys") == "online":
+            yield (
+                "`momenta` does nothing with `config.criterion.config.keys` online, since the keys "
+                "of the online encoder are no moving average: leave the list out."
+            )
         for axis, key in self.axes().items():
             if key in stated:
                 yield f"`config.{key}` is set by the list `{axis}`; leave it out."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def _variant(every: Sequence[RunResult], pairs: int | None) -> Variant:
         for size in sorted({run.queue_size for run in runs})
     )
     with_queue = [size for size in sizes if size.queue]
-    steps = tuple(
-        _step(before, after) for before, after in zip(with_queue, with_queue[1:], strict=False)
-    )
+    # What a queue that was never filled would show is not known, nor what follows from it.
+    filled = list(takewhile(lambda size: size.filled, with_queue))
+    steps = tuple(_step(before, after) for before, after in zip(filled, filled[1:], strict=False))
     # The first size from which the next is not worth it.
     index = next((i for i, step in enumerate(steps) if not step.worth_it), len(steps))
     return Variant(
@@ -93,7 +94,7 @@ def _variant(every: Sequence[RunResult], pairs: int | None) -> Variant:
         positives=runs[0].positives,
         sizes=sizes,
         steps=steps,
-        recommended=with_queue[index] if steps else None,
+        recommended=filled[index] if steps else None,
         auto=_auto([run for run in every if run.auto]),
     )
 

@@ -25,6 +25,7 @@ def verdict(study: Study, variant: Variant) -> tuple[str, str]:
     if variant.recommended is None:
         heading = "No recommendation."
         reasons = ["The rule compares neighbouring queue sizes, so it needs two above 0."]
+        reasons += _never_filled(variant)
     else:
         heading = f"Recommended queue size: {variant.recommended.queue_size:,}."
         reasons = list(_by_rank(study, variant, variant.recommended))
@@ -38,12 +39,23 @@ def _by_rank(study: Study, variant: Variant, size: SizeSummary) -> Iterator[str]
         yield f"The step to it was worth it: {_gains(before)}."
     if after is not None:
         yield f"The next one is not: {_gains(after)}{_drift(after, study)}."
-    else:
+    elif all(of.filled for of in variant.sizes):
         yield "It is the longest queue tried, and a longer one may be worth it too."
+    else:
+        yield from _never_filled(variant)
     if size.exceeds_training:
         yield f"It is longer than an epoch of {study.train_pairs:,} pairs."
-    if not size.filled:
-        yield "It was never filled: train for more steps to judge it."
+
+
+def _never_filled(variant: Variant) -> Iterator[str]:
+    """On the first size that ends the steps, since its queue is not what it says."""
+    for size in variant.sizes:
+        if not size.filled:
+            yield (
+                f"The queue of {size.queue_size:,} rows was never filled ({size.rows:,} rows were "
+                "written): train longer to judge it."
+            )
+            return
 
 
 def _by_retrieval(study: Study, variant: Variant) -> str:

@@ -102,6 +102,9 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     refused("audio,text\nx,y\n", "rows of the first file of embeddings have none", None)
     refused("audio_row,text_row\n0,one\n", "row 1 has '0' and 'one', expected two row numbers")
     refused("audio_row,text_row\n", "has no pair")
+    (tmp_path / "pairs.jsonl").write_text('{"audio_row": 0, "text_row": 0}\n{"audio_row": 1}\n')
+    with pytest.raises(InputError, match="row 2 has 1 and None, expected two row numbers"):
+        read_pairs(tmp_path / "pairs.jsonl", None, None)
     with pytest.raises(MissingFileError, match="no such file of pairs"):
         read_pairs(tmp_path / "none.csv", None, None)
     for array in (np.zeros((2, 2)), np.zeros((2, 3), dtype=int), np.zeros((1, 1, 2), dtype=int)):
@@ -111,6 +114,23 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pairs.npy").write_bytes(b"x")
     with pytest.raises(InputError, match=r"cannot be read as \.npy"):
         read_pairs(tmp_path / "pairs.npy", None, None)
+
+
+def test_rows_of_json_name_their_sound_each_in_its_way_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(
+        '{"audio": "rain.wav", "text": "Rain falls"}\n{"text": "A dog barks."}\n'
+        '{"file_name": "car.flac", "text": "A car passes"}\n'
+    )
+    found = read_pairs(tmp_path / "p.jsonl", AUDIO, TEXT)
+    assert found.rows.tolist() == [[0, 0], [0, 3], [2, 2]]
+    assert "1 of 3 pairs of p.jsonl are of what has no embedding" in found.notes[0]
+
+
+def test_all_rows_of_a_sound_are_partners_of_its_sentences(tmp_path: Path) -> None:
+    """As in a matrix with one row of audio for each caption."""
+    path = written(tmp_path, "audio,text\ndog.wav,A dog barks\nrain.wav,Rain falls\n")
+    audio = ["/s/dog.wav", "/s/rain.wav", "/s/dog.wav"]
+    assert read_pairs(path, audio, TEXT).rows.tolist() == [[0, 1], [2, 1], [1, 0], [1, 3]]
 
 
 def test_a_name_that_two_rows_have_is_refused(tmp_path: Path) -> None:

@@ -144,6 +144,12 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         refused(name, r"cannot be read as \.")
     if (tmp_path / "x.npy").exists():
         refused("x.npy", "has one matrix and no name 'a'", "::a")
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 and no archive")
+    refused("zip.npy", r"cannot be read as \.npy")
+    np.save(tmp_path / "bracket.npy", some())
+    whole = (tmp_path / "bracket.npy").read_bytes()
+    (tmp_path / "bracket.npy").write_bytes(whole.replace(b"}", b" ", 1))
+    refused("bracket.npy", r"cannot be read as \.npy")
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     refused("o.npy", r"cannot be read as \.npy")
     np.save(tmp_path / "s.npy", np.array(["a", "b"]))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from atr_moco_plugin.analysis.pairs import PairedRows
 from atr_moco_plugin.analysis.shared_axes import (
+    SHUFFLES,
     cross_covariance,
     doubling,
     project,
@@ -50,9 +51,34 @@ def test_only_what_is_shared_stands_above_shuffled_pairs() -> None:
     text = torch.cat([common, gaussian(2000, 5, seed=2)], dim=1) @ gaussian(8, 8, seed=4)
     rows = row_by_row(audio, text)
     noise = shuffled_values(rows)
-    assert int((shared_axes(rows).values > noise[0]).sum()) == 3
+    assert noise.shape == (SHUFFLES, 8)
+    assert int((shared_axes(rows).values > noise.max()).sum()) == 3
     assert torch.equal(noise, shuffled_values(rows))
     assert not torch.equal(noise, shuffled_values(rows, seed=7))
+
+
+def test_partners_of_a_row_are_shuffled_together() -> None:
+    audio, text = gaussian(7, 3), gaussian(12, 4, seed=1) + 3
+    owner = torch.tensor([0, 0, 0, 2, 2, 3, 4, 4, 4, 4, 5, 6])  # row 1 has no partner
+    rows = PairedRows(audio, text, torch.stack([owner, torch.arange(12)], dim=1))
+    present, place = owner.unique(return_inverse=True)
+    for draw, found in enumerate(shuffled_values(rows, seed=5)):
+        order = torch.randperm(6, generator=torch.Generator().manual_seed(5 + draw))
+        covariance = np.cov(audio[present[order][place]].T, text.T, ddof=0)[:3, 3:]
+        assert np.abs(np.linalg.svd(covariance)[1] - found.numpy()).max() < 1e-5
+
+
+def test_one_unrelated_data_set_in_twenty_has_an_axis_above_the_noise() -> None:
+    """The mean of three shuffles was the noise, which four in ten stood above."""
+    own = torch.arange(120) // 2
+    above = 0
+    for seed in range(40):
+        captions = gaussian(60, 6, seed=1_000 + seed)[own] + gaussian(120, 6, seed=2_000 + seed)
+        rows = PairedRows(
+            gaussian(60, 6, seed=seed), captions, torch.stack([own, torch.arange(120)], dim=1)
+        )
+        above += bool(shared_axes(rows).values[0] > shuffled_values(rows).max())
+    assert above <= 6  # of 40; 2 are expected
 
 
 def test_all_axes_rotate_the_text_onto_the_audio() -> None:

@@ -166,6 +166,9 @@ def test_wrong_input_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "give one, or --model BUNDLE" in refused(capfd, tmp_path)
     assert "no such file of embeddings" in refused(capfd, "none.npy")
     assert "--pairs needs embeddings of two kinds" in refused(capfd, "a.npy", "--pairs", "x.csv")
+    for option in ("--model", "--device"):
+        error = refused(capfd, "a.npy", "t.npy", option, "x")
+        assert f"{option} x does nothing here: a.npy and t.npy are embeddings already" in error
     assert "--names has 1, but there are 2 kinds" in refused(
         capfd, "a.npy", "t.npy", "--names", "x"
     )
@@ -222,6 +225,18 @@ def with_ids(name: str, rows: np.ndarray, ids: list, column: str = "id") -> None
     import pyarrow
 
     parquet.write_table(pyarrow.table({column: ids, "embedding": rows.tolist()}), name)
+
+
+def test_rows_of_one_id_belong_together_in_any_order(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where both files had them in one order, row i was the partner of row i alone."""
+    audio, text = matrices()
+    ids = [f"c{i // 4}" for i in range(40)]
+    with_ids("a.parquet", audio, ids)
+    with_ids("t.parquet", text, ids)
+    with_ids("back.parquet", text[::-1].copy(), ids[::-1])
+    first, second = (found(capfd, "a.parquet", x) for x in ("t.parquet", "back.parquet"))
+    assert first["pairs"] == second["pairs"] and first["pairs"]["pairs"] == 160
+    assert first["retrieval"]["cosine"] == pytest.approx(second["retrieval"]["cosine"])
 
 
 def test_rows_without_an_id_have_no_partner(capfd: pytest.CaptureFixture[str]) -> None:

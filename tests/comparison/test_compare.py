@@ -268,6 +268,13 @@ def test_the_direction_of_a_file_is_asked_for(folders: Path, tmp_path: Path) -> 
         compared(run, copy, direction="t2a")
 
 
+def test_a_direction_that_the_name_of_a_file_contradicts_is_refused(folders: Path) -> None:
+    files = [folders / x / "trec/t2a_dual.run" for x in "ab"]
+    with pytest.raises(InputError, match="--direction a2t contradicts the name of t2a_dual.run"):
+        compared(*files, qrels=folders / "a/trec/t2a.qrels", direction="a2t")
+    assert compared(*files, direction="t2a").names[0] == "t2a_r1"
+
+
 def test_the_command(
     folders: Path,
     tmp_path: Path,
@@ -323,6 +330,11 @@ def test_strict_and_duplicate_aware_results_are_not_compared(folders: Path) -> N
         (("a", "b"), {"qrels": Path("nowhere")}, "--qrels nowhere does nothing here"),
         (("a", "b"), {"direction": "t2a"}, "--direction t2a does nothing here"),
         (("a/trec/t2a_dual.run", "b"), {"split": "valid"}, "--split valid does nothing here"),
+        (
+            ("a/trec/t2a_dual.run", "b/trec/t2a_dual.run"),
+            {"system": "reranked_k4"},
+            "--system reranked_k4 does nothing here: a .run file has one system",
+        ),
     ],
 )
 def test_options_that_would_do_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,36 @@ def test_folders_with_odd_names(runs: Path, tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_with_an_odd_name_may_have_a_system_or_be_at_home(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    evaluation(tmp_path / "lr=0.1", clips(4), 0)
+    for given in (f"{tmp_path}/lr=0.1:reranked_k4", "~/lr=0.1", "~/lr=0.1:reranked_k4"):
+        sides, _ = parse_sides([given, str(runs / "base-s0")])
+        assert sides[0].sources[0].path == tmp_path / "lr=0.1"
+        assert sides[0].sources[0].system == (given.partition(":")[2] or None)
+
+
+def test_evaluations_whose_run_is_not_there_are_told(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older one names its run from the folder it was started in."""
+    evaluations = []
+    for name in ("base-s0", "base-s1", "ours-s0", "ours-s1"):
+        folder = evaluation(tmp_path / "of" / name, clips(4), int(name[-1]), config={"split": "t"})
+        about = {"run": name, "seed": int(name[-1]), "dataset": "tiny"}
+        (folder / "retrieval.json").write_text(json.dumps(about))
+        evaluations.append(str(folder))
+    sides, notes = parse_sides(evaluations)
+    assert len(sides) == 4
+    assert "base-s0" in notes[0] and "there is no base-s0/config.yaml, which says which" in notes[0]
+    monkeypatch.chdir(runs)
+    sides, notes = parse_sides(evaluations)
+    assert [side.name for side in sides] == ["base", "ours"]
+    assert not any("there is no" in note for note in notes)
+
+
 def test_folders_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     given = [
         str(evaluation(tmp_path / where / "run", clips(4), 0, config={"at": where}))
@@ -88,6 +119,10 @@ def test_runs_that_differ_in_more_than_their_seed_are_told(runs: Path) -> None:
         (["x={0}/base-s0,{0}/base-s0", "{0}/ours-s0"], "on the side 'x' twice"),
         (["{0}/base-s0", "{0}/base-s0:dual"], "on two sides: a run cannot be compared with"),
         (["x={0}/base-s0,{0}/base-s0:dual", "{0}/ours-s0"], "on the side 'x' twice"),
+        (
+            ["x={0}/base-s0,{0}/base-s1:reranked_k4", "{0}/ours-s0"],
+            "The side 'x' has results of 'dual' in .*base-s0 and of 'reranked_k4' in .*base-s1",
+        ),
         (["{0}/base-s0", "{0}/../{1}/base-s0"], "on two sides: a run cannot be compared with"),
         (["x={0}/base-s0,{0}/base-s1", "y={0}/ours-s0,{0}/base-s1"], "base-s1 is there on two"),
         (["{0}/base-s0/config.yaml:dual", "{0}/ours-s0"], "names a system of a file"),

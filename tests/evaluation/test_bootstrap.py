@@ -160,6 +160,23 @@ def test_one_cluster_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("level", "replicates", "said"),
+    [
+        (95, 100, "got 95: give a number between 0 and 1, such as 0.95"),
+        (0.0, 100, "got 0.0: give a number between 0 and 1"),
+        (math.nan, 100, "got nan: give a number between 0 and 1"),
+        (0.95, 1, "An interval takes two replicates or more, got 1"),
+    ],
+)
+def test_a_level_in_percent_and_a_single_draw_are_refused(
+    level: float, replicates: int, said: str
+) -> None:
+    """The first went on for ever; one draw has no spread, and equal clips were taken for many."""
+    with pytest.raises(ValueError, match=said):
+        mean_intervals(torch.eye(3), torch.arange(3), level=level, replicates=replicates)
+
+
+@pytest.mark.parametrize(
     ("values", "rows", "said"),
     [
         (torch.zeros(3), 3, "got \\[3\\] and \\[3\\]"),

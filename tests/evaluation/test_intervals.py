@@ -81,6 +81,9 @@ def test_the_seed_decides() -> None:
     for system, ends in one.items():
         for name, (low, high) in ends.items():
             assert wide[system][name][0] <= low and wide[system][name][1] >= high
+    for options, said in (({"level": 95}, "got 95"), ({"replicates": 1}, "two replicates or more")):
+        with pytest.raises(ValueError, match=said):
+            system_intervals(queries, **options)
 
 
 def test_the_sum_draws_the_same_clips_for_both_directions() -> None:

@@ -137,6 +137,7 @@ def test_queries_within_a_block_of_captions(tmp_path: Path) -> None:
         ),
         ("query,audio_filenames\nA dog barks,rain.wav\n", "row 1, column 'audio_filenames' is no"),
         ("query,audio_filenames\nA dog barks,[1]\n", "is no list of files"),
+        ("query,audio_filenames\nA dog barks,{[]: 1}\n", "is no list of files"),
         ("query,item,grade\nA dog barks,rain.wav,-1\n", "row 1 has the grade '-1'"),
         ("query,item,grade\nA dog barks,rain.wav,1.5\n", "the grade '1.5', expected a whole"),
         ("query,item,grade\nA dog barks,rain.wav,inf\n", "the grade 'inf', expected a whole"),
@@ -151,6 +152,37 @@ def test_a_wrong_table_is_refused(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(InputError, match=message) as error:
         read_qrels(written(tmp_path, text), a_set())
     assert str(tmp_path / "judged.csv") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            ('"audio_filenames": ["rain.wav"]', '"audio_filenames": ["1.wav"], "grade": 0'),
+            "row 2 has 'grade', which the first row lacks",
+        ),
+        (
+            ('"item": "rain.wav", "grade": 1', '"fnames": ["1.wav"], "grade": 1'),
+            "row 2 has 'fnames', which the first row lacks",
+        ),
+        (
+            ('"fnames": ["rain.wav"]', '"item": "1.wav"'),
+            "row 2, column 'fnames' is no list of files",
+        ),
+        (
+            ('"item": "rain.wav", "grade": 1', '"item": "1.wav"'),
+            "row 2 has the grade 'None', expected a whole number",
+        ),
+    ],
+)
+def test_rows_of_json_with_other_columns_than_the_first_are_refused(
+    tmp_path: Path, rows: tuple[str, str], message: str
+) -> None:
+    """A grade that only later rows had was not read, and the figures were others."""
+    path = tmp_path / "judged.jsonl"
+    path.write_text("".join(f'{{"query": "A dog barks", {row}}}\n' for row in rows))
+    with pytest.raises(InputError, match=message):
+        read_qrels(path, a_set())
 
 
 @pytest.mark.parametrize(

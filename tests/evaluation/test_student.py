@@ -25,3 +25,10 @@ def test_the_quantile(df: float) -> None:
 
 def test_infinity_has_nothing_above_it() -> None:
     assert t_tail(float("inf"), 3) == 0
+
+
+@pytest.mark.parametrize("p", [0.4, 1.0, 48.0, float("nan")])
+def test_probabilities_without_a_quantile_are_refused(p: float) -> None:
+    """From 1 up the search went on for ever."""
+    with pytest.raises(ValueError, match="from 0.5 to below 1, got"):
+        t_quantile(p, 4)

@@ -95,6 +95,13 @@ def test_from_embeddings(tmp_path: Path) -> None:
         (["one"], torch.eye(2), torch.eye(2), "There are 1 queries, but their embeddings"),
         (["one", "two"], torch.eye(2), torch.eye(3)[:2], "have 2 numbers, the files' 3"),
         (["one", "two"], torch.full((2, 2), torch.nan), torch.eye(2), "queries is not finite"),
+        (
+            ["one", "two"],
+            torch.eye(2),
+            torch.tensor([[1.0, 0.0], [0.0, 3.0]]),
+            "^Row 1 of the embeddings of the files, counted from 0, has the length 3, expected 1",
+        ),
+        (["one", "two"], torch.zeros(2, 2), torch.eye(2), "of the queries.* has the length 0, exp"),
     ],
 )
 def test_wrong_embeddings_are_refused(

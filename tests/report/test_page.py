@@ -399,6 +399,22 @@ def test_the_command_writes_it_again(run: Path, capsys: pytest.CaptureFixture[st
     assert error.count("\n") == 1
 
 
+def test_a_page_that_cannot_be_written_hides_no_other(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_curves(run)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "config.yaml").write_text("common: {seed: 0}\n")
+    (taken / "report").touch()
+    assert main([str(taken), str(run / "metrics"), str(run)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.strip() == str(run / "report" / "index.html")
+    first, second = shown.err.splitlines()
+    assert first.startswith(f"error: {taken / 'report' / 'index.html'} cannot be written (")
+    assert "give the output folder of a run" in second
+
+
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_without_a_package_the_run_is_told_how_to_get_it(
     run: Path, monkeypatch: pytest.MonkeyPatch, package: str

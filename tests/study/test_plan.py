@@ -66,6 +66,10 @@ def test_a_queue_that_grows_is_one_more_size() -> None:
             {"momenta": [0.5], "config": {"criterion": {"config": {"momentum": 0.9}}}},
             "`config.criterion.config.momentum` is set by the list `momenta`",
         ),
+        (
+            {"momenta": [0.5], "config": {"criterion": {"config": {"keys": "online"}}}},
+            "`momenta` does nothing with `config.criterion.config.keys` online",
+        ),
     ],
 )
 def test_a_mistake_is_named(values, message: str) -> None:

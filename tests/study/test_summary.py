@@ -82,6 +82,25 @@ def test_queues_longer_than_an_epoch_and_queues_that_were_never_filled(folders, 
     assert aggregate([unknown]).variants[0].sizes[0].exceeds_training is None
 
 
+def test_a_queue_that_was_never_filled_is_not_judged(make_run, tmp_path: Path) -> None:
+    """What 70 rows gain over 64 was told as what 4,096 rows gain."""
+    runs = [make_run(tmp_path / f"q{size}", size, 0, rows=80) for size in (8, 16, 64, 4_096)]
+    study = aggregate(runs)
+    (variant,) = study.variants
+    assert [step.sizes for step in variant.steps] == [(8, 16), (16, 64)]
+    heading, ground = verdict(study, variant)
+    assert heading == "Recommended queue size: 16." and "from 16 to 64 rows" in ground
+    alone = aggregate(runs[2:])
+    heading, ground = verdict(alone, alone.variants[0])
+    assert heading == "No recommendation." and "not worth it" not in ground
+    assert "The queue of 4,096 rows was never filled (80 rows were written): train lo" in ground
+    growing = [make_run(tmp_path / f"g{size}", size, 0, rows=80) for size in (4, 8)]
+    longer = aggregate([*growing, runs[3]])
+    heading, ground = verdict(longer, longer.variants[0])
+    assert heading == "Recommended queue size: 8." and "The step to it was worth it" in ground
+    assert "4,096 rows was never filled" in ground and "longest queue tried" not in ground
+
+
 def test_without_two_sizes_there_is_no_recommendation(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / f"q{size}", size, 0) for size in (0, 8)]
     study = aggregate(folders)

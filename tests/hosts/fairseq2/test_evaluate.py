@@ -52,7 +52,8 @@ def test_the_result_of_training_is_found_again(
     before = json.loads((trained / "retrieval.json").read_text())
     for split in ("valid", "test"):
         out = tmp_path / split
-        assert evaluation(out, f"run={trained}", f"split={split}", "rerank_k=[3]") == 0
+        given = os.path.relpath(trained)  # what is written is the whole path
+        assert evaluation(out, f"run={given}", f"split={split}", "rerank_k=[3]") == 0
         result = json.loads((out / "retrieval.json").read_text())
         for key in ("criterion", "seed", "checkpoint", "valid_score"):
             assert result[key] == before[key]

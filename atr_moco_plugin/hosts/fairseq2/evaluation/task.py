@@ -196,7 +196,8 @@ class Evaluate(Task):
     def _summary(self, result: dict[str, Any]) -> dict[str, Any]:
         checkpoint, section = self.checkpoint, self.config.dataset
         return {
-            "run": str(checkpoint.run),
+            # Whole, so that a comparison finds it from any folder.
+            "run": str(checkpoint.run.resolve()),
             "criterion": checkpoint.criterion,
             "seed": checkpoint.trained.get("common", {}).get("seed"),
             "checkpoint": f"{checkpoint.folder.parent.name}/{checkpoint.folder.name}",
