@@ -94,7 +94,6 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     except (OSError, NoYamlError) as ex:
         raise InputError(
-            f"{file} cannot be read ({type(ex).__name__}): it may be half-written; give another "
-            "output folder, or remove it."
+            f"{file} cannot be read: give another output folder, or remove it ({ex})."
         ) from ex
     return content if isinstance(content, dict) else {}

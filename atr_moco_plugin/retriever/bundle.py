@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,16 +23,14 @@ from atr_moco_plugin.io.atomic import is_empty_folder, new_file, new_folder
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
 from atr_moco_plugin.retriever.identity import digests, model_fingerprint
+from atr_moco_plugin.retriever.kept_card import CARD, OLD_CARD, keep_card
 from atr_moco_plugin.sample_rate import RATES
 
 FORMAT = 1
 """Of the folder, raised where an older version of this package could not read it."""
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
-FEATURE_EXTRACTOR, CARD = "feature_extractor", "README.md"
-
-PLACE, PLACES = "To be filled in", 2
-"""Stands in a card where a user has to say what the package does not know, so many times."""
+FEATURE_EXTRACTOR = "feature_extractor"
 
 _OF_OTHERS = (".DS_Store", ".gitattributes", ".cache")
 """What a system and the hub leave in a folder, and nobody misses."""
@@ -140,7 +137,8 @@ def write_bundle(
         model: towers and head; its ``state_dict`` is written.
         tokenizer: of transformers, or a folder that has one.
         feature_extractor: of transformers, or a folder that has one, where the model needs it.
-        card: text of ``README.md``, if any. One there that was filled in is kept, with a warning.
+        card: text of ``README.md``, if any. One there in which somebody has written becomes
+            ``README.old.md``, with a warning.
 
     Raises:
         InputError: if the folder holds something else than a bundle, or cannot be written.
@@ -150,7 +148,7 @@ def write_bundle(
         raise InputError(
             f"{folder} is there already and is no bundle: give another folder or remove it."
         )
-    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD, *_OF_OTHERS}
+    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD, OLD_CARD, *_OF_OTHERS}
     if folder.exists() and (others := sorted({x.name for x in folder.iterdir()} - parts)):
         raise InputError(
             f"{folder} has more in it than a bundle, {listed(others)}, which would be lost: move "
@@ -162,8 +160,9 @@ def write_bundle(
         _save(tokenizer, new / TOKENIZER)
         if feature_extractor is not None:
             _save(feature_extractor, new / FEATURE_EXTRACTOR)
-        if content := _card(folder / CARD, card.encode()):
-            (new / CARD).write_bytes(content)
+        if card:
+            (new / CARD).write_text(card, encoding="utf-8")
+        keep_card(folder, new, card)
         described = _content(replace(config, files=digests(_hashed(new))))
         text = json.dumps(described, indent=2, ensure_ascii=False)
         (new / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -278,16 +277,6 @@ def _content(config: BundleConfig) -> dict[str, Any]:
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share no memory, which safetensors refuses."""
     return {name: x.detach().cpu().contiguous().clone() for name, x in state.items()}
-
-
-def _card(there: Path, card: bytes) -> bytes:
-    """The card to write: what a user has filled in is nowhere else."""
-    before = there.read_bytes() if there.is_file() else card
-    blank = before.count(PLACE.encode()) == PLACES and b"license: unknown" in before
-    if blank or before == card:
-        return card
-    warnings.warn(f"{there} was filled in and is kept: see that its figures hold.", stacklevel=3)
-    return before
 
 
 def _save(part: Any, folder: Path) -> None:

@@ -10,7 +10,8 @@ from string import Template
 from typing import Any
 
 from atr_moco_plugin.evaluation.result_tables import retrieval_table
-from atr_moco_plugin.retriever.bundle import PLACE, BundleConfig
+from atr_moco_plugin.retriever.bundle import BundleConfig
+from atr_moco_plugin.retriever.kept_card import PLACE
 
 _CARD = Template("""\
 ---

@@ -10,8 +10,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.retriever.bundle import CARD, PLACE, read_config
+from atr_moco_plugin.retriever.bundle import read_config
 from atr_moco_plugin.retriever.card import model_card
+from atr_moco_plugin.retriever.kept_card import CARD, PLACE
 
 _LOADING = re.compile(r"(AudioTextRetriever\.from_pretrained\()[^()\n]*(\))")
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.learned_distance import mean_vectors, query_vectors
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
-from atr_moco_plugin.retriever.bundle import CARD, FEATURE_EXTRACTOR, TOKENIZER, write_bundle
+from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER, write_bundle
 from atr_moco_plugin.retriever.hub import push_folder
+from atr_moco_plugin.retriever.kept_card import CARD
 from atr_moco_plugin.retriever.loading import fingerprint_of, load_backbone
 from atr_moco_plugin.retriever.runner import Runner, usable_device
 from atr_moco_plugin.tensors.float32 import unit_norm

@@ -74,6 +74,10 @@ class _Sound:
         return Outcome(self.task, Embedded(recording, spans, rows), problem=problem)
 
 
+_Window: TypeAlias = tuple[_Sound, object, Waveform]
+"""With the turn of its sound in which it was read."""
+
+
 def embed_groups(
     groups: Iterable[Sequence[Task]],
     retriever: AudioTextRetriever,
@@ -92,7 +96,12 @@ def embed_groups(
         progress: told how many windows have been embedded.
 
     Yields:
-        Of each group the outcomes, in the order of its tasks.
+        Of each group the outcomes, in the order of its tasks. They wait for a later group where the
+        first sounds have no embedding, until it is known whose fault that is.
+
+    Raises:
+        DeviceError: if the device cannot compute a batch of one.
+        InputError: if no sound has an embedding, of two or more.
     """
     groups = list(groups)
     # As many as sort well by length, without holding much.
@@ -100,10 +109,12 @@ def embed_groups(
     streams = ReadAhead(retriever.windows, threads, most)(
         task for group in groups for task in group
     )
+    embedder = _Embedder(retriever, progress)
+    held: list[Outcome] = []
     try:
         for group in groups:
             sounds: list[_Sound] = []
-            waiting: list[tuple[_Sound, object, Waveform]] = []
+            waiting: list[_Window] = []
             for sound, item in _items(group, streams, sounds):
                 if isinstance(item, End):
                     sound.end = item
@@ -113,12 +124,15 @@ def embed_groups(
                     sound.spans.append((item.start, item.end))
                     waiting.append((sound, sound.turn, item.waveform))
                 if len(waiting) == most:
-                    _embed(waiting, retriever, progress)
+                    embedder.embed(waiting)
                     if stop():
                         break
-            _embed(waiting, retriever, progress)
-            outcomes = [sound.outcome(retriever.embed_dim) for sound in sounds]
-            yield [outcome for outcome in outcomes if outcome is not None]
+            embedder.embed(waiting)
+            outcomes = (sound.outcome(retriever.embed_dim) for sound in sounds)
+            held += [outcome for outcome in outcomes if outcome is not None]
+            ready = embedder.may_judge or group is groups[-1]
+            yield held if ready else []
+            held = [] if ready else held
             if stop():
                 return
     finally:
@@ -138,52 +152,58 @@ def _items(
             yield sound, item
 
 
-def _embed(
-    waiting: list[tuple[_Sound, object, Waveform]],
-    retriever: AudioTextRetriever,
-    progress: Callable[[int], None],
-) -> None:
-    """Embed what waits, and empty it."""
-    # Of a sound that has a problem already, nothing is kept.
-    waiting[:] = [(x, turn, wave) for x, turn, wave in waiting if x.turn is turn and not x.problem]
-    if not waiting:
-        return
-    try:
-        rows = retriever.embed_windows([waveform for _, _, waveform in waiting])
-    except InputError:
-        _embed_alone(waiting, retriever)
-    else:
-        for (sound, _, _), row in zip(waiting, rows, strict=True):
-            sound.rows.append(row)
-    progress(len(waiting))
-    waiting.clear()
+class _Embedder:
+    """Embeds windows, and tells a sound that has no embedding from a model that gives none."""
 
+    def __init__(self, retriever: AudioTextRetriever, progress: Callable[[int], None]) -> None:
+        self._retriever = retriever
+        self._progress = progress
+        self._good = False  # whether any window has been embedded
+        self._bad: dict[str, InputError] = {}
 
-def _embed_alone(
-    waiting: Sequence[tuple[_Sound, object, Waveform]], retriever: AudioTextRetriever
-) -> None:
-    """Embed windows one by one, so that a sound that has no embedding has the problem alone.
+    @property
+    def may_judge(self) -> bool:
+        """Whether it is known whose fault the sounds without an embedding are, if there are any."""
+        return self._good or not self._bad
 
-    Raises:
-        DeviceError: if the device cannot compute a batch of one either.
-        InputError: if there is none of several sounds, since that is no fault of one of them.
-    """
-    good = False
-    bad: dict[str, InputError] = {}
-    for sound, _, waveform in waiting:
-        if sound.problem:
-            continue
+    def embed(self, waiting: list[_Window]) -> None:
+        """Embed what waits, and empty it.
+
+        Raises:
+            DeviceError: if the device cannot compute a batch of one either.
+            InputError: if two sounds have no embedding and no other one has, since that is no fault
+                of the sounds.
+        """
+        # Of a sound that has a problem already, nothing is kept.
+        waiting[:] = [(x, turn, w) for x, turn, w in waiting if x.turn is turn and not x.problem]
+        if not waiting:
+            return
         try:
-            sound.rows.append(retriever.embed_windows([waveform])[0])
-            good = True
-        except DeviceError:
-            raise
-        except InputError as ex:
-            sound.problem = "cannot be embedded: " + " ".join(str(ex).split())
-            bad[sound.task.found.name] = ex
-    if len(bad) > 1 and not good:
-        name, error = next(iter(bad.items()))
-        raise InputError(
-            f"{len(bad)} sounds, such as {name}, cannot be embedded, and none beside them can: "
-            f"{error}"
-        ) from error
+            rows = self._retriever.embed_windows([waveform for _, _, waveform in waiting])
+        except InputError:
+            self._embed_alone(waiting)
+        else:
+            for (sound, _, _), row in zip(waiting, rows, strict=True):
+                sound.rows.append(row)
+            self._good = True
+        self._progress(len(waiting))
+        waiting.clear()
+
+    def _embed_alone(self, waiting: Sequence[_Window]) -> None:
+        for sound, _, waveform in waiting:
+            if sound.problem:
+                continue
+            try:
+                sound.rows.append(self._retriever.embed_windows([waveform])[0])
+                self._good = True
+            except DeviceError:
+                raise
+            except InputError as ex:
+                sound.problem = "cannot be embedded: " + " ".join(str(ex).split())
+                self._bad[sound.task.found.name] = ex
+        if len(self._bad) > 1 and not self._good:
+            name, error = next(iter(self._bad.items()))
+            raise InputError(
+                f"{len(self._bad)} sounds, such as {name}, cannot be embedded, and none before or "
+                f"beside them can: {error}"
+            ) from error

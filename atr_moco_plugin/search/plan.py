@@ -117,14 +117,15 @@ def make_plan(
 
 
 def _refuse_nothing(listing: Listing, covered: int, prune: bool) -> None:
-    if covered and listing.is_list:
+    if covered and listing.is_list and prune:
         # As of a `find` that failed, or a wrong --relative-to: --prune would remove all there is.
-        more = "; to remove all recordings, delete the index" if prune else ""
-        raise InputError(no_sounds(listing) + more)
+        raise InputError(f"{no_sounds(listing)}; to remove all recordings, delete the index")
     if covered and not prune:
+        remove = "to remove all recordings, delete the index"
         raise InputError(
             f"{listing.name}: has no sounds now, but the index has {covered:,} recordings from "
-            "there; mount the disk that they are on, or give --prune to remove them"
+            "there; mount the disk that they are on, or "
+            + (remove if listing.is_list else "give --prune to remove them")
         )
     if not covered:
         raise InputError(no_sounds(listing))

@@ -15,8 +15,8 @@ from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever, BundleConfig, read_bundle, write_bundle
-from atr_moco_plugin.retriever.bundle import PLACE, PLACES
 from atr_moco_plugin.retriever.card import model_card
+from atr_moco_plugin.retriever.kept_card import PLACE
 from atr_moco_plugin.retriever.loading import load_backbone
 
 WORDS = ["a dog", "rain"]
@@ -62,28 +62,34 @@ def test_what_else_is_in_a_bundle_s_folder_is_not_lost(copy: Path) -> None:
     assert load(copy).fingerprint == retriever.fingerprint
 
 
-def test_a_card_that_was_filled_in_is_kept(folder: Path, copy: Path) -> None:
-    retriever, card = load(folder), copy / "README.md"
+def test_a_card_that_was_filled_in_is_kept_beside_the_new_one(folder: Path, copy: Path) -> None:
+    card, old = copy / "README.md", copy / "README.old.md"
     config = read_bundle(folder).config
     first, later = (model_card(config, title=x) for x in ("first", "later"))
-    assert first.count(PLACE) == PLACES
-    for text in (
+    parts = load_backbone(folder)
+
+    def write(text: str) -> None:
+        write_bundle(copy, config, parts.model, parts.tokenizer, card=text)
+
+    edited = (
         "my own",
         first.replace(f"{PLACE}.", "The paper of this model."),
         first.replace("license: unknown", "license: mit"),
-    ):
+        f"{first}\n## Limitations\n\nTrained on birds alone.\n",
+    )
+    for text in edited:
         card.write_text(text)
-        with pytest.warns(UserWarning, match="copy/README.md was filled in and is kept: see that"):
-            retriever.save_pretrained(copy)
-        assert card.read_text() == text
+        with pytest.warns(UserWarning, match="copy/README.md had been filled in: it is README.old"):
+            write(later)
+        assert card.read_text() == later and old.read_text() == text
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(copy).save_pretrained(copy)  # the same card
+        write(later)  # the same card
         # The card of a run is nobody's work, and its figures are not those of another run.
         card.write_text(first)
-        parts = load_backbone(folder)
-        write_bundle(copy, config, parts.model, parts.tokenizer, card=later)
-    assert card.read_text() == later
+        write(later)
+    assert card.read_text() == later and old.read_text() == edited[-1]
+    assert load(copy).embed_dim == load(folder).embed_dim
 
 
 def test_a_link_to_a_folder_stays_one(copy: Path, tmp_path: Path) -> None:

@@ -323,6 +323,17 @@ def test_a_list_that_names_no_sound_empties_no_index(world: World, lines: str, p
     assert world.names() == ["a.wav", "b.wav"]
 
 
+def test_a_list_whose_disk_is_away_is_told(world: World) -> None:
+    world.write("a.wav", "b.wav")
+    (world.sounds / "list.txt").write_text("a.wav\nb.wav\n")
+    world.update("list.txt", is_list=True)
+    for name in "ab":
+        (world.sounds / f"{name}.wav").unlink()
+    with pytest.raises(InputError, match="has 2 recordings from there; mount the disk .*, or to"):
+        world.update("list.txt", is_list=True)
+    assert world.names() == ["a.wav", "b.wav"]
+
+
 def test_members_of_tars(world: World) -> None:
     world.write("a.wav", "b.wav", "c.wav")
 
@@ -418,21 +429,24 @@ def test_a_long_recording_that_cannot_be_embedded_is_broken_alone(world: World) 
 
 
 @pytest.mark.parametrize(
-    ("sounds", "error", "said"),
+    ("sounds", "seconds", "error", "said"),
     [
         (
             ("a.wav", "b.wav"),
+            0.4,
             InputError("an embedding is not finite"),
             "2 sounds, such as .*/a.wav, cannot be embedded, .*: an embedding is not finite",
         ),
+        # Each fills batches of its own.
+        (("a.wav", "b.wav", "c.wav"), 40, InputError("not finite"), "2 sounds, .*/a.wav, cannot"),
         # A batch of one is the last of many.
-        (("a.wav",), DeviceError("no memory left"), "no memory left"),
+        (("a.wav",), 0.4, DeviceError("no memory left"), "no memory left"),
     ],
 )
 def test_what_embeds_nothing_is_no_fault_of_the_sounds(
-    world: World, sounds: tuple[str, ...], error: InputError, said: str
+    world: World, sounds: tuple[str, ...], seconds: float, error: InputError, said: str
 ) -> None:
-    world.write(*sounds)
+    world.write(*sounds, seconds=seconds)
 
     class Broken(AudioTextRetriever):
         """Embeds nothing."""
@@ -444,3 +458,37 @@ def test_what_embeds_nothing_is_no_fault_of_the_sounds(
     with pytest.raises(InputError, match=said):
         world.update()
     assert world.recordings() == []
+
+
+def test_two_broken_sounds_in_one_batch_stop_nothing_where_others_were_embedded(
+    world: World,
+) -> None:
+    world.write("a.wav", "b.wav")
+    for name in ("c.wav", "d.wav"):
+        soundfile.write(world.sounds / name, np.full(16_000, 0.9), 16_000)
+
+    class Picky(AudioTextRetriever):
+        """Gives no embedding of a loud sound."""
+
+        def embed_windows(self, waveforms: Any) -> Any:
+            if any(np.abs(waveform).max() > 0.6 for waveform in waveforms):
+                raise InputError("not finite")
+            return super().embed_windows(waveforms)
+
+    world.retriever = Picky.from_pretrained(world.retriever.name, device="cpu", batch_size=1)
+    report = world.update()
+    assert world.names() == ["a.wav", "b.wav"] and len(report.broken) == 2
+
+
+def test_one_sound_that_cannot_be_embedded_is_broken(world: World) -> None:
+    world.write("a.wav")
+
+    class Broken(AudioTextRetriever):
+        """Embeds nothing."""
+
+        def embed_windows(self, waveforms: Any) -> Any:
+            raise InputError("not finite")
+
+    world.retriever = Broken.from_pretrained(world.retriever.name, device="cpu")
+    report = world.update()
+    assert report.broken == [(str(world.sounds / "a.wav"), "cannot be embedded: not finite")]

@@ -99,6 +99,10 @@ def test_a_key_that_another_silences_is_named(order: int) -> None:
             "lr_scheduler.config.num_warmup_steps=9.5",
             "`lr_scheduler.config.num_warmup_steps` is 9.5, expected a whole number.",
         ),
+        (
+            "optimizer.config.betas=[true, 0.9]",
+            "`optimizer.config.betas` is [True, 0.9], expected numbers.",
+        ),
         ("dataset.max_seconds=2.5", None),
         ("regime.num_steps=1e3", None),
         ("report=false", None),
@@ -106,6 +110,11 @@ def test_a_key_that_another_silences_is_named(order: int) -> None:
 )
 def test_a_number_that_fairseq2_would_round_is_told(argument: str, message: str | None) -> None:
     assert unknown_key("toy", ["OUT", "--config", argument]) == message
+
+
+def test_a_number_in_a_list_is_told_too() -> None:
+    said = unknown_key("evaluate", ["OUT", "--config", "rerank_k=[16, 2.5]"])
+    assert said == "`rerank_k` is [16, 2.5], expected whole numbers."
 
 
 def test_a_wrong_key_is_told_before_anything_is_imported(tmp_path: Path) -> None:

@@ -105,12 +105,17 @@ def _unknown(place: Place, tree: Mapping[Any, Any], where: str) -> str | None:
 def _other_number(key: str, value: object, field: _Field) -> str | None:
     """fairseq2 takes the whole part of a fraction, and ``true`` for 1."""
     numbers = field.types & {"int", "float"}
-    if isinstance(value, bool):
-        wrong = bool(numbers) and "bool" not in field.types
-    else:
-        wrong = numbers == {"int"} and isinstance(value, float) and not value.is_integer()
-    expected = "a whole number" if numbers == {"int"} else "a number"
-    return f"`{key}` is {value}, expected {expected}." if wrong else None
+    expected = "whole numbers" if numbers == {"int"} else "numbers"
+    if not isinstance(value, list):
+        expected = f"a {expected[:-1]}"
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, bool):
+            wrong = bool(numbers) and "bool" not in field.types
+        else:
+            wrong = numbers == {"int"} and isinstance(one, float) and not one.is_integer()
+        if wrong:
+            return f"`{key}` is {value}, expected {expected}."
+    return None
 
 
 @functools.cache
