@@ -17,6 +17,7 @@ from atr_moco_plugin.analysis.neighbours import mutual_neighbours
 from atr_moco_plugin.analysis.pairs import Gallery, PairedRows
 from atr_moco_plugin.analysis.retrieval import retrieve
 from atr_moco_plugin.analysis.shared_axes import (
+    ROUNDING,
     SHUFFLES,
     doubling,
     recall_by_axes,
@@ -44,8 +45,6 @@ BINS = 50
 
 HELD_VARIANCE = 0.9
 """Principal angles are between the axes that hold this share of the variance of each side."""
-
-_ROUNDING = 1e-5
 
 
 def between(
@@ -163,15 +162,15 @@ def _cross_covariance(rows: PairedRows, seed: int) -> dict[str, Any] | None:
     largest = float(noise.max())
     values, shuffled = (
         # The rest is rounding, which would read as a long tail.
-        torch.where(found > 1e-12 * found[0], found, 0.0)
-        for found in (shared_axes(rows).values, noise.mean(dim=0))
+        torch.where(found > rounding * found[0], found, 0.0)
+        for found, rounding in ((shared_axes(rows).values, 1e-12), (noise.mean(dim=0), ROUNDING))
     )
     scale = float(values[0]) or 1.0
     return {
         "pairs": len(rows),
         "largest": float(values[0]),
         # A shuffle of few rows may be their order, and differs from it by the rounding of float32.
-        "above_shuffled": int((values > (1 + _ROUNDING) * largest).sum()),
+        "above_shuffled": int((values > (1 + ROUNDING) * largest).sum()),
         **_measures(values),
         "spectrum": (values / scale).tolist(),
         "shuffled": {

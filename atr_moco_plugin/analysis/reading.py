@@ -45,6 +45,7 @@ class GivenRows:
         partners: ``[N]`` int64, of a file with both kinds: the row of the other side that each row
             belongs to; None where the file does not say.
         ids: of a table, N names of the items that the rows are of by the title of their column.
+        column: whether they are a column of a table, one in each of its rows.
     """
 
     name: str
@@ -52,6 +53,7 @@ class GivenRows:
     names: list[str] | None = None
     partners: Tensor | None = None
     ids: Ids = field(default_factory=dict)
+    column: bool = False
 
 
 def is_embeddings_file(path: str) -> bool:
@@ -197,7 +199,8 @@ def _read_parquet(path: Path, name: str, kind: Kind | None) -> GivenRows:
         and (types.is_floating(field.type.value_type) or types.is_integer(field.type.value_type))
     ]
     of_embed = b"about" in (table.schema.metadata or {})
-    if "kind" in table.column_names and "embedding" in lists and name not in lists:
+    by_kind = "kind" in table.column_names and "embedding" in lists and name not in lists
+    if by_kind:
         kinds = [kind for kind in table["kind"].unique().to_pylist() if kind in NAME_TITLES]
         column, chosen = "embedding", _choose(path, name, kinds, kind, "kind")
         table = table.filter(pyarrow.compute.equal(table["kind"], chosen))
@@ -206,7 +209,7 @@ def _read_parquet(path: Path, name: str, kind: Kind | None) -> GivenRows:
     rows = _tensor(path, _matrix(path, column, table[column]))
     table = table.select([title for title in table.column_names if title not in lists])
     ids = ids_in_table(table, sentences=of_embed and chosen == "text")
-    return GivenRows(chosen, rows, names_in_table(table, kind), ids=ids)
+    return GivenRows(chosen, rows, names_in_table(table, kind), ids=ids, column=not by_kind)
 
 
 def _table(path: Path, columns: list[str] | None = None) -> Any:

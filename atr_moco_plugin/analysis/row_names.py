@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ Ids = dict[str, list[str | None]]
 
 NAME_TITLES = {"audio": ("paths", "clips"), "text": ("sentences", "captions")}
 """Under which titles JSON has the names of rows of a kind."""
+
+MOST_PAIRS = 1_000_000
+"""That ids may make which repeat on both sides, as those of a few classes do."""
 
 _ID_COLUMNS = ("name", "id", "key", "path", "file_name")
 _TEXT_COLUMNS = ("text", "sentence", "caption")
@@ -128,6 +132,10 @@ def rows_of_one_id(
 ) -> tuple[Tensor | None, list[str]]:
     """Join the rows of two sides that have the same id under the same title.
 
+    Of several titles the one decides that says most: first those that name each row of both sides
+    once, and the same ones; then those without repeated ids on one side; then the others. A title
+    with repeats of one value alone on both sides is no id.
+
     Args:
         audio: the ids of the first side.
         text: those of the second.
@@ -138,20 +146,17 @@ def rows_of_one_id(
         are in one order, and notes.
 
     Raises:
-        InputError: if both sides have such columns, and share no id.
+        InputError: if both sides have such columns, and share no id, or ids that repeat on both
+            sides make more than :data:`MOST_PAIRS` pairs.
     """
-    titles = [title for title in audio if title in text]
-    for title in titles:
+    titles = [t for t in audio if t in text and not _says_nothing(audio[t], text[t])]
+    for title in sorted(titles, key=lambda title: _doubt(audio[title], text[title])):
         first, second = audio[title], text[title]
         # Rows of one id all belong together, also where both sides list them in one order.
-        if first == second and None not in first and len(set(first)) == len(first):
+        if first == second and None not in first and not _repeats(first):
             return None, []
-        rows: dict[str, list[int]] = {}
-        for row, name in enumerate(first):
-            if name is not None:
-                rows.setdefault(name, []).append(row)
-        pairs = [[a, t] for t, x in enumerate(second) if x is not None for a in rows.get(x, [])]
-        if not pairs:
+        pairs = _pairs(first, second, f"The ids of {files[0]} and {files[1]} in {title!r}")
+        if not len(pairs):
             continue
         notes = [
             f"No pairs are given: rows of one id belong together, since both files have ids in "
@@ -162,7 +167,7 @@ def rows_of_one_id(
                 notes.append(
                     f"{ids.count(None):,} of {len(ids):,} rows of {file} have no id and no partner."
                 )
-        return torch.tensor(pairs), notes
+        return pairs, notes
     if not titles:
         return None, []
     one, other = (next(x for x in of[titles[0]] if x is not None) for of in (audio, text))
@@ -171,3 +176,42 @@ def rows_of_one_id(
         f"none, such as {one!r} and {other!r}: write them in one way, leave the column out of one "
         "file if row i belongs to row i, or give --pairs."
     )
+
+
+def _says_nothing(first: Sequence[str | None], second: Sequence[str | None]) -> bool:
+    """Whether all rows of each side have one value, as of a column that names the data set."""
+    values = [{*ids} - {None} for ids in (first, second)]
+    return all(len(x) == 1 for x in values) and _repeats(first) and _repeats(second)
+
+
+def _doubt(first: Sequence[str | None], second: Sequence[str | None]) -> int:
+    """How likely ids mean something else than one item: 0 where both sides have the same ones once,
+    2 where they repeat on both sides."""
+    repeats = _repeats(first) + _repeats(second)
+    return 0 if not repeats and {*first} == {*second} else max(1, repeats)
+
+
+def _repeats(ids: Sequence[str | None]) -> bool:
+    there = [x for x in ids if x is not None]
+    return len({*there}) < len(there)
+
+
+def _pairs(first: Sequence[str | None], second: Sequence[str | None], what: str) -> Tensor:
+    """``[P, 2]``: the rows of both sides that have one id, in the order of the second."""
+    known = {x: number for number, x in enumerate(dict.fromkeys(first)) if x is not None}
+    a, t = (
+        torch.tensor([-1 if x is None else known.get(x, -1) for x in ids])
+        for ids in (first, second)
+    )
+    a_sorted, order = a.sort(stable=True)
+    start, end = torch.searchsorted(a_sorted, t), torch.searchsorted(a_sorted, t, right=True)
+    counts = torch.where(t < 0, 0, end - start)
+    total = int(counts.sum())
+    if total > max(MOST_PAIRS, len(a), len(t)):
+        raise InputError(
+            f"{what} repeat on both sides and make {total:,} pairs, more than {MOST_PAIRS:,}: "
+            "leave the column out of one file if row i belongs to row i, or give --pairs."
+        )
+    before = (start - counts.cumsum(0) + counts).repeat_interleave(counts)
+    rows = torch.arange(len(t)).repeat_interleave(counts)
+    return torch.stack([order[before + torch.arange(total)], rows], dim=1)

@@ -152,15 +152,23 @@ def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None,
     if table is not None:
         found = read_pairs(expanded(table, "--pairs"), sides[0].names, sides[1].names)
         return sides, found.rows, found.notes
-    partners = sides[1].partners
-    if partners is not None and given[0].partition("::")[0] == given[1].partition("::")[0]:
+    partners, of_one_file = sides[1].partners, _file(given[0]) == _file(given[1])
+    if partners is not None and of_one_file:
         import torch
 
         return sides, torch.stack([partners, torch.arange(len(partners))], dim=1), []
-    by_id, notes = rows_of_one_id(sides[0].ids, sides[1].ids, (given[0], given[1]))
+    by_id: Tensor | None = None
+    notes: list[str] = []
+    # Two columns of one table have a pair in each of its rows, whatever the ids of these are.
+    if not (of_one_file and sides[0].column and sides[1].column):
+        by_id, notes = rows_of_one_id(sides[0].ids, sides[1].ids, (given[0], given[1]))
     if by_id is not None:
         return sides, by_id, notes
     return sides, None, [f"No pairs are given: row i of {given[0]} belongs to row i of {given[1]}."]
+
+
+def _file(source: str) -> Path:
+    return expanded(source.partition("::")[0], "AUDIO").resolve()
 
 
 def _side(

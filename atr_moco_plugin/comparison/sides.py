@@ -72,6 +72,7 @@ def parse_sides(
     for argument in arguments:
         name, sources = _parse(argument)
         named.append((name, sources))
+    unnamed = [source for name, sources in named for source in sources if not name]
     notes: list[str] = []
     if group:
         named = _grouped(named, notes)
@@ -85,7 +86,7 @@ def parse_sides(
     for side in sides:
         _check_runs(side, system)
         notes += _differences(side)
-    return sides, notes + _not_found(sides)
+    return sides, notes + _not_found(unnamed if group else [])
 
 
 def _parse(argument: str) -> tuple[str, list[Source]]:
@@ -101,7 +102,14 @@ def _parse(argument: str) -> tuple[str, list[Source]]:
 
 def _is_there(text: str) -> bool:
     """Whether a text is a path as it stands or with a system behind it, and so no NAME=RUN."""
-    return any(os.path.lexists(expanded(x, "RUN")) for x in (text, text.rpartition(":")[0]) if x)
+    path, _, system = text.rpartition(":")
+    for one in (text, "" if "," in system else path):
+        try:
+            if one and os.path.lexists(expanded(one, "RUN")):
+                return True
+        except InputError:  # `$x=RUN` and `~x=RUN` are sides with such a name
+            pass
+    return False
 
 
 def _source(text: str) -> Source:
@@ -212,16 +220,22 @@ def _check_runs(side: Side, system: str) -> None:
                 )
 
 
-def _not_found(sides: Sequence[Side]) -> list[str]:
+def _not_found(sources: Sequence[Source]) -> list[str]:
     """A sentence where evaluations name runs whose configuration is not there: runs that differ in
-    their seed alone are told by it."""
-    lost = [s for side in sides for s in side.sources if s.recorded.lost is not None]
+    their seed alone are told by it.
+
+    Args:
+        sources: those that may be put into one side, which are not in one that the user has named.
+    """
+    lost = [(str(source), source.recorded.lost) for source in sources if source.recorded.lost]
     if not lost:
         return []
+    file = lost[0][1]
+    begins = "" if file.is_absolute() else "compare from the folder in which this path begins, "
     return [
-        f"{listed([str(source) for source in lost])}: there is no {lost[0].recorded.lost}, which "
-        "says which runs differ in their seed alone. Put the run back, compare from the folder in "
-        "which this path begins, or write NAME=RUN,RUN for the seeds of a recipe."
+        f"{listed([name for name, _ in lost])}: there is no {file}, which says which runs differ "
+        f"in their seed alone. Put the run back, {begins}or write NAME=RUN,RUN for the seeds of a "
+        "recipe."
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from atr_moco_plugin.comparison.sides import Source
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.unused_options import recorded_options
 from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset, with_options
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.report.collect import sound_of
@@ -51,7 +52,8 @@ def _open(family: str, overrides: dict[str, Any]) -> AudioTextDataset:
     with warnings.catch_warnings():
         # Whoever trained the run has seen what opening it warns of.
         warnings.simplefilter("ignore")
-        return open_dataset(family, config).read_with(AudioReader(sample_rate=_RATE))
+        with recorded_options(overrides):
+            return open_dataset(family, config).read_with(AudioReader(sample_rate=_RATE))
 
 
 def _load(dataset: AudioTextDataset, keys: set[str]) -> tuple[dict[str, Sound], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES
 
 FOLDER = "trec"
 """Where an evaluation writes its rankings and judgements."""
+
+_DIRECTION = re.compile(rf"({'|'.join(DIRECTIONS)})(?![A-Za-z0-9])")
 
 Ranking = list[tuple[str, float]]
 Judged = dict[str, set[str]]
@@ -40,24 +43,32 @@ def read_trec_results(
 
     Raises:
         InputError: for a file that is missing or contradicts itself, for queries that are in one of
-            the two files alone, or where the direction is not known or contradicts a file's name.
+            the two files alone, for files of two directions, or where the direction is not known or
+            contradicts a file's name.
     """
     files = [source for source in sources if not source.path.is_dir()]
-    named = {way for source in files for way in DIRECTIONS if source.path.name.startswith(way)}
-    if direction is not None and named - {direction}:
-        other = next(iter(named - {direction}))
-        name = next(source.path.name for source in files if source.path.name.startswith(other))
+    named: dict[str, str] = {}
+    for source in files:
+        if found := _DIRECTION.match(source.path.name):
+            named.setdefault(found[1], source.path.name)
+    if len(named) > 1:
         raise InputError(
-            f"--direction {direction} contradicts the name of {name}, whose queries are those of "
-            f"{other}: leave it out, or rename the file."
+            f"{' and '.join(named.values())} are of {' and '.join(named)}, and files of two "
+            "directions cannot be compared: give those of one, or rename a file that is called "
+            "wrongly."
         )
+    stated = next(iter(named), None)
+    if direction is not None and stated not in (None, direction):
+        raise InputError(
+            f"--direction {direction} contradicts the name of {named[str(stated)]}, whose queries "
+            f"are those of {stated}: leave it out, or rename the file."
+        )
+    direction = direction or stated
     if direction is None:
-        if len(named) != 1:
-            raise InputError(
-                f"The names of {listed([source.path.name for source in files])} do not say one "
-                "direction: give --direction t2a for sentences as queries, or a2t for clips."
-            )
-        direction = named.pop()
+        raise InputError(
+            f"The names of {listed([source.path.name for source in files])} do not say a "
+            "direction: give --direction t2a for sentences as queries, or a2t for clips."
+        )
     return _cut([_read(source, source.system or system, direction, qrels) for source in sources])
 
 

@@ -83,6 +83,7 @@ def check_captions(
     allow_unknown: bool = False,
     option: str = "tokenizer.allow_unknown",
     tokens_option: str = "max_tokens",
+    trained: bool = False,
 ) -> list[str]:
     """Check the tokens of every caption, once and before training.
 
@@ -99,6 +100,7 @@ def check_captions(
         allow_unknown: warn of more than half as well.
         option: the option of ``allow_unknown``, for the message.
         tokens_option: the option of ``max_tokens``, for the message.
+        trained: whether it is that of a run that is over, where nobody can raise it.
 
     Returns:
         A sentence a split that has unknown captions and no warning of them.
@@ -135,9 +137,12 @@ def check_captions(
             share = found.cut / found.captions
             cut.append(f"{share:.0%} of the {found.captions:,} captions of split {split!r}")
     if cut:
+        whose, advice = "", "raise it or shorten them"
+        if trained:
+            whose, advice = "the run's ", "shorten them, or train a model with a larger one"
         warn_of_cut(
-            f"{dataset.name}: {listed(cut)} are longer than `{tokens_option}`, {max_tokens}",
-            f"The longest has {longest + max_tokens - room} tokens; raise it or shorten them.",
+            f"{dataset.name}: {listed(cut)} are longer than {whose}`{tokens_option}`, {max_tokens}",
+            f"The longest has {longest + max_tokens - room} tokens; {advice}.",
             stacklevel=3,
         )
     return notes

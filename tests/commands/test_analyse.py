@@ -280,3 +280,64 @@ def test_a_seed_that_no_generator_takes(capfd: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(["analyse", "a.npy", "--seed", str(2**70)])
     assert "is not from 0 to 2^63 - 1" in capfd.readouterr().err
+
+
+def columns(file: str, **of: list) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table(of), file)
+
+
+def test_two_columns_of_one_table_have_a_pair_in_each_row(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Ids that repeat made 800 pairs of 40 rows."""
+    audio, text = (x.tolist() for x in matrices())
+    columns("one.parquet", name=[f"c{i % 2}" for i in range(40)], audio=audio, text=text)
+    for second in ("one.parquet::text", "./one.parquet::text"):
+        result = found(capfd, "one.parquet::audio", second)
+        assert result["pairs"]["pairs"] == 40 and result["pairs"]["by"] == "row"
+
+
+def test_ids_of_which_each_is_there_once_come_before_ids_that_repeat(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    audio, text = (x.tolist() for x in matrices())
+    classes = {"name": [f"class {i % 2}" for i in range(40)]}
+    columns("a.parquet", **classes, id=[*range(40)], embedding=audio)
+    columns("t.parquet", **classes, id=[*range(40)], embedding=text)
+    assert found(capfd, "a.parquet", "t.parquet")["pairs"]["by"] == "row"
+    turned = {"name": classes["name"][::-1], "id": [*range(40)][::-1]}
+    columns("back.parquet", **turned, embedding=text[::-1])
+    result = found(capfd, "a.parquet", "back.parquet")
+    assert result["pairs"]["pairs"] == 40 and "the column 'id'" in result["notes"][0]
+    # Once on one side is better than on none: sentences of clips.
+    columns("clips.parquet", **classes, path=[f"{i}.wav" for i in range(40)], embedding=audio)
+    owners = [f"{i // 2}.wav" for i in range(40)]
+    columns("said.parquet", **classes, path=owners, embedding=text)
+    result = found(capfd, "clips.parquet", "said.parquet")
+    assert result["pairs"]["pairs"] == 40 and "the column 'path'" in result["notes"][0]
+
+
+def test_one_value_in_all_rows_is_no_id(capfd: pytest.CaptureFixture[str]) -> None:
+    audio, text = matrices()
+    with_ids("a.parquet", audio, ["clotho"] * 40, "name")
+    for value in ("clotho", "texts"):
+        with_ids("t.parquet", text, [value] * 40, "name")
+        result = found(capfd, "a.parquet", "t.parquet")
+        assert result["pairs"]["pairs"] == 40 and result["pairs"]["by"] == "row"
+    # One clip and all of its sentences is something else.
+    with_ids("a.parquet", audio, ["x", *map(str, range(39))], "name")
+    with_ids("t.parquet", text, ["x"] * 40, "name")
+    assert found(capfd, "a.parquet", "t.parquet")["pairs"]["pairs"] == 40
+
+
+def test_ids_that_make_too_many_pairs_are_refused(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(1_500, 2)).astype(np.float32)
+    for name in ("a.parquet", "t.parquet"):
+        with_ids(name, rows, [f"c{i % 2}" for i in range(1_500)])
+    error = refused(capfd, "a.parquet", "t.parquet")
+    assert "'id' repeat on both sides and make 1,125,000 pairs, more than 1,000,000" in error

@@ -275,6 +275,21 @@ def test_a_direction_that_the_name_of_a_file_contradicts_is_refused(folders: Pat
     assert compared(*files, direction="t2a").names[0] == "t2a_r1"
 
 
+@pytest.mark.parametrize("direction", [None, "a2t", "t2a"])
+def test_files_of_two_directions_are_refused(folders: Path, direction: str | None) -> None:
+    files = [folders / "a/trec" / f"{way}_dual.run" for way in ("a2t", "t2a")]
+    with pytest.raises(InputError, match="a2t_dual.run and t2a_dual.run are of a2t and t2a, and"):
+        compared(*files, qrels=folders / "a/trec/t2a.qrels", direction=direction)
+
+
+def test_a_name_that_only_begins_like_a_direction_says_none(folders: Path) -> None:
+    trec = folders / "a/trec"
+    odd = trec / "a2tnet.run"
+    odd.write_bytes((trec / "t2a_dual.run").read_bytes())
+    found = compared(odd, folders / "b/trec/t2a_dual.run", qrels=trec / "t2a.qrels")
+    assert found.names[0] == "t2a_r1"
+
+
 def test_the_command(
     folders: Path,
     tmp_path: Path,

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 from compared_folders import clips, evaluation
+from scene_folders import write_classes
 
 from atr_moco_plugin.comparison.assemble import Comparison, Options, compare
 from atr_moco_plugin.comparison.changes import find_changes
 from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import parse_sides
+from atr_moco_plugin.comparison.sounds import find_sounds
 from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset
 from atr_moco_plugin.errors import InputError
 
@@ -132,3 +134,15 @@ def test_evaluations_are_asked_for_the_data_set_they_evaluated(tmp_path: Path) -
 def test_a_place_that_cannot_be_written(toy_runs: list[Path]) -> None:
     with pytest.raises(InputError, match="cannot be written .* --page"):
         write_page(compared(*toy_runs), toy_runs[0] / "config.yaml/page.html", sound=False)
+
+
+def test_sounds_of_a_run_whose_options_do_nothing_are_found(tmp_path: Path) -> None:
+    """Earlier runs have recorded such options, which are refused in a configuration."""
+    options = {"root": str(write_classes(tmp_path / "sounds", each=4)), "test_fold": 2}
+    options |= {"num_train": 2, "num_valid": 0, "num_test": 2, "valid_fraction": 0}
+    data = {"family": "scenes", "config_overrides": options}
+    run = evaluation(tmp_path / "run", clips(2), 0, config={"dataset": data})
+    other = evaluation(tmp_path / "other", clips(2), 1, config={"dataset": data})
+    sides, _ = parse_sides([f"a={run}", f"b={other}"])
+    sounds, problem = find_sounds(sides[0].sources, ["test-00000"])
+    assert list(sounds) == ["test-00000"] and problem == ""

@@ -77,6 +77,24 @@ def test_a_folder_with_an_odd_name_may_have_a_system_or_be_at_home(
         assert sides[0].sources[0].system == (given.partition(":")[2] or None)
 
 
+def test_a_side_of_several_runs_whose_first_has_a_system(runs: Path) -> None:
+    given = f"a={runs / 'base-s0'}:dual,{runs / 'base-s1'}"
+    sides, _ = parse_sides([given, str(runs / "third-s5")])
+    assert sides[0].name == "a"
+    assert [(x.path.name, x.system) for x in sides[0].sources] == [
+        ("base-s0", "dual"),
+        ("base-s1", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["$not_set", "cost in $x", "~nobody-of-this-name"])
+def test_names_of_sides_that_cannot_be_expanded(runs: Path, name: str) -> None:
+    found = names([f"{name}={runs / 'base-s0'}", f"b={runs / 'third-s5'}"])
+    assert list(found) == [name, "b"]
+    with pytest.raises(InputError, match="is not set"):
+        names([f"{name}=$not_set/run", f"b={runs / 'third-s5'}"])
+
+
 def test_evaluations_whose_run_is_not_there_are_told(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,10 +108,20 @@ def test_evaluations_whose_run_is_not_there_are_told(
     sides, notes = parse_sides(evaluations)
     assert len(sides) == 4
     assert "base-s0" in notes[0] and "there is no base-s0/config.yaml, which says which" in notes[0]
+    assert "compare from the folder in which this path begins" in notes[0]
+    # Nothing is put together by it where sides have names, or are not to be put together.
+    pairs = [",".join(evaluations[:2]), ",".join(evaluations[2:])]
+    assert parse_sides([f"a={pairs[0]}", f"b={pairs[1]}"])[1] == []
+    assert parse_sides(evaluations, group=False)[1] == []
     monkeypatch.chdir(runs)
     sides, notes = parse_sides(evaluations)
     assert [side.name for side in sides] == ["base", "ours"]
     assert not any("there is no" in note for note in notes)
+    about = {"run": str(tmp_path / "gone"), "seed": 0, "dataset": "tiny"}
+    (tmp_path / "of/base-s0/retrieval.json").write_text(json.dumps(about))
+    note = parse_sides(evaluations)[1][-1]
+    assert f"there is no {tmp_path}/gone/config.yaml" in note
+    assert "Put the run back, or write NAME=RUN,RUN" in note
 
 
 def test_folders_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:

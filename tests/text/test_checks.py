@@ -153,6 +153,13 @@ def test_captions_that_are_cut_are_warned_of_once(tokenizer: PreTrainedTokenizer
             tokenizer, dataset, ["train", "valid"], 12, tokens_option="tokenizer.max_tokens"
         )
     assert notes == [] and len(caught) == 1
+    said = (
+        rf"than the run's `tokenizer.max_tokens`, 12: .* {longest} tokens; shorten them, or train"
+    )
+    with pytest.warns(UserWarning, match=said):
+        check_captions(
+            tokenizer, dataset, ["train"], 12, tokens_option="tokenizer.max_tokens", trained=True
+        )
     few = data({"train": [(DOG,)] * 99 + [(long,)]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

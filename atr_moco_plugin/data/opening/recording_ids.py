@@ -56,13 +56,15 @@ class RecordingId:
 def recording_ids(clip: Clip) -> list[RecordingId]:
     """The ids in the key of a clip and in the name of its file, each once."""
     found: dict[tuple[str, str], RecordingId] = {}
-    for name in _names(clip):
+    for name in names_of(clip):
         for one in _ids_in(name):
             found.setdefault((one.site, one.number), one)
     return list(found.values())
 
 
-def _names(clip: Clip) -> Iterator[str]:
+def names_of(clip: Clip) -> Iterator[str]:
+    """The key of a clip and the name of its file without folders, each with its suffix and without
+    it."""
     source = clip.source
     if isinstance(source, Segment):
         source = source.path

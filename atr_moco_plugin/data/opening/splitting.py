@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.opening.duplicates import equal_sources, same_files
-from atr_moco_plugin.data.opening.recording_ids import RecordingId, recording_ids
+from atr_moco_plugin.data.opening.recording_ids import RecordingId, names_of, recording_ids
+from atr_moco_plugin.data.opening.unused_options import refuse_unused
 from atr_moco_plugin.data.tables.file_names import stem_of
-from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
 # "street_part2", "street-chunk_03": pieces that were cut out of one recording.
@@ -94,13 +94,15 @@ def check_no_drawing(root: os.PathLike[str], config: object, *names: str) -> Non
         names: those of the options; one that has its default is passed over.
 
     Raises:
-        InputError: for the first that is set.
+        InputError: for the first that is set, as
+            :func:`~atr_moco_plugin.data.opening.unused_options.refuse_unused` says.
     """
     for name in names:
         if (value := getattr(config, name)) != getattr(type(config), name):
-            raise InputError(
-                f"{root}: has splits of its own, and `{name}` is {value:g}: leave it out, for it "
-                "is of splits that are drawn"
+            refuse_unused(
+                name,
+                f"{root}: has splits of its own, and `{name}` is {value}: leave it out, for it is "
+                "of splits that are drawn",
             )
 
 
@@ -126,14 +128,7 @@ def _shown(one: RecordingId) -> str:
 
 def _joined(clips: Sequence[Clip], named: Sequence[str | None]) -> list[str]:
     """A group for each clip: those with one name, in one file or of equal files have one."""
-    # A file that is called by a number (`100032.wav`) is a recording of its own. Groups are drawn
-    # by name: where no other clip has its number, it keeps that of earlier releases, and its split.
-    known = [name or _number_of(clip) for clip, name in zip(clips, named, strict=True)]
-    often = Counter(known)
-    groups = [
-        name or (number if number and often[number] == 1 else f"clip {clip.key}")
-        for clip, name, number in zip(clips, named, known, strict=True)
-    ]
+    groups = _named_groups(clips, named)
     parent = {group: group for group in groups}
 
     def root(group: str) -> str:
@@ -151,8 +146,28 @@ def _joined(clips: Sequence[Clip], named: Sequence[str | None]) -> list[str]:
     return [root(group) for group in groups]
 
 
-def _number_of(clip: Clip) -> str | None:
-    return next((_shown(one) for one in recording_ids(clip) if not one.certain), None)
+def _named_groups(clips: Sequence[Clip], named: Sequence[str | None]) -> list[str]:
+    """A group for each clip, by its name.
+
+    A file that is called by a number (``100032.wav``) is a recording of its own, unless the name of
+    another one is of the sound with this number. Groups are drawn by what they are called: where no
+    other clip has its number, it keeps the name of earlier releases, and with it its split.
+    """
+    numbers = [None if name else _number_of(clip) for clip, name in zip(clips, named, strict=True)]
+    certain, often = {*named}, Counter(_shown(one) for one in numbers if one is not None)
+    groups: list[str] = []
+    for clip, name, one in zip(clips, named, numbers, strict=True):
+        number = None if one is None else _shown(one)
+        if one is not None and number in certain:
+            own = one.number in names_of(clip)  # 0100032 is written otherwise
+        else:
+            own = number is not None and often[number] == 1
+        groups.append(name or (number if number and own else f"clip {clip.key}"))
+    return groups
+
+
+def _number_of(clip: Clip) -> RecordingId | None:
+    return next((one for one in recording_ids(clip) if not one.certain), None)
 
 
 _PARTS = (FileSlice, Segment)

@@ -21,6 +21,7 @@ from atr_moco_plugin.data.opening.caption_folder import required_root, required_
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.splitting import choose_sources
+from atr_moco_plugin.data.opening.unused_options import refuse_unused
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.encoding import read_json
 from atr_moco_plugin.data.tables.rows import read_rows
@@ -67,13 +68,17 @@ class Esc50Config(Config):
         yield from in_range(self, "valid_fraction", least=0, below=1)
 
 
-def open_esc50(config: Esc50Config) -> AudioTextDataset:
+def open_esc50(config: Esc50Config, *, of_scenes: bool = False) -> AudioTextDataset:
     """Open ESC-50 with the splits ``train``, ``valid`` and ``test``.
 
     No Freesound recording (``src_file``) is in two splits: validation sources are taken out of
     train, and training clips of a source that is also in test (four sources of the official folds)
     are left out. Captions come from ``class_phrases.json`` in ``root`` where there is one, else
     from this package's own table; the wordings of a class share one caption id.
+
+    Args:
+        config: the options.
+        of_scenes: whether scenes are made of it, which have no option ``split``; for messages.
 
     Raises:
         MissingFileError: if ``root`` has neither layout, or audio is missing under ``strict``.
@@ -88,7 +93,7 @@ def open_esc50(config: Esc50Config) -> AudioTextDataset:
     phrases = read_phrases(root, {row["category"] for row in rows})
 
     # Splits come from the whole index, so that a missing file moves no source to another split.
-    test_files = _test_files(numbered, config, index)
+    test_files = _test_files(numbered, config, index, of_scenes)
     test_sources = {row["src_file"] for row in rows if row["filename"] in test_files}
     valid_sources = choose_sources(
         [(row["category"], row["src_file"]) for row in rows if row["src_file"] not in test_sources],
@@ -197,24 +202,26 @@ def read_phrases(root: Path, classes: Iterable[str]) -> Mapping[str, Sequence[st
 
 
 def _test_files(
-    numbered: Mapping[int, dict[str, str]], config: Esc50Config, index: Path
+    numbered: Mapping[int, dict[str, str]], config: Esc50Config, index: Path, of_scenes: bool
 ) -> set[str]:
     """File names of the test clips."""
     rows = list(numbered.values())
+    by_fold = "" if of_scenes else ", or set split: fold"
     has_bench = "bench_split" in rows[0]
     if config.split == "bench" and not has_bench:
         raise InputError(f"{index}: has no column 'bench_split'; use split 'fold'")
     if has_bench and config.split != "fold":
         if config.test_fold != Esc50Config.test_fold:
-            raise InputError(
+            refuse_unused(
+                "test_fold",
                 f"{index}: `test_fold` is {config.test_fold}, but the column bench_split says what "
-                "is tested on: leave `test_fold` out, or set split: fold for the family esc50"
+                f"is tested on: leave `test_fold` out{by_fold}",
             )
         for number, row in numbered.items():
             if _bench_split(row) not in ("train", "test"):
                 raise InputError(
                     f"{index}: row {number} has the bench_split {row['bench_split']!r}, expected "
-                    "train or test: correct it, or set split: fold for the family esc50"
+                    f"train or test: correct it{by_fold}"
                 )
         return {row["filename"] for row in rows if _bench_split(row) == "test"}
     chosen = {row["filename"] for row in rows if row["fold"] == str(config.test_fold)}

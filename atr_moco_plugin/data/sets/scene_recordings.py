@@ -23,6 +23,7 @@ from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import SPLITS
 from atr_moco_plugin.data.opening.splitting import check_no_drawing, draw_splits
+from atr_moco_plugin.data.opening.unused_options import refuse_unused
 from atr_moco_plugin.data.sets.esc50 import (
     Esc50Config,
     find_index,
@@ -88,8 +89,8 @@ def find_recordings(root: Path, name: str, config: RecordingsConfig) -> Recordin
     Raises:
         MissingFileError: if there are no recordings.
         InputError: if a class has no name, a recording is in two splits, ``test_fraction`` is set
-            for ESC-50 or an option of drawn splits beside folders of splits, or under ``strict`` a
-            recording is missing, broken or silent.
+            for ESC-50, ``test_fold`` for another folder or an option of drawn splits beside folders
+            of splits, or under ``strict`` a recording is missing, broken or silent.
     """
     try:
         find_index(root)
@@ -100,10 +101,11 @@ def find_recordings(root: Path, name: str, config: RecordingsConfig) -> Recordin
 
 def _of_esc50(root: Path, name: str, config: RecordingsConfig) -> Recordings:
     if config.test_fraction != RecordingsConfig.test_fraction:
-        raise InputError(
+        refuse_unused(
+            "test_fraction",
             f"{root}: `test_fraction` is {config.test_fraction:g}, but of ESC-50 a column "
             "bench_split or the fold `test_fold` is the split 'test': leave `test_fraction` out, "
-            f"or set it to its default, {RecordingsConfig.test_fraction:g}"
+            f"or set it to its default, {RecordingsConfig.test_fraction:g}",
         )
     data = open_esc50(
         Esc50Config(
@@ -114,7 +116,8 @@ def _of_esc50(root: Path, name: str, config: RecordingsConfig) -> Recordings:
             strict=config.strict,
             allow_shared_audio=config.allow_shared_audio,
             exclude=config.exclude,
-        )
+        ),
+        of_scenes=True,
     )
     places = [os.fspath(clip.source) for clips in data.splits.values() for clip in clips]
     bad = _bad(name, places, config)
@@ -130,6 +133,12 @@ def _of_esc50(root: Path, name: str, config: RecordingsConfig) -> Recordings:
 
 def _of_folders(root: Path, name: str, config: RecordingsConfig) -> Recordings:
     classes = class_folders(root, AudioFiles(root).paths)
+    if config.test_fold != RecordingsConfig.test_fold:
+        refuse_unused(
+            "test_fold",
+            f"{root}: `test_fold` is {config.test_fold}, but this folder has no table of ESC-50 "
+            "with folds: leave `test_fold` out",
+        )
     places = {path: os.path.join(root, path) for path in classes}
     bad = _bad(name, list(places.values()), config)
     # Before splits are drawn, so that a class's one recording for a split is one that is heard.

@@ -43,7 +43,8 @@ def made_clips_problems(config: object, *numbers: str) -> Iterator[str]:
     """
     yield from in_range(config, *numbers, least=0)
     yield from in_range(config, "single_share", "popular_share", least=0, most=1)
-    yield from in_range(config, "popular_scenes", least=1)
+    share, pool = "popular_share", "popular_scenes"
+    yield from in_range(config, pool, least=int(getattr(config, share) > 0))
     if not any(getattr(config, name) for name in numbers):
         first, last = ", ".join(f"`{name}`" for name in numbers[:-1]), numbers[-1]
         yield f"{first} and `{last}` are 0, expected clips in one of them."

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from atr_moco_plugin.data.audio.source import Segment
 from atr_moco_plugin.data.clips import Clip
-from atr_moco_plugin.data.opening.splitting import draw_splits, recording_in_name
+from atr_moco_plugin.data.opening.splitting import (
+    check_no_drawing,
+    draw_splits,
+    recording_in_name,
+)
+from atr_moco_plugin.data.sets.folder import FolderConfig
+from atr_moco_plugin.errors import InputError
 
 SHARES = {"test": 0.1, "valid": 0.1}
 
@@ -106,6 +112,16 @@ def test_a_number_alone_says_of_no_recording() -> None:
     assert recording_in_name(clip("dog/0001.wav")) is recording_in_name(clip("0000.wav")) is None
 
 
+def test_a_number_is_of_the_sound_that_another_name_is_certain_of() -> None:
+    clips = [clip(f"{n}.wav") for n in range(100_000, 100_040)]
+    clips += [clip(f"{n}__user__dog.wav") for n in range(100_000, 100_040)]
+    drawn = draw_splits(clips, {}, SHARES, 0)
+    assert drawn.recordings == 40 and drawn.splits[:40] == drawn.splits[40:]
+    # 0007 counts the files of a folder, and two equal numbers say nothing of each other.
+    other = ["0100000.wav", "b/1-100001-A-0.wav", "a/200000.wav", "b/200000.wav"]
+    assert draw_splits([*clips, *map(clip, other)], {}, SHARES, 0).recordings == 43
+
+
 def test_splits_of_files_that_are_called_by_numbers_stay_as_they_were() -> None:
     """Where no two have one number: runs were trained on these."""
     clips = [clip(f"{n}.wav") for n in range(100_000, 100_040)]
@@ -126,3 +142,8 @@ def test_a_share_of_none_makes_no_class_thin() -> None:
     assert draw_splits(clips, {}, {"test": 0, "valid": 0}, 0).thin == []
     few = [*clips, clip("c/1.wav", "c")]
     assert draw_splits(few, {}, {"test": 0, "valid": 0.2}, 0).thin == ["c"]
+
+
+def test_a_seed_is_shown_as_it_is() -> None:
+    with pytest.raises(InputError, match="sounds: has splits .*`seed` is 1234567: leave"):
+        check_no_drawing(Path("sounds"), FolderConfig(seed=1234567), "valid_fraction", "seed")

@@ -391,6 +391,6 @@ def test_an_option_of_drawn_splits_is_refused_where_a_folder_has_its_own(
         write_audio(tmp_path / split / ("dog", "rain")[number % 2] / f"{number}.wav")
     assert sizes(opened(tmp_path, seed=0)) == {"train": 16, "test": 8}
     name, value = next(iter(option.items()))
-    said = f"has splits of its own, and `{name}` is {value:g}: leave it out"
+    said = f"has splits of its own, and `{name}` is {value}: leave it out"
     with pytest.raises(InputError, match=said):
         opened(tmp_path, **option)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from scene_folders import write_classes, write_tone
 
+from atr_moco_plugin.data.opening.unused_options import recorded_options
 from atr_moco_plugin.data.sets.scene_recordings import (
     Recordings,
     RecordingsConfig,
@@ -184,5 +185,42 @@ def test_an_option_of_drawn_splits_is_refused_beside_folders_of_splits(
             write_tone(tmp_path / split / label / "0.wav", 500 + 10 * number + 200 * pitch)
     found(tmp_path, test_fraction=0.2, valid_fraction=0.1, split_seed=0)  # the defaults
     name, value = next(iter(option.items()))
-    with pytest.raises(InputError, match=f"splits of its own, and `{name}` is {value:g}: leave it"):
+    with pytest.raises(InputError, match=f"splits of its own, and `{name}` is {value}: leave it"):
         found(tmp_path, **option)
+
+
+def test_a_fold_beside_folders_of_classes_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path, each=3)
+    found(tmp_path, test_fold=4)  # the default
+    with pytest.raises(InputError, match="`test_fold` is 2, but .* no table of ESC-50 .* leave"):
+        found(tmp_path, test_fold=2)
+
+
+def test_scenes_are_not_told_of_an_option_that_they_lack(tmp_path: Path) -> None:
+    rows = ["filename,fold,category,src_file,bench_split"]
+    for number in range(6):
+        name = f"1-{number}-A-{number % 2}.wav"
+        write_tone(tmp_path / "audio" / name, 300 + 50 * number)
+        split = "test" if number < 2 else "train"
+        rows.append(f"{name},1,{('dog', 'rain')[number % 2]},{number},{split}")
+    (tmp_path / "meta").mkdir()
+    index = tmp_path / "meta" / "esc50.csv"
+    index.write_text("\n".join(rows))
+    with pytest.raises(InputError, match="leave `test_fold` out$"):
+        found(tmp_path, test_fold=2)
+    index.write_text("\n".join(rows).replace(",test", ",valid"))
+    with pytest.raises(InputError, match="expected train or test: correct it$"):
+        found(tmp_path)
+
+
+def test_options_that_a_run_has_recorded_may_do_nothing(tmp_path: Path) -> None:
+    """Whoever evaluates it did not give them."""
+    write_classes(tmp_path, each=3)
+    plain = found(tmp_path)
+    with recorded_options(["test_fold"]):
+        assert found(tmp_path, test_fold=2) == plain
+    with (
+        recorded_options(["test_fraction"]),
+        pytest.raises(InputError, match="`test_fold` is 2"),
+    ):
+        found(tmp_path, test_fold=2)

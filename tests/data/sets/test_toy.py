@@ -145,6 +145,7 @@ def test_then_is_in_order_and_while_overlaps() -> None:
         ({"popular_share": 18}, "`popular_share` is 18, expected 0 to 1"),
         ({"single_share": -1}, "`single_share` is -1, expected 0 to 1"),
         ({"popular_scenes": 0}, "`popular_scenes` is 0, expected 1 or more"),
+        ({"popular_scenes": -1, "popular_share": 0}, "`popular_scenes` is -1, expected 0 or more"),
         ({"num_train": -5}, "`num_train` is -5, expected 0 or more"),
         ({"num_test": 1.5}, "`num_test` is 1.5, expected int"),
         ({"num_train": 0, "num_valid": 0, "num_test": 0}, "are 0, expected clips in one of them"),
@@ -153,3 +154,10 @@ def test_then_is_in_order_and_while_overlaps() -> None:
 def test_numbers_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ToyConfig(**options)  # type: ignore[arg-type]
+
+
+def test_no_pool_is_needed_where_no_scene_is_drawn_from_it() -> None:
+    sizes = {"num_train": 4, "num_valid": 0, "num_test": 0}
+    none = open_toy(ToyConfig(popular_share=0, popular_scenes=0, **sizes))
+    some = open_toy(ToyConfig(popular_share=0, popular_scenes=24, **sizes))
+    assert none.clips("train") == some.clips("train")

@@ -221,6 +221,45 @@ def test_another_data_set(evaluation: Evaluation, trained: Path, tmp_path: Path)
     assert (tmp_path / "other" / "trec" / "t2a.qrels").read_text().startswith("#0 0 ")
 
 
+def test_options_of_the_run_that_do_nothing_here_are_no_mistake(
+    evaluation: Evaluation, trained_copy: Path, tmp_path: Path, capsys
+) -> None:
+    """Nobody gave them to the evaluation. Where the data has only been moved, they hold."""
+    config = read_yaml(trained_copy / "config.yaml")
+    config["dataset"]["family"] = "esc50"
+    config["dataset"]["config_overrides"] = {"root": "gone", "test_fold": 2}
+    write_yaml(trained_copy / "config.yaml", config)
+    root = tmp_path / "root"
+    write_esc50(root)
+    options = [f"run={trained_copy}", "split=test", "rerank_k=[2]", "trec_depth=0"]
+    options.append(f"dataset.config_overrides.root={root}")
+    assert evaluation(tmp_path / "moved", *options, "save_embeddings=true") == 0
+    with safe_open(tmp_path / "moved" / "embeddings.safetensors", "pt") as file:
+        assert {key[0] for key in json.loads(file.metadata()["clips"])} == {"2"}
+
+    table = root / "meta" / "esc50.csv"
+    first, *rows = table.read_text().splitlines()
+    rows = [f"{row},{'test' if row.startswith('3') else 'train'}" for row in rows]
+    table.write_text("\n".join([f"{first},bench_split", *rows]))
+    assert evaluation(tmp_path / "other", *options) == 0
+    assert figures(tmp_path / "other", "test")["clips"] == 2
+    options.append("dataset.config_overrides.test_fold=1")
+    assert evaluation(tmp_path / "given", *options) != 0
+    assert "`test_fold` is 1, but the column bench_split says" in capsys.readouterr().err
+
+
+def test_captions_that_the_run_cuts_are_told_without_advice_to_raise_a_limit(
+    evaluation: Evaluation, trained_copy: Path, tmp_path: Path
+) -> None:
+    config = read_yaml(trained_copy / "config.yaml")
+    config["tokenizer"]["max_tokens"] = 6
+    write_yaml(trained_copy / "config.yaml", config)
+    options = [f"run={trained_copy}", "rerank_k=[]", "trec_depth=0"]
+    said = "longer than the run's `tokenizer.max_tokens`, 6: .* shorten them, or train"
+    with pytest.warns(UserWarning, match=said):
+        assert evaluation(tmp_path / "out", *options) == 0
+
+
 def write_esc50(root: Path) -> None:
     """Five folds of two classes in ESC-50's own layout."""
     import soundfile

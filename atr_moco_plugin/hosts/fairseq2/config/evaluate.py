@@ -22,7 +22,8 @@ from atr_moco_plugin.hosts.fairseq2.runs.folder import find_checkpoint, read_con
 @dataclass(kw_only=True)
 class EvaluateDatasetSection(DatasetSection):
     """What to evaluate on. What is not set is the run's; with another ``family`` or ``name`` the
-    run's ``config_overrides`` are left out."""
+    run's ``config_overrides`` are left out. One of the run's that does nothing here, such as
+    ``test_fraction`` where another ``root`` has splits of its own, is no mistake."""
 
     max_seconds: float | None = None
     """A clip is taken whole up to this length, of a longer one its beginning; None takes that of
@@ -170,3 +171,18 @@ def _fill_in(
         overrides = section.config_overrides or {}
         options = {k: v for k, v in (own["config_overrides"] or {}).items() if k != "decoder"}
         section.config_overrides = merger.merge(options, overrides)
+
+
+def options_of_the_run(section: EvaluateDatasetSection, trained: Mapping[str, Any]) -> list[str]:
+    """The options of the data set that are as the run has recorded them.
+
+    Args:
+        section: with what it has from the run.
+        trained: the run's configuration.
+    """
+    own: Mapping[str, Any] = trained["dataset"]
+    overrides: Any = section.config_overrides or {}
+    if (section.family, section.name) != (own["family"], own["name"]):
+        return []
+    recorded = own["config_overrides"] or {}
+    return [key for key, value in recorded.items() if overrides.get(key) == value]

@@ -13,9 +13,10 @@ from typing_extensions import override
 
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.opening.unused_options import recorded_options
 from atr_moco_plugin.hosts.fairseq2.compat import EvalRecipe, Task, config_as, dataset_as
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
-from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig, options_of_the_run
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
 from atr_moco_plugin.hosts.fairseq2.evaluation.task import Evaluate
@@ -58,7 +59,8 @@ class EvaluateRecipe(EvalRecipe):
         model = checkpoint.model
         check_attention(model, config.common)
         check_clip_length(model, dataset=config.dataset.max_seconds or 0)
-        dataset = dataset_as(context, AudioTextDataset)
+        with recorded_options(options_of_the_run(config.dataset, checkpoint.trained)):
+            dataset = dataset_as(context, AudioTextDataset)
         dataset.read_with(AudioReader(model.sample_rate, config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once
         log.info("{}", dataset.summary())

@@ -99,6 +99,8 @@ class Evaluate(Task):
             max_tokens,
             allow_unknown=config.allow_unknown,
             option="allow_unknown",
+            tokens_option="tokenizer.max_tokens",
+            trained=True,
         ):
             log.info("{}", note)
         to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)

@@ -125,5 +125,6 @@ class PairDataset(ClipDataset):
             max_tokens,
             allow_unknown=allow_unknown,
             option="MocoCallback.allow_unknown",
+            tokens_option="ClapCollator.max_tokens",
         )
         self._pairs = self._list_pairs()
