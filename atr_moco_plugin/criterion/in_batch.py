@@ -14,6 +14,7 @@ from atr_moco_plugin.criterion.atc import contrastive_loss
 from atr_moco_plugin.criterion.chunks import check_chunks, check_reads_chunks, encode
 from atr_moco_plugin.criterion.config import AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch
+from atr_moco_plugin.criterion.first_passes import FirstPasses
 from atr_moco_plugin.criterion.positives import check_ids
 from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
@@ -80,7 +81,7 @@ class Atc(TaughtCriterion):
         self.model = model
         # One element and not a scalar: FSDP2 shards no 0-D parameter.
         self.temperature = nn.Parameter(torch.tensor([config.temperature], dtype=torch.float32))
-        self._step_watch = StepWatch()
+        self._step_watch, self._first_passes = StepWatch(), FirstPasses()
         self.register_load_state_dict_post_hook(_after_loading)
 
     @property
@@ -145,7 +146,17 @@ class Atc(TaughtCriterion):
             raise InputError(
                 f"The batch has {len(a)} clips and {len(u)} captions: give a caption for each clip."
             )
-        check_ids(len(a), clip_ids, caption_ids)
+        for name, x in (("audio", a), ("text", u)):
+            if x.shape[1:] != (self.model.embed_dim,):
+                raise InputError(
+                    f"The {name} tower returns embeddings of the shape {list(x.shape)}, but "
+                    f"`embed_dim` of the model is {self.model.embed_dim}: give both towers "
+                    "projections to that size."
+                )
+        looks = self._trains and not self._first_passes.over
+        check_ids(len(a), clip_ids, caption_ids, any_device=looks)
+        if looks:
+            self._first_passes.look(a, u, clip_ids, caption_ids, self.config.positives)
 
     @property
     def _trains(self) -> bool:
@@ -185,13 +196,17 @@ class Atc(TaughtCriterion):
                 second is -1 for an item that is none, see :func:`positive_pairs`.
             caption_ids: of the same shape.
 
+        The values of ids and embeddings are looked at in the first training passes of a process,
+        those of ids on the CPU in every pass; later the host does not wait for the device.
+
         Returns:
             ``loss`` (scalar with a gradient) and its parts and measures, scalars without one. The
             mean of the losses over processes is the loss of the global batch, also where processes
             have different numbers of items.
 
         Raises:
-            InputError: see :func:`~atr_moco_plugin.criterion.positives.check_ids`.
+            InputError: see :func:`~atr_moco_plugin.criterion.positives.check_ids`; the embeddings
+                are of another size than ``model.embed_dim``, or not of length 1.
         """
         self._start_pass()
         a = encode(self.model.audio, audio, self.chunk_size).embeddings

@@ -25,6 +25,7 @@ from atr_moco_plugin.criterion.moco_atc import MocoAtc
 from atr_moco_plugin.criterion.pairs import Pairs, draw_pairs
 from atr_moco_plugin.criterion.positives import positive_pairs
 from atr_moco_plugin.distributed import world_size
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
@@ -45,6 +46,10 @@ class MocoAtcAtm(MocoAtc):
     Args:
         model: a model with ``audio``, ``text`` and ``match``.
         config: the options.
+
+    Raises:
+        InputError: see :class:`MocoAtc`; the model cannot match, or its head is for tokens of
+            another width.
     """
 
     config_class: ClassVar[type[CriterionConfig]] = MocoAtcAtmConfig
@@ -56,6 +61,7 @@ class MocoAtcAtm(MocoAtc):
     num_draws: Tensor
 
     def __init__(self, model: MatchingModel, config: MocoAtcAtmConfig) -> None:
+        _check_matching(model)
         super().__init__(model, config)
         self.matching_start = MatchingStart(config.atm_start, config.atm_every)
         # Training passes since the last optimizer step. Saved, since a state can be of the middle
@@ -215,6 +221,31 @@ class MocoAtcAtm(MocoAtc):
         state_dict.setdefault(f"{prefix}num_draws", torch.zeros_like(self.num_draws))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_draws = int(self.num_draws)
+
+
+def _check_matching(model: Any) -> None:
+    """Refuse a model whose first matching step would fail, which may be far into a run."""
+    if not callable(getattr(model, "match", None)):
+        raise InputError(
+            f"The criterion `moco_atc_atm` scores pairs with `model.match`, but the "
+            f"{type(model).__name__} has none: take `moco_atc`, or write one (docs/plugins.md)."
+        )
+    if not hasattr(model, "head"):
+        return
+    if model.head is None:
+        raise InputError(
+            "The criterion `moco_atc_atm` scores pairs with `model.head`, but it is None: take "
+            "`moco_atc`, or give the model a head, such as a FusionHead."
+        )
+    for name in ("audio", "text"):
+        tower, expected = getattr(model, name), getattr(model.head, f"{name}_width", None)
+        encoder = getattr(tower, "encoder", None)
+        width = getattr(encoder, "width", getattr(tower, "width", None))
+        if None not in (width, expected) and width != expected:
+            raise InputError(
+                f"`model.head` is for {name} tokens of width {expected}, but the {name} tower "
+                f"makes them of width {width}: build the head for this tower, or take `moco_atc`."
+            )
 
 
 def _catch_up(criterion: MocoAtcAtm, _: Any) -> None:

@@ -63,13 +63,16 @@ def positive_pairs(
     return found
 
 
-def check_ids(rows: int, clip_ids: Tensor, caption_ids: Tensor) -> None:
+def check_ids(
+    rows: int, clip_ids: Tensor, caption_ids: Tensor, *, any_device: bool = False
+) -> None:
     """Refuse ids that would pair other items than those of a batch.
 
     Args:
         rows: B, the items of the batch.
         clip_ids: ``[B]``, or ``[B, 2]`` of mixtures. Integers; on the CPU they are looked at, too.
         caption_ids: of the same shape.
+        any_device: look at ids on a device too, for which the host waits.
 
     Raises:
         InputError: for ids of another shape, ids that are no integers, and negative ones, which
@@ -87,7 +90,8 @@ def check_ids(rows: int, clip_ids: Tensor, caption_ids: Tensor) -> None:
                 f"[{rows}], an id for each, or [{rows}, 2] for mixtures of two."
             )
         first = ids if ids.dim() == 1 else ids[:, 0]
-        if ids.device.type == "cpu" and rows and bool((first < 0).any()):
+        looks = rows and (any_device or ids.device.type == "cpu")
+        if looks and bool((first < 0).any()):
             raise InputError(
                 f"`{name}` has {int(first.min())}: ids are 0 or above, and items without one need "
                 "an id of their own each."

@@ -79,7 +79,7 @@ class FusionHead(nn.Module):
                 f"FusionHeadConfig.heads ({heads}) must divide the width of the text tokens "
                 f"({width})."
             )
-        self.audio_width = audio_width
+        self.audio_width, self.text_width = audio_width, width
         layer = BertConfig(
             hidden_size=width,
             num_attention_heads=heads,

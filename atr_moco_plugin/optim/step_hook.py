@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
+import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from atr_moco_plugin.contracts import StepListener
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, listed
 
 
 class Attachment:
@@ -61,6 +63,9 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
     the hook nevertheless, as for a fused optimizer, ``criterion.on_step_skipped()`` is called, if
     there is one. Attaching to the same optimizer
     again changes nothing. A copy of the criterion is not attached.
+
+    Trainable parameters that none of the optimizers has, and those in half precision, which small
+    steps do not move, are warned of.
 
     Args:
         criterion: anything with ``on_optimizer_step()``, see ``docs/plugins.md``. Wrap it for FSDP
@@ -118,6 +123,8 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
                 "...)` after FSDP has wrapped the criterion, and attach that one."
             )
 
+    _warn_of_what_stands_still(criterion, every)
+
     def stepped(optimizer: Optimizer, *_: Any) -> None:
         if changes_weights(optimizer):
             criterion.on_optimizer_step()
@@ -127,6 +134,28 @@ def attach(criterion: StepListener, optimizers: Optimizer | Sequence[Optimizer])
     attachment = Attachment(every, every[-1].register_step_post_hook(stepped))
     _ATTACHED[criterion] = attachment
     return attachment
+
+
+def _warn_of_what_stands_still(criterion: StepListener, optimizers: Sequence[Optimizer]) -> None:
+    """Warn of parameters that are meant to train and will not, by what is known before a step."""
+    stepped = {id(x) for each in optimizers for group in each.param_groups for x in group["params"]}
+    trained = [(name, x) for name, x in criterion.named_parameters() if x.requires_grad]
+    if left_out := [name for name, x in trained if id(x) not in stepped]:
+        warnings.warn(
+            f"{len(left_out)} trainable parameters of the criterion are in no attached "
+            f"optimizer: {listed(left_out)}. What no optimizer has never trains: make it from "
+            "`parameter_groups(criterion, ...)` and not from the model's parameters, give `attach` "
+            "a list of all optimizers, or freeze them with `requires_grad_(False)`.",
+            stacklevel=3,
+        )
+    half = [name for name, x in trained if x.dtype in (torch.float16, torch.bfloat16)]
+    if half:
+        warnings.warn(
+            f"{len(half)} trainable parameters are in half precision, where most steps of a small "
+            f"learning rate are rounded away: {listed(half)}. Load the model in float32; autocast "
+            "(`bf16=True` of Trainer) computes in half precision all the same.",
+            stacklevel=3,
+        )
 
 
 def skip_step(optimizers: Iterable[Optimizer], skipped: bool) -> None:

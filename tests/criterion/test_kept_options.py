@@ -17,7 +17,7 @@ from atr_moco_plugin.criterion import (
     SogClr,
     SogClrConfig,
 )
-from atr_moco_plugin.criterion.kept_options import other_length
+from atr_moco_plugin.criterion.kept_options import other_length, steps_of_another_run
 
 
 def momentum(schedule: Any) -> MocoAtc:
@@ -59,3 +59,19 @@ def test_what_goes_by_the_length_of_a_run_is_named(criterion: Any, said: str | N
             "The run was to have 100 steps and goes on with 150, which moves what goes by its "
             f"length: {said}. Give it 100 again for the schedule that it began with."
         )
+
+
+def test_steps_of_an_earlier_training_are_told_where_the_length_counts() -> None:
+    for criterion, said in (
+        (momentum("cosine"), "momentum factor"),
+        (matching("auto", -1), "first step that may match"),
+        (momentum("constant"), None),
+        (matching(50, -1), None),
+        (sogclr(0), "gamma of `sogclr`"),
+    ):
+        criterion.num_steps.fill_(100)
+        assert steps_of_another_run(criterion, 100, 150) is None  # resumed
+        assert steps_of_another_run(criterion, 105, 150) is None  # five were left out
+        found = steps_of_another_run(criterion, 0, 20)
+        assert (found is None) == (said is None)
+        assert said is None or (said in found and "made 100 steps, but this run of 20" in found)

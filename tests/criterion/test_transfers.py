@@ -21,6 +21,7 @@ from atr_moco_plugin.criterion import (
     Siglip,
     SiglipConfig,
 )
+from atr_moco_plugin.criterion.first_passes import LOOKED_AT
 from atr_moco_plugin.data.loading.batch import PairBatch
 
 aten = torch.ops.aten
@@ -53,6 +54,7 @@ def transfers_of_a_step(
 ) -> list[tuple[str, str, str, bool]]:
     """What the last of some steps copies between host and device, but for the batch itself."""
     to_fake_cuda(criterion)
+    criterion._first_passes._seen = LOOKED_AT  # those wait, and fake tensors have no values
     for values in batches:
         batch = pair_batch(values)
         with Transfers() as transfers:

@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ CRITERIA = {
     "moco_atc": lambda: MocoAtc(LinearModel(), MocoAtcConfig(queue_size=8)),
     "moco_atc_atm": lambda: MocoAtcAtm(LinearModel(), MocoAtcAtmConfig(atm_start=0, queue_size=8)),
 }
+LEFT_OUT = "trainable parameters of the criterion are in no attached optimizer"
 TOLD = "write `criterion.attach\\(optimizer\\)`"
 
 
@@ -125,7 +127,8 @@ def test_steps_of_an_optimizer_that_is_not_attached_are_warned_of_once(criterion
     new = way == "a new optimizer"
     attached = optimizer_of(criterion if new else criterion.model.audio)
     other = optimizer_of(criterion if new else criterion.model.text)
-    criterion.attach(attached)
+    with nullcontext() if new else pytest.warns(UserWarning, match=LEFT_OUT):
+        criterion.attach(attached)
     step(criterion, attached)
     with pytest.warns(UserWarning, match="second optimizer has changed") as caught:
         for seed in range(1, 4):
@@ -137,8 +140,11 @@ def test_steps_of_an_optimizer_that_is_not_attached_are_warned_of_once(criterion
 
 @pytest.mark.parametrize("way", ["both attached", "the last attached", "left out", "written"])
 def test_steps_that_the_attached_optimizers_end_are_not_warned_of(criterion, way: str) -> None:
-    first, last = optimizer_of(criterion.model.text), optimizer_of(criterion.model.audio)
-    criterion.attach([first, last] if way == "both attached" else last)
+    last = optimizer_of(criterion.model.audio)
+    own = {id(p) for p in criterion.model.audio.parameters()}
+    first = AdamW([p for p in criterion.parameters() if p.requires_grad and id(p) not in own])
+    with nullcontext() if way == "both attached" else pytest.warns(UserWarning, match=LEFT_OUT):
+        criterion.attach([first, last] if way == "both attached" else last)
     if way == "left out":
         FiniteGuard([last, first], criterion, max_skipped=9, warn=lambda _: None)
     with warnings.catch_warnings():
@@ -196,6 +202,49 @@ def test_what_cannot_be_attached_is_refused(criterion) -> None:
         criterion.attach(optimizer_of(criterion))
     del first  # as in a notebook whose cell runs again
     criterion.attach(optimizer_of(criterion))
+
+
+def test_parameters_that_no_attached_optimizer_has_are_named_once(criterion) -> None:
+    own = [name for name, _ in criterion.model.named_parameters()]
+    optimizer = AdamW(criterion.model.parameters(), lr=0.1)
+    with pytest.warns(UserWarning, match="1 trainable .*: temperature. What no opt") as caught:
+        criterion.attach(optimizer)
+        criterion.attach(optimizer)
+    assert len(caught) == 1
+    twin = copy.deepcopy(criterion)
+    left_out = len(own) + 1 - 4
+    with pytest.warns(UserWarning, match=f"{left_out} trainable .* and {left_out - 3} more"):
+        twin.attach(optimizer_of(twin.model.audio))
+
+
+@pytest.mark.parametrize("way", ["all", "two", "frozen", "compiled"])
+def test_whoever_trains_all_that_is_trainable_is_not_warned(criterion, way: str) -> None:
+    if way == "compiled":
+        criterion.model.audio = torch.compile(criterion.model.audio, backend="eager")
+    optimizers = [optimizer_of(criterion)]
+    if way == "two":
+        rest = [criterion.temperature, *criterion.model.head.parameters()]
+        towers = [*criterion.model.audio.parameters(), *criterion.model.text.parameters()]
+        optimizers = [SGD(towers, lr=0.1), SGD(rest, lr=0.1)]
+    if way == "frozen":
+        optimizers = [AdamW(criterion.model.parameters(), lr=0.1)]
+        criterion.temperature.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion.attach(optimizers)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_warned_of(criterion, dtype: torch.dtype) -> None:
+    criterion.model.text.to(dtype)
+    with pytest.warns(UserWarning, match=r"4 .* half precision.*model\.text\.encoder\.w") as caught:
+        criterion.attach(optimizer_of(criterion))
+    assert len(caught) == 1
+    frozen = copy.deepcopy(criterion)
+    frozen.model.text.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frozen.attach(optimizer_of(frozen))
 
 
 def test_several_optimizers_make_one_step(criterion) -> None:

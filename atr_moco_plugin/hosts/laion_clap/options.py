@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_origin, get_type_hints
@@ -70,11 +71,18 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     }
     if values.rank_every < 1:
         raise InputError(f"--rank-every is {values.rank_every}, expected 1 or more.")
+    if values.head_layers is not None and "loss_atm" not in criterion_class.measures:
+        warnings.warn(
+            f"--head-layers {values.head_layers} does nothing, since --criterion {named.criterion} "
+            "has no matching head: leave it out, or take moco_atc_atm.",
+            stacklevel=2,
+        )
+    layers = {} if values.head_layers is None else {"layers": values.head_layers}
     return (
         Options(
             criterion_class=criterion_class,
             config=build_config(criterion_class.config_class, config, "criterion"),
-            head=FusionHeadConfig(layers=values.head_layers),
+            head=FusionHeadConfig(**layers),
             rank_every=values.rank_every,
             pretrained=values.pretrained,
         ),
@@ -166,8 +174,7 @@ def _parser(criterion_class: type[Atc] | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--head-layers",
         type=int,
-        default=2,
-        help="fusion layers of the matching head (default: %(default)s)",
+        help=f"fusion layers of the matching head (default: {FusionHeadConfig.layers})",
     )
     parser.add_argument(
         "--rank-every",
@@ -213,4 +220,5 @@ def _value(text: str, hint: Any) -> Any:
         value = json.loads(text)
     except ValueError:
         return text
-    return float(value) if hint is float and isinstance(value, int) else value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if hint is float and whole else value

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.criterion.matching_start import head_is_trained
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.laion_clap.model import HEAD, POSITION_IDS, is_own
+from atr_moco_plugin.io.atomic import new_file, unwritable
 from atr_moco_plugin.io.checkpoints import read_torch
 
 _EXPECTED = "a checkpoint of LAION-CLAP (epoch_N.pt, or weights alone)"
@@ -114,18 +115,43 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str]) -> i
 
     Args:
         checkpoint: from a training with this host.
-        out: the file to write, without momentum copies, queues and matching head.
+        out: the new file to write, without momentum copies, queues and matching head.
 
     Returns:
         How many tensors it holds.
 
     Raises:
-        InputError: see :func:`read_towers`.
+        InputError: see :func:`read_towers`; ``out`` is there already, its folder is not, or it
+            cannot be written.
     """
+    path = Path(out)
+    _check_new(path, checkpoint)
     state, _ = read_towers(checkpoint)
     if POSITION_IDS not in state:
         # `load_ckpt` deletes this buffer before it loads the rest strictly, and fails without it.
         rows = len(state["text_branch.embeddings.position_embeddings.weight"])
         state[POSITION_IDS] = torch.arange(rows)[None]
-    torch.save(state, out)
+    try:
+        with new_file(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as ex:  # the second is torch's, such as of a full disk
+        error = ex if isinstance(ex, OSError) else OSError(str(ex))
+        raise InputError(unwritable(path, error)) from ex
     return len(state)
+
+
+def _check_new(out: Path, checkpoint: str | os.PathLike[str]) -> None:
+    """Refuse to write over anything: a checkpoint has momentum copies, queues and the optimizer's
+    state, which the exported weights lack."""
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: name a new file in it.")
+    if out.exists() and os.path.exists(checkpoint) and out.samefile(checkpoint):
+        raise InputError(
+            f"{out} is the checkpoint itself, which would be lost: give another file to write."
+        )
+    if out.exists():
+        raise InputError(f"{out} is there already: give another file, or remove it first.")
+    if not out.parent.is_dir():
+        raise InputError(
+            f"{out} cannot be written: there is no folder {out.parent}; make it first."
+        )

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,6 +61,22 @@ def test_a_criterion_has_its_own_options_alone() -> None:
     options, theirs = parse(["--criterion", "atc", "--queue-size", "8"])
     assert options.criterion_class is Atc
     assert theirs == ["--queue-size", "8"]  # which their parser refuses
+
+
+def test_a_head_for_a_criterion_without_one_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="--head-layers 4 does nothing, since --criterion atc has"):
+        parse(["--criterion", "atc", "--head-layers", "4"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parse(["--criterion", "atc"])
+        options, _ = parse(["--criterion", "moco_atc_atm", "--head-layers", "4"])
+    assert options.head.layers == 4 and parse([])[0].head.layers == 2
+
+
+def test_true_is_no_number() -> None:
+    for option in ("--alpha", "--queue-size"):
+        with pytest.raises(InputError, match="is True, expected|criterion.queue_size"):
+            parse([option, "true"])
 
 
 def test_the_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -14,7 +15,20 @@ from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 Loader = Callable[..., DataLoader[Any]]
 
 
-def set_up_loaders(trainer: Trainer, for_training: Callable[[ClapCollator], ClapCollator]) -> None:
+@dataclass
+class LoadersOfTrainer:
+    """What the loaders of a trainer have been made of.
+
+    Attributes:
+        evaluated: the data set of the last loader that was not made to train, as it was given.
+    """
+
+    evaluated: Any = None
+
+
+def set_up_loaders(
+    trainer: Trainer, for_training: Callable[[ClapCollator], ClapCollator]
+) -> LoadersOfTrainer:
     """Have a trainer make its loaders with the form of its collator for training or evaluation,
     whatever collator and data sets it has by then.
 
@@ -24,13 +38,21 @@ def set_up_loaders(trainer: Trainer, for_training: Callable[[ClapCollator], Clap
     Args:
         trainer: its methods that make loaders are wrapped.
         for_training: makes the collator to train with.
+
+    Returns:
+        What changes with each loader that it makes.
     """
+    made = LoadersOfTrainer()
 
     def wrapped(get: Loader, training: bool) -> Loader:
         @wraps(get)
         def loader(*args: Any, **kwargs: Any) -> DataLoader[Any]:
-            collator, dataset = trainer.data_collator, trainer.eval_dataset
+            collator = trainer.data_collator
+            dataset: Any = trainer.eval_dataset
             drop_last = trainer.args.dataloader_drop_last
+            if not training:
+                given = next((x for x in (*args, *kwargs.values()) if x is not None), dataset)
+                made.evaluated = dataset[given] if isinstance(given, str) else given
             if isinstance(collator, ClapCollator):
                 form = for_training if training else ClapCollator.for_evaluation
                 trainer.data_collator = form(collator)
@@ -49,6 +71,7 @@ def set_up_loaders(trainer: Trainer, for_training: Callable[[ClapCollator], Clap
     for kind in ("train", "eval", "test"):
         name = f"get_{kind}_dataloader"
         setattr(trainer, name, wrapped(getattr(trainer, name), training=kind == "train"))
+    return made
 
 
 def _by_clip(data: Any) -> Any:

@@ -95,7 +95,7 @@ def run(prepared: Prepared) -> Path:
         say(f"Going on from {checkpoint}.")
         inputs.batches.load(Path(checkpoint))
         step = int(checkpoint.rpartition("-")[2])
-    for file in sorted((out / "metrics").glob("*.jsonl")):
+    for file in (*sorted((out / "metrics").glob("*.jsonl")), out / "rank.jsonl"):
         drop_after(file, step)  # it is recorded again
     with warnings.catch_warnings():
         # Checkpoints are put in order by their numbers then, which is right.

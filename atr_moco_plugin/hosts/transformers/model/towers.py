@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.clap import EncoderTower, TextEncoderTower, audio_tokens
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
 
@@ -55,16 +57,43 @@ class TextModelTower(TextEncoderTower):
         encoder: called with ``input_ids`` and ``attention_mask``.
         embed_dim: size d of the embedding; the projection to it is new.
         width: channels of the tokens; ``None`` reads ``encoder.config.hidden_size``.
+
+    Raises:
+        InputError: the encoder is causal, as GPT is: its first token has seen no other.
     """
 
     def __init__(self, encoder: nn.Module, embed_dim: int, width: int | None = None) -> None:
         width = _hidden_size(encoder) if width is None else width
+        if _first_token_sees_no_other(encoder):
+            raise InputError(
+                f"The first token of {type(encoder).__name__} has seen none of the others, so that "
+                "captions that begin alike would have one embedding: take a text model that reads "
+                "both ways, such as BERT or RoBERTa, or write a tower that pools another token."
+            )
         super().__init__(encoder, nn.Linear(width, embed_dim), width)
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[TextTokens, Tensor]:
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         tokens = TextTokens(states, attention_mask.bool(), input_ids)
         return tokens, states[:, 0]
+
+
+@torch.no_grad()
+def _first_token_sees_no_other(encoder: Any) -> bool:
+    """Whether the first of two tokens has the same state whatever the second is. False where an
+    encoder cannot be asked like that: its first batch says why."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    try:
+        encoder.eval()  # no dropout, and so no random numbers that the run would lack
+        ids = torch.tensor([[3, 4], [3, 5]], device=next(encoder.parameters()).device)
+        found = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        first, second = found[:, 0].float()
+        return torch.allclose(first, second, rtol=0, atol=1e-6)
+    except Exception:  # whatever layers raise for sizes or devices that they are not made for
+        return False
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _hidden_size(encoder: Any) -> int:

@@ -15,23 +15,22 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from atr_moco_plugin.criterion import MocoAtc
 from atr_moco_plugin.criterion.queue_pair import stale_copies
-from atr_moco_plugin.data.loading.bad_clips import tolerated_clips
-from atr_moco_plugin.errors import InputError, listed
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.loaders import set_up_loaders
 from atr_moco_plugin.hosts.transformers.internals import log_beside, torch_optimizer
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
 from atr_moco_plugin.hosts.transformers.trainer.description import write_description
+from atr_moco_plugin.hosts.transformers.trainer.left_out import limit_left_out, names_of_clips
 from atr_moco_plugin.hosts.transformers.trainer.options import keep_options
 from atr_moco_plugin.hosts.transformers.trainer.probe import key_probe
-from atr_moco_plugin.hosts.transformers.trainer.resume import last_good
+from atr_moco_plugin.hosts.transformers.trainer.resume import last_good, set_aside_earlier
 from atr_moco_plugin.io.step_records import drop_after
 from atr_moco_plugin.optim.step_hook import attach
 from atr_moco_plugin.rank import RankLogger
 from atr_moco_plugin.safety import CollapseWatch, FiniteGuard
 from atr_moco_plugin.safety.finite import by_number
-from atr_moco_plugin.safety.message import NAMED
 from atr_moco_plugin.teaching import use_teachers
 
 
@@ -116,8 +115,8 @@ class MocoCallback(TrainerCallback):
         self._probe_every = probe_every
         self._max_skipped_steps = max_skipped_steps
         self.max_bad_clips = max_bad_clips
-        self._hooks = ExitStack()  # removed when `train` is called again with another optimizer
-        set_up_loaders(trainer, self._for_training)
+        self._hooks = ExitStack()  # of one training: the next one may have another optimizer
+        self._loaders = set_up_loaders(trainer, self._for_training)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -161,7 +160,9 @@ class MocoCallback(TrainerCallback):
             self._collapse = CollapseWatch(state.max_steps // 2, criterion=criterion)
             if criterion.queues:
                 path = output_dir / "rank.jsonl"
-                drop_after(path, state.global_step)  # of a run before, or recorded again
+                if not state.global_step:
+                    set_aside_earlier(path)
+                drop_after(path, state.global_step)  # it is recorded again
                 self._rank = RankLogger(
                     criterion.queues,
                     path,
@@ -193,8 +194,8 @@ class MocoCallback(TrainerCallback):
             scalars = RankLogger.scalars(record)
             ranks = {f"rank/{name}": value for name, value in scalars.items()}
             log_beside(self._trainer, control, ranks)
-        dataset = self._trainer.train_dataset
-        self._limit_bad_clips(self._model.skipped_in_training, dataset, "the training")
+        skipped, dataset = self._model.skipped_in_training, self._trainer.train_dataset
+        limit_left_out(skipped, dataset, "the training", self.max_bad_clips)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -228,7 +229,8 @@ class MocoCallback(TrainerCallback):
     ) -> None:
         """Stop where too many clips were left out of the figures."""
         skipped = self._model.skipped_in_evaluation
-        self._limit_bad_clips(skipped, self._trainer.eval_dataset, "an evaluation")
+        dataset = self._loaders.evaluated
+        limit_left_out(skipped, dataset, "an evaluation", self.max_bad_clips)
         skipped.clear()
 
     on_predict = on_evaluate
@@ -236,12 +238,13 @@ class MocoCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Name the clips that this process left out."""
+        """Leave the optimizer alone, and name the clips that this process left out."""
+        self._hooks.close()
         skipped = self._model.skipped_in_training
         if skipped:
             warnings.warn(
                 f"{len(skipped):,} clips could not be used and were left out of the training: "
-                f"{_names(skipped, self._trainer.train_dataset)}.",
+                f"{names_of_clips(skipped, self._trainer.train_dataset)}.",
                 stacklevel=2,
             )
 
@@ -250,16 +253,6 @@ class MocoCallback(TrainerCallback):
         seed = args.seed if args.data_seed is None else args.data_seed
         self._collator = collator.for_training(seed)
         return self._collator
-
-    def _limit_bad_clips(self, skipped: set[int], dataset: Any, where: str) -> None:
-        limit = self.max_bad_clips
-        if limit is None:
-            limit = tolerated_clips(len(dataset) if isinstance(dataset, Sized) else 0)
-        if len(skipped) > limit:
-            raise InputError(
-                f"More than {limit} clips could not be used and were left out of {where}, among "
-                f"them {_names(skipped, dataset)}: mend them or raise `max_bad_clips`."
-            )
 
     def _watch_loss(
         self, model: TrainerModel, _: Any, batch: dict[str, Any], losses: dict[str, Tensor]
@@ -288,9 +281,3 @@ def _is_empty(loader: DataLoader[Any] | None) -> bool:
         return loader is not None and len(loader) == 0
     except TypeError:  # of a stream
         return False
-
-
-def _names(ids: set[int], dataset: Any) -> str:
-    """The first of these clips, as their data set calls them."""
-    names = getattr(dataset, "name_clips", by_number)(sorted(ids))
-    return listed([str(names.get(number, number)) for number in sorted(ids)], NAMED)

@@ -7,7 +7,11 @@ from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from atr_moco_plugin.criterion.kept_options import kept_options, other_length
+from atr_moco_plugin.criterion.kept_options import (
+    kept_options,
+    other_length,
+    steps_of_another_run,
+)
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.internals import saved_beside
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
@@ -20,7 +24,7 @@ _LENGTH = "total_steps"
 def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerState) -> None:
     """Compare the options of the criterion and the number of processes with those of the checkpoint
     that a training goes on from, if it has them, and have the next checkpoints save them. Warn of
-    another length where a schedule follows it.
+    another length, and of steps of an earlier training, where a schedule follows them.
 
     Args:
         model: it is trained.
@@ -38,9 +42,13 @@ def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerSta
             f"The training cannot go on with other options: {changed}. Give it those of "
             "the checkpoint, or begin a new training from its weights."
         )
-    warning = other_length(model.criterion, before.get(_LENGTH), state.max_steps)
-    if warning is not None and state.is_world_process_zero:
-        warnings.warn(warning, stacklevel=2)
+    told = (
+        other_length(model.criterion, before.get(_LENGTH), state.max_steps),
+        steps_of_another_run(model.criterion, state.global_step, state.max_steps),
+    )
+    for warning in told:
+        if warning is not None and state.is_world_process_zero:
+            warnings.warn(warning, stacklevel=2)
     saved[OPTIONS] = {**options, _LENGTH: state.max_steps}
 
 

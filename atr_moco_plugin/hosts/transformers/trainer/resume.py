@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -82,6 +83,23 @@ def last_good(output_dir: str | os.PathLike[str], sound: bool) -> str:
         read_weights,
         resume="give it to `resume_from_checkpoint`.",
         restart="begin a new training.",
+    )
+
+
+def set_aside_earlier(file: Path) -> None:
+    """Give the records of an earlier training another name, for one that begins anew in the same
+    folder.
+
+    Args:
+        file: of the records; none, and an empty one, is no mistake.
+    """
+    if not file.is_file() or not file.stat().st_size:
+        return
+    aside = next(x for n in count(1) if not (x := file.with_name(f"{file.name}.{n}")).exists())
+    file.rename(aside)
+    warnings.warn(
+        f"{file} has the records of an earlier training; they are in {aside.name} from now on.",
+        stacklevel=2,
     )
 
 

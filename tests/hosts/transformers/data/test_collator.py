@@ -172,3 +172,11 @@ def test_a_file_that_cannot_be_decoded_is_a_bad_clip(tmp_path: Path) -> None:
     by_clip = data.by_clip()
     assert len(by_clip) == 2 and by_clip[0]["caption"] == ["a dog", "rain"]
     assert by_clip[0]["caption_id"] == [data[0]["caption_id"], data[1]["caption_id"]]
+
+
+def test_captions_that_are_cut_are_told_with_the_option_of_the_collator() -> None:
+    data = PairDataset(open_toy(ToyConfig(num_train=2, num_valid=1, num_test=1)), "train", RATE)
+    captions = [example["caption"] for example in data]
+    collator = ClapCollator(train_wordpiece(captions), make_extractor(), max_tokens=5)
+    with pytest.warns(UserWarning, match="longer than `ClapCollator.max_tokens`, 5: .*; raise it"):
+        collator.check(torch.nn.Identity(), [data])

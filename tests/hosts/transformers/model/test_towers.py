@@ -10,14 +10,10 @@ from trainer_world import (
     make_clap,
     pair_of,
 )
-from transformers import (
-    ASTConfig,
-    ASTModel,
-)
+from transformers import ASTConfig, ASTModel, BertConfig, BertModel, GPT2Config, GPT2Model
 
-from atr_moco_plugin.hosts.transformers import (
-    ClapTrainerModel,
-)
+from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.hosts.transformers import ClapTrainerModel, TextModelTower
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 
@@ -67,3 +63,24 @@ def test_layers_of_transformers_models_are_found_for_layer_decay() -> None:
     assert len(text) == len(stages) == 1
     assert found["model.text.encoder.embeddings.word_embeddings.weight"] < min(text) <= 0.5
     assert found["model.audio.projection.linear1.weight"] == 1.0
+
+
+def test_a_text_model_whose_first_token_sees_no_other_is_refused() -> None:
+    gpt = GPT2Model(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=8))
+    with pytest.raises(InputError, match="first token of GPT2Model has seen none of the others"):
+        TextModelTower(gpt, 12)
+
+
+def test_asking_a_text_model_how_it_reads_leaves_no_trace() -> None:
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert = BertModel(BertConfig(vocab_size=50, intermediate_size=16, **size)).train()
+    bert.encoder.eval()
+    modes, random = [x.training for x in bert.modules()], torch.random.get_rng_state()
+    projection = torch.nn.Linear(16, 12)
+    torch.random.set_rng_state(random)
+    tower = TextModelTower(bert, 12)
+    assert [x.training for x in bert.modules()] == modes
+    assert torch.equal(tower.projection.weight, projection.weight)
+    with torch.device("meta"):
+        meta = BertModel(BertConfig(vocab_size=50, intermediate_size=16, **size))
+    TextModelTower(meta, 12)  # it has no values, and is not asked
