@@ -15,7 +15,7 @@ LOOKED_AT = 3
 """Training passes of a process that are looked at."""
 
 _TOLERANCE = 1e-2
-"""Of a length of 1; that of vectors in bfloat16 is off by 4e-3 at most."""
+"""Of a length of 1; that of vectors in bfloat16 is off by up to 8e-3."""
 
 
 class FirstPasses:
@@ -54,10 +54,11 @@ class FirstPasses:
         self._alike += len(a) > 1 and bool(positive_pairs(*ids, *ids, mode=mode).all())
         if self._alike == LOOKED_AT:
             warnings.warn(
-                f"In each of the first {LOOKED_AT} batches all pairs are positives of each other "
-                "by their ids, so that nothing is told apart: give every clip a `clip_id` and "
-                "every caption text a `caption_id` of its own.",
-                stacklevel=2,
+                f"In each of the first {LOOKED_AT} batches of this process all pairs are positives "
+                "of each other by their ids, so that nothing in a batch is told apart: give every "
+                "clip a `clip_id` and every caption text a `caption_id` of its own, or draw other "
+                "batches.",
+                stacklevel=3,  # below the decorator of this method
             )
 
 

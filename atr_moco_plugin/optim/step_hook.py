@@ -143,18 +143,19 @@ def _warn_of_what_stands_still(criterion: StepListener, optimizers: Sequence[Opt
     if left_out := [name for name, x in trained if id(x) not in stepped]:
         warnings.warn(
             f"{len(left_out)} trainable parameters of the criterion are in no attached "
-            f"optimizer: {listed(left_out)}. What no optimizer has never trains: make it from "
+            f"optimizer: {listed(left_out)}. What no optimizer steps never trains: make it from "
             "`parameter_groups(criterion, ...)` and not from the model's parameters, give `attach` "
             "a list of all optimizers, or freeze them with `requires_grad_(False)`.",
-            stacklevel=3,
+            stacklevel=4,  # the caller of the criterion's `attach`
         )
     half = [name for name, x in trained if x.dtype in (torch.float16, torch.bfloat16)]
     if half:
         warnings.warn(
             f"{len(half)} trainable parameters are in half precision, where most steps of a small "
-            f"learning rate are rounded away: {listed(half)}. Load the model in float32; autocast "
-            "(`bf16=True` of Trainer) computes in half precision all the same.",
-            stacklevel=3,
+            "learning rate are rounded away, unless the optimizer keeps copies in float32: "
+            f"{listed(half)}. Load the model in float32; autocast (`bf16=True` of Trainer) "
+            "computes in half precision all the same.",
+            stacklevel=4,
         )
 
 

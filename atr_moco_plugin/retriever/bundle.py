@@ -23,7 +23,7 @@ from atr_moco_plugin.io.atomic import is_empty_folder, new_file, new_folder
 from atr_moco_plugin.model import RetrievalModelConfig
 from atr_moco_plugin.plugins import available, owner
 from atr_moco_plugin.retriever.identity import digests, model_fingerprint
-from atr_moco_plugin.retriever.kept_card import CARD, OLD_CARD, keep_card
+from atr_moco_plugin.retriever.kept_card import CARD, keep_card, old_cards
 from atr_moco_plugin.sample_rate import RATES
 
 FORMAT = 1
@@ -137,8 +137,8 @@ def write_bundle(
         model: towers and head; its ``state_dict`` is written.
         tokenizer: of transformers, or a folder that has one.
         feature_extractor: of transformers, or a folder that has one, where the model needs it.
-        card: text of ``README.md``, if any. One there in which somebody has written becomes
-            ``README.old.md``, with a warning.
+        card: text of ``README.md``, if any. One there in which licence, citation or a section was
+            written becomes ``README.old.md``, with a warning.
 
     Raises:
         InputError: if the folder holds something else than a bundle, or cannot be written.
@@ -148,7 +148,8 @@ def write_bundle(
         raise InputError(
             f"{folder} is there already and is no bundle: give another folder or remove it."
         )
-    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD, OLD_CARD, *_OF_OTHERS}
+    parts = {CONFIG, WEIGHTS, TOKENIZER, FEATURE_EXTRACTOR, CARD, *_OF_OTHERS}
+    parts |= {x.name for x in old_cards(folder)}
     if folder.exists() and (others := sorted({x.name for x in folder.iterdir()} - parts)):
         raise InputError(
             f"{folder} has more in it than a bundle, {listed(others)}, which would be lost: move "

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever.bundle import read_config
 from atr_moco_plugin.retriever.card import model_card
-from atr_moco_plugin.retriever.kept_card import CARD, PLACE
+from atr_moco_plugin.retriever.kept_card import CARD, OLD_CARDS, PLACE
 
 _LOADING = re.compile(r"(AudioTextRetriever\.from_pretrained\()[^()\n]*(\))")
 
@@ -50,6 +50,7 @@ def push_folder(
             repo_id=repository.repo_id,
             folder_path=folder,
             commit_message="Upload a bundle of atr-moco-plugin",
+            ignore_patterns=OLD_CARDS,
         )
     except HFValidationError as ex:
         raise InputError(f"{repo_id!r} is no name for the Hugging Face Hub: {ex}") from ex

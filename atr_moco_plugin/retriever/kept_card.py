@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from itertools import count
 from pathlib import Path
 
-CARD, OLD_CARD = "README.md", "README.old.md"
-"""The card of a bundle, and that of the bundle before, where a user had written in it."""
+CARD, OLD_CARDS = "README.md", "README.old*.md"
+"""The card of a bundle, and those of bundles before, where a user had written in them."""
 
 PLACE = "To be filled in"
 """Stands in a card where a user has to say what the package does not know: twice."""
@@ -16,26 +17,35 @@ _HEADINGS = ["## What it is", "## Figures", "## Licence", "## Citation"]
 
 
 def keep_card(folder: Path, new: Path, card: str) -> None:
-    """Keep what a user has written in a bundle's card, for it is nowhere else.
+    """Keep a card in which a user has written licence, citation or a section, for that is nowhere
+    else.
 
     Args:
         folder: of the bundle that ``new`` replaces; there may be none.
-        new: folder to which what is kept goes as ``README.old.md``, with a warning.
+        new: folder to which what is kept goes as ``README.old.md``, or a name with a number where
+            that is there, with a warning.
         card: the text of the new one.
     """
-    there, old = folder / CARD, folder / OLD_CARD
-    if old.is_file():
-        shutil.copyfile(old, new / OLD_CARD)
+    for old in old_cards(folder):
+        shutil.copyfile(old, new / old.name)
+    there = folder / CARD
     content = there.read_bytes() if there.is_file() else b""
     text = content.decode("utf-8", "replace")
     if text in ("", card) or _is_untouched(text):
         return
-    (new / OLD_CARD).write_bytes(content)
+    names = (f"README.old{number or ''}.md" for number in count())
+    name = next(name for name in names if not (new / name).exists())
+    (new / name).write_bytes(content)
     warnings.warn(
-        f"{there} had been filled in: it is {OLD_CARD} now, beside the new bundle's own. Take "
-        "over what holds.",
+        f"{there} had been filled in: it is {name} now, beside the new bundle's own. Take over "
+        "what holds.",
         stacklevel=4,
     )
+
+
+def old_cards(folder: Path) -> list[Path]:
+    """The cards of earlier bundles that are kept in a folder."""
+    return sorted(folder.glob(OLD_CARDS))
 
 
 def _is_untouched(card: str) -> bool:

@@ -129,6 +129,7 @@ def build(
         threads=threads or max(2, min(8, os.cpu_count() or 1)),
         stop=stop,
         progress=bar.windows,
+        proven=plan.unchanged > 0,
     )
     waiting: list[Outcome] = []
     written, due = time.monotonic(), 0.0

@@ -85,6 +85,7 @@ def embed_groups(
     threads: int,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda windows: None,
+    proven: bool = False,
 ) -> Generator[list[Outcome], None, None]:
     """Embed groups of sounds, see :func:`~.plan.in_groups`.
 
@@ -94,6 +95,7 @@ def embed_groups(
         threads: that decode.
         stop: asked before each batch; where it says so, what is embedded so far is the last group.
         progress: told how many windows have been embedded.
+        proven: whether the model has embedded other sounds before.
 
     Yields:
         Of each group the outcomes, in the order of its tasks. They wait for a later group where the
@@ -109,7 +111,7 @@ def embed_groups(
     streams = ReadAhead(retriever.windows, threads, most)(
         task for group in groups for task in group
     )
-    embedder = _Embedder(retriever, progress)
+    embedder = _Embedder(retriever, progress, proven)
     held: list[Outcome] = []
     try:
         for group in groups:
@@ -155,10 +157,12 @@ def _items(
 class _Embedder:
     """Embeds windows, and tells a sound that has no embedding from a model that gives none."""
 
-    def __init__(self, retriever: AudioTextRetriever, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, retriever: AudioTextRetriever, progress: Callable[[int], None], proven: bool
+    ) -> None:
         self._retriever = retriever
         self._progress = progress
-        self._good = False  # whether any window has been embedded
+        self._good = proven  # whether any window has been embedded
         self._bad: dict[str, InputError] = {}
 
     @property

@@ -478,6 +478,11 @@ def test_two_broken_sounds_in_one_batch_stop_nothing_where_others_were_embedded(
     world.retriever = Picky.from_pretrained(world.retriever.name, device="cpu", batch_size=1)
     report = world.update()
     assert world.names() == ["a.wav", "b.wav"] and len(report.broken) == 2
+    # Nor where others were embedded by an earlier update.
+    for name in ("e.wav", "f.wav"):
+        soundfile.write(world.sounds / name, np.full(16_000, 0.9), 16_000)
+    report = world.update()
+    assert world.names() == ["a.wav", "b.wav"] and len(report.broken) == 4
 
 
 def test_one_sound_that_cannot_be_embedded_is_broken(world: World) -> None:

@@ -229,7 +229,8 @@ class MocoCallback(TrainerCallback):
     ) -> None:
         """Stop where too many clips were left out of the figures."""
         skipped = self._model.skipped_in_evaluation
-        dataset = self._loaders.evaluated
+        dataset = self._loaders.evaluated  # None where an `evaluate` of one's own made the loader
+        dataset = self._trainer.eval_dataset if dataset is None else dataset
         limit_left_out(skipped, dataset, "an evaluation", self.max_bad_clips)
         skipped.clear()
 
