@@ -63,12 +63,17 @@ def find(
 
     Raises:
         ValueError: for shapes, numbers or a k that cannot be.
-        InputError: for an alpha without a bank, and where a writer replaces what was found again
-            and again.
+        InputError: for an empty pattern of paths, an alpha without a bank, and where a writer
+            replaces what was found again and again.
     """
     if not len(wanted) or not penalty >= 0 or k < 1:
         raise ValueError("a query needs something wanted, a penalty of 0 or more, a k of 1 or more")
     rest = wanted[:0] if unwanted is None else unwanted
+    if only is not None and only.path == "":
+        raise InputError(
+            "the pattern of paths is empty, which no path matches: give one such as '*/birds/*', "
+            "or leave it out."
+        )
     if only == Filter():  # which would be asked about every recording
         only = None
     for _ in range(_TRIES):

@@ -131,12 +131,7 @@ class Filter:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError for lengths that no recording has, and an empty pattern."""
-        if self.path == "":
-            raise InputError(
-                "the pattern of paths is empty, which no path matches: give one such as "
-                "'*/birds/*', or leave it out."
-            )
+        """Raises InputError for lengths that no recording has."""
         least, most = self.min_seconds or 0.0, self.max_seconds
         if not least >= 0 or (most is not None and not most >= least):
             raise InputError(

@@ -25,6 +25,7 @@ from atr_moco_plugin.hosts.fairseq2.export import export_run
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.bundle import read_bundle
 from atr_moco_plugin.retriever.exported import ExportOptions
+from atr_moco_plugin.text.tokenizer import tokenize
 
 Run = Callable[..., int]
 
@@ -91,10 +92,12 @@ def test_evaluation_and_bundle_rank_by_the_distance(
         plain = start.build().model.eval()
     assert start.temperature is None and plain.embed_dim == 12
     embeddings = []
+    backbone = retriever._backbone
+    tokens = tokenize(backbone.tokenizer, captions, backbone.config.max_tokens)
     with torch.no_grad():
         for tower, inputs in (
-            (plain.audio, retriever._backbone.audio_inputs(waveforms)),
-            (plain.text, retriever._backbone.text_inputs(*retriever._runner._tokenized(captions))),
+            (plain.audio, backbone.audio_inputs(waveforms)),
+            (plain.text, backbone.text_inputs(*tokens)),
         ):
             embeddings.append(tower(**inputs)[0].double())
     difference = embeddings[0][:, None] - embeddings[1]
