@@ -70,7 +70,7 @@ def test_a_filter_that_says_nothing_asks_nothing_of_the_recordings(
     with pytest.raises(AssertionError, match="a recording is asked about"):
         find(store, AXES[:1], only=Filter(min_seconds=1))
     with pytest.raises(InputError, match="the pattern of paths is empty"):
-        Filter(path="")
+        find(store, AXES[:1], only=Filter(path=""))
 
 
 def told(hits: list[asking.Hit]) -> list[tuple[str, float, float, float]]:
