@@ -90,6 +90,7 @@ class SizeSummary:
         held_out: modality to the rank of the embeddings of the validation split.
         history: modality to ``(step, mean centred RankMe)`` of its queue during training.
         exceeds_training: whether it holds more rows than an epoch has pairs; None if not known.
+        rows_in_loss: the most rows of a seed that were in the loss at the end; None if not known.
     """
 
     queue_size: int
@@ -100,6 +101,12 @@ class SizeSummary:
     held_out: Mapping[str, Ranks]
     history: Mapping[str, tuple[tuple[int, float], ...]]
     exceeds_training: bool | None
+    rows_in_loss: int | None = None
+
+    @property
+    def partly_used(self) -> bool:
+        """Whether rows that are there stayed out of the loss, as `queue_warmup_steps` says."""
+        return self.rows_in_loss is not None and self.rows_in_loss < min(self.rows, self.queue_size)
 
     @property
     def rows(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.report.titles import TITLES
 from atr_moco_plugin.study.plan import leaves, read_yaml
 
 MODALITIES = ("audio", "text")
@@ -33,6 +34,8 @@ class RunResult:
         queue: modality to the last record of its queue in ``rank.jsonl``, empty without queues.
         held_out: modality to the record of the embeddings of the validation split.
         history: ``(step, sources)`` of every record in ``rank.jsonl``.
+        rows_in_loss: rows of the queue that were in the loss at the end, None where the run did not
+            say.
     """
 
     name: str
@@ -49,6 +52,7 @@ class RunResult:
     queue: Mapping[str, Mapping[str, Any]]
     held_out: Mapping[str, Mapping[str, Any]]
     history: tuple[tuple[int, Mapping[str, Any]], ...]
+    rows_in_loss: int | None = None
 
     @property
     def variant(self) -> tuple[str, float, str]:
@@ -96,6 +100,7 @@ def read_run(folder: Path) -> RunResult:
             queue=records[-1]["sources"] if records else {},
             held_out=splits[valid]["rank"]["sources"],
             history=tuple((record["step"], record["sources"]) for record in records),
+            rows_in_loss=_rows_in_loss(folder),
         )
     except KeyError as ex:
         raise InputError(
@@ -112,3 +117,11 @@ def _rows(size: object, records: Sequence[Mapping[str, Any]]) -> int:
         raise InputError(f"its queue_size is {size}, but rank.jsonl does not say what it became.")
     last = next(iter(records[-1]["sources"].values()))
     return int(last["queue_size"])
+
+
+def _rows_in_loss(folder: Path) -> int | None:
+    """As the last report of the training says, a mean over its steps."""
+    path, title = folder / "metrics" / "train.jsonl", TITLES["queue_rows"]
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = json.loads(lines[-1]).get(title) if lines else None
+    return None if rows is None else round(rows)

@@ -123,6 +123,7 @@ def _size(runs: Sequence[RunResult], pairs: int | None) -> SizeSummary:
         held_out=_ranks([run.held_out for run in runs]),
         history={name: _history(runs, name) for name in MODALITIES if runs[0].queue},
         exceeds_training=None if pairs is None else size > pairs,
+        rows_in_loss=max((x for run in runs if (x := run.rows_in_loss) is not None), default=None),
     )
 
 

@@ -38,6 +38,12 @@ def notes(study: Study, failed: Sequence[str] = ()) -> list[str]:
         )
     if not all(size.filled for size in sizes):
         found.append("† never filled: the runs end before the queue is full.")
+    if partly := [size for size in sizes if size.partly_used]:
+        rows = ", ".join(f"{size.rows_in_loss:,} of {size.queue_size:,}" for size in partly)
+        found.append(
+            f"‡ not all rows were in the loss at the end, at most {rows}: the older ones tell "
+            "their age (`queue_warmup_steps`), so that R-sum is of a shorter queue."
+        )
     if failed:
         found.append(f"Failed and not in here: {', '.join(failed)}.")
     found += [f"Left out: {reason}" for reason in study.left_out.values()]
@@ -51,8 +57,10 @@ def variant_title(variant: Variant) -> str:
 
 
 def size_label(size: SizeSummary) -> str:
-    """A queue size with its marks: * longer than the training set, † never filled."""
+    """A queue size with its marks: * longer than the training set, † never filled, ‡ not all of it
+    in the loss."""
     marks = ("*" if size.exceeds_training else "") + ("" if size.filled else "†")
+    marks += "‡" if size.partly_used else ""
     return f"{size.queue_size:,}{marks}"
 
 

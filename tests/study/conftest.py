@@ -37,6 +37,7 @@ def write_run(
     reranked: bool = False,
     auto: bool = False,
     keys: str | None = None,
+    in_loss: int | None = None,
 ) -> Path:
     """A finished run whose queue saw ``rows`` vectors with ``directions`` directions; with ``auto``
     it grew to ``size``."""
@@ -76,6 +77,11 @@ def write_run(
             split["reranked"] = {"r_sum": split["dual"]["r_sum"] + 7}
     result = {"splits": splits, "train_pairs": train_pairs, "seed": seed}
     (folder / "retrieval.json").write_text(json.dumps(result))
+    if in_loss is not None:
+        (folder / "metrics").mkdir()
+        lines = [{"Step": step, "Queue Rows": float(in_loss)} for step in (1, steps)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "metrics/train.jsonl").write_text(text)
     return folder
 
 

@@ -12,7 +12,7 @@ from atr_moco_plugin.study.findings import Seeds, Step
 from atr_moco_plugin.study.results import read_run
 from atr_moco_plugin.study.runner import is_finished
 from atr_moco_plugin.study.summary import aggregate
-from atr_moco_plugin.study.tables import notes, variant_tables, variant_title
+from atr_moco_plugin.study.tables import notes, size_label, variant_tables, variant_title
 from atr_moco_plugin.study.verdict import verdict
 
 
@@ -99,6 +99,19 @@ def test_a_queue_that_was_never_filled_is_not_judged(make_run, tmp_path: Path) -
     heading, ground = verdict(longer, longer.variants[0])
     assert heading == "Recommended queue size: 8." and "The step to it was worth it" in ground
     assert "4,096 rows was never filled" in ground and "longest queue tried" not in ground
+
+
+def test_rows_that_stay_out_of_the_loss_are_told(make_run, tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / f"q{size}_s{seed}", size, seed, in_loss=rows - seed)
+        for size, rows in ((16, 16), (64, 64), (256, 65))
+        for seed in (0, 1)
+    ]
+    study = aggregate([*runs, make_run(tmp_path / "q512", 512, 0)])  # which says nothing
+    sizes = study.variants[0].sizes
+    assert [size_label(size) for size in sizes] == ["16", "64", "256‡", "512"]
+    (note,) = (x for x in notes(study) if x.startswith("‡"))
+    assert "at most 65 of 256: the older ones tell their age" in note
 
 
 def test_without_two_sizes_there_is_no_recommendation(make_run, tmp_path: Path) -> None:
