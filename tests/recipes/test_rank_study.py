@@ -65,7 +65,8 @@ def test_a_study_trains_every_run_and_shows_them(finished: Path) -> None:
         assert size["queue"]["audio"]["rows"] == size["queue"]["text"]["rows"] == rows
         assert size["seeds"] == [1] and set(size["r_sum"]) == {"valid", "test"}
         assert [step for step, _ in size["history"]["audio"]] == [1, 2, 3, 4]
-    assert variant["recommended"] in (8, 64)
+    # Of the longer one 32 rows were written, which is nothing to judge it by.
+    assert variant["recommended"] is None and "64 rows was never filled" in variant["ground"]
     assert "| 64" in (finished / "rank_study.md").read_text()
     assert (finished / "index.html").is_file()
     assert (finished / "figures" / "spectra.png").is_file()
