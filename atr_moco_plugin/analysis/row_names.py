@@ -198,20 +198,15 @@ def _repeats(ids: Sequence[str | None]) -> bool:
 
 def _pairs(first: Sequence[str | None], second: Sequence[str | None], what: str) -> Tensor:
     """``[P, 2]``: the rows of both sides that have one id, in the order of the second."""
-    known = {x: number for number, x in enumerate(dict.fromkeys(first)) if x is not None}
-    a, t = (
-        torch.tensor([-1 if x is None else known.get(x, -1) for x in ids])
-        for ids in (first, second)
-    )
-    a_sorted, order = a.sort(stable=True)
-    start, end = torch.searchsorted(a_sorted, t), torch.searchsorted(a_sorted, t, right=True)
-    counts = torch.where(t < 0, 0, end - start)
-    total = int(counts.sum())
-    if total > max(MOST_PAIRS, len(a), len(t)):
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(first):
+        if name is not None:
+            rows.setdefault(name, []).append(row)
+    partners = [rows.get(name, []) if name is not None else [] for name in second]
+    total = sum(map(len, partners))
+    if total > max(MOST_PAIRS, len(first), len(second)):
         raise InputError(
             f"{what} repeat on both sides and make {total:,} pairs, more than {MOST_PAIRS:,}: "
             "leave the column out of one file if row i belongs to row i, or give --pairs."
         )
-    before = (start - counts.cumsum(0) + counts).repeat_interleave(counts)
-    rows = torch.arange(len(t)).repeat_interleave(counts)
-    return torch.stack([order[before + torch.arange(total)], rows], dim=1)
+    return torch.tensor([[a, t] for t, of_one in enumerate(partners) for a in of_one])

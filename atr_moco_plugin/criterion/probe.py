@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atr_moco_plugin.contracts import Inputs
 from atr_moco_plugin.ids import stable_digest
+from atr_moco_plugin.tensors.eval_mode import eval_mode
 
 PROBE_PAIRS = 16
 """Pairs of a probe."""
@@ -49,21 +50,8 @@ class KeyProbe:
     def __call__(self) -> dict[str, Tensor]:
         """The keys now: modality to ``[P, d]``."""
         towers = self._criterion.key_towers
-        with _evaluating(towers.values()), _random_state_kept(self._criterion.temperature.device):
+        with eval_mode(towers.values()), _random_state_kept(self._criterion.temperature.device):
             return {name: towers[name](**inputs)[0] for name, inputs in self._inputs.items()}
-
-
-@contextmanager
-def _evaluating(towers: Iterable[nn.Module]) -> Iterator[None]:
-    """Eval mode, after which each module is in the mode that it was in."""
-    training = [part for tower in towers for part in tower.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.eval_mode import eval_mode
 
 
 class HfEncoder(nn.Module):
@@ -55,15 +56,10 @@ class HfEncoder(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module without dropout, gradients and autocast, then put its mode back."""
-    training = module.training
+    """Run a module without dropout, gradients and autocast, then put its modes back."""
     device = next(module.parameters()).device.type
-    try:
-        with torch.no_grad(), torch.autocast(device, enabled=False):
-            module.eval()
-            yield
-    finally:
-        module.train(training)
+    with torch.no_grad(), torch.autocast(device, enabled=False), eval_mode([module]):
+        yield
 
 
 def _size(module: nn.Module) -> int:

@@ -8,9 +8,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.encoders.hf.causal import begin_alike, states_of_two
 from atr_moco_plugin.encoders.hf.checkpoint import build, load, model_config, plain_config
 from atr_moco_plugin.encoders.hf.config import HfTextConfig
-from atr_moco_plugin.encoders.hf.encoder import HfEncoder, evaluating
+from atr_moco_plugin.encoders.hf.encoder import HfEncoder
 from atr_moco_plugin.encoders.positions import first_position
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import TextTokens
@@ -109,20 +110,14 @@ class HfTextEncoder(HfEncoder):
             )
 
     def _is_causal(self) -> bool:
-        """Whether the first of two tokens has the same state whatever the second is."""
-        device = next(self.parameters()).device
-        ids = torch.tensor([[3, 4], [3, 5]], device=device) % self.model.config.vocab_size
         states = None
         try:
-            with evaluating(self):
-                found = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
-                states = getattr(found, "last_hidden_state", None)
+            states = states_of_two(self.model, self.model.config.vocab_size)
         except Exception as error:  # whatever layers raise for sizes that make no sense
             self._refuse(f"fails with {type(error).__name__}: {' '.join(str(error).split())}")
-        if not isinstance(states, Tensor) or states.shape != (*ids.shape, self.width):
+        if not isinstance(states, Tensor) or states.shape != (2, 2, self.width):
             self._refuse("does not return a state for each token")
-        first, second = states[:, 0]
-        return torch.allclose(first, second, rtol=0, atol=1e-6)
+        return begin_alike(states)
 
     def _refuse(self, reason: str) -> NoReturn:
         raise InputError(

@@ -75,10 +75,14 @@ def unknown_in(place: Place, tree: Mapping[str, Any]) -> str | None:
     return _unknown(place, tree, "")
 
 
-def _unknown(place: Place, tree: Mapping[Any, Any], where: str) -> str | None:
+def _unknown(
+    place: Place, tree: Mapping[Any, Any], where: str, *, others: bool = False
+) -> str | None:
+    """``others``: whether keys may be of another class than ``place``."""
     fields = _fields(*place)
     for key, value in tree.items() if fields else ():
-        if str(key).startswith("_"):  # a directive of fairseq2
+        # A directive of fairseq2 begins with a line.
+        if str(key).startswith("_") or (others and key not in fields):
             continue
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
@@ -86,17 +90,10 @@ def _unknown(place: Place, tree: Mapping[Any, Any], where: str) -> str | None:
             within = f"`{where[:-1]}`" if where else "the recipe"
             return f"`{where}{key}` is not known; {within} takes {', '.join(fields)}.{hint}"
         problem = _other_number(f"{where}{key}", value, fields[key])
-        section = fields[key].section
+        component = _COMPONENTS.get(f"{where}{key}")
+        section = fields[key].section or component
         if problem is None and section is not None and isinstance(value, Mapping):
-            problem = _unknown(section, value, f"{where}{key}.")
-        elif problem is None and isinstance(value, Mapping) and f"{where}{key}" in _COMPONENTS:
-            usual = _fields(*_COMPONENTS[f"{where}{key}"])
-            numbers = (
-                _other_number(f"{where}{key}.{name}", x, usual[name])
-                for name, x in value.items()
-                if name in usual
-            )
-            problem = next(filter(None, numbers), None)
+            problem = _unknown(section, value, f"{where}{key}.", others=component is not None)
         if problem is not None:
             return problem
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from atr_moco_plugin.encoders.hf.causal import begin_alike, states_of_two
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.clap import EncoderTower, TextEncoderTower, audio_tokens
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -64,7 +64,7 @@ class TextModelTower(TextEncoderTower):
 
     def __init__(self, encoder: nn.Module, embed_dim: int, width: int | None = None) -> None:
         width = _hidden_size(encoder) if width is None else width
-        if _first_token_sees_no_other(encoder):
+        if _is_causal(encoder):
             raise InputError(
                 f"The first token of {type(encoder).__name__} has seen none of the others, so that "
                 "captions that begin alike would have one embedding: take a text model that reads "
@@ -78,26 +78,15 @@ class TextModelTower(TextEncoderTower):
         return tokens, states[:, 0]
 
 
-@torch.no_grad()
-def _first_token_sees_no_other(encoder: Any) -> bool:
-    """Whether the first of two tokens has the same state whatever the second is. False where an
-    encoder cannot be asked like that: its first batch says why."""
-    modes = [(module, module.training) for module in encoder.modules()]
+def _is_causal(encoder: Any) -> bool:
+    """False where an encoder cannot be asked: its first batch says why."""
     config = getattr(encoder, "config", None)
     if getattr(config, "attention_type", "original_full") != "original_full":
         return False  # BigBird's, which a short batch would switch to another attention for good
     try:
-        encoder.eval()  # no dropout, and so no random numbers that the run would lack
-        ids = torch.tensor([[3, 4], [3, 5]]) % encoder.config.vocab_size
-        ids = ids.to(next(encoder.parameters()).device)
-        found = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        first, second = found[:, 0].float()
-        return torch.allclose(first, second, rtol=0, atol=1e-6)
+        return begin_alike(states_of_two(encoder, encoder.config.vocab_size))
     except Exception:  # whatever layers raise for sizes or devices that they are not made for
         return False
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _hidden_size(encoder: Any) -> int:
