@@ -102,9 +102,10 @@ class MocoAtcConfig(TeacherOptions, LearnedTemperatureConfig):
     the youngest rows that do not tell their age, as many as there are at every time, see
     :mod:`atr_moco_plugin.criterion.queue_start`."""
 
-    columns: Literal["momentum", "online"] = "momentum"
+    columns: Literal["momentum", "online", "both"] = "momentum"
     """What a query is compared with besides the queue: the momentum embeddings of the batch, or
-    the online ones, with a gradient through both sides."""
+    the online ones, with a gradient through both sides. ``both``: the loss is the mean of that with
+    momentum columns and the queue, and that of ``atc``, in the batch alone."""
 
     keys: Literal["momentum", "online"] = "momentum"
     """What the queue holds: momentum embeddings, or the online ones that were computed anyway (XBM,

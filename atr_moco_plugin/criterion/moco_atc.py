@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from atr_moco_plugin.contracts import DualEncoder, Inputs, Module
-from atr_moco_plugin.criterion.atc import atc_loss
+from atr_moco_plugin.criterion.atc import atc_loss, contrastive_loss
 from atr_moco_plugin.criterion.chunks import encode
 from atr_moco_plugin.criterion.config import CriterionConfig, MocoAtcConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch, gather_batch
@@ -230,25 +230,19 @@ class MocoAtc(Atc):
         if self.config.queue_positives == "ignore":
             ignore = positives.clone()
             ignore[:, : len(batch.a)] = False
-        online_columns = None
-        if self.config.columns == "online":
+        online = None
+        if self.config.columns != "momentum":
             all_a, all_u = gather(torch.cat([a, u], 1), grad=True, counts=batch.counts).chunk(2, 1)
-            online_columns = all_a, all_u
+            online = all_a, all_u
+        instead = online if self.config.columns == "online" else None
         loss_atc = atc_loss(
-            a,
-            u,
-            batch.a,
-            batch.u,
-            audio_queue,
-            text_queue,
-            positives,
-            self.temperature,
-            self.alpha,
-            ignore=ignore,
-            first_row=batch.own.start,
-            online_columns=online_columns,
-        )
-        first = online_columns or (batch.a, batch.u)
+            a, u, batch.a, batch.u, audio_queue, text_queue, positives, self.temperature,
+            self.alpha, ignore=ignore, first_row=batch.own.start, online_columns=instead,
+        )  # fmt: skip
+        if online is not None and self.config.columns == "both":
+            in_batch = positives[:, : len(batch.a)]
+            loss_atc = (loss_atc + contrastive_loss(a, u, *online, in_batch, self.temperature)) / 2
+        first = instead or (batch.a, batch.u)
         columns = (first[0], audio_queue), (first[1], text_queue)
         student = StudentLogits(a, u, *columns, *ids, batch.own, ignore)
         weight = mean_weight(len(a), len(batch.a))

@@ -18,7 +18,12 @@ from atr_moco_plugin.criterion import MocoAtc, MocoAtcAtmConfig, MocoAtcConfig
 from atr_moco_plugin.errors import InputError
 
 TOTAL = 7
-KINDS = [("momentum", "momentum"), ("online", "momentum"), ("online", "online")]
+KINDS = [
+    ("momentum", "momentum"),
+    ("online", "momentum"),
+    ("online", "online"),
+    ("both", "momentum"),
+]
 Ids = tuple[list[int], list[int]]
 
 
@@ -55,7 +60,13 @@ class SlowMoco:
                 soft = torch.stack([query_m[i] @ c[1] for c in columns]) / temperature.detach()
                 y = torch.tensor([float(related(ids[i], c[2])) for c in columns]).double()
                 target = self.config.alpha * soft.softmax(0) + (1 - self.config.alpha) * y / y.sum()
-                total = total - (target * logits.log_softmax(0)).sum() / (2 * len(rows))
+                loss = -(target * logits.log_softmax(0)).sum()
+                if self.config.columns == "both":
+                    logits = batch_columns @ query[i] / temperature
+                    y = torch.tensor([float(related(ids[i], ids[j])) for j in range(len(rows))])
+                    in_batch = -(y.double() / y.sum() * logits.log_softmax(0)).sum()
+                    loss = (loss + in_batch) / 2
+                total = total + loss / (2 * len(rows))
         self.queue += [(a_m[i], u_m[i], ids[i]) for i in range(len(rows))]
         self.pairs += len(rows)
         return total
@@ -178,7 +189,8 @@ def test_momentum_without_copies_is_warned_of() -> None:
             {"keys": "online", "columns": "online", "alpha": 0.0, "momentum_schedule": "cosine"},
             "but `momentum_schedule` is cosine: leave it out",
         ),
-        ({"columns": "both"}, "`columns` is 'both', expected one of momentum, online"),
+        ({"columns": "all"}, "`columns` is 'all', expected one of momentum, online, both"),
+        ({"columns": "both", "keys": "online"}, "batch's columns: set `columns` to online too"),
         ({"queue_warmup_steps": "soon"}, "`queue_warmup_steps` is 'soon', expected int or auto"),
     ],
 )

@@ -103,6 +103,7 @@ def oracle(
         ("moco_atc", {"alpha": 0.4}),
         ("moco_atc", {"queue_positives": "ignore"}),
         ("moco_atc", {"columns": "online"}),
+        ("moco_atc", {"columns": "both"}),
         ("moco_atc", {"columns": "online", "keys": "online", "alpha": 0.0}),
         ("moco_atc", {"queue_size": 0}),
     ],
@@ -130,7 +131,7 @@ def test_loss_and_gradients_equal_a_float64_oracle(name: str, of_queue: dict[str
     columns, ids = [a, u], batch["clip_ids"]
     ignore = None
     if name != "atc":
-        if "columns" not in of_queue:
+        if of_queue.get("columns") != "online":
             columns = [
                 getattr(criterion, f"{k}_m")(**batch[k])[0].detach().double()
                 for k in ("audio", "text")

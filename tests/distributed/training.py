@@ -67,6 +67,7 @@ ONLINE_COLUMNS = MocoAtcConfig(
     queue_size=QUEUE,
     queue_warmup_steps="auto",
 )
+BOTH_COLUMNS = MocoAtcConfig(**OPTIONS, columns="both")
 ONLINE_KEYS = MocoAtcAtmConfig(
     atm_start=0,
     keys="online",
@@ -87,6 +88,7 @@ CASES: dict[str, tuple[type[Atc], AtcConfig, str]] = {
     "m_ltm_full": (MLtmFull, MLtmConfig(positives="clip_or_caption"), "blip"),
     "moco_atc": (MocoAtc, MocoAtcConfig(**OPTIONS), "blip"),
     "moco_atc_atm": (MocoAtcAtm, ALL_RANKS, "blip"),
+    "moco_atc_both": (MocoAtc, BOTH_COLUMNS, "blip"),
     "moco_atc_online": (MocoAtc, ONLINE_COLUMNS, "blip"),
     "moco_atc_atm_online": (MocoAtcAtm, ONLINE_KEYS, "blip"),
     # Its head reads the gathered text states, so their gradient crosses the ranks too.
