@@ -67,6 +67,7 @@ def _run(args: argparse.Namespace) -> int:
         args.out, row_file(args.results), rate_file(args.results), {}, roots, args.options,
         json.loads(args.overrides), args.scale,
     )  # fmt: skip
+    _check_own_rows(bench, args.results)
     renewed = _renew(bench, runs) if args.renew else []
     runs = bench.to_make(runs)
     bench.prices = _prices(args, bench, runs, renewed)
@@ -76,6 +77,21 @@ def _run(args: argparse.Namespace) -> int:
     for run, reason in workers.failed.items():
         say(f"FAILED {run.name}: {reason}")
     return int(bool(workers.failed))
+
+
+def _check_own_rows(bench: Bench, results: Path) -> None:
+    """Keep rows of a try apart from those of the plan and of other tries.
+
+    Raises:
+        SystemExit: the folder of results has others.
+    """
+    if bench.tried and results.resolve() == RESULTS.resolve():
+        sys.exit("--scale, --options and --overrides make a try: give it --results FOLDER.")
+    if any(row.get("tried", {}) != bench.tried for row in bench.rows.all()):
+        sys.exit(
+            f"{results} has rows of runs with other --scale, --options or --overrides: give "
+            "--results another folder."
+        )
 
 
 def _count(args: argparse.Namespace) -> None:

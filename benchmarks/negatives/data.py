@@ -57,10 +57,12 @@ class Data:
     freeze: str = "none"
     rerank_k: int = 16
 
-    def data_options(self, root: Path | None, cache: Path) -> list[str]:
+    def data_options(
+        self, root: Path | None, cache: Path, overrides: Mapping[str, Any]
+    ) -> list[str]:
         """Options of the recipe that say which data; rendered audio is kept in ``cache`` for all
-        runs."""
-        values = self._values(root).items()
+        runs. ``overrides`` have the last word."""
+        values = {**self._values(root), **overrides}.items()
         found = [f"dataset.config_overrides.{x}={json.dumps(y)}" for x, y in values]
         return found if root is None else [*found, f"dataset.cache_dir={cache}"]
 

@@ -47,7 +47,7 @@ class Bench:
         prices: by data and batch, of each variant.
         roots: by recipe, where data are that are not made up.
         options: more options of the recipe, for all runs.
-        overrides: more options of the data sets, which ``options`` have too.
+        overrides: more options of the data sets, for all runs.
         scale: factor of all steps, to try the bench out.
     """
 
@@ -61,6 +61,12 @@ class Bench:
     scale: float = 1.0
     _datasets: dict[str, AudioTextDataset] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def tried(self) -> dict[str, Any]:
+        """What makes its runs others than those of the plan; empty where nothing does."""
+        changes = {"scale": self.scale, "options": [*self.options], "overrides": self.overrides}
+        return {name: x for name, x in changes.items() if x not in (1.0, [], {})}
 
     def file(self, run: Run) -> RowFile:
         """Where the row of a run is."""
@@ -109,6 +115,7 @@ def make(bench: Bench, run: Run) -> Row:
         "valid": _quarters(folder / "metrics/valid.jsonl"),
         **found,
         "torch": torch.__version__,
+        **({"tried": bench.tried} if bench.tried else {}),
     })  # fmt: skip
     bench.file(run).add(row)
     _clean(folder)
@@ -180,7 +187,7 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
         "evaluation.rerank_k=0",
         "evaluation.test_split=null",
         *data.options,
-        *data.data_options(bench.roots.get(data.recipe), bench.out / "cache"),
+        *data.data_options(bench.roots.get(data.recipe), bench.out / "cache", bench.overrides),
     ]
     if variant.chunks:
         options.append(f"trainer.grad_cache.chunk_size={run.batch}")

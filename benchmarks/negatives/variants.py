@@ -54,6 +54,7 @@ class Variant:
 
 _MATCHING = "moco_atc_atm"
 _QUEUE = "moco_atc"
+_BOTH = "moco_atc, columns both"
 _ONLINE_KEYS = {"keys": "online", "columns": "online", "alpha": 0.0}
 
 VARIANTS = {
@@ -70,6 +71,15 @@ VARIANTS = {
         Variant("m_ltm_full", "m_ltm_full"),
         Variant("atc, clip_or_caption", "atc", rate_of="atc"),
         Variant("atc, chunks", "atc", {"positives": "pair"}, rate_of="atc", chunks=True),
+        # Its gradient has that of the batch's columns too, so it has its rate searched.
+        Variant(_BOTH, _QUEUE, {"columns": "both"}, tier=2),
+        Variant(
+            "moco_atc_atm, columns both, every 2",
+            _MATCHING,
+            {"columns": "both", "atm_every": 2},
+            _BOTH,
+            tier=2,
+        ),
         Variant("moco_atc, columns online", _QUEUE, {"columns": "online"}, _QUEUE, tier=2),
         Variant("moco_atc, keys online", _QUEUE, _ONLINE_KEYS, _QUEUE, tier=2),
         Variant("moco_atc, alpha 0", _QUEUE, {"alpha": 0.0}, _QUEUE, tier=2),

@@ -17,6 +17,7 @@ from scipy import stats
 from atr_moco_plugin.criterion import Atc, MocoAtc
 from atr_moco_plugin.errors import InputError
 from benchmarks.negatives import figures, intervals, plan, predictors, tables
+from benchmarks.negatives.__main__ import main
 from benchmarks.negatives.code import digest, text_of
 from benchmarks.negatives.data import DATA
 from benchmarks.negatives.held_out import contrastive_loss
@@ -155,9 +156,11 @@ def test_runs_come_seed_after_seed_with_their_searches_before_them() -> None:
 
 
 def test_options_of_data_are_those_of_the_recipe_and_of_the_evaluation(tmp_path: Path) -> None:
-    assert DATA["toy"].data_options(None, tmp_path) == []
+    assert DATA["toy"].data_options(None, tmp_path, {}) == []
+    (told,) = DATA["toy"].data_options(None, tmp_path, {"num_train": 3})
+    assert told == "dataset.config_overrides.num_train=3"  # they are trained on too
     root = write_classes(tmp_path / "sounds")
-    options = DATA["many_scenes"].data_options(root, tmp_path / "cache")
+    options = DATA["many_scenes"].data_options(root, tmp_path / "cache", {})
     assert f"dataset.cache_dir={tmp_path / 'cache'}" in options
     key = "dataset.config_overrides."
     values = {x.removeprefix(key) for x in options if x.startswith(key)}
@@ -170,6 +173,12 @@ def test_options_of_data_are_those_of_the_recipe_and_of_the_evaluation(tmp_path:
         "seen": 200,
     }
     assert data.cache
+
+
+@pytest.mark.parametrize("change", [["--scale", "0.1"], ["--overrides", '{"seed": 3}']])
+def test_a_try_is_no_row_of_the_committed_ones(change: list[str]) -> None:
+    with pytest.raises(SystemExit, match="make a try: give it --results FOLDER"):
+        main(["--data", "toy", "--variants", "atc", *change])
 
 
 def test_chunks_have_the_rate_of_their_whole_batch_and_no_place_at_the_largest() -> None:

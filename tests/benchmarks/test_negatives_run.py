@@ -16,9 +16,7 @@ from benchmarks.negatives.rows import rate_file, row_file
 
 SMALL = {"num_train": 30, "num_valid": 6, "num_test": 6}
 OPTIONS = [
-    x
-    for x in TINY_TOY_RECIPE
-    if not x.startswith(("report", "regime", "evaluation", "dataset.batch_size"))
+    x for x in TINY_TOY_RECIPE if not x.startswith(("report", "regime", "evaluation", "dataset."))
 ]
 
 
@@ -33,7 +31,8 @@ def test_from_prices_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
     command = [str(out), "--results", str(results), "--data", "toy"]
     command += ["--variants", "moco_atc_atm", "--seeds", "0", "--rounds", "1", "--scale", "0.005"]
     command += ["--overrides", json.dumps(SMALL), "--options", *OPTIONS]
-    assert main([*command, "lr_scheduler.config.num_warmup_steps=1"]) == 0
+    command.append("lr_scheduler.config.num_warmup_steps=1")
+    assert main(command) == 0
     printed = capsys.readouterr().out
     (row,) = row_file(results).all()
     assert row["lr"] == pytest.approx(1e-3)  # the search came furthest with twice the rate
@@ -54,6 +53,11 @@ def test_from_prices_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["--results", str(results), "--table"]) == 0
     assert capsys.readouterr().out == printed * 2
     assert (results / "rows.jsonl").stat().st_mtime_ns == modified
+    assert row["tried"]["scale"] == 0.005 and row["tried"]["overrides"] == SMALL
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["dataset"]["config_overrides"].items() >= SMALL.items()
+    with pytest.raises(SystemExit, match="has rows of runs with other --scale, --options or"):
+        main([*command, "common.seed=1"])
 
 
 @pytest.mark.slow
