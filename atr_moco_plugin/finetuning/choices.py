@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.facts import Facts
 from atr_moco_plugin.finetuning.sizes import trained_share
 
@@ -76,27 +78,59 @@ def number_of(value: object, least: int) -> int:
     return int(value) if usable else least  # type: ignore[call-overload]
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     """A nested mapping by dotted keys: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return dict(_dotted(values))
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of :func:`flattened`."""
+    """A mapping whose keys may have dots, at any depth, as a nested one without them, and paths as
+    texts, as YAML has them.
+
+    Raises:
+        InputError: where two keys are of one place and differ, whatever their order.
+    """
     tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, name = key.split(".")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[name] = value
+    for key, value in _dotted(values):
+        branch = os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name in reversed(key.split(".")):
+            branch = {name: branch}
+        tree = joined(tree, branch)
     return tree
+
+
+def joined(one: Mapping[str, Any], other: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Two nested mappings as one, neither of them in front of the other.
+
+    Args:
+        one: nested keys.
+        other: nested keys.
+        place: of both, for the message: nothing, or a dotted key with a dot behind it.
+
+    Raises:
+        InputError: for a key that has different values in the two.
+    """
+    tree = dict(one)
+    for key, value in other.items():
+        old = tree.get(key, value)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            tree[key] = joined(old, value, f"{place}{key}.")
+        elif old == value:
+            tree[key] = value
+        else:
+            raise InputError(
+                f"`{place}{key}` is set twice, to {old!r} and to {value!r}: keep one of the two."
+            )
+    return tree
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values, in order; a key that is set twice comes twice."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def shown(value: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.finetuning.keys import with_names
+from atr_moco_plugin.finetuning.keys import written_out
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 
@@ -19,22 +19,19 @@ def read_stated(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
     ``{"init": "random", "dataset": {"batch_size": 8}}``. Values are YAML.
 
     Args:
-        file: a YAML file with a mapping, or None.
+        file: a YAML file with a mapping, whose keys may have dots too, or None.
         pairs: ``KEY=VALUE``, a key with dots for a section's.
 
     Raises:
-        InputError: for a file or a value that cannot be read.
+        InputError: for a file or a value that cannot be read, or a key that the file sets twice.
     """
-    stated: dict[str, Any] = {} if file is None else with_names(_read(file.expanduser()))
+    stated: dict[str, Any] = {} if file is None else written_out(_read(file.expanduser()))
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise InputError(f"`--config {pair}` is no KEY=VALUE, such as dataset.batch_size=16.")
-        *parents, last = key.strip().removeprefix("set:").split(".")
-        tree: dict[str, Any] = {last: _parsed(text, pair)}
-        for name in reversed(parents):
-            tree = {name: tree}
-        stated = merged(stated, with_names(tree))
+        own = {key.strip().removeprefix("set:"): _parsed(text, pair)}
+        stated = merged(stated, written_out(own))
     return stated
 
 

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.choices import nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.parts import PARTS, merged
 
@@ -20,12 +21,12 @@ def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, An
     """What a user has set, checked, and what of it only fairseq2 can check.
 
     Args:
-        stated: nested keys of a recipe.
+        stated: keys of a recipe, see :func:`written_out`.
 
     Raises:
         InputError: for a value that cannot be, naming the key.
     """
-    known, other = split_keys(with_names(stated), FinetuneConfig)
+    known, other = split_keys(written_out(stated), FinetuneConfig)
     try:
         return build_config(FinetuneConfig, known, _ROOT), other
     except InputError as ex:  # a user sets `dataset.x`, whatever the whole is called
@@ -35,8 +36,12 @@ def read_config(stated: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, An
 def without_nulls(stated: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that a user has set, less those that are None, which leaves the choice to the plan. None
     is a value of its own where only fairseq2 knows the key, and for options of the data set and of
-    the model's parts, where it turns something off."""
-    known, other = split_keys(with_names(stated), FinetuneConfig)
+    the model's parts, where it turns something off.
+
+    Raises:
+        InputError: where two keys are of one place and differ.
+    """
+    known, other = split_keys(written_out(stated), FinetuneConfig)
     return merged(_dropped(known), other)
 
 
@@ -57,13 +62,15 @@ def _is_meant(*place: str) -> bool:
     return turns_off or section == ("dataset", "config_overrides")
 
 
-def with_names(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with ``criterion: NAME``, the shorthand of the recipes, written out, so that options of
-    the criterion can be merged with it."""
-    tree = dict(stated)
-    if isinstance(tree.get("criterion"), str):
-        tree["criterion"] = {"name": tree["criterion"]}
-    return tree
+def written_out(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as a user writes them, as nested ones: those with dots, and ``criterion: NAME``, the
+    shorthand of the recipes, so that options of the criterion can be merged with it.
+
+    Raises:
+        InputError: where two keys are of one place and differ.
+    """
+    name = stated.get("criterion")
+    return nested({**stated, "criterion": {"name": name}} if isinstance(name, str) else stated)
 
 
 def split_keys(tree: Mapping[str, Any], config_class: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.duplicates import equal_sources, same_files
 from atr_moco_plugin.data.opening.splitting import draw_splits
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.finetuning.config import CommonSection
 from atr_moco_plugin.finetuning.pair_rows import read_pair
 from atr_moco_plugin.ids import normalize_caption
 
@@ -33,7 +35,7 @@ def open_pairs(
     *,
     valid: Iterable[Any] | None = None,
     test: Iterable[Any] | None = None,
-    seed: int = 0,
+    seed: int = CommonSection.seed,
 ) -> AudioTextDataset:
     """Make a data set of pairs; equal sounds become one clip with all their captions.
 
@@ -48,7 +50,7 @@ def open_pairs(
         valid: pairs to choose the best checkpoint on; None takes a tenth of the sounds out of
             ``pairs``, at least ten and at most a fifth, in whole recordings.
         test: pairs for the figures at the end; None draws as many.
-        seed: of the draw.
+        seed: of the draw; that of a run is its ``common.seed``.
 
     Raises:
         InputError: for a pair that cannot be read, too few sounds, one caption for all of them, or
@@ -213,7 +215,7 @@ def _sound(audio: Any) -> tuple[str, Source]:
 
 def _with_rate(audio: Any) -> bool:
     """Whether it is a pair of an array and its rate."""
-    return isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], int)
+    return isinstance(audio, (tuple, list)) and len(audio) == 2 and isinstance(audio[1], Real)
 
 
 def _encoded(audio: Any) -> tuple[str, Source]:
@@ -229,7 +231,7 @@ def _encoded(audio: Any) -> tuple[str, Source]:
         )
     waveform = as_waveform(audio, rate)
     content = io.BytesIO()
-    soundfile.write(content, np.ascontiguousarray(waveform), rate, "FLOAT", format="WAV")
+    soundfile.write(content, np.ascontiguousarray(waveform), int(rate), "FLOAT", format="WAV")
     data = _untimed(content.getvalue())
     return _digest(data), MemoryFile(data, "audio given as an array")
 

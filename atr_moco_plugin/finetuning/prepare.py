@@ -25,6 +25,7 @@ from atr_moco_plugin.data.sets.registry import (
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import flattened, nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.data_sections import DatasetSection
 from atr_moco_plugin.finetuning.facts import data_facts
 from atr_moco_plugin.finetuning.keys import read_config, split_keys, without_nulls
 from atr_moco_plugin.finetuning.loops import chosen_loop
@@ -90,9 +91,10 @@ def prepare(
     run goes on with the sizes that it began with, whatever else the machine is doing by then.
 
     Args:
-        stated: nested keys of a recipe that the user has set.
+        stated: keys of a recipe that the user has set, see
+            :func:`~atr_moco_plugin.finetuning.keys.written_out`.
         output_dir: of the run.
-        dataset: the pairs, where they are open already; ``dataset.family`` is not asked then.
+        dataset: the pairs, where they are open already.
         tell: called with what a user should read, the plan above all.
 
     Raises:
@@ -100,8 +102,10 @@ def prepare(
     """
     stated = without_nulls(stated)
     config, other = read_config(stated)
-    lock_folder(output_dir)
     opened = dataset is not None
+    if opened:
+        _check_unread(config.dataset)
+    lock_folder(output_dir)
     dataset = open_configured(config) if dataset is None else dataset
     start = find_start(config.init, arch=config.model.arch, options=config.model.config_overrides)
     loop = chosen_loop(config, other, start, in_memory=opened)
@@ -129,6 +133,16 @@ def open_configured(config: FinetuneConfig) -> AudioTextDataset:
     decoder = one_decoder(section.config_overrides, section.decoder)
     options = dataset_config(section.family, section.config_overrides)
     return open_dataset(section.family, with_options(options, decoder=decoder))
+
+
+def _check_unread(section: DatasetSection) -> None:
+    """Refuse keys that name a data set, where the pairs are open already."""
+    for key, default in (("family", DatasetSection.family), ("config_overrides", {})):
+        if (value := getattr(section, key)) != default:
+            raise InputError(
+                f"`dataset.{key}` is {value}, but the pairs are in memory, where nothing reads it: "
+                "leave it out."
+            )
 
 
 def _chosen(

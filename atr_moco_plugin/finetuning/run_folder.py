@@ -39,12 +39,25 @@ def settle_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE) ->
         name: of the file in the folder.
 
     Raises:
+        InputError: as :func:`check_run_folder` does.
+    """
+    check_run_folder(out, config, name)
+    write_atomically(out / name, dump_yaml(plain(config)))
+
+
+def check_run_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE) -> None:
+    """Refuse the folder of a run with another configuration; nothing is written.
+
+    Args:
+        out: the output folder.
+        config: every value.
+        name: of the file in the folder.
+
+    Raises:
         InputError: the folder has checkpoints of other settings, or is another loop's or an
             evaluation's.
     """
-    file = out / name
-    values = plain(config)
-    before = _read(file)
+    values, before = plain(config), _read(out / name)
     for loop, checkpoints in CHECKPOINTS.items():
         if loop != config.loop and any(out.glob(checkpoints)):
             raise InputError(
@@ -62,7 +75,6 @@ def settle_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE) ->
         raise InputError(
             f"{out} is the output folder of something else, as its {name} says: give another one."
         )
-    write_atomically(file, dump_yaml(values))
 
 
 def plain(config: FinetuneConfig) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from atr_moco_plugin.finetuning.starting_point import (
     check_clap_options,
 )
 from atr_moco_plugin.io.paths import expanded
+from atr_moco_plugin.learned_distance import distance_kind
 from atr_moco_plugin.retriever.bundle import (
     CONFIG,
     TOKENIZER,
@@ -133,12 +134,13 @@ def _checkpoint(place: str, options: dict[str, Any]) -> Start:
 
 def _run(path: Path, exported: Exported, options: dict[str, Any]) -> Start:
     name = str(path.resolve())
-    if exported.config.kind == "clap":
-        return _clap(name, options, exported.config, lambda: _exported_clap(exported))
-    if exported.factor is not None:
-        _leave_distance(name)
+    config = exported.config
+    if exported.factor is not None:  # the bundle of the run would say so
+        config = replace(config, distance=distance_kind(exported.factor))
+    if config.kind == "clap":
+        return _clap(name, options, config, lambda: _exported_clap(exported))
     weights = Weights(exported.model.state_dict(), exported.tokenizer)
-    return _trained("run", name, exported.config, None, options, weights)
+    return _trained("run", name, config, None, options, weights)
 
 
 def _bundle(folder: Path, name: str, options: dict[str, Any]) -> Start:
@@ -147,8 +149,6 @@ def _bundle(folder: Path, name: str, options: dict[str, Any]) -> Start:
         return _clap(name, options, config, lambda: _bundled_clap(folder))
     tokenizer = str(folder / TOKENIZER)
     start = _trained("bundle", name, config, tokenizer, options, None)
-    if config.distance is not None:
-        _leave_distance(name)
     return replace(start, _load=lambda: Weights(_without_distance(read_bundle(folder).state)))
 
 
@@ -178,7 +178,7 @@ def _trained(
         head_trained=config.score is not None,
         window_seconds=config.window_seconds,
         max_tokens=config.max_tokens,
-        temperature=None if config.distance else config.temperature,
+        temperature=_temperature(name, config),
         _load=None if weights is None else lambda: weights,
     )
 
@@ -200,7 +200,7 @@ def _clap(
         matches=True,
         window_seconds=None if config is None else config.window_seconds,
         max_tokens=None if config is None else config.max_tokens,
-        temperature=None if config is None or config.distance else config.temperature,
+        temperature=None if config is None else _temperature(name, config),
         _load=load,
     )
 
@@ -215,7 +215,6 @@ def _bundled_clap(folder: Path) -> Weights:
     parts = bundled_clap(bundle)
     pair = parts.pair
     if bundle.config.distance is not None:
-        _leave_distance(str(folder))
         pair.rank_by_cosine()
     if _of_laion_clap(bundle.config):
         pair = clap_pair(parts.clap, None)
@@ -229,12 +228,16 @@ def _bundled_clap(folder: Path) -> Weights:
     return Weights({}, parts.tokenizer, pair, parts.clap, parts.extractor)
 
 
-def _leave_distance(name: str) -> None:
+def _temperature(name: str, config: BundleConfig) -> float | None:
+    """The trained temperature of cosines, which a model of a learned distance does not have."""
+    if config.distance is None:
+        return config.temperature
     warnings.warn(
         f"{name} ranks by a learned distance, which is left behind: the fine-tuning starts with "
         "its embeddings and their cosine, or with equal weights where it learns a distance again.",
-        stacklevel=3,
+        stacklevel=5,
     )
+    return None
 
 
 def _without_distance(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from finetune_world import OPTIONS, prepared, stated
 from sound_folders import write_sound
 from tiny_bundle import make_public_clap
 
+from atr_moco_plugin.data import ToyConfig, open_toy
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import nested
 from atr_moco_plugin.finetuning.command_line import read_stated
@@ -69,6 +70,23 @@ def test_a_wrong_key_or_value_is_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         prepared(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "key", [{"dataset.family": "toy"}, {"dataset.config_overrides.root": "sounds"}]
+)
+def test_a_data_set_is_not_named_where_the_pairs_are_in_memory(
+    tmp_path: Path, key: dict[str, str]
+) -> None:
+    options = {name: x for name, x in OPTIONS.items() if not name.startswith("dataset.")}
+    data = open_toy(ToyConfig(num_train=12, num_valid=4, num_test=3))
+    with pytest.raises(InputError, match="`dataset.*but the pairs are in memory"):
+        prepare({**options, **key}, tmp_path / "out", dataset=data, tell=str)
+    assert not (tmp_path / "out").exists()
+    # What `--dump-config` prints says nothing.
+    plain = {"dataset": {"family": "folder", "config_overrides": {}}, "dataset.max_seconds": 1.0}
+    ready = prepare({**options, **plain}, tmp_path / "out", dataset=data, tell=str)
+    assert ready.config.dataset.max_seconds == 1.0
 
 
 def test_evaluated_clips_are_no_longer_than_the_model_takes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.config import FinetuneConfig
-from atr_moco_plugin.finetuning.run_folder import settle_folder
+from atr_moco_plugin.finetuning.run_folder import check_run_folder, settle_folder
 from atr_moco_plugin.io.yaml12 import load_yaml
 
 
@@ -32,3 +32,16 @@ def test_a_name_that_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
     assert load_yaml((tmp_path / "config.yaml").read_bytes())["dataset"]["train_split"] == "1e3"
     (tmp_path / "checkpoint-4").mkdir()
     settle_folder(tmp_path, config)
+
+
+def test_a_folder_that_is_only_looked_at_stays_as_it_is(tmp_path: Path) -> None:
+    config = FinetuneConfig(loop="transformers")
+    check_run_folder(tmp_path, config)
+    assert not list(tmp_path.iterdir())
+    settle_folder(tmp_path, config)
+    (tmp_path / "checkpoint-4").mkdir()
+    before = (tmp_path / "config.yaml").read_bytes()
+    check_run_folder(tmp_path, replace(config, report=False))
+    with pytest.raises(InputError, match="init was random and is other"):
+        check_run_folder(tmp_path, replace(config, init="other"))
+    assert (tmp_path / "config.yaml").read_bytes() == before

@@ -19,11 +19,12 @@ if importlib.util.find_spec("fairseq2") is None or importlib.util.find_spec("acc
     pytest.skip("fairseq2 or accelerate is not installed", allow_module_level=True)
 
 import yaml
-from finetune_world import stated
+from finetune_world import prepared, stated
 from sound_folders import write_sound
 
 from atr_moco_plugin.commands.main import main as atr_moco
 from atr_moco_plugin.finetuning.config import FinetuneConfig
+from atr_moco_plugin.finetuning.run_folder import settle_folder
 from atr_moco_plugin.hosts.fairseq2.finetune import FinetuneRecipeConfig
 from atr_moco_plugin.recipes.finetune import main
 from atr_moco_plugin.retriever import AudioTextRetriever
@@ -158,6 +159,45 @@ def test_the_plan_refuses_what_its_loop_would_refuse(
     arguments = [str(tmp_path / "out"), "--config-file", str(file), "--plan"]
     assert main([*arguments, "--config", pair, f"loop={loop}"]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loop", ["transformers", "fairseq2"])
+def test_the_plan_refuses_the_folder_that_training_would_refuse(
+    loop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(stated(loop=loop)))
+    begun = {"transformers": "checkpoint-3", "fairseq2": "checkpoints/step_3"}
+    settings = out / ("config.yaml" if loop == "transformers" else "start/config.yaml")
+    settle_folder(out, prepared(out, loop=loop).config, str(settings.relative_to(out)))
+    (out / begun[loop]).mkdir(parents=True)
+    arguments = [str(out), "--config-file", str(file), "--plan"]
+    assert main(arguments) == 0
+    before = settings.read_bytes()
+    assert main([*arguments, "--config", "optimizer.config.lr=0.5"]) == 2
+    assert "optimizer.config.lr was 0.001 and is 0.5" in capsys.readouterr().err
+    (out / begun[loop]).rename(out / "gone")
+    (out / begun["fairseq2" if loop == "transformers" else "transformers"]).mkdir(parents=True)
+    assert main(arguments) == 2
+    assert "holds a run of the loop" in capsys.readouterr().err
+    assert settings.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("[1]", "fairseq2 takes for a pattern"), ("e", "holds an evaluation")]
+)
+def test_the_plan_refuses_a_folder_that_fairseq2_cannot_use(
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / name
+    file.write_text(yaml.safe_dump(stated(loop="fairseq2")))
+    out.mkdir()
+    if name == "e":
+        (out / "config.yaml").write_text("run: runs/other\nsplit: test\n")
+    for more in (["--plan"], []):
+        assert main([str(out), "--config-file", str(file), *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not (out / "start").exists()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,12 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.checks import check_intervals, check_run
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared
-from atr_moco_plugin.finetuning.run_folder import CONFIG_FILE, plain, settle_folder
+from atr_moco_plugin.finetuning.run_folder import (
+    CONFIG_FILE,
+    check_run_folder,
+    plain,
+    settle_folder,
+)
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.config.known_keys import unknown_in
@@ -33,6 +39,7 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     default,
 )
 from atr_moco_plugin.hosts.fairseq2.export import export_run
+from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_training
 from atr_moco_plugin.hosts.fairseq2.training.early import validation_candidates
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.processes import is_first_process
@@ -43,6 +50,8 @@ from atr_moco_plugin.retriever.exported import ExportOptions
 FOLDER = "start"
 """In the output folder: the values for fairseq2, and the weights and tokenizer of a trained
 start."""
+
+_SETTINGS = f"{FOLDER}/{CONFIG_FILE}"
 
 
 @dataclass(kw_only=True)
@@ -64,6 +73,7 @@ def check(prepared: Prepared) -> None:
         InputError: for a configuration or data that cannot be used.
     """
     _check_keys(prepared)
+    _check_folder(prepared)
     criterion, evaluation = prepared.config.criterion, prepared.config.evaluation
     other = prepared.other.get("evaluation", {})
     recipe = FinetuneRecipeConfig(
@@ -95,7 +105,8 @@ def run(prepared: Prepared) -> Path | None:
     out = prepared.output_dir
     folder = out / FOLDER
     _check_keys(prepared)
-    settle_folder(out, prepared.config, f"{FOLDER}/{CONFIG_FILE}")
+    _check_folder(prepared)
+    settle_folder(out, prepared.config, _SETTINGS)
     values = recipe_values(prepared, folder)
     file = folder / "recipe.yaml"
     write_atomically(file, dump_yaml(values))
@@ -121,6 +132,14 @@ def _check_keys(prepared: Prepared) -> None:
     if (problem := unknown_in((__name__, "FinetuneRecipeConfig"), prepared.other)) is not None:
         raise InputError(problem)
     check_intervals(prepared.config.regime, prepared.config.loop)
+
+
+def _check_folder(prepared: Prepared) -> None:
+    """Refuse a folder with a run of other settings or an evaluation, or that fairseq2 finds no
+    checkpoints in; nothing is written."""
+    out = prepared.output_dir
+    check_run_folder(out, prepared.config, _SETTINGS)
+    check_for_training(out, Namespace(checkpoint_dir=None))
 
 
 def recipe_values(prepared: Prepared, folder: Path) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def test_evaluation_and_bundle_rank_by_the_distance(
     cosines = embeddings[0] @ embeddings[1].T
     assert (squares - (2 - 2 * cosines)).abs().max() > 1e-4  # no longer that of equal weights
     with pytest.warns(UserWarning, match="left behind"):
-        find_start(out)
+        assert find_start(out).temperature is None
 
 
 def test_a_stopped_run_goes_on_to_the_last_bit(run: Run, tmp_path: Path) -> None:

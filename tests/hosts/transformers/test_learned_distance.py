@@ -72,6 +72,10 @@ def test_a_bundle_embeds_as_the_trained_model(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="without the distance that m_ltm_full has learned"):
         trainer.model.save_pretrained(tmp_path / "clap")
     # To train on, it is a model of cosines again.
-    with pytest.warns(UserWarning, match="left behind"):
-        started = find_start(tmp_path / "bundle").build()
-    assert started.model.embed_dim == 12 and started.model.audio.distance is None
+    for init in (tmp_path / "bundle", tmp_path / "run"):
+        with pytest.warns(UserWarning, match=f"{init} ranks by a learned distance.*left behind"):
+            start = find_start(init)
+        # Its own is the strength of Sinkhorn's regularisation, and none of cosines.
+        assert start.temperature is None
+        started = start.build()
+        assert started.model.embed_dim == 12 and started.model.audio.distance is None

@@ -23,7 +23,7 @@ from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
 from atr_moco_plugin.finetuning.checks import check_run, doubtful_splits
 from atr_moco_plugin.finetuning.parts import PARTS
 from atr_moco_plugin.finetuning.prepare import Prepared
-from atr_moco_plugin.finetuning.run_folder import settle_folder
+from atr_moco_plugin.finetuning.run_folder import check_run_folder, settle_folder
 from atr_moco_plugin.hosts.transformers.export import export_run
 from atr_moco_plugin.hosts.transformers.finetune.arguments import (
     make_optimizers,
@@ -61,6 +61,7 @@ def check(prepared: Prepared) -> None:
         InputError: for a configuration or data that cannot be used.
     """
     _check_processes()
+    check_run_folder(prepared.output_dir, prepared.config)
     check_run(prepared, _trainer_model(prepared).criterion, tell=say)
 
 

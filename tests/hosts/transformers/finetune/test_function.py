@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ if importlib.util.find_spec("accelerate") is None:
 
 from docs.pages import run_python
 from finetune_world import stated
+from sound_folders import write_sound
+from tiny_bundle import make_public_clap
 from trainer_world import make_clap, make_extractor
 
 import atr_moco_plugin
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.pairs import open_pairs
 from atr_moco_plugin.text.tokenizer import train_wordpiece
 
 RATE = 8_000
@@ -88,7 +92,103 @@ def test_a_clap_model_goes_on_training(tmp_path: Path) -> None:
     assert again.fingerprint == retriever.fingerprint
 
 
+class Prepared(Exception):
+    """Ends a call before its training."""
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Calls ``finetune``, and returns the run before its first step."""
+
+    def stop(prepared: Any) -> None:
+        raise Prepared(prepared)
+
+    def call(pairs: Any, **options: Any) -> Any:
+        with pytest.raises(Prepared) as found:
+            atr_moco_plugin.finetune(pairs, tell=str, **options)
+        return found.value.args[0]
+
+    monkeypatch.setattr("atr_moco_plugin.hosts.transformers.finetune.function.run", stop)
+    return call
+
+
+def tones(count: int = 24) -> list[Any]:
+    return [((tone(number), RATE), f"a tone of height {number}") for number in range(count)]
+
+
+def test_the_start_may_be_in_the_configuration(tmp_path: Path, ready: Callable[..., Any]) -> None:
+    source = make_public_clap(tmp_path / "clap")
+    config = {**options(), "init": source}
+    del config["model"]
+    assert ready(tones(), output_dir=tmp_path / "out", config=config).start.name == str(source)
+    ready(tones(), output_dir=tmp_path / "out", config=config, init=source)
+    with pytest.raises(InputError, match="`init` is set twice, to '.*clap' and to 'random'"):
+        ready(tones(), output_dir=tmp_path / "out", config=config, init="random")
+    unset = {**options(), "init": None}
+    assert ready(tones(), output_dir=tmp_path / "o", config=unset).config.init == "random"
+
+
+def test_a_folder_of_pairs_may_be_in_the_configuration_once(
+    tmp_path: Path, ready: Callable[..., Any]
+) -> None:
+    sounds = tmp_path / "sounds"
+    for number in range(24):
+        write_sound(sounds / "ab"[number % 2] / f"{number}.wav", number)
+    config = {**options(), "dataset.config_overrides.root": sounds}
+    run = ready(sounds, output_dir=tmp_path / "out", config=config)
+    assert run.config.dataset.config_overrides == {"root": str(sounds)}
+    with pytest.raises(InputError, match="root` is set twice, to '.*sounds' and to '.*other'"):
+        ready(tmp_path / "other", output_dir=tmp_path / "out", config=config)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_the_loop_is_transformers_where_it_is_left_open(
+    tmp_path: Path, ready: Callable[..., Any], in_memory: bool
+) -> None:
+    sounds = tmp_path / "sounds"
+    for number in range(24):
+        write_sound(sounds / "ab"[number % 2] / f"{number}.wav", number)
+    pairs = tones() if in_memory else sounds
+    config = options(loop="auto")
+    run = ready(pairs, output_dir=tmp_path / "out", config=config)
+    assert run.config.loop == "transformers"
+    with pytest.raises(InputError, match="`gang.x` is not known to the loop of transformers"):
+        ready(pairs, output_dir=tmp_path / "out", config={**config, "gang.x": 1})
+    with pytest.raises(InputError, match="`loop` is 'jax'"):
+        ready(pairs, output_dir=tmp_path / "out", config={**config, "loop": "jax"})
+
+
+def test_splits_are_drawn_by_the_seed_of_the_run(tmp_path: Path, ready: Callable[..., Any]) -> None:
+    """They were drawn by 0 where none was set, and the run said 2."""
+    run = ready(tones(), output_dir=tmp_path / "out", config=options())
+    again = {**options(), "common.seed": run.config.common.seed}
+    other = ready(tones(), output_dir=tmp_path / "out", config=again)
+    assert other.dataset.fingerprint() == run.dataset.fingerprint()
+    with pytest.raises(InputError, match="`common.seed` is 'x'"):
+        ready(tones(), output_dir=tmp_path / "out", config={**options(), "common.seed": "x"})
+
+
+def test_a_run_of_splits_that_were_drawn_otherwise_goes_on_with_them_alone(tmp_path: Path) -> None:
+    config = options(regime__num_steps=3, common__seed=2)
+    where: dict[str, Any] = {"output_dir": tmp_path, "config": config, "device": "cpu"}
+    before = open_pairs(tones(), seed=0)  # as earlier releases drew them
+    first = atr_moco_plugin.finetune(before, **where)
+    with pytest.raises(InputError, match="fingerprint was '.*resume with the settings of the run"):
+        atr_moco_plugin.finetune(tones(), **where)
+    again = atr_moco_plugin.finetune(open_pairs(tones(), seed=0), **where)
+    assert again.fingerprint == first.fingerprint
+
+
 def test_what_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:
+    data = open_pairs(tones())
+    for split in ("valid", "test"):
+        with pytest.raises(InputError, match="an open data set, whose splits are its own: leave"):
+            atr_moco_plugin.finetune(data, output_dir=tmp_path / "out", **{split: tones()})
+    other = {"valid": "dataset.valid_split", "test": "evaluation.test_split"}
+    for split, key in other.items():
+        call = {"output_dir": tmp_path / "out", "config": {key: "train"}, split: tones()}
+        with pytest.raises(InputError, match=f"`{key}` is set twice, to 'train' and to '{split}'"):
+            atr_moco_plugin.finetune(tones(), **call)
     with pytest.raises(InputError, match="`loop` is fairseq2"):
         atr_moco_plugin.finetune([], output_dir=tmp_path, config={"loop": "fairseq2"})
     with pytest.raises(InputError, match="whose splits are its own"):
