@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from atr_moco_plugin.commands.embed import read_lines
 from atr_moco_plugin.commands.options import (
     add_model,
     add_sounds,
@@ -16,7 +17,6 @@ from atr_moco_plugin.commands.options import (
     load_retriever,
     none_can_be_read,
     positive,
-    refuse_table,
     report_broken,
 )
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--labels-file",
         metavar="FILE",
-        help="a label a line, or a .json with a list of labels or label: [phrases]",
+        help="a label a line (- reads standard input), or a .json with a list of labels or label: "
+        "[phrases]",
     )
     parser.add_argument(
         "--template",
@@ -102,13 +103,12 @@ def _labels(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
     from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json
 
     path = expanded(options.labels_file, "--labels-file")
-    suffix = path.suffix.lower()
-    if suffix != ".json":
-        refuse_table(path, "a text file with one label a line, or .json with a list")
+    if path.suffix.lower() != ".json":
+        instead = "a text file with one label a line, or .json with a list"
+        lines = read_lines(options.labels_file, "labels", instead)
+        return [line.strip() for line in lines if line.strip()]
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if suffix != ".json":
-            return [line.strip() for line in text.split("\n") if line.strip()]
         content: Any = parse_json(text)
     except KeyTwiceError as ex:
         raise InputError(f"{path}: the label {ex.key!r} is there twice: leave one out.") from ex

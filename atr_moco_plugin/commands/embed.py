@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -106,24 +107,41 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_sentences(file: str) -> list[str]:
-    """The lines of a text file, or of standard input where it is ``-``.
+def read_lines(file: str, kind: str, instead: str) -> list[str]:
+    """The lines of a text file, or of standard input where it is ``-``. They end in a line feed, a
+    carriage return or both, as on any system.
+
+    Args:
+        file: that was given.
+        kind: what the lines are, for messages.
+        instead: what to give in place of a table.
 
     Raises:
-        InputError: if there is none, it is a table, or a line has no word.
+        MissingFileError: if there is no such file.
+        InputError: if it is a table, or no text in UTF-8.
     """
-    from atr_moco_plugin.ids import has_words
-
-    refuse_table(file, "a text file with one sentence a line")
+    refuse_table(file, instead)
     try:
         content = sys.stdin.buffer.read() if file == "-" else expanded(file, "FILE").read_bytes()
         text = content.decode("utf-8-sig")
     except FileNotFoundError as ex:
-        raise MissingFileError(f"{file}: there is no such file of sentences.") from ex
+        raise MissingFileError(f"{file}: there is no such file of {kind}.") from ex
     except (OSError, UnicodeDecodeError) as ex:
         raise InputError(f"{file} cannot be read as UTF-8 text: {ex}.") from ex
     # `splitlines` would cut at characters that stand within sentences too, such as U+2028.
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n") if text]
+    lines = re.split("\r\n|\r|\n", text)
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_sentences(file: str) -> list[str]:
+    """:func:`read_lines` of sentences.
+
+    Raises:
+        InputError: as it does, and if there is no line, or one has no word.
+    """
+    from atr_moco_plugin.ids import has_words
+
+    lines = read_lines(file, "sentences", "a text file with one sentence a line")
     if not lines:
         raise InputError(f"{file} has no line: give one sentence a line.")
     for number, line in enumerate(lines, 1):

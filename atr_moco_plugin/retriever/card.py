@@ -5,6 +5,7 @@ Markdown with YAML front matter, as the Hugging Face Hub shows it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from string import Template
 from typing import Any
@@ -12,6 +13,12 @@ from typing import Any
 from atr_moco_plugin.evaluation.result_tables import retrieval_table
 from atr_moco_plugin.retriever.bundle import BundleConfig
 from atr_moco_plugin.retriever.kept_card import PLACE
+
+_LOADING = """\
+from atr_moco_plugin import AudioTextRetriever
+
+retriever = AudioTextRetriever.from_pretrained("""
+_NAME = re.compile(rf"""^({re.escape(_LOADING)})('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")""", re.M)
 
 _CARD = Template("""\
 ---
@@ -29,9 +36,7 @@ Finds sounds by sentences and sentences by sounds: both become vectors of one sp
 Python package atr-moco-plugin.
 
 ```python
-from atr_moco_plugin import AudioTextRetriever
-
-retriever = AudioTextRetriever.from_pretrained($name)
+$loading$name)
 sounds = retriever.embed_audio(["a.wav", "b.wav"])
 sentences = retriever.embed_text(["a dog barks far away"])
 print(sentences @ sounds.T)
@@ -89,10 +94,17 @@ def model_card(
         place=PLACE,
         architecture="clap" if config.kind == "clap" else "two-towers",
         title=title.replace("<", "&lt;"),
+        loading=_LOADING,
         name=repr(title),
         facts="\n".join(f"| {name} | {_cell(value)} |" for name, value in _facts(config).items()),
         figures="\n\n".join(_tables(figures or {})) or _UNMEASURED,
     )
+
+
+def with_name(card: str, name: str) -> str:
+    """A card that loads the model by another name, in the package's own lines; what a user has
+    written stays as it is."""
+    return _NAME.sub(lambda found: f"{found[1]}{name!r}", card, count=1)
 
 
 def _facts(config: BundleConfig) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from huggingface_hub.errors import HFValidationError
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever.bundle import read_config
-from atr_moco_plugin.retriever.card import model_card
-from atr_moco_plugin.retriever.kept_card import CARD, OLD_CARDS, PLACE
-
-_LOADING = re.compile(r"(AudioTextRetriever\.from_pretrained\()[^()\n]*(\))")
+from atr_moco_plugin.retriever.card import model_card, with_name
+from atr_moco_plugin.retriever.kept_card import CARD, OLD_CARDS, PLACE, read_card
 
 
 def push_folder(
@@ -69,12 +66,9 @@ def name_in_card(folder: Path, repo_id: str) -> None:
     Raises:
         InputError: for a folder that is no bundle.
     """
-    config, file = read_config(folder), folder / CARD
-    if file.is_file():
-        text = _LOADING.sub(rf"\g<1>{repo_id!r}\g<2>", file.read_text(encoding="utf-8"))
-    else:
-        text = model_card(config, title=repo_id)
-    file.write_text(text, encoding="utf-8")
+    config, card = read_config(folder), read_card(folder)
+    text = with_name(card, repo_id) if card else model_card(config, title=repo_id)
+    (folder / CARD).write_text(text, encoding="utf-8")
     if PLACE in text:
         warnings.warn(
             f"The model card of {repo_id} has places that say {PLACE!r} (licence, citation): fill "

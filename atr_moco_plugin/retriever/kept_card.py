@@ -16,6 +16,13 @@ PLACE = "To be filled in"
 _HEADINGS = ["## What it is", "## Figures", "## Licence", "## Citation"]
 
 
+def read_card(folder: Path) -> str:
+    """The text of a bundle's card, which a user may have written in any encoding: what is not UTF-8
+    becomes U+FFFD. Empty where there is none."""
+    file = folder / CARD
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
 def keep_card(folder: Path, new: Path, card: str) -> None:
     """Keep a card in which a user has written licence, citation or a section, for that is nowhere
     else.
@@ -30,8 +37,7 @@ def keep_card(folder: Path, new: Path, card: str) -> None:
         shutil.copyfile(old, new / old.name)
     there = folder / CARD
     content = there.read_bytes() if there.is_file() else b""
-    text = content.decode("utf-8", "replace")
-    if text in ("", card) or _is_untouched(text):
+    if content in (b"", card.encode()) or _is_untouched(read_card(folder)):
         return
     names = (f"README.old{number or ''}.md" for number in count())
     name = next(name for name in names if not (new / name).exists())

@@ -14,7 +14,7 @@ from atr_moco_plugin.learned_distance import mean_vectors, query_vectors
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
 from atr_moco_plugin.retriever.bundle import FEATURE_EXTRACTOR, TOKENIZER, write_bundle
 from atr_moco_plugin.retriever.hub import push_folder
-from atr_moco_plugin.retriever.kept_card import CARD
+from atr_moco_plugin.retriever.kept_card import read_card
 from atr_moco_plugin.retriever.loading import fingerprint_of, load_backbone
 from atr_moco_plugin.retriever.runner import Runner, usable_device
 from atr_moco_plugin.tensors.float32 import unit_norm
@@ -148,14 +148,13 @@ class LoadedModel:
             raise InputError(_ANOTHER.format(self.name))
         tokenizer = here / TOKENIZER
         extractor = here / FEATURE_EXTRACTOR
-        card = (here / CARD).read_text(encoding="utf-8") if (here / CARD).is_file() else ""
         write_bundle(
             folder,
             backbone.config,
             backbone.model,
             tokenizer if tokenizer.is_dir() else backbone.tokenizer,
             extractor if extractor.is_dir() else backbone.feature_extractor,
-            card,
+            read_card(here),
         )
 
     def push_to_hub(

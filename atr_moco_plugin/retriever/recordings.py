@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,10 +131,24 @@ def long_enough(
         yield window
 
 
+class Part(NamedTuple):
+    """Windows of some recordings.
+
+    Attributes:
+        rows: of each window, the number of its recording.
+        waveforms: the windows.
+        names: of each window, what to call its recording in messages.
+    """
+
+    rows: list[int]
+    waveforms: list[Samples]
+    names: list[str]
+
+
 def in_parts(
     recordings: Iterable[Any], windows: Callable[[Any, str], Iterable[AudioWindow]], size: int
-) -> Iterator[tuple[list[int], list[Samples]]]:
-    """Windows of all recordings, some at once, each with the number of its recording.
+) -> Iterator[Part]:
+    """Windows of all recordings, some at once.
 
     Args:
         recordings: in any form.
@@ -144,17 +158,19 @@ def in_parts(
     Raises:
         InputError: if a recording cannot be read; one without a name is named by its number.
     """
-    rows: list[int] = []
-    waveforms: list[Samples] = []
+    part = Part([], [], [])
     for row, recording in enumerate(recordings):
-        for window in windows(recording, f"recording {row}"):
-            rows.append(row)
-            waveforms.append(window.waveform)
-            if len(rows) == size:
-                yield rows, waveforms
-                rows, waveforms = [], []
-    if rows:
-        yield rows, waveforms
+        number = f"recording {row}"
+        name = f"{number} ({recording})" if isinstance(recording, _NAMED) else number
+        for window in windows(recording, number):
+            part.rows.append(row)
+            part.waveforms.append(window.waveform)
+            part.names.append(name)
+            if len(part.rows) == size:
+                yield part
+                part = Part([], [], [])
+    if part.rows:
+        yield part
 
 
 def as_sentences(texts: str | Sequence[str]) -> list[str]:
@@ -184,12 +200,15 @@ def check_pairs(sentences: Sequence[str], audio: Sequence[Any]) -> None:
         )
 
 
-def check_windows(waveforms: Sequence[NDArray[np.float32]], size: int) -> None:
-    """Refuse what is no window as :func:`recording_windows` makes them.
+def given_windows(waveforms: Sequence[NDArray[np.float32]], size: int) -> Part:
+    """Waveforms that a user gave, as :func:`recording_windows` makes them.
 
     Args:
         waveforms: arrays.
         size: most samples of one.
+
+    Raises:
+        InputError: by its number, for one of another shape or kind.
     """
     for number, waveform in enumerate(waveforms):
         if waveform.ndim != 1 or len(waveform) > size:
@@ -202,3 +221,5 @@ def check_windows(waveforms: Sequence[NDArray[np.float32]], size: int) -> None:
                 f"waveform {number} has {waveform.dtype}, expected floats from -1 to 1: `windows` "
                 "makes them"
             )
+    rows = range(len(waveforms))
+    return Part(list(rows), list(waveforms), [f"waveform {number}" for number in rows])

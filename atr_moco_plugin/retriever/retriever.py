@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from atr_moco_plugin.data.audio.stream import AudioWindow
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.retriever.backbone import Samples
 from atr_moco_plugin.retriever.classification import (
     Classification,
     Reduce,
@@ -25,10 +24,11 @@ from atr_moco_plugin.retriever.classification import (
 )
 from atr_moco_plugin.retriever.loaded_model import LoadedModel
 from atr_moco_plugin.retriever.recordings import (
+    Part,
     as_recordings,
     as_sentences,
     check_pairs,
-    check_windows,
+    given_windows,
     in_parts,
     long_enough,
     recording_windows,
@@ -84,8 +84,7 @@ class AudioTextRetriever(LoadedModel):
         Raises:
             InputError: if a waveform is longer than a window, or an embedding is not finite.
         """
-        check_windows(waveforms, self._size)
-        return self._runner.windows(waveforms, self.batch_size)
+        return self._runner.windows(given_windows(waveforms, self._size), self.batch_size)
 
     def embed_audio(
         self, audio: Any, *, sample_rate: int | None = None, progress: bool = False
@@ -101,13 +100,13 @@ class AudioTextRetriever(LoadedModel):
             ``[N, d]`` float32 on the CPU, unit-norm, a row a recording.
 
         Raises:
-            InputError: if a recording cannot be read.
+            InputError: if a recording cannot be read, or its embedding is not finite.
         """
         recordings = as_recordings(audio)
         sums = torch.zeros(len(recordings), self.embed_dim, dtype=torch.float64)
-        for rows, waveforms in self._parts(recordings, sample_rate, progress):
-            embeddings = torch.from_numpy(self._runner.windows(waveforms, self.batch_size))
-            sums.index_add_(0, torch.tensor(rows), embeddings.double())
+        for part in self._parts(recordings, sample_rate, progress):
+            embeddings = torch.from_numpy(self._runner.windows(part, self.batch_size))
+            sums.index_add_(0, torch.tensor(part.rows), embeddings.double())
         return self.mean_embeddings(sums)
 
     def embed_text(self, texts: str | Sequence[str], *, progress: Progress | None = None) -> Tensor:
@@ -149,11 +148,11 @@ class AudioTextRetriever(LoadedModel):
         if isinstance(texts, str):
             sentences *= len(recordings)
         check_pairs(sentences, recordings)
+        tokens = self._runner.tokens(sentences)
         found = torch.full((len(recordings),), -torch.inf)
-        for rows, waveforms in self._parts(recordings, sample_rate):
-            pairs = [sentences[row] for row in rows]
-            log_odds = self._runner.log_odds(pairs, waveforms, self.batch_size)
-            found.scatter_reduce_(0, torch.tensor(rows), log_odds, "amax")
+        for part in self._parts(recordings, sample_rate):
+            log_odds = self._runner.log_odds(tokens, part, self.batch_size)
+            found.scatter_reduce_(0, torch.tensor(part.rows), log_odds, "amax")
         return found
 
     def match_windows(
@@ -174,8 +173,8 @@ class AudioTextRetriever(LoadedModel):
         self._check_head()
         sentences = as_sentences(texts)
         check_pairs(sentences, waveforms)
-        check_windows(waveforms, self._size)
-        return self._runner.log_odds(sentences, waveforms, self.batch_size)
+        part = given_windows(waveforms, self._size)
+        return self._runner.log_odds(self._runner.tokens(sentences), part, self.batch_size)
 
     def search(
         self,
@@ -281,7 +280,7 @@ class AudioTextRetriever(LoadedModel):
 
     def _parts(
         self, recordings: Sequence[Any], sample_rate: int | None, progress: bool = False
-    ) -> Iterator[tuple[list[int], list[Samples]]]:
+    ) -> Iterator[Part]:
         bar = tqdm(recordings, disable=not progress, unit="recording")
         return in_parts(
             bar, partial(self._windows, sample_rate=sample_rate), _PARTS * self.batch_size

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from atr_moco_plugin.errors import DeviceError, InputError
 from atr_moco_plugin.evaluation.captions import distinct_captions
 from atr_moco_plugin.retriever.backbone import Backbone, Samples
+from atr_moco_plugin.retriever.recordings import Part
 from atr_moco_plugin.text.tokenizer import tokenize
 from atr_moco_plugin.tokens import AudioTokens, TextTokens, take_tokens
 
@@ -25,6 +26,20 @@ Progress: TypeAlias = Callable[[int], None]
 
 _SENTENCES = 4_096
 """Sentences that are tokenized at once."""
+
+
+class SentenceTokens(NamedTuple):
+    """Sentences as a matching head reads them, each distinct one once.
+
+    Attributes:
+        ids: ``[D, L]`` int64.
+        mask: ``[D, L]`` bool.
+        rows: of each sentence, its row in them.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    rows: list[int]
 
 
 class Runner:
@@ -42,13 +57,17 @@ class Runner:
         self.embed_dim = self.model.embed_dim
         self._one_at_a_time = Lock()  # a tokenizer keeps how it cuts and pads
 
-    def windows(self, waveforms: Sequence[Samples], batch_size: int) -> NDArray[np.float32]:
-        """``[N, d]`` float32, unit-norm, of N waveforms, so many at once."""
-        found = np.empty((len(waveforms), self.embed_dim), np.float32)
-        for rows in self._batches(waveforms, batch_size):
-            embeddings, _ = self._audio([waveforms[i] for i in rows])
+    def windows(self, part: Part, batch_size: int) -> NDArray[np.float32]:
+        """``[N, d]`` float32, unit-norm, of N windows, so many at once.
+
+        Raises:
+            InputError: by its name, for one whose embedding is not finite.
+        """
+        found = np.empty((len(part.waveforms), self.embed_dim), np.float32)
+        for rows in self._batches(part.waveforms, batch_size):
+            embeddings, _ = self._audio([part.waveforms[i] for i in rows])
             found[rows] = embeddings.float().cpu().numpy()
-        _check_finite(found, "waveform")
+        _check_finite(found, part.names.__getitem__)
         return found
 
     def sentences(
@@ -60,12 +79,17 @@ class Runner:
         """``[N, d]`` float32 on the CPU, unit-norm, of N sentences, so many at once.
 
         ``progress`` is told of each batch how many it has; those that repeat come last.
+
+        Raises:
+            InputError: by its number, for a sentence without a word, or whose embedding is not
+                finite.
         """
         found = [torch.zeros(0, self.embed_dim)]
         unread = _Unread()
         for start in range(0, len(sentences), _SENTENCES):
             some = sentences[start : start + _SENTENCES]
-            captions = distinct_captions(*self._tokenized(some, unread), batch_size)
+            numbers = range(start, start + len(some))
+            captions = distinct_captions(*self._tokenized(some, numbers, unread), batch_size)
             rows = []
             for batch in captions.batches:
                 rows.append(self._text(*batch)[0].float().cpu())
@@ -76,32 +100,46 @@ class Runner:
             found.append(torch.cat(rows)[captions.rows])
         unread.warn(self.backbone.config.max_tokens)
         embeddings = torch.cat(found)
-        _check_finite(embeddings.numpy(), "sentence")
+        _check_finite(embeddings.numpy(), lambda i: f"sentence {i} ({sentences[i][:60]!r})")
         return embeddings
 
-    def log_odds(
-        self, sentences: Sequence[str], waveforms: Sequence[Samples], batch_size: int
-    ) -> Tensor:
-        """``[P]`` float32 on the CPU, of P pairs, row by row, so many at once."""
-        distinct = list(dict.fromkeys(sentences))
-        rows_of = {sentence: row for row, sentence in enumerate(distinct)}
+    def tokens(self, sentences: Sequence[str]) -> SentenceTokens:
+        """What :meth:`log_odds` reads of N sentences.
+
+        Raises:
+            InputError: by its number, for a sentence without a word.
+        """
+        first: dict[str, int] = {}  # of each distinct sentence, its number
+        for number, sentence in enumerate(sentences):
+            first.setdefault(sentence, number)
+        place = {sentence: row for row, sentence in enumerate(first)}
         unread = _Unread()
         ids = mask = torch.empty(0)
-        if distinct:
-            ids, mask = self._tokenized(distinct, unread)
+        if first:
+            ids, mask = self._tokenized(list(first), list(first.values()), unread)
         unread.warn(self.backbone.config.max_tokens)
-        found = torch.empty(len(sentences))
-        for rows in self._batches(waveforms, batch_size):
-            wanted = torch.tensor([rows_of[sentences[i]] for i in rows])
+        return SentenceTokens(ids, mask, [place[sentence] for sentence in sentences])
+
+    def log_odds(self, tokens: SentenceTokens, part: Part, batch_size: int) -> Tensor:
+        """``[P]`` float32 on the CPU, of P windows, so many at once: each with the sentence that
+        has the number of its recording.
+
+        Raises:
+            InputError: by its name, for one whose log-odds are not finite.
+        """
+        found = torch.empty(len(part.waveforms))
+        for rows in self._batches(part.waveforms, batch_size):
+            wanted = torch.tensor([tokens.rows[part.rows[i]] for i in rows])
             once, place = torch.unique(wanted, return_inverse=True)
-            longest = int(mask[once].sum(dim=1).max())
-            _, text = self._text(ids[once, :longest], mask[once, :longest])
-            _, audio = self._audio([waveforms[i] for i in rows])
+            ids, mask = tokens.ids[once], tokens.mask[once]
+            longest = int(mask.sum(dim=1).max())
+            _, text = self._text(ids[:, :longest], mask[:, :longest])
+            _, audio = self._audio([part.waveforms[i] for i in rows])
             with self._computing():
                 text = take_tokens(text, place.to(self.device))
                 logits = self.model.match(text, audio).float()
             found[rows] = (logits[:, 1] - logits[:, 0]).cpu()
-        _check_finite(found.numpy(), "pair")
+        _check_finite(found.numpy(), part.names.__getitem__)
         return found
 
     def _audio(self, waveforms: Sequence[Samples]) -> tuple[Tensor, AudioTokens]:
@@ -143,11 +181,14 @@ class Runner:
         lengths = [len(waveform) for waveform in waveforms]
         return batches(lengths, batch_size, self.backbone.any_padding)
 
-    def _tokenized(self, sentences: Sequence[str], unread: _Unread) -> tuple[Tensor, Tensor]:
-        """Ids and mask; what the model does not read of the sentences is added to ``unread``."""
+    def _tokenized(
+        self, sentences: Sequence[str], numbers: Sequence[int], unread: _Unread
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and mask of sentences, which have these numbers in messages; what the model does not
+        read of them is added to ``unread``."""
         tokenizer, most = self.backbone.tokenizer, self.backbone.config.max_tokens
         with self._one_at_a_time:
-            ids, mask = tokenize(tokenizer, sentences, most)
+            ids, mask = tokenize(tokenizer, sentences, most, numbers)
             # Only a sentence that is as long as it may be can have been cut.
             full = [sentences[i] for i in (mask.sum(dim=1) == most).nonzero().flatten().tolist()]
             whole = tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
@@ -228,10 +269,11 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def _check_finite(values: NDArray[np.float32], kind: str) -> None:
+def _check_finite(values: NDArray[np.float32], name: Callable[[int], str]) -> None:
+    """Refuse results that are not finite, with the name of the first row that has one."""
     bad = np.flatnonzero(~np.isfinite(values.sum(axis=tuple(range(1, values.ndim)))))
     if len(bad):
         raise InputError(
-            f"the model's result for {kind} {bad[0]} is not finite: look at the input, or use "
-            "float32 in place of float16"
+            f"the model's result for {name(int(bad[0]))} is not finite: look at it, or use float32 "
+            "in place of float16"
         )

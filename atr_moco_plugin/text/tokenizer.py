@@ -142,7 +142,10 @@ def _bert_tokenizer(vocab: dict[str, int], lowercase: bool) -> Tokenizer:
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], max_tokens: int
+    tokenizer: PreTrainedTokenizerFast,
+    captions: Sequence[str],
+    max_tokens: int,
+    numbers: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Turn captions into one padded batch.
 
@@ -151,14 +154,16 @@ def tokenize(
         captions: B captions.
         max_tokens: longer captions are cut to this many tokens, special ones such as ``[CLS]`` and
             ``[SEP]`` included.
+        numbers: what to call each caption in messages, where they are a part of those that a user
+            gave; None counts them from 0.
 
     Returns:
         ``input_ids`` ``[B, L]`` int64, padded to the longest caption, and ``mask`` ``[B, L]`` bool,
         ``True`` where a token is of the caption.
 
     Raises:
-        InputError: no caption, one without a word (named by its index), or a ``max_tokens`` without
-            room for a word.
+        InputError: no caption, one without a word, by its number, or a ``max_tokens`` without room
+            for a word.
     """
     special = tokenizer.num_special_tokens_to_add()
     if max_tokens <= special:
@@ -182,8 +187,9 @@ def tokenize(
         words = mask & ~torch.isin(batch["input_ids"], torch.tensor(sorted(blank)))
     for index, length in enumerate(words.sum(dim=1).tolist()):
         if length <= special or not captions[index].strip():
+            number = index if numbers is None else numbers[index]
             raise InputError(
-                f"Caption {index} ({captions[index]!r}) holds no word: drop it or correct it."
+                f"Caption {number} ({captions[index]!r}) holds no word: drop it or correct it."
             )
     return batch["input_ids"], mask
 

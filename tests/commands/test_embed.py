@@ -214,6 +214,24 @@ def test_one_command_at_a_time(
     assert "is in use" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system_in_every_command(
+    end: str, bundle: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file with carriage returns alone was one sentence."""
+    lines, text = ["a dog", "rain\u2028falls", "a siren"], tmp_path / "text.txt"
+    text.write_bytes("".join(f"{line}{end}" for line in lines).encode("utf-8-sig"))
+    assert embed(bundle, "--text", text, "--output", tmp_path / "out.npy") == 0
+    assert json.loads((tmp_path / "out.npy.json").read_text())["sentences"] == lines
+    capfd.readouterr()
+    model = ["--model", str(bundle), "--device", "cpu"]
+    assert main(["classify", str(folder), *model, "--labels-file", str(text), "--json"]) == 0
+    assert list(json.loads(capfd.readouterr().out)["sounds"][0]["scores"]) == lines
+    index = ["--index", str(tmp_path / "index"), "--bank", str(text), "--neighbours", "4"]
+    assert main(["index", str(folder), *model, *index]) == 2
+    assert "The bank has 3 different sentences" in capfd.readouterr().err
+
+
 def test_sentences_of_standard_input(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_bundle import make_bundle, make_clap_bundle, make_public_clap
 
+from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever, BundleConfig, read_bundle, write_bundle
 from atr_moco_plugin.retriever.card import model_card
@@ -60,6 +61,22 @@ def test_what_else_is_in_a_bundle_s_folder_is_not_lost(copy: Path) -> None:
     (copy / "notes.txt").unlink()
     retriever.save_pretrained(copy)
     assert load(copy).fingerprint == retriever.fingerprint
+
+
+def test_a_card_that_is_not_utf_8_is_no_obstacle(copy: Path, tmp_path: Path) -> None:
+    """It ended in a traceback where a bundle was saved or exported again."""
+    card, content = copy / "README.md", "# mine\n\nLicence: café".encode("latin-1")
+    card.write_bytes(content)
+    retriever = load(copy)
+    retriever.save_pretrained(tmp_path / "other")
+    assert (tmp_path / "other" / "README.md").read_text() == "# mine\n\nLicence: caf\ufffd"
+    assert main(["export", str(copy), str(tmp_path / "exported")]) == 0
+    with pytest.warns(UserWarning, match="README.md had been filled in: it is README.old.md now"):
+        retriever.save_pretrained(copy)  # over itself: its bytes are nowhere else
+    assert (copy / "README.old.md").read_bytes() == content
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        retriever.save_pretrained(copy)
 
 
 def test_a_card_that_was_filled_in_is_kept_beside_the_new_one(folder: Path, copy: Path) -> None:

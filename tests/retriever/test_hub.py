@@ -95,3 +95,29 @@ def test_a_card_that_was_filled_in_stays(tmp_path: Path) -> None:
     assert changed == text.replace("from_pretrained('dogs')", "from_pretrained('someone/dogs')")
     assert changed != text
     assert AudioTextRetriever.from_pretrained(bundle, device="cpu").embed_dim == 12
+
+
+@pytest.mark.filterwarnings("ignore:The model card")
+@pytest.mark.parametrize("title", ["esc50 (2)", "a'b", 'it\'s "it" (\\1)', "\\g<1>", "x) # (y"])
+def test_the_package_s_own_line_alone_is_renamed(title: str, tmp_path: Path) -> None:
+    """A name with brackets was left, and lines that a user had written were rewritten."""
+    bundle = make_bundle(tmp_path / "bundle")
+    code = "retriever = AudioTextRetriever.from_pretrained"
+    own = (
+        f"## Compared with\n\n```python\n{code}('laion/clap')\n```\n\n"
+        f"```python\nfrom atr_moco_plugin import AudioTextRetriever\n\n{code}('me/other')\n```\n"
+    )
+    made = model_card(read_config(bundle), title=title)
+    for text, name in (
+        (f"{made}\n{own}", title),
+        (made.replace("# " + title.replace("<", "&lt;"), f"Not {code}('x').\n\n# mine"), title),
+        (made.replace(f"({title!r})", f"({title!r}, device='cuda:0')"), title),
+        (made.replace(f"({title!r})", "('someone/cats')"), "someone/cats"),  # uploaded before
+    ):
+        (bundle / "README.md").write_text(text)
+        name_in_card(bundle, "someone/dogs")
+        changed = (bundle / "README.md").read_text()
+        assert changed == text.replace(f"{code}({name!r}", f"{code}('someone/dogs'")
+    (bundle / "README.md").write_text("my own card: from_pretrained('x')\n")
+    name_in_card(bundle, "someone/dogs")
+    assert (bundle / "README.md").read_text() == "my own card: from_pretrained('x')\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,6 +221,59 @@ def test_windows_are_checked(bundle: Path) -> None:
                 call([waveform])
 
 
+def test_a_sentence_without_a_word_is_named_by_its_own_number(bundle: Path) -> None:
+    """It was that in the part that is tokenized at once, or among the distinct sentences."""
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu", batch_size=1)
+    with pytest.raises(InputError, match=r"Caption 4150 \(' '\) holds no word"):
+        retriever.embed_text([" " if i == 4_150 else WORDS[i % 7] for i in range(4_200)])
+    pairs = ["rain", "rain", "a dog", "rain", "rain", " ", " "]
+    wave = noise(9_000)
+    with pytest.raises(InputError, match=r"Caption 5 \(' '\) holds no word"):
+        retriever.match_windows(pairs, [wave] * 7)
+    with pytest.raises(InputError, match=r"Caption 5 \(' '\) holds no word"):
+        retriever.match(pairs, [wave] * 7, sample_rate=16_000)
+    assert retriever.match([], []).shape == (0,)
+
+
+def test_what_the_model_cannot_compute_is_named_by_its_own_number(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """It was the number of the waveform in the part that is computed at once."""
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu", batch_size=4)
+    loud, quiet = np.full(3_200, 0.75, np.float32), np.full(3_200, 0.5, np.float32)
+    audio, text = retriever._runner._audio, retriever._runner._text
+
+    def overflow(waveforms: Sequence[np.ndarray]) -> Any:
+        rows, tokens = audio(waveforms)
+        scale = torch.tensor([[torch.nan if (x > 0.7).any() else 1.0] for x in waveforms])
+        return rows * scale, tokens._replace(states=tokens.states * scale[:, None])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retriever._runner, "_audio", overflow)
+        sounds: list[Any] = [quiet] * 37 + [loud] + [quiet] * 4
+        for call in (
+            lambda: retriever.embed_audio(sounds, sample_rate=16_000),
+            lambda: retriever.match("rain", sounds, sample_rate=16_000),
+        ):
+            with pytest.raises(InputError, match="result for recording 37 is not finite"):
+                call()
+        file = tmp_path / "loud.wav"
+        soundfile.write(file, loud, 16_000)
+        sounds[37] = file
+        long = (np.concatenate([quiet] * 15), 16_000)  # several windows before it
+        named = rf"result for recording 38 \({file}\) is not finite: look at it"
+        with pytest.raises(InputError, match=named):
+            retriever.embed_audio([long, *sounds], sample_rate=16_000)
+        with pytest.raises(InputError, match="result for waveform 37 is not finite"):
+            retriever.embed_windows([quiet] * 37 + [loud])
+        with pytest.raises(InputError, match="result for waveform 37 is not finite"):
+            retriever.match_windows(["rain"] * 38, [quiet] * 37 + [loud])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retriever._runner, "_text", lambda *x: (text(*x)[0] * torch.nan, None))
+        with pytest.raises(InputError, match=r"result for sentence 0 \('rain'\) is not finite"):
+            retriever.embed_text(["rain", "a dog"])
+
+
 def test_a_sentence_that_is_no_text_is_named(bundle: Path) -> None:
     retriever = AudioTextRetriever.from_pretrained(bundle)
     for texts in ("\ud800 dog", ["\ud800 dog"]):
@@ -263,6 +318,11 @@ def test_a_long_sentence_is_cut_with_one_warning(bundle: Path) -> None:
     with pytest.warns(UserWarning, match="1 of 2 sentences are longer than the model's 16") as got:
         both = retriever.embed_text([long, "rain"])
     assert len(got) == 1
+    retriever.batch_size = 1  # more parts than one
+    pairs = [long, "rain", long, "a dog", f"{long}rain", "rain"]
+    with pytest.warns(UserWarning, match="2 of 4 sentences are longer than the model's 16") as got:
+        retriever.match(pairs, [noise(9_000)] * 6, sample_rate=16_000)
+    assert len(got) == 1 and got[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torch.testing.assert_close(retriever.embed_text("rain")[0], both[1])
