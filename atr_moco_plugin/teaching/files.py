@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +68,8 @@ def read_teacher(path: Path, dataset: AudioTextDataset | None = None) -> SavedTe
         )
     clip_ids = tensors["clip_ids"]
     if dataset is not None and "paths" in metadata:
-        clip_ids = _by_path(clip_ids, _paths(path, metadata["paths"], len(clip_ids)), dataset)
+        paths = _paths(path, metadata["paths"], len(clip_ids))
+        clip_ids, rows["audio"] = _by_path(clip_ids, rows["audio"], paths, dataset)
     clips = _by_id(path, "audio", clip_ids, rows["audio"])
     captions = _by_id(path, "text", tensors["caption_ids"], rows["text"])
     teacher = Teacher(str(path), clips, captions)
@@ -161,15 +164,19 @@ def _by_id(path: Path, kind: str, ids: Tensor, rows: Tensor) -> RowsById:
     return table
 
 
-def _by_path(ids: Tensor, paths: list[str], dataset: AudioTextDataset) -> Tensor:
-    """Ids of rows, those of the data set where a row is of the file of one of its clips."""
-    files = {
-        os.path.realpath(clip.source): dataset.clip_id(clip)
-        for split in dataset.splits
-        for clip in dataset.clips(split)
-        if isinstance(clip.source, (str, os.PathLike))
-    }
-    if not files:
-        return ids
+def _by_path(
+    ids: Tensor, rows: Tensor, paths: Sequence[str], dataset: AudioTextDataset
+) -> tuple[Tensor, Tensor]:
+    """Ids and rows, where a row of a file of the data set is there for each of its clips. Rows are
+    copied only where a file has several."""
+    clips: defaultdict[str, set[int]] = defaultdict(set)
+    for split in dataset.splits:
+        for clip in dataset.clips(split):
+            if isinstance(clip.source, (str, os.PathLike)):
+                clips[os.path.realpath(clip.source)].add(dataset.clip_id(clip))
     own = zip(paths, ids.tolist(), strict=True)
-    return torch.tensor([files.get(os.path.realpath(path), number) for path, number in own])
+    found = [sorted(clips.get(os.path.realpath(path), {number})) for path, number in own]
+    numbers = torch.tensor([number for each in found for number in each])
+    if len(numbers) > len(rows):
+        rows = rows.repeat_interleave(torch.tensor([len(each) for each in found]), dim=0)
+    return numbers, rows

@@ -34,8 +34,8 @@ from atr_moco_plugin.search.embeddings_file import Embeddings, Rows, write_embed
 from atr_moco_plugin.teaching.processes import group_ranks
 
 _CLIPS_FILE = "evaluation_clips.json"
-_CLIPS, _CAPTIONS = 64, 1_024
-"""Clips and captions that are embedded at once."""
+_CLIPS = 64
+"""That are embedded at once."""
 
 Waveform = tuple[NDArray[np.float32], int]
 
@@ -152,8 +152,8 @@ def _says_its_data(source: Path, dataset: AudioTextDataset) -> bool:
     if data != dataset.fingerprint():
         raise InputError(
             f"The teacher {source} was trained on other data than {dataset.name} as it is here "
-            "(other clips, captions or splits), so that it may know clips that are held out: train "
-            "it on this data, or name a bundle of it, made by `atr-moco export`."
+            "(other clips, captions, splits or sounds), so that it may know what is held out: "
+            "train it on this data, or name a bundle of it, made by `atr-moco export`."
         )
     return True
 
@@ -174,18 +174,17 @@ def _loaded(source: Path, split: Split) -> Iterator[AudioTextRetriever]:
 
 
 def _write_part(file: Path, retriever: AudioTextRetriever, split: Split, ranks: Ranks) -> None:
-    """Embed the share of a process."""
+    """Embed the share of a process: each clip, and each wording of each caption id, is in the share
+    of one process alone, so that the means by ids do not depend on how many there are."""
     dataset = split.dataset
-    clips = list(dataset.clips(split.name))[ranks.index :: ranks.count]
-    texts = {
-        (number, text): None
-        for clip in clips
-        for number, text in zip(clip.caption_ids, clip.captions, strict=True)
-    }
+    every = dataset.clips(split.name)
+    wordings = dict.fromkeys(
+        pair for clip in every for pair in zip(clip.caption_ids, clip.captions, strict=True)
+    )
+    clips = every[ranks.index :: ranks.count]
+    texts = list(wordings)[ranks.index :: ranks.count]
     sentences = [text for _, text in texts]
-    of_text = [torch.zeros(0, retriever.embed_dim)]
-    for start in range(0, len(sentences), _CAPTIONS):
-        of_text.append(retriever.embed_text(sentences[start : start + _CAPTIONS]))
+    of_text = retriever.embed_text(sentences)
     kept, bad, of_audio = [], {}, [torch.zeros(0, retriever.embed_dim)]
     decoded = map_ahead(
         _reader(dataset, retriever.sample_rate), clips, split.num_workers, ahead=_CLIPS
@@ -202,7 +201,7 @@ def _write_part(file: Path, retriever: AudioTextRetriever, split: Split, ranks: 
     rows = {
         "audio": Rows(torch.cat(of_audio).numpy(), [clip.key for clip in kept], ids),
         "text": Rows(
-            torch.cat(of_text).numpy(), sentences, np.array([x for x, _ in texts], np.int64)
+            of_text.numpy(), sentences, np.array([number for number, _ in texts], np.int64)
         ),
     }
     write_embeddings(file, Embeddings(rows, {"unreadable": bad}))

@@ -92,6 +92,25 @@ def test_what_embed_writes_is_found_by_the_paths_of_its_files(tmp_path: Path) ->
         use_teachers(criterion(file), dataset(tmp_path / "elsewhere"))
 
 
+def test_a_file_that_several_clips_share_is_found_by_each_of_them(tmp_path: Path) -> None:
+    """The clip of the last split took its row, and that of the training was missing."""
+    shared = str(tmp_path / "a.wav")
+    own = [Clip(key, (SENTENCES[0],), shared) for key in ("a.wav", "test/a.wav", "part/a.wav")]
+    data = AudioTextDataset("mine", {"train": own[:1], "test": own[1:]})
+    content = tensors("sounds")
+    names = [str(tmp_path / x) for x in KEYS]
+    audio = Rows(content["audio"].numpy(), names, content["clip_ids"].numpy())
+    text = Rows(content["text"].numpy(), SENTENCES, content["caption_ids"].numpy())
+    file = tmp_path / "sounds.safetensors"
+    write_embeddings(file, Embeddings({"audio": audio, "text": text}))
+    for split in data.splits:
+        use_teachers(criterion(file), data, split)
+    clips = read_teacher(file, data).teacher.clips
+    ids = torch.tensor([*(data.clip_id(x) for x in own), *content["clip_ids"][1:].tolist()])
+    assert_close(clips.find(ids), content["audio"][[0, 0, 0, 1, 2]])
+    assert len(clips.ids) == 5
+
+
 def test_files_that_cannot_teach_are_refused_in_a_sentence(tmp_path: Path) -> None:
     nan = unit(3, 5)
     nan[1, 2] = torch.nan

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from linear import LinearModel
+from safetensors.torch import load_file
+from scene_folders import write_classes
 from tiny_bundle import SENTENCES, make_bundle
 
 from atr_moco_plugin.criterion import Atc, AtcConfig
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
+from atr_moco_plugin.embedding_cache.build import Ranks
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.teaching import use_teachers
+from atr_moco_plugin.teaching.models import Split, embed_split
 
 
 def tones(clips: int) -> AudioTextDataset:
@@ -78,3 +86,55 @@ def test_a_clip_that_the_teacher_alone_cannot_embed_is_refused_before_the_first_
             InputError, match=r"cannot embed 1 clips .* 'short' \(.*at least 0.655 s"
         ):
             taught_by(tmp_path / "teacher", data, tmp_path / "out")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_each_wording_counts_once_however_many_processes_embed(
+    processes: int, tmp_path: Path
+) -> None:
+    """A wording counted once for each process that had a clip with it."""
+    wordings = ("A dog barks", "a dog barks.")  # of one id, and the tokens differ
+    captions = (wordings[:1], wordings[:1], wordings, ("rain falls", *wordings[:1]))
+    clips = [Clip(str(i), own, None) for i, own in enumerate(captions)]
+    data = AudioTextDataset("tones", {"train": clips}, read=_noise, read_rate=16_000)
+    data.read_with(AudioReader(16_000))
+    teacher = make_bundle(tmp_path / "teacher", sentences=[*SENTENCES, *wordings])
+    split, file = Split(data, "train", 2, 0, torch.device("cpu")), tmp_path / "rows.safetensors"
+    for index in reversed(range(processes)):  # the first puts the parts together
+        last = Ranks(index, processes)
+        ranks = last if index == 0 else Ranks(index, processes, from_first=lambda _: None)
+        embed_split(teacher, file, split, {"teacher": "x"}, ranks, lambda _: None)
+    found = load_file(file)
+    row = found["text"][found["caption_ids"] == clips[0].caption_ids[0]][0]
+    each = AudioTextRetriever.from_pretrained(teacher, device="cpu").embed_text(wordings)
+    assert (each[0] - each[1]).abs().max() > 1e-3
+    mean = torch.nn.functional.normalize(each.mean(dim=0), dim=0)
+    torch.testing.assert_close(row, mean, atol=1e-5, rtol=0)
+    assert len(found["clip_ids"]) == len(set(found["clip_ids"].tolist())) == len(clips)
+
+
+def _noise(clip: Clip) -> Any:
+    generator = np.random.default_rng(int(clip.key))
+    return (0.1 * generator.standard_normal(8_000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("changed", [{"split_seed": 5}, {"seconds": 4.0}])
+def test_a_run_on_other_scenes_of_the_same_recordings_is_refused(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    """It has heard recordings that are held out here, and its embeddings had the same file."""
+    root, sizes = write_classes(tmp_path / "sounds"), {"num_train": 6, "num_valid": 2}
+    mine, others = (
+        open_scenes(ScenesConfig(root=root, num_test=2, **sizes, **more)) for more in ({}, changed)
+    )
+    for data in (mine, others):
+        data.read_with(AudioReader(16_000))
+    run, out = make_bundle(tmp_path / "run"), tmp_path / "out"
+    said = {"made_with": {"data": others.fingerprint()}}
+    (run / "evaluation_clips.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="was trained on other data than .* held out: train it"):
+        taught_by(run, mine, out)
+    taught_by(run, others, out)
+    (run / "evaluation_clips.json").unlink()  # a bundle does not say its data
+    taught_by(run, mine, out)
+    assert len(list((out / "teachers").glob("*.safetensors"))) == 2
