@@ -26,7 +26,7 @@ def cut(inputs: Inputs, chunk_size: int) -> Iterator[dict[str, Any]]:
     rows = _number_of_rows(inputs)
     for first in range(0, rows, chunk_size):
         part = slice(first, first + chunk_size)
-        yield {name: _rows_of(value, part) for name, value in inputs.items()}
+        yield rows_of(inputs, part)
 
 
 def _number_of_rows(inputs: Inputs) -> int:
@@ -44,7 +44,7 @@ def _number_of_rows(inputs: Inputs) -> int:
     (rows,) = found
     assert rows is not None
     for name, value in inputs.items():
-        if rows in _lengths_without_rows(value):
+        if rows in lengths_without_rows(value):
             raise InputError(
                 f"Gradient caching cuts tensors into chunks of rows, but {name} has {rows} values "
                 "that are no tensor, one for each row: make it a tensor, or leave `chunk_size` out."
@@ -52,11 +52,11 @@ def _number_of_rows(inputs: Inputs) -> int:
     return rows
 
 
-def _lengths_without_rows(value: Any) -> Iterator[int]:
+def lengths_without_rows(value: Any) -> Iterator[int]:
     """How long the arrays, and the lists of numbers or of strings, in a nest are."""
     if isinstance(value, Mapping):
         for item in value.values():
-            yield from _lengths_without_rows(item)
+            yield from lengths_without_rows(item)
     elif isinstance(value, np.ndarray):
         yield len(value) if value.ndim else 0
     elif isinstance(value, list | tuple):
@@ -64,28 +64,39 @@ def _lengths_without_rows(value: Any) -> Iterator[int]:
             yield len(value)
         else:
             for item in value:
-                yield from _lengths_without_rows(item)
+                yield from lengths_without_rows(item)
 
 
 def _sizes(value: Any) -> Iterator[int | None]:
+    for x in tensors_of(value):
+        yield x.size(0) if x.dim() else None
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a nest of tuples, lists and mappings."""
     if isinstance(value, Tensor):
-        yield value.size(0) if value.dim() else None
+        yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _sizes(item)
+            yield from tensors_of(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _sizes(item)
+            yield from tensors_of(item)
 
 
-def _rows_of(value: Any, part: slice) -> Any:
-    """Rows of every tensor in a nest of tuples, lists and mappings."""
+def rows_of(value: Any, index: Any) -> Any:
+    """Rows of every tensor in a nest of tuples, lists and mappings; the rest stays as it is.
+
+    Args:
+        value: the nest.
+        index: what the tensors are indexed with.
+    """
     if isinstance(value, Tensor):
-        return value[part]
+        return value[index]
     if isinstance(value, Mapping):
-        return {name: _rows_of(item, part) for name, item in value.items()}
+        return {name: rows_of(item, index) for name, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_rows_of(item, part) for item in value))
+        return type(value)(*(rows_of(item, index) for item in value))
     if isinstance(value, list | tuple):
-        return type(value)(_rows_of(item, part) for item in value)
+        return type(value)(rows_of(item, index) for item in value)
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,11 +33,12 @@ def positive_pairs(
 
     An item may be a mixture of two pairs, and then has the ids of both: it is a positive of
     whatever one of them is a positive of. For example a mixture of a dog and rain is one of other
-    captions of that dog, and of a mixture of that rain and a bell.
+    captions of that dog, and of a mixture of that rain and a bell. A mixture of two clips with one
+    caption of its own has a second clip id and no second caption id.
 
     Args:
         clip_ids: ``[B]`` int64, clips of the rows; or ``[B, 2]``, of mixtures, where the second is
-            -1 for an item that is none.
+            -1 for an item that has none, and equal to no other.
         caption_ids: captions of the rows, of the same shape.
         column_clip_ids: ``[M]`` or ``[M, 2]`` int64, clips of the columns.
         column_caption_ids: captions of the columns, of the same shape.
@@ -56,8 +57,7 @@ def positive_pairs(
     found = None
     for of_row in _parts(clip_ids, caption_ids):
         for of_column in _parts(column_clip_ids, column_caption_ids):
-            # A second id that is not there is that of no column.
-            related = _related(*of_row, *of_column, mode) & (of_row[0] >= 0)[:, None]
+            related = _related(*of_row, *of_column, mode, _equal_ids)
             found = related if found is None else found | related
     assert found is not None
     return found
@@ -161,9 +161,15 @@ def _related(
     column_clips: Tensor,
     column_captions: Tensor,
     mode: PositivesMode,
+    equal: Callable[[Tensor, Tensor], Tensor] = torch.eq,
 ) -> Tensor:
-    same_clip = clips[:, None] == column_clips[None, :]
+    same_clip = equal(clips[:, None], column_clips[None, :])
     if mode == "clip":
         return same_clip
-    same_caption = captions[:, None] == column_captions[None, :]
+    same_caption = equal(captions[:, None], column_captions[None, :])
     return same_clip | same_caption if mode == "clip_or_caption" else same_clip & same_caption
+
+
+def _equal_ids(rows: Tensor, columns: Tensor) -> Tensor:
+    """Which ids are equal; one that is not there equals none."""
+    return (rows == columns) & (rows >= 0)

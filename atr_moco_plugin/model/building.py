@@ -8,18 +8,24 @@ from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.adapters import add_adapters, check_used
-from atr_moco_plugin.model.config import EncoderConfig, PartConfig, RetrievalModelConfig
-from atr_moco_plugin.model.freezing import freeze_encoder
+from atr_moco_plugin.model.config import (
+    AdapterConfig,
+    EncoderConfig,
+    PartConfig,
+    RetrievalModelConfig,
+)
+from atr_moco_plugin.model.freezing import freeze_encoder, is_adapted
 from atr_moco_plugin.model.patch_dropout import check_trains
 from atr_moco_plugin.model.retrieval_model import RetrievalModel
 from atr_moco_plugin.model.text_tower import TextTower
 from atr_moco_plugin.model.towers import AudioTower
 from atr_moco_plugin.plugins import load, load_complete
+from atr_moco_plugin.tensors.internals import unwrapped_name
 
 
 def build_model(config: RetrievalModelConfig) -> RetrievalModel:
@@ -87,7 +93,8 @@ def adapt_model(model: RetrievalModel) -> None:
 def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> RetrievalModelConfig:
     """The configuration that builds the same architecture without any file: with the sizes that
     came with pretrained weights, and without the place that the weights came from. Nothing is
-    frozen and no token dropped in it: these are choices of a run, not of a model.
+    frozen and no token dropped in it: these are choices of a run, not of a model. Adapters stay
+    beside the layers that have them, also where others were frozen.
 
     Args:
         config: what ``model`` was built with.
@@ -95,16 +102,30 @@ def built_config(config: RetrievalModelConfig, model: RetrievalModel) -> Retriev
     """
     return replace(
         config,
-        audio=_built_part("audio_encoders", config.audio, model.audio.encoder),
-        text=_built_part("text_encoders", config.text, model.text.encoder),
+        audio=_built_part("audio_encoders", config.audio, model.audio),
+        text=_built_part("text_encoders", config.text, model.text),
         patch_dropout=None,
     )
 
 
-def _built_part(group: str, part: EncoderConfig, encoder: object) -> EncoderConfig:
-    own = getattr(encoder, "config", None)
+def _built_part(group: str, part: EncoderConfig, tower: Any) -> EncoderConfig:
+    own = getattr(tower.encoder, "config", None)
     sizes = asdict(own) if is_dataclass(own) and not isinstance(own, type) else part.config
-    return replace(part, config=without_weights(group, part.name, sizes), freeze="none")
+    return replace(
+        part,
+        config=without_weights(group, part.name, sizes),
+        freeze="none",
+        adapter=_placed_adapter(part, tower.encoder),
+    )
+
+
+def _placed_adapter(part: EncoderConfig, encoder: nn.Module) -> AdapterConfig | None:
+    """The adapter of an encoder; where frozen layers have none, by the names of those that do."""
+    if part.adapter is None or part.freeze == "none":
+        return part.adapter
+    named = [unwrapped_name(x) for x, module in encoder.named_modules() if is_adapted(module)]
+    lora = part.adapter.lora
+    return replace(part.adapter, lora=replace(lora, targets=named or lora.targets))
 
 
 def without_weights(group: str, name: str, options: Mapping[str, object]) -> dict[str, object]:

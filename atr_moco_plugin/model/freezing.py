@@ -81,7 +81,7 @@ class FreezableTower(nn.Module):
         if self.frozen == "none":
             return
         # Of what lies below the layers the first one stands for all: this is asked in every pass.
-        parts = [self.encoder] if self.frozen == "all" else _layers(self)[: self.frozen]
+        parts = [self.encoder] if self.frozen == "all" else published_layers(self)[: self.frozen]
         still = chain(
             islice(self.encoder.parameters(), 1), (p for x in parts for p in x.parameters())
         )
@@ -120,7 +120,7 @@ def freeze_encoder(tower: FreezableTower, freeze: Freeze, name: str = "freeze") 
     parameters = [p for module in frozen_modules(tower) for p in module.parameters()]
     if isinstance(freeze, int):
         # Learned positions and the like that stand beside the layers.
-        for owner in _owners(tower.encoder, _layers(tower)):
+        for owner in _owners(tower.encoder, published_layers(tower)):
             parameters += owner.parameters(recurse=False)
     ids = {id(p) for p in parameters if p.requires_grad}
     named = tower.named_parameters()
@@ -168,7 +168,8 @@ def frozen_modules(tower: FreezableTower) -> list[nn.Module]:
     beside = _beside_adapters(tower.encoder)
     if tower.frozen == "none":
         return beside
-    return beside + _lowest(tower.encoder, _layers(tower), int(tower.frozen), _inputs(tower))
+    layers = published_layers(tower)
+    return beside + _lowest(tower.encoder, layers, int(tower.frozen), _inputs(tower))
 
 
 def is_adapted(module: nn.Module) -> bool:
@@ -230,9 +231,10 @@ def _owners(encoder: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
     ]
 
 
-def _layers(tower: FreezableTower) -> Sequence[nn.Module]:
-    """The encoder's layers; none where nobody says which they are."""
-    for owner in (tower.encoder, tower):
+def published_layers(tower: nn.Module) -> Sequence[nn.Module]:
+    """The layers of a tower's encoder, from input to output, as it or the tower publishes them;
+    none where nobody says which they are."""
+    for owner in (getattr(tower, "encoder", None), tower):
         layers = getattr(owner, "layers", None)
         if isinstance(layers, (list, tuple, nn.ModuleList, nn.Sequential)) and len(layers):
             return list(layers)
@@ -245,7 +247,7 @@ def _inputs(tower: FreezableTower) -> Sequence[nn.Module]:
 
 
 def _check_layers(tower: FreezableTower, count: int, name: str) -> None:
-    kind, layers = type(tower.encoder).__name__, _layers(tower)
+    kind, layers = type(tower.encoder).__name__, published_layers(tower)
     if not layers:
         raise InputError(
             f"`{name}` is {count}, but the encoder {kind} does not say which its layers are: give "

@@ -40,6 +40,8 @@ def parameter_groups(
     keep their rate. The encoder, or else its tower, publishes its ``layers`` from input to output;
     the ``text_layers`` that a head has taken out of the text encoder come after its own.
 
+    A rate or ``layer_decay`` for what is not trained is warned of.
+
     Args:
         criterion: a criterion of this package around its model.
         weight_decay: of weight matrices, embeddings and kernels.
@@ -73,7 +75,20 @@ def parameter_groups(
             "`temperature` nor `model`: give `parameter_groups` the criterion and not its wrapper."
         )
     places = _places(criterion, own, layer_decay)
-    _warn_of_idle_rates(own, {places[id(p)].part for p in trained if id(p) in places})
+    moved = [places[id(p)] for p in trained if id(p) in places]
+    _warn_of_idle_rates(own, {place.part for place in moved})
+    if layer_decay != 1 and all(place.scale == 1 for place in moved):
+        warnings.warn(
+            f"`layer_decay` is {layer_decay}, but nothing of either encoder is trained: it is for "
+            "nothing. Leave it out, or train a part of an encoder.",
+            stacklevel=2,
+        )
+    if temperature_lr is not None and all(p is not temperature for p in trained):
+        warnings.warn(
+            f"`temperature_lr` is {temperature_lr}, but this {type(criterion).__name__} learns no "
+            "temperature: the rate is for nothing. Leave it out, or set it to null.",
+            stacklevel=2,
+        )
     plain = _undecayed(criterion)
     groups: dict[tuple[float, float | None], list[nn.Parameter]] = defaultdict(list)
     # Decayed groups first, so that there are always two or more in a fixed order.

@@ -61,9 +61,9 @@ def check_tokenizer(
 
 def text_positions(encoder: nn.Module) -> int | None:
     """Tokens of the longest text that an encoder takes, special ones included; None where its
-    ``config`` does not say."""
+    ``config`` does not say, or says a number below 1, as XLNet's does, which has no limit."""
     positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
-    return None if positions is None else positions - first_position(encoder)
+    return None if positions is None or positions < 1 else positions - first_position(encoder)
 
 
 @dataclass

@@ -82,6 +82,49 @@ def test_a_mixture_is_a_positive_of_whatever_a_part_is_one_of(
     assert found.tolist() == expected
 
 
+@given(
+    seed=st.integers(0, 999), n=st.integers(1, 6), m=st.integers(1, 6), mode=st.sampled_from(MODES),
+)  # fmt: skip
+def test_a_second_id_that_is_not_there_is_equal_to_none(
+    seed: int, n: int, m: int, mode: Any
+) -> None:
+    """A mixture with one caption of its own was a positive of every item that is no mixture."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(count: int) -> Tensor:
+        drawn = torch.randint(4, (2, count, 2), generator=generator)
+        drawn[:, :, 1] -= torch.randint(5, (2, count), generator=generator)
+        return drawn.clamp(min=-1)
+
+    def related(row: list[list[int]], column: list[list[int]]) -> bool:
+        found = []
+        for clip, caption in zip(*row, strict=True):
+            for other, text in zip(*column, strict=True):
+                same = clip == other >= 0, caption == text >= 0
+                found.append({"clip": same[0], "pair": all(same), "clip_or_caption": any(same)})
+        return any(x[mode] for x in found)
+
+    rows, columns = ids(n), ids(m)
+    found = positive_pairs(*rows, *columns, mode)
+    expected = [
+        [related(rows[:, i].tolist(), columns[:, j].tolist()) for j in range(m)] for i in range(n)
+    ]
+    assert found.tolist() == expected
+    assert torch.equal(found.T, positive_pairs(*columns, *rows, mode))
+    assert positive_pairs(*rows, *rows, mode).diagonal().all()
+
+
+def test_a_mixture_with_one_caption_trains() -> None:
+    clips = torch.tensor([[1, 2], [3, -1], [4, -1], [5, -1]])
+    captions = torch.tensor([[70, -1], [71, -1], [72, -1], [73, -1]])
+    found = positive_pairs(clips, captions, clips, captions, "clip_or_caption")
+    assert torch.equal(found, torch.eye(4, dtype=torch.bool))
+    criterion = Atc(LinearModel(), AtcConfig(positives="clip_or_caption")).train()
+    given = {**batch(0), "clip_ids": clips, "caption_ids": captions}
+    plain = {**given, "clip_ids": clips[:, 0], "caption_ids": captions[:, 0]}
+    assert_close(criterion(**given)["loss"], criterion(**plain)["loss"])
+
+
 def test_ids_of_one_and_of_two_clips_join() -> None:
     one, two = torch.tensor([1, 2]), torch.tensor([[3, 4], [5, -1]])
     assert join_ids(one, one).tolist() == [1, 2, 1, 2]

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from linear import LinearModel
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from atr_moco_plugin.criterion import Atc, AtcConfig, MocoAtcAtm, MocoAtcAtmConfig
+from atr_moco_plugin.criterion import (
+    Atc,
+    AtcConfig,
+    MLtm,
+    MLtmConfig,
+    MocoAtcAtm,
+    MocoAtcAtmConfig,
+)
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 
@@ -52,6 +61,29 @@ def test_a_rate_of_an_encoder_that_is_not_trained_is_warned_of(tiny_model) -> No
     criterion = Atc(model, AtcConfig())
     with pytest.warns(UserWarning, match="`audio_lr` is 0.5, but nothing of the audio encoder"):
         parameter_groups(criterion, 0.1, lr=1.0, audio_lr=0.5, text_lr=0.25)
+
+
+@pytest.mark.parametrize("kind", ["buffer", "frozen"])
+def test_a_rate_of_a_temperature_that_is_not_learned_is_warned_of(kind: str) -> None:
+    if kind == "buffer":
+        criterion: nn.Module = MLtm(LinearModel(), MLtmConfig())
+    else:
+        criterion = Atc(LinearModel(), AtcConfig())
+        criterion.temperature.requires_grad_(False)
+    with pytest.warns(UserWarning, match="`temperature_lr` is 0.5, but this .* learns no temp"):
+        parameter_groups(criterion, 0.1, lr=1.0, temperature_lr=0.5)
+
+
+def test_layer_decay_for_frozen_encoders_is_warned_of(tiny_model) -> None:
+    model = tiny_model()
+    criterion = Atc(model, AtcConfig())
+    model.audio.encoder.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parameter_groups(criterion, 0.1, lr=1.0, layer_decay=0.5, temperature_lr=0.5)
+    model.text.encoder.requires_grad_(False)
+    with pytest.warns(UserWarning, match="`layer_decay` is 0.5, but nothing of either encoder is"):
+        parameter_groups(criterion, 0.1, lr=1.0, layer_decay=0.5)
 
 
 def test_layers_move_slower_the_deeper_they_lie(criterion) -> None:
@@ -190,7 +222,8 @@ def test_an_encoder_that_does_not_publish_its_layers_is_refused(layers: object) 
     with pytest.raises(ValueError, match="the text encoder, Published"):
         parameter_groups(criterion, 0.1, lr=1.0, layer_decay=0.5)
     criterion.model.text.requires_grad_(False)
-    assert set(rates(criterion, lr=1.0, layer_decay=0.5).values()) == {1.0}
+    with pytest.warns(UserWarning, match="nothing of either encoder"):
+        assert set(rates(criterion, lr=1.0, layer_decay=0.5).values()) == {1.0}
 
 
 def test_the_temperature_has_its_rate_in_a_compiled_criterion_and_a_wrapper_is_refused() -> None:

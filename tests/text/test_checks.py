@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from other_tokenizers import sentence_pieces
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    XLNetConfig,
+    XLNetModel,
+)
 
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.text.checks import check_captions, check_tokenizer
+from atr_moco_plugin.text.checks import check_captions, check_tokenizer, text_positions
 from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize, train_wordpiece
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
@@ -70,6 +78,14 @@ def test_captions_longer_than_the_positions_are_refused(
         assert roberta(torch.full((1, 14), 5)).last_hidden_state.shape[1] == 14
     with pytest.raises(InputError, match="positions for 14 tokens"):
         check_tokenizer(tokenizer, roberta, 15)
+
+
+def test_a_number_of_positions_below_one_is_no_limit(tokenizer: PreTrainedTokenizerFast) -> None:
+    sizes = {"d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 8}
+    xlnet = XLNetModel(XLNetConfig(vocab_size=len(tokenizer), **sizes))
+    assert xlnet.config.max_position_embeddings == -1
+    assert text_positions(xlnet) is None
+    check_tokenizer(tokenizer, xlnet, 10_000)
 
 
 def test_an_encoder_that_says_nothing_is_not_checked(tokenizer: PreTrainedTokenizerFast) -> None:

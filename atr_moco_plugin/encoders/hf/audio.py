@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from atr_moco_plugin.encoders.hf.checkpoint import build, load, model_config, plain_config
 from atr_moco_plugin.encoders.hf.config import HfAudioConfig
-from atr_moco_plugin.encoders.hf.encoder import HfEncoder, evaluating
+from atr_moco_plugin.encoders.hf.encoder import HfEncoder, evaluating, same_states
 from atr_moco_plugin.encoders.hf.feature_extractor import plain_extractor, read_extractor
 from atr_moco_plugin.encoders.hf.group_norm import leave_padding_out
 from atr_moco_plugin.encoders.hf.inputs import WaveformInput, input_of
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import check_sample_rate
 from atr_moco_plugin.tokens import AudioTokens
-
-_TOLERANCE = 1e-3  # of the size of the states; rounding makes 1e-5 of it
 
 
 class HfAudioEncoder(HfEncoder):
@@ -188,9 +186,7 @@ class HfAudioEncoder(HfEncoder):
                 f"{name}, whose tokens do not follow from its convolutions; take another model."
             )
         for row, valid, (expected, whole) in zip(states, mask, alone, strict=True):
-            found, expected = row[valid], expected[whole]
-            most = _TOLERANCE * expected.square().mean().sqrt()
-            if found.shape != expected.shape or (found - expected).abs().max() > most:
+            if not same_states(row[valid], expected[whole]):
                 raise InputError(
                     f"{name}, since it lets a clip's padding change its embedding; take Wav2Vec2, "
                     "HuBERT, WavLM, Wav2Vec2-BERT, AST or Whisper."

@@ -1,4 +1,5 @@
-"""Whether a text model is causal, as GPT is, found out by asking it."""
+"""What a text model makes of the tokens beside one, found out by asking it: whether it is causal,
+as GPT is, and whether padding changes its states."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.hf.encoder import evaluating
+from atr_moco_plugin.encoders.hf.encoder import evaluating, same_states
+from atr_moco_plugin.tokens import valid_first
+
+_LENGTH = 16
 
 
 def states_of_two(model: nn.Module, vocab_size: int) -> Any:
@@ -29,3 +33,27 @@ def begin_alike(states: Tensor) -> bool:
     """
     first, second = states[:, 0].float()
     return torch.allclose(first, second, rtol=0, atol=1e-6)
+
+
+def padding_changes(model: Any, vocab_size: int, longest: int | None = None) -> bool:
+    """Whether a caption's states are others beside a longer caption than alone, as in ConvBERT,
+    whose convolutions run over the padding, and in YOSO, which draws at random.
+
+    Args:
+        model: of transformers; it returns states of tokens.
+        vocab_size: its embeddings.
+        longest: tokens that it takes at most; None where there is no limit.
+    """
+    length = min(_LENGTH, _LENGTH if longest is None else longest)
+    short = max(1, length // 3)
+    device = next(model.parameters()).device
+    ids = (torch.arange(3, 3 + length, device=device) % vocab_size).expand(2, length)
+    mask = valid_first(torch.tensor([short, length], device=device), length)
+    padded = ids.masked_fill(~mask, getattr(model.config, "pad_token_id", None) or 0)
+    with evaluating(model):
+        beside = model(input_ids=padded, attention_mask=mask.to(torch.int64))
+        row = ids[:1, :short]
+        alone = model(input_ids=row, attention_mask=torch.ones_like(row))
+    return not same_states(
+        beside.last_hidden_state[0, :short].float(), alone.last_hidden_state[0].float()
+    )

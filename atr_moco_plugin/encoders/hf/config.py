@@ -52,8 +52,9 @@ class HfTextConfig(HfConfig):
 
     @property
     def max_position_embeddings(self) -> int | None:
-        """Positions that the encoder has; ``None`` where they have no end, as T5's."""
-        return self._number("max_position_embeddings")
+        """Positions that the encoder has; ``None`` where they have no end, as T5's and XLNet's."""
+        positions = self._number("max_position_embeddings")
+        return None if positions is None or positions < 1 else positions
 
     def _number(self, name: str) -> int | None:
         if not self.architecture or "model_type" not in self.architecture:

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tensors.eval_mode import eval_mode
+
+_TOLERANCE = 1e-3  # of the size of the states; rounding makes 1e-5 of it
 
 
 class HfEncoder(nn.Module):
@@ -38,16 +40,18 @@ class HfEncoder(nn.Module):
                 "encoder, such as bert or wav2vec2."
             )
         self.width = width
+        # By name and once: a host may wrap some of them, which are then of two types.
+        self._layers = _name_of_layers(self.model)
 
     @property
-    def layers(self) -> nn.ModuleList:
-        """The encoder's layers, from input to output; ALBERT's, which share weights, are one."""
-        stacks = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, nn.ModuleList) and len({type(x) for x in module}) == 1
-        ]
-        return max(stacks, key=_size)
+    def layers(self) -> nn.ModuleList | None:
+        """The encoder's layers, from input to output; ALBERT's, which share weights, are one.
+        None where no list has whole layers, as in XLM, which has one of attentions and one of each
+        other part."""
+        if self._layers is None:
+            return None
+        layers: nn.ModuleList = self.model.get_submodule(self._layers)
+        return layers
 
     def no_weight_decay(self) -> set[str]:
         """Learned tokens and positions that are added like a bias."""
@@ -56,10 +60,41 @@ class HfEncoder(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module without dropout, gradients and autocast, then put its modes back."""
-    device = next(module.parameters()).device.type
-    with torch.no_grad(), torch.autocast(device, enabled=False), eval_mode([module]):
+    """Run a module without dropout, gradients and autocast, then put its modes and the random
+    state back, from which some models draw in eval mode too."""
+    device = next(module.parameters()).device
+    drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), eval_mode([module]), drawn:
         yield
+
+
+def same_states(found: Tensor, expected: Tensor) -> bool:
+    """Whether states of the same tokens, computed twice, differ by no more than rounding."""
+    if found.shape != expected.shape:
+        return False
+    most = _TOLERANCE * expected.square().mean().sqrt()
+    return not bool((found - expected).abs().max() > most)
+
+
+def _name_of_layers(model: nn.Module) -> str | None:
+    """The largest list of modules of one type that is in no other list, unless there is a list of
+    as many modules beside it."""
+    lists = {x: m for x, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)}
+    outer = {
+        name: module
+        for name, module in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists)
+    }
+    alike = {name: m for name, m in outer.items() if len({type(x) for x in m}) == 1}
+    if not alike:
+        return None
+    largest = max(alike, key=lambda name: _size(alike[name]))
+    beside = [
+        module
+        for name, module in outer.items()
+        if name.rpartition(".")[0] == largest.rpartition(".")[0] and _size(module)
+    ]
+    return None if sum(len(x) == len(alike[largest]) for x in beside) > 1 else largest
 
 
 def _size(module: nn.Module) -> int:

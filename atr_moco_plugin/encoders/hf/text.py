@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.hf.causal import begin_alike, states_of_two
+from atr_moco_plugin.encoders.hf.causal import begin_alike, padding_changes, states_of_two
 from atr_moco_plugin.encoders.hf.checkpoint import build, load, model_config, plain_config
 from atr_moco_plugin.encoders.hf.config import HfTextConfig
 from atr_moco_plugin.encoders.hf.encoder import HfEncoder
@@ -32,7 +32,8 @@ class HfTextEncoder(HfEncoder):
             nothing of a caption.
 
     Raises:
-        InputError: the model takes no ids or returns no states of tokens.
+        InputError: the model takes no ids, returns no states of tokens, or lets padding change a
+            caption's states.
 
     Example::
 
@@ -54,7 +55,7 @@ class HfTextEncoder(HfEncoder):
             self._refuse(f"takes {self.model.main_input_name}")
         if config.vocab_size is None:
             self._refuse("has no vocabulary of its own")
-        self.causal = self._is_causal()
+        self.causal = self._asked()
 
     @classmethod
     def from_config(cls, config: HfTextConfig) -> HfTextEncoder:
@@ -109,14 +110,20 @@ class HfTextEncoder(HfEncoder):
                 "the text encoder has positions for; truncate it when tokenizing."
             )
 
-    def _is_causal(self) -> bool:
-        states = None
+    def _asked(self) -> bool:
+        """Whether the model is causal; refuses one that cannot be used."""
+        states, changes = None, False
+        vocab_size = self.model.config.vocab_size
         try:
-            states = states_of_two(self.model, self.model.config.vocab_size)
+            states = states_of_two(self.model, vocab_size)
+            if states is not None:
+                changes = padding_changes(self.model, vocab_size, self._longest)
         except Exception as error:  # whatever layers raise for sizes that make no sense
             self._refuse(f"fails with {type(error).__name__}: {' '.join(str(error).split())}")
         if not isinstance(states, Tensor) or states.shape != (2, 2, self.width):
             self._refuse("does not return a state for each token")
+        if changes:
+            self._refuse("lets padding, or chance, change a caption's states")
         return begin_alike(states)
 
     def _refuse(self, reason: str) -> NoReturn:

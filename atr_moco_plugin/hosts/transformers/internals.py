@@ -6,7 +6,7 @@ Imports nothing of this package but ``errors``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -70,7 +70,7 @@ def saved_beside(state: TrainerState) -> dict[str, Any]:
 
 
 def checkpoint_layers(
-    tower: nn.Module, name: str, options: Mapping[str, Any], every: int = 1
+    within: Iterable[nn.Module], name: str, options: Mapping[str, Any], every: int = 1
 ) -> None:
     """Have the layers of a tower computed again in the backward pass (gradient checkpointing).
 
@@ -78,7 +78,8 @@ def checkpoint_layers(
     although its layers can do it.
 
     Args:
-        tower: its layers are :class:`~transformers.modeling_layers.GradientCheckpointingLayer`.
+        within: modules that are, or have in them, the
+            :class:`~transformers.modeling_layers.GradientCheckpointingLayer` of the tower.
         name: name of the tower in the message.
         options: of :func:`torch.utils.checkpoint.checkpoint`.
         every: 1 for each layer, 2 for every second one, counted from the first.
@@ -86,7 +87,8 @@ def checkpoint_layers(
     Raises:
         InputError: the tower has no such layer.
     """
-    layers = [x for x in tower.modules() if isinstance(x, GradientCheckpointingLayer)]
+    inner = dict.fromkeys(x for module in within for x in module.modules())
+    layers = [x for x in inner if isinstance(x, GradientCheckpointingLayer)]
     if not layers:
         raise InputError(
             f"gradient_checkpointing=True cannot be done: no layer of the {name} tower is a "

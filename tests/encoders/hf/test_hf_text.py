@@ -20,7 +20,7 @@ from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.encoders.bert import BertEncoder
 from atr_moco_plugin.encoders.hf import HfTextConfig, HfTextEncoder
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.model import TextTower
+from atr_moco_plugin.model import TextTower, freeze_encoder
 from atr_moco_plugin.momentum import MomentumCopy
 from atr_moco_plugin.optim.param_groups import parameter_groups
 from atr_moco_plugin.text.tokenizer import load_tokenizer, tokenize
@@ -167,6 +167,68 @@ def test_the_first_token_of_gpt_says_nothing() -> None:
     TextTower(cached("gpt2"), 8, "mean")
     with pytest.raises(InputError, match="`model.text_pooling` is cls, but the first token"):
         TextTower(cached("gpt2"), 8, "cls")
+
+
+CONVBERT = {**TEXT["bert"], "model_type": "convbert", "embedding_size": 24, "head_ratio": 1}
+
+
+@pytest.mark.parametrize("positions", [24, 4])
+@pytest.mark.parametrize("kind", ["convbert", "yoso"])
+def test_a_model_whose_padding_tells_is_refused(kind: str, positions: int) -> None:
+    values = CONVBERT if kind == "convbert" else {**TEXT["bert"], "model_type": kind}
+    sizes = {**values, "max_position_embeddings": positions}
+    with pytest.raises(InputError, match=f"cannot use a {kind}, which lets padding, or chance"):
+        HfTextEncoder.from_config(HfTextConfig(architecture=sizes))
+
+
+def test_looking_at_a_model_leaves_random_state_and_modes() -> None:
+    model = make("bert").model.train()
+    model.encoder.eval()
+    config = make("bert").config
+    modes, state = [x.training for x in model.modules()], torch.random.get_rng_state()
+
+    def draw(*_: object) -> None:
+        torch.rand(3)
+
+    model.register_forward_hook(draw)
+    HfTextEncoder(model, config)
+    assert [x.training for x in model.modules()] == modes
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("kind", ["xlm", "flaubert"])
+def test_lists_of_parts_of_layers_are_no_layers(kind: str, layers: int) -> None:
+    """Freezing the first one of its largest list froze parts of all layers."""
+    sizes = {"emb_dim": 24, "n_layers": layers, "n_heads": 2, "vocab_size": 60}
+    config = HfTextConfig(architecture={"model_type": kind, "max_position_embeddings": 24, **sizes})
+    encoder = HfTextEncoder.from_config(config)
+    assert encoder.layers is None
+    tower = TextTower(encoder, 8, "mean")
+    with pytest.raises(InputError, match="`freeze` is 1, but .* does not say which its layers are"):
+        freeze_encoder(tower, 1)
+    criterion = torch.nn.Module()
+    criterion.model = torch.nn.Module()
+    criterion.model.text, criterion.model.audio = tower, tower
+    with pytest.raises(InputError, match="`layer_decay` is 0.5, but .* does not say which its"):
+        parameter_groups(criterion, 0.1, lr=1.0, layer_decay=0.5)
+    freeze_encoder(tower, "all")
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_layers_are_the_same_when_a_host_has_wrapped_some() -> None:
+    encoder = make("bert")
+    layers = encoder.layers
+    layers[0] = torch.nn.Sequential(layers[0])
+    assert encoder.layers is layers
+
+
+def test_xlnet_takes_captions_of_any_length() -> None:
+    """Its ``max_position_embeddings`` is -1."""
+    sizes = {"d_model": 24, "n_layer": 2, "n_head": 2, "d_inner": 32, "vocab_size": 60}
+    encoder = HfTextEncoder.from_config(HfTextConfig(architecture={"model_type": "xlnet", **sizes}))
+    assert encoder.config.max_position_embeddings is None
+    encoder(*batch([100, 3]))
 
 
 def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:

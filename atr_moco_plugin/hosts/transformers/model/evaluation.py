@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.criterion import contrastive_loss, positive_pairs
+from atr_moco_plugin.criterion.chunk_rows import lengths_without_rows, rows_of, tensors_of
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
 from atr_moco_plugin.learned_distance import LearnedDistance, TowerSide, mean_vectors
@@ -45,7 +46,8 @@ def embed_clips(
 
     Args:
         tower: ``tower(**audio) -> (embeddings, tokens)``.
-        audio: its inputs; tensors are ``[B, ...]``, with ``windows`` ``[B, W, ...]``.
+        audio: its inputs; tensors, also those in tuples and mappings such as tokens, are
+            ``[B, ...]``, with ``windows`` ``[B, W, ...]``.
         clip_id: ``[B]`` int64; rows of one clip have equal audio.
         windows: ``[B]`` int64, how many of the W windows a clip has; None where clips have no
             windows.
@@ -56,20 +58,22 @@ def embed_clips(
         :func:`~atr_moco_plugin.learned_distance.mean_vectors`.
 
     Raises:
-        InputError: rows of one clip have different audio.
+        InputError: rows of one clip have different audio, or an input has not a row for each id.
     """
+    _check_rows(audio, clip_id, "clip ids")
     first, owner = first_rows(clip_id)
     if len(first) < len(clip_id):
-        inputs = [x.flatten(1) for x in audio.values() if isinstance(x, Tensor) and x.ndim > 0]
-        differ = [(x != x[first[owner]]).any(dim=1) for x in inputs]
-        check_one_clip_each(clip_id, torch.stack(differ).any(dim=0))
+        differs = torch.zeros_like(clip_id, dtype=torch.bool)
+        for x in tensors_of(audio):
+            differs |= (x != x[first[owner]])[:, None].flatten(1).any(dim=1)
+        check_one_clip_each(clip_id, differs)
     if windows is None:
-        embeddings, _ = tower(**_select(audio, (first,)))
+        embeddings, _ = tower(**rows_of(audio, first))
     else:
         windows = windows[first]
         present = torch.arange(int(windows.max()), device=windows.device) < windows[:, None]
         rows, window = present.nonzero(as_tuple=True)
-        every, _ = tower(**_select(audio, (first[rows], window)))
+        every, _ = tower(**rows_of(audio, (first[rows], window)))
         sums = _placed(every, present).sum(dim=1)
         embeddings = unit_norm(sums) if factor is None else mean_vectors(sums)
     clips: Tensor = embeddings[owner]
@@ -98,7 +102,8 @@ def embed_captions(tower: Any, text: Mapping[str, Any], caption_id: Tensor) -> T
 
     Args:
         tower: ``tower(**text) -> (embeddings, tokens)``.
-        text: its inputs; tensors are ``[B, ...]`` or ``[B, K, ...]``, as ``caption_id`` is.
+        text: its inputs; tensors, also those in tuples and mappings such as tokens, are
+            ``[B, ...]`` or ``[B, K, ...]``, as ``caption_id`` is.
         caption_id: ``[B]``, or ``[B, K]`` int64 with
             :data:`~atr_moco_plugin.hosts.transformers.data.items.NO_ITEM` where a clip has fewer
             than K.
@@ -106,13 +111,17 @@ def embed_captions(tower: Any, text: Mapping[str, Any], caption_id: Tensor) -> T
     Returns:
         ``[B, d]`` or ``[B, K, d]`` unit-norm float32; in ``[B, K, d]`` zero where there is no
         caption.
+
+    Raises:
+        InputError: an input has not a row for each id of ``[B, K]``.
     """
     embeddings: Tensor
     if caption_id.ndim == 1:
         embeddings, _ = tower(**text)
         return embeddings
+    _check_rows(text, caption_id, "caption ids")
     present = caption_id != NO_ITEM
-    embeddings, _ = tower(**_select(text, present.nonzero(as_tuple=True)))
+    embeddings, _ = tower(**rows_of(text, present.nonzero(as_tuple=True)))
     return _placed(embeddings, present)
 
 
@@ -173,10 +182,20 @@ def first_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
     return first, owner
 
 
-def _select(inputs: Mapping[str, Any], index: tuple[Tensor, ...]) -> dict[str, Any]:
-    return {
-        name: value[index] if isinstance(value, Tensor) else value for name, value in inputs.items()
-    }
+def _check_rows(inputs: Mapping[str, Any], ids: Tensor, name: str) -> None:
+    """Refuse inputs that would stay in the order of the batch."""
+    for key, value in inputs.items():
+        for x in tensors_of(value):
+            if x.shape[: ids.ndim] != ids.shape:
+                raise InputError(
+                    f"The batch has {name} of the shape {list(ids.shape)}, but `{key}` has a "
+                    f"tensor of the shape {list(x.shape)}: an evaluation takes a row for each id."
+                )
+        if len(ids) in lengths_without_rows(value):
+            raise InputError(
+                f"An evaluation takes rows of tensors, but `{key}` has {len(ids)} values that are "
+                "no tensor, one for each row: make it a tensor."
+            )
 
 
 def _placed(embeddings: Tensor, present: Tensor) -> Tensor:

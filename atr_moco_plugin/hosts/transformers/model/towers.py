@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.hf.causal import begin_alike, states_of_two
+from atr_moco_plugin.encoders.hf.causal import begin_alike, padding_changes, states_of_two
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.model.clap import EncoderTower, TextEncoderTower, audio_tokens
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -59,16 +59,23 @@ class TextModelTower(TextEncoderTower):
         width: channels of the tokens; ``None`` reads ``encoder.config.hidden_size``.
 
     Raises:
-        InputError: the encoder is causal, as GPT is: its first token has seen no other.
+        InputError: the encoder is causal, as GPT is, so that its first token has seen no other, or
+            lets padding change a caption's states, as ConvBERT does.
     """
 
     def __init__(self, encoder: nn.Module, embed_dim: int, width: int | None = None) -> None:
         width = _hidden_size(encoder) if width is None else width
-        if _is_causal(encoder):
+        causal, padding_tells = _asked(encoder)
+        if causal:
             raise InputError(
                 f"The first token of {type(encoder).__name__} has seen none of the others, so that "
                 "captions that begin alike would have one embedding: take a text model that reads "
                 "both ways, such as BERT or RoBERTa, or write a tower that pools another token."
+            )
+        if padding_tells:
+            raise InputError(
+                f"{type(encoder).__name__} lets padding, or chance, change a caption's states: "
+                "take a text model that leaves padding out, such as BERT or RoBERTa."
             )
         super().__init__(encoder, nn.Linear(width, embed_dim), width)
 
@@ -78,15 +85,21 @@ class TextModelTower(TextEncoderTower):
         return tokens, states[:, 0]
 
 
-def _is_causal(encoder: Any) -> bool:
-    """False where an encoder cannot be asked: its first batch says why."""
+def _asked(encoder: Any) -> tuple[bool, bool]:
+    """Whether an encoder is causal, and whether padding changes its states; False where it cannot
+    be asked: its first batch says why."""
     config = getattr(encoder, "config", None)
     if getattr(config, "attention_type", "original_full") != "original_full":
-        return False  # BigBird's, which a short batch would switch to another attention for good
-    try:
-        return begin_alike(states_of_two(encoder, encoder.config.vocab_size))
-    except Exception:  # whatever layers raise for sizes or devices that they are not made for
-        return False
+        # BigBird's, which a short batch would switch to another attention for good
+        return False, False
+    found = []
+    for ask in (lambda *x: begin_alike(states_of_two(*x)), padding_changes):
+        try:
+            found.append(ask(encoder, encoder.config.vocab_size))
+        except Exception:  # whatever layers raise for sizes or devices that they are not made for
+            found.append(False)
+    causal, padding_tells = found
+    return causal, padding_tells
 
 
 def _hidden_size(encoder: Any) -> int:

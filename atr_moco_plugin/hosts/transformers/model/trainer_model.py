@@ -33,6 +33,7 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
 from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore_shared
 from atr_moco_plugin.learned_distance import learned_factor
 from atr_moco_plugin.model.adapters import check_same_adapters
+from atr_moco_plugin.model.freezing import published_layers
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -188,7 +189,8 @@ class TrainerModel(nn.Module):
         offload: bool = False,
     ) -> None:
         """Compute the layers of both encoders again in the backward pass, as ``Trainer`` asks for
-        with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on).
+        with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on): those
+        that an encoder or its tower publishes as ``layers``, else all that can do it.
 
         Args:
             activation_checkpointing_kwargs: options of :func:`torch.utils.checkpoint.checkpoint`;
@@ -206,7 +208,10 @@ class TrainerModel(nn.Module):
             )
         for name in ("audio", "text"):
             tower = getattr(self.criterion.model, name)
-            checkpoint_layers(tower, name, activation_checkpointing_kwargs or {}, every_n_layers)
+            # What lies below the layers may go by what is only there during the forward pass, as
+            # the norms of `encoders/hf/group_norm.py` do.
+            within = published_layers(tower) or [tower]
+            checkpoint_layers(within, name, activation_checkpointing_kwargs or {}, every_n_layers)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None

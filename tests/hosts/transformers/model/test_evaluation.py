@@ -1,17 +1,37 @@
-"""The loss of an evaluation batch."""
+"""The embeddings and the loss of an evaluation batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import torch
+from conftest import make_tiny_batch, make_tiny_model
+from torch import Tensor
 from trainer_world import (
     HEAD,
     make_batch,
     make_clap,
 )
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers import (
     ClapTrainerModel,
+    TrainerModel,
 )
+from atr_moco_plugin.hosts.transformers.model.evaluation import embed_captions, embed_clips
+
+Form = Callable[[Any, dict[str, Tensor]], dict[str, Any]]
+AUDIO: dict[str, Form] = {
+    "waveforms": lambda encoder, audio: audio,
+    "features": lambda encoder, audio: {"features": encoder.features(**audio)},
+    "tokens": lambda encoder, audio: {"tokens": encoder(**audio)},
+    "a mapping": lambda encoder, audio: {"tokens": encoder(**audio)._asdict()},
+    "lower": lambda encoder, audio: {
+        "lower": encoder.lower(features=encoder.features(**audio), layers=1)
+    },
+}
 
 
 def test_loss_of_an_evaluation_leaves_out_what_is_no_pair() -> None:
@@ -22,3 +42,62 @@ def test_loss_of_an_evaluation_leaves_out_what_is_no_pair() -> None:
     assert model(**batch)["loss"].item() == pytest.approx(expected.item(), abs=1e-6)
     batch["clip_id"][:] = -100
     assert model(**batch)["loss"] == 0
+
+
+@pytest.mark.parametrize("clip_id", [[9, 1, 5, 3], [9, 1, 9, 3], [9, 9, 9, 9]])
+@pytest.mark.parametrize("form", AUDIO)
+def test_a_row_has_the_embedding_of_its_own_clip(form: str, clip_id: list[int]) -> None:
+    """Tuples and mappings stayed in the order of the batch where tensors were sorted by id."""
+    model = make_tiny_model()
+    trained = TrainerModel(model, "moco_atc", queue_size=8).eval()
+    batch: Any = make_tiny_batch()
+    ids = torch.tensor(clip_id)
+    rows = (ids[:, None] == ids).int().argmax(dim=1)  # equal audio in rows of one clip
+    audio = {name: x[rows] for name, x in batch["audio"].items()}
+    with torch.no_grad():
+        expected, _ = model.audio(**audio)
+        found = trained(
+            audio_inputs=AUDIO[form](model.audio.encoder, audio), text_inputs=batch["text"],
+            clip_id=ids, caption_id=torch.arange(4),
+        )  # fmt: skip
+    torch.testing.assert_close(found["audio_embeds"], expected, atol=1e-5, rtol=0)
+    if len(set(clip_id)) < 4:
+        changed = AUDIO[form](model.audio.encoder, batch["audio"])
+        with pytest.raises(
+            InputError, match="clip_id 9 of the evaluation set is in rows with diff"
+        ):
+            trained(
+                audio_inputs=changed, text_inputs=batch["text"],
+                clip_id=ids, caption_id=torch.arange(4),
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_captions_of_a_clip_and_its_windows_are_taken_from_nests_too(nested: bool) -> None:
+    def tower(x: Any) -> tuple[Tensor, None]:
+        return (x["one"][0] if nested else x), None
+
+    def given(x: Tensor) -> dict[str, Any]:
+        return {"x": {"one": (x, "name")} if nested else x}
+
+    x = torch.nn.functional.normalize(torch.randn(3, 2, 4), dim=2)
+    ids = torch.tensor([[7, 8], [9, -100], [2, 3]])
+    found = embed_captions(tower, given(x), ids)
+    assert torch.equal(found, x * (ids != -100)[:, :, None])
+    clips, windows = torch.tensor([9, 1, 5]), torch.tensor([2, 1, 1])
+    found = embed_clips(tower, given(x), clips, windows, None)
+    expected = torch.stack([x[0].sum(dim=0), x[1, 0], x[2, 0]])
+    torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=1))
+
+
+def test_inputs_without_a_row_for_each_id_are_refused() -> None:
+    def tower(**inputs: Any) -> Any:
+        raise AssertionError
+
+    x, ids = torch.ones(3, 2), torch.tensor([9, 1, 5])
+    with pytest.raises(InputError, match=r"clip ids of the shape \[3\], but `rows` .* shape \[2\]"):
+        embed_clips(tower, {"x": x, "rows": torch.zeros(2)}, ids, None, None)
+    with pytest.raises(InputError, match="`lengths` has 3 values that are no tensor"):
+        embed_clips(tower, {"x": x, "lengths": [1, 2, 3]}, ids, None, None)
+    with pytest.raises(InputError, match=r"caption ids of the shape \[3, 1\], but `x`"):
+        embed_captions(tower, {"x": x}, ids[:, None])

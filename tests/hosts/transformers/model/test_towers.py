@@ -10,7 +10,16 @@ from trainer_world import (
     make_clap,
     pair_of,
 )
-from transformers import ASTConfig, ASTModel, BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    ConvBertConfig,
+    ConvBertModel,
+    GPT2Config,
+    GPT2Model,
+)
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers import ClapTrainerModel, TextModelTower
@@ -69,6 +78,13 @@ def test_a_text_model_whose_first_token_sees_no_other_is_refused() -> None:
     gpt = GPT2Model(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=8))
     with pytest.raises(InputError, match="first token of GPT2Model has seen none of the others"):
         TextModelTower(gpt, 12)
+
+
+def test_a_text_model_whose_padding_tells_is_refused() -> None:
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = ConvBertConfig(vocab_size=50, intermediate_size=16, embedding_size=16, **size)
+    with pytest.raises(InputError, match="ConvBertModel lets padding, or chance, change a caption"):
+        TextModelTower(ConvBertModel(config), 12)
 
 
 def test_asking_a_text_model_how_it_reads_leaves_no_trace() -> None:
