@@ -54,7 +54,6 @@ class Variant:
 
 _MATCHING = "moco_atc_atm"
 _QUEUE = "moco_atc"
-_BOTH = "moco_atc, columns both"
 _ONLINE_KEYS = {"keys": "online", "columns": "online", "alpha": 0.0}
 
 VARIANTS = {
@@ -71,13 +70,12 @@ VARIANTS = {
         Variant("m_ltm_full", "m_ltm_full"),
         Variant("atc, clip_or_caption", "atc", rate_of="atc"),
         Variant("atc, chunks", "atc", {"positives": "pair"}, rate_of="atc", chunks=True),
-        # Its gradient has that of the batch's columns too, so it has its rate searched.
-        Variant(_BOTH, _QUEUE, {"columns": "both"}, tier=2),
+        Variant("moco_atc, columns both", _QUEUE, {"columns": "both"}, _QUEUE, tier=2),
         Variant(
             "moco_atc_atm, columns both, every 2",
             _MATCHING,
             {"columns": "both", "atm_every": 2},
-            _BOTH,
+            _QUEUE,
             tier=2,
         ),
         Variant("moco_atc, columns online", _QUEUE, {"columns": "online"}, _QUEUE, tier=2),
