@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -108,3 +109,27 @@ class ClipTable(Sequence[Clip]):
 
     def __repr__(self) -> str:
         return f"ClipTable of {len(self):,} clips"
+
+
+def content_digest(
+    name: str, splits: Mapping[str, Sequence[Clip]], made_of: Callable[[Clip], str] | None = None
+) -> str:
+    """Hexadecimal digest of all that the clips of a data set say of themselves but their paths.
+
+    Args:
+        name: the data set's.
+        splits: split name to clips.
+        made_of: more that belongs to a clip's content; ``None`` adds nothing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(["atr-moco-plugin/1", name]).encode())
+    for split, clips in splits.items():
+        digest.update(json.dumps([split, len(clips)]).encode())
+        for clip in clips:
+            row: list[object] = [clip.key, clip.captions, clip.label, clip.caption_group]
+            if isinstance(clip.source, Segment):  # a clip_id may have another part by now
+                row.append((clip.source.start, clip.source.end))
+            if made_of is not None:
+                row.append(made_of(clip))
+            digest.update(json.dumps(row).encode())
+    return digest.hexdigest()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from array import array
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -17,8 +15,7 @@ from numpy.typing import NDArray
 from atr_moco_plugin.data.audio.cache import Packed, pack, unpack
 from atr_moco_plugin.data.audio.read import check_length, fit_length, resample
 from atr_moco_plugin.data.audio.reader import AudioReader
-from atr_moco_plugin.data.audio.source import Segment
-from atr_moco_plugin.data.clips import Clip, ClipTable
+from atr_moco_plugin.data.clips import Clip, ClipTable, content_digest
 from atr_moco_plugin.data.retrieval_set import RelevanceMode, RetrievalSet, make_retrieval_set
 from atr_moco_plugin.data.summary import Counts, low_rates, summarize, total_seconds
 from atr_moco_plugin.errors import InputError
@@ -41,6 +38,8 @@ class AudioTextDataset:
             the rate of :meth:`read_with`.
         read_key: what decides about what ``read`` returns, as text; with it, the reader's
             ``cache_dir`` keeps rendered clips too.
+        made_of: what is heard in a clip of ``read`` besides what its key and captions say, as text
+            that is equal wherever files lie; it is part of :meth:`fingerprint`.
         relevance_mode: the default of :meth:`retrieval_set`.
         counts: split name to what opening it counted, also for splits left without a clip.
         cache: keep every waveform in memory once it has been loaded (16-bit where that is exact,
@@ -60,6 +59,7 @@ class AudioTextDataset:
         read: Callable[[Clip], NDArray[np.float32]] | None = None,
         read_rate: int | None = None,
         read_key: Callable[[Clip], str] | None = None,
+        made_of: Callable[[Clip], str] | None = None,
         relevance_mode: RelevanceMode = "clip",
         counts: Mapping[str, Counts] | None = None,
         cache: bool = False,
@@ -76,6 +76,7 @@ class AudioTextDataset:
         self.file_rates: dict[int, int] = dict(file_rates or {})
         self.read = read
         self.read_key = read_key
+        self.made_of = made_of
         self.read_rate = 0
         if read is not None:
             self.read_rate = check_sample_rate(read_rate, f"`read` of the data set {name!r}")
@@ -262,21 +263,13 @@ class AudioTextDataset:
         return num_clips
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the name, the splits, keys, captions, labels, groups and segments.
+        """Hexadecimal digest of the name, the splits, keys, captions, labels, groups and segments,
+        and of what rendered clips are made of.
 
         It is equal for equal content in every process and run, and does not depend on where the
         audio lies.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(["atr-moco-plugin/1", self.name]).encode())
-        for split, clips in self.splits.items():
-            digest.update(json.dumps([split, len(clips)]).encode())
-            for clip in clips:
-                row: list[object] = [clip.key, clip.captions, clip.label, clip.caption_group]
-                if isinstance(clip.source, Segment):  # a clip_id may have another part by now
-                    row.append((clip.source.start, clip.source.end))
-                digest.update(json.dumps(row).encode())
-        return digest.hexdigest()
+        return content_digest(self.name, self.splits, self.made_of)
 
     def retrieval_set(
         self, split: str, mode: RelevanceMode | None = None, without: Container[str] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from atr_moco_plugin.data.audio.decode import Decoder
@@ -24,7 +24,7 @@ WHOLE = 0.8
 MAX_OTHERS = 20
 """Most clips of a group that a finding refers to."""
 
-_SPLITS = {"train": 0, "valid": 1, "test": 2}  # a leak is mended in the earlier one
+_LAST = ("valid", "test")
 
 
 def same_audio(
@@ -38,17 +38,19 @@ def same_audio(
         decoder: what reads the files.
 
     Returns:
-        A finding on each clip of a group that has a copy in a later split (of train, valid and
-        test), of the kind ``leak between splits``; the clip is to be left out. And a finding on
+        A finding on each clip of a group that has a copy in a later split (train comes first, then
+        splits of other names in the order of the data set, then valid and test), of the kind
+        ``leak between splits``; the clip is to be left out. And a finding on
         each clip with an earlier copy in its own split, of the kind ``same audio``: of training
         clips that are one recording all but the first are to be left out. Those of other splits
         stay, since published test sets have copies.
     """
     copies = find_copies(audio, Waveforms([(dataset, len(audio))], decoder))
     pairs = pairs_of(copies)
+    ranks = _ranks(audio, dataset.splits)
     findings = []
     for group in grouped(copies):
-        leaking = _leaking(group, pairs, audio)
+        leaking = _leaking(group, pairs, audio, ranks)
         seen: set[str] = set()
         for at in group:
             clip = audio[at]
@@ -57,7 +59,7 @@ def same_audio(
             seen.add(clip.split)
             if first and not leak:
                 continue
-            best = max(pairs[at], key=partial(_tells, audio, at, leak))
+            best = max(pairs[at], key=partial(_tells, ranks, at, leak))
             whole = any(c.second == at and c.share >= WHOLE for c in pairs[at])
             findings.append(
                 Finding(
@@ -72,28 +74,32 @@ def same_audio(
     return findings
 
 
+def _ranks(audio: Sequence[ClipAudio], splits: Iterable[str]) -> list[int]:
+    """For each clip the place of its split: a leak is mended in the earlier one."""
+    order = ["train", *(name for name in splits if name not in ("train", *_LAST)), *_LAST]
+    return [order.index(clip.split) for clip in audio]
+
+
 def _leaking(
-    group: Sequence[int], pairs: Mapping[int, Sequence[Copy]], audio: Sequence[ClipAudio]
+    group: Sequence[int],
+    pairs: Mapping[int, Sequence[Copy]],
+    audio: Sequence[ClipAudio],
+    ranks: Sequence[int],
 ) -> set[int]:
     """The clips of a group that have sound in common with one of a later split."""
     leaking: set[int] = set()
     copies = sorted({copy for at in group for copy in pairs[at]})
-    for rank in sorted({_rank(audio[at]) for at in group})[:-1]:
-        later = [at for at in group if _rank(audio[at]) > rank]
+    for rank in sorted({ranks[at] for at in group})[:-1]:
+        later = [at for at in group if ranks[at] > rank]
         reached = with_sound_of(later, copies, audio)
-        leaking.update(at for at in reached if _rank(audio[at]) == rank)
+        leaking.update(at for at in reached if ranks[at] == rank)
     return leaking
 
 
-def _tells(audio: Sequence[ClipAudio], at: int, leak: bool, copy: Copy) -> tuple[bool, bool, float]:
+def _tells(ranks: Sequence[int], at: int, leak: bool, copy: Copy) -> tuple[bool, bool, float]:
     """Pairs that show what a finding says come first: with a later split, else with its own."""
-    mine, other = audio[at], audio[copy.other(at)]
-    shows = _rank(other) > _rank(mine) if leak else other.split == mine.split
-    return shows, copy.exact, copy.seconds
-
-
-def _rank(clip: ClipAudio) -> int:
-    return _SPLITS.get(clip.split, -1)
+    mine, other = ranks[at], ranks[copy.other(at)]
+    return (other > mine if leak else other == mine), copy.exact, copy.seconds
 
 
 def _others(

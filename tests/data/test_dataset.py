@@ -97,6 +97,21 @@ def test_fingerprint_follows_content_and_not_place() -> None:
     assert len({base, *(other.fingerprint() for other in others)}) == 1 + len(others)
 
 
+def test_fingerprint_of_rendered_clips_follows_what_they_are_made_of() -> None:
+    def made(files: str | None) -> str:
+        return AudioTextDataset(
+            "d",
+            {"train": clips()[:2], "test": clips()[2:]},
+            read=lambda _: np.ones(16_000, np.float32),
+            read_rate=16_000,
+            made_of=None if files is None else lambda clip: f"{files} {clip.key}",
+        ).fingerprint()
+
+    assert made(None) == dataset().fingerprint()  # runs that were begun before go on
+    assert made("dog.wav") == made("dog.wav")
+    assert len({made(None), made("dog.wav"), made("rain.wav")}) == 3
+
+
 def test_relevance_by_clip() -> None:
     retrieval_set = dataset().retrieval_set("train")
     assert [clip.key for clip in retrieval_set.clips] == ["a", "b"]

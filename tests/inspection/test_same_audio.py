@@ -181,6 +181,28 @@ def test_of_a_group_one_stays(tmp_path: Path) -> None:
     assert {key for _, _, key in findings[0].others} == {"b.wav", "c.wav", "d.wav", "e.wav"}
 
 
+@pytest.mark.parametrize(
+    ("splits", "left_out"),
+    [
+        (("fold1", "fold2"), "a.wav"),
+        (("dev", "eval_b"), "a.wav"),
+        (("dev", "train"), "b.wav"),
+        (("dev", "valid"), "a.wav"),
+        (("test", "dev"), "b.wav"),
+    ],
+)
+def test_splits_of_other_names_leak_too(
+    tmp_path: Path, splits: tuple[str, str], left_out: str
+) -> None:
+    """What training refuses, and what the list is to mend, was not named at all."""
+    write_equal(tmp_path, recording(1))
+    (tmp_path / "b.flac").rename(tmp_path / "b.wav")
+    rows = [(splits[0], "a.wav", "One"), (splits[1], "b.wav", "Two")]
+    (finding,) = found(tmp_path, rows)
+    assert (finding.kind, finding.key) == ("leak between splits", left_out)
+    assert finding.exclude and len(finding.others) == 1
+
+
 def test_overlapping_parts_of_training_clips_stay(tmp_path: Path) -> None:
     wave = recording(1, 8.0)
     write(tmp_path / "a.wav", wave[: 5 * RATE])

@@ -13,7 +13,7 @@ from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.folder_names import FolderNames
 from atr_moco_plugin.data.opening.split_names import SPLITS, split_in_name
-from atr_moco_plugin.data.tables.columns import Row
+from atr_moco_plugin.data.tables.columns import Row, cell_as_is
 from atr_moco_plugin.data.tables.file_names import names_path
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, columns_of
 from atr_moco_plugin.errors import InputError, MissingFileError
@@ -94,7 +94,7 @@ def required_value(row: Mapping[str, object], column: str | None, file: Path, nu
     Raises:
         InputError: if there is none.
     """
-    value = "" if column is None else str(row[column])
+    value = "" if column is None else cell_as_is(row[column])
     if not value.strip():
         raise InputError(
             f"{file}: row {number} has nothing in column {column!r}; give its recording or take "

@@ -26,7 +26,14 @@ from atr_moco_plugin.data.opening.caption_folder import (
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.data.sets import youtube
 from atr_moco_plugin.data.tables.column_names import VIDEO
-from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.tables.columns import (
+    Row,
+    audio_column,
+    caption_columns,
+    cell_as_is,
+    cell_text,
+    row_captions,
+)
 from atr_moco_plugin.data.tables.file_names import stem_of
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.data.tables.segments import plain_number
@@ -86,8 +93,8 @@ def _read(file: Path, split: str) -> Iterator[tuple[Captioned, Row]]:
                     f"{file}: rows {first} and {number} are of video {video!r}, and only one has a "
                     "start_time; give it in both"
                 )
-            named = str(row[column]) if column is not None else ""
-            item = _of_video(video, start, str(row.get("audiocap_id", "")), named)
+            named = cell_as_is(row[column]) if column is not None else ""
+            item = _of_video(video, start, cell_text(row.get("audiocap_id")), named)
         else:
             item = _of_file(required_value(row, column, file, number))
         item.captions, item.file, item.row = tuple(row_captions(row)), os.fspath(file), number

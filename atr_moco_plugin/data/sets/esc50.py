@@ -103,8 +103,9 @@ def open_esc50(config: Esc50Config, *, of_scenes: bool = False) -> AudioTextData
     splits: dict[str, list[Clip]] = {"train": [], "valid": [], "test": []}
     missing: Counter[str] = Counter()
     absent: list[Path] = []
+    keys = _keys(rows)
     for row in rows:
-        clip = _clip(row, root, phrases)
+        clip = _clip(keys[row["filename"]], row, root, phrases)
         split = "valid" if row["src_file"] in valid_sources else "train"
         if row["filename"] in test_files:
             split = "test"
@@ -120,9 +121,7 @@ def open_esc50(config: Esc50Config, *, of_scenes: bool = False) -> AudioTextData
             "lists are missing, put them there"
         )
     exclusion = Exclusion(config.exclude)
-    left = exclusion.from_clips(
-        "esc50", splits, missing=[Path(row["filename"]).stem for row in rows]
-    )
+    left = exclusion.from_clips("esc50", splits, missing=keys.values())
     left = {split: clips for split, clips in left.items() if clips}
     shared, same = check_shared_clips("esc50", left, allow=config.allow_shared_audio)
     return AudioTextDataset(
@@ -235,10 +234,21 @@ def _bench_split(row: Mapping[str, str]) -> str:
     return row["bench_split"].strip().lower()
 
 
-def _clip(row: dict[str, str], root: Path, phrases: Mapping[str, Sequence[str]]) -> Clip:
+def _keys(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """File name to the key of its clip: its stem, or all of it where several have that stem."""
+    stem_of = {row["filename"]: Path(row["filename"]).stem for row in rows}
+    stems = Counter(stem_of.values())
+    return {
+        name: stem if stems[stem] == 1 else os.path.normpath(name) for name, stem in stem_of.items()
+    }
+
+
+def _clip(
+    key: str, row: Mapping[str, str], root: Path, phrases: Mapping[str, Sequence[str]]
+) -> Clip:
     label = row["category"]
     return Clip(
-        key=Path(row["filename"]).stem,
+        key=key,
         captions=tuple(phrases[label]),
         source=root / "audio" / row["filename"],
         label=label,

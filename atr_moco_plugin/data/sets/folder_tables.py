@@ -30,7 +30,8 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
     called like splits, as Hugging Face's ``metadata.csv``.
 
     Raises:
-        InputError: for a table with captions and no files, or files and no captions.
+        InputError: for a table with captions and no files, or files and no captions, and for one
+            that cannot be read.
     """
     folders = [root]
     folders += sorted(x for x in root.iterdir() if x.is_dir() and x.name.lower() in SPLIT_NAMES)
@@ -51,10 +52,9 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
 def _lists_sounds(file: Path, notes: list[str]) -> bool:
     try:
         columns = columns_of(file)
-    except InputError:
-        if file.suffix.lower() != ".json":
-            raise
-        columns = ()  # some other JSON
+    except InputError as ex:
+        # Its captions would be lost, and other names trained on in their place.
+        raise InputError(f"{ex}, or take it out of the folder if it is no table of sounds") from ex
     sounds = audio_column(columns) or (column_names.VIDEO if column_names.VIDEO in columns else "")
     texts = caption_columns(columns) or _label_columns(columns)
     if bool(sounds) != bool(texts):

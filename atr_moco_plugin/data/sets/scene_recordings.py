@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atr_moco_plugin.data.audio.decode import Decoder, opened
-from atr_moco_plugin.data.audio.read import read_audio
+from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.opening.assemble import OpeningConfig
 from atr_moco_plugin.data.opening.audio_files import AudioFiles
@@ -30,12 +30,11 @@ from atr_moco_plugin.data.sets.esc50 import (
     open_esc50,
     read_phrases,
 )
+from atr_moco_plugin.data.sets.scene_parts import mono_blocks
 from atr_moco_plugin.data.sets.scene_rendering import SILENCE
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 from atr_moco_plugin.ids import has_words
-
-_BLOCK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -164,14 +163,18 @@ def _of_folders(root: Path, name: str, config: RecordingsConfig) -> Recordings:
     exclusion = Exclusion(config.exclude)
     splits = exclusion.from_clips(name, splits)
     shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
+    # Where splits are drawn, they were in none yet.
+    unreadable = Counter(
+        classes[path][0] or first for path, place in places.items() if place in bad
+    )
     counts = {
         split: Counts(
-            unreadable=len(bad) if split == first else 0,  # they were in no split yet
+            unreadable=unreadable[split],
             shared_audio=shared[split],
             same_audio=same[split],
             excluded=exclusion.numbers[split],
         )
-        for split in {first: 0, **splits, **exclusion.numbers}
+        for split in {**splits, **unreadable, **exclusion.numbers}
     }
     return Recordings(splits, counts)
 
@@ -235,10 +238,6 @@ def _problems(paths: Sequence[str], decoder: Decoder) -> Iterator[str]:
 def _is_silent(path: str, decoder: Decoder) -> bool:
     """Whether nothing is heard in all of a file; it is decoded up to the first sound."""
     try:
-        if decoder == "torchcodec":
-            return bool(np.abs(read_audio(path, 16_000, decoder=decoder)).max() < SILENCE)
-        with opened(path) as file:
-            size = max(1, round(_BLOCK_SECONDS * file.samplerate))
-            return all(np.abs(block).max() < SILENCE for block in file.blocks(size))
+        return all(np.abs(block).max() < SILENCE for block in mono_blocks(path, decoder))
     except (InputError, OSError, RuntimeError):
         return False  # its header, or training, says why

@@ -15,6 +15,7 @@ from atr_moco_plugin.data.audio.read import read_audio
 from atr_moco_plugin.data.audio.source import file_marks, stat_file
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.sets.scene_captions import RecordedScene
+from atr_moco_plugin.data.sets.scene_parts import loud_part
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import stable_digest
 
@@ -30,7 +31,7 @@ FAR_DB = -10.0
 """Level of a far sound, relative to a near one."""
 
 _LONGEST = 60.0
-"""Seconds of a recording that are decoded, from a drawn place on."""
+"""Seconds of a recording that are decoded, from a drawn place on, where it is loud."""
 
 _PEAK = 0.5
 _FRAME = 0.02  # seconds
@@ -45,10 +46,12 @@ class SceneSource:
     Attributes:
         scene: what is heard.
         paths: the file of each event, in the same order.
+        names: what each file is called wherever the recordings lie.
     """
 
     scene: RecordedScene
     paths: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,18 @@ class SceneRenderer:
         for path in source.paths:
             state = stat_file(path, path)
             files.append((os.path.abspath(path), *file_marks(state)))
-        return repr(["scene 1", clip.key, source.scene, files, *vars(self).values()])
+        return repr(["scene 2", clip.key, source.scene, files, *vars(self).values()])
+
+    def made_of(self, clip: Clip) -> str:
+        """What is heard in a clip of this seed and decoder, equal wherever the recordings lie."""
+        source: SceneSource = clip.source
+        return repr([source.scene, source.names, self.seconds, self.sample_rate])
 
     def _recording(self, path: str, key: str, at: int) -> Wave:
         generator = torch.Generator().manual_seed(stable_digest("scene part", self.seed, key, at))
         samples = round(_LONGEST * self.sample_rate)
-        wave = read_audio(path, self.sample_rate, samples, generator, decoder=self.decoder)
+        part = loud_part(path, _LONGEST, generator, self.decoder)
+        wave = read_audio(part, self.sample_rate, samples, generator, decoder=self.decoder)
         if np.abs(wave).max() < SILENCE:
             raise InputError(f"{path}: is silent; put a sound in its place or leave it out")
         return wave

@@ -122,6 +122,7 @@ def open_scenes(config: ScenesConfig) -> AudioTextDataset:
         read=renderer,
         read_rate=config.sample_rate,
         read_key=renderer.key,
+        made_of=renderer.made_of,
         counts={
             split: replace(found.counts.get(split, Counts()), seconds=config.seconds * sizes[split])
             for split in splits
@@ -153,19 +154,19 @@ def draw_scene(
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes clips of a split: `pool` is class to the paths of its recordings."""
+    """Makes clips of a split: `pool` is class to its recordings."""
 
     config: ScenesConfig
-    pool: Mapping[str, Sequence[str]]
+    pool: Mapping[str, Sequence[Clip]]
     phrases: Mapping[str, Sequence[str]]
 
     def clip(self, key: str) -> Clip:
         rng = Random(stable_digest("scene", self.config.seed, key))
         scene = self._scene(rng)
         captions = describe_scene(scene, self.phrases, rng)
-        paths = tuple(pick(rng, self.pool[event.label]) for event in scene.events)
-        source, seconds = SceneSource(scene, paths), self.config.seconds
-        return Clip(key=key, captions=captions, source=source, seconds=seconds)
+        heard = [pick(rng, self.pool[event.label]) for event in scene.events]
+        source = SceneSource(scene, tuple(x.source for x in heard), tuple(x.key for x in heard))
+        return Clip(key=key, captions=captions, source=source, seconds=self.config.seconds)
 
     def _scene(self, rng: Random) -> RecordedScene:
         if rng.random() < self.config.popular_share:
@@ -176,10 +177,10 @@ class _Maker:
         )
 
 
-def _pool(clips: Sequence[Clip]) -> dict[str, list[str]]:
-    pool: dict[str, list[str]] = defaultdict(list)
+def _pool(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    pool: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
-        pool[str(clip.label)].append(clip.source)
+        pool[str(clip.label)].append(clip)
     return pool
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from atr_moco_plugin.data.sets.label_captions import label_columns
 from atr_moco_plugin.data.tables import column_names
+from atr_moco_plugin.data.tables.column_names import column_name
 from atr_moco_plugin.data.tables.columns import Row, caption_columns
 from atr_moco_plugin.errors import InputError
 
@@ -24,14 +25,14 @@ def find_columns(root: Path, features: Mapping[str, Any]) -> tuple[str, list[str
         InputError: if there is none of a kind, several of audio, or two that differ in capitals.
     """
     audio = [name for name, kind in features.items() if _holds_audio(kind)]
-    lower = [name.lower() for name in features if name not in audio]
+    lower = [column_name(name) for name in features if name not in audio]
     texts = [*caption_columns(tuple(lower))] or [x for x in column_names.LABELS if x in lower]
-    read = (*texts, *column_names.SPLITS, *column_names.RECORDINGS)
+    read = (*texts, column_names.CLIP_ID, *column_names.SPLITS, *column_names.RECORDINGS)
     if twice := [name for name in read if lower.count(name) > 1]:
-        same = [name for name in features if name.lower() == twice[0] and name not in audio]
+        same = [name for name in features if column_name(name) == twice[0] and name not in audio]
         raise InputError(
             f"{root}: has the columns {' and '.join(map(repr, same))}, which differ in capitals "
-            "alone: rename or remove all but one"
+            "alone, or in underscores: rename or remove all but one"
         )
     if len(audio) == 1 and texts:
         return audio[0], texts
@@ -57,17 +58,18 @@ def stored_labels(root: Path, tables: Mapping[str, Any]) -> list[str]:
     for table in tables.values():
         _, texts = find_columns(root, table.features)
         if not caption_columns(tuple(texts)):
-            named = [name for name in table.column_names if name.lower() in texts]
+            named = [name for name in table.column_names if column_name(name) in texts]
             without.append(stored_rows(table.select_columns(named)))
     return label_columns(str(root), chain.from_iterable(without))
 
 
 def stored_rows(table: Any) -> Iterator[Row]:
-    """The rows without their audio, by column name in lower case; labels by their names."""
+    """The rows of a table as :func:`~.rows.read_rows` has them, without their audio; labels by
+    their names."""
     kinds = table.features
     names = [name for name, kind in kinds.items() if not _holds_audio(kind)]
     for row in table.select_columns(names):
-        yield {name.lower(): _named(kinds[name], value) for name, value in row.items()}
+        yield {column_name(name): _named(kinds[name], value) for name, value in row.items()}
 
 
 def _named(kind: Any, value: Any) -> object:

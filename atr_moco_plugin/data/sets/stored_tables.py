@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atr_moco_plugin.data.audio.source import MAX_SLICE_BYTES, FileSlice, FileSource
+from atr_moco_plugin.data.audio.source import FileSlice, FileSource
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig
@@ -28,26 +28,15 @@ from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS, split_
 from atr_moco_plugin.data.sets.folder_reading import FolderContent
 from atr_moco_plugin.data.sets.label_captions import with_label_as_caption
 from atr_moco_plugin.data.sets.split_columns import SplitColumns, check_split_of_table
+from atr_moco_plugin.data.sets.stored_clips import StoredClips
 from atr_moco_plugin.data.sets.stored_columns import find_columns, stored_labels, stored_rows
 from atr_moco_plugin.data.summary import Counts
-from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, filled_cell, row_captions
+from atr_moco_plugin.data.tables.column_names import column_name
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
+from atr_moco_plugin.data.tables.unread import warned_rows
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
-from atr_moco_plugin.ids import has_words
 
 _STATES = ("dataset_dict.json", "state.json")
-
-
-@dataclass
-class _Split:
-    """What was found of one split: its clips, and what was left out."""
-
-    clips: list[Clip] = field(default_factory=list)
-    missing: int = 0
-    too_large: int = 0
-    no_caption: int = 0
-    empty_captions: int = 0
 
 
 def is_stored(root: Path) -> bool:
@@ -66,9 +55,10 @@ def open_stored(
 ) -> tuple[FolderContent, AudioTextDataset]:
     """Open a folder of ``datasets``.
 
-    The captions are in a column that is called as a manifest's are, or in a column of labels. The
-    key of a clip is its split and the number of its row as `datasets` counts them, from 0; in
-    messages rows count from 1.
+    The captions are in a column that is called as a manifest's are, or in a column of labels. Rows
+    of one ``clip_id`` or of one file are one clip. Its key is its table and the number of its first
+    row as `datasets` counts them, from 0; in messages rows count from 1. Parts of sounds are not
+    read: a row is a whole one.
 
     Args:
         root: the folder.
@@ -77,12 +67,11 @@ def open_stored(
 
     Raises:
         InputError: if the package ``datasets`` is not installed or cannot read the folder, a column
-            is missing or there twice, no label has a letter, a row is of two splits, or under
-            ``strict`` if a clip cannot be used.
+            is missing or there twice, no label has a letter, a row is of two splits, rows of a
+            clip contradict each other, or under ``strict`` if a clip cannot be used.
         MissingFileError: if no clip can be used.
     """
-    found: dict[str, _Split] = {}
-    recordings: dict[str, str] = {}
+    found: dict[str, StoredClips] = {}
     audio = text = ""
     loaded = _loaded(root)
     labels = stored_labels(root, loaded)
@@ -92,20 +81,21 @@ def open_stored(
         named = SPLIT_NAMES.get(split.lower(), split)
         where = f"{root}{f' (table {split})' if len(loaded) > 1 else ''}"
         splits_of = SplitColumns(where, named)
-        rows = zip(stored_rows(table), _sources(root, table, audio), strict=True)
+        columns = tuple(column_name(column) for column in table.column_names if column != audio)
+        told = warned_rows(where, columns, stored_rows(table), parts=False)
+        rows = zip(told, _sources(root, table, audio), strict=True)
         for number, (row, source) in enumerate(rows, start=1):
-            key, own = f"{split}/{number - 1}", named
+            key, at = f"{split}/{number - 1}", f"{where}: row {number}"
             if len(loaded) > 1:
-                check_split_of_table(f"{where}: row {number}", row, named)
-            else:
-                own = splits_of.of_row(row, number)
-            _add(found.setdefault(own, _Split()), key, with_label_as_caption(row, labels), source)
-            if value := filled_cell(row, column_names.RECORDINGS):
-                recordings[key] = value
+                check_split_of_table(at, row, named)
+                row.pop("subset", None)  # it may name a collection: the table says the split
+            clips = found.setdefault(splits_of.of_row(row, number), StoredClips())
+            clips.add(at, key, with_label_as_caption(row, labels), source)
         splits_of.warn()
     found = {split: found[split] for split in (*SPLITS, *found) if split in found}
+    joined = {split: its.joined() for split, its in found.items()}
     exclusion = Exclusion(config.exclude)
-    kept = exclusion.from_clips(name, {split: its.clips for split, its in found.items()})
+    kept = exclusion.from_clips(name, {split: clips for split, (clips, _) in joined.items()})
     splits, seconds, rates, unreadable = _with_lengths(name, kept, config)
     shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
     counts = {
@@ -113,8 +103,9 @@ def open_stored(
             seconds=seconds.get(split),
             missing=its.missing,
             unreadable=its.too_large + unreadable.get(split, 0),
-            no_caption=its.no_caption,
+            no_caption=joined[split][1],
             empty_captions=its.empty_captions,
+            repeated_rows=its.repeated_rows,
             shared_audio=shared[split],
             same_audio=same[split],
             excluded=exclusion.numbers[split],
@@ -134,7 +125,8 @@ def open_stored(
         f"{first.key} -> {first.captions[0]!r}."
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
-    every = [clip for its in found.values() for clip in its.clips]
+    every = [clip for its, _ in joined.values() for clip in its]
+    recordings = {key: said for its in found.values() for key, said in its.recordings.items()}
     given = len(found) > 1
     return FolderContent({}, recordings=recordings, given=given, listed=every, notes=[note]), data
 
@@ -216,20 +208,6 @@ def _sources_in(
                 else:
                     own = os.path.join(root, path or "")
                     yield own if os.path.isfile(own) else None
-
-
-def _add(split: _Split, key: str, row: Row, source: FileSource | None) -> None:
-    texts = row_captions(row)
-    captions = tuple(text for text in texts if has_words(text))
-    split.empty_captions += len(texts) - len(captions)
-    if source is None:
-        split.missing += 1
-    elif isinstance(source, FileSlice) and source.size > MAX_SLICE_BYTES:
-        split.too_large += 1
-    elif not captions:
-        split.no_caption += 1
-    else:
-        split.clips.append(Clip(key, captions, source))
 
 
 def _with_lengths(

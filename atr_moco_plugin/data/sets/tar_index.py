@@ -22,6 +22,7 @@ from atr_moco_plugin.ids import has_words
 _HEADER_BYTES = 2**20
 _TEXT_BYTES = 2**20
 _BLOCK = 512
+_AUDIO = ""  # in place of any suffix of audio
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class Shard:
         no_caption: keys whose text is absent, damaged or has no words.
         too_large: keys whose audio is larger than :data:`~.source.MAX_SLICE_BYTES`.
         empty_captions: captions without words.
-        repeated: members that have the name of an earlier one.
+        repeated: names of members that an earlier one has, but for the suffix of their audio.
         problem: what is wrong where the shard breaks off, else empty.
     """
 
@@ -64,7 +65,7 @@ class Shard:
     no_caption: list[str] = field(default_factory=list)
     too_large: list[str] = field(default_factory=list)
     empty_captions: int = 0
-    repeated: int = 0
+    repeated: list[str] = field(default_factory=list)
     problem: str = ""
 
 
@@ -76,7 +77,8 @@ def read_shard(path: Path) -> Shard:
     lines as it likes. Where a clip has both, the JSON's captions are taken, since the plain text is
     then one of them, and the plain text where the JSON holds metadata alone.
 
-    What comes before a truncation or damage is kept. Of two members of one name the first counts.
+    What comes before a truncation or damage is kept. Of two members of one name the first counts,
+    and so it does of two sounds of one key, such as ``<key>.flac`` and ``<key>.wav``.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -87,13 +89,13 @@ def read_shard(path: Path) -> Shard:
         for member in tar_members(file, shard):
             stem, suffix = os.path.splitext(member.name)
             suffix = suffix.lower()
-            if suffix not in (".json", ".txt") and suffix not in AUDIO_SUFFIXES:
+            if suffix in AUDIO_SUFFIXES:
+                suffix = _AUDIO
+            elif suffix not in (".json", ".txt"):
                 continue
             parts = members.setdefault(stem, {})
-            if suffix in parts:
-                shard.repeated += 1
-            else:
-                parts[suffix] = member
+            if parts.setdefault(suffix, member) is not member:
+                shard.repeated.append(member.name)
         shard.keys = len(members)
         for key, parts in members.items():
             _add(shard, key, parts, file)
@@ -101,7 +103,7 @@ def read_shard(path: Path) -> Shard:
 
 
 def _add(shard: Shard, key: str, parts: dict[str, FileSlice], file: IO[bytes]) -> None:
-    audio = next((parts[suffix] for suffix in AUDIO_SUFFIXES if suffix in parts), None)
+    audio = parts.get(_AUDIO)
     if audio is None:
         shard.no_audio.append(key)
         return

@@ -27,7 +27,7 @@ from atr_moco_plugin.data.opening.split_names import split_in_name
 from atr_moco_plugin.data.sets.tar_index import Shard, read_shard
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.encoding import parse_json
-from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.errors import InputError, MissingFileError, listed
 
 _NAMED = 3
 
@@ -94,7 +94,7 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
             unreadable=sum(len(shard.too_large) for shard in shards),
             no_caption=sum(len(shard.no_caption) for shard in shards),
             empty_captions=sum(shard.empty_captions for shard in shards),
-            repeated_rows=sum(shard.repeated for shard in shards),
+            repeated_rows=sum(len(shard.repeated) for shard in shards),
         )
     if problems:
         _report(config.name, root, problems, error=config.strict or not splits)
@@ -162,14 +162,14 @@ def _clips(shard: Shard, root: Path) -> list[Clip]:
 def _problems(shard: Shard, size: int | None, root: Path) -> list[str]:
     """What is wrong with a shard that has ``size`` clips by ``sizes.json``, in words."""
     name = shard.path.relative_to(root).as_posix()
-    listed = "" if size is None else f", sizes.json has {size}"
+    stated = "" if size is None else f", sizes.json has {size}"
     problems: list[str] = []
     if shard.problem:
         problems.append(
-            f"{name} breaks off ({shard.problem}): {shard.complete} clips come before that{listed}"
+            f"{name} breaks off ({shard.problem}): {shard.complete} clips come before that{stated}"
         )
     elif size is not None and size != shard.complete:
-        problems.append(f"{name} has {shard.complete} clips{listed}")
+        problems.append(f"{name} has {shard.complete} clips{stated}")
     for keys, what in (
         (shard.no_audio, "no audio"),
         (shard.no_caption, "no JSON or .txt with a text"),
@@ -179,7 +179,10 @@ def _problems(shard: Shard, size: int | None, root: Path) -> list[str]:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             problems.append(f"{name}: {what} for {keys[0]!r}{more}")
     if shard.repeated:
-        problems.append(f"{name}: {shard.repeated} members have the name of an earlier one")
+        problems.append(
+            f"{name}: {len(shard.repeated)} members have the name of an earlier one "
+            f"({listed([repr(member) for member in shard.repeated])})"
+        )
     return problems
 
 

@@ -14,6 +14,7 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.data.sets.toy_sounds import SAMPLE_RATE
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.io.stdout import say
 
 
@@ -26,8 +27,19 @@ def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
 
     Returns:
         The path of ``manifest.csv`` with the columns ``file_name, caption_1, ..., split``.
+
+    Raises:
+        InputError: if the folder cannot be made or written.
     """
     folder = Path(folder)
+    try:
+        return _write(dataset, folder)
+    except (OSError, soundfile.SoundFileError) as ex:
+        reason = getattr(ex, "strerror", None) or ex
+        raise InputError(f"{folder}: cannot be written ({reason}); name another folder") from ex
+
+
+def _write(dataset: AudioTextDataset, folder: Path) -> Path:
     most = max(len(clip.captions) for clips in dataset.splits.values() for clip in clips)
     manifest = folder / "manifest.csv"
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +58,11 @@ def write_toy(dataset: AudioTextDataset, folder: str | Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """The command line.
+
+    Returns:
+        The exit status; 2 after one sentence on standard error.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m atr_moco_plugin.data.sets.toy_files",
         description="Write clips of the toy data set as WAV files, with a manifest.",
@@ -55,9 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for split, size in (("train", 0), ("valid", 0), ("test", 200)):
         parser.add_argument(f"--{split}", type=int, default=size, metavar="CLIPS")
     options = parser.parse_args(arguments)
-    config = ToyConfig(num_train=options.train, num_valid=options.valid, num_test=options.test)
-    dataset = open_toy(config).read_with(AudioReader(SAMPLE_RATE))
-    say(f"Manifest: {write_toy(dataset, options.folder)}")
+    try:
+        config = ToyConfig(num_train=options.train, num_valid=options.valid, num_test=options.test)
+        dataset = open_toy(config).read_with(AudioReader(SAMPLE_RATE))
+        say(f"Manifest: {write_toy(dataset, options.folder)}")
+    except InputError as ex:
+        print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -19,7 +19,13 @@ from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.tables.column_names import COLLECTIONS
-from atr_moco_plugin.data.tables.columns import audio_column, caption_columns, row_captions
+from atr_moco_plugin.data.tables.columns import (
+    audio_column,
+    caption_columns,
+    cell_as_is,
+    cell_text,
+    row_captions,
+)
 from atr_moco_plugin.data.tables.file_names import names_path, stem_of
 from atr_moco_plugin.data.tables.rows import json_entries
 from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
@@ -110,7 +116,7 @@ def _read(place: Path) -> CaptionTable:
         if stems[path.stem] > 1:
             prefix = f"{path.relative_to(place).with_suffix('').as_posix()}/"
         for number, row in enumerate(rows, start=1):
-            if not isinstance(row, dict) or not _text(row.get("id")):
+            if not isinstance(row, dict) or not cell_as_is(row.get("id")):
                 raise InputError(f'{path}: entry {number} of "data" has no "id"; give each one')
             if not caption_columns(tuple(row)):
                 raise InputError(
@@ -123,26 +129,22 @@ def _read(place: Path) -> CaptionTable:
 
 
 def _recording(row: Mapping[str, object], prefix: str, file: Path, number: int) -> Captioned:
-    filled = (column for column in ("audio", "wav") if _text(row.get(column)))
-    name, column = _text(row["id"]), next(filled, audio_column(tuple(row)))
-    audio = _text(row[column]) if column else ""
+    filled = (column for column in ("audio", "wav") if cell_as_is(row.get(column)))
+    name, column = cell_as_is(row["id"]), next(filled, audio_column(tuple(row)))
+    audio = cell_as_is(row[column]) if column else ""
     # On Freesound, whose files are called by their ids, file_name is the title.
     titles = (audio,) if audio and column in ("file_name", "filename") else ()
     names = (audio, name) if audio and not titles else (name,)
     item = Captioned(prefix + name, tuple(row_captions(row)), names, os.fspath(file), number)
     item.other_names = titles
     # Ids are numbers within a collection.
-    collections = (_text(row[column]).strip() for column in COLLECTIONS if row.get(column))
+    collections = (cell_text(row[column]) for column in COLLECTIONS if row.get(column))
     item.collection = next(collections, "")
     item.segment = segment_of(row, item.where)
     item.place_note = "" if item.segment else place_note(row)
     within = prefix + (f"{item.collection}/" if item.collection else "")
     item.identity = within + (os.path.normpath(audio) if audio else name) + fragment(item.segment)
     return item
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
 
 
 def _find_audio(table: CaptionTable, audio: AudioFiles) -> None:

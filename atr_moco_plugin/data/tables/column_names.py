@@ -1,10 +1,13 @@
-"""Names of columns that captions files have, in lower case: one table for all data sets.
+"""Names of columns that captions files have, as :func:`column_name` makes them: one table for all
+data sets.
 
 Where several names of one meaning are listed, the first that a table has counts, or that a row
 fills.
 """
 
 from __future__ import annotations
+
+import re
 
 AUDIO = ("file_name", "fname", "filename", "audio", "wav", "path", "audio_path")
 """The audio file."""
@@ -47,3 +50,10 @@ LABELS = ("label", "class", "class_name", "category")
 
 RECORDINGS = ("recording", "recording_id", "src_file")
 """The recording that a clip is a part of: clips of one are in one split."""
+
+_CAPITAL_WITHIN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def column_name(name: object) -> str:
+    """A column's name as it is looked up: in lower case, and ``startTime`` as ``start_time``."""
+    return _CAPITAL_WITHIN.sub("_", str(name).strip()).lower()

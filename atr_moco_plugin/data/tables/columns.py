@@ -13,7 +13,7 @@ from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.encoding import parse_json
 
 Row = dict[str, object]
-"""A row of a table: column name in lower case to value."""
+"""A row of a table: column name, as :func:`~.column_names.column_name` has it, to value."""
 
 _KNOWN = {
     *column_names.AUDIO,
@@ -118,8 +118,13 @@ def row_captions(row: Mapping[str, object]) -> list[str]:
 
 
 def cell_text(value: object) -> str:
-    """What a cell has; empty where it has nothing, and ``0`` is something."""
-    return "" if value is None else str(value).strip()
+    """What a cell has, stripped; empty where it has nothing, and ``0`` is something."""
+    return cell_as_is(value).strip()
+
+
+def cell_as_is(value: object) -> str:
+    """What a cell has, with the blanks around it; empty where JSON has ``null``."""
+    return "" if value is None else str(value)
 
 
 def filled_cell(row: Row, names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ _VIDEO_ID = re.compile(r"[\w-]{11}", re.ASCII)
 
 
 def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], Iterator[Row]]:
-    """Column names in lower case, and the rows, which are read one by one.
+    """Column names as rows have them, and the rows, which are read one by one.
 
     Args:
         path: the file, for messages and its suffix.
@@ -33,7 +33,7 @@ def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], 
     rows = _numbered_rows(path, file, dialect)
     columns: tuple[str, ...] = ()
     for _, _, names in rows:
-        columns = tuple(name.strip().lower() for name in names)
+        columns = tuple(map(column_names.column_name, names))
         break
     for name in columns:
         # One of the two would be lost without a word.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from atr_moco_plugin.data.tables.column_names import column_name
 from atr_moco_plugin.data.tables.columns import is_known_column
 from atr_moco_plugin.errors import InputError
 
@@ -87,7 +88,7 @@ def _separator(path: Path, header: str, usual: str) -> str:
         except csv.Error:
             continue
         if len(cells) > 1:
-            points[separator] = sum(is_known_column(cell.strip().lower()) for cell in cells)
+            points[separator] = sum(is_known_column(column_name(cell)) for cell in cells)
     most = max(points.values(), default=0)
     likely = [separator for separator in points if points[separator] == most]
     if not most:

@@ -10,7 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.columns import Row, is_used_column
+from atr_moco_plugin.data.tables.column_names import VIDEO, column_name
+from atr_moco_plugin.data.tables.columns import (
+    Row,
+    audio_column,
+    caption_columns,
+    is_used_column,
+)
 from atr_moco_plugin.data.tables.csv_rows import read_csv
 from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json, read_json, text_encoding
 from atr_moco_plugin.data.tables.unread import warned_rows
@@ -26,15 +32,15 @@ def read_rows(path: str | os.PathLike[str], *, warn: bool = True) -> Iterator[Ro
 
     The text is in one of the encodings of :func:`~.encoding.text_encoding`. Columns of CSV and TSV
     are separated and quoted as :func:`~.dialect.find_dialect` finds. JSON is one object a line, or
-    a list of objects, which may be under ``"data"``. Warnings are those of
+    a list of objects, which may be under ``"data"``, in any case. Warnings are those of
     :func:`~.unread.warned_rows`.
 
     Args:
         path: a file with a suffix of JSON in :data:`TABLE_SUFFIXES`; any other is CSV or TSV.
 
     Yields:
-        One dictionary a row, by column name in lower case. Values of CSV and TSV files are strings,
-        empty where a row ends early.
+        One dictionary a row, by :func:`~.column_names.column_name`. Values of CSV and TSV files
+        are strings, empty where a row ends early.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -46,7 +52,7 @@ def read_rows(path: str | os.PathLike[str], *, warn: bool = True) -> Iterator[Ro
 
 
 def columns_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Column names of a table, in lower case. Those of JSON are the names in its first row, and
+    """Column names of a table, as rows have them. Those of JSON are the names in its first row, and
     none where it has no rows.
 
     Raises:
@@ -60,11 +66,11 @@ def json_entries(path: Path) -> list[object] | None:
     """The entries of a JSON file: a list of objects, or one under ``"data"``.
 
     Returns:
-        The list; its objects have their names in lower case. ``None`` for other JSON, such as a
+        The list; its objects have their names as rows have them. ``None`` for other JSON, such as a
         list without any object.
 
     Raises:
-        MissingFileError, InputError: if it is not there, or no JSON.
+        MissingFileError, InputError: if it is not there, no JSON, or has rows elsewhere.
     """
     entries = _entries(path, read_json(path))
     rows = (entry for entry in entries or () if isinstance(entry, dict))
@@ -92,7 +98,7 @@ def _open_table(path: Path, *, warn: bool) -> Iterator[tuple[tuple[str, ...], It
 
 
 def _entries(path: str | os.PathLike[str], content: Any) -> list[object] | None:
-    rows = content.get("data") if isinstance(content, dict) else content
+    rows = _under_data(path, content) if isinstance(content, dict) else content
     if not isinstance(rows, list):
         return None
     entries = [
@@ -102,6 +108,25 @@ def _entries(path: str | os.PathLike[str], content: Any) -> list[object] | None:
     if entries and rows is content and not any(isinstance(row, dict) for row in entries):
         return None
     return entries
+
+
+def _under_data(path: str | os.PathLike[str], content: Mapping[str, object]) -> object:
+    named = [name for name in content if column_name(name) == "data"]
+    if len(named) > 1:
+        raise InputError(f"{path}: has the key 'data' twice in other letters; keep one")
+    if named:
+        return content[named[0]]
+    for name, rows in content.items():
+        if isinstance(rows, list) and any(isinstance(x, dict) and _is_caption_row(x) for x in rows):
+            raise InputError(
+                f'{path}: has rows with captions under {name!r}, expected under "data"; rename it'
+            )
+    return None
+
+
+def _is_caption_row(row: Mapping[str, object]) -> bool:
+    names = tuple(map(column_name, row))
+    return bool(caption_columns(names)) and (audio_column(names) or VIDEO) in names
 
 
 def _first_names(entries: list[object] | None) -> tuple[str, ...]:
@@ -143,9 +168,9 @@ def _rows_of_lines(path: Path, file: TextIO) -> Iterator[Row]:
 
 
 def _lower(row: Mapping[str, object], where: str) -> Row:
-    found = {str(name).strip().lower(): value for name, value in row.items()}
+    found = {column_name(name): value for name, value in row.items()}
     if len(found) < len(row):
-        names = [str(name).strip().lower() for name in row]
+        names = [column_name(name) for name in row]
         twice = [name for name in names if names.count(name) > 1 and is_used_column(name)]
         if twice:
             raise InputError(f"{where} has the key {twice[0]!r} twice in other letters; keep one")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.errors import InputError
 
-_PLACES = frozenset({"start", "starts", "begin", "onset", "offset", "end", "stop"})
+_PLACE = re.compile(r"starts|(start|begin|onset|offset|end|stop)(time|seconds|secs?|ms)?")
 
 
 def name_places(columns: tuple[str, ...]) -> bool:
@@ -19,14 +19,20 @@ def name_places(columns: tuple[str, ...]) -> bool:
     return bool(_roles(columns).places)
 
 
-def unused_place_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+def unused_place_columns(columns: tuple[str, ...], *, parts: bool = True) -> tuple[str, ...]:
     """Columns that name a place in a file and that :func:`segment_of` does not read, such as
     ``start_ms`` or a ``start`` without an end. Beside a ``youtube_id`` there are none: they may be
-    places in the video."""
+    places in the video.
+
+    Args:
+        columns: names of columns.
+        parts: whether :func:`segment_of` is asked at all.
+    """
     roles = _roles(columns)
     if column_names.VIDEO in columns:
         return ()
-    read = roles.starts + roles.ends if roles.starts and (roles.ends or roles.durations) else ()
+    both = parts and roles.starts and (roles.ends or roles.durations)
+    read = roles.starts + roles.ends if both else ()
     return tuple(name for name in roles.places if name not in read)
 
 
@@ -119,8 +125,12 @@ def _roles(columns: tuple[str, ...]) -> _Roles:
             ends += ("offset",)
         elif durations and not starts:
             starts = ("offset",)
-    places = tuple(name for name in columns if _PLACES & set(re.split(r"[^a-z]+", name)))
+    places = tuple(name for name in columns if _names_place(name))
     return _Roles(starts, ends, durations, places)
+
+
+def _names_place(name: str) -> bool:
+    return any(map(_PLACE.fullmatch, re.split(r"[^a-z]+", name)))
 
 
 def _seconds(row: Mapping[str, object], columns: tuple[str, ...], where: str) -> float | None:

@@ -18,6 +18,10 @@ _FIRST = (
     "its captions begin with the column {}; if the first ones are in another column, call that "
     "caption_1"
 )
+_PARTS = (
+    "has {}, which no part of a sound is taken from, since each row is a whole sound here; where "
+    "rows are parts, store each as a sound of its own"
+)
 _PLACES = (
     "has {}, which no part of a file is taken from; where rows are parts of their files, give "
     "start and end, or start and duration, in seconds"
@@ -25,7 +29,11 @@ _PLACES = (
 
 
 def warned_rows(
-    path: str | os.PathLike[str], columns: tuple[str, ...], rows: Iterable[Row]
+    path: str | os.PathLike[str],
+    columns: tuple[str, ...],
+    rows: Iterable[Row],
+    *,
+    parts: bool = True,
 ) -> Iterator[Row]:
     """The rows as they are, with warnings of what is not read from them.
 
@@ -37,17 +45,18 @@ def warned_rows(
         path: the table, for messages.
         columns: its columns, as far as they are known before the first row.
         rows: its rows.
+        parts: whether a row may be a part of its file.
     """
     path = os.fspath(path)
     told: set[str] = set()
     known, latest = dict.fromkeys(columns), columns
-    _warn_of_columns(path, columns, columns, told)
+    _warn_of_columns(path, columns, columns, told, parts)
     halves, example = 0, ""
     for number, row in enumerate(rows, start=1):
         if (own := tuple(row)) != latest:
             latest = own
             known |= dict.fromkeys(own)  # in their order
-            _warn_of_columns(path, own, tuple(known), told, f" (first in row {number:,})")
+            _warn_of_columns(path, own, tuple(known), told, parts, f" (first in row {number:,})")
         if places := [name for name in half_place(row) if name not in told]:
             halves += 1
             example = example or f"row {number:,}, {', '.join(map(repr, places))[:200]}"
@@ -62,9 +71,14 @@ def warned_rows(
 
 
 def _warn_of_columns(
-    path: str, columns: tuple[str, ...], known: tuple[str, ...], told: set[str], where: str = ""
+    path: str,
+    columns: tuple[str, ...],
+    known: tuple[str, ...],
+    told: set[str],
+    parts: bool,
+    where: str = "",
 ) -> None:
-    for names, problem in _problems(columns, known):
+    for names, problem in _problems(columns, known, parts):
         if new := [name for name in names if name not in told]:
             told.update(new)
             shown = ", ".join(map(repr, new))[:200]
@@ -73,7 +87,7 @@ def _warn_of_columns(
 
 @lru_cache(maxsize=1024)
 def _problems(
-    columns: tuple[str, ...], known: tuple[str, ...]
+    columns: tuple[str, ...], known: tuple[str, ...], parts: bool
 ) -> list[tuple[tuple[str, ...], str]]:
     """Columns of a row, with what is to be said of them; ``known`` are those of rows before too: a
     row may leave out its end."""
@@ -83,6 +97,6 @@ def _problems(
     problems = [
         (tuple(unused_caption_columns(columns)), _CAPTIONS),
         (late, _FIRST),
-        (unused_place_columns(known), _PLACES),
+        (unused_place_columns(known, parts=parts), _PLACES if parts else _PARTS),
     ]
     return [(names, problem) for names, problem in problems if names]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from atr_moco_plugin.data.sets.audiocaps import (
     read_audiocaps_captions,
 )
 from atr_moco_plugin.data.summary import shared_captions
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import caption_id
 
 READER = AudioReader(16_000)
@@ -496,3 +498,26 @@ def test_real_rows_with_audio_in_small(tmp_path: Path, write_audio: Callable[...
     assert sum(len(clips) for clips in data.splits.values()) == kept
     assert data.missing == total - kept > 0
     assert soundfile.info(data.clips("test")[0].source).frames == 4800
+
+
+@pytest.mark.parametrize("column", ["file_name", "audiocap_id"])
+def test_an_empty_cell_of_json_names_no_file(
+    tmp_path: Path, write_audio: Callable[..., Path], column: str
+) -> None:
+    """Both rows were of the file None.wav."""
+    for name in ("None", "YAAAAAAAAAAA", "YBBBBBBBBBBB"):
+        write_audio(tmp_path / "train" / f"{name}.wav")
+    rows = [
+        {"youtube_id": name * 11, "start_time": 1, column: None, "caption": f"sound {name}"}
+        for name in "AB"
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = open_audiocaps(AudioCapsConfig(tmp_path))
+    assert {clip.key: Path(clip.source).stem for clip in data.clips("train")} == {
+        "A" * 11: "YAAAAAAAAAAA",
+        "B" * 11: "YBBBBBBBBBBB",
+    }
+    rows[1]["youtube_id"] = None
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="row 2 has nothing in column 'youtube_id'"):
+        open_audiocaps(AudioCapsConfig(tmp_path))

@@ -282,3 +282,21 @@ def test_a_fold_beside_the_column_of_splits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         open_esc50(Esc50Config(tmp_path, test_fold=2))
     open_esc50(Esc50Config(tmp_path, test_fold=2, split="fold"))
+
+
+def test_equal_names_in_two_folders_are_two_clips(tmp_path: Path) -> None:
+    """They were refused as one clip that is in two splits."""
+    rows = build(tmp_path, "official")
+    index = tmp_path / "meta" / "esc50.csv"
+    for folder, row in zip("fg", rows, strict=False):
+        (tmp_path / "audio" / folder).mkdir()
+        name = f"{folder}/dog.wav"
+        (tmp_path / "audio" / row["filename"]).rename(tmp_path / "audio" / name)
+        index.write_text(index.read_text().replace(row["filename"], name))
+    (tmp_path / "out.txt").write_text("g/dog.wav\n")
+    for exclude in (None, tmp_path / "out.txt"):
+        data = open_esc50(Esc50Config(tmp_path, exclude=exclude))
+        keys = {clip.key for clips in data.splits.values() for clip in clips}
+        assert len(keys) == len(rows) - bool(exclude)
+        assert ("g/dog.wav" in keys) == (exclude is None)
+        assert {"f/dog.wav", Path(rows[2]["filename"]).stem} < keys

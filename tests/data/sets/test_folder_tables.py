@@ -119,6 +119,36 @@ def test_each_label_of_a_list_is_a_caption(build: Callable[..., Path]) -> None:
     assert captions(opened(root))["3.wav"] == ("dog bark", "sound of3x")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda text: text[:-5],
+            "sounds.json: is not JSON .* or take it out of the folder if it is",
+        ),
+        (lambda text: text.replace('"caption"', '"caption": "x", "caption"', 1), "'caption' twice"),
+        (lambda text: text.replace('"caption"', '"Caption": "x", "caption"', 1), "twice in other"),
+        (lambda text: f'{{"rows": {text}}}', "sounds.json: has rows with captions under 'rows'"),
+    ],
+)
+def test_a_json_table_that_cannot_be_read_is_refused(
+    tmp_path: Path, write_audio: Write, change: Callable[[str], str], said: str
+) -> None:
+    """The names of the sub-folders were trained on in place of its captions."""
+    rows = [{"file_name": f"{c}/{n}.wav", "caption": f"{c} {n}"} for c in "ab" for n in range(10)]
+    for row in rows:
+        write_audio(tmp_path / row["file_name"])
+    table = tmp_path / "sounds.json"
+    table.write_text(change(json.dumps(rows)))
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path)
+    assert captions(opened(tmp_path, captions="folders"))["a/1.wav"] == ("a",)
+    for other in ({"version": 2, "tags": ["a"]}, [1, 2], {"segments": [{"text": "hello"}]}):
+        table.write_text(json.dumps(other))
+        data = opened(tmp_path)
+        assert captions(data)["a/1.wav"] == ("a",) and "sounds.json is not read" in data.notes[0]
+
+
 def rows_of(tmp_path: Path, write_audio: Write, recordings: dict[tuple[int, int], str]) -> Path:
     """A folder whose clips have two rows each, with what some rows say of their recordings."""
     lines = []

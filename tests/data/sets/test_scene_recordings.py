@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from scene_folders import write_classes, write_tone
+import soundfile
+from scene_folders import RATE, tone, write_classes, write_tone
 
 from atr_moco_plugin.data.opening.unused_options import recorded_options
 from atr_moco_plugin.data.sets.scene_recordings import (
@@ -224,3 +226,24 @@ def test_options_that_a_run_has_recorded_may_do_nothing(tmp_path: Path) -> None:
         pytest.raises(InputError, match="`test_fold` is 2"),
     ):
         found(tmp_path, test_fold=2)
+
+
+def test_channels_that_cancel_are_silent_since_their_average_is_heard(tmp_path: Path) -> None:
+    write_classes(tmp_path)
+    both = np.stack([tone(500, 1), -tone(500, 1)], axis=1)
+    soundfile.write(tmp_path / "rain" / "inverted.wav", both, RATE)
+    with pytest.warns(UserWarning, match=r"1 of 19 .* cannot be used .*inverted.wav \(is silent\)"):
+        found(tmp_path)
+
+
+def test_what_cannot_be_used_is_counted_in_the_split_that_its_folder_names(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        for pitch, label in enumerate(("dog", "cat")):
+            write_tone(tmp_path / split / label / "0.wav", 500 + 10 * number + 200 * pitch)
+    for number in range(2):
+        write_tone(tmp_path / "test" / "dog" / f"silent{number}.wav", 1, 1 + number, level=0)
+    (tmp_path / "val" / "cat" / "broken.wav").write_bytes(b"RIFF....")
+    with pytest.warns(UserWarning, match="3 of 9 recordings cannot be used"):
+        recordings = found(tmp_path)
+    counts = {split: count.unreadable for split, count in recordings.counts.items()}
+    assert counts == {"train": 0, "valid": 1, "test": 2}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from scene_folders import RATE, tone, write_tone
 
 from atr_moco_plugin.data.clips import Clip
@@ -121,7 +122,7 @@ def test_an_excerpt_is_where_the_sound_is() -> None:
 def clip_of(*paths: Path) -> Clip:
     events = tuple(SceneEvent(path.stem, False) for path in paths)
     scene = RecordedScene("then" if len(paths) > 1 else "alone", events)
-    return Clip("test-0", ("x",), SceneSource(scene, tuple(map(str, paths))))
+    return Clip("test-0", ("x",), SceneSource(scene, tuple(map(str, paths)), ("x",) * len(paths)))
 
 
 def test_a_recording_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -142,3 +143,33 @@ def test_of_a_long_recording_a_drawn_minute_is_read(tmp_path: Path) -> None:
     wave = SceneRenderer(0, 3.0, RATE)(clip_of(path))
     assert wave.shape == (3 * RATE,)
     assert not np.array_equal(wave, SceneRenderer(1, 3.0, RATE)(clip_of(path)))
+
+
+def test_of_a_long_recording_a_loud_part_is_read(tmp_path: Path) -> None:
+    hum = 3e-4 * np.sin(np.arange(200 * 8000))  # -70 dB, which no check takes for silence
+    for quiet in (np.zeros(200 * 8000), hum):
+        for at in (0, 120, 197):
+            wave = quiet.copy()
+            wave[at * 8000 : (at + 3) * 8000] += tone(500, 3, 8000)
+            soundfile.write(tmp_path / f"{at}.wav", wave, 8000)
+            for seed in range(8):
+                render = SceneRenderer(seed, 3.0, RATE)
+                heard = render(clip_of(tmp_path / f"{at}.wav"))
+                np.testing.assert_array_equal(heard, render(clip_of(tmp_path / f"{at}.wav")))
+                spectrum = np.abs(np.fft.rfft(heard))
+                assert abs(spectrum.argmax() / 3 - 500) < 2  # and not the hum, made loud
+
+
+def test_a_long_recording_that_is_silent_is_named(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "long.wav", seconds=70, level=0)
+    with pytest.raises(InputError, match="long.wav: is silent"):
+        SceneRenderer(0, 3.0, RATE)(clip_of(path))
+
+
+@pytest.mark.parametrize("kind", ["mp3", "ogg", "flac"])
+def test_long_recordings_of_other_formats(tmp_path: Path, kind: str) -> None:
+    wave = np.zeros(round(100.3 * RATE))
+    wave[-2 * RATE :] = tone(500, 2)
+    soundfile.write(tmp_path / f"a.{kind}", wave, RATE)
+    for seed in range(4):
+        SceneRenderer(seed, 3.0, RATE)(clip_of(tmp_path / f"a.{kind}"))

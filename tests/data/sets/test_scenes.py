@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -78,7 +79,17 @@ def test_a_clip_depends_on_seed_key_and_recordings_alone(root: Path) -> None:
 
 def test_captions_are_fixed(root: Path) -> None:
     # Published figures are of these captions; change them together.
-    assert opened(root).fingerprint() == "a133462c0120e05d656993f8dc9864c6"
+    data = opened(root)
+    captions = AudioTextDataset(data.name, data.splits).fingerprint()
+    assert captions == "a133462c0120e05d656993f8dc9864c6"
+
+
+def test_the_fingerprint_is_of_what_is_heard_wherever_it_lies(root: Path, tmp_path: Path) -> None:
+    moved = opened(Path(shutil.copytree(root, tmp_path / "moved")))
+    assert moved.clips("train") != opened(root).clips("train")
+    assert moved.fingerprint() == opened(root).fingerprint()
+    others = [{}, {"split_seed": 5}, {"seconds": 6.0}, {"sample_rate": 22_050}]
+    assert len({opened(root, **options).fingerprint() for options in others}) == len(others)
 
 
 def test_another_process_renders_the_same(root: Path) -> None:

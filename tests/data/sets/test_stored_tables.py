@@ -334,3 +334,90 @@ def test_rows_count_from_one_throughout_the_files_of_a_table(tmp_path: Path) -> 
         for clip in clips:
             number = int(clip.captions[0].split()[-1])
             assert (clip.key, clip.source.name) == (f"train/{number}", f"row {number + 1}")
+
+
+def captions(data: FolderDataset) -> dict[str, tuple[str, ...]]:
+    return {clip.key: clip.captions for its in data.splits.values() for clip in its}
+
+
+def test_rows_of_one_clip_id_are_one_clip(tmp_path: Path) -> None:
+    """Each wording was a clip of its own, and a wrong answer of the others'."""
+    rows = [(n, take) for take in range(2) for n in range(COUNT)]
+    columns = {
+        "audio": [audio(n) for n, _ in rows],
+        "caption": [f"sound {n} {take}" for n, take in rows],
+        "clipId": [None if n == 5 else f"c{n}" for n, _ in rows],
+        "recording": [f"r{n}" if take else None for n, take in rows],
+    }
+    columns["caption"][COUNT + 3] = columns["caption"][3]
+    columns["recording"][3] = "r3"
+    columns["caption"][4] = "..."
+    saved = datasets.Dataset.from_dict(columns)
+    saved = saved.cast_column("audio", datasets.Audio(decode=False))
+    saved.save_to_disk(str(tmp_path / "data"))
+    with pytest.warns(UserWarning, match="1 clips have the same audio"):  # without a clip_id
+        data = opened(tmp_path / "data")
+    texts = captions(data)
+    assert len(texts) == COUNT + 1 and texts["train/7"] == ("sound 7 0", "sound 7 1")
+    assert texts["train/3"] == ("sound 3 0",) and data.counts["train"].repeated_rows == 1
+    assert texts["train/4"] == ("sound 4 1",) and data.counts["train"].empty_captions == 1
+    assert data.counts["train"].no_caption == 0
+    columns["recording"][2] = "other"
+    again = datasets.Dataset.from_dict(columns)
+    again.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(str(tmp_path / "two"))
+    with pytest.raises(InputError, match="row 23 .* 'train/2', .* recording r2 and .* other"):
+        opened(tmp_path / "two")
+    columns["recording"][2], columns["audio"][COUNT + 2] = None, audio(1)
+    again = datasets.Dataset.from_dict(columns)
+    again.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(str(tmp_path / "bad"))
+    with pytest.raises(InputError, match="bad: row 3 and .*bad: row 23 have the clip_id 'c2' and"):
+        opened(tmp_path / "bad")
+
+
+def test_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:
+    for n in range(COUNT):
+        soundfile.write(tmp_path / f"{n}.wav", waveform(n), RATE)
+    names = [f"{n}.wav" for n in range(COUNT)] + [f"./{n}.wav" for n in range(COUNT)]
+    rows = {
+        "audio": [{"bytes": None, "path": str(tmp_path / name)} for name in names],
+        "caption": [f"sound {n}" for n in range(2 * COUNT)],
+    }
+    text = datasets.Value("string")
+    kinds = {"audio": {"bytes": datasets.Value("binary"), "path": text}, "caption": text}
+    saved = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    saved.save_to_disk(str(tmp_path / "data"))
+    texts = captions(opened(tmp_path / "data"))
+    assert texts["train/3"] == ("sound 3", "sound 23") and len(texts) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"start": 0.0, "end": 0.1}, "has 'start', 'end', which no part of a sound is taken from"),
+        ({"startMs": 0}, "has 'start_ms', which no part of a sound is taken from"),
+        ({"caption_text": "x"}, "has 'caption_text', which no caption is taken from"),
+    ],
+)
+def test_columns_that_are_not_read_are_named(
+    tmp_path: Path, columns: dict[str, Any], said: str
+) -> None:
+    """They were ignored without a word."""
+    more = {name: [value] * COUNT for name, value in columns.items()}
+    table(text=TEXTS, **more).save_to_disk(str(tmp_path / "data"))
+    with pytest.warns(UserWarning, match=said) as told:
+        opened(tmp_path / "data")
+    assert len(told) == 1
+
+
+def test_a_row_of_another_split_than_its_table_is_of_that_split(tmp_path: Path) -> None:
+    names = ["train"] * 10 + ["dev"] * 2 + ["test"] * 8
+    saved = table(caption=TEXTS, split=names)
+    parts = {"train": saved.select(range(12)), "test": saved.select(range(12, COUNT))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "parts"))
+    with pytest.warns(UserWarning, match=r"rows of the splits 'dev' \(2\) are neither trained on"):
+        data = opened(tmp_path / "parts")
+    assert {x: len(y) for x, y in data.splits.items()} == {"train": 10, "test": 8, "dev": 2}
+    parts["holdout"] = saved.select([0])
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(InputError, match="row 1 is of the split 'train' by .*'holdout' by"):
+        opened(tmp_path / "other")

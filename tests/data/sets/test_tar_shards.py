@@ -271,11 +271,21 @@ def test_a_caption_without_audio_counts_as_missing(tmp_path: Path) -> None:
 def test_of_two_members_of_one_name_the_first_counts(tmp_path: Path) -> None:
     again = [("0.flac", audio(5)), ("0.json", text("another"))]
     write(tmp_path / "0.tar", [*clips(0), *again])
-    data = open_with_warning(tmp_path, "2 members have the name of an earlier one")
+    data = open_with_warning(tmp_path, "2 members have the name of an earlier one .*0.flac")
     assert keys(data) == ["0.tar/0"] and data.clips("train")[0].captions == ("caption 0",)
     read = data.read_with(READER).load(data.clips("train")[0])
     np.testing.assert_array_equal(read, wave(0).astype(np.float32))
     assert data.counts["train"].repeated_rows == 2
+
+
+def test_of_two_sounds_of_one_key_the_first_counts(tmp_path: Path) -> None:
+    """One of them was dropped by its suffix, without a word and under `strict` too."""
+    members = [("0.wav", audio(0, "wav")), ("0.flac", audio(5)), ("0.json", text("caption 0"))]
+    write(tmp_path / "0.tar", members)
+    data = open_with_warning(tmp_path, "1 members have the name of an earlier one .'0.flac'.")
+    read = data.read_with(READER).load(data.clips("train")[0])
+    np.testing.assert_array_equal(read, wave(0).astype(np.float32))
+    assert data.counts["train"].repeated_rows == 1
 
 
 def test_names_are_never_paths_and_links_are_passed_over(tmp_path: Path) -> None:

@@ -38,3 +38,16 @@ def test_the_command_writes_the_test_split(
     clip = open_toy().clips("test")[1]
     want = open_toy().read_with(READER).load(clip)
     np.testing.assert_array_equal(read_audio(tmp_path / "test/test-00001.wav", 16_000), want)
+
+
+def test_what_cannot_be_made_or_written_is_said_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([str(tmp_path / "out"), "--test", "0"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ERROR: ") and "expected clips in one of them" in said
+    assert main([str(tmp_path / "file" / "out"), "--test", "1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"ERROR: {tmp_path / 'file' / 'out'}: cannot be written (Not a dir")
+    assert said.count("\n") == 1

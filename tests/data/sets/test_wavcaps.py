@@ -142,6 +142,20 @@ def test_validation_is_a_seeded_share_of_the_recordings(
     assert data.counts["valid"].missing == data.missing == 1
 
 
+def test_the_list_of_each_file_is_read_in_any_case(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    """The second file was passed over without a word."""
+    for name in "xy":
+        write_audio(tmp_path / f"{name}.wav")
+    write_json(tmp_path / "a.json", [entry("x")])
+    (tmp_path / "b.json").write_text(json.dumps({"Data": [entry("y")]}))
+    assert {clip.key for clip in open_wavcaps(WavCapsConfig(tmp_path)).clips("train")} == {
+        "a/x",
+        "b/y",
+    }
+
+
 def test_errors(tmp_path: Path, write_audio: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match="WavCaps needs its folder"):
         open_wavcaps(WavCapsConfig())

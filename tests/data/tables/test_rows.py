@@ -115,6 +115,16 @@ def test_json_with_its_rows_under_data_and_json_without_rows(tmp_path: Path) -> 
         assert columns_of(path) == ()
         with pytest.raises(ValueError, match=r'a.json: has no list of rows; write \[\{"audio"'):
             list(read_rows(path))
+    path.write_text(json.dumps({"Data": [{"Audio": "a.wav", "Caption": "x"}]}))
+    assert list(read_rows(path)) == json_entries(path) == [{"audio": "a.wav", "caption": "x"}]
+    path.write_text(json.dumps({"Data": [{"audio": "a.wav", "caption": "x"}], "data": []}))
+    with pytest.raises(InputError, match="a.json: has the key 'data' twice in other letters"):
+        columns_of(path)
+    path.write_text(json.dumps({"rows": [{"audio": "a.wav", "caption": "x"}]}))
+    with pytest.raises(
+        InputError, match="rows with captions under 'rows', expected under \"data\""
+    ):
+        columns_of(path)
     path.write_text("{")
     with pytest.raises(ValueError, match="a.json: is not JSON"):
         list(read_rows(path))

@@ -20,6 +20,7 @@ from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.tables.rows import read_rows
 from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
+from atr_moco_plugin.errors import InputError
 
 RATE = 16_000
 COLUMNS = ("file_name", "youtube_id", "start", "end", "caption")
@@ -79,6 +80,8 @@ def test_columns_that_contradict_themselves(row: dict[str, object], message: str
         ("start", "'start', which"),
         ("onset", "'onset', which"),
         ("start,end,t_stop", "'t_stop', which"),
+        ("startMs,endMs", "'start_ms', 'end_ms', which"),
+        ("starttime,endtime", "'starttime', 'endtime', which"),
     ],
 )
 def test_columns_that_may_name_a_segment_and_are_not_read_are_named(
@@ -95,6 +98,36 @@ def test_columns_that_may_name_a_segment_and_are_not_read_are_named(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_manifest(ManifestConfig(table))
+
+
+def test_columns_in_camel_case_are_read_as_those_with_underscores(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    """The parts of a file were one clip of all of it, with all their captions."""
+    write_audio(tmp_path / "a.wav", seconds=2)
+    rows = [
+        {
+            "fileName": "a.wav",
+            "clipId": f"c{n}",
+            "rawText": f"part {n}",
+            "startTime": n,
+            "EndTime": n + 1,
+        }
+        for n in range(2)
+    ]
+    as_lines = "\n".join(map(json.dumps, rows))
+    as_csv = "\n".join(",".join(map(str, row)) for row in (rows[0], *(x.values() for x in rows)))
+    for name, text in (("m.jsonl", as_lines), ("m.json", json.dumps(rows)), ("m.csv", as_csv)):
+        (tmp_path / name).write_text(text)
+        clips = open_manifest(ManifestConfig(tmp_path / name)).clips("train")
+        assert [(clip.key, clip.captions) for clip in clips] == [
+            ("c0", ("part 0",)),
+            ("c1", ("part 1",)),
+        ]
+        assert [(clip.source.start, clip.source.end) for clip in clips] == [(0, 1), (1, 2)]
+    (tmp_path / "m.csv").write_text("file_name,caption,start_time,startTime\na.wav,one,0,1\n")
+    with pytest.raises(InputError, match="2 columns 'start_time'"):
+        open_manifest(ManifestConfig(tmp_path / "m.csv"))
 
 
 def test_json_rows_that_leave_out_their_end_are_counted(tmp_path: Path) -> None:
