@@ -15,7 +15,7 @@ from atr_moco_plugin.data.opening.folder_names import FolderNames
 from atr_moco_plugin.data.opening.split_names import SPLITS, split_in_name
 from atr_moco_plugin.data.tables.columns import Row, cell_as_is
 from atr_moco_plugin.data.tables.file_names import names_path
-from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, columns_of
+from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, check_key_of_rows, columns_of
 from atr_moco_plugin.errors import InputError, MissingFileError
 
 
@@ -124,7 +124,7 @@ def read_captions(
         InputError: if a split has two, or one cannot be read.
     """
     chosen: dict[str, Path] = {}
-    refused: list[str] = []
+    refused: dict[Path, str] = {}
     for relative in list_files(place) if files is None else files:
         path = place if place.is_file() else place / relative
         split = split_in_name(path.stem)
@@ -132,7 +132,7 @@ def read_captions(
             continue
         columns = columns_of(path)
         if not layout.accepts(columns):
-            refused.append(f"{relative} with the columns {', '.join(columns)[:200] or 'none'}")
+            refused[path] = f"{relative} with the columns {', '.join(columns)[:200] or 'none'}"
         elif split in chosen:
             raise InputError(
                 f"{layout.name}: {chosen[split]} and {path} both list split {split!r}; set "
@@ -141,7 +141,11 @@ def read_captions(
         else:
             chosen[split] = path
     if not chosen:
-        found = "found " + ", ".join(refused[:3]) if refused else describe_folder(place)
+        for path in refused:
+            if path.suffix.lower() == ".json":
+                check_key_of_rows(path)
+        shown = list(refused.values())[:3]
+        found = f"found {', '.join(shown)}" if shown else describe_folder(place)
         raise MissingFileError(
             f"{place}: not a folder with {layout.name} captions: looked for train, val or test in "
             f"the name of a .csv file with {layout.columns}, {found}; set root to the data set's "

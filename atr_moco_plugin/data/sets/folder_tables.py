@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
@@ -16,11 +17,20 @@ from atr_moco_plugin.data.sets.folder_notes import examples
 from atr_moco_plugin.data.sets.folder_reading import PHRASES, FolderContent
 from atr_moco_plugin.data.sets.label_captions import label_columns, with_label_as_caption
 from atr_moco_plugin.data.sets.manifest import find_audio, read_manifest_captions
+from atr_moco_plugin.data.sets.row_recordings import recording_of_rows, said_recordings
 from atr_moco_plugin.data.sets.split_columns import check_split_of_table
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns, cell_text
-from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, columns_of, read_rows
+from atr_moco_plugin.data.tables.column_names import column_name
+from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns
+from atr_moco_plugin.data.tables.rows import (
+    TABLE_SUFFIXES,
+    check_key_of_rows,
+    columns_of,
+    read_rows,
+)
 from atr_moco_plugin.errors import InputError
+
+_KEY = re.compile(r'"([^"\\\n]{1,40})"\s*:')
 
 
 def find_tables(root: Path) -> tuple[list[Path], list[str]]:
@@ -30,31 +40,58 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
     called like splits, as Hugging Face's ``metadata.csv``.
 
     Raises:
-        InputError: for a table with captions and no files, or files and no captions, and for one
-            that cannot be read.
+        InputError: for a table with captions and no files, or files and no captions, for one that
+            cannot be read, and for such JSON where there is no other table.
     """
     folders = [root]
     folders += sorted(x for x in root.iterdir() if x.is_dir() and x.name.lower() in SPLIT_NAMES)
     notes: list[str] = []
+    unread: list[Path] = []
     for places in ([root], folders[1:]):
         files = sorted(
             file
             for place in places
             for file in place.iterdir()
-            if file.suffix.lower() in TABLE_SUFFIXES and file.is_file() and file.name != PHRASES
+            if file.suffix.lower() in TABLE_SUFFIXES
+            and file.is_file()
+            and file.name != PHRASES
+            and not file.name.startswith(".")
         )
         tables = [file for file in files if _lists_sounds(file, notes)]
         if tables:
             return tables, notes
+        unread += files
+    for file in unread:
+        if file.suffix.lower() == ".json" and _looks_like_captions(file):
+            _refuse_unread(file)
     return [], notes
+
+
+def _looks_like_captions(file: Path) -> bool:
+    """Whether a text, which may be no JSON, has the keys of a table of sounds with captions."""
+    text = file.read_bytes().replace(b"\0", b"").decode("utf-8", "replace")
+    names = tuple({column_name(name) for name in _KEY.findall(text)})
+    return bool(caption_columns(names)) and (audio_column(names) or column_names.VIDEO) in names
+
+
+def _refuse_unread(file: Path) -> None:
+    """Refuse JSON without columns: its captions would be lost, and other names trained on in their
+    place."""
+    try:
+        columns_of(file)
+        check_key_of_rows(file)
+    except InputError as ex:
+        raise InputError(f"{ex}, or take it out of the folder if it is no table of sounds") from ex
 
 
 def _lists_sounds(file: Path, notes: list[str]) -> bool:
     try:
         columns = columns_of(file)
     except InputError as ex:
-        # Its captions would be lost, and other names trained on in their place.
-        raise InputError(f"{ex}, or take it out of the folder if it is no table of sounds") from ex
+        if file.suffix.lower() != ".json":
+            raise
+        notes.append(f"{file.name} is not read: {str(ex).removeprefix(f'{file}: ')}")
+        return False
     sounds = audio_column(columns) or (column_names.VIDEO if column_names.VIDEO in columns else "")
     texts = caption_columns(columns) or _label_columns(columns)
     if bool(sounds) != bool(texts):
@@ -160,43 +197,34 @@ class _Rows:
         self._split = split
         self._labels = labels
         self._number = 0
-        # Column to what the rows that fill it say there, by their numbers.
-        self._recordings: dict[str, dict[int, str]] = {name: {} for name in column_names.RECORDINGS}
+        self._recordings: dict[int, dict[str, str]] = {}  # what rows say, by their numbers
 
     def change(self, row: Row) -> Row:
         """The next row, as it is read."""
         self._number += 1
         if self._split is not None:
             check_split_of_table(f"{self._table}: row {self._number}", row, self._split)
-        for name, said in self._recordings.items():
-            if text := cell_text(row.get(name)):
-                said[self._number] = text
+        if said := said_recordings(row):
+            self._recordings[self._number] = said
         return with_label_as_caption(row, self._labels)
 
     def recordings_of(self, items: Sequence[Captioned]) -> dict[str, str]:
-        """Key to the recording of a clip: what the first of its rows that says one
-        has in the first column that it fills.
+        """Key of a clip to its recording, of those whose rows say one.
 
         Raises:
             InputError: if two rows of a clip name two recordings.
         """
         rows_of: dict[str, list[int]] = defaultdict(list)
-        for item in items:
-            rows_of[item.key] += (item.row, *item.later_rows)
-        first: dict[str, tuple[int, str]] = {}
-        for name, said in self._recordings.items():
-            for key, rows in rows_of.items() if said else ():
-                filled = sorted(row for row in rows if row in said)
-                for row in filled:
-                    if said[row] != said[filled[0]]:
-                        raise InputError(
-                            f"{self._table}: rows {filled[0]} and {row} are of one clip, {key!r}, "
-                            f"and have the {name} {said[filled[0]]!r} and {said[row]!r}; keep one "
-                            "of them"
-                        )
-                if filled and (key not in first or filled[0] < first[key][0]):
-                    first[key] = filled[0], f"{name} {said[filled[0]]}"
-        return {key: recording for key, (_, recording) in first.items()}
+        for item in items if self._recordings else ():
+            rows = (item.row, *item.later_rows)
+            rows_of[item.key] += [row for row in rows if row in self._recordings]
+        return {
+            key: recording_of_rows(
+                key, [(f"{self._table}: row {row}", self._recordings[row]) for row in sorted(rows)]
+            )
+            for key, rows in rows_of.items()
+            if rows
+        }
 
 
 def _add(table: CaptionTable, other: CaptionTable, prefix: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from atr_moco_plugin.data.audio.decode import (
     read_with_torchcodec,
 )
 from atr_moco_plugin.data.audio.source import Segment, file_marks, stat_file
+from atr_moco_plugin.errors import InputError
 
 _BLOCK = 0.5  # seconds
 
@@ -46,7 +49,8 @@ def loud_part(
 ) -> str | Segment:
     """A drawn part of a recording that is longer than asked, else all of it.
 
-    Among the parts with at least half the energy of the loudest one, each is equally likely. The
+    Among the parts with at least half the energy of the loudest one, each is equally likely. Parts
+    with NaN, or behind what cannot be decoded, are not among them, as long as there are others. The
     file is decoded once a process for this.
 
     Args:
@@ -56,17 +60,19 @@ def loud_part(
         decoder: what decodes the file.
 
     Raises:
-        FileNotFoundError, InputError: if it cannot be decoded.
+        FileNotFoundError, InputError: if it is not readable as audio.
     """
     frames, rate = read_header(path, decoder)
     if frames <= seconds * rate:
         return path
     energies = _energies(path, file_marks(stat_file(path, path)), decoder)
     blocks = round(seconds / _BLOCK)
-    if len(energies) <= blocks:  # the header had an estimate
+    if len(energies) <= blocks:  # the header had an estimate, or there is damage: any part
         return path
-    total = np.concatenate([[0.0], np.cumsum(energies)])
-    parts = total[blocks:] - total[:-blocks]
+    parts = _sums(np.nan_to_num(energies), blocks)
+    whole = _sums(np.isnan(energies).astype(np.float64), blocks) == 0
+    if whole.any():
+        parts[~whole] = -1.0
     good = np.flatnonzero(parts >= parts.max() / 2)
     start = _BLOCK * int(good[int(torch.randint(len(good), (), generator=generator))])
     start = min(start, frames / rate - seconds)  # of the last block there may be less
@@ -75,6 +81,35 @@ def loud_part(
 
 @lru_cache(maxsize=4096)
 def _energies(path: str, marks: object, decoder: Decoder) -> NDArray[np.float64]:
-    """Energy of each block of a file; ``marks`` are those of its state on the disk."""
-    squares = (np.square(block, dtype=np.float64).sum() for block in mono_blocks(path, decoder))
-    return np.fromiter(squares, np.float64)
+    """Energy of each block of a file, NaN where samples are, up to what cannot be decoded;
+    ``marks`` are those of its state on the disk."""
+    if decoder == "torchcodec":
+        try:
+            return np.array([_energy(block) for block in mono_blocks(path, decoder)])
+        except InputError:
+            return np.zeros(0)
+    energies = []
+    with opened(path) as file:
+        size = max(1, round(_BLOCK * file.samplerate))
+        while True:
+            try:
+                block = file.read(size, dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                energies.append(_energy(average(block, path)))
+            except InputError:  # samples that are NaN
+                energies.append(math.nan)
+            except soundfile.SoundFileError:
+                break
+    return np.array(energies)
+
+
+def _energy(block: NDArray[np.float32]) -> float:
+    return float(np.square(block, dtype=np.float64).sum())
+
+
+def _sums(values: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """The sum of each run of so many values."""
+    total: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(values)])
+    sums: NDArray[np.float64] = total[number:] - total[:-number]
+    return sums

@@ -22,7 +22,7 @@ def check_split_of_table(where: str, row: Row, split: str) -> None:
     """
     for column in column_names.SPLITS:
         text = cell_text(row.get(column))
-        if SPLIT_NAMES.get(text.lower(), split) != split:
+        if split in SPLITS and SPLIT_NAMES.get(text.lower(), split) != split:
             raise InputError(
                 f"{where} is of the split {text!r} by its column {column!r}, and of {split!r} by "
                 "the name of its table: correct the row, rename the table, or remove the column"

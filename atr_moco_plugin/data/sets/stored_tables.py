@@ -28,7 +28,7 @@ from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, SPLITS, split_
 from atr_moco_plugin.data.sets.folder_reading import FolderContent
 from atr_moco_plugin.data.sets.label_captions import with_label_as_caption
 from atr_moco_plugin.data.sets.split_columns import SplitColumns, check_split_of_table
-from atr_moco_plugin.data.sets.stored_clips import StoredClips
+from atr_moco_plugin.data.sets.stored_clips import StoredClips, check_clip_ids
 from atr_moco_plugin.data.sets.stored_columns import find_columns, stored_labels, stored_rows
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.data.tables.column_names import column_name
@@ -67,8 +67,8 @@ def open_stored(
 
     Raises:
         InputError: if the package ``datasets`` is not installed or cannot read the folder, a column
-            is missing or there twice, no label has a letter, a row is of two splits, rows of a
-            clip contradict each other, or under ``strict`` if a clip cannot be used.
+            is missing or there twice, no label has a letter, a row or a clip is of two splits,
+            rows of a clip contradict each other, or under ``strict`` if a clip cannot be used.
         MissingFileError: if no clip can be used.
     """
     found: dict[str, StoredClips] = {}
@@ -86,16 +86,19 @@ def open_stored(
         rows = zip(told, _sources(root, table, audio), strict=True)
         for number, (row, source) in enumerate(rows, start=1):
             key, at = f"{split}/{number - 1}", f"{where}: row {number}"
+            own = named
             if len(loaded) > 1:
                 check_split_of_table(at, row, named)
-                row.pop("subset", None)  # it may name a collection: the table says the split
-            clips = found.setdefault(splits_of.of_row(row, number), StoredClips())
+            else:
+                own = splits_of.of_row(row, number)
+            clips = found.setdefault(own, StoredClips())
             clips.add(at, key, with_label_as_caption(row, labels), source)
         splits_of.warn()
     found = {split: found[split] for split in (*SPLITS, *found) if split in found}
     joined = {split: its.joined() for split, its in found.items()}
     exclusion = Exclusion(config.exclude)
     kept = exclusion.from_clips(name, {split: clips for split, (clips, _) in joined.items()})
+    check_clip_ids(name, {split: found[split].clip_ids(clips) for split, clips in kept.items()})
     splits, seconds, rates, unreadable = _with_lengths(name, kept, config)
     shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
     counts = {
@@ -126,7 +129,7 @@ def open_stored(
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
     every = [clip for its, _ in joined.values() for clip in its]
-    recordings = {key: said for its in found.values() for key, said in its.recordings.items()}
+    recordings = {key: said for its in found.values() for key, said in its.recordings().items()}
     given = len(found) > 1
     return FolderContent({}, recordings=recordings, given=given, listed=every, notes=[note]), data
 

@@ -53,7 +53,8 @@ class Shard:
         no_caption: keys whose text is absent, damaged or has no words.
         too_large: keys whose audio is larger than :data:`~.source.MAX_SLICE_BYTES`.
         empty_captions: captions without words.
-        repeated: names of members that an earlier one has, but for the suffix of their audio.
+        repeated: names of members that an earlier one has too.
+        same_key: names of sounds whose key an earlier sound of another suffix has.
         problem: what is wrong where the shard breaks off, else empty.
     """
 
@@ -66,6 +67,7 @@ class Shard:
     too_large: list[str] = field(default_factory=list)
     empty_captions: int = 0
     repeated: list[str] = field(default_factory=list)
+    same_key: list[str] = field(default_factory=list)
     problem: str = ""
 
 
@@ -94,8 +96,10 @@ def read_shard(path: Path) -> Shard:
             elif suffix not in (".json", ".txt"):
                 continue
             parts = members.setdefault(stem, {})
-            if parts.setdefault(suffix, member) is not member:
-                shard.repeated.append(member.name)
+            first = parts.setdefault(suffix, member)
+            if first is not member:
+                again = shard.repeated if first.name == member.name else shard.same_key
+                again.append(member.name)
         shard.keys = len(members)
         for key, parts in members.items():
             _add(shard, key, parts, file)

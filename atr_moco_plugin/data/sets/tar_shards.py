@@ -94,7 +94,7 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
             unreadable=sum(len(shard.too_large) for shard in shards),
             no_caption=sum(len(shard.no_caption) for shard in shards),
             empty_captions=sum(shard.empty_captions for shard in shards),
-            repeated_rows=sum(len(shard.repeated) for shard in shards),
+            repeated_rows=sum(len(shard.repeated) + len(shard.same_key) for shard in shards),
         )
     if problems:
         _report(config.name, root, problems, error=config.strict or not splits)
@@ -178,11 +178,13 @@ def _problems(shard: Shard, size: int | None, root: Path) -> list[str]:
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             problems.append(f"{name}: {what} for {keys[0]!r}{more}")
-    if shard.repeated:
-        problems.append(
-            f"{name}: {len(shard.repeated)} members have the name of an earlier one "
-            f"({listed([repr(member) for member in shard.repeated])})"
-        )
+    for members, what in (
+        (shard.repeated, "members have the name of an earlier one"),
+        (shard.same_key, "sounds have the key of an earlier sound"),
+    ):
+        if members:
+            shown = listed([repr(member) for member in members])
+            problems.append(f"{name}: {len(members)} {what} ({shown})")
     return problems
 
 

@@ -27,7 +27,7 @@ from atr_moco_plugin.data.tables.columns import (
     row_captions,
 )
 from atr_moco_plugin.data.tables.file_names import names_path, stem_of
-from atr_moco_plugin.data.tables.rows import json_entries
+from atr_moco_plugin.data.tables.rows import check_key_of_rows, json_entries
 from atr_moco_plugin.data.tables.segments import fragment, place_note, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError
 from atr_moco_plugin.ids import stable_digest
@@ -104,6 +104,8 @@ def _read(place: Path) -> CaptionTable:
         paths = [place / name for name in list_files(place) if name.lower().endswith(".json")]
     files = {path: rows for path in paths if (rows := json_entries(path)) is not None}
     if not files:
+        for path in paths:
+            check_key_of_rows(path)
         raise MissingFileError(
             f"{place}: no WavCaps-style captions there: looked for .json files with "
             f'{{"data": [{{"id": ..., "caption": ..., "audio": ...}}]}}, {describe_folder(place)}; '

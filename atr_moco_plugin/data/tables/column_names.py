@@ -7,7 +7,9 @@ fills.
 
 from __future__ import annotations
 
+import math
 import re
+from functools import lru_cache
 
 AUDIO = ("file_name", "fname", "filename", "audio", "wav", "path", "audio_path")
 """The audio file."""
@@ -51,9 +53,60 @@ LABELS = ("label", "class", "class_name", "category")
 RECORDINGS = ("recording", "recording_id", "src_file")
 """The recording that a clip is a part of: clips of one are in one split."""
 
-_CAPITAL_WITHIN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+USED = frozenset(
+    (
+        *AUDIO,
+        *CAPTIONS,
+        VIDEO,
+        CLIP_ID,
+        *IDS,
+        *SPLITS,
+        *COLLECTIONS,
+        *STARTS,
+        *ENDS,
+        *DURATIONS,
+        *VIDEO_STARTS,
+        *FURTHER,
+        *LABELS,
+        *RECORDINGS,
+    )
+)
+"""All of these names."""
+
+_PLACES = {*STARTS, *ENDS, *DURATIONS}
+# Without one of them nothing is refused: a clip would be another one without a word.
+_IN_CAMEL_CASE = {
+    name.replace("_", ""): name
+    for name in (VIDEO, CLIP_ID, *_PLACES, "audiocap_id", *RECORDINGS)
+    if "_" in name
+}
+_CAPITAL_WITHIN = re.compile(r"[a-z0-9][A-Z]")
 
 
-def column_name(name: object) -> str:
-    """A column's name as it is looked up: in lower case, and ``startTime`` as ``start_time``."""
-    return _CAPITAL_WITHIN.sub("_", str(name).strip()).lower()
+@lru_cache(maxsize=1024)
+def column_name(name: str) -> str:
+    """A column's name as it is looked up: in lower case, and ``startTime`` as ``start_time``.
+
+    Names of places, clips, videos and recordings are known in camel case, and no others."""
+    lower = name.strip().lower()
+    if lower in USED or not _CAPITAL_WITHIN.search(name):
+        return lower
+    return _IN_CAMEL_CASE.get(lower.replace("_", ""), lower)
+
+
+def name_in_row(name: str, value: object) -> str:
+    """The :func:`column_name` of a cell: ``startTime`` that holds no number of seconds, such as a
+    date, is no ``start_time``."""
+    column = column_name(name)
+    if column not in _PLACES or column == name.strip().lower() or _is_number(value):
+        return column
+    return name.strip().lower()
+
+
+def _is_number(value: object) -> bool:
+    """Whether a cell has a number, or nothing."""
+    text = "" if value is None else str(value).strip()
+    try:
+        return not text or math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -6,7 +6,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 from atr_moco_plugin.data.tables import column_names
@@ -21,17 +21,6 @@ _KNOWN = {
     column_names.CLIP_ID,
     *column_names.SPLITS,
     *column_names.FURTHER,
-}
-_USED = {
-    *_KNOWN,
-    *column_names.IDS,
-    *column_names.COLLECTIONS,
-    *column_names.STARTS,
-    *column_names.ENDS,
-    *column_names.DURATIONS,
-    *column_names.VIDEO_STARTS,
-    *column_names.LABELS,
-    *column_names.RECORDINGS,
 }
 # caption_1, caption1, caption 1, caption.1 (pandas renames a second "caption" so), caption (1).
 _CAPTION = re.compile(rf"({'|'.join(column_names.CAPTIONS)})(?:[\s._#-]*\(?(\d+)\)?)?")
@@ -85,7 +74,7 @@ def is_known_column(name: str) -> bool:
 
 def is_used_column(name: str) -> bool:
     """Whether a value may be read from a column of that name."""
-    return name in _USED or bool(_CAPTION.fullmatch(name))
+    return name in column_names.USED or bool(_CAPTION.fullmatch(name))
 
 
 def unused_caption_columns(columns: tuple[str, ...]) -> list[str]:
@@ -125,11 +114,6 @@ def cell_text(value: object) -> str:
 def cell_as_is(value: object) -> str:
     """What a cell has, with the blanks around it; empty where JSON has ``null``."""
     return "" if value is None else str(value)
-
-
-def filled_cell(row: Row, names: Sequence[str]) -> str:
-    """The first of some columns that a row fills and what it has there; empty where none is."""
-    return next((f"{name} {text}" for name in names if (text := cell_text(row.get(name)))), "")
 
 
 def _texts(value: object) -> list[str]:

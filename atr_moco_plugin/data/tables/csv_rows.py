@@ -31,10 +31,8 @@ def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], 
     """
     dialect = find_dialect(path, file, warn=warn)
     rows = _numbered_rows(path, file, dialect)
-    columns: tuple[str, ...] = ()
-    for _, _, names in rows:
-        columns = tuple(map(column_names.column_name, names))
-        break
+    _, _, names = next(rows, (0, 0, []))
+    columns = tuple(map(column_names.column_name, names))
     for name in columns:
         # One of the two would be lost without a word.
         if columns.count(name) > 1 and is_used_column(name):
@@ -42,7 +40,7 @@ def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], 
                 f"{path}: has {columns.count(name)} columns {name!r}; name several captions "
                 "caption_1, caption_2, ..."
             )
-    return columns, _rows(path, columns, rows, dialect.separator)
+    return columns, _rows(path, names, rows, dialect.separator)
 
 
 def _numbered_rows(
@@ -68,10 +66,12 @@ def _numbered_rows(
 
 def _rows(
     path: Path,
-    columns: tuple[str, ...],
+    names: list[str],
     rows: Iterator[tuple[int, int, list[str]]],
     separator: str,
 ) -> Iterator[Row]:
+    columns = tuple(map(column_names.column_name, names))
+    fixed = all(name.strip().lower() in columns for name in names)
     for start, end, cells in rows:
         if len(cells) > len(columns) and any(cells[len(columns) :]):
             raise InputError(
@@ -84,7 +84,8 @@ def _rows(
                 "part of a caption; close it"
             )
         cells += [""] * (len(columns) - len(cells))
-        yield dict(zip(columns, cells, strict=False))
+        own = columns if fixed else map(column_names.name_in_row, names, cells)
+        yield dict(zip(own, cells, strict=False))
 
 
 def _row_within(columns: tuple[str, ...], cells: list[str], separator: str) -> str | None:

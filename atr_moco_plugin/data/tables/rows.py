@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.column_names import VIDEO, column_name
+from atr_moco_plugin.data.tables.column_names import VIDEO, column_name, name_in_row
 from atr_moco_plugin.data.tables.columns import (
     Row,
     audio_column,
@@ -70,9 +71,9 @@ def json_entries(path: Path) -> list[object] | None:
         list without any object.
 
     Raises:
-        MissingFileError, InputError: if it is not there, no JSON, or has rows elsewhere.
+        MissingFileError, InputError: if it is not there, or no JSON.
     """
-    entries = _entries(path, read_json(path))
+    entries = _entries(path, _read_json_table(path, warn=True))
     rows = (entry for entry in entries or () if isinstance(entry, dict))
     deque(warned_rows(path, (), rows), maxlen=0)
     return entries
@@ -88,8 +89,9 @@ def _open_table(path: Path, *, warn: bool) -> Iterator[tuple[tuple[str, ...], It
         if suffix not in (".json", ".jsonl", ".ndjson"):
             yield read_csv(path, file, warn=warn)
         elif suffix == ".json" or file.read(20).lstrip().startswith("["):
-            entries = _entries(path, read_json(path, warn=False))
-            yield _first_names(entries), _rows_of_list(path, entries)
+            content = _read_json_table(path, warn=False)
+            entries = _entries(path, content)
+            yield _first_names(entries), _rows_of_list(path, entries, content)
         else:
             file.seek(0)
             rows = _rows_of_lines(path, file)
@@ -116,12 +118,39 @@ def _under_data(path: str | os.PathLike[str], content: Mapping[str, object]) -> 
         raise InputError(f"{path}: has the key 'data' twice in other letters; keep one")
     if named:
         return content[named[0]]
+    return None
+
+
+def check_key_of_rows(path: Path) -> None:
+    """Refuse a JSON file that has rows with files and captions under another key than ``"data"``.
+
+    Raises:
+        MissingFileError, InputError: for such a file; if it is not there, or no JSON.
+    """
+    _check_key(path, _read_json_table(path, warn=False))
+
+
+def _check_key(path: Path, content: object) -> None:
+    if not isinstance(content, dict) or any(column_name(name) == "data" for name in content):
+        return
     for name, rows in content.items():
         if isinstance(rows, list) and any(isinstance(x, dict) and _is_caption_row(x) for x in rows):
             raise InputError(
-                f'{path}: has rows with captions under {name!r}, expected under "data"; rename it'
+                f'{path}: has rows with captions under {name!r}, expected under "data": rename the '
+                f'key {name!r} to "data"'
             )
-    return None
+
+
+def _read_json_table(path: Path, *, warn: bool) -> Any:
+    try:
+        return read_json(path, warn=warn)
+    except InputError as error:
+        if isinstance(error.__cause__, JSONDecodeError) and error.__cause__.msg == "Extra data":
+            raise InputError(
+                f"{path}: has one JSON value after another, as a file with an object a line has; "
+                f"call it {path.stem}.jsonl"
+            ) from error
+        raise
 
 
 def _is_caption_row(row: Mapping[str, object]) -> bool:
@@ -133,8 +162,9 @@ def _first_names(entries: list[object] | None) -> tuple[str, ...]:
     return next((tuple(row) for row in entries or () if isinstance(row, dict)), ())
 
 
-def _rows_of_list(path: Path, entries: list[object] | None) -> Iterator[Row]:
+def _rows_of_list(path: Path, entries: list[object] | None, content: object) -> Iterator[Row]:
     if entries is None:
+        _check_key(path, content)
         raise InputError(
             f'{path}: has no list of rows; write [{{"audio": "a.wav", "captions": ["a dog '
             'barks"]}}, ...], or that list under "data"'
@@ -168,9 +198,9 @@ def _rows_of_lines(path: Path, file: TextIO) -> Iterator[Row]:
 
 
 def _lower(row: Mapping[str, object], where: str) -> Row:
-    found = {column_name(name): value for name, value in row.items()}
+    found = {name_in_row(name, value): value for name, value in row.items()}
     if len(found) < len(row):
-        names = [column_name(name) for name in row]
+        names = [name_in_row(name, value) for name, value in row.items()]
         twice = [name for name in names if names.count(name) > 1 and is_used_column(name)]
         if twice:
             raise InputError(f"{where} has the key {twice[0]!r} twice in other letters; keep one")

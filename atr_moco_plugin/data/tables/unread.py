@@ -57,7 +57,7 @@ def warned_rows(
             latest = own
             known |= dict.fromkeys(own)  # in their order
             _warn_of_columns(path, own, tuple(known), told, parts, f" (first in row {number:,})")
-        if places := [name for name in half_place(row) if name not in told]:
+        if parts and (places := [name for name in half_place(row) if name not in told]):
             halves += 1
             example = example or f"row {number:,}, {', '.join(map(repr, places))[:200]}"
         yield row

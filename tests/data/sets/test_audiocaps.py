@@ -419,6 +419,11 @@ def test_a_wrong_root_says_what_was_looked_for_and_found(
         match="looked for train, val or test in the name of a .csv file .*, found readme.txt; set",
     ):
         open_audiocaps(AudioCapsConfig(tmp_path))
+    rows = [{"youtube_id": "-9bnicOVtvk", "caption": "dog"}]
+    (tmp_path / "train.json").write_text(json.dumps({"samples": rows}))
+    with pytest.raises(InputError, match="train.json: .* rename the key 'samples' to \"data\""):
+        open_audiocaps(AudioCapsConfig(tmp_path))
+    (tmp_path / "train.json").unlink()
     write_table(tmp_path / "train.csv", ("youtube_id", "label"), [("-9bnicOVtvk", "dog")])
     with pytest.raises(
         FileNotFoundError, match="found train.csv with the columns youtube_id, label"
@@ -434,6 +439,20 @@ def test_a_wrong_root_says_what_was_looked_for_and_found(
     write_table(tmp_path / "csv" / "train.csv", LONG, TRAIN)
     with pytest.raises(ValueError, match=r"both list split 'train'; set captions to the folder"):
         open_audiocaps(AudioCapsConfig(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["YouTube_ID", "YouTube_id", "YouTubeId", "youtubeId"])
+def test_the_video_may_be_written_with_capitals(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path], name: str
+) -> None:
+    """`you_tube_id` was no column of AudioCaps; another JSON beside the CSV stopped it."""
+    write_audio(tmp_path / "YAAAAAAAAAAA.wav")
+    columns = ("AudioCap_ID", name, "start_time", "caption")
+    write_table(tmp_path / "train.csv", columns, [("900", "AAAAAAAAAAA", "1", "a")])
+    rows = [{"audio": "YAAAAAAAAAAA.wav", "caption": "a"}]
+    (tmp_path / "train.json").write_text(json.dumps({"samples": rows}))
+    clips = open_audiocaps(AudioCapsConfig(tmp_path)).clips("train")
+    assert [clip.captions for clip in clips] == [("a",)]
 
 
 @real

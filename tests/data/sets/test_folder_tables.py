@@ -129,6 +129,10 @@ def test_each_label_of_a_list_is_a_caption(build: Callable[..., Path]) -> None:
         (lambda text: text.replace('"caption"', '"caption": "x", "caption"', 1), "'caption' twice"),
         (lambda text: text.replace('"caption"', '"Caption": "x", "caption"', 1), "twice in other"),
         (lambda text: f'{{"rows": {text}}}', "sounds.json: has rows with captions under 'rows'"),
+        (
+            lambda text: text[1:-1].replace("}, {", "}\n{"),
+            "sounds.json: has one JSON value after another, .*; call it sounds.jsonl, or take it",
+        ),
     ],
 )
 def test_a_json_table_that_cannot_be_read_is_refused(
@@ -147,6 +151,48 @@ def test_a_json_table_that_cannot_be_read_is_refused(
         table.write_text(json.dumps(other))
         data = opened(tmp_path)
         assert captions(data)["a/1.wav"] == ("a",) and "sounds.json is not read" in data.notes[0]
+
+
+OTHERS = {
+    "tsconfig.json": '{ // comment\n "a": 1}',
+    "empty.json": "",
+    "lines.json": '{"a": 1}\n{"a": 2}\n',
+    "twice.json": '{"lr": 1, "lr": 2}',
+    "classes.json": '[{"className": "dog", "index": 0}]',
+    "sizes.json": '[{"audioPath": "a/0.wav", "size": 3}]',
+    "texts.json": '{"data": [{"rawText": "hello"}]}',
+}
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("other", [*OTHERS, "._sounds.json", "._sounds.csv"])
+def test_other_json_beside_the_sounds_is_named_and_passed_over(
+    tmp_path: Path, write_audio: Write, write_table: Write, other: str, listed: bool
+) -> None:
+    """A folder with a good table could not be opened."""
+    names = [f"{c}/{n}.wav" for c in "ab" for n in range(10)]
+    for name in names:
+        write_audio(tmp_path / name)
+    if listed:
+        rows = [[name, f"sound {name}"] for name in names]
+        write_table(tmp_path / "sounds.csv", ("file_name", "caption"), rows)
+    (tmp_path / other).write_text(OTHERS.get(other, "\0\5\x16\7\0\2\0\0Mac OS X"))
+    data = opened(tmp_path)
+    assert captions(data)["a/1.wav"] == (("sound a/1.wav",) if listed else ("a",))
+    assert (f"{other} is not read" in data.notes[0]) == (other in OTHERS)
+
+
+def test_rows_under_another_key_beside_a_table_are_passed_over(
+    build: Callable[..., Path],
+) -> None:
+    root = build(caption=TEXTS)
+    said = {"text": "hello", "segments": [{"text": "hello", "path": "0.wav"}]}
+    (root / "transcript.json").write_text(json.dumps(said))
+    (root / "cut.json").write_text(json.dumps([said])[:-5])
+    data = opened(root)
+    assert captions(data)["3.wav"] == ("sound 3",)
+    assert "cut.json is not read: is not JSON" in data.notes[0]
+    assert "transcript.json is not read" in data.notes[1]
 
 
 def rows_of(tmp_path: Path, write_audio: Write, recordings: dict[tuple[int, int], str]) -> Path:
@@ -182,8 +228,8 @@ def test_a_recording_may_stand_in_any_row_of_a_clip(tmp_path: Path, write_audio:
 def test_two_recordings_of_one_clip_are_refused(tmp_path: Path, write_audio: Write) -> None:
     root = rows_of(tmp_path, write_audio, {(3, 0): "a", (3, 1): "b"})
     said = (
-        r"sounds.jsonl: rows 7 and 8 are of one clip, '3.wav', and have the recording 'a' and 'b'; "
-        "keep one of them"
+        r"sounds.jsonl: row 7 and .*sounds.jsonl: row 8 are of one clip, '3.wav', and have the "
+        "recording 'a' and 'b'; keep one of them"
     )
     with pytest.raises(InputError, match=said):
         opened(root)

@@ -173,3 +173,35 @@ def test_long_recordings_of_other_formats(tmp_path: Path, kind: str) -> None:
     soundfile.write(tmp_path / f"a.{kind}", wave, RATE)
     for seed in range(4):
         SceneRenderer(seed, 3.0, RATE)(clip_of(tmp_path / f"a.{kind}"))
+
+
+def damaged(path: Path, wave: np.ndarray, share: float = 0.8) -> Path:
+    """Long, with something that cannot be decoded at a share of it."""
+    if path.suffix == ".wav":
+        wave[round(share * len(wave))] = np.nan
+        soundfile.write(path, wave, 8000, subtype="FLOAT")
+        return path
+    soundfile.write(path, wave, 8000)
+    content = bytearray(path.read_bytes())
+    at = round(share * len(content))
+    content[at : at + 3000] = b"\xaa" * 3000
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.1, 0.8])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_of_a_long_recording_with_damage_another_part_is_read(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    """It could not be used at all, and was decoded again for each of its scenes."""
+    noise = np.random.default_rng(0).normal(size=200 * 8000).astype(np.float32)
+    path = damaged(tmp_path / name, 0.05 * noise, share)
+    for seed in range(8):
+        assert SceneRenderer(seed, 3.0, RATE)(clip_of(path)).shape == (3 * RATE,)
+
+
+def test_damage_of_a_drawn_part_is_named(tmp_path: Path) -> None:
+    path = damaged(tmp_path / "a.wav", np.full(65 * 8000, 0.1, np.float32))
+    with pytest.raises(InputError, match="a.wav.*: has NaN or infinite samples"):
+        SceneRenderer(0, 3.0, RATE)(clip_of(path))

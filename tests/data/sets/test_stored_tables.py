@@ -365,7 +365,9 @@ def test_rows_of_one_clip_id_are_one_clip(tmp_path: Path) -> None:
     columns["recording"][2] = "other"
     again = datasets.Dataset.from_dict(columns)
     again.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(str(tmp_path / "two"))
-    with pytest.raises(InputError, match="row 23 .* 'train/2', .* recording r2 and .* other"):
+    with pytest.raises(
+        InputError, match="row 3 and .*row 23 are .* 'train/2', .* recording 'other' and 'r2'"
+    ):
         opened(tmp_path / "two")
     columns["recording"][2], columns["audio"][COUNT + 2] = None, audio(1)
     again = datasets.Dataset.from_dict(columns)
@@ -394,7 +396,7 @@ def test_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:
     ("columns", "said"),
     [
         ({"start": 0.0, "end": 0.1}, "has 'start', 'end', which no part of a sound is taken from"),
-        ({"startMs": 0}, "has 'start_ms', which no part of a sound is taken from"),
+        ({"startMs": 0}, "has 'startms', which no part of a sound is taken from"),
         ({"caption_text": "x"}, "has 'caption_text', which no caption is taken from"),
     ],
 )
@@ -409,15 +411,76 @@ def test_columns_that_are_not_read_are_named(
     assert len(told) == 1
 
 
-def test_a_row_of_another_split_than_its_table_is_of_that_split(tmp_path: Path) -> None:
-    names = ["train"] * 10 + ["dev"] * 2 + ["test"] * 8
-    saved = table(caption=TEXTS, split=names)
+@pytest.mark.parametrize("words", [("balanced_train", "eval"), ("clotho", "clotho"), ("dev", "")])
+def test_splits_of_other_names_in_a_named_table_are_of_that_table(
+    tmp_path: Path, words: tuple[str, str]
+) -> None:
+    """No sound was left to train on."""
+    saved = table(caption=TEXTS, split=[words[0]] * 12 + [words[1]] * 8)
     parts = {"train": saved.select(range(12)), "test": saved.select(range(12, COUNT))}
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "parts"))
-    with pytest.warns(UserWarning, match=r"rows of the splits 'dev' \(2\) are neither trained on"):
-        data = opened(tmp_path / "parts")
-    assert {x: len(y) for x, y in data.splits.items()} == {"train": 10, "test": 8, "dev": 2}
-    parts["holdout"] = saved.select([0])
-    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "other"))
-    with pytest.raises(InputError, match="row 1 is of the split 'train' by .*'holdout' by"):
-        opened(tmp_path / "other")
+    data = opened(tmp_path / "parts")
+    assert {x: len(y) for x, y in data.splits.items()} == {"train": 12, "test": 8}
+
+
+def save(path: Path, **columns: Any) -> Path:
+    saved = datasets.Dataset.from_dict(columns)
+    saved.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(str(path))
+    return path
+
+
+def test_rows_of_a_clip_may_fill_different_columns_of_recordings(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {
+        "audio": [audio(0), *(audio(n) for n in range(COUNT))],
+        "caption": ["another", *TEXTS],
+        "clip_id": ["c0", *(f"c{n}" for n in range(COUNT))],
+        "recording": [None, "r1", *(f"r{n}" for n in range(2, COUNT + 1))],
+        "src_file": ["f.wav", "f.wav", *(f"s{n}" for n in range(1, COUNT))],
+    }
+    assert captions(opened(save(tmp_path / "data", **columns)))["train/0"] == ("another", "sound 0")
+    columns["recording"][0], columns["src_file"][0] = "r1", "g.wav"
+    said = "row 1 and .*row 2 are of one clip, 'train/0', and have the src_file 'g.wav' and 'f.wav'"
+    with pytest.raises(InputError, match=said):
+        opened(save(tmp_path / "bad", **columns))
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_clip_id_in_two_splits_is_refused(tmp_path: Path, allow: bool) -> None:
+    ids = ["a", *(f"c{n}" for n in range(COUNT - 2)), "a"]
+    saved = table(caption=TEXTS, clip_id=ids, split=["train"] * 12 + ["test"] * 8)
+    parts = {"train": saved.select(range(12)), "test": saved.select(range(12, COUNT))}
+    saved.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "two"))
+    for name, last in (("one", COUNT), ("two", 8)):
+        said = f"1 clip is in both 'train' and 'test': 'a'; .*row 1 and .*row {last}\\)"
+        with pytest.raises(InputError, match=said):
+            opened(tmp_path / name, allow_shared_audio=allow)
+    (tmp_path / "list.txt").write_text("train/0\n")
+    assert len(captions(opened(tmp_path / "one", exclude=tmp_path / "list.txt"))) == COUNT - 1
+
+
+def test_lists_of_numbers_do_not_tell_rows_apart(tmp_path: Path) -> None:
+    """They were written out for each row, which took longer than all else."""
+    several = {"caption": ["x", *TEXTS], "clip_id": ["c0", *(f"c{n}" for n in range(COUNT))]}
+    several["caption"][1] = "x"
+    columns = {
+        "audio": [audio(0), *(audio(n) for n in range(COUNT))],
+        "embedding": [[float(n)] for n in range(COUNT + 1)],
+        **several,
+    }
+    data = opened(save(tmp_path / "data", **columns))
+    assert data.counts["train"].repeated_rows == 1
+    columns["embedding"] = [str(n) for n in range(COUNT + 1)]  # such as the person who wrote it
+    data = opened(save(tmp_path / "more", **columns))
+    assert captions(data)["train/0"] == ("x", "x")
+
+
+def test_half_a_place_is_no_matter_where_no_part_is_read(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    videos = [None, *(f"{n:011}" for n in range(1, COUNT))]
+    table(caption=TEXTS, youtube_id=videos, start_time=[1] * COUNT).save_to_disk(
+        str(tmp_path / "a")
+    )
+    opened(tmp_path / "a")
+    assert not [x for x in recwarn if "fill in both" in str(x.message)]

@@ -282,7 +282,7 @@ def test_of_two_sounds_of_one_key_the_first_counts(tmp_path: Path) -> None:
     """One of them was dropped by its suffix, without a word and under `strict` too."""
     members = [("0.wav", audio(0, "wav")), ("0.flac", audio(5)), ("0.json", text("caption 0"))]
     write(tmp_path / "0.tar", members)
-    data = open_with_warning(tmp_path, "1 members have the name of an earlier one .'0.flac'.")
+    data = open_with_warning(tmp_path, "1 sounds have the key of an earlier sound .'0.flac'.")
     read = data.read_with(READER).load(data.clips("train")[0])
     np.testing.assert_array_equal(read, wave(0).astype(np.float32))
     assert data.counts["train"].repeated_rows == 1

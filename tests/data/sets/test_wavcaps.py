@@ -8,6 +8,7 @@ import pytest
 
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.sets.wavcaps import WavCapsConfig, open_wavcaps, read_wavcaps_captions
+from atr_moco_plugin.errors import InputError
 
 READER = AudioReader(16_000)
 
@@ -154,6 +155,17 @@ def test_the_list_of_each_file_is_read_in_any_case(
         "a/x",
         "b/y",
     }
+
+
+def test_json_with_rows_under_another_key_is_refused_where_it_is_the_only_one(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    write_audio(tmp_path / "x.wav")
+    (tmp_path / "b.json").write_text(json.dumps({"rows": [{"path": "x.wav", "caption": "y"}]}))
+    with pytest.raises(InputError, match="b.json: .* rename the key 'rows' to \"data\""):
+        open_wavcaps(WavCapsConfig(tmp_path))
+    write_json(tmp_path / "a.json", [entry("x")])
+    assert [clip.key for clip in open_wavcaps(WavCapsConfig(tmp_path)).clips("train")] == ["x"]
 
 
 def test_errors(tmp_path: Path, write_audio: Callable[..., Path]) -> None:

@@ -80,7 +80,7 @@ def test_columns_that_contradict_themselves(row: dict[str, object], message: str
         ("start", "'start', which"),
         ("onset", "'onset', which"),
         ("start,end,t_stop", "'t_stop', which"),
-        ("startMs,endMs", "'start_ms', 'end_ms', which"),
+        ("startMs,endMs", "'startms', 'endms', which"),
         ("starttime,endtime", "'starttime', 'endtime', which"),
     ],
 )
@@ -109,7 +109,7 @@ def test_columns_in_camel_case_are_read_as_those_with_underscores(
         {
             "fileName": "a.wav",
             "clipId": f"c{n}",
-            "rawText": f"part {n}",
+            "caption": f"part {n}",
             "startTime": n,
             "EndTime": n + 1,
         }
@@ -128,6 +128,58 @@ def test_columns_in_camel_case_are_read_as_those_with_underscores(
     (tmp_path / "m.csv").write_text("file_name,caption,start_time,startTime\na.wav,one,0,1\n")
     with pytest.raises(InputError, match="2 columns 'start_time'"):
         open_manifest(ManifestConfig(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize("names", [("OnSet", "OffSet"), ("onSet", "offSet")])
+def test_names_that_are_known_in_lower_case_are_not_split(
+    tmp_path: Path, write_audio: Callable[..., Path], names: tuple[str, str]
+) -> None:
+    """`on_set` and `sub_set` named nothing: all of the file was trained on, of every split."""
+    write_audio(tmp_path / "a.wav", seconds=2)
+    write_audio(tmp_path / "b.wav", seconds=2)
+    table = tmp_path / "m.csv"
+    rows = "a.wav,one,0,1,train,x\na.wav,two,1,2,train,y\nb.wav,three,0,1,test,z\n"
+    table.write_text(f"fName,Caption,{','.join(names)},SubSet,fileName\n{rows}")
+    data = open_manifest(ManifestConfig(table))
+    assert [(clip.source.start, clip.source.end) for clip in data.clips("train")] == [
+        (0, 1),
+        (1, 2),
+    ]
+    assert len(data.clips("test")) == 1
+
+
+@pytest.mark.parametrize("columns", ["weekEnd,x", "frontEnd,backEnd", "WeekEnd,offSetting"])
+def test_words_that_end_like_places_are_none(
+    tmp_path: Path, write_audio: Callable[..., Path], columns: str
+) -> None:
+    write_audio(tmp_path / "a.wav")
+    table = tmp_path / "m.csv"
+    table.write_text(f"file_name,fileName,caption,{columns}\na.wav,t,one,x,y\na.wav,u,two,z,y\n")
+    assert open_manifest(ManifestConfig(table)).clips("train")[0].captions == ("one", "two")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+@pytest.mark.parametrize("place", ["00:00:01", "2020-01-01T00:00"])
+def test_a_start_time_in_camel_case_that_is_no_number_is_not_read(
+    tmp_path: Path, write_audio: Callable[..., Path], suffix: str, place: str
+) -> None:
+    """It was a whole file, and ended in a refusal."""
+    for name in "ab":
+        write_audio(tmp_path / f"{name}.wav", seconds=2)
+    rows = [
+        {"file_name": "a.wav", "caption": "one", "startTime": place, "endTime": place},
+        {"file_name": "b.wav", "caption": "two", "startTime": 0, "endTime": 1},
+    ]
+    table = tmp_path / f"m.{suffix}"
+    as_csv = "\n".join(",".join(map(str, row)) for row in (rows[0], *(x.values() for x in rows)))
+    lines = "\n".join(map(json.dumps, rows))
+    table.write_text({"csv": as_csv, "json": json.dumps(rows), "jsonl": lines}[suffix])
+    with pytest.warns(UserWarning, match="has 'starttime', 'endtime', which no part of a file is"):
+        first, second = open_manifest(ManifestConfig(table)).clips("train")
+    assert first.source == str(tmp_path / "a.wav") and (second.source.start, second.source.end) == (
+        0,
+        1,
+    )
 
 
 def test_json_rows_that_leave_out_their_end_are_counted(tmp_path: Path) -> None:
