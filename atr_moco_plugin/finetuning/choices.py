@@ -11,9 +11,20 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.facts import Facts
 from atr_moco_plugin.finetuning.sizes import trained_share
 
+_Place = tuple[Any, ...]
+"""Keys from the outermost to the innermost."""
+
 FREEZE = {part: f"model.config_overrides.{part}.freeze" for part in ("audio", "text")}
 ADAPTER = {part: f"model.config_overrides.{part}.adapter" for part in ("audio", "text")}
 """Keys of the two parts."""
+
+_OPEN = (
+    ("dataset", "config_overrides"), ("criterion", "config"), ("hooks", "*"),
+    ("model", "config_overrides", "*", "config"),
+    ("optimizer", "config"), ("lr_scheduler", "config"),
+)  # fmt: skip
+"""Sections whose options are those of a part: the keys of a mapping that is the value of one are
+the part's, such as names of files, and have no dots of this package."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +90,22 @@ def number_of(value: object, least: int) -> int:
 
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping by dotted keys: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
-    return dict(_dotted(values))
+    """A nested mapping by dotted keys: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``. A mapping that is the
+    value of a part's option stays one."""
+    return {".".join(map(str, place)): value for place, value in _placed(values)}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping whose keys may have dots, at any depth, as a nested one without them, and paths as
-    texts, as YAML has them.
+    texts, as YAML has them. Keys within the value of a part's option stay as they are.
 
     Raises:
         InputError: where two keys are of one place and differ, whatever their order.
     """
     tree: dict[str, Any] = {}
-    for key, value in _dotted(values):
-        branch = os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name in reversed(key.split(".")):
+    for place, value in _placed(values):
+        branch = _without_paths(value)
+        for name in reversed(place):
             branch = {name: branch}
         tree = joined(tree, branch)
     return tree
@@ -112,25 +124,50 @@ def joined(one: Mapping[str, Any], other: Mapping[str, Any], place: str = "") ->
     """
     tree = dict(one)
     for key, value in other.items():
-        old = tree.get(key, value)
+        if key not in tree:
+            tree[key] = value
+            continue
+        old = tree[key]
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             tree[key] = joined(old, value, f"{place}{key}.")
-        elif old == value:
-            tree[key] = value
-        else:
+        elif not same_value(old, value):
             raise InputError(
                 f"`{place}{key}` is set twice, to {old!r} and to {value!r}: keep one of the two."
             )
     return tree
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, in order; a key that is set twice comes twice."""
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a key are the same; NaN is NaN, and two arrays are not."""
+    try:
+        return bool(one is other or one == other or (one != one and other != other))
+    except (ValueError, RuntimeError):  # arrays and tensors have no one answer
+        return False
+
+
+def _placed(values: Mapping[Any, Any], above: _Place = ()) -> Iterator[tuple[_Place, Any]]:
+    """The place of each value, in order; one that is set twice comes twice."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{prefix}{key}.")
+        place = (*above, *(key.split(".") if isinstance(key, str) else (key,)))
+        if isinstance(value, Mapping) and value and not _is_option(place):
+            yield from _placed(value, place)
         else:
-            yield f"{prefix}{key}", value
+            yield place, value
+
+
+def _is_option(place: _Place) -> bool:
+    """Whether a place is that of a part's option, or within it."""
+    return any(
+        len(place) > len(section)
+        and all(name in ("*", x) for name, x in zip(section, place, strict=False))
+        for section in _OPEN
+    )
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_paths(x) for key, x in value.items()}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def shown(value: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.finetuning.choices import flattened
+from atr_moco_plugin.finetuning.choices import flattened, same_value
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.yaml12 import NoYamlError, dump_yaml, load_yaml
@@ -92,10 +92,17 @@ def _plain(value: Any) -> Any:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    keys = dict.fromkeys((*now, *before))
+    # An empty section beside one with options: each of those is named.
+    empty = {
+        key
+        for key in keys
+        if {} in (before.get(key), now.get(key)) and any(x.startswith(f"{key}.") for x in keys)
+    }
     return [
         f"{key} was {before.get(key)} and is {now.get(key)}"
-        for key in (*now, *(x for x in before if x not in now))
-        if before.get(key) != now.get(key) and key not in _MAY_CHANGE
+        for key in keys
+        if not same_value(before.get(key), now.get(key)) and key not in empty.union(_MAY_CHANGE)
     ]
 
 

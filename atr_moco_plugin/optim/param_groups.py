@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ def parameter_groups(
     text_lr: float | None = None,
     temperature_lr: float | None = None,
     layer_decay: float = 1.0,
+    preset: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer.
 
@@ -51,6 +52,7 @@ def parameter_groups(
         text_lr: learning rate of the text encoder, ``None`` for ``lr``.
         temperature_lr: learning rate of the temperature, ``None`` for ``lr``.
         layer_decay: in ``(0, 1]``.
+        preset: names of rates that are a recipe's own, so that nobody is warned of them.
 
     Returns:
         Groups in the form of :class:`torch.optim.Optimizer`, none of them empty.
@@ -76,14 +78,16 @@ def parameter_groups(
         )
     places = _places(criterion, own, layer_decay)
     moved = [places[id(p)] for p in trained if id(p) in places]
-    _warn_of_idle_rates(own, {place.part for place in moved})
+    trains = {place.part for place in moved}
+    _warn_of_idle_rates({x: rate for x, rate in own.items() if f"{x}_lr" not in preset}, trains)
     if layer_decay != 1 and all(place.scale == 1 for place in moved):
         warnings.warn(
             f"`layer_decay` is {layer_decay}, but nothing of either encoder is trained: it is for "
             "nothing. Leave it out, or train a part of an encoder.",
             stacklevel=2,
         )
-    if temperature_lr is not None and all(p is not temperature for p in trained):
+    idle = temperature_lr is not None and all(p is not temperature for p in trained)
+    if idle and "temperature_lr" not in preset:
         warnings.warn(
             f"`temperature_lr` is {temperature_lr}, but this {type(criterion).__name__} learns no "
             "temperature: the rate is for nothing. Leave it out, or set it to null.",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.finetuning.choices import flattened, joined, nested
 from atr_moco_plugin.finetuning.command_line import read_stated
 from atr_moco_plugin.finetuning.keys import read_config, without_nulls, written_out
 from atr_moco_plugin.io.yaml12 import dump_yaml
@@ -73,3 +76,43 @@ def test_of_a_command_line_the_later_key_counts() -> None:
 
 def test_a_path_is_a_text() -> None:
     assert read_config({"init": Path("models/mine")})[0].init == "models/mine"
+
+
+@pytest.mark.parametrize("section", ["dataset.config_overrides", "criterion.config", "hooks.rank"])
+def test_a_mapping_that_is_the_value_of_an_option_keeps_its_keys(
+    section: str, tmp_path: Path
+) -> None:
+    value = {"a.wav": 1, 3: {"x.y": None}}
+    expected = nested({section: {"m": value}})
+    place = expected
+    for name in section.split("."):
+        place = place[name]
+    assert place == {"m": value}
+    for keys in ({f"{section}.m": value}, expected):
+        assert written_out(keys) == nested(flattened(keys)) == expected
+        file = tmp_path / "mine.yaml"
+        file.write_text(dump_yaml(keys))
+        assert read_stated(file, []) == expected
+
+
+def test_deep_keys_of_the_model_may_have_dots() -> None:
+    key = "audio.config.architecture.hidden_size"
+    expected = {"audio": {"config": {"architecture": {"hidden_size": 8}}}}
+    assert written_out({"model": {"config_overrides": {key: 8}}}) == {
+        "model": {"config_overrides": expected}
+    }
+    labels = {"architecture": {"id2label": {0: "a.b"}, "x.y": 1}}
+    keys = {"model": {"config_overrides": {"text": {"config": labels}}}}
+    assert written_out(keys) == keys
+
+
+def test_a_key_that_is_set_once_is_not_set_twice() -> None:
+    nan = {"dataset": {"max_seconds": math.nan}}
+    assert math.isnan(joined({}, nan)["dataset"]["max_seconds"])
+    assert math.isnan(written_out(nan)["dataset"]["max_seconds"])
+    both = joined(nan, {"dataset": {"max_seconds": float("nan")}})
+    assert math.isnan(both["dataset"]["max_seconds"])
+    arrays = {"x": np.ones(2)}
+    assert joined({}, arrays)["x"] is joined(arrays, arrays)["x"] is arrays["x"]
+    with pytest.raises(InputError, match="`x` is set twice"):
+        joined(arrays, {"x": np.zeros(2)})

@@ -45,3 +45,27 @@ def test_a_folder_that_is_only_looked_at_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="init was random and is other"):
         check_run_folder(tmp_path, replace(config, init="other"))
     assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_an_empty_section_is_no_setting_beside_its_options(tmp_path: Path) -> None:
+    """A run that took a temperature of its start, which a later version leaves out."""
+    config = FinetuneConfig(loop="transformers")
+    first = replace(config, criterion=replace(config.criterion, config={"temperature": 0.03}))
+    settle_folder(tmp_path, first)
+    (tmp_path / "checkpoint-4").mkdir()
+    message = r"settings \(criterion.config.temperature was 0.03 and is None\)"
+    with pytest.raises(InputError, match=message):
+        check_run_folder(tmp_path, config)
+    check_run_folder(tmp_path, first)
+
+
+def test_a_nan_is_no_other_value(tmp_path: Path) -> None:
+    config = FinetuneConfig(loop="transformers")
+    options = {"config_overrides": {"x": float("nan"), "y": {}}}
+    config = replace(config, dataset=replace(config.dataset, **options))
+    settle_folder(tmp_path, config)
+    (tmp_path / "checkpoint-4").mkdir()
+    check_run_folder(tmp_path, config)
+    changed = replace(config, dataset=replace(config.dataset, config_overrides={"y": 1}))
+    with pytest.raises(InputError, match="config_overrides.y was {} and is 1"):
+        check_run_folder(tmp_path, changed)

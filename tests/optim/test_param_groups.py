@@ -74,6 +74,20 @@ def test_a_rate_of_a_temperature_that_is_not_learned_is_warned_of(kind: str) -> 
         parameter_groups(criterion, 0.1, lr=1.0, temperature_lr=0.5)
 
 
+def test_a_rate_that_is_the_recipes_own_is_not_warned_of(tiny_model) -> None:
+    model = tiny_model()
+    model.text.encoder.requires_grad_(False)
+    options = {"lr": 1.0, "temperature_lr": 0.5, "text_lr": 0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        groups = parameter_groups(
+            MLtm(model, MLtmConfig()), 0.1, **options, preset=["temperature_lr", "text_lr"]
+        )
+    assert {group["lr"] for group in groups} == {1.0}
+    with pytest.warns(UserWarning, match="`temperature_lr` is 0.5"):
+        parameter_groups(MLtm(model, MLtmConfig()), 0.1, **options, preset=["text_lr"])
+
+
 def test_layer_decay_for_frozen_encoders_is_warned_of(tiny_model) -> None:
     model = tiny_model()
     criterion = Atc(model, AtcConfig())

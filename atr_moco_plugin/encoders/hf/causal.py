@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atr_moco_plugin.encoders.hf.encoder import evaluating, same_states
+from atr_moco_plugin.encoders.hf.encoder import evaluating, padding_id, same_states
 from atr_moco_plugin.tokens import valid_first
 
 _LENGTH = 16
@@ -36,8 +36,8 @@ def begin_alike(states: Tensor) -> bool:
 
 
 def padding_changes(model: Any, vocab_size: int, longest: int | None = None) -> bool:
-    """Whether a caption's states are others beside a longer caption than alone, as in ConvBERT,
-    whose convolutions run over the padding, and in YOSO, which draws at random.
+    """Whether a caption's states are others beside a longer caption than alone, as where layers
+    run over the padding (ConvBERT) or draw at random (YOSO).
 
     Args:
         model: of transformers; it returns states of tokens.
@@ -49,11 +49,9 @@ def padding_changes(model: Any, vocab_size: int, longest: int | None = None) -> 
     device = next(model.parameters()).device
     ids = (torch.arange(3, 3 + length, device=device) % vocab_size).expand(2, length)
     mask = valid_first(torch.tensor([short, length], device=device), length)
-    padded = ids.masked_fill(~mask, getattr(model.config, "pad_token_id", None) or 0)
+    padded = ids.masked_fill(~mask, padding_id(model.config, vocab_size))
     with evaluating(model):
         beside = model(input_ids=padded, attention_mask=mask.to(torch.int64))
         row = ids[:1, :short]
         alone = model(input_ids=row, attention_mask=torch.ones_like(row))
-    return not same_states(
-        beside.last_hidden_state[0, :short].float(), alone.last_hidden_state[0].float()
-    )
+    return not same_states(beside.last_hidden_state[0, :short], alone.last_hidden_state[0])

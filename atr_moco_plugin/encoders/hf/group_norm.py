@@ -50,6 +50,12 @@ def leave_padding_out(model: nn.Module) -> None:
                 setattr(module, name, norm)
 
 
+def counts_frames(layer: nn.Module) -> bool:
+    """Whether a layer has a :class:`ClipGroupNorm` in it, which has no counts any more when the
+    layer is computed again in the backward pass."""
+    return any(isinstance(x, ClipGroupNorm) for x in layer.modules())
+
+
 @contextmanager
 def counts_for(model: nn.Module, counts: Tensor | None) -> Iterator[None]:
     """Tell the norms of a model how many frames of each clip are valid, for one forward pass.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from atr_moco_plugin.encoders.hf.causal import begin_alike, padding_changes, states_of_two
 from atr_moco_plugin.encoders.hf.checkpoint import build, load, model_config, plain_config
 from atr_moco_plugin.encoders.hf.config import HfTextConfig
-from atr_moco_plugin.encoders.hf.encoder import HfEncoder
+from atr_moco_plugin.encoders.hf.encoder import HfEncoder, padding_id
 from atr_moco_plugin.encoders.positions import first_position
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.tokens import TextTokens
@@ -47,7 +47,6 @@ class HfTextEncoder(HfEncoder):
     def __init__(self, model: nn.Module, config: HfTextConfig) -> None:
         super().__init__(model)
         self.config = config
-        self._pad = getattr(self.model.config, "pad_token_id", None) or 0
         self._longest = config.max_position_embeddings
         if self._longest is not None:
             self._longest -= first_position(model)
@@ -55,6 +54,7 @@ class HfTextEncoder(HfEncoder):
             self._refuse(f"takes {self.model.main_input_name}")
         if config.vocab_size is None:
             self._refuse("has no vocabulary of its own")
+        self._pad = padding_id(self.model.config, config.vocab_size)
         self.causal = self._asked()
 
     @classmethod

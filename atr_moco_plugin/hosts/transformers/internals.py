@@ -6,7 +6,7 @@ Imports nothing of this package but ``errors``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -70,7 +70,12 @@ def saved_beside(state: TrainerState) -> dict[str, Any]:
 
 
 def checkpoint_layers(
-    within: Iterable[nn.Module], name: str, options: Mapping[str, Any], every: int = 1
+    tower: nn.Module,
+    name: str,
+    options: Mapping[str, Any],
+    every: int = 1,
+    *,
+    but: Callable[[nn.Module], bool],
 ) -> None:
     """Have the layers of a tower computed again in the backward pass (gradient checkpointing).
 
@@ -78,17 +83,16 @@ def checkpoint_layers(
     although its layers can do it.
 
     Args:
-        within: modules that are, or have in them, the
-            :class:`~transformers.modeling_layers.GradientCheckpointingLayer` of the tower.
+        tower: with each :class:`~transformers.modeling_layers.GradientCheckpointingLayer` in it.
         name: name of the tower in the message.
         options: of :func:`torch.utils.checkpoint.checkpoint`.
         every: 1 for each layer, 2 for every second one, counted from the first.
+        but: of a layer, whether it is left out.
 
     Raises:
         InputError: the tower has no such layer.
     """
-    inner = dict.fromkeys(x for module in within for x in module.modules())
-    layers = [x for x in inner if isinstance(x, GradientCheckpointingLayer)]
+    layers = [x for x in tower.modules() if isinstance(x, GradientCheckpointingLayer)]
     if not layers:
         raise InputError(
             f"gradient_checkpointing=True cannot be done: no layer of the {name} tower is a "
@@ -96,6 +100,6 @@ def checkpoint_layers(
         )
     # Reentrant checkpoints and DDP, which looks for unused parameters, do not go together.
     compute = partial(checkpoint, **{"use_reentrant": False, **options})
-    for layer in layers[::every]:
+    for layer in [x for x in layers if not but(x)][::every]:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = compute  # type: ignore[assignment]

@@ -181,6 +181,20 @@ def test_a_model_whose_padding_tells_is_refused(kind: str, positions: int) -> No
         HfTextEncoder.from_config(HfTextConfig(architecture=sizes))
 
 
+@pytest.mark.parametrize("pad", [-1, 60, None])
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_a_padding_id_without_a_row_is_another(kind: str, pad: int | None) -> None:
+    """Llamas have -1."""
+    sizes = {**TEXT["bert"], "model_type": kind}
+    built = HfTextEncoder.from_config(HfTextConfig(architecture=sizes))
+    built.model.config.pad_token_id = pad
+    encoder = HfTextEncoder(built.model, built.config).eval()
+    ids, mask = batch([7, 3])
+    with torch.no_grad():
+        alone = encoder(ids[1:, :3], mask[1:, :3]).states[0]
+        torch.testing.assert_close(encoder(ids, mask).states[1, :3], alone)
+
+
 def test_looking_at_a_model_leaves_random_state_and_modes() -> None:
     model = make("bert").model.train()
     model.encoder.eval()

@@ -98,6 +98,29 @@ def test_a_stopped_run_goes_on_to_the_same_end(run: Run, adapted: Path, tmp_path
     assert all(torch.equal(found[name], x) for name, x in expected.items())
 
 
+def test_a_run_of_before_names_were_kept_goes_on_above_frozen_layers(
+    run: Run, tmp_path: Path
+) -> None:
+    """It has no ``targets`` in its ``model.json``, and could neither go on without nor with."""
+    audio = "model.config_overrides.audio"
+    options = [PART.format("audio", "rank=2"), f"{audio}.freeze=1"]
+    options += [f"{audio}.config.encoder_layers=2"]
+    out = tmp_path / "run"
+    assert run(out, *options) == 0
+    expected = checkpoint(out, 4)
+    shutil.rmtree(out / "checkpoints" / "step_4")
+    (out / "checkpoints" / "scores" / "step_4.txt").unlink()
+    named = (out / "model.json").read_text()
+    values = json.loads(named)
+    assert values["audio"]["adapter"]["lora"]["targets"]
+    values["audio"]["adapter"]["lora"]["targets"] = None
+    (out / "model.json").write_text(json.dumps(values))
+    assert run(out, *options) == 0
+    assert (out / "model.json").read_text() == named
+    found = checkpoint(out, 4)
+    assert all(torch.equal(found[name], x) for name, x in expected.items())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -112,6 +112,26 @@ def test_evaluation_and_bundle_rank_by_the_distance(
         assert find_start(out).temperature is None
 
 
+def test_a_rate_of_the_preset_is_not_warned_of_and_one_that_was_set_is(
+    run: Run, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    options = (
+        "criterion.name=m_ltm",
+        "criterion.config={}",
+        "model.config_overrides.text.freeze=all",
+    )
+
+    def warned(name: str, *rates: str) -> list[str]:
+        recwarn.clear()
+        assert run(tmp_path / name, *options, *rates) == 0
+        found = [str(x.message) for x in recwarn]
+        return [x.partition(" is ")[0] for x in found if "the rate is for nothing" in x]
+
+    assert warned("preset") == []
+    rates = ("optimizer.config.temperature_lr=1e-3", "optimizer.config.text_lr=1e-3")
+    assert sorted(warned("set", *rates)) == ["`temperature_lr`", "`text_lr`"]
+
+
 def test_a_stopped_run_goes_on_to_the_last_bit(run: Run, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = ("criterion.name=m_ltm", "criterion.config={sinkhorn_iterations: 5}")

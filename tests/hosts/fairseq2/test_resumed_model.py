@@ -21,6 +21,7 @@ from atr_moco_plugin.hosts.fairseq2 import processes
 from atr_moco_plugin.hosts.fairseq2.runs.folder import save_model_config
 from atr_moco_plugin.hosts.fairseq2.runs.model import check_model
 from atr_moco_plugin.model import RetrievalModelConfig, built_config
+from atr_moco_plugin.model.config import AdapterConfig, LoraConfig
 
 Run = Callable[..., int]
 
@@ -88,6 +89,28 @@ def test_an_entry_of_an_architecture_that_comes_or_goes_is_a_change(tmp_path: Pa
     other = replace(config, text=replace(text, config={"architecture": architecture}))
     with pytest.raises(InputError, match=r"architecture\.is_decoder was not set and is True"):
         check_model(tmp_path, checkpoints, other, cpu)
+
+
+def test_an_older_run_with_adapters_above_frozen_layers_goes_on(tmp_path: Path) -> None:
+    """It has no ``targets``, where this version names the layers that are not frozen."""
+    config, checkpoints, cpu = model_of(tmp_path), tmp_path / "checkpoints", torch.device("cpu")
+    named = AdapterConfig(lora=LoraConfig(targets=["layers.1.query"]))
+    older = replace(config, text=replace(config.text, adapter=AdapterConfig()))
+    now = replace(config, text=replace(config.text, adapter=named))
+    frozen = replace(older, text=replace(older.text, freeze=1))
+    for stated in (None, older, replace(now, text=replace(now.text, freeze=1))):
+        save_model_config(tmp_path, older)
+        with pytest.raises(InputError, match="targets was None and is"):
+            check_model(tmp_path, checkpoints, now, cpu, stated=stated)
+    check_model(tmp_path, checkpoints, now, cpu, stated=frozen)
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert written["text"]["adapter"]["lora"]["targets"] == ["layers.1.query"]
+    check_model(tmp_path, checkpoints, now, cpu, stated=frozen)
+    ranked = AdapterConfig(lora=replace(named.lora, rank=3))
+    other = replace(now, text=replace(now.text, adapter=ranked))
+    save_model_config(tmp_path, older)
+    with pytest.raises(InputError, match=r"model: .*text.adapter.lora.rank was 8 and is 3\. Give"):
+        check_model(tmp_path, checkpoints, other, cpu, stated=frozen)
 
 
 def test_who_reads_model_json_sees_it_whole(tmp_path: Path) -> None:

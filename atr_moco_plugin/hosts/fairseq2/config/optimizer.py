@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.finetuning.step_sections import wrong_betas
-from atr_moco_plugin.hosts.fairseq2.compat import data_parallel_model
+from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import result_of
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.optim.param_groups import parameter_groups
@@ -69,14 +69,16 @@ class RetrievalAdamWConfig(Validatable):
 
 def create_optimizer(resolver: DependencyResolver, config: RetrievalAdamWConfig) -> Optimizer:
     """Make the optimizer of the model that is trained."""
-    model = data_parallel_model(RecipeContext(resolver))
+    model = compat.data_parallel_model(RecipeContext(resolver))
     rates = {name: getattr(config, name) for name in _RATES}
+    defaults = _own_rates(compat.config_as(RecipeContext(resolver), object))
     with one_line_errors():
         groups = parameter_groups(
             # DDP's wrapper would put a prefix before every name.
             getattr(model, "module", model),
             config.weight_decay,
             layer_decay=config.layer_decay,
+            preset=[name for name, rate in rates.items() if defaults.get(name) == rate],
             **rates,
         )
     for group in groups:
@@ -86,3 +88,9 @@ def create_optimizer(resolver: DependencyResolver, config: RetrievalAdamWConfig)
         )  # fmt: skip
     options = {} if config.impl == "auto" else {config.impl: True}
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, **options)
+
+
+def _own_rates(recipe: object) -> dict[str, float | None]:
+    """The learning rates that a recipe has where its user sets none."""
+    section = getattr(type(recipe)(), "optimizer", None)
+    return {name: getattr(getattr(section, "config", None), name, None) for name in _RATES}

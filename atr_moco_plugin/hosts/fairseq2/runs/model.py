@@ -27,7 +27,12 @@ _PARTS = {"audio": "audio_encoders", "text": "text_encoders", "head": "heads"}
 
 
 def check_model(
-    output_dir: Path, checkpoints: Path, config: RetrievalModelConfig, device: Device
+    output_dir: Path,
+    checkpoints: Path,
+    config: RetrievalModelConfig,
+    device: Device,
+    *,
+    stated: RetrievalModelConfig | None = None,
 ) -> None:
     """Refuse to go on with another model than the run has in its checkpoints, and note this one.
 
@@ -40,6 +45,9 @@ def check_model(
         checkpoints: where it saves.
         config: of :func:`~atr_moco_plugin.model.built_config`, of the model that it has now.
         device: where the process group exchanges tensors.
+        stated: what the run's own configuration says of the model. Where it freezes layers and
+            leaves the adapter's ``targets`` out, so did the run, and what has written their names
+            is a later version.
 
     Raises:
         InputError: on every process, naming what has changed.
@@ -48,7 +56,10 @@ def check_model(
     def check() -> None:
         if step_folders(checkpoints, "step_") and (output_dir / MODEL_FILE).is_file():
             before = _all_options(model_config(read_model_config(output_dir)))
-            changed = "; ".join(_changed(before, _all_options(config), "model.config_overrides."))
+            now = _all_options(config)
+            if stated is not None:
+                _name_targets(before, now, stated)
+            changed = "; ".join(_changed(before, now, "model.config_overrides."))
             if changed:
                 raise InputError(
                     f"The run cannot go on with another model: {changed}. Give it the one it began "
@@ -70,6 +81,18 @@ def _all_options(config: RetrievalModelConfig) -> dict[str, Any]:
             kind = load(group, part["name"]).config_class
             part["config"] = asdict(build_config(kind, part["config"], f"model.{name}.config"))
     return dict(json.loads(json.dumps(values, default=str)))
+
+
+def _name_targets(
+    before: Mapping[str, Any], now: Mapping[str, Any], stated: RetrievalModelConfig
+) -> None:
+    """Give adapters of before the layers that those of now name because others are frozen."""
+    for name, part in (("audio", stated.audio), ("text", stated.text)):
+        if part.freeze == "none" or part.adapter is None or part.adapter.lora.targets is not None:
+            continue
+        was, placed = before[name]["adapter"], now[name]["adapter"]
+        if was is not None and was["lora"]["targets"] is None:
+            was["lora"]["targets"] = placed["lora"]["targets"]
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:

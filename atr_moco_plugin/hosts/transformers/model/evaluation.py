@@ -47,7 +47,7 @@ def embed_clips(
     Args:
         tower: ``tower(**audio) -> (embeddings, tokens)``.
         audio: its inputs; tensors, also those in tuples and mappings such as tokens, are
-            ``[B, ...]``, with ``windows`` ``[B, W, ...]``.
+            ``[B, ...]``, with ``windows`` ``[B, W, ...]``. Others are for all rows.
         clip_id: ``[B]`` int64; rows of one clip have equal audio.
         windows: ``[B]`` int64, how many of the W windows a clip has; None where clips have no
             windows.
@@ -58,22 +58,28 @@ def embed_clips(
         :func:`~atr_moco_plugin.learned_distance.mean_vectors`.
 
     Raises:
-        InputError: rows of one clip have different audio, or an input has not a row for each id.
+        InputError: rows of one clip have different audio, or an input has tensors with a row for
+            each id beside others.
     """
-    _check_rows(audio, clip_id, "clip ids")
+    taken = _with_rows(audio, clip_id, "clip ids")
     first, owner = first_rows(clip_id)
     if len(first) < len(clip_id):
         differs = torch.zeros_like(clip_id, dtype=torch.bool)
-        for x in tensors_of(audio):
+        for x in tensors_of(taken):
             differs |= (x != x[first[owner]])[:, None].flatten(1).any(dim=1)
         check_one_clip_each(clip_id, differs)
-    if windows is None:
-        embeddings, _ = tower(**rows_of(audio, first))
+    # Lists with a value for each row, perhaps, cannot be told from options of that length.
+    whole = len(first) == len(clip_id) or len(clip_id) in lengths_without_rows(audio)
+    if windows is None and whole:
+        embeddings, _ = tower(**audio)
+        owner = torch.arange(len(clip_id), device=clip_id.device)
+    elif windows is None:
+        embeddings, _ = tower(**{**audio, **rows_of(taken, first)})
     else:
         windows = windows[first]
         present = torch.arange(int(windows.max()), device=windows.device) < windows[:, None]
         rows, window = present.nonzero(as_tuple=True)
-        every, _ = tower(**rows_of(audio, (first[rows], window)))
+        every, _ = tower(**{**audio, **rows_of(taken, (first[rows], window))})
         sums = _placed(every, present).sum(dim=1)
         embeddings = unit_norm(sums) if factor is None else mean_vectors(sums)
     clips: Tensor = embeddings[owner]
@@ -103,7 +109,7 @@ def embed_captions(tower: Any, text: Mapping[str, Any], caption_id: Tensor) -> T
     Args:
         tower: ``tower(**text) -> (embeddings, tokens)``.
         text: its inputs; tensors, also those in tuples and mappings such as tokens, are
-            ``[B, ...]`` or ``[B, K, ...]``, as ``caption_id`` is.
+            ``[B, ...]`` or ``[B, K, ...]``, as ``caption_id`` is. Others are for all rows.
         caption_id: ``[B]``, or ``[B, K]`` int64 with
             :data:`~atr_moco_plugin.hosts.transformers.data.items.NO_ITEM` where a clip has fewer
             than K.
@@ -113,15 +119,16 @@ def embed_captions(tower: Any, text: Mapping[str, Any], caption_id: Tensor) -> T
         caption.
 
     Raises:
-        InputError: an input has not a row for each id of ``[B, K]``.
+        InputError: an input has tensors with a row for each id of ``[B, K]`` beside others, or
+            one with a row for each of B alone.
     """
     embeddings: Tensor
     if caption_id.ndim == 1:
         embeddings, _ = tower(**text)
         return embeddings
-    _check_rows(text, caption_id, "caption ids")
+    taken = _with_rows(text, caption_id, "caption ids")
     present = caption_id != NO_ITEM
-    embeddings, _ = tower(**rows_of(text, present.nonzero(as_tuple=True)))
+    embeddings, _ = tower(**{**text, **rows_of(taken, present.nonzero(as_tuple=True))})
     return _placed(embeddings, present)
 
 
@@ -182,20 +189,22 @@ def first_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
     return first, owner
 
 
-def _check_rows(inputs: Mapping[str, Any], ids: Tensor, name: str) -> None:
-    """Refuse inputs that would stay in the order of the batch."""
+def _with_rows(inputs: Mapping[str, Any], ids: Tensor, name: str) -> dict[str, Any]:
+    """The inputs whose tensors have a row for each id; the others are for all rows, such as a bank
+    that a tower looks things up in. Refuses those that are neither."""
+    taken = {}
     for key, value in inputs.items():
-        for x in tensors_of(value):
+        tensors = list(tensors_of(value))
+        if not any(x.shape[:1] == ids.shape[:1] for x in tensors):
+            continue
+        for x in tensors:
             if x.shape[: ids.ndim] != ids.shape:
                 raise InputError(
                     f"The batch has {name} of the shape {list(ids.shape)}, but `{key}` has a "
                     f"tensor of the shape {list(x.shape)}: an evaluation takes a row for each id."
                 )
-        if len(ids) in lengths_without_rows(value):
-            raise InputError(
-                f"An evaluation takes rows of tensors, but `{key}` has {len(ids)} values that are "
-                "no tensor, one for each row: make it a tensor."
-            )
+        taken[key] = value
+    return taken
 
 
 def _placed(embeddings: Tensor, present: Tensor) -> Tensor:

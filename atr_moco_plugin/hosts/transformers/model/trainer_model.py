@@ -18,6 +18,7 @@ from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.criterion import Atc
 from atr_moco_plugin.criterion.chunks import use_chunks
 from atr_moco_plugin.criterion.exchange import equal_buffers
+from atr_moco_plugin.encoders.hf.group_norm import counts_frames
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.internals import (
     MISSING_ATTRIBUTES,
@@ -33,7 +34,6 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
 from atr_moco_plugin.hosts.transformers.model.shared import drop_shared, restore_shared
 from atr_moco_plugin.learned_distance import learned_factor
 from atr_moco_plugin.model.adapters import check_same_adapters
-from atr_moco_plugin.model.freezing import published_layers
 from atr_moco_plugin.plugins import load
 from atr_moco_plugin.tensors.internals import exclude_from_ddp_broadcast
 from atr_moco_plugin.tokens import AudioTokens, TextTokens
@@ -189,8 +189,8 @@ class TrainerModel(nn.Module):
         offload: bool = False,
     ) -> None:
         """Compute the layers of both encoders again in the backward pass, as ``Trainer`` asks for
-        with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on): those
-        that an encoder or its tower publishes as ``layers``, else all that can do it.
+        with ``gradient_checkpointing=True`` (``activation_checkpointing=True`` from 5 on), but for
+        those with a norm that goes by what is only there in the forward pass.
 
         Args:
             activation_checkpointing_kwargs: options of :func:`torch.utils.checkpoint.checkpoint`;
@@ -208,10 +208,8 @@ class TrainerModel(nn.Module):
             )
         for name in ("audio", "text"):
             tower = getattr(self.criterion.model, name)
-            # What lies below the layers may go by what is only there during the forward pass, as
-            # the norms of `encoders/hf/group_norm.py` do.
-            within = published_layers(tower) or [tower]
-            checkpoint_layers(within, name, activation_checkpointing_kwargs or {}, every_n_layers)
+            options = activation_checkpointing_kwargs or {}
+            checkpoint_layers(tower, name, options, every_n_layers, but=counts_frames)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None

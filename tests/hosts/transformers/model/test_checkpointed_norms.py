@@ -15,14 +15,18 @@ from atr_moco_plugin.model import build_model, model_config
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_leaves_the_norm_of_a_padded_batch_right(reentrant: bool) -> None:
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_gradient_checkpointing_leaves_the_norm_of_a_padded_batch_right(
+    norm: str, reentrant: bool
+) -> None:
     """Computed again in the backward pass, the group norm below the layers took padding along."""
     torch.manual_seed(0)
     still = {
         x: 0.0
         for x in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
     }
-    audio = {"name": "hf_audio", "config": {"architecture": {**AUDIO["wav2vec2"], **still}}}
+    sizes = {**AUDIO["wav2vec2"], **still, "feat_extract_norm": norm}
+    audio = {"name": "hf_audio", "config": {"architecture": sizes}}
     still = {x: 0.0 for x in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
     text = {"name": "hf_text", "config": {"architecture": {**TEXT["bert"], **still}}}
     parts = {"audio": audio, "text": text, "head": {"name": "fusion"}, "embed_dim": 8}
@@ -37,8 +41,12 @@ def test_gradient_checkpointing_leaves_the_norm_of_a_padded_batch_right(reentran
 
     expected = gradients()
     model.activation_checkpointing_enable({"use_reentrant": reentrant})
-    layers = model.criterion.model.audio.encoder.layers
-    assert all(layer.gradient_checkpointing for layer in layers)
+    encoder = model.criterion.model.audio.encoder
+    assert all(layer.gradient_checkpointing for layer in encoder.layers)
+    # The convolutions keep the most: all but the one with the group norm are computed again.
+    first, *others = encoder.model.feature_extractor.conv_layers
+    assert others and all(layer.gradient_checkpointing for layer in others)
+    assert first.gradient_checkpointing == (norm == "layer")
     found = gradients()
     assert found.keys() == expected.keys()
     for name, gradient in found.items():

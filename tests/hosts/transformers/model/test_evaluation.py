@@ -95,9 +95,29 @@ def test_inputs_without_a_row_for_each_id_are_refused() -> None:
         raise AssertionError
 
     x, ids = torch.ones(3, 2), torch.tensor([9, 1, 5])
-    with pytest.raises(InputError, match=r"clip ids of the shape \[3\], but `rows` .* shape \[2\]"):
-        embed_clips(tower, {"x": x, "rows": torch.zeros(2)}, ids, None, None)
-    with pytest.raises(InputError, match="`lengths` has 3 values that are no tensor"):
-        embed_clips(tower, {"x": x, "lengths": [1, 2, 3]}, ids, None, None)
+    with pytest.raises(InputError, match=r"clip ids of the shape \[3\], but `x` .* shape \[2\]"):
+        embed_clips(tower, {"x": (x, torch.zeros(2))}, ids, None, None)
     with pytest.raises(InputError, match=r"caption ids of the shape \[3, 1\], but `x`"):
         embed_captions(tower, {"x": x}, ids[:, None])
+
+
+@pytest.mark.parametrize("clip_id", [[9, 1, 5], [9, 9, 5]])
+def test_options_and_constant_tensors_are_for_all_rows(clip_id: list[int]) -> None:
+    """An option of three numbers failed in a batch of three, and a bank in each."""
+    bank, norm, scale = torch.randn(64, 4), (0.5, 0.5, 0.5), torch.tensor(2.0)
+
+    def tower(x: Tensor, bank: Any, norm: Any, scale: Tensor, lengths: Any = None) -> Any:
+        assert bank[0] is options["bank"][0] and norm is options["norm"] and scale.ndim == 0
+        assert lengths is None or [int(row[0]) for row in x] == lengths
+        return x, None
+
+    options: dict[str, Any] = {"bank": (bank,), "norm": norm, "scale": scale}
+    ids = torch.tensor(clip_id)
+    x = ids[:, None] * torch.ones(3, 4)
+    assert torch.equal(embed_clips(tower, {"x": x, **options}, ids, None, None), x)
+    # Values for the rows stay with them.
+    inputs = {"x": x, **options, "lengths": clip_id}
+    assert torch.equal(embed_clips(tower, inputs, ids, None, None), x)
+    captions = torch.tensor([[7], [8], [-100]])
+    found = embed_captions(tower, {"x": x[:, None], **options}, captions)
+    assert torch.equal(found, (x * (captions != -100))[:, None])

@@ -19,6 +19,10 @@ from transformers import (
     ConvBertModel,
     GPT2Config,
     GPT2Model,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5EncoderModel,
 )
 
 from atr_moco_plugin.errors import InputError
@@ -85,6 +89,24 @@ def test_a_text_model_whose_padding_tells_is_refused() -> None:
     config = ConvBertConfig(vocab_size=50, intermediate_size=16, embedding_size=16, **size)
     with pytest.raises(InputError, match="ConvBertModel lets padding, or chance, change a caption"):
         TextModelTower(ConvBertModel(config), 12)
+    config.initializer_range = 0.5  # with more than rounding in half precision
+    with pytest.raises(InputError, match="ConvBertModel lets padding, or chance, change a caption"):
+        TextModelTower(ConvBertModel(config).half(), 12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
+def test_a_text_model_in_half_precision_is_taken(kind: str, dtype: torch.dtype) -> None:
+    """Rounding was taken for what padding does."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 1000, "num_hidden_layers": 4}
+    if kind == "t5":
+        model: torch.nn.Module = T5EncoderModel(T5Config(vocab_size=1000))
+    else:
+        model = (
+            BertModel(BertConfig(**size)) if kind == "bert" else RobertaModel(RobertaConfig(**size))
+        )
+    TextModelTower(model.to(dtype), 64)
 
 
 def test_asking_a_text_model_how_it_reads_leaves_no_trace() -> None:
