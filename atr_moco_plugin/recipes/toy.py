@@ -48,6 +48,7 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
         config={
             "queue_size": 512,
             "queue_warmup_steps": "auto",
+            "columns": "both",
             "momentum": 0.95,
             "alpha_warmup_steps": 400,
             "temperature_min": 0.05,
