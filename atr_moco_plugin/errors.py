@@ -1,4 +1,5 @@
-"""Errors that a user can correct; all others are bugs. And lists of items for their messages."""
+"""Errors that a user can correct; all others are bugs. And lists and numbers of items for
+their messages."""
 
 from __future__ import annotations
 
@@ -31,7 +32,15 @@ class MissingFileError(InputError, FileNotFoundError):
 
 
 def listed(items: Sequence[str], most: int = 3, *, of: int | None = None) -> str:
-    """The first items of a list, for a message: ``a, b, c and 7 more``; ``of`` is how many there
-    are where the list has not all of them."""
-    more = (len(items) if of is None else of) - min(len(items), most)
-    return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")
+    """The first items of a list, for a message: ``a, b, c and 7 more``, and all where one would be
+    left; ``of`` is how many there are where the list has not all of them."""
+    total = len(items) if of is None else of
+    shown = items if total <= len(items) <= most + 1 else items[:most]
+    more = total - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things, for a message: ``1 clip``, ``2,000 clips``; ``several`` where the plural
+    is not ``one`` with an s."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

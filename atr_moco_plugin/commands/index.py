@@ -22,7 +22,7 @@ from atr_moco_plugin.commands.options import (
     positive,
     report_broken,
 )
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, counted
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import duration, printable, say
 
@@ -243,7 +243,7 @@ def _print(report: Report, bank: BankInfo | None, options: argparse.Namespace) -
     report_broken(report.unsettled, "could not be read this time")
     report_broken(
         [(name, "") for name in report.kept],
-        "are not there, and are kept as on a disk that is not mounted (--prune removes them)",
+        "not there, but kept as on a disk that is not mounted (--prune removes such)",
     )
     if options.json:
         kept = None if bank is None else bank._asdict()
@@ -253,7 +253,10 @@ def _print(report: Report, bank: BankInfo | None, options: argparse.Namespace) -
 
         text = _summary(report, shown_address(options.index))
         if bank:
-            text += f"; a bank of {bank.sentences:,} sentences, {bank.neighbours:,} neighbours"
+            text += (
+                f"; a bank of {counted(bank.sentences, 'sentence')}, "
+                f"{counted(bank.neighbours, 'neighbour')}"
+            )
         say(text)
     if report.interrupted:
         print("Interrupted: run the same command again to go on.", file=sys.stderr)
@@ -271,12 +274,12 @@ def _summary(report: Report, index: str) -> str:
     )
     recordings = ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
     text = (
-        f"{index}: {recordings}; {report.windows:,} windows of {duration(report.seconds)} embedded "
-        f"in {duration(report.wall_seconds)}"
+        f"{index}: {recordings}; {counted(report.windows, 'window')} of "
+        f"{duration(report.seconds)} embedded in {duration(report.wall_seconds)}"
     )
     other = sum(report.other.values())
     if other:
         most = list(report.other.items())[:3]
         kinds = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in most)
-        text += f"; {other:,} other file{'s' * (other > 1)} passed over ({kinds})"
+        text += f"; {counted(other, 'other file')} passed over ({kinds})"
     return printable(text)

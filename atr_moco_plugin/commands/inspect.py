@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atr_moco_plugin.commands.options import positive
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, counted
 from atr_moco_plugin.io.atomic import check_output
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import printable, say
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         tokenizer = load_tokenizer(options.tokenizer, for_bert=False)
     opened = [open_to_inspect(one.family, one.overrides) for one in (own, *others)]
     clips = sum(map(len, opened[0].dataset.splits.values()))
-    print(f"{opened[0].dataset.name}: looking at {clips:,} clips.", file=sys.stderr)
+    print(f"{opened[0].dataset.name}: looking at {counted(clips, 'clip')}.", file=sys.stderr)
     inspection = inspect_dataset(
         opened[0],
         opened[1:],

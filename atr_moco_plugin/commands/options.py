@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
     from atr_moco_plugin.search.sources import Listing
 
+_NAMED = 3
+
 
 def positive(text: str) -> int:
     """An integer of 1 or more, for ``type=`` of an argument."""
@@ -209,9 +211,10 @@ def report_broken(broken: Sequence[tuple[str, str]], what: str = "cannot be read
     """Name the first sounds that something is wrong with on standard error."""
     if not broken:
         return
-    most = 3
-    shown = [printable(f"{name}: {reason}" if reason else name) for name, reason in broken[:most]]
-    lines = [f"{len(broken):,} {what}:", *shown]
-    if len(broken) > most:
-        lines.append(f"... and {len(broken) - most:,} more (--json names all)")
+    # All where one would be left: its name takes no more room than its number.
+    shown = broken if len(broken) <= _NAMED + 1 else broken[:_NAMED]
+    lines = [f"{len(broken):,} {what}:"]
+    lines += [printable(f"{name}: {reason}" if reason else name) for name, reason in shown]
+    if len(broken) > len(shown):
+        lines.append(f"... and {len(broken) - len(shown):,} more (--json names all)")
     print("\n  ".join(lines), file=sys.stderr)

@@ -18,7 +18,7 @@ from atr_moco_plugin.commands.options import (
     load_retriever,
     positive,
 )
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, counted
 from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.io.stdout import printable, say
 
@@ -116,8 +116,8 @@ def run(options: argparse.Namespace) -> int:
             say(line)
         if other := sum(map(bool, problems)):
             print(
-                f"NOTE: the files of {other:,} of the {len(hits):,} hits are gone or have changed "
-                "since they were indexed (--json says which): run `index` again.",
+                f"NOTE: the files of {other:,} of the {counted(len(hits), 'hit')} are gone or have "
+                "changed since they were indexed (--json says which): run `index` again.",
                 file=sys.stderr,
             )
     if not hits:

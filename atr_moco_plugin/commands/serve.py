@@ -7,7 +7,7 @@ import importlib.util
 import webbrowser
 
 from atr_moco_plugin.commands.options import add_correct, add_model, corrected, load_retriever
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, counted
 from atr_moco_plugin.io.stdout import duration, say
 
 SUMMARY = "search an index in a browser: type, listen, or search with a sound"
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         retriever = load_retriever(options, info.model, shown_address(options.index))
         searcher = Searcher(lambda: open_index(options.index), retriever)
         length = duration(counts.seconds)
-        say(f"{counts.recordings:,} recordings, {length}. Ctrl-C ends the page at")
+        say(f"{counted(counts.recordings, 'recording')}, {length}. Ctrl-C ends the page at")
         say(listener.url)
         if options.open:
             webbrowser.open(listener.url)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from atr_moco_plugin.comparison.assemble import Comparison, Pair, log_gain
 from atr_moco_plugin.comparison.results import best_ranks
 from atr_moco_plugin.comparison.tables import WAYS
+from atr_moco_plugin.errors import counted
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
 from atr_moco_plugin.report.figures import BASELINE, Panel, legend_above, panel, whole_numbers
 
@@ -38,7 +39,7 @@ def pair_panels(comparison: Comparison, pair: Pair) -> Iterator[Panel]:
             f"{words.capitalize()}: {ours} beside {base}, query by query",
             f"Every query, from the one that {ours} answers best beside {base} to the worst: at 4 "
             "its rank is a quarter of what it was, at 1/4 four times as large.",
-            f"{better} queries better, {equal} alike, {worse} worse.",
+            f"{counted(better, 'query', 'queries')} better, {equal} alike, {worse} worse.",
             partial(_waterfall, gain=gain),
         )
         gained, lost = _moved(before, after)

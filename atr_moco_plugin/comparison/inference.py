@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from atr_moco_plugin.comparison.agreement import agreed_interval, medians_apart, sign_test
 from atr_moco_plugin.comparison.measures import Measures, Run, Values
 from atr_moco_plugin.comparison.mixture import mixed_quantile, mixed_tail
 from atr_moco_plugin.evaluation.student import t_quantile
@@ -104,24 +106,27 @@ def compare_sides(
     spread = moved.std(axis=0, ddof=1)
     scale = np.divide(np.sqrt(variance), spread, out=np.zeros_like(spread), where=spread > 0)
     scale *= [mixed_quantile(0.975, (1 - w, w), dfs) / _NORMAL for w in share]
+    medians = _medians(measures)
     if df == 0:
         # Medians of ranks are whole or halves, and the draws have them as they are.
-        scale[_medians(measures)] = 1
+        scale[medians] = 1
     low, high = np.quantile(moved, [0.025, 0.975], axis=0) * scale
     if df == 0:
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)
     else:
-        p = _t_test(difference, variance, share, dfs)
+        p = _t_test(difference, variance, share, dfs, sign_test(min(measures.strata)))
     # Student's t with few degrees of freedom reaches beyond what a difference can be.
     most = measures.most
-    return Difference(
-        of_base.mean(axis=0),
-        of_ours.mean(axis=0),
-        difference,
-        np.maximum(difference + np.minimum(low, 0), -most),
-        np.minimum(difference + np.maximum(high, 0), most),
-        p,
-    )
+    low = np.maximum(difference + np.minimum(low, 0), -most)
+    high = np.minimum(difference + np.maximum(high, 0), most)
+    # Draws of clusters that all say the same do not vary, which makes nothing certain.
+    alike = spread == 0
+    mean = alike & ~medians
+    low[mean], high[mean] = agreed_interval(difference[mean], most[mean], min(measures.strata))
+    median = alike & medians
+    of_sides = (drawn[: len(ours)], drawn[len(ours) :])
+    low[median], high[median] = medians_apart(*(x[:, :, median].mean(axis=0) for x in of_sides))
+    return Difference(of_base.mean(axis=0), of_ours.mean(axis=0), difference, low, high, p)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -184,12 +189,14 @@ def _variance(
     crossed[_medians(measures)] = 0
     seeds = between * means
     both = np.maximum(clips - crossed * unbiased * means, 0) + seeds
+    # Where nothing is left, the means of the seeds agree by chance: they vary as the clips do.
+    both = np.where(both > 0, both, np.maximum(clips, crossed * unbiased * means))
     share = np.divide(seeds, both, out=np.zeros_like(both), where=both > 0)
     return both, share
 
 
-def _medians(measures: Measures) -> list[bool]:
-    return [name.endswith("medr") for name in measures.names]
+def _medians(measures: Measures) -> NDArray[np.bool_]:
+    return np.array([name.endswith("medr") for name in measures.names])
 
 
 def _rounded(apart: Any) -> Values:
@@ -197,13 +204,16 @@ def _rounded(apart: Any) -> Values:
     return np.where(np.abs(apart) < _LAST_BITS, 0.0, apart)
 
 
-def _t_test(difference: Values, variance: Values, share: Values, dfs: tuple[int, int]) -> Values:
-    """p-values ``[F]`` where a share of the variance is that over seeds."""
+def _t_test(
+    difference: Values, variance: Values, share: Values, dfs: tuple[int, int], signs: float
+) -> Values:
+    """p-values ``[F]`` where a share of the variance is that over seeds; ``signs`` is that of a
+    difference without a variance."""
     found = []
     for apart, of, w in zip(np.abs(difference), variance, share, strict=True):
-        certain = 1.0 if apart == 0 else 0.0
+        alike = 1.0 if apart == 0 else signs
         judged = apart > 0 and of > 0
-        found.append(2 * mixed_tail(apart / np.sqrt(of), (1 - w, w), dfs) if judged else certain)
+        found.append(2 * mixed_tail(apart / np.sqrt(of), (1 - w, w), dfs) if judged else alike)
     return np.array(found)
 
 

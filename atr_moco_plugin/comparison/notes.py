@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from atr_moco_plugin.comparison.results import Result
 from atr_moco_plugin.comparison.sides import Side
+from atr_moco_plugin.errors import counted
 
 
 def same_runs(base: Side, ours: Side) -> bool:
@@ -37,7 +38,7 @@ def compare_notes(
         for base, n in pairs
         if len(sides[base].sources) > 1 and same_runs(sides[base], sides[n])
     ]
-    notes += [f"p (Holm) is corrected for the {tests} tests of this comparison."]
+    notes += [f"p (Holm) is corrected for the {counted(tests, 'test')} of this comparison."]
     if max(seeds) == 1:
         notes.append(
             "One run a side: this is about these trained models on other clips of the same kind, "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atr_moco_plugin.comparison.sides import Source
-from atr_moco_plugin.errors import InputError, listed
+from atr_moco_plugin.errors import InputError, counted, listed
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, SplitQueries, read_queries
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES, Direction
 
@@ -152,8 +152,9 @@ def check_same_test_set(results: Sequence[Result]) -> None:
             apart = int(((way.rank > 0) != (other.ways[name].rank > 0)).sum())
             if apart:
                 raise InputError(
-                    f"{first.name} and {other.name} are of one test set, but {apart:,} queries of "
-                    f"{name} have an answer in one of them alone: evaluate both again."
+                    f"{first.name} and {other.name} are of one test set, but of {name} "
+                    f"{counted(apart, 'query has', 'queries have')} an answer in one of them "
+                    "alone: evaluate both again."
                 )
 
 

@@ -11,7 +11,7 @@ from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.unused_options import recorded_options
 from atr_moco_plugin.data.sets.registry import dataset_config, open_dataset, with_options
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, counted
 from atr_moco_plugin.report.collect import sound_of
 from atr_moco_plugin.report.examples import Sound
 
@@ -66,4 +66,6 @@ def _load(dataset: AudioTextDataset, keys: set[str]) -> tuple[dict[str, Sound], 
     missing = len(keys - found.keys())
     if not missing:
         return found, ""
-    return found, f"{missing:,} of {len(keys):,} clips are not in the data set {dataset.name} here."
+    are = "is" if missing == 1 else "are"
+    of = counted(len(keys), "clip")
+    return found, f"{missing:,} of {of} {are} not in the data set {dataset.name} here."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atr_moco_plugin.comparison.assemble import Comparison, Pair
+from atr_moco_plugin.errors import counted
 from atr_moco_plugin.evaluation.result_tables import RETRIEVAL_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
 
@@ -60,7 +61,7 @@ def pair_verdict(comparison: Comparison, pair: Pair) -> str:
             better[up != comparison.names[n].endswith("medr")].append(
                 figure_title(comparison.names[n])
             )
-    corrected = f"5 % level, corrected for {comparison.tests} tests"
+    corrected = f"5 % level, corrected for {counted(comparison.tests, 'test')}"
     parts = [
         f"{word} in {', '.join(names)}"
         for word, names in (("better", better[True]), ("worse", better[False]))

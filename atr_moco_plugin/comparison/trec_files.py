@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atr_moco_plugin.comparison.results import UNLISTED, Result, Way
 from atr_moco_plugin.comparison.sides import Source
-from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.errors import InputError, MissingFileError, counted, listed
 from atr_moco_plugin.evaluation.metrics import CUTOFFS
 from atr_moco_plugin.evaluation.qrels_files import read_trec
 from atr_moco_plugin.evaluation.relevance import DIRECTIONS, DUPLICATES
@@ -108,8 +108,8 @@ def _read(source: Source, system: str, way: str, qrels: Path | None) -> Result:
     for queries, one, other in ((unknown, run, judged_by), (silent, judged_by, run)):
         if queries:
             raise InputError(
-                f"{one} has {len(queries):,} queries that {other} has not, such as "
-                f"{listed(sorted(queries), 2)}: a comparison takes the same queries."
+                f"{one} has {counted(len(queries), 'query', 'queries')} that {other} has not, "
+                f"such as {listed(sorted(queries), 2)}: a comparison takes the same queries."
             )
     _check_depth(run, rankings, max(map(len, rankings.values())))
     if not any(item in judged[query] for query, of in rankings.items() for item, _ in of):
@@ -152,8 +152,8 @@ def read_judgements(path: Path) -> Judged:
     without = [query for query, items in relevant.items() if not items]
     if without:
         raise InputError(
-            f"{path}: {len(without):,} queries have no relevant item, such as "
-            f"{listed(without, 2)}: take them out of both files."
+            f"{path}: {counted(len(without), 'query has', 'queries have')} no relevant item, such "
+            f"as {listed(without, 2)}: take them out of both files."
         )
     return relevant
 
@@ -231,8 +231,9 @@ def _check_depth(run: Path, rankings: Mapping[str, Ranking], depth: int) -> None
     short = [q for q, ranking in rankings.items() if len(ranking) < min(most, len(items))]
     if short:
         raise InputError(
-            f"{run} lists fewer than {most} items for {len(short):,} of {len(rankings):,} queries, "
-            f"such as {listed(short, 1)}, so R@{most} is not known: list {most} or more "
+            f"{run} lists fewer than {most} items for {len(short):,} of "
+            f"{counted(len(rankings), 'query', 'queries')}, such as {listed(short, 1)}, so "
+            f"R@{most} is not known: list {most} or more "
             f"(the longest has {depth})."
         )
 

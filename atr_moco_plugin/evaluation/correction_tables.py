@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from atr_moco_plugin.errors import counted
 from atr_moco_plugin.evaluation.rescoring import TITLES
 from atr_moco_plugin.evaluation.result_tables import DIRECTIONS, cell, number, systems_table
 from atr_moco_plugin.evaluation.tables import Table
 
-HUBNESS_COLUMNS = {"skewness": "skew", "never": "never", "largest": "largest", "mean": "mean"}
+HUBNESS_COLUMNS = {"skewness": "skew", "never": "never, %", "largest": "largest", "mean": "mean"}
 """Key of a figure of hubness to its column title."""
 
 _DIGITS = {"skewness": 2}
+_HUB = 2
+"""The largest hub is named from so many times the mean on: below that it is an item like others."""
 
 
 def hubness_table(result: Mapping[str, Any], split: str = "") -> Table | None:
@@ -28,7 +31,8 @@ def hubness_table(result: Mapping[str, Any], split: str = "") -> Table | None:
 
     Returns:
         Of the k-occurrence the skewness, the share of items that are never found, in percent, the
-        largest hub and the mean; None where the split has no hubness.
+        largest hub and the mean; its name in a note where it is found twice as often as the mean
+        or more. None where the split has no hubness.
     """
     found = result.get("hubness")
     if not isinstance(found, dict):
@@ -39,9 +43,9 @@ def hubness_table(result: Mapping[str, Any], split: str = "") -> Table | None:
     notes = []
     for way, title in DIRECTIONS.items():
         hub = _dict(found, way)
-        if "largest_name" in hub:
+        if "largest_name" in hub and number(hub.get("largest")) >= _HUB * number(hub.get("mean")):
             notes.append(
-                f"{title}: found most often, by {cell(hub.get('largest'), 0)} queries, is "
+                f"{title}: found most often, by {_queries(hub.get('largest'))}, is "
                 f"“{hub['largest_name']}”"
             )
     corrected = {TITLES.get(name, name): _dict(of_correction, name) for name in inductive}
@@ -124,8 +128,8 @@ def _gains(
         caption=caption,
         groups=[("", 1), *((way, len(columns)) for way in DIRECTIONS.values())],
         notes=[
-            f"In percentage points, with {100 * level:g} % intervals: bootstrap over clips that "
-            "draws both alike"
+            f"In percentage points, with {100 * level:g} % intervals: Student's t, with the "
+            "standard error of a bootstrap over clips that draws both alike"
         ],
     )
 
@@ -189,8 +193,12 @@ def _hubness(rows: Mapping[str, Any], caption: str, notes: list[str]) -> Table:
         ],
         caption=caption,
         groups=[("", 1), *((way, len(HUBNESS_COLUMNS)) for way in DIRECTIONS.values())],
-        notes=notes,
+        notes=["Largest and mean are numbers of queries.", *notes],
     )
+
+
+def _queries(number_of: object) -> str:
+    return counted(round(number(number_of)), "query", "queries")
 
 
 def _dict(of: Mapping[str, Any], key: str) -> dict[str, Any]:

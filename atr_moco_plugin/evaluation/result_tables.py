@@ -163,8 +163,10 @@ def interval_notes(result: Mapping[str, Any]) -> list[str]:
         drawn = f"{cell(clusters, 0)} clips with their captions"
     else:
         return []
-    level, replicates = number(intervals.get("level")), cell(intervals.get("replicates"), 0)
-    return [f"{100 * level:g} % intervals: bootstrap over {drawn}, {replicates} replicates"]
+    return [
+        f"{100 * number(intervals.get('level')):g} % intervals: Wilson's with Student's t, errors "
+        f"of a bootstrap over {drawn} (MedR: quantiles)"
+    ]
 
 
 def interval_cell(ends: object, digits: int) -> str:

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from atr_moco_plugin.errors import listed
 from atr_moco_plugin.ids import normalize_caption
 from atr_moco_plugin.inspection.texts import (
     Owner,
@@ -106,10 +107,9 @@ def _near(texts: Texts) -> Iterator[Remark]:
             others = {holder for holder, times in said.items() if times > (holder in mine)}
             kept += [owner for owner in own if others - {owner.holder}]
         if kept:
-            shown = ", ".join(map(quoted, list(first.values())[:_SHOWN]))
-            more = f" and {len(first) - _SHOWN:,} more" * (len(first) > _SHOWN)
             clips = clips_of(kept)
-            what = f"{shown}{more} are nearly one text, of {by_split(clips)}."
+            shown = listed([quoted(text) for text in first.values()], _SHOWN)
+            what = f"{shown} are nearly one text, of {by_split(clips)}."
             yield Remark("near caption", what, kept, len(clips))
 
 

@@ -144,7 +144,8 @@ def _of_captions(
                 "leak of captions",
                 split,
                 clip.key,
-                f"{len(shared)} of its {len(clip.captions)} captions are in {name} as well, such "
+                f"{len(shared)} of its {len(clip.captions)} captions "
+                f"{'is' if len(shared) == 1 else 'are'} in {name} as well, such "
                 f"as {text!r} of {theirs[0][1]!r}, {theirs[0][0]}.",
                 tuple((name, *found) for found in clips[:MAX_OTHERS]),
             )

@@ -19,6 +19,7 @@ from atr_moco_plugin.inspection.report import (
 )
 
 _SHOWN = 2
+_ROWS = 8
 _LEFT_OUT = {
     "missing": "without audio",
     "unreadable": "unreadable",
@@ -52,10 +53,10 @@ def clip_tables(inspection: Inspection) -> list[Table]:
                 "seconds, least": lambda own: _number(own["seconds"], 0, ".2f"),
                 "seconds, median": lambda own: _number(own["seconds"], 1, ".2f"),
                 "seconds, most": lambda own: _number(own["seconds"], 2, ".2f"),
-                "sampling rates": lambda own: _numbers(own["rates"], " Hz"),
-                "channels": lambda own: _numbers(own["channels"], ""),
             },
         )
+        rows += _of_each(figures, "rates", lambda rate: f"at {rate / 1000:g} kHz", "at")
+        rows += _of_each(figures, "channels", lambda n: f"with {n} channel{'s' * (n != 1)}", "with")
     return [Table(["", *splits], rows, "Clips")]
 
 
@@ -77,13 +78,13 @@ def caption_table(inspection: Inspection) -> Table:
         },
     )
     if any(own["languages"] is not None for own in figures.values()):
-        rows += _rows(figures, {"languages": lambda own: _numbers(own["languages"] or {}, "")})
+        rows += _rows(figures, {"languages": lambda own: _numbers(own["languages"] or {})})
     notes = ["Shared is a caption whose text another clip has too."]
     if tokens := inspection.captions.tokens:
         least, median, most = least_median_most(tokens.lengths.tolist()) or (0, 0, 0)
         notes.append(f"Tokens a caption: {least:g} to {most:g}, the median {median:g}.")
     if groups := sum(own["of_groups"] for own in figures.values()):
-        notes.append(f"{groups:,} captions are of classes, whose clips share them on purpose.")
+        notes.append(f"Captions of classes, whose clips share them on purpose: {groups:,}.")
     return Table(["", *figures], rows, "Captions", notes=notes)
 
 
@@ -113,6 +114,26 @@ def _rows(
     return [[title, *(cell(own) for own in figures.values())] for title, cell in cells.items()]
 
 
+def _of_each(
+    figures: Mapping[str, dict[str, Any]], key: str, words: Callable[[int], str], before: str
+) -> list[list[str]]:
+    """A row for each value with its clips by split, the most frequent first; of many values the
+    rest is one row."""
+    total: Counter[int] = Counter()
+    for own in figures.values():
+        total.update(own[key])
+    values = [value for value, _ in total.most_common()]
+    shown = values if len(values) <= _ROWS else values[: _ROWS - 1]
+    rows = [
+        [f"clips {words(value)}", *(f"{own[key].get(value, 0):,}" for own in figures.values())]
+        for value in shown
+    ]
+    if rest := values[len(shown) :]:
+        clips = (sum(own[key].get(value, 0) for value in rest) for own in figures.values())
+        rows.append([f"clips {before} {len(rest)} other {key}", *(f"{n:,}" for n in clips)])
+    return rows
+
+
 def _share(key: str) -> Callable[[dict[str, Any]], str]:
     return lambda own: _part(own[key], own)
 
@@ -125,11 +146,11 @@ def _number(values: Sequence[float] | None, at: int, form: str) -> str:
     return "" if values is None else format(values[at], form)
 
 
-def _numbers(values: Mapping[Any, int], unit: str) -> str:
+def _numbers(values: Mapping[Any, int]) -> str:
     """``en`` where all are one, else ``en 20, de 13, 4 other`` with those of a hundredth or more,
     two at most."""
     if len(values) == 1:
-        return f"{next(iter(values))}{unit}"
+        return str(next(iter(values)))
     total = sum(values.values())
     shown = [key for key, number in list(values.items())[:_SHOWN] if number >= total / 100]
     other = total - sum(values[key] for key in shown)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.errors import counted
 from atr_moco_plugin.evaluation.correction_tables import correction_tables, hubness_table
 from atr_moco_plugin.evaluation.result_tables import cell, rank_table, retrieval_table
 from atr_moco_plugin.io.atomic import write_atomically
@@ -120,8 +121,12 @@ def _facts(run: RunFiles, splits: dict[str, dict[str, Any]]) -> Iterator[tuple[s
     for split, result in splits.items():
         clips, captions, bad = (number(result.get(k)) for k in ("clips", "captions", "unreadable"))
         if not math.isnan(clips + captions):
-            less = f"; {bad:,.0f} clips that cannot be decoded are left out" if bad > 0 else ""
-            yield f"Split {split}", f"{clips:,.0f} clips, {captions:,.0f} captions{less}"
+            less = ""
+            if bad > 0:
+                are = "is" if bad == 1 else "are"
+                less = f"; {counted(int(bad), 'clip')} that cannot be decoded {are} left out"
+            size = f"{counted(int(clips), 'clip')}, {counted(int(captions), 'caption')}"
+            yield f"Split {split}", f"{size}{less}"
 
 
 def _best_step(run: RunFiles) -> int | None:

@@ -76,6 +76,7 @@ def caption_tokenizer(
         max_tokens,
         allow_unknown=allow_unknown,
         tokens_option="tokenizer.max_tokens",
+        own=name is None,
     ):
         note(found)
     if mix is not None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.encoders.positions import first_position
-from atr_moco_plugin.errors import InputError, listed
+from atr_moco_plugin.errors import InputError, counted, listed
 from atr_moco_plugin.text.tokenizer import blank_ids
 
 _CAPTIONS_A_CALL = 4_096
@@ -84,6 +84,7 @@ def check_captions(
     option: str = "tokenizer.allow_unknown",
     tokens_option: str = "max_tokens",
     trained: bool = False,
+    own: bool = False,
 ) -> list[str]:
     """Check the tokens of every caption, once and before training.
 
@@ -100,7 +101,9 @@ def check_captions(
         allow_unknown: warn of more than half as well.
         option: the option of ``allow_unknown``, for the message.
         tokens_option: the option of ``max_tokens``, for the message.
-        trained: whether it is that of a run that is over, where nobody can raise it.
+        trained: whether it is that of a run that is over, where nobody can raise it, nor take
+            another tokenizer.
+        own: whether the tokenizer was made of the training captions.
 
     Returns:
         A sentence a split that has unknown captions and no warning of them.
@@ -115,34 +118,35 @@ def check_captions(
     notes: list[str] = []
     cut: list[str] = []
     longest = 0
+    advice = _advice(own=own, trained=trained)
     for split in dict.fromkeys(splits):
         found = _Found()
         wordless: list[int] = []
         for texts in _in_parts(dataset, split):
             for text, ids in zip(texts, _tokens(tokenizer, texts), strict=True):
-                own = set(ids[:room]) - special
-                if not own or not text.strip():
+                read = set(ids[:room]) - special
+                if not read or not text.strip():
                     wordless.append(found.captions)
-                elif own == {unknown_id}:
+                elif read == {unknown_id}:
                     found.unknown += 1
                     found.example = found.example or text
                 found.captions += 1
                 found.cut += len(ids) > room
                 longest = max(longest, len(ids))
         if wordless:
-            _drop(dataset, split, wordless, found.captions)
+            _drop(dataset, split, wordless, found.captions, advice)
         if found.unknown:
-            notes += _judge(dataset.name, split, found, tokenizer, allow_unknown, option)
+            notes += _judge(dataset.name, split, found, tokenizer, allow_unknown, option, advice)
         if is_many_cut(found.cut, found.captions):
             share = found.cut / found.captions
             cut.append(f"{share:.0%} of the {found.captions:,} captions of split {split!r}")
     if cut:
-        whose, advice = "", "raise it or shorten them"
+        whose, shorter = "", "raise it or shorten them"
         if trained:
-            whose, advice = "the run's ", "shorten them, or train a model with a larger one"
+            whose, shorter = "the run's ", "shorten them, or train a model with a larger one"
         warn_of_cut(
             f"{dataset.name}: {listed(cut)} are longer than {whose}`{tokens_option}`, {max_tokens}",
-            f"The longest has {longest + max_tokens - room} tokens; {advice}.",
+            f"The longest has {longest + max_tokens - room} tokens; {shorter}.",
             stacklevel=3,
         )
     return notes
@@ -190,17 +194,32 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Sequence[Se
     return ids
 
 
-def _drop(dataset: AudioTextDataset, split: str, wordless: list[int], captions: int) -> None:
+def _advice(*, own: bool, trained: bool) -> str:
+    """What to do about captions that the tokenizer does not know."""
+    if trained:
+        return "correct these captions, or train a model with a tokenizer that knows their letters"
+    if own:
+        return (
+            "it was made of the training captions and knows their letters alone: correct these "
+            "captions, add such ones to the training split, or name one that knows them with "
+            "`tokenizer.name`"
+        )
+    return "take one that knows the captions' script"
+
+
+def _drop(
+    dataset: AudioTextDataset, split: str, wordless: list[int], captions: int, advice: str
+) -> None:
     if len(wordless) == captions:
         raise InputError(
             f"{dataset.name}: the tokenizer leaves no token of any caption of split {split!r}; "
-            "take one that knows the captions' script."
+            f"{advice}."
         )
     clips = dataset.drop_captions(split, wordless)
     warnings.warn(
         f"{dataset.name}: the tokenizer leaves no token of {len(wordless):,} of {captions:,} "
         f"captions of split {split!r}, which are dropped"
-        + (f", and with them {clips:,} clips that have no other" if clips else ""),
+        + (f", and with them {counted(clips, 'clip')} without another" if clips else ""),
         stacklevel=3,
     )
 
@@ -212,19 +231,17 @@ def _judge(
     tokenizer: PreTrainedTokenizerBase,
     allow_unknown: bool,
     option: str,
+    advice: str,
 ) -> list[str]:
     share = found.unknown / found.captions
     message = (
         f"{name}: {found.unknown:,} of {found.captions:,} captions ({share:.1%}) of split "
-        f"{split!r} are {tokenizer.unk_token} alone to the tokenizer, such as "
-        f"{found.example[:60]!r}"
+        f"{split!r} {'is' if found.unknown == 1 else 'are'} {tokenizer.unk_token} alone to the "
+        f"tokenizer, such as {found.example[:60]!r}"
     )
     if share > _REFUSE_ABOVE and not allow_unknown:
-        raise InputError(
-            f"{message}; take a tokenizer that knows the captions' script, or set "
-            f"`{option}=true` to go on."
-        )
+        raise InputError(f"{message}; {advice}, or set `{option}=true` to go on.")
     if share <= _WARN_ABOVE:
         return [message]
-    warnings.warn(f"{message}; take one that knows their script", stacklevel=3)
+    warnings.warn(f"{message}; {advice}", stacklevel=3)
     return []

@@ -165,6 +165,7 @@ def test_a_bank_is_kept_and_changed_without_reading_a_sound(
     assert second[0] == cosines and second[1] != first
     # The same sentences, of which fewer count.
     assert index(sounds, bundle, "--bank", str(bank), "--neighbours", "1") == 0
+    assert "a bank of 200 sentences, 1 neighbour\n" in capsys.readouterr().out
     assert all(a < b for a, b in zip(corrected(folder)[1], second[1], strict=True))
     capsys.readouterr()
     assert index(sounds, bundle, "--neighbours", "1") == 2

@@ -108,7 +108,9 @@ def test_a_terminal_is_not_overrun(
         assert line.endswith(("path", ".wav"))
 
 
-def test_several_sentences_and_sounds(index: Path, capsys: Any) -> None:
+def test_several_sentences_and_sounds(
+    index: Path, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = found(index, capsys, DOG, "--and", "rain", "--not", "siren")
     assert sorted(hit["path"] for hit in one) == sorted(
         h["path"] for h in found(index, capsys, DOG)
@@ -117,6 +119,10 @@ def test_several_sentences_and_sounds(index: Path, capsys: Any) -> None:
     sound = one[-1]["path"]
     (like, *_) = found(index, capsys, "--like", sound)
     assert like["path"] == sound and like["score"] == pytest.approx(1, abs=2e-3)
+    # A name that argparse would take for an option.
+    (tmp_path / "-dog-3.wav").write_bytes(Path(sound).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert found(index, capsys, "--like=-dog-3.wav")[0]["path"] == sound
     (both, *_) = found(index, capsys, "--like", sound, "--like", sound)
     assert both["path"] == sound
     assert len(found(index, capsys, DOG, "--like", sound)) == 6

@@ -210,8 +210,8 @@ def test_broken_files_of_trec(folders: Path, tmp_path: Path, change: str) -> Non
         "twice": "a second time; an item has one place",
         "few": "fewer than 10 items .* R@10 is not known",
         "words": "two numbers",
-        "unknown": "has 1 queries that .* has not, such as new",
-        "gone": "has 1 queries that .* has not",
+        "unknown": "has 1 query that .* has not, such as new",
+        "gone": "has 1 query that .* has not",
     }[change]
     query = rows[0][0]
     if change == "distances":
@@ -250,7 +250,7 @@ def test_qrels_that_contradict_themselves(folders: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="a second time; take one"):
         compared(*files, qrels=bad)
     bad.write_text(lines.replace(first, first[:-1] + "0"))
-    with pytest.raises(InputError, match="1 queries have no relevant item"):
+    with pytest.raises(InputError, match="1 query has no relevant item"):
         compared(*files, qrels=bad)
 
 
@@ -453,7 +453,7 @@ def test_queries_without_an_answer_on_one_side_are_no_hits(folders: Path, tmp_pa
     split = read_queries(folders / "b" / QUERIES_FILE)["test"]
     split.systems["t2a"]["dual"].rank[:5] = 0
     write_queries(tmp_path / QUERIES_FILE, {"test": split})
-    with pytest.raises(InputError, match="5 queries of t2a have an answer in one of them alone"):
+    with pytest.raises(InputError, match="of t2a 5 queries have an answer in one of them alone"):
         compared(folders / "a", tmp_path)
 
 

@@ -41,7 +41,67 @@ def test_equal_runs_do_not_differ() -> None:
     for sides in (([run], [run]), ([run, run], [run, run, run])):
         found = compare_sides(measures, *sides, SOME)
         assert (found.difference == 0).all() and (found.p == 1).all()
-        assert (found.low == 0).all() and (found.high == 0).all()
+        np.testing.assert_allclose(found.low, -found.high)
+
+
+def test_models_that_agree_on_every_clip_are_not_certainly_equal() -> None:
+    """The interval is of the true share of clips on which they differ, where none of n does:
+    Clopper and Pearson's for 0 of n."""
+    (run,) = hits([True] * 2 + [False] * 8)
+    found = compare_sides(Measures({"t2a": np.arange(10)}, (10,)), [run], [run], SOME)
+    share = 100 * (1 - 0.025**0.1)
+    np.testing.assert_allclose(found.high[:4], share)
+    assert (found.difference == 0).all() and (found.p == 1).all()
+    # A median is not a mean: here each side alone could have another one.
+    assert found.low[4] <= 0 <= found.high[4]
+
+
+def test_all_clips_that_differ_alike_say_no_more_than_their_number() -> None:
+    for number, certain in ((5, False), (6, True), (40, True)):
+        ours, base = hits([True] * number, [False] * number)
+        measures = Measures({"t2a": np.arange(number)}, (number,))
+        found = compare_sides(measures, [ours], [base], SOME)
+        assert found.difference[0] == found.high[0] == 100 > found.low[0]
+        # As the sign test has it, and so it is for seeds that all say the same.
+        assert bool(found.low[0] > 0) is certain
+        seeds = compare_sides(measures, [ours] * 3, [base] * 3, SOME)
+        assert (seeds.low[0], seeds.high[0]) == (found.low[0], found.high[0])
+        assert seeds.p[0] == pytest.approx(2 * 0.5**number)
+
+
+@given(st.integers(2, 60), st.integers(1, 60), st.booleans(), st.integers(0, 2**16))
+def test_more_clips_that_agree_give_narrower_intervals(
+    clips: int, more: int, joint: bool, seed: int
+) -> None:
+    width = []
+    for number in (clips, clips + more):
+        measures = measures_of(number, 2, joint=joint, medians=False)
+        run = draw_run(measures, np.random.default_rng(seed))
+        found = compare_sides(measures, [run], [run], Settings(50, 10))
+        width.append(found.high - found.low)
+        assert (width[-1] > 0).all() and (width[-1] <= 2 * measures.most).all()
+    assert (width[1] < width[0]).all()
+
+
+def test_medians_that_are_sure_agree_surely() -> None:
+    """Nine of ten ranks are 1, whatever clips are drawn; of ranks that are spread that is not
+    so, although the two sides have the same ones."""
+    measures = Measures({"t2a": np.arange(40)}, (40,))
+    sure = {"t2a": Ranks(np.repeat([1, 9], [36, 4]), np.zeros(40))}
+    spread = {"t2a": Ranks(np.arange(1, 41), np.zeros(40))}
+    found = [compare_sides(measures, [run], [run], SOME) for run in (sure, spread)]
+    assert (found[0].low[4], found[0].high[4]) == (0, 0)
+    assert -40 < found[1].low[4] < -3 and 3 < found[1].high[4] < 40
+
+
+def test_seeds_with_equal_figures_and_unlike_clips_are_not_certain() -> None:
+    """Each run finds other clips, as many of them: what is left of the variance is none."""
+    rng = np.random.default_rng(7)
+    runs = hits(*(list(rng.permutation([True] * 5 + [False] * 5)) for _ in range(4)))
+    measures = Measures({"t2a": np.arange(10)}, (10,))
+    found = compare_sides(measures, runs[:2], runs[2:], SOME)
+    assert found.difference[0] == 0 and found.p[0] == 1
+    assert found.low[0] < 0 < found.high[0]
 
 
 def test_sides_the_other_way_round() -> None:

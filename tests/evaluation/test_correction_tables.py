@@ -65,6 +65,10 @@ def test_tables_say_where_they_come_from(result: dict[str, Any]) -> None:
     assert [row[0] for row in inductive.rows] == [
         name for system in ("dual encoder", "NNN") for name in (system, "  95 % from", "  95 % to")
     ]
+    assert gains.notes == [
+        "In percentage points, with 95 % intervals: Student's t, with the standard error of a "
+        "bootstrap over clips that draws both alike"
+    ]
     assert gains.rows == [["NNN", "-1.0 (-6.0 to +4.0)", "–", "+2.0 (+0.5 to +3.5)", "–"]]
 
 
@@ -74,6 +78,29 @@ def test_hubness_names_the_largest_hub(result: dict[str, Any]) -> None:
     assert table.rows[0] == ["dual encoder", *["1.23", "8.5", "10.0", "2.0"] * 2]
     assert table.rows[1][0] == "NNN"
     assert "audio → text: found most often, by 10 queries, is “a dog barks”" in table.notes
+
+
+def test_an_item_that_is_found_as_often_as_others_is_no_hub(result: dict[str, Any]) -> None:
+    """Of ten items each query has all among its ten best."""
+    even = {**HUBS, "largest_name": "a dog barks", "skewness": 0.0, "largest": 13.0, "mean": 13.0}
+    for largest, named in ((13.0, False), (25.9, False), (26.0, True)):
+        result["hubness"]["a2t"] = {**even, "largest": largest}
+        table = hubness_table(result, "test")
+        assert table is not None
+        assert any(note.startswith("audio → text: found") for note in table.notes) is named
+
+
+def test_one_query_is_no_plural(result: dict[str, Any]) -> None:
+    result["hubness"]["a2t"] |= {"largest": 1.0, "mean": 0.2}
+    table = hubness_table(result)
+    assert table is not None and "often, by 1 query, is" in table.notes[1]
+
+
+def test_columns_of_hubness_have_their_units(result: dict[str, Any]) -> None:
+    tables = [hubness_table(result), list(correction_tables(result))[-1]]
+    for table in tables:
+        assert table is not None and table.header[1:5] == ["skew", "never, %", "largest", "mean"]
+        assert "Largest and mean are numbers of queries." in table.notes
 
 
 def test_in_a_terminal_it_is_at_most_100_columns_wide(result: dict[str, Any]) -> None:

@@ -74,14 +74,15 @@ def test_intervals_stand_below_their_figures() -> None:
     assert (low[9], high[9], low[-1], high[-1]) == ("1,200.0", "1,300.0", "40.0", "60.0")
     assert [table.rows[i][1] for i in (5, 8)] == ["8.0", "16.0"]
     assert table.notes == [
-        "95 % intervals: bootstrap over 1,045 clips with their captions, 1,000 replicates"
+        "95 % intervals: Wilson's with Student's t, errors of a bootstrap over 1,045 clips with "
+        "their captions (MedR: quantiles)"
     ]
     wide = retrieval_table(with_intervals(0.9, {"a2t": 80, "t2a": 5}), "test", ranges=True)
     assert wide.rows[1][:3] == ["  90 %", "7.0–9.0", "–"] and len(wide.rows) == 8
     assert wide.rows[1][9] == "1,200.0–1,300.0"
     assert wide.notes == [
-        "90 % intervals: bootstrap over 80 clips and 5 sets of texts with the same clips, "
-        "1,000 replicates"
+        "90 % intervals: Wilson's with Student's t, errors of a bootstrap over 80 clips and 5 sets "
+        "of texts with the same clips (MedR: quantiles)"
     ]
 
 

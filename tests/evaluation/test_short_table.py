@@ -25,7 +25,8 @@ def test_an_interval_stands_below_its_figures() -> None:
     ]
     of = "1,010.0-1,020.0"
     assert lines[5].split()[2:] == [of, of, of, "-", of]
-    assert lines[-1].startswith("95 % intervals: bootstrap over 1,045 clips with their captions")
+    assert lines[-1].startswith("95 % intervals: Wilson's with Student's t, ")
+    assert "bootstrap over 1,045 clips with their captions" in lines[-1]
     assert max(map(len, lines)) <= 120
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from atr_moco_plugin.inspection.findings import keys_to_exclude
 from atr_moco_plugin.inspection.opening import open_to_inspect
 from atr_moco_plugin.inspection.report import inspect_dataset
-from atr_moco_plugin.inspection.tables import tables
+from atr_moco_plugin.inspection.tables import clip_tables, tables
 
 
 def test_everything_planted_is_found_and_ready_for_json(manifest: Path) -> None:
@@ -43,6 +44,33 @@ def test_tables_fit_a_terminal(manifest: Path) -> None:
     ]
     for table in (clips, captions, findings):
         assert max(map(len, table.text().splitlines())) <= 100
+
+
+def test_each_rate_and_number_of_channels_has_its_clips(manifest: Path) -> None:
+    inspection = inspect_dataset(open_to_inspect("manifest", {"root": str(manifest)}))
+    assert inspection.audio is not None
+    (first, second, third), rest = inspection.audio[:3], inspection.audio[3:]
+    assert [clip.split for clip in (first, second, third)] == ["train"] * 3
+    looked = [
+        replace(first, rate=44_100, channels=2),
+        replace(second, rate=44_100, channels=2),
+        replace(third, rate=11_025),
+    ]
+    rows = clip_tables(replace(inspection, audio=[*looked, *rest]))[0].rows
+    assert [row for row in rows if row[0].startswith("clips ")] == [
+        ["clips at 44.1 kHz", "2", "0", "0"],
+        ["clips at 11.025 kHz", "1", "0", "0"],
+        ["clips at 16 kHz", "0", "0", "1"],
+        ["clips with 2 channels", "2", "0", "0"],
+        ["clips with 1 channel", "1", "0", "1"],
+    ]
+    many = [replace(first, rate=8_000 + rate) for rate in range(12)]
+    rows = clip_tables(replace(inspection, audio=many))[0].rows
+    rates = [row for row in rows if row[0].startswith("clips at")]
+    assert len(rates) == 8 and rates[-1] == ["clips at 5 other rates", "5", "0", "0"]
+    assert not any(
+        "other" in row[0] for row in clip_tables(replace(inspection, audio=many[:8]))[0].rows
+    )
 
 
 def test_the_worst_comes_first(manifest: Path) -> None:

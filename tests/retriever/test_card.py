@@ -50,7 +50,8 @@ def test_figures_have_their_intervals() -> None:
     result = {"clips": 1045, "captions": 5225, "dual": FIGURES, "intervals": {**head, "dual": ends}}
     text = model_card(bundle_config(), title="dogs", figures={"test": result})
     assert text.count("10.0–14.6") == len(FIGURES)
-    assert "- 95 % intervals: bootstrap over 1,045 clips with their captions" in text
+    assert "- 95 % intervals: Wilson's with Student's t, " in text
+    assert "bootstrap over 1,045 clips with their captions" in text
 
 
 def test_names_from_outside_stay_text() -> None:

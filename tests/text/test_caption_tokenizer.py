@@ -37,6 +37,18 @@ def test_joined_captions_that_are_cut_are_warned_of() -> None:
         made(64, MixConfig())
 
 
+def test_a_tokenizer_that_is_made_here_says_so_of_what_it_does_not_know() -> None:
+    clips = {
+        split: [Clip(f"{split}{i}", (text,), "x.wav") for i, text in enumerate(texts)]
+        for split, texts in {"train": ["a dog", "rain"], "test": ["a dog", "rain", "#;0"]}.items()
+    }
+    with pytest.warns(UserWarning, match=r"1 of 3 captions .* made of the training captions"):
+        caption_tokenizer(
+            None, AudioTextDataset("mine", clips), ["train", "test"], name=None, vocab_size=60,
+            max_tokens=16, allow_unknown=False, note=print,
+        )  # fmt: skip
+
+
 @pytest.mark.skipif(not CLOTHO.is_file(), reason="Clotho's captions are not beside the repo")
 def test_real_captions_that_are_cut_are_warned_of() -> None:
     with CLOTHO.open(encoding="utf-8", newline="") as file:

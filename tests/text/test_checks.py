@@ -123,7 +123,7 @@ def test_a_share_of_one_in_a_hundred_is_named(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         notes = check_captions(tokenizer, dataset, ["train"], 16)
-    said = "mine: 1 of 100 captions (1.0%) of split 'train' are [UNK] alone to the tokenizer, such"
+    said = "mine: 1 of 100 captions (1.0%) of split 'train' is [UNK] alone to the tokenizer, such"
     assert [note.startswith(said) for note in notes] == [True] * unknown
 
 
@@ -139,6 +139,25 @@ def test_a_larger_share_is_warned_of_and_more_than_half_is_refused(
         check_captions(tokenizer, more, ["train", "valid"], 16)
     with pytest.warns(UserWarning, match="2 of 3 captions"):
         check_captions(tokenizer, more, ["train", "valid"], 16, allow_unknown=True)
+
+
+def test_what_helps_depends_on_whose_tokenizer_it_is(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """One made of the training captions knows no script, and that of a run cannot be another."""
+    some = data({"test": [(DOG,), (RAIN,), ("#;0",)]})
+    own = (
+        "made of the training captions.*: correct these captions, add such ones .*`tokenizer.name`"
+    )
+    of_run = "correct these captions, or train a model with a tokenizer that knows their letters"
+    for options, said in (({"own": True}, own), ({"trained": True}, of_run)):
+        with pytest.warns(UserWarning, match=said) as caught:
+            check_captions(tokenizer, some, ["test"], 16, **options)
+        assert "script" not in str(caught[0].message)
+        with pytest.raises(InputError, match=f"{said}.*, or set `tokenizer.allow_unknown=true`"):
+            check_captions(tokenizer, data({"test": [("#;0",)]}), ["test"], 16, **options)
+        with pytest.raises(InputError, match=f"leaves no token .*{said}"):
+            check_captions(tokenizer, data({"test": [("\ufffd",)]}), ["test"], 16, **options)
 
 
 def test_what_is_cut_off_does_not_count(tokenizer: PreTrainedTokenizerFast) -> None:

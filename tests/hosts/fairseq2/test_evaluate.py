@@ -64,7 +64,7 @@ def test_the_result_of_training_is_found_again(
         assert found["rank"]["sources"].keys() == expected["rank"]["sources"].keys()
         assert result["run"] == str(trained)
         assert result["dataset"]["family"] == "toy" and result["dataset"]["max_seconds"] == 1.0
-        assert found["test_set"] == f"toy {split}"
+        assert found["test_set"] == f"toy {split}" and "seen_by_run" not in result
         # What each query got: the same, and figures follow from it.
         theirs = read_queries(trained / QUERIES_FILE)[split]
         ours = read_queries(out / QUERIES_FILE)[split]
@@ -520,6 +520,20 @@ def test_a_checkpoint_that_is_said_twice_and_differently_is_refused(
     assert f"`run` is the checkpoint {step}, but `checkpoint` is '{which}'" in said
     assert not (tmp_path / "retrieval.json").exists()
     assert find_checkpoint(step, "step_4") == (trained, step)
+
+
+@pytest.mark.parametrize("there", ["checkpoint-6/model.safetensors", "config.json"])
+def test_a_run_of_the_other_loop_is_told_what_has_its_figures(
+    evaluation: Evaluation, tmp_path: Path, capsys, there: str
+) -> None:
+    """It may be of a ClapModel, which fairseq2's loop does not train."""
+    run = tmp_path / "run"
+    (run / there).parent.mkdir(parents=True)
+    (run / there).touch()
+    assert evaluation(tmp_path / "out", f"run={run}") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "retrieval.json" in said and "not a ClapModel" in said
+    assert "`atr-moco analyse SOUNDS CAPTIONS --model BUNDLE`" in said
 
 
 def test_a_run_may_lie_under_a_name_that_is_a_pattern(

@@ -14,7 +14,9 @@ import pytest
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.trained_clips import keep_trained_clips, read_trained_clips
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_evaluation, remove_evaluation
 
 Run = Callable[..., int]
@@ -112,6 +114,21 @@ def test_an_epoch_that_fills_no_step_is_refused(
     assert not list((tmp_path / "checkpoints").glob("step_*"))
     assert run(tmp_path, "trainer.grad_accumulation.num_batches=3", "regime.num_steps=2") == 0
     assert (tmp_path / "checkpoints" / "step_2").is_dir()
+
+
+def test_a_run_that_goes_on_keeps_which_clips_it_was_trained_on(run: Run, stopped: Path) -> None:
+    kept = read_trained_clips(stopped)
+    assert kept is not None and {x: len(ids) for x, ids in kept.ids.items()} == {
+        "train": 30, "valid": 6
+    }  # fmt: skip
+    # As if other clips had chosen its checkpoint before.
+    other = open_toy(ToyConfig(num_train=2, num_valid=2, num_test=9))
+    keep_trained_clips(stopped, other, "train", "test", goes_on=False)
+    assert run(stopped) == 0
+    now = read_trained_clips(stopped)
+    assert now is not None and {x: len(ids) for x, ids in now.ids.items()} == {
+        "train": 30, "valid": 15
+    }  # fmt: skip
 
 
 def test_a_refused_command_leaves_what_the_folder_says_of_its_checkpoints(

@@ -63,6 +63,10 @@ class EvaluateRecipeConfig(SupportsStructure, Validatable):
     """Evaluate also where more than half of the captions are ``[UNK]`` alone to the run's
     tokenizer."""
 
+    allow_trained: bool = False
+    """Evaluate also a split with clips that the run was trained on. Its training split needs no
+    leave, where it has that name here too."""
+
     rerank_k: list[int] = field(default_factory=lambda: [16, 64, 256])
     """Numbers of candidates that the matching head re-ranks; empty leaves re-ranking out."""
 

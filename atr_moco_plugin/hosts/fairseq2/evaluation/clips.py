@@ -1,4 +1,5 @@
-"""The clips that a run of this host evaluates: those that can be decoded."""
+"""The clips that a run of this host evaluates, those that can be decoded, and that an evaluation of
+it does, none that it was trained on."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from fairseq2.device import Device
 from fairseq2.logging import log
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
+from atr_moco_plugin.evaluation.trained_clips import check_held_out
 from atr_moco_plugin.evaluation.unreadable import Unreadable, left_out
+from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
+from atr_moco_plugin.hosts.fairseq2.evaluation.corrections import correction_splits
 from atr_moco_plugin.hosts.fairseq2.processes import from_first
 from atr_moco_plugin.hosts.fairseq2.runs.folder import CLIPS_FILE
 from atr_moco_plugin.io.json_files import object_if_whole
@@ -50,3 +54,36 @@ def unreadable_clips(
         warn=partial(log.warning, "{}"),
         cached=cached,
     )
+
+
+def check_evaluated(
+    config: EvaluateRecipeConfig, run: Path, dataset: AudioTextDataset
+) -> dict[str, int]:
+    """:func:`~atr_moco_plugin.evaluation.trained_clips.check_held_out` of the split that the recipe
+    evaluates, and of the one that its corrections are chosen on.
+
+    Args:
+        config: the recipe's configuration.
+        run: the output folder of the run.
+        dataset: the data set as it is now.
+
+    Returns:
+        How many clips of the evaluated split the run has seen, by what it did with them.
+
+    Raises:
+        InputError: for clips that the run was trained on.
+    """
+    made_with = object_if_whole(run / CLIPS_FILE).get("made_with")
+    seen = {
+        split: check_held_out(
+            run,
+            dataset,
+            split,
+            allow=config.allow_trained,
+            warn=partial(log.warning, "{}"),
+            fingerprint=made_with.get("data") if isinstance(made_with, dict) else None,
+        )
+        # The bank is of clips that were trained on.
+        for split in dict.fromkeys((config.split, *correction_splits(config)[:1]))
+    }
+    return seen[config.split]

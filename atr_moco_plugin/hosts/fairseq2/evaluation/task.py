@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -68,6 +68,8 @@ class Evaluate(Task):
         device: where the model is.
         output_dir: where files go.
         reporter: shows progress on a terminal.
+        seen: how many clips of the split the run was trained on (``train``) and chose its
+            checkpoint by (``valid``), where that is not what the split is for.
 
     Raises:
         InputError: for a tokenizer, a split or a caption that cannot be evaluated.
@@ -79,6 +81,7 @@ class Evaluate(Task):
     device: Device
     output_dir: Path
     reporter: ProgressReporter
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -213,6 +216,7 @@ class Evaluate(Task):
             },
             "autocast": self.config.autocast,
             **({} if checkpoint.factor is None else {"score": "learned distance"}),
+            **({"seen_by_run": dict(self.seen)} if self.seen else {}),
             "splits": {self._split.name: result},
         }
 

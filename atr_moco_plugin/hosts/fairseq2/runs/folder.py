@@ -77,8 +77,10 @@ def find_checkpoint(path: Path, which: str | None = None) -> tuple[Path, Path]:
         if list(path.glob("checkpoint-*")) or (path / "config.json").is_file():
             raise RecipeError(
                 f"{path} is a run of transformers' Trainer, or a bundle, and this reads runs of "
-                "fairseq2: train with loop=fairseq2. The figures of Trainer's run are in its "
-                "retrieval.json, and `atr-moco index` takes a bundle."
+                "fairseq2: the figures of Trainer's run are in its retrieval.json, where "
+                "`python -m atr_moco_plugin.recipes.compare` finds them, `atr-moco analyse SOUNDS "
+                "CAPTIONS --model BUNDLE` has those of its bundle on other sounds, and what is not "
+                "a ClapModel can be trained with loop=fairseq2."
             )
         raise RecipeError(
             f"{path}: no checkpoint there; looked for `checkpoints/step_N/model` and `model`. Give "

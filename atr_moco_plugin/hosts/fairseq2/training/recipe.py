@@ -23,6 +23,7 @@ from atr_moco_plugin.criterion.queue_pair import stale_copies
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.training import first_pairs
+from atr_moco_plugin.evaluation.trained_clips import keep_trained_clips
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
 from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
@@ -59,6 +60,7 @@ from atr_moco_plugin.hosts.fairseq2.training.hooks import lost_records, make_hoo
 from atr_moco_plugin.hosts.fairseq2.training.safety import make_guard
 from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
+from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.model.building import adapt_model, built_config
 from atr_moco_plugin.safety.names import name_clips_of
@@ -120,6 +122,7 @@ class RetrievalRecipe(compat.TrainRecipe):
                 compat.checkpoint_dir(context),
                 built_config(plain.config, plain),
                 context.gangs.root.device,
+                stated=plain.config,
             )
         return compat.replaced(model, criterion)
 
@@ -239,7 +242,17 @@ class RetrievalRecipe(compat.TrainRecipe):
             self.started = True
 
         def before_step() -> None:
+            begins = not self.started
             start()
+            if begins and gangs.root.rank == 0:
+                # Before the first step: a run that makes none has no other clips than it had.
+                keep_trained_clips(
+                    context.output_dir,
+                    dataset,
+                    section.train_split,
+                    section.valid_split,
+                    goes_on=bool(step_folders(checkpoint_dir, "step_")),
+                )
             if stop.agreed():
                 self.stopped = True
                 compat.save_and_stop(trainer, checkpoints, gangs)

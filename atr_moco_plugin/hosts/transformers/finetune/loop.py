@@ -20,9 +20,10 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.final import evaluate_splits
 from atr_moco_plugin.evaluation.score_metric import check_score
 from atr_moco_plugin.evaluation.split_evaluation import SplitEvaluation
+from atr_moco_plugin.evaluation.trained_clips import keep_trained_clips
 from atr_moco_plugin.finetuning.checks import check_run, doubtful_splits
 from atr_moco_plugin.finetuning.parts import PARTS
-from atr_moco_plugin.finetuning.prepare import Prepared
+from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.run_folder import check_run_folder, settle_folder
 from atr_moco_plugin.hosts.transformers.export import export_run
 from atr_moco_plugin.hosts.transformers.finetune.arguments import (
@@ -96,6 +97,15 @@ def run(prepared: Prepared) -> Path:
         say(f"Going on from {checkpoint}.")
         inputs.batches.load(Path(checkpoint))
         step = int(checkpoint.rpartition("-")[2])
+    if step < settled(config.regime.num_steps):
+        section = config.dataset
+        keep_trained_clips(
+            out,
+            prepared.dataset,
+            section.train_split,
+            section.valid_split,
+            goes_on=checkpoint is not None,
+        )
     for file in (*sorted((out / "metrics").glob("*.jsonl")), out / "rank.jsonl"):
         drop_after(file, step)  # it is recorded again
     with warnings.catch_warnings():

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation.queries import read_queries
+from atr_moco_plugin.evaluation.trained_clips import read_trained_clips
 from atr_moco_plugin.finetuning.run_folder import settle_folder
 from atr_moco_plugin.hosts.transformers.finetune.inputs import make_inputs
 from atr_moco_plugin.hosts.transformers.finetune.loop import make_trainer, run
@@ -65,6 +66,10 @@ def test_a_run_leaves_the_files_of_a_recipe(out: Path) -> None:
     assert "R-sum on validation" in page and f"step {best['Step']}" in page
     assert lines(out / "rank.jsonl")[-1]["drift"]["every"] == 100
     assert (out / "config.yaml").is_file() and (out / "plan.json").is_file()
+    kept = read_trained_clips(out)
+    assert kept is not None and {x: len(ids) for x, ids in kept.ids.items()} == {
+        "train": 12, "valid": 4
+    }  # fmt: skip
 
 
 def test_its_bundle_gives_the_figures_of_the_run(out: Path) -> None:
