@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from atr_moco_plugin.data.audio.cache import Packed, pack, unpack
 from atr_moco_plugin.data.audio.read import check_length, fit_length, resample
 from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.audio.source import FileSource
 from atr_moco_plugin.data.clips import Clip, ClipTable, content_digest
 from atr_moco_plugin.data.retrieval_set import RelevanceMode, RetrievalSet, make_retrieval_set
 from atr_moco_plugin.data.summary import Counts, low_rates, summarize, total_seconds
@@ -41,7 +42,8 @@ class AudioTextDataset:
         made_of: what is heard in a clip of ``read`` besides what its key and captions say, as text
             that is equal wherever files lie; it is part of :meth:`fingerprint`.
         relevance_mode: the default of :meth:`retrieval_set`.
-        counts: split name to what opening it counted, also for splits left without a clip.
+        counts: split name, or :data:`~.summary.NO_SPLIT`, to what opening it counted, also for
+            splits left without a clip.
         cache: keep every waveform in memory once it has been loaded (16-bit where that is exact,
             else 32-bit). Each worker process has a cache of its own.
         file_rates: number of files for each sampling rate, where headers were read; for a warning.
@@ -50,6 +52,9 @@ class AudioTextDataset:
         InputError: if there is no clip, a key occurs twice, a clip has no caption, or ``read`` is
             given without its rate.
     """
+
+    unreadable: tuple[FileSource, ...] = ()
+    """Audio of the clips that opening left out since it cannot be read."""
 
     def __init__(
         self,

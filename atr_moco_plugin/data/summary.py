@@ -39,6 +39,9 @@ class Counts:
     excluded: int = 0
 
 
+NO_SPLIT = ""
+"""In place of a split, for the counts of clips that were lost before splits were drawn."""
+
 _LOW_RATE = 0.9
 """Share of a model's sampling rate below which upper bands are called empty: for a model of 48 kHz,
 audio of 44.1 kHz loses nothing to speak of."""
@@ -82,7 +85,8 @@ def summarize(name: str, splits: Mapping[str, Sequence[Clip]], counts: Mapping[s
     Args:
         name: of the data set.
         splits: split name to its clips.
-        counts: split name to its counts, also of splits that were left without a clip.
+        counts: split name to its counts, also of splits that were left without a clip, and
+            :data:`NO_SPLIT`.
     """
     parts = [
         _split_summary(split, splits.get(split, ()), counts.get(split, Counts()))
@@ -130,6 +134,8 @@ def _split_summary(split: str, clips: Sequence[Clip], counts: Counts) -> str:
     for field in ("missing", "unreadable"):
         if getattr(counts, field):
             notes.append(f"{getattr(counts, field):,} {field}")
+    if split == NO_SPLIT:
+        return f"{', '.join(notes)} that were in no split yet"
     return f"{text} ({', '.join(notes)})" if notes else text
 
 

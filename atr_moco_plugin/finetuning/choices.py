@@ -21,7 +21,7 @@ ADAPTER = {part: f"model.config_overrides.{part}.adapter" for part in ("audio", 
 _OPEN = (
     ("dataset", "config_overrides"), ("criterion", "config"), ("hooks", "*"),
     ("model", "config_overrides", "*", "config"),
-    ("optimizer", "config"), ("lr_scheduler", "config"),
+    ("optimizer", "config"), ("lr_scheduler", "config"), ("model", "compile_options"),
 )  # fmt: skip
 """Sections whose options are those of a part: the keys of a mapping that is the value of one are
 the part's, such as names of files, and have no dots of this package."""

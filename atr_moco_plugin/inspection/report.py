@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from atr_moco_plugin.data.audio.decode import Decoder
 from atr_moco_plugin.data.dataset import AudioTextDataset
-from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.data.summary import NO_SPLIT, Counts
 from atr_moco_plugin.inspection.audio import inspect_audio
 from atr_moco_plugin.inspection.caption_report import CaptionReport, inspect_captions
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
@@ -72,6 +72,7 @@ class Inspection:
                 }
                 for split, clips in self.dataset.splits.items()
             },
+            "left_out_of_no_split": left_out(self.dataset.counts.get(NO_SPLIT, Counts())),
             "tokens": self._tokens(),
             "found": {kind: dict(numbers) for kind, numbers in self.found().items()},
             "findings": [asdict(finding) for finding in self.findings],

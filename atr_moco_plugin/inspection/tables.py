@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.data.summary import NO_SPLIT, Counts
 from atr_moco_plugin.errors import listed
 from atr_moco_plugin.evaluation.tables import Table
 from atr_moco_plugin.inspection.findings import keys_to_exclude
@@ -43,6 +43,9 @@ def clip_tables(inspection: Inspection) -> list[Table]:
     for key, words in _LEFT_OUT.items():
         if any(key in own for own in counts.values()):
             rows.append([words, *(f"{own.get(key, 0):,}" for own in counts.values())])
+    lost = left_out(inspection.dataset.counts.get(NO_SPLIT, Counts()))
+    words_lost = [f"{number:,} {_LEFT_OUT.get(key, key)}" for key, number in lost.items()]
+    notes = [f"In no split yet: {', '.join(words_lost)}."] if lost else []
     audio = inspection.audio
     if audio is not None:
         figures = {split: audio_figures(audio, split) for split in splits}
@@ -57,7 +60,7 @@ def clip_tables(inspection: Inspection) -> list[Table]:
         )
         rows += _of_each(figures, "rates", lambda rate: f"at {rate / 1000:g} kHz", "at")
         rows += _of_each(figures, "channels", lambda n: f"with {n} channel{'s' * (n != 1)}", "with")
-    return [Table(["", *splits], rows, "Clips")]
+    return [Table(["", *splits], rows, "Clips", notes=notes)]
 
 
 def caption_table(inspection: Inspection) -> Table:

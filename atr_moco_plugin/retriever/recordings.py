@@ -64,9 +64,7 @@ def recording_windows(
     try:
         source = as_source(audio)
         if source is not None:
-            for window in read_windows(source, sample_rate, size, hop):
-                check_scale(window.waveform, sample_rate, str(source))
-                yield window
+            yield from read_windows(source, sample_rate, size, hop)
             return
         if _is_pair(audio):
             audio, rate = audio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import struct
 import tarfile
@@ -32,6 +33,7 @@ from atr_moco_plugin.data.sets.audiocaps import AudioCapsConfig, open_audiocaps
 from atr_moco_plugin.data.sets.manifest import ManifestConfig, open_manifest
 from atr_moco_plugin.data.sets.tar_shards import WebdatasetConfig, open_webdataset
 from atr_moco_plugin.data.tables.encoding import parse_json
+from atr_moco_plugin.errors import InputError
 
 READER = AudioReader(16_000)
 
@@ -108,6 +110,25 @@ def test_captions_that_are_no_plain_file_are_one_sentence(tmp_path: Path, kind: 
 def test_a_link_to_itself_is_listed_as_a_file(tmp_path: Path) -> None:
     special(tmp_path, "loop")
     assert list_files(tmp_path) == ["x.wav"] and describe_folder(tmp_path) == "found x.wav"
+
+
+def test_integers_that_were_not_scaled_are_replaced_in_training_and_stop_an_evaluation(
+    tmp_path: Path, write_audio: Callable[..., Path]
+) -> None:
+    names = [f"{number}.wav" for number in range(6)]
+    for name in names:
+        write_audio(tmp_path / name)
+    wave = soundfile.read(tmp_path / "3.wav")[0]
+    soundfile.write(tmp_path / "3.wav", wave * 2**15, 16_000, subtype="FLOAT")
+    data = manifest(tmp_path, names)
+    told: list[tuple[str, str]] = []
+    source = loader(data, on_bad=lambda *item: told.append(item))
+    assert [len(batch) for batch in source] == [2, 2, 2]
+    ((key, reason),) = told
+    said = r"3\.wav: it has float samples up to 3,.*, where full scale is 1"
+    assert key == "3.wav" and re.search(said, reason)
+    with pytest.raises(InputError, match=said):
+        list(iterate_audio(data, data.clips("train"), 2, 0.2))
 
 
 def test_a_file_that_vanishes_after_opening(

@@ -78,7 +78,10 @@ def test_a_path_is_a_text() -> None:
     assert read_config({"init": Path("models/mine")})[0].init == "models/mine"
 
 
-@pytest.mark.parametrize("section", ["dataset.config_overrides", "criterion.config", "hooks.rank"])
+@pytest.mark.parametrize(
+    "section",
+    ["dataset.config_overrides", "criterion.config", "hooks.rank", "model.compile_options"],
+)
 def test_a_mapping_that_is_the_value_of_an_option_keeps_its_keys(
     section: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
 from atr_moco_plugin.inspection.findings import keys_to_exclude
 from atr_moco_plugin.inspection.opening import open_to_inspect
 from atr_moco_plugin.inspection.report import inspect_dataset
@@ -146,3 +149,15 @@ def test_nothing_wrong_is_said_in_words(tmp_path: Path) -> None:
     inspection = inspect_dataset(opened, audio=False)
     if not inspection.findings:
         assert tables(inspection)[-1].notes == ["Nothing was found."]
+
+
+def test_what_was_in_no_split_yet_has_its_own_line(tmp_path: Path) -> None:
+    rows = [f"{n}.wav,sound number {n}" for n in range(31)]
+    for n in range(30):
+        noise = np.random.default_rng(n).normal(0, 0.1, 3_000)
+        soundfile.write(tmp_path / f"{n}.wav", noise, 16_000)
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,caption", *rows]))
+    inspection = inspect_dataset(open_to_inspect("folder", {"root": str(tmp_path)}))
+    (clips,) = clip_tables(inspection)
+    assert clips.notes == ["In no split yet: 1 without audio."]
+    assert inspection.as_json()["left_out_of_no_split"] == {"missing": 1}

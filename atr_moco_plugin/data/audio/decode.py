@@ -18,6 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from atr_moco_plugin.data.audio.complete import TOLERANCE, check_complete
+from atr_moco_plugin.data.audio.scale import check_samples
 from atr_moco_plugin.data.audio.source import Source, open_source, unusable
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.sample_rate import RATES
@@ -145,7 +146,8 @@ def read_frames(
         ``[stop - start]`` float32, fewer where the file ends before.
 
     Raises:
-        InputError: if samples are NaN or infinite, or the file is damaged or too long.
+        InputError: if samples are NaN, infinite or integers that were not scaled, or the file is
+            damaged or too long.
     """
     limit = stop if stop is not None else int(MAX_HOURS * 3600 * min(file.samplerate, 48_000)) + 1
     mono = list(frame_blocks(file, source, start, limit))
@@ -179,7 +181,7 @@ def frame_blocks(
         ``[n]`` float32, n at least 1; together they are what :func:`read_frames` returns.
 
     Raises:
-        InputError: if the file is damaged; what ``mix`` raises, which is for samples that are NaN.
+        InputError: if the file is damaged; what ``mix`` raises, as :func:`average` does.
     """
     mix = mix or average
     rows = max(1, _BLOCK // file.channels)
@@ -206,14 +208,13 @@ def average(frames: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
     """Average ``[n, channels]`` over the channels.
 
     Raises:
-        InputError: if there are NaN or infinite samples.
+        InputError: if there are NaN or infinite samples, or integers that were not scaled.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         # The mean of one channel is the channel, but takes a third as long as decoding a WAV.
         mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
         mono = np.ascontiguousarray(mono, dtype=np.float32)
-    if not np.isfinite(mono).all():
-        raise unusable(source, "has NaN or infinite samples")
+    check_samples(mono, source)
     return mono
 
 

@@ -48,7 +48,7 @@ def read_audio(
 
     Channels are averaged and the result is resampled once (soxr, quality HQ), from the file's rate
     to ``sample_rate``. Samples of a file within full scale are in about ``[-1, 1]``; a float file
-    that exceeds it is returned as it is.
+    that exceeds it is returned as it is, up to :data:`~.scale.MAX_PEAK`.
 
     Args:
         source: a WAV, FLAC, Ogg, MP3, ... file, the part of a file that is one, or a segment, which
@@ -66,7 +66,8 @@ def read_audio(
     Raises:
         FileNotFoundError: if there is no such file.
         InputError: if the file cannot be decoded, is truncated (WAV, FLAC, MP3), is too short, has
-            NaN or infinite samples in the decoded part, or a segment is not in it.
+            NaN or infinite samples or integers that were not scaled in the decoded part, or a
+            segment is not in it.
     """
     name = str(source)
     if decoder == "torchcodec":

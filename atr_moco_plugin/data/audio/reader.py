@@ -22,6 +22,7 @@ from atr_moco_plugin.data.audio.cache import (
 )
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder
 from atr_moco_plugin.data.audio.read import read_audio, window
+from atr_moco_plugin.data.audio.scale import check_samples
 from atr_moco_plugin.data.audio.source import FileSource
 from atr_moco_plugin.sample_rate import check_sample_rate
 
@@ -66,7 +67,10 @@ class AudioReader(Config):
         if samples is not None:
             start, stop = window(packed.shape[0], samples, generator)
             packed = packed[start:stop]
-        return unpack(packed)
+        waveform = unpack(packed)
+        if packed.dtype != np.int16:  # an earlier release has kept integers that were not scaled
+            check_samples(waveform, source)
+        return waveform
 
     def kept(self, key: str, render: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
         """What ``render`` returns, kept in :attr:`cache_dir` as decoded audio is; rendered each

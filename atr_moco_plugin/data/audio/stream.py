@@ -48,7 +48,8 @@ def read_windows(source: Source, sample_rate: int, size: int, hop: int) -> Itera
     Raises:
         FileNotFoundError: if there is no such file.
         InputError: if the file cannot be decoded, is truncated (WAV, FLAC, MP3), is too short, has
-            NaN or infinite samples, or a segment is not in it; perhaps after some windows.
+            NaN or infinite samples or integers that were not scaled, or a segment is not in it;
+            perhaps after some windows.
     """
     with opened(source) as file:
         check_complete(file, source)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import read_audio, resample
+from atr_moco_plugin.data.audio.scale import MAX_PEAK as MAX_PEAK
+from atr_moco_plugin.data.audio.scale import scale_problem
 from atr_moco_plugin.data.audio.source import (
     MAX_SLICE_BYTES,
     FileSlice,
@@ -27,10 +29,6 @@ Samples = NDArray[np.float32]
 
 MAX_CHANNELS = 32
 """A two-dimensional array is taken to have at most so many channels."""
-
-MAX_PEAK = 32.0
-"""Largest float sample taken for sound, 30 dB above full scale. Beyond it are integers that were
-turned into floats and not scaled."""
 
 _INTEGERS = {"uint8": (128, 2**7), "int8": (0, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
 """Zero and full scale of the integer types that are read."""
@@ -206,11 +204,8 @@ def _resampled(mono: Samples, rate: int, sample_rate: int) -> Samples:
     peak = float(np.abs(mono).max())
     if not np.isfinite(peak):
         raise BadClipError("it has NaN or infinite samples")
-    if peak > MAX_PEAK:
-        raise BadClipError(
-            f"it has float samples up to {peak:,.0f}, where full scale is 1; divide 16-bit samples "
-            "by 32768, or give them as int16"
-        )
+    if problem := scale_problem(peak):
+        raise BadClipError(problem)
     waveform = resample(mono, rate, sample_rate)
     if not waveform.size:
         raise BadClipError(f"it has {mono.size} samples at {rate} Hz, not one at {sample_rate} Hz")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from atr_moco_plugin.config import Config
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder
+from atr_moco_plugin.data.audio.source import FileSource
 from atr_moco_plugin.data.clips import Clip, ClipTable
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.captions import CaptionTable
@@ -95,6 +96,7 @@ def assemble(
     seconds: dict[str, float] = dict.fromkeys(tables, 0.0)
     unreadable: Counter[str] = Counter()
     broken: list[str] = []
+    lost: list[FileSource] = []
     rates: Counter[int] = Counter()
     if config.check_audio:
         found, usable = usable, []
@@ -102,6 +104,7 @@ def assemble(
             if header.problem:
                 unreadable[clip.split] += 1
                 broken.append(f"{clip.source}: {header.problem}")
+                lost.append(clip.source)
             else:
                 usable.append(clip)
                 clip.seconds = header.seconds
@@ -130,13 +133,15 @@ def assemble(
     }
     if broken:
         _report_broken(name, broken, error=config.strict or not splits)
-    return AudioTextDataset(
+    data = AudioTextDataset(
         name,
         splits,
         counts=counts,
         cache=config.cache,
         file_rates=rates,
     )
+    data.unreadable = tuple(lost)
+    return data
 
 
 def _name_apart(found: Iterable[LocatedRecording]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from atr_moco_plugin.config import in_range
 from atr_moco_plugin.data.clips import Clip
@@ -20,7 +21,7 @@ from atr_moco_plugin.data.sets.folder_notes import texts_beside, unlisted_sounds
 from atr_moco_plugin.data.sets.folder_reading import FolderContent, of_names
 from atr_moco_plugin.data.sets.folder_tables import find_tables, of_tables
 from atr_moco_plugin.data.sets.stored_tables import is_stored, open_stored
-from atr_moco_plugin.data.summary import Counts
+from atr_moco_plugin.data.summary import NO_SPLIT, Counts
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 
 MIN_CLIPS, MIN_TRAIN = 10, 6
@@ -126,15 +127,14 @@ def _read(root: Path, config: FolderConfig, unread: list[str]) -> FolderContent:
                 f"{root}: has no table of its sounds, {describe_folder(root)}: write one with the "
                 "columns file_name and caption, or set captions to auto"
             )
+    if not tables and config.captions == "auto":
+        unread += texts_beside(root)
     content = of_tables(root, tables) if tables else of_names(root, config.captions)
     content.notes[:0] = [f"{note}." for note in unread]
-    more: list[str] = []
     if tables:
         more = unlisted_sounds(root, tables, content.tables)
-    elif config.captions == "auto":
-        more = texts_beside(root)
-    unread += more
-    content.notes += [f"{note}." for note in more]
+        unread += more
+        content.notes += [f"{note}." for note in more]
     return content
 
 
@@ -163,13 +163,15 @@ def _finished(
             )
         among = with_classes({"": content.listed}, content.labels, config.name)[""]
         drawn = draw_splits(among, content.recordings, _fractions(len(among), config), config.seed)
-        splits = _put(splits["train"], among, drawn)
+        split_of = {clip.source: split for clip, split in zip(among, drawn.splits, strict=True)}
+        splits = _put(splits["train"], split_of)
         if lost := sorted({*drawn.splits} - {*splits}):
             raise InputError(
                 f"{root}: all sounds that were drawn for the split {lost[0]} are excluded or "
                 "cannot be read: bring one back, or set another `seed`"
             )
-        counts = _moved(counts["train"], splits)
+        broken = Counter(split_of[source] for source in data.unreadable)
+        counts = _counted(counts["train"], splits, broken)
         notes += _said(drawn, splits)
     else:
         check_no_drawing(root, config, "valid_fraction", "test_fraction", "seed")
@@ -183,7 +185,7 @@ def _finished(
         cache=config.cache,
         file_rates=data.file_rates,
     )
-    opened.notes = tuple(notes)
+    opened.notes, opened.unreadable = tuple(notes), data.unreadable
     return opened
 
 
@@ -243,23 +245,27 @@ def _fractions(clips: int, config: FolderConfig) -> dict[str, float]:
     return {split: usual if value is None else value for split, value in stated.items()}
 
 
-def _put(clips: Sequence[Clip], among: Sequence[Clip], drawn: Drawn) -> dict[str, Sequence[Clip]]:
+def _put(clips: Sequence[Clip], split_of: Mapping[object, str]) -> dict[str, Sequence[Clip]]:
     """Clips in the splits that were drawn of all those that are listed, by their sources."""
-    split_of = {clip.source: split for clip, split in zip(among, drawn.splits, strict=True)}
     found: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for clip in clips:
         found[split_of[clip.source]].append(clip)
     return {split: its for split, its in found.items() if its}
 
 
-def _moved(counts: Counts, splits: Mapping[str, Sequence[Clip]]) -> dict[str, Counts]:
-    """The counts of what was left out stay with ``train``: it was in no split yet."""
-    result: dict[str, Any] = {}
+def _counted(
+    counts: Counts, splits: Mapping[str, Sequence[Clip]], broken: Counter[str]
+) -> dict[str, Counts]:
+    """The counts of drawn splits. Clips that cannot be read were drawn into one; those without
+    audio were in none. What is not counted by clips stays with ``train``."""
+    result: dict[str, Counts] = {}
     for split, clips in splits.items():
         known = [clip.seconds for clip in clips]
         total = None if None in known else sum(x for x in known if x is not None)
-        result[split] = replace(counts if split == "train" else Counts(), seconds=total)
-    return result
+        own = counts if split == "train" else Counts()
+        result[split] = replace(own, seconds=total, missing=0, unreadable=broken[split])
+    lost = Counts(missing=counts.missing, unreadable=counts.unreadable - broken.total())
+    return {**result, NO_SPLIT: lost} if lost != Counts() else result
 
 
 def _said(drawn: Drawn, splits: Mapping[str, Sequence[Clip]]) -> list[str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from atr_moco_plugin.data.opening.audio_files import list_files
 from atr_moco_plugin.data.opening.captions import CaptionTable
-from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES
+from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of, without_suffix
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
 from atr_moco_plugin.errors import listed
 
 _SHOWN = 5
+_SHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 def examples(tables: Mapping[str, CaptionTable]) -> str:
@@ -68,9 +69,25 @@ def unlisted_sounds(
 
 
 def texts_beside(root: Path) -> list[str]:
-    """A note on texts beside the sounds that look like captions and are in no table."""
-    found = sorted(
-        x.name for x in root.iterdir() if x.suffix.lower() == ".txt" and "caption" in x.stem.lower()
-    )
-    kinds = ", ".join(TABLE_SUFFIXES)
-    return [f"{listed(found)} is not read: tables are {kinds}"] if found else []
+    """Notes on files beside the sounds that may hold captions and are not read: spreadsheets, texts
+    called like captions, and texts called like sounds."""
+    files = [x for x in list_files(root) if not x.rpartition("/")[2].startswith("~$")]
+    sounds = {without_suffix(x): x for x in files if suffix_of(x) in AUDIO_SUFFIXES}
+    texts = {x.removesuffix(x[-4:]): x for x in files if suffix_of(x) == ".txt"}
+    beside = [f"{text} beside {sounds[stem]}" for stem, text in texts.items() if stem in sounds]
+    called = [x for stem, x in texts.items() if "/" not in x and "caption" in stem.lower()]
+    kinds, wanted = ", ".join(TABLE_SUFFIXES), "with the columns file_name and caption"
+    notes = []
+    if sheets := [x for x in files if suffix_of(x) in _SHEETS]:
+        them = "it" if len(sheets) == 1 else "them"
+        notes.append(
+            f"{listed(sheets)} is not read: tables are {kinds}; save {them} as CSV, {wanted}"
+        )
+    if called:
+        notes.append(f"{listed(called)} is not read: tables are {kinds}; write one {wanted}")
+    if beside:
+        notes.append(
+            f"{len(beside):,} texts are called like sounds and are not read ({beside[0]}): where "
+            f"they are captions, write a table {wanted}"
+        )
+    return notes

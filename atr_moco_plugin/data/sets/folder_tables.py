@@ -81,7 +81,10 @@ def _refuse_unread(file: Path) -> None:
         columns_of(file)
         check_key_of_rows(file)
     except InputError as ex:
-        raise InputError(f"{ex}, or take it out of the folder if it is no table of sounds") from ex
+        raise InputError(
+            f"{ex}, or, if it is no table of sounds, take it out of the folder, or set captions to "
+            "folders or names to go by the names alone"
+        ) from ex
 
 
 def _lists_sounds(file: Path, notes: list[str]) -> bool:

@@ -75,26 +75,27 @@ def loud_part(
         parts[~whole] = -1.0
     good = np.flatnonzero(parts >= parts.max() / 2)
     start = _BLOCK * int(good[int(torch.randint(len(good), (), generator=generator))])
-    start = min(start, frames / rate - seconds)  # of the last block there may be less
+    start = min(start, frames / rate - seconds)  # a rate may have no whole number in half a second
     return Segment(path, start, start + seconds)
 
 
 @lru_cache(maxsize=4096)
 def _energies(path: str, marks: object, decoder: Decoder) -> NDArray[np.float64]:
-    """Energy of each block of a file, NaN where samples are, up to what cannot be decoded;
+    """Energy of each whole block of a file, NaN where samples are, up to what cannot be decoded;
     ``marks`` are those of its state on the disk."""
     if decoder == "torchcodec":
         try:
-            return np.array([_energy(block) for block in mono_blocks(path, decoder)])
+            blocks = list(mono_blocks(path, decoder))
         except InputError:
             return np.zeros(0)
+        return np.array([_energy(x) for x in blocks if len(x) == len(blocks[0])])
     energies = []
     with opened(path) as file:
         size = max(1, round(_BLOCK * file.samplerate))
         while True:
             try:
                 block = file.read(size, dtype="float32", always_2d=True)
-                if not len(block):
+                if len(block) < size:
                     break
                 energies.append(_energy(average(block, path)))
             except InputError:  # samples that are NaN

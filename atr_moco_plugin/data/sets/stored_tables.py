@@ -99,13 +99,13 @@ def open_stored(
     exclusion = Exclusion(config.exclude)
     kept = exclusion.from_clips(name, {split: clips for split, (clips, _) in joined.items()})
     check_clip_ids(name, {split: found[split].clip_ids(clips) for split, clips in kept.items()})
-    splits, seconds, rates, unreadable = _with_lengths(name, kept, config)
+    splits, seconds, rates, broken = _with_lengths(name, kept, config)
     shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
     counts = {
         split: Counts(
             seconds=seconds.get(split),
             missing=its.missing,
-            unreadable=its.too_large + unreadable.get(split, 0),
+            unreadable=its.too_large + len(broken.get(split, ())),
             no_caption=joined[split][1],
             empty_captions=its.empty_captions,
             repeated_rows=its.repeated_rows,
@@ -128,6 +128,7 @@ def open_stored(
         f"{first.key} -> {first.captions[0]!r}."
     )
     data = AudioTextDataset(name, left, counts=counts, cache=config.cache, file_rates=rates)
+    data.unreadable = tuple(clip.source for clips in broken.values() for clip in clips)
     every = [clip for its, _ in joined.values() for clip in its]
     recordings = {key: said for its in found.values() for key, said in its.recordings().items()}
     given = len(found) > 1
@@ -215,22 +216,22 @@ def _sources_in(
 
 def _with_lengths(
     name: str, splits: Mapping[str, Sequence[Clip]], config: OpeningConfig
-) -> tuple[dict[str, Sequence[Clip]], dict[str, float], dict[int, int], dict[str, int]]:
-    """Clips with their lengths, the seconds of each split, files of each rate, and how many clips
-    of each split cannot be read, which one warning names."""
+) -> tuple[dict[str, Sequence[Clip]], dict[str, float], dict[int, int], dict[str, list[Clip]]]:
+    """Clips with their lengths, the seconds of each split, files of each rate, and the clips of
+    each split that cannot be read, which one warning names."""
     if not config.check_audio:
         return dict(splits), {}, {}, {}
     usable: dict[str, list[Clip]] = {}
     seconds: dict[str, float] = {}
     rates: dict[int, int] = {}
     broken: list[str] = []
-    unreadable: dict[str, int] = {}
+    unreadable: dict[str, list[Clip]] = {}
     for split, clips in splits.items():
-        usable[split], seconds[split], unreadable[split] = [], 0.0, 0
+        usable[split], seconds[split], unreadable[split] = [], 0.0, []
         headers = read_headers([clip.source for clip in clips], config.decoder)
         for clip, header in zip(clips, headers, strict=True):
             if header.problem:
-                unreadable[split] += 1
+                unreadable[split].append(clip)
                 broken.append(f"{clip.key}: {header.problem}")
                 continue
             usable[split].append(replace(clip, seconds=header.seconds))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 AUDIO = ("file_name", "fname", "filename", "audio", "wav", "path", "audio_path")
@@ -94,13 +95,25 @@ def column_name(name: str) -> str:
     return _IN_CAMEL_CASE.get(lower.replace("_", ""), lower)
 
 
-def name_in_row(name: str, value: object) -> str:
-    """The :func:`column_name` of a cell: ``startTime`` that holds no number of seconds, such as a
+@lru_cache(maxsize=1024)
+def column_names_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The :func:`column_name` of each; a name in camel case beside the one that it stands for is no
+    second one, and stays as it is."""
+    lower = [name.strip().lower() for name in names]
+    found = map(column_name, names)
+    return tuple(y if x != y and x in lower else x for x, y in zip(found, lower, strict=True))
+
+
+def names_in_row(names: Sequence[str], values: Iterable[object]) -> list[str]:
+    """The :func:`column_names_of` a row: ``startTime`` that holds no number of seconds, such as a
     date, is no ``start_time``."""
-    column = column_name(name)
-    if column not in _PLACES or column == name.strip().lower() or _is_number(value):
-        return column
-    return name.strip().lower()
+    found = zip(names, column_names_of(tuple(names)), values, strict=False)
+    return [name.strip().lower() if _no_place(x, name, y) else x for name, x, y in found]
+
+
+def _no_place(column: str, name: str, value: object) -> bool:
+    is_place = column in _PLACES and column != name.strip().lower()
+    return is_place and not _is_number(value)
 
 
 def _is_number(value: object) -> bool:

@@ -90,7 +90,8 @@ def unused_caption_columns(columns: tuple[str, ...]) -> list[str]:
 
 
 def row_captions(row: Mapping[str, object]) -> list[str]:
-    """The captions of a row, stripped and on one line; an empty one is an empty string.
+    """The captions of a row, stripped and on one line; an empty one is an empty string. Of several
+    columns, those that are blank are no captions where another one has something.
 
     A JSON list gives its texts, and so does a list that was written into a CSV cell, in JSON's or
     Python's notation (``['a dog barks', 'a bark']``, numpy's without commas as well). A text that
@@ -103,7 +104,7 @@ def row_captions(row: Mapping[str, object]) -> list[str]:
     if columns and columns[0] in column_names.CAPTIONS:
         alone = len(_texts(row[columns[0]]))
         texts = [text for text in texts[:alone] if text not in texts[alone:]] + texts[alone:]
-    return texts
+    return [text for text in texts if text] or texts
 
 
 def cell_text(value: object) -> str:

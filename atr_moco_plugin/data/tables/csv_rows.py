@@ -32,7 +32,7 @@ def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], 
     dialect = find_dialect(path, file, warn=warn)
     rows = _numbered_rows(path, file, dialect)
     _, _, names = next(rows, (0, 0, []))
-    columns = tuple(map(column_names.column_name, names))
+    columns = column_names.column_names_of(tuple(names))
     for name in columns:
         # One of the two would be lost without a word.
         if columns.count(name) > 1 and is_used_column(name):
@@ -70,7 +70,7 @@ def _rows(
     rows: Iterator[tuple[int, int, list[str]]],
     separator: str,
 ) -> Iterator[Row]:
-    columns = tuple(map(column_names.column_name, names))
+    columns = column_names.column_names_of(tuple(names))
     fixed = all(name.strip().lower() in columns for name in names)
     for start, end, cells in rows:
         if len(cells) > len(columns) and any(cells[len(columns) :]):
@@ -84,7 +84,7 @@ def _rows(
                 "part of a caption; close it"
             )
         cells += [""] * (len(columns) - len(cells))
-        own = columns if fixed else map(column_names.name_in_row, names, cells)
+        own = columns if fixed else column_names.names_in_row(names, cells)
         yield dict(zip(own, cells, strict=False))
 
 

@@ -11,7 +11,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.column_names import VIDEO, column_name, name_in_row
+from atr_moco_plugin.data.tables.column_names import VIDEO, column_name, names_in_row
 from atr_moco_plugin.data.tables.columns import (
     Row,
     audio_column,
@@ -113,12 +113,11 @@ def _entries(path: str | os.PathLike[str], content: Any) -> list[object] | None:
 
 
 def _under_data(path: str | os.PathLike[str], content: Mapping[str, object]) -> object:
-    named = [name for name in content if column_name(name) == "data"]
-    if len(named) > 1:
+    named = [rows for name, rows in content.items() if column_name(name) == "data"]
+    lists = [rows for rows in named if isinstance(rows, list)]
+    if len(lists) > 1:
         raise InputError(f"{path}: has the key 'data' twice in other letters; keep one")
-    if named:
-        return content[named[0]]
-    return None
+    return next(iter(lists or named), None)
 
 
 def check_key_of_rows(path: Path) -> None:
@@ -198,9 +197,9 @@ def _rows_of_lines(path: Path, file: TextIO) -> Iterator[Row]:
 
 
 def _lower(row: Mapping[str, object], where: str) -> Row:
-    found = {name_in_row(name, value): value for name, value in row.items()}
+    names = names_in_row(tuple(row), row.values())
+    found = dict(zip(names, row.values(), strict=True))
     if len(found) < len(row):
-        names = [name_in_row(name, value) for name, value in row.items()]
         twice = [name for name in names if names.count(name) > 1 and is_used_column(name)]
         if twice:
             raise InputError(f"{where} has the key {twice[0]!r} twice in other letters; keep one")

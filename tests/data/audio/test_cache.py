@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from atr_moco_plugin.data.audio import cache, reader
-from atr_moco_plugin.data.audio.cache import entry_path, pack, read_entry, unpack
+from atr_moco_plugin.data.audio.cache import entry_path, pack, read_entry, unpack, write_entry
 from atr_moco_plugin.data.audio.reader import AudioReader
 from atr_moco_plugin.data.audio.source import FileSlice
 from atr_moco_plugin.data.clips import Clip
@@ -151,6 +151,16 @@ def test_an_unreadable_clip_leaves_no_entry(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="not readable as audio"):
             cached(tmp_path / "a.wav")
     assert not (tmp_path / "cache").exists()
+
+
+def test_integers_that_an_earlier_release_has_kept_are_refused(tmp_path: Path) -> None:
+    wave = np.linspace(-9e3, 9e3, 4000, dtype=np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
+    write_entry(entry_path(tmp_path / "cache", tmp_path / "a.wav", "soundfile", "16000"), wave)
+    for samples in (None, 1000):
+        with pytest.raises(ValueError, match=r"a\.wav: it has float samples up to 9,000, where"):
+            cached(tmp_path / "a.wav", samples)
 
 
 def test_a_folder_that_cannot_be_written_is_one_warning(

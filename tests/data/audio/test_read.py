@@ -90,6 +90,8 @@ def bad_file(folder: Path, kind: str) -> Path:
     elif kind in ("nan", "infinite"):
         wave[7] = np.nan if kind == "nan" else -np.inf
         soundfile.write(path, np.stack([wave, -wave], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    elif kind == "integers":
+        soundfile.write(path, wave * 2**15, 44_100, subtype="FLOAT")
     elif kind == "truncated wav":
         soundfile.write(path, wave, SAMPLE_RATE)
         path.write_bytes(path.read_bytes()[:8000])
@@ -122,6 +124,7 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("truncated header", ValueError, "not readable as audio"),
         ("nan", ValueError, "NaN or infinite"),
         ("infinite", ValueError, "NaN or infinite"),
+        ("integers", InputError, "it has float samples up to 16,.*, where full scale is 1; divide"),
         ("truncated wav", ValueError, r"is truncated, 0.249 s of 0.500 s are there"),
         ("truncated flac", ValueError, r"is truncated, its header says 1.000 s"),
         ("no length", ValueError, "its header gives no length"),
@@ -140,6 +143,22 @@ def test_bad_files_are_named_in_one_sentence(
             read_audio(path, SAMPLE_RATE, samples)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("peak", [1.5, 31.9, 28_391.0])
+def test_integers_that_were_not_scaled_are_refused_in_any_part(tmp_path: Path, peak: float) -> None:
+    wave = (sine(440, SAMPLE_RATE, 2.0) * 2 * peak).astype(np.float32)
+    file = tmp_path / "a.wav"
+    soundfile.write(file, wave, SAMPLE_RATE, subtype="FLOAT")
+    generator = torch.Generator().manual_seed(0)
+    sound = FileSlice(file, 0, file.stat().st_size, "a.wav")
+    for source in (file, sound, Segment(str(file), 0.0, 1.0), Segment(str(file), 0.9, 2.0)):
+        for samples, drawn in ((None, None), (8000, None), (8000, generator)):
+            if peak < 32:
+                assert np.abs(read_audio(source, SAMPLE_RATE, samples, drawn)).max() > 1
+                continue
+            with pytest.raises(InputError, match=r"a\.wav.*: it has float samples up to 28,3"):
+                read_audio(source, SAMPLE_RATE, samples, drawn)
 
 
 def test_the_shortest_clip_is_read(tmp_path: Path) -> None:
@@ -520,7 +539,8 @@ def test_torchcodec_agrees_with_soundfile(tmp_path: Path, name: str, atol: float
 
 @pytest.mark.skipif(bool(TORCHCODEC), reason=TORCHCODEC)
 @pytest.mark.parametrize(
-    "kind", ["missing", "empty", "text", "truncated header", "nan", "short", "a rate of 1 Hz"]
+    "kind",
+    ["missing", "empty", "text", "truncated header", "nan", "integers", "short", "a rate of 1 Hz"],
 )
 def test_torchcodec_names_bad_files_in_one_sentence(tmp_path: Path, kind: str) -> None:
     path = bad_file(tmp_path, kind)

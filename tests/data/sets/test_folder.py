@@ -69,6 +69,33 @@ def test_a_text_of_captions_is_said_not_to_be_read(classes: Path) -> None:
     assert "captions.txt is not read: tables are .csv" in " ".join(opened(classes).notes)
 
 
+@pytest.mark.parametrize("name", ["captions.xlsx", "train/Texts.XLS", "list.ods"])
+def test_a_spreadsheet_is_said_not_to_be_read(classes: Path, name: str) -> None:
+    (classes / "train").mkdir()
+    (classes / name).write_bytes(b"PK")
+    (classes / f"~${Path(name).name}").write_bytes(b"PK")  # it is open in Excel
+    said = rf"(^|\. ){name} is not read: tables are \.csv, .*; save it as CSV, with the columns"
+    assert re.search(said, " ".join(opened(classes).notes))
+    assert "not read" not in " ".join(opened(classes, captions="folders").notes)
+
+
+def test_texts_called_like_the_sounds_are_said_not_to_be_read(classes: Path) -> None:
+    for number in range(7):
+        (classes / "dog_bark" / f"{number:03}.txt").write_text("a dog barks")
+    (classes / "dog_bark" / "licence.txt").write_text("CC0")
+    said = "7 texts are called like sounds and are not read (dog_bark/000.txt beside dog_bark/000."
+    assert said in " ".join(opened(classes).notes)
+
+
+def test_texts_are_named_where_the_names_of_the_sounds_have_no_word(
+    tmp_path: Path, write_audio: Write
+) -> None:
+    for number in range(12):
+        write_audio(tmp_path / f"{number:04}.wav").with_suffix(".txt").write_text("a dog barks")
+    with pytest.raises(InputError, match=r"no name has a word.*12 texts are called like sounds"):
+        opened(tmp_path)
+
+
 def test_a_sound_without_a_caption_is_named(classes: Path) -> None:
     names = [f"dog_bark/{number:03}.wav" for number in range(10)]
     lines = [f"{name},{'dog ' * (number > 0)}{number}" for number, name in enumerate(names)]
@@ -178,9 +205,35 @@ def test_broken_files_are_counted(classes: Path) -> None:
     (classes / "dog_bark" / "003.wav").write_bytes(b"no sound")
     with pytest.warns(UserWarning, match=r"left out: .*003\.wav"):
         data = opened(classes)
-    assert len(captions(data)) == 19 and data.counts["train"].unreadable == 1
+    assert len(captions(data)) == 19 and sum(x.unreadable for x in data.counts.values()) == 1
     with pytest.raises(InputError, match=r"003\.wav"):
         opened(classes, strict=True)
+
+
+def test_what_cannot_be_read_is_counted_in_the_split_that_it_was_drawn_into(
+    classes: Path, write_table: Write
+) -> None:
+    split_of = {clip.key: split for split, its in opened(classes).splits.items() for clip in its}
+    one = {split: key for key, split in split_of.items()}
+    for split in ("valid", "test"):
+        (classes / one[split]).write_bytes(split.encode())
+    with pytest.warns(UserWarning, match="left out"):
+        data = opened(classes)
+    assert {split: x.unreadable for split, x in data.counts.items()} == {
+        "train": 0,
+        "valid": 1,
+        "test": 1,
+    }
+    assert "valid 3 clips x 1 captions (0.9 s, 1 unreadable)" in data.summary()
+    rows = [(key, key.split("/")[0]) for key in split_of] + [("gone.wav", "rain")]
+    write_table(classes / "metadata.csv", ("file_name", "caption"), rows)
+    with pytest.warns(UserWarning, match="left out|without audio"):
+        data = opened(classes)
+    assert data.missing == 1 and data.counts["train"].missing == 0
+    assert re.search(
+        r", 1 missing that were in no split yet, .*, 1 clips without audio", data.summary()
+    )
+    assert sum(x.unreadable for x in data.counts.values()) == 2
 
 
 def test_three_clips_are_refused(tmp_path: Path, write_audio: Write) -> None:

@@ -124,14 +124,14 @@ def test_each_label_of_a_list_is_a_caption(build: Callable[..., Path]) -> None:
     [
         (
             lambda text: text[:-5],
-            "sounds.json: is not JSON .* or take it out of the folder if it is",
+            "sounds.json: is not JSON .* or, if it is no table of sounds, take it out",
         ),
         (lambda text: text.replace('"caption"', '"caption": "x", "caption"', 1), "'caption' twice"),
         (lambda text: text.replace('"caption"', '"Caption": "x", "caption"', 1), "twice in other"),
         (lambda text: f'{{"rows": {text}}}', "sounds.json: has rows with captions under 'rows'"),
         (
             lambda text: text[1:-1].replace("}, {", "}\n{"),
-            "sounds.json: has one JSON value after another, .*; call it sounds.jsonl, or take it",
+            "sounds.json: has one JSON value after another, .*; call it sounds.jsonl, or, if it is",
         ),
     ],
 )

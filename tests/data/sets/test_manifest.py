@@ -83,12 +83,23 @@ def test_own_ids_group_rows_and_the_split_has_a_default(
 ) -> None:
     write_audio(tmp_path / "x.wav")
     write_audio(tmp_path / "y.wav")
-    rows = [("7", "x.wav", "a dog", "", ""), ("007", "y.wav", "rain", "wind", "a bird")]
+    write_audio(tmp_path / "z.wav")
+    write_audio(tmp_path / "w.wav")
+    rows = [
+        ("7", "x.wav", "a dog", "", ""),  # a blank cell beside a caption is no caption
+        ("007", "y.wav", "rain", "wind", "a bird"),
+        ("8", "z.wav", "", " ", "a cat"),
+        ("8", "z.wav", "a car", "...", ""),
+        ("9", "w.wav", "", "", ""),
+    ]
     columns = ("clip_id", "fname", "caption_1", "caption_2", "caption_3")
     path = write_table(tmp_path / "m.csv", columns, rows)
     data = open_manifest(ManifestConfig(path, split="test", name="mine"))
-    assert content(data) == {"test": {"7": ("a dog",), "007": ("rain", "wind", "a bird")}}
-    assert data.name == "mine" and data.counts["test"].empty_captions == 2
+    assert content(data) == {
+        "test": {"7": ("a dog",), "007": ("rain", "wind", "a bird"), "8": ("a cat", "a car")}
+    }
+    assert data.name == "mine" and data.counts["test"].no_caption == 1
+    assert data.counts["test"].empty_captions == 1 + 3  # the dots, and the row without any
 
 
 def test_lists_of_captions_and_numbers_as_ids_in_json(

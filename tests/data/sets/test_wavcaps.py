@@ -64,7 +64,7 @@ def test_audio_by_id_numbers_as_ids_and_numbered_captions(
         "Yabc.wav": ("one",),
     }
     counts = data.counts["test"]
-    assert (counts.repeated_rows, counts.empty_captions, counts.no_caption) == (1, 2, 1)
+    assert (counts.repeated_rows, counts.empty_captions, counts.no_caption) == (1, 1, 1)
 
 
 def test_a_title_that_is_the_id_of_another_entry(

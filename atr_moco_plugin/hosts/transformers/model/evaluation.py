@@ -76,6 +76,7 @@ def embed_clips(
     elif windows is None:
         embeddings, _ = tower(**{**audio, **rows_of(taken, first)})
     else:
+        _check_lists(audio, len(clip_id))
         windows = windows[first]
         present = torch.arange(int(windows.max()), device=windows.device) < windows[:, None]
         rows, window = present.nonzero(as_tuple=True)
@@ -127,6 +128,7 @@ def embed_captions(tower: Any, text: Mapping[str, Any], caption_id: Tensor) -> T
         embeddings, _ = tower(**text)
         return embeddings
     taken = _with_rows(text, caption_id, "caption ids")
+    _check_lists(text, len(caption_id))
     present = caption_id != NO_ITEM
     embeddings, _ = tower(**{**text, **rows_of(taken, present.nonzero(as_tuple=True))})
     return _placed(embeddings, present)
@@ -205,6 +207,16 @@ def _with_rows(inputs: Mapping[str, Any], ids: Tensor, name: str) -> dict[str, A
                 )
         taken[key] = value
     return taken
+
+
+def _check_lists(inputs: Mapping[str, Any], rows: int) -> None:
+    """Refuse lists that may have a value for each row, where rows are chosen and put in order."""
+    for key, value in inputs.items():
+        if isinstance(value, list) and len(value) == rows and not list(tensors_of(value)):
+            raise InputError(
+                f"`{key}` is a list of {rows} values, as many as the batch has rows, and rows are "
+                "chosen here: make it a tensor with a row for each, or a tuple if it is for all."
+            )
 
 
 def _placed(embeddings: Tensor, present: Tensor) -> Tensor:

@@ -121,3 +121,28 @@ def test_options_and_constant_tensors_are_for_all_rows(clip_id: list[int]) -> No
     captions = torch.tensor([[7], [8], [-100]])
     found = embed_captions(tower, {"x": x[:, None], **options}, captions)
     assert torch.equal(found, (x * (captions != -100))[:, None])
+
+
+@pytest.mark.parametrize("windowed", [True, False])
+def test_lists_that_may_have_a_value_a_row_are_refused_where_rows_are_chosen(
+    windowed: bool,
+) -> None:
+    """They went to other rows than the tensors beside them."""
+
+    def tower(x: Tensor, lang: Any) -> Any:
+        return x, None
+
+    x, ids = torch.ones(2, 2, 3), torch.tensor([7, 3])
+    for lang in (["en", "de"], ("en", "de")):
+        inputs = {"x": x, "lang": lang}
+
+        def embed(inputs: dict[str, Any] = inputs) -> Tensor:
+            if windowed:
+                return embed_clips(tower, inputs, ids, torch.tensor([1, 1]), None)
+            return embed_captions(tower, inputs, torch.tensor([[-100, -100], [5, 6]]))
+
+        if isinstance(lang, tuple):
+            assert len(embed()) == 2
+        else:
+            with pytest.raises(InputError, match="`lang` is a list of 2 values, as many as the"):
+                embed()
