@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atr_moco_plugin.comparison.agreement import agreed_interval, medians_apart, sign_test
+from atr_moco_plugin.comparison.agreement import (
+    FEW,
+    agreed_interval,
+    clusters_apart,
+    clusters_of,
+    medians_apart,
+    medians_moved,
+    sign_test,
+)
 from atr_moco_plugin.comparison.measures import Measures, Run, Values
 from atr_moco_plugin.comparison.mixture import mixed_quantile, mixed_tail
 from atr_moco_plugin.evaluation.student import t_quantile
@@ -101,31 +109,40 @@ def compare_sides(
     moved = _rounded(sum(_seeds_drawn(group, rng) for group in groups) - difference)
     df = sum(map(len, values)) - len(values)
     variance, share = _variance(groups, values, df, measures)
-    dfs = (min(measures.strata) - 1, max(df, 1))
+    clusters = clusters_of(measures)
+    dfs = [(int(n) - 1, max(df, 1)) for n in clusters]
     # What the draws vary by, against what they should.
     spread = moved.std(axis=0, ddof=1)
     scale = np.divide(np.sqrt(variance), spread, out=np.zeros_like(spread), where=spread > 0)
-    scale *= [mixed_quantile(0.975, (1 - w, w), dfs) / _NORMAL for w in share]
+    scale *= [
+        mixed_quantile(0.975, (1 - w, w), of) / _NORMAL for w, of in zip(share, dfs, strict=True)
+    ]
     medians = _medians(measures)
     if df == 0:
         # Medians of ranks are whole or halves, and the draws have them as they are.
         scale[medians] = 1
     low, high = np.quantile(moved, [0.025, 0.975], axis=0) * scale
+    differing = clusters_apart(measures, ours, base)
     if df == 0:
         p = _exchange(measures, ours[0], base[0], difference, settings, rng)
     else:
-        p = _t_test(difference, variance, share, dfs, sign_test(min(measures.strata)))
+        p = _t_test(difference, variance, share, dfs, differing)
     # Student's t with few degrees of freedom reaches beyond what a difference can be.
     most = measures.most
     low = np.maximum(difference + np.minimum(low, 0), -most)
     high = np.minimum(difference + np.maximum(high, 0), most)
-    # Draws of clusters that all say the same do not vary, which makes nothing certain.
-    alike = spread == 0
-    mean = alike & ~medians
-    low[mean], high[mean] = agreed_interval(difference[mean], most[mean], min(measures.strata))
-    median = alike & medians
+    # Draws of clusters that all say the same do not vary, which makes nothing certain; nor do those
+    # of a few others, whose interval is no narrower and has 0 in it, as no test of them has p 5 %.
+    alike, few = spread == 0, differing < FEW
+    median = alike & medians & ~few
     of_sides = (drawn[: len(ours)], drawn[len(ours) :])
     low[median], high[median] = medians_apart(*(x[:, :, median].mean(axis=0) for x in of_sides))
+    mean = (alike | few) & ~medians
+    ends = agreed_interval(difference[mean], most[mean], clusters[mean])
+    low[mean], high[mean] = np.minimum(low[mean], ends[0]), np.maximum(high[mean], ends[1])
+    room = np.where(few, medians_moved(measures, (*ours, *base)), 0)
+    low, high = np.minimum(low, difference - room), np.maximum(high, difference + room)
+    low[few], high[few] = np.minimum(low[few], 0), np.maximum(high[few], 0)
     return Difference(of_base.mean(axis=0), of_ours.mean(axis=0), difference, low, high, p)
 
 
@@ -174,7 +191,7 @@ def _variance(
     run cannot tell.
     """
     # The variance of a resampled mean of n is too small by (n - 1) / n.
-    n = min(measures.strata)
+    n = clusters_of(measures)
     unbiased = n / (n - 1)
     apart: Values = _rounded(sum(group.mean(axis=0) for group in groups))
     clips = apart.var(axis=0, ddof=1) * unbiased
@@ -205,16 +222,20 @@ def _rounded(apart: Any) -> Values:
 
 
 def _t_test(
-    difference: Values, variance: Values, share: Values, dfs: tuple[int, int], signs: float
+    difference: Values,
+    variance: Values,
+    share: Values,
+    dfs: Sequence[tuple[int, int]],
+    differing: Values,
 ) -> Values:
-    """p-values ``[F]`` where a share of the variance is that over seeds; ``signs`` is that of a
-    difference without a variance."""
-    found = []
-    for apart, of, w in zip(np.abs(difference), variance, share, strict=True):
-        alike = 1.0 if apart == 0 else signs
-        judged = apart > 0 and of > 0
-        found.append(2 * mixed_tail(apart / np.sqrt(of), (1 - w, w), dfs) if judged else alike)
-    return np.array(found)
+    """p-values ``[F]`` where a share of the variance is that over seeds. A difference that rests on
+    few clusters, or has no variance, has no smaller one than the sign test."""
+    found = np.where(difference == 0, 1.0, sign_test(differing))
+    for n in np.flatnonzero((difference != 0) & (variance > 0)):
+        t = abs(difference[n]) / np.sqrt(variance[n])
+        p = 2 * mixed_tail(t, (1 - share[n], share[n]), dfs[n])
+        found[n] = max(p, found[n]) if differing[n] < FEW else p
+    return found
 
 
 def _exchange(
