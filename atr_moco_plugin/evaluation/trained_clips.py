@@ -44,7 +44,13 @@ class TrainedClips:
 
 
 def keep_trained_clips(
-    run: Path, dataset: AudioTextDataset, train_split: str, valid_split: str, *, goes_on: bool
+    run: Path,
+    dataset: AudioTextDataset,
+    train_split: str,
+    valid_split: str,
+    *,
+    goes_on: bool,
+    start: Path | None = None,
 ) -> None:
     """Write :data:`TRAINED_CLIPS`, before the first step. One process writes it.
 
@@ -55,11 +61,14 @@ def keep_trained_clips(
         valid_split: what chooses its checkpoint.
         goes_on: whether it has made steps before. Their clips are kept; where no file says which
             they were, as in runs of earlier versions, none is written.
+        start: what a new run takes its weights from, if that is a place of this machine: a run, or
+            a checkpoint, a bundle or a file in its folder. The clips of that run are known too,
+            where it says them.
 
     Raises:
         InputError: for a damaged file.
     """
-    known = read_trained_clips(run) if goes_on else None
+    known = read_trained_clips(run) if goes_on else _clips_of_start(start, run)
     if goes_on and known is None:
         return
     ids = {
@@ -71,6 +80,24 @@ def keep_trained_clips(
     about = {"train_split": train_split, "valid_split": valid_split, "dataset": dataset.name}
     with new_file(run / TRAINED_CLIPS) as temporary:
         save_file(ids, temporary, about)
+
+
+def _clips_of_start(start: Path | None, run: Path) -> TrainedClips | None:
+    """The clips of the run around a path; None where that is ``run`` or no run."""
+    if start is None:
+        return None
+    path = start.resolve()
+    for folder in (path, *path.parents):
+        if folder == run.resolve():
+            break
+        if (folder / TRAINED_CLIPS).is_file():
+            return read_trained_clips(folder)
+        if (folder / "config.yaml").is_file():  # of a run of an earlier version
+            break
+        # RUN/bundle, RUN/checkpoint-N and RUN/checkpoints/step_N/model/pp_00/tp_00/sdp_00.pt.
+        if len(path.relative_to(folder).parts) > 6:
+            break
+    return None
 
 
 def read_trained_clips(run: Path) -> TrainedClips | None:
@@ -104,7 +131,7 @@ def check_held_out(
     *,
     allow: bool = False,
     warn: Callable[[str], object],
-    fingerprint: str | None = None,
+    other_data: bool = False,
 ) -> dict[str, int]:
     """Compare a split with the clips that a run was made with, before the split is evaluated.
 
@@ -114,8 +141,8 @@ def check_held_out(
         split: what is evaluated. The training split of the run may be, by its name.
         allow: warn of clips that the run was trained on, where they are refused otherwise.
         warn: called with each sentence on what differs.
-        fingerprint: of the data of the run, where it is known. It is compared where the run does
-            not say which clips it was trained on.
+        other_data: whether the data set is that of the run and its content is not, which is
+            warned of where the run does not say which clips it was trained on.
 
     Returns:
         How many clips of the split the run was trained on (``train``), and how many chose its
@@ -128,7 +155,7 @@ def check_held_out(
     clips = dataset.clips(split)
     known = read_trained_clips(run)
     if known is None:
-        if fingerprint not in (None, dataset.fingerprint()):
+        if other_data:
             warn(
                 f"{run} was trained on other data than {dataset.name} as it is here, and does not "
                 f"say which clips it was trained on: make sure that none of them is in {split!r}."
@@ -157,10 +184,9 @@ def check_held_out(
         found = f"{said_of(seen['train'])} are among those that the run {run} was trained on"
         if not allow:
             raise InputError(
-                f"{found}, so that its figures would be better than on other sounds: give the data "
-                "and the options that the run had, since splits that are drawn change with the "
-                "files and rows, or a table that names the splits; `allow_trained=true` evaluates "
-                "them all the same, such as other sounds of the same names."
+                f"{found}, by their names. Give the data and options that the run had, or for "
+                "other sounds of a folder or manifest that are called alike a name of their own, "
+                "`dataset.config_overrides.name=NAME`; `allow_trained=true` evaluates all the same."
             )
         warn(f"{found}; `allow_trained` evaluates them all the same.")
     if "valid" in counts:

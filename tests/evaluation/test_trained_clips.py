@@ -94,10 +94,34 @@ def test_a_run_without_the_file_is_evaluated_with_a_note_on_other_data(tmp_path:
     assert not (tmp_path / TRAINED_CLIPS).exists()  # what it trained on before is not known
     assert found(tmp_path, BEFORE, "valid") == []
     said: list[str] = []
-    for known in (BEFORE.fingerprint(), "of other data"):
-        check_held_out(tmp_path, BEFORE, "valid", warn=said.append, fingerprint=known)
+    check_held_out(tmp_path, BEFORE, "valid", warn=said.append, other_data=True)
     (note,) = said
     assert "other data" in note
+
+
+def test_other_sounds_of_the_same_names_are_told_how_to_be_called(run: Path) -> None:
+    other = data(train="xyz", test="abc")
+    with pytest.raises(InputError, match=r"dataset\.config_overrides\.name=NAME.*allow_trained"):
+        found(run, other, "test")
+    assert found(run, data("others", train="xyz", test="abc"), "test") == []
+
+
+@pytest.mark.parametrize("of", [".", "bundle", "checkpoint-2", "checkpoints/step_2/model/a/b/c.pt"])
+def test_a_run_knows_the_clips_of_the_run_that_it_starts_from(run: Path, of: str) -> None:
+    now = data(train="xyz", valid="i", test="aj")
+    keep_trained_clips(run / "new", now, "train", "valid", goes_on=False, start=run / of)
+    with pytest.raises(InputError, match=r"1 of 2 clips of 'test' \(a\.wav\)"):
+        found(run / "new", now, "test")
+
+
+def test_a_start_that_is_no_run_or_the_run_itself_adds_no_clips(run: Path) -> None:
+    now = data(train="xyz", valid="i", test="aj")
+    (run / "old").mkdir()
+    (run / "old" / "config.yaml").touch()
+    keep_trained_clips(run / "new", now, "train", "valid", goes_on=False, start=run / "old" / "x")
+    assert found(run / "new", now, "test") == []
+    keep_trained_clips(run, now, "train", "valid", goes_on=False, start=run / "start" / "model.pt")
+    assert found(run, now, "test") == []
 
 
 def test_a_damaged_file_is_one_sentence(run: Path) -> None:

@@ -15,7 +15,7 @@ if importlib.util.find_spec("fairseq2") is None:
 from sound_folders import write_sound
 
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries
-from atr_moco_plugin.evaluation.trained_clips import TRAINED_CLIPS
+from atr_moco_plugin.evaluation.trained_clips import TRAINED_CLIPS, read_trained_clips
 
 Run = Callable[..., int]
 
@@ -78,6 +78,52 @@ def test_a_split_that_is_drawn_anew_is_refused(
     (trained_on / TRAINED_CLIPS).unlink()
     assert evaluation(tmp_path / "d", f"run={trained_on}", "rerank_k=[]") == 0
     assert "was trained on other data" in capfd.readouterr().err
+    # Another data set is no mistake.
+    other = [f"run={trained_on}", "rerank_k=[]", "dataset.config_overrides.name=others"]
+    assert evaluation(tmp_path / "e", *other) == 0
+    assert "was trained on other data" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_captions_that_the_run_has_dropped_make_no_other_data(
+    run: Run, evaluation: Run, sounds: Path, tmp_path: Path, capfd
+) -> None:
+    names = {"valid": range(4), "test": range(4, 8)}
+    splits = {f"clip{n:02}x.wav": name for name, numbers in names.items() for n in numbers}
+    write_table(sounds, range(40), splits)
+    table = sounds / "captions.csv"
+    unreadable = table.read_text()
+    for number in (2, 5, 9):  # a letter to Unicode that gives no token
+        unreadable = unreadable.replace(f"sound {number} is heard", "\u0345")
+    table.write_text(unreadable)
+    out = tmp_path / "out"
+    data = ["dataset.family=folder", f"dataset.config_overrides.root={sounds}"]
+    assert run(out, *data, "regime.num_steps=2") == 0
+    for split in ("valid", "test"):
+        capfd.readouterr()
+        options = [f"run={out}", f"split={split}", "rerank_k=[]"]
+        with pytest.warns(UserWarning, match="which are dropped"):
+            assert evaluation(tmp_path / f"new_{split}", *options) == 0
+        said = capfd.readouterr().err
+        assert "other ones" not in said and "was trained on" not in said
+    # A run of an earlier version.
+    (out / TRAINED_CLIPS).unlink()
+    for split in ("valid", "test"):
+        options = [f"run={out}", f"split={split}", "rerank_k=[]"]
+        assert evaluation(tmp_path / f"old_{split}", *options) == 0
+        assert "was trained on other data" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_knows_the_clips_of_the_run_in_init(
+    run: Run, trained_on: Path, sounds: Path, tmp_path: Path
+) -> None:
+    write_table(sounds, range(12, 40))
+    data = ["dataset.family=folder", f"dataset.config_overrides.root={sounds}"]
+    assert run(tmp_path / "next", f"init={trained_on}", *data, "regime.num_steps=2") == 0
+    before, now = read_trained_clips(trained_on), read_trained_clips(tmp_path / "next")
+    assert before is not None and now is not None
+    assert set(before.ids["train"]) <= set(now.ids["train"])
 
 
 @pytest.mark.slow

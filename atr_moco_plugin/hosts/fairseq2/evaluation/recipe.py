@@ -19,7 +19,6 @@ from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig, options_of_the_run
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import open_checkpoint
-from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_evaluated
 from atr_moco_plugin.hosts.fairseq2.evaluation.task import Evaluate
 from atr_moco_plugin.hosts.fairseq2.runs.folder import run_folder
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_for_evaluation, remove_evaluation
@@ -65,7 +64,6 @@ class EvaluateRecipe(EvalRecipe):
         dataset.read_with(AudioReader(model.sample_rate, config.dataset.decoder or "soundfile"))
         dataset.cache = False  # every clip is read once
         log.info("{}", dataset.summary())
-        seen = check_evaluated(config, checkpoint.run, dataset)
         device = context.gangs.root.device
         task = Evaluate(
             config,
@@ -74,7 +72,6 @@ class EvaluateRecipe(EvalRecipe):
             device,
             context.output_dir,
             context.resolver.resolve(ProgressReporter),
-            seen,
         )
         self.started = True
         if context.gangs.root.rank == 0:

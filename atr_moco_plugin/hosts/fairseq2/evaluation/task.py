@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -34,6 +34,7 @@ from atr_moco_plugin.hosts.fairseq2.compat import Task
 from atr_moco_plugin.hosts.fairseq2.config.evaluate import EvaluateRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.checkpoint import Checkpoint
+from atr_moco_plugin.hosts.fairseq2.evaluation.clips import check_evaluated, has_other_data
 from atr_moco_plugin.hosts.fairseq2.evaluation.corrections import (
     CorrectionSplits,
     EncodedSplits,
@@ -68,11 +69,10 @@ class Evaluate(Task):
         device: where the model is.
         output_dir: where files go.
         reporter: shows progress on a terminal.
-        seen: how many clips of the split the run was trained on (``train``) and chose its
-            checkpoint by (``valid``), where that is not what the split is for.
 
     Raises:
-        InputError: for a tokenizer, a split or a caption that cannot be evaluated.
+        InputError: for a tokenizer, a split or a caption that cannot be evaluated, and for clips
+            that the run was trained on.
     """
 
     config: EvaluateRecipeConfig
@@ -81,7 +81,6 @@ class Evaluate(Task):
     device: Device
     output_dir: Path
     reporter: ProgressReporter
-    seen: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -95,6 +94,8 @@ class Evaluate(Task):
         tokenizer = load_tokenizer_for(encoder, str(self.checkpoint.run / "tokenizer"))
         max_tokens: int = self.checkpoint.trained["tokenizer"]["max_tokens"]
         check_tokenizer(tokenizer, encoder, max_tokens)
+        run = self.checkpoint.run
+        other_data = has_other_data(config, run, self.checkpoint.trained, self.dataset, tokenizer)
         for note in check_captions(
             tokenizer,
             self.dataset,
@@ -106,6 +107,7 @@ class Evaluate(Task):
             trained=True,
         ):
             log.info("{}", note)
+        self._seen = check_evaluated(config, run, self.dataset, other_data=other_data)
         to_tokens = partial(tokenize, tokenizer, max_tokens=max_tokens)
 
         def prepare(name: str, without: Collection[str] = ()) -> Split:
@@ -216,7 +218,7 @@ class Evaluate(Task):
             },
             "autocast": self.config.autocast,
             **({} if checkpoint.factor is None else {"score": "learned distance"}),
-            **({"seen_by_run": dict(self.seen)} if self.seen else {}),
+            **({"seen_by_run": self._seen} if self._seen else {}),
             "splits": {self._split.name: result},
         }
 

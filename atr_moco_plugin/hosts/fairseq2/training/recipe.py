@@ -26,7 +26,7 @@ from atr_moco_plugin.data.loading.training import first_pairs
 from atr_moco_plugin.evaluation.trained_clips import keep_trained_clips
 from atr_moco_plugin.hosts.fairseq2 import compat
 from atr_moco_plugin.hosts.fairseq2.config.checks import check_attention, check_clip_length
-from atr_moco_plugin.hosts.fairseq2.config.init import check_pretrained
+from atr_moco_plugin.hosts.fairseq2.config.init import KINDS, check_pretrained
 from atr_moco_plugin.hosts.fairseq2.config.recipe import RetrievalRecipeConfig
 from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.hosts.fairseq2.evaluation.unit import NoBatches, RetrievalEvalUnit
@@ -62,6 +62,7 @@ from atr_moco_plugin.hosts.fairseq2.training.task import TrainAndEvaluate
 from atr_moco_plugin.hosts.fairseq2.training.unit import RetrievalTrainUnit
 from atr_moco_plugin.io.checkpoints import step_folders
 from atr_moco_plugin.io.lock import lock_folder
+from atr_moco_plugin.io.paths import expanded
 from atr_moco_plugin.model.building import adapt_model, built_config
 from atr_moco_plugin.safety.names import name_clips_of
 from atr_moco_plugin.teaching import use_teachers
@@ -252,6 +253,7 @@ class RetrievalRecipe(compat.TrainRecipe):
                     section.train_split,
                     section.valid_split,
                     goes_on=bool(step_folders(checkpoint_dir, "step_")),
+                    start=None if config.init in KINDS else expanded(config.init, "init"),
                 )
             if stop.agreed():
                 self.stopped = True

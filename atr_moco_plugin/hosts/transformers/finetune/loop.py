@@ -98,13 +98,14 @@ def run(prepared: Prepared) -> Path:
         inputs.batches.load(Path(checkpoint))
         step = int(checkpoint.rpartition("-")[2])
     if step < settled(config.regime.num_steps):
-        section = config.dataset
+        section, start = config.dataset, Path(prepared.start.name)
         keep_trained_clips(
             out,
             prepared.dataset,
             section.train_split,
             section.valid_split,
             goes_on=checkpoint is not None,
+            start=start if start.is_absolute() else None,
         )
     for file in (*sorted((out / "metrics").glob("*.jsonl")), out / "rank.jsonl"):
         drop_after(file, step)  # it is recorded again
