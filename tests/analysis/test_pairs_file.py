@@ -61,8 +61,8 @@ def test_what_has_no_embedding_is_left_out_and_told(tmp_path: Path) -> None:
     found = read_pairs(path, AUDIO, TEXT)
     assert found.rows.tolist() == [[0, 0], [0, 3], [1, 1]]
     assert found.notes == [
-        "2 of 4 pairs of pairs.csv are of what has no embedding, such as 'cat.wav' (row 2) and 1 "
-        "more, and are left out."
+        "2 of 4 pairs of pairs.csv are of what has no embedding, such as 'cat.wav' (row 2), 'Snow' "
+        "(row 4), and are left out."
     ]
 
 
