@@ -6,6 +6,7 @@ are gone, and named by another table. An evaluation would then count clips that 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ def keep_trained_clips(
     *,
     goes_on: bool,
     start: Path | None = None,
+    test_split: str | None = None,
 ) -> None:
     """Write :data:`TRAINED_CLIPS`, before the first step. One process writes it.
 
@@ -64,6 +66,8 @@ def keep_trained_clips(
         start: what a new run takes its weights from, if that is a place of this machine: a run, or
             a checkpoint, a bundle or a file in its folder. The clips of that run are known too,
             where it says them.
+        test_split: what the run is tested on in the end. It warns of clips there, and of those that
+            choose the checkpoint, that the run of ``start`` was trained on.
 
     Raises:
         InputError: for a damaged file.
@@ -75,6 +79,16 @@ def keep_trained_clips(
         role: _ids_of(dataset, split)
         for role, split in zip(_ROLES, (train_split, valid_split), strict=True)
     }
+    if known is not None and not goes_on:
+        for split in (valid_split, test_split):
+            seen = np.isin(_ids_of(dataset, split), known.ids["train"]) if split else np.zeros(0)
+            if seen.any():
+                warnings.warn(
+                    f"{int(seen.sum()):,} of {len(seen):,} clips of {split!r} are among those that "
+                    f"{start} was trained on, by their names: figures of them are better than on "
+                    "other sounds. Give the data and options that it had.",
+                    stacklevel=2,
+                )
     if known is not None:
         ids = {role: np.union1d(known.ids[role], x) for role, x in ids.items()}
     about = {"train_split": train_split, "valid_split": valid_split, "dataset": dataset.name}
@@ -181,7 +195,10 @@ def check_held_out(
         del seen[role]
     counts = {role: int(which.sum()) for role, which in seen.items() if which.any()}
     if "train" in counts:
-        found = f"{said_of(seen['train'])} are among those that the run {run} was trained on"
+        found = (
+            f"{said_of(seen['train'])} are among those that the run {run}, or the one that it "
+            "started from, was trained on"
+        )
         if not allow:
             raise InputError(
                 f"{found}, by their names. Give the data and options that the run had, or for "

@@ -128,3 +128,14 @@ def test_a_damaged_file_is_one_sentence(run: Path) -> None:
     (run / TRAINED_CLIPS).write_bytes(b"half")
     with pytest.raises(InputError, match="cannot be read"):
         found(run, BEFORE, "valid")
+
+
+def test_held_out_clips_that_the_start_was_trained_on_are_warned_of(run: Path) -> None:
+    now = data(train="ghij", valid="k", test="cdl")
+    (run / "new").mkdir()
+    with pytest.warns(UserWarning, match="2 of 3 clips of 'test' are among those .* was trained"):
+        keep_trained_clips(
+            run / "new", now, "train", "valid", goes_on=False, start=run, test_split="test"
+        )
+    with pytest.raises(InputError, match="or the one that it started from, was trained on"):
+        found(run / "new", now, "test")

@@ -22,7 +22,7 @@ from atr_moco_plugin.data.audio.cache import (
 )
 from atr_moco_plugin.data.audio.decode import Decoder, check_decoder
 from atr_moco_plugin.data.audio.read import read_audio, window
-from atr_moco_plugin.data.audio.scale import check_samples
+from atr_moco_plugin.data.audio.scale import MAX_PEAK, check_samples
 from atr_moco_plugin.data.audio.source import FileSource
 from atr_moco_plugin.sample_rate import check_sample_rate
 
@@ -68,7 +68,9 @@ class AudioReader(Config):
             start, stop = window(packed.shape[0], samples, generator)
             packed = packed[start:stop]
         waveform = unpack(packed)
-        if packed.dtype != np.int16:  # an earlier release has kept integers that were not scaled
+        # An earlier release has kept integers that were not scaled. Resampled, what was within the
+        # limit may be a little beyond it.
+        if packed.dtype != np.int16 and np.abs(waveform).max(initial=0) > 2 * MAX_PEAK:
             check_samples(waveform, source)
         return waveform
 

@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 from atr_moco_plugin.data.audio import cache, reader
 from atr_moco_plugin.data.audio.cache import entry_path, pack, read_entry, unpack, write_entry
 from atr_moco_plugin.data.audio.reader import AudioReader
+from atr_moco_plugin.data.audio.scale import MAX_PEAK
 from atr_moco_plugin.data.audio.source import FileSlice
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
@@ -161,6 +162,17 @@ def test_integers_that_an_earlier_release_has_kept_are_refused(tmp_path: Path) -
     for samples in (None, 1000):
         with pytest.raises(ValueError, match=r"a\.wav: it has float samples up to 9,000, where"):
             cached(tmp_path / "a.wav", samples)
+
+
+def test_a_loud_file_that_overshoots_when_resampled_is_kept(tmp_path: Path) -> None:
+    """It was read without a cache, and refused with one."""
+    square = np.repeat(np.resize([30.0, -30.0], 100), 40).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", square, 8_000, subtype="FLOAT")
+    plain = AudioReader(16_000)(tmp_path / "a.wav")
+    assert np.abs(plain).max() > MAX_PEAK
+    cached = AudioReader(16_000, cache_dir=tmp_path / "cache")
+    for _ in range(2):
+        np.testing.assert_array_equal(cached(tmp_path / "a.wav"), plain)
 
 
 def test_a_folder_that_cannot_be_written_is_one_warning(

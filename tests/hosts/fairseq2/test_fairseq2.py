@@ -14,7 +14,7 @@ import torch
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
-from fairseq2.metrics import MetricBag
+from fairseq2.metrics import Mean, MetricBag
 from fairseq2.recipe.error import RecipeError
 
 from atr_moco_plugin.criterion import MocoAtcAtm, MocoAtcAtmConfig
@@ -270,6 +270,20 @@ def test_a_matching_loss_that_stays_at_its_prior_is_warned_of_once(
                 assert not caplog.records
     assert len(caplog.records) == warnings
     assert all("1:2 labels" in record.getMessage() for record in caplog.records)
+
+
+def test_means_of_0_and_of_nothing_are_no_warning(tiny_model, caplog) -> None:
+    """torcheval said "No calls to update() have been made", twice at each report."""
+    unit, _ = make_unit(MocoAtcAtm(tiny_model(), MocoAtcAtmConfig(queue_size=4)))
+    bag = MetricBag(torch.device("cpu"))
+    unit.prepare_metric_bag(bag)
+    bag.begin_updates()
+    bag.get("alpha", Mean).update(torch.tensor(0.0), weight=2.0)
+    bag.get("temperature", Mean).update(torch.tensor(0.5), weight=torch.tensor(2.0))
+    bag.commit_updates()
+    found = {name: float(bag.get(name, Mean).compute()) for name in ("alpha", "loss_atm")}
+    assert found == {"alpha": 0.0, "loss_atm": 0.0} and not caplog.records
+    assert float(bag.get("temperature", Mean).compute()) == 0.5
 
 
 def test_hooks_are_recorded_under_their_name(tiny_model, tiny_batch) -> None:

@@ -254,6 +254,7 @@ class RetrievalRecipe(compat.TrainRecipe):
                     section.valid_split,
                     goes_on=bool(step_folders(checkpoint_dir, "step_")),
                     start=None if config.init in KINDS else expanded(config.init, "init"),
+                    test_split=config.evaluation.test_split,
                 )
             if stop.agreed():
                 self.stopped = True

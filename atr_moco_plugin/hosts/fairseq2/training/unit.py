@@ -28,6 +28,18 @@ MEASURED = "measured_"
 measure that no batch has, such as a loss that has not begun, is left out of the report."""
 
 
+class _Mean(Mean):
+    """fairseq2's mean, whose base warns of nothing measured, and of a mean of 0 as if it were."""
+
+    weighted_sum: Tensor
+    weights: Tensor
+
+    @override
+    def compute(self) -> Tensor:
+        # Of nothing it is 0, and left out of the report.
+        return self.weighted_sum / self.weights if self.weights else self.weights
+
+
 @final
 class RetrievalTrainUnit(TrainUnit[Any]):
     """One call of the criterion a batch; hooks and the watch for a collapse at each report.
@@ -66,7 +78,7 @@ class RetrievalTrainUnit(TrainUnit[Any]):
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
         for name in self._criterion.measures:
-            metric_bag.add(name, Mean())
+            metric_bag.add(name, _Mean())
             metric_bag.add(MEASURED + name, Sum())
         metric_bag.add(FINITE, Sum())
 

@@ -106,6 +106,7 @@ def run(prepared: Prepared) -> Path:
             section.valid_split,
             goes_on=checkpoint is not None,
             start=start if start.is_absolute() else None,
+            test_split=config.evaluation.test_split,
         )
     for file in (*sorted((out / "metrics").glob("*.jsonl")), out / "rank.jsonl"):
         drop_after(file, step)  # it is recorded again
