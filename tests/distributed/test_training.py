@@ -155,6 +155,7 @@ def test_a_step_takes_few_exchanges(two: Found) -> None:
         "moco_atc_atm": 4,
         "moco_atc_atm_albef": 6,
         "moco_atc_online": 4,
+        "moco_atc_both": 4,
         "moco_atc_atm_online": 6,
     }
     expected |= {f"{name}_chunks": expected[name] for name in ("atc", "moco_atc_atm")}
