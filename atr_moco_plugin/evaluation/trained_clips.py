@@ -80,8 +80,8 @@ def keep_trained_clips(
         for role, split in zip(_ROLES, (train_split, valid_split), strict=True)
     }
     if known is not None and not goes_on:
-        for split in (valid_split, test_split):
-            seen = np.isin(_ids_of(dataset, split), known.ids["train"]) if split else np.zeros(0)
+        for split in filter(None, (valid_split, test_split)):
+            seen = np.isin(_ids_of(dataset, split), known.ids["train"])
             if seen.any():
                 warnings.warn(
                     f"{int(seen.sum()):,} of {len(seen):,} clips of {split!r} are among those that "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from atr_moco_plugin.data.audio.waveform import MAX_PEAK
+from atr_moco_plugin.data.audio.scale import MAX_PEAK
 from atr_moco_plugin.inspection.clip_audio import ClipAudio
 from atr_moco_plugin.inspection.findings import Finding
 

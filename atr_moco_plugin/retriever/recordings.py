@@ -89,24 +89,6 @@ def recording_windows(
     yield from cut_windows([waveform], sample_rate, size, hop)
 
 
-def check_scale(waveform: Samples, sample_rate: int, name: str) -> None:
-    """Refuse samples of a file that would be refused as an array: integers that were turned into
-    floats and not scaled embed as another sound.
-
-    Args:
-        waveform: ``[n]``, one sample or more.
-        sample_rate: its rate in Hz.
-        name: what the message begins with.
-
-    Raises:
-        InputError: for samples far beyond full scale.
-    """
-    try:
-        as_waveform(waveform, sample_rate)
-    except InputError as ex:
-        raise InputError(f"{name}: {ex}") from ex
-
-
 def long_enough(
     windows: Iterable[AudioWindow], least: int, sample_rate: int, audio: Any, name: str
 ) -> Iterator[AudioWindow]:

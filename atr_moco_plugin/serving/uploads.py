@@ -12,7 +12,6 @@ from atr_moco_plugin.data.audio.decode import opened, read_frames
 from atr_moco_plugin.data.audio.read import MIN_SECONDS, too_short
 from atr_moco_plugin.data.audio.source import MemoryFile
 from atr_moco_plugin.errors import InputError
-from atr_moco_plugin.retriever.recordings import check_scale
 
 MAX_BYTES = 32 * 2**20
 """Largest upload: three minutes of 16-bit stereo at 48 kHz."""
@@ -71,7 +70,6 @@ def read_sound(content: bytes, name: str) -> tuple[NDArray[np.float32], int]:
             f"{name}: lasts {len(waveform) / rate:.3f} s; search with a sound of at least "
             f"{MIN_SECONDS} s"
         )
-    check_scale(waveform, rate, name)
     return waveform, rate
 
 

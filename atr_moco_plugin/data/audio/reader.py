@@ -70,8 +70,8 @@ class AudioReader(Config):
         waveform = unpack(packed)
         # An earlier release has kept integers that were not scaled. Resampled, what was within the
         # limit may be a little beyond it.
-        if packed.dtype != np.int16 and np.abs(waveform).max(initial=0) > 2 * MAX_PEAK:
-            check_samples(waveform, source)
+        if packed.dtype != np.int16:
+            check_samples(waveform, source, most=2 * MAX_PEAK)
         return waveform
 
     def kept(self, key: str, render: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -14,13 +14,14 @@ MAX_PEAK = 32.0
 turned into floats and not scaled."""
 
 
-def scale_problem(peak: float) -> str:
+def scale_problem(peak: float, most: float = MAX_PEAK) -> str:
     """What is wrong with a waveform of that peak, and what to do; empty where nothing is.
 
     Args:
         peak: the largest of its absolute samples, where full scale is 1.
+        most: the largest that is taken for sound.
     """
-    if peak <= MAX_PEAK:
+    if peak <= most:
         return ""
     return (
         f"it has float samples up to {peak:,.0f}, where full scale is 1; divide 16-bit samples by "
@@ -28,18 +29,19 @@ def scale_problem(peak: float) -> str:
     )
 
 
-def check_samples(waveform: NDArray[np.float32], source: object) -> None:
+def check_samples(waveform: NDArray[np.float32], source: object, most: float = MAX_PEAK) -> None:
     """Refuse decoded audio that is no sound. It takes two passes without a copy.
 
     Args:
         waveform: ``[n]``.
         source: where it is from, for the message.
+        most: the largest absolute sample that is taken for sound.
 
     Raises:
-        InputError: for NaN or infinite samples, or a peak beyond :data:`MAX_PEAK`.
+        InputError: for NaN or infinite samples, or a peak beyond ``most``.
     """
     peak = float(max(waveform.max(initial=0), -waveform.min(initial=0)))  # NaN if one sample is
     if not np.isfinite(peak):
         raise unusable(source, "has NaN or infinite samples")
-    if problem := scale_problem(peak):
+    if problem := scale_problem(peak, most):
         raise InputError(f"{source}: {problem}")

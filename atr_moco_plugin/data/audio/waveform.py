@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import read_audio, resample
-from atr_moco_plugin.data.audio.scale import MAX_PEAK as MAX_PEAK
 from atr_moco_plugin.data.audio.scale import scale_problem
 from atr_moco_plugin.data.audio.source import (
     MAX_SLICE_BYTES,
@@ -67,7 +66,7 @@ def as_waveform(audio: Any, sample_rate: int) -> Samples:
 
     Raises:
         BadClipError: the clip has no samples, NaN or infinite ones, floats beyond
-            :data:`MAX_PEAK`, or cannot be decoded.
+            :data:`~.scale.MAX_PEAK`, or cannot be decoded.
         InputError: audio in this form cannot be read.
     """
     if audio is None:
