@@ -25,6 +25,7 @@ def parameter_groups(
     lr: float | None = None,
     audio_lr: float | None = None,
     text_lr: float | None = None,
+    head_lr: float | None = None,
     temperature_lr: float | None = None,
     layer_decay: float = 1.0,
     preset: Collection[str] = (),
@@ -50,6 +51,8 @@ def parameter_groups(
             to all groups.
         audio_lr: learning rate of the audio encoder, ``None`` for ``lr``.
         text_lr: learning rate of the text encoder, ``None`` for ``lr``.
+        head_lr: learning rate of the matching head without layers of the text encoder, ``None`` for
+            ``lr``.
         temperature_lr: learning rate of the temperature, ``None`` for ``lr``.
         layer_decay: in ``(0, 1]``.
         preset: names of rates that are a recipe's own, so that nobody is warned of them.
@@ -59,23 +62,30 @@ def parameter_groups(
 
     Raises:
         InputError: ``layer_decay`` is out of range or an encoder publishes no layers for it, a rate
-            of a part or a ``layer_decay`` comes without ``lr``, or a rate is for an encoder that is
-            not there, or ``temperature_lr`` comes with a wrapper of the criterion.
+            of a part or a ``layer_decay`` comes without ``lr`` or with a wrapper of the criterion,
+            or a rate is for an encoder that is not there.
     """
     if not 0 < layer_decay <= 1:
         raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
-    own = {"audio": audio_lr, "text": text_lr}
+    own = {"audio": audio_lr, "text": text_lr, "head": head_lr}
     if lr is None and (layer_decay != 1 or any((*own.values(), temperature_lr))):
         raise InputError("`lr` is missing: learning rates of parts and `layer_decay` need it.")
 
     trained = [p for p in criterion.parameters() if p.requires_grad]
     # By itself and not by its name, which a wrapper such as `torch.compile` changes.
     temperature = getattr(criterion, "temperature", None)
-    if temperature_lr is not None and temperature is None and not hasattr(criterion, "model"):
-        raise InputError(
-            f"`temperature_lr` is {temperature_lr}, but a {type(criterion).__name__} has neither "
-            "`temperature` nor `model`: give `parameter_groups` the criterion and not its wrapper."
-        )
+    if not hasattr(criterion, "model"):
+        of_parts = {
+            **{f"{part}_lr": rate for part, rate in own.items()},
+            "temperature_lr": temperature_lr if temperature is None else None,
+            "layer_decay": None if layer_decay == 1 else layer_decay,
+        }
+        for option, value in of_parts.items():
+            if value is not None:
+                raise InputError(
+                    f"`{option}` is {value}, but a {type(criterion).__name__} has no `model` with "
+                    "parts: give `parameter_groups` the criterion and not its wrapper."
+                )
     places = _places(criterion, own, layer_decay)
     moved = [places[id(p)] for p in trained if id(p) in places]
     trains = {place.part for place in moved}
@@ -116,9 +126,10 @@ def parameter_groups(
 def _warn_of_idle_rates(rates: dict[str, float | None], trained: set[str]) -> None:
     for part, rate in rates.items():
         if rate is not None and part not in trained:
+            what = "matching head" if part == "head" else f"{part} encoder"
             warnings.warn(
-                f"`{part}_lr` is {rate}, but nothing of the {part} encoder is trained: the rate is "
-                "for nothing. Leave it out, or train a part of the encoder.",
+                f"`{part}_lr` is {rate}, but nothing of the {what} is trained: the rate is for "
+                f"nothing. Leave it out, or train a part of the {what}.",
                 stacklevel=3,
             )
 
@@ -141,19 +152,22 @@ def _undecayed(criterion: Module) -> set[int]:
 
 @dataclass
 class _Place:
-    """Where a parameter of an encoder lies."""
+    """Where a parameter of an encoder or of the matching head lies."""
 
     part: str
     scale: float = 1.0
-    """Factor on the encoder's rate."""
+    """Factor on the part's rate."""
 
 
 def _places(
     criterion: Module, rates: dict[str, float | None], layer_decay: float
 ) -> dict[int, _Place]:
-    """Id of each parameter of an encoder to its place."""
+    """Id of each parameter of an encoder, or of the matching head, to its place."""
     model = getattr(criterion, "model", None)
+    head = getattr(model, "head", None)
     places: dict[int, _Place] = {}
+    if isinstance(head, nn.Module):
+        places |= {id(p): _Place("head") for p in head.parameters()}
     for part in _PARTS:
         tower = getattr(model, part, None)
         encoder = getattr(tower, "encoder", None)
@@ -167,9 +181,7 @@ def _places(
                         "encoder so."
                     )
             continue
-        upper = (
-            getattr(getattr(model, "head", None), "text_layers", None) if part == "text" else None
-        )
+        upper = getattr(head, "text_layers", None) if part == "text" else None
         modules = [encoder, *(upper or ())]
         places |= {id(p): _Place(part) for module in modules for p in module.parameters()}
         trained = any(p.requires_grad for p in encoder.parameters())

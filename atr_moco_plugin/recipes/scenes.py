@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from fairseq2.recipe.config import RegimeSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
+from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.config.sections import (
     CaptionTokenizerSection,
     RetrievalDatasetSection,
     best_by_r_sum,
     default,
 )
-from atr_moco_plugin.recipes.toy import ToyRecipeConfig
+from atr_moco_plugin.recipes.toy import FROM_RANDOM_WEIGHTS, ToyRecipeConfig
 
 
 @dataclass(kw_only=True)
@@ -36,6 +37,9 @@ class ScenesRecipeConfig(ToyRecipeConfig):
     )
     tokenizer: CaptionTokenizerSection = default(
         CaptionTokenizerSection, vocab_size=512, max_tokens=64
+    )
+    criterion: CriterionSection | str = default(
+        CriterionSection, name="moco_atc_atm", config={**FROM_RANDOM_WEIGHTS}
     )
     regime: RegimeSection = default(best_by_r_sum, 800, 200, 20)
 

@@ -26,6 +26,17 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
 )
 
 
+FROM_RANDOM_WEIGHTS = {
+    "queue_size": 512,
+    "queue_warmup_steps": "auto",
+    "momentum": 0.95,
+    "alpha_warmup_steps": 400,
+    "temperature_min": 0.05,
+    "atm_every": 2,
+}
+"""Options of the criterion for random weights and few steps: a shorter memory than its defaults."""
+
+
 @dataclass(kw_only=True)
 class ToyRecipeConfig(RetrievalRecipeConfig):
     """Both encoders from scratch on synthesised sound scenes."""
@@ -42,23 +53,15 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
         CaptionTokenizerSection, vocab_size=512, max_tokens=48
     )
     criterion: CriterionSection | str = default(
-        CriterionSection,
-        name="moco_atc_atm",
-        # From random weights and in few steps: a shorter memory than the criterion's defaults.
-        config={
-            "queue_size": 512,
-            "queue_warmup_steps": "auto",
-            "columns": "both",
-            "momentum": 0.95,
-            "alpha_warmup_steps": 400,
-            "temperature_min": 0.05,
-            "atm_every": 2,
-        },
+        CriterionSection, name="moco_atc_atm", config={**FROM_RANDOM_WEIGHTS, "columns": "both"}
     )
     evaluation: EvaluationSection = default(EvaluationSection, rerank_k=16, test_split="test")
     # The temperature moves slower than the weights: one that falls early makes the hard negatives
-    # too hard for a matching head that has learned nothing yet.
-    optimizer: OptimizerSection = default(adamw, lr=1e-3, temperature_lr=3e-4, betas=(0.9, 0.98))
+    # too hard for a matching head that has learned nothing yet. The head begins when the schedule
+    # has brought the rates down, and has few steps.
+    optimizer: OptimizerSection = default(
+        adamw, lr=1e-3, head_lr=1e-2, temperature_lr=3e-4, betas=(0.9, 0.98)
+    )
     lr_scheduler: LRSchedulerSection = default(cosine, 50)
     regime: RegimeSection = default(best_by_r_sum, 800, 200, 20)
 

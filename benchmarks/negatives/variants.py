@@ -25,6 +25,7 @@ class Variant:
         rate_of: the variant whose learning rate it takes; None has one searched.
         chunks: batches of :data:`CHUNKS` times the pairs, in chunks of as many as the others have
             at once.
+        head_rate: learning rate of the matching head over that of everything else.
         teacher: the variant whose run of the same seed it goes on from, with that run as its
             teacher; its time comes on top.
         tier: 0 are wanted first.
@@ -35,6 +36,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     rate_of: str | None = None
     chunks: bool = False
+    head_rate: float = 1.0
     teacher: str | None = None
     tier: int = 1
 
@@ -78,6 +80,14 @@ VARIANTS = {
             _QUEUE,
             tier=2,
         ),
+        Variant(
+            "moco_atc_atm, columns both, every 2, head 10",
+            _MATCHING,
+            {"columns": "both", "atm_every": 2},
+            _QUEUE,
+            head_rate=10.0,
+            tier=2,
+        ),
         Variant("moco_atc, columns online", _QUEUE, {"columns": "online"}, _QUEUE, tier=2),
         Variant("moco_atc, keys online", _QUEUE, _ONLINE_KEYS, _QUEUE, tier=2),
         Variant("moco_atc, alpha 0", _QUEUE, {"alpha": 0.0}, _QUEUE, tier=2),
@@ -87,6 +97,14 @@ VARIANTS = {
         ),
         Variant("moco_atc_atm, start 0", _MATCHING, {"atm_start": 0}, _QUEUE, tier=2),
         Variant("moco_atc_atm, every 2", _MATCHING, {"atm_every": 2}, _QUEUE, tier=2),
+        Variant(
+            "moco_atc_atm, every 2, head 10",
+            _MATCHING,
+            {"atm_every": 2},
+            _QUEUE,
+            head_rate=10.0,
+            tier=2,
+        ),
         Variant("moco_atc_atm, one pair", _MATCHING, {"atm_pairs": "one"}, _QUEUE, tier=2),
         Variant("moco_atc_atm, one side", _MATCHING, {"atm_pairs": "audio"}, _QUEUE, tier=2),
         Variant(

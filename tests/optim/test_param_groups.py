@@ -16,6 +16,7 @@ from atr_moco_plugin.criterion import (
     MocoAtcAtm,
     MocoAtcAtmConfig,
 )
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 
@@ -44,15 +45,17 @@ def test_only_weights_are_decayed_and_frozen_ones_left_out(criterion) -> None:
 
 
 def test_each_part_has_its_rate(criterion) -> None:
-    found = rates(criterion, lr=1.0, audio_lr=0.5, text_lr=0.25, temperature_lr=2.0)
+    found = rates(criterion, lr=1.0, audio_lr=0.5, text_lr=0.25, head_lr=4.0, temperature_lr=2.0)
     expected = {"temperature": 2.0}
     for name in found:
         if name.startswith("model.audio.encoder."):
             expected[name] = 0.5
         elif name.startswith(("model.text.encoder.", "model.head.layers.")):
             expected[name] = 0.25
+        elif name.startswith("model.head."):
+            expected[name] = 4.0
     assert found == {name: expected.get(name, 1.0) for name in found}
-    assert set(found.values()) == {1.0, 0.5, 0.25, 2.0}
+    assert set(found.values()) == {1.0, 0.5, 0.25, 4.0, 2.0}
 
 
 def test_a_rate_of_an_encoder_that_is_not_trained_is_warned_of(tiny_model) -> None:
@@ -61,6 +64,17 @@ def test_a_rate_of_an_encoder_that_is_not_trained_is_warned_of(tiny_model) -> No
     criterion = Atc(model, AtcConfig())
     with pytest.warns(UserWarning, match="`audio_lr` is 0.5, but nothing of the audio encoder"):
         parameter_groups(criterion, 0.1, lr=1.0, audio_lr=0.5, text_lr=0.25)
+
+
+@pytest.mark.parametrize("head", ["none", "frozen"])
+def test_a_rate_of_a_matching_head_that_is_not_trained_is_warned_of(tiny_model, head: str) -> None:
+    model = tiny_model()
+    if head == "none":
+        model.head = None
+    else:
+        model.head.requires_grad_(False)
+    with pytest.warns(UserWarning, match="`head_lr` is 0.5, but nothing of the matching head is"):
+        parameter_groups(Atc(model, AtcConfig()), 0.1, lr=1.0, head_lr=0.5)
 
 
 @pytest.mark.parametrize("kind", ["buffer", "frozen"])
@@ -240,14 +254,26 @@ def test_an_encoder_that_does_not_publish_its_layers_is_refused(layers: object) 
         assert set(rates(criterion, lr=1.0, layer_decay=0.5).values()) == {1.0}
 
 
-def test_the_temperature_has_its_rate_in_a_compiled_criterion_and_a_wrapper_is_refused() -> None:
+def test_the_temperature_has_its_rate_in_a_compiled_criterion() -> None:
     criterion = Atc(LinearModel(), AtcConfig())
     compiled = torch.compile(criterion, backend="eager")
     groups = parameter_groups(compiled, 0.1, lr=1.0, temperature_lr=0.5)
     found = [group["lr"] for group in groups for p in group["params"] if p is criterion.temperature]
     assert found == [0.5]
-    with pytest.raises(ValueError, match="a Sequential has neither `temperature` nor `model`"):
-        parameter_groups(nn.Sequential(criterion), 0.1, lr=1.0, temperature_lr=0.5)
+
+
+@pytest.mark.parametrize(
+    "option", ["audio_lr", "text_lr", "head_lr", "temperature_lr", "layer_decay"]
+)
+def test_a_wrapper_of_the_criterion_has_no_rates_of_parts(option: str) -> None:
+    wrapper = nn.Sequential(Atc(LinearModel(), AtcConfig()))
+    with pytest.raises(InputError) as error:
+        parameter_groups(wrapper, 0.1, lr=1.0, **{option: 0.5})
+    assert str(error.value) == (
+        f"`{option}` is 0.5, but a Sequential has no `model` with parts: give `parameter_groups` "
+        "the criterion and not its wrapper."
+    )
+    assert len(parameter_groups(wrapper, 0.1, lr=1.0)) == 2
 
 
 @pytest.mark.parametrize("options", [{"audio_lr": 0.5}, {"layer_decay": 0.5}])

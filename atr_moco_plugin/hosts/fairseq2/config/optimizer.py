@@ -20,7 +20,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 OPTIMIZER = "retrieval_adamw"
-_RATES = ("lr", "audio_lr", "text_lr", "temperature_lr")
+_RATES = ("lr", "audio_lr", "text_lr", "head_lr", "temperature_lr")
 
 
 @dataclass(kw_only=True)
@@ -37,6 +37,9 @@ class RetrievalAdamWConfig(Validatable):
     text_lr: float | None = None
     """Learning rate of the text encoder, upper layers in an ALBEF head included; None takes
     ``lr``."""
+
+    head_lr: float | None = None
+    """Learning rate of the matching head without layers of the text encoder; None takes ``lr``."""
 
     temperature_lr: float | None = None
     """Learning rate of the temperature; None takes ``lr``."""

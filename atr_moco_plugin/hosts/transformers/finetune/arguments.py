@@ -56,6 +56,7 @@ def make_optimizers(config: FinetuneConfig, model: TrainerModel) -> tuple[Any, A
         lr=section.lr,
         audio_lr=section.audio_lr,
         text_lr=section.text_lr,
+        head_lr=section.head_lr,
         temperature_lr=section.temperature_lr,
         layer_decay=section.layer_decay,
     )
