@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.queue import EmbeddingQueue
 
 
@@ -262,7 +263,27 @@ def test_wrong_shapes_are_named() -> None:
     queue = EmbeddingQueue(4, 2)
     with pytest.raises(ValueError, match="embeddings of size 2"):
         queue.enqueue(torch.ones(2, 3), torch.arange(2), torch.arange(2))
-    with pytest.raises(ValueError, match="2 embeddings came with 3 clip ids"):
-        queue.enqueue(torch.ones(2, 2), torch.arange(3), torch.arange(2))
     with pytest.raises(RuntimeError, match="size mismatch"):
         queue.load_state_dict(EmbeddingQueue(4, 3).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("clip_ids", "caption_ids", "message"),
+    [
+        (torch.arange(3), torch.arange(2), r"`clip_ids` has the shape \[3\], .* has 2 items"),
+        (torch.arange(2), torch.ones(2, 2).long(), r"\[2\] and `caption_ids` \[2, 2\]: mixtures"),
+        (torch.arange(2) + 2.0**24, torch.arange(2), "`clip_ids` is of type torch.float32"),
+        (torch.arange(2), torch.arange(2).bool(), "`caption_ids` is of type torch.bool"),
+        (torch.arange(2).to(torch.uint64), torch.arange(2), "`clip_ids` is of type torch.uint64"),
+        (torch.tensor([-1, -1]), torch.arange(2), "`clip_ids` has -1: ids are 0 or above"),
+        (torch.arange(2), torch.tensor([[0, -1], [-1, -1]]), "`caption_ids` has -1"),
+    ],
+)
+def test_ids_of_other_items_than_the_rows_are_refused(
+    clip_ids: torch.Tensor, caption_ids: torch.Tensor, message: str
+) -> None:
+    """Ids in float32 were rounded, and rows of the ids -1 were in no record of `RankLogger`."""
+    queue = EmbeddingQueue(4, 2)
+    with pytest.raises(InputError, match=message):
+        queue.enqueue(torch.eye(2), clip_ids, caption_ids)
+    assert len(queue) == 0 and len(queue.nonfinite_clip_ids) == 0

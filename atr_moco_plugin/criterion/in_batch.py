@@ -15,13 +15,12 @@ from atr_moco_plugin.criterion.chunks import check_chunks, check_reads_chunks, e
 from atr_moco_plugin.criterion.config import AtcConfig, CriterionConfig
 from atr_moco_plugin.criterion.exchange import GlobalBatch
 from atr_moco_plugin.criterion.first_passes import FirstPasses
-from atr_moco_plugin.criterion.positives import check_ids
 from atr_moco_plugin.criterion.taught import StudentLogits, TaughtCriterion
 from atr_moco_plugin.distributed import gather, gather_counts, gather_packed, mean_weight
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.optim.step_hook import Attachment, attach
 from atr_moco_plugin.optim.step_watch import StepWatch
-from atr_moco_plugin.queue import EmbeddingQueue
+from atr_moco_plugin.queue import EmbeddingQueue, check_ids
 from atr_moco_plugin.tensors.compile import not_compiled
 from atr_moco_plugin.tensors.float32 import in_float32
 
@@ -205,7 +204,7 @@ class Atc(TaughtCriterion):
             have different numbers of items.
 
         Raises:
-            InputError: see :func:`~atr_moco_plugin.criterion.positives.check_ids`; the embeddings
+            InputError: see :func:`~atr_moco_plugin.queue.batch_ids.check_ids`; the embeddings
                 are of another size than ``model.embed_dim``, or not of length 1.
         """
         self._start_pass()

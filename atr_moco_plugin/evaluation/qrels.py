@@ -68,7 +68,7 @@ def read_qrels(path: str | Path, retrieval_set: RetrievalSet) -> Qrels:
     ``docs/graded.md`` shows the three formats: DCASE's table with a list of files in each row, a
     table with a grade in each row, and TREC's qrels with the ids of ``trec/``. A sentence is found
     by its text as it stands, else as :func:`~atr_moco_plugin.ids.normalize_caption` reduces it; of
-    several captions with the text the first is asked, since all rank the same. A clip is found by
+    several captions of one spelling the first is asked, since all rank the same. A clip is found by
     its key, else by its file name, else by that without its suffix.
 
     Args:
@@ -77,9 +77,9 @@ def read_qrels(path: str | Path, retrieval_set: RetrievalSet) -> Qrels:
 
     Raises:
         MissingFileError: if there is no such file.
-        InputError: if a column is missing; a query or a clip is not of the split; a query stands
-            in two rows with other files, or a pair with two grades; a grade is no whole number of
-            0 or more; nothing is relevant.
+        InputError: if a column is missing; a query or a clip is not of the split; a query may be
+            captions of two spellings, stands in two rows with other files, or a pair with two
+            grades; a grade is no whole number of 0 or more; nothing is relevant.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,18 +145,29 @@ _Numbered = tuple[int, list[int], Judgement]
 
 def _numbered_texts(path: Path, retrieval_set: RetrievalSet) -> list[_Numbered]:
     exact: dict[str, int] = {}
-    reduced: dict[str, int] = {}
+    reduced: dict[str, list[int]] = {}
     for number, text in enumerate(retrieval_set.captions):
-        exact.setdefault(text, number)
-        reduced.setdefault(normalize_caption(text), number)
+        if text not in exact:
+            exact[text] = number
+            reduced.setdefault(normalize_caption(text), []).append(number)
     lines = list(read_table(path))
     asked = (name for line in lines for name in line.files)
     clips = ClipNames.of(retrieval_set.clips, str(path), asked)
 
-    def query(text: str) -> int | None:
-        return exact.get(text.strip(), reduced.get(normalize_caption(text)))
+    def query(line: Judgement) -> int | None:
+        literal = exact.get(line.query.strip())
+        if literal is not None:
+            return literal
+        meant = reduced.get(normalize_caption(line.query), [])
+        if len(meant) > 1:
+            first, second = (retrieval_set.captions[number] for number in meant[:2])
+            raise InputError(
+                f"{path}: {line.row} asks for {line.query!r}, which may be the caption {first!r} "
+                f"or {second!r}; write it as the split has it."
+            )
+        return next(iter(meant), None)
 
-    return _numbered(path, lines, [query(x.query) for x in lines], clips.find)
+    return _numbered(path, lines, [query(x) for x in lines], clips.find)
 
 
 def _numbered_ids(path: Path, retrieval_set: RetrievalSet) -> list[_Numbered]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
+
+from atr_moco_plugin.data.retrieval_set import RetrievalSet
 from atr_moco_plugin.evaluation import evaluation_set_name
 from atr_moco_plugin.evaluation.hubness import Occurrences
 from atr_moco_plugin.evaluation.intervals import split_intervals
@@ -46,7 +49,8 @@ def split_figures(
     Returns:
         ``test_set``, the name of what was evaluated; the keys of
         :func:`~atr_moco_plugin.evaluation.retrieval.system_figures`; ``rank``, the rank of the
-        embeddings; ``unreadable`` where clips were left out.
+        embeddings, with an alignment where caption i is of clip i; ``unreadable`` where clips were
+        left out.
     """
     return _ranked(scores, split, rerank_k, temperature)[0]
 
@@ -96,11 +100,21 @@ def _ranked(
     result: dict[str, Any] = {
         "test_set": evaluation_set_name(split.dataset.name, split.name, figures["clips"]),
         **figures,
-        "rank": RankLogger(scores.plain).log(step=0),
+        "rank": _rank(scores, split.retrieval_set),
     }
     if split.unreadable:
         result["unreadable"] = split.unreadable
     return result, systems
+
+
+def _rank(scores: Scores, retrieval_set: RetrievalSet) -> dict[str, Any]:
+    record = RankLogger(scores.plain).log(step=0)
+    assert record is not None, "a split has two clips or more"
+    owner = retrieval_set.caption_to_audio
+    if owner is None or not torch.equal(owner, torch.arange(len(retrieval_set.clips))):
+        for pair in record["pairs"].values():
+            pair["alignment"] = None
+    return record
 
 
 def figure_names(*, one_clip_each: bool, reranks: bool) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.queue.batch_ids import check_ids
 from atr_moco_plugin.queue.observers import ObservedQueue
 from atr_moco_plugin.queue.states import finite_rows, fitted_state
 
@@ -174,25 +175,24 @@ class EmbeddingQueue(ObservedQueue):
         Args:
             embeddings: ``[B, d]`` float; of a batch longer than the queue the newest rows stay.
             clip_ids: ``[B]`` int64, or ``[B, 2]`` where some are mixtures of two clips, with -1 for
-                the second of the others.
+                the second of the others. A first id of -1 is that of nobody, and
+                :class:`~atr_moco_plugin.rank.RankLogger` leaves its row out; on the CPU it is
+                refused, elsewhere the host would have to wait to see it.
             caption_ids: of the same shape.
             finite: ``[B]`` bool, :func:`finite_rows` of the embeddings for this queue and for a
                 second one with the same items, so that row k of both stays the same item. ``None``
                 looks at ``embeddings`` alone.
 
         Raises:
-            ValueError: when the shapes do not fit.
+            ValueError: when the embeddings are of another shape.
+            InputError: see :func:`~atr_moco_plugin.queue.batch_ids.check_ids`.
         """
         if embeddings.dim() != 2 or embeddings.size(1) != self.dim:
             raise ValueError(
                 f"The queue holds embeddings of size {self.dim}, "
                 f"but the batch has shape {tuple(embeddings.shape)}."
             )
-        if not len(embeddings) == len(clip_ids) == len(caption_ids):
-            raise ValueError(
-                f"A batch of {len(embeddings)} embeddings came with {len(clip_ids)} clip ids "
-                f"and {len(caption_ids)} caption ids; the numbers must be equal."
-            )
+        check_ids(len(embeddings), clip_ids, caption_ids)
         second = None
         if clip_ids.dim() == 2:
             second = torch.stack([clip_ids[:, 1], caption_ids[:, 1]], dim=1)

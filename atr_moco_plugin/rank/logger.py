@@ -59,11 +59,12 @@ class _Sums(NamedTuple):
 class RankLogger:
     """Measures the rank of named embedding sources and writes it to a file.
 
-    Only the filled rows of a queue are used. A source with fewer than two rows is left out of the
-    record. For each source, a record has the measures of the raw and of the centred matrix with the
-    normalised spectrum, beside the same measures of random unit vectors of the same shape. For each
-    pair it has the modality gap, and the alignment where row i of one source belongs to row i of
-    the other: equal numbers of rows, and equal clip ids where both are queues.
+    Only the filled rows of a queue are used, without those of the clip id -1, which are nobody's. A
+    source with fewer than two rows is left out of the record. For each source, a record has the
+    measures of the raw and of the centred matrix with the normalised spectrum, beside the same
+    measures of random unit vectors of the same shape. For each pair it has the modality gap, and
+    the alignment where row i of one source belongs to row i of the other: equal numbers of rows,
+    and equal clip ids where both are queues.
 
     For a queue with more rows than dimensions the logger keeps running sums (see
     :mod:`atr_moco_plugin.rank.moments`) and takes the singular values from them. They differ from

@@ -130,6 +130,8 @@ clipping, or look for a broken clip in the batch.
         """Leave the optimizers alone from now on."""
         for handle in self._handles:
             handle.remove()
+        # The step that was left out last is over; the next are nobody's.
+        skip_step(self.optimizers, False)
 
     def watch(self, loss: Tensor, clip_ids: Tensor) -> None:
         """Show the loss of a batch; it is looked at before the next optimizer step.

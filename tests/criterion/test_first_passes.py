@@ -22,8 +22,8 @@ from atr_moco_plugin.criterion import (
     SogClr,
 )
 from atr_moco_plugin.criterion.first_passes import LOOKED_AT
-from atr_moco_plugin.criterion.positives import check_ids
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.queue import check_ids
 
 CRITERIA = (Atc, Dcl, Siglip, SogClr, MLtm, MocoAtc, MocoAtcAtm)
 ALIKE = "all pairs are positives of each other"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -125,9 +128,32 @@ def test_sinkhorn_equals_alternating_normalisation() -> None:
     for _ in range(3):
         plan /= plan.sum(axis=1, keepdims=True) * plan.shape[0]
         plan /= plan.sum(axis=0, keepdims=True) * plan.shape[1]
-    u, v = sinkhorn_offsets(QUERIES, ITEMS, beta, iterations=3, tolerance=0.0)
+    with pytest.warns(UserWarning, match="after 3 iterations"):
+        u, v = sinkhorn_offsets(QUERIES, ITEMS, beta, iterations=3, tolerance=0.0)
     ours = np.exp(beta * (_cosines(QUERIES, ITEMS) - u.numpy()[:, None] - v.numpy())) / plan.size
     np.testing.assert_allclose(ours, plan, rtol=1e-10)
+
+
+def test_sinkhorn_goes_on_until_its_sums_are_right_or_says_that_they_are_not() -> None:
+    """It ended after 200 iterations without a word, wherever it was."""
+    items = torch.nn.functional.normalize(_unit(60, 6, width=24) + _unit(1, 7, width=24), dim=1)
+    queries = torch.nn.functional.normalize(items + 0.5 * _unit(60, 8, width=24), dim=1)
+
+    def furthest(beta: float, **options: int) -> float:
+        """Of the sum of a row from what it should be, as a share."""
+        u, v = sinkhorn_offsets(queries, items, beta, **options)
+        s = _cosines(queries, items)
+        plan = np.exp(beta * (s - u.numpy()[:, None] - v.numpy())) / s.size
+        np.testing.assert_allclose(plan.sum(axis=0), 1 / s.shape[1], rtol=1e-9)
+        return float(np.abs(plan.sum(axis=1) * len(s) - 1).max())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert furthest(40.0) <= 1e-3
+    with pytest.warns(UserWarning) as told:
+        error = furthest(40.0, iterations=200)
+    (share,) = re.findall(r"beta 40 .* 200 iterations: .* off by (\S+) %", str(told[0].message))
+    assert error > 1e-3 and float(share) == pytest.approx(100 * error, rel=0.05)
 
 
 def test_a_hub_is_held_back() -> None:

@@ -65,6 +65,21 @@ def test_a_table_with_a_grade_a_row(tmp_path: Path) -> None:
     assert matrix(qrels) == [[0, 2, 0], [1, 0, 3]]
 
 
+def test_a_sentence_that_may_be_two_captions_is_refused(tmp_path: Path) -> None:
+    """The first was asked, with the judgements of the other."""
+    clips = [Clip("a.wav", ("Dog, barks?!",), "a.wav"), Clip("b.wav", ("dog barks",), "b.wav")]
+    retrieval_set = make_retrieval_set(clips, "clip", "set")
+    text = "query,item,grade\ndog barks,b.wav,1\n"
+    assert read_qrels(written(tmp_path, text), retrieval_set).queries.tolist() == [1]
+    path = written(tmp_path, text + "Dog barks.,b.wav,1\n")
+    with pytest.raises(InputError) as error:
+        read_qrels(path, retrieval_set)
+    assert str(error.value) == (
+        f"{path}: row 2 asks for 'Dog barks.', which may be the caption 'Dog, barks?!' or "
+        "'dog barks'; write it as the split has it."
+    )
+
+
 def test_lists_may_have_a_grade(tmp_path: Path) -> None:
     rows = [
         {"query": "It rains", "audio_filenames": ["rain.wav"], "grade": 2},

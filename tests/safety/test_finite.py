@@ -261,6 +261,28 @@ def test_a_closure_is_refused_and_a_closed_guard_is_not_there() -> None:
     optimizer.step(lambda: 0.0)
 
 
+def test_a_guard_that_is_closed_after_a_step_it_left_out_is_not_there(
+    criterion, tiny_batch
+) -> None:
+    """Every later step counted as left out: the momentum copies and the warm-up stood still."""
+    criterion.train()
+    optimizer = torch.optim.SGD(criterion.parameters(), lr=0.1)
+    criterion.attach(optimizer)
+    guard = FiniteGuard(optimizer, criterion, max_skipped=1, warn=lambda text: None)
+    counted = []
+    for batch in (tiny_batch(seed=1), broken(tiny_batch(seed=2), 0), tiny_batch(seed=3)):
+        loss = criterion(**batch)["loss"]
+        if len(counted) < 2:
+            guard.watch(loss, batch["clip_ids"])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        counted.append(int(criterion.num_steps))
+        if len(counted) == 2:
+            guard.close()
+    assert (counted, guard.skipped) == ([1, 1, 2], 1)
+
+
 def test_names_are_few() -> None:
     names = [str(i) for i in range(NAMED)]
     assert listed(names, NAMED) == ", ".join(names)

@@ -49,8 +49,7 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         rank_every: steps between two records of ``rank.jsonl`` in the log folder.
     """
 
-    collapse = CollapseWatch(AFTER, logging.warning)
-    begun = False
+    collapse: CollapseWatch | None = None
 
     @functools.wraps(train_one_epoch)
     def followed(
@@ -63,13 +62,13 @@ def follow_epoch(train_one_epoch: Callable[..., None], rank_every: int) -> Calla
         args: Any,
         tb_writer: Any = None,
     ) -> None:
-        nonlocal begun
+        nonlocal collapse
         clap: Any = model.module if hasattr(model, "module") else model
         steps = steps_an_epoch(data)
         clap.moco.total_steps = steps * args.epochs
-        if not begun:
+        if collapse is None:
             _begin(clap.moco, data, args)
-            begun = True
+            collapse = CollapseWatch(AFTER, logging.warning, clap.moco)
         log = StepLog(clap, args, tb_writer, rank_every, collapse, last=steps * (epoch + 1))
         if log.folder is not None:
             write_kept(log.folder, clap.moco)
