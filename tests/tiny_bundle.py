@@ -67,21 +67,23 @@ def make_bundle(
     return folder
 
 
-def make_clap_bundle(folder: Path, fusion: bool = False) -> Path:
-    """A bundle of a ClapModel with a fusion head; windows of 1 s at 8 kHz."""
+def make_clap_bundle(folder: Path, fusion: bool = False, **options: Any) -> Path:
+    """A bundle of a ClapModel with a fusion head; windows of 1 s at 8 kHz, or what ``options``
+    say."""
     tokenizer = train_wordpiece(SENTENCES)
     clap, extractor = _clap_parts(len(tokenizer), fusion)
     head = FusionHeadConfig(layers=1, heads=2)
-    config = BundleConfig(
-        kind="clap",
-        model=clap_options(clap.config, head),
-        sample_rate=RATE,
-        window_seconds=1.0,
-        hop_seconds=1.0,
-        max_tokens=38,
-        score="log_odds + cosine / temperature",
-    )
-    write_bundle(folder, config, clap_pair(clap, head), tokenizer, extractor)
+    values: Mapping[str, Any] = {
+        "kind": "clap",
+        "model": clap_options(clap.config, head),
+        "sample_rate": RATE,
+        "window_seconds": 1.0,
+        "hop_seconds": 1.0,
+        "max_tokens": 38,
+        "score": SCORE,
+        **options,
+    }
+    write_bundle(folder, BundleConfig(**values), clap_pair(clap, head), tokenizer, extractor)
     return folder
 
 

@@ -135,11 +135,11 @@ def _sides(options: argparse.Namespace) -> tuple[list[GivenRows], Tensor | None,
             "--model BUNDLE to embed sounds and sentences."
         )
     if not strange:
-        for option, value in (("--model", options.model), ("--device", options.device)):
-            if value is not None:
+        for name in ("model", "device", "dtype", "batch_size"):
+            if (value := getattr(options, name)) is not None:
                 raise InputError(
-                    f"{option} {value} does nothing here: {' and '.join(dict.fromkeys(given))} "
-                    "are embeddings already; leave it out."
+                    f"--{name.replace('_', '-')} {value} does nothing here: "
+                    f"{' and '.join(dict.fromkeys(given))} are embeddings already; leave it out."
                 )
     retriever = load_retriever(options) if strange else None
     kinds = _KINDS[: len(given)]

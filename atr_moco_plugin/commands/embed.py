@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atr_moco_plugin.commands.options import (
+    DTYPE,
     add_model,
     add_sounds,
     list_sounds,
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         "fingerprint": retriever.fingerprint,
         "window_seconds": retriever.window_seconds,
         "hop_seconds": retriever.hop_seconds,
-        "dtype": options.dtype,
+        "dtype": options.dtype or DTYPE,
     }
     rows: dict[str, Rows] = {}
     broken: list[tuple[str, str]] = []
@@ -174,10 +175,9 @@ def _embed_sounds(
         if partial.is_empty():  # else an earlier command was given other sounds
             partial.remove()
         raise InputError(none_can_be_read(listing, broken))
-    root = Path(listing.name)
-    folder = root if root.is_dir() else root.parent
+    data_set, below = Path(listing.name).name, listing.folder.rstrip("/") + "/"
     names = [x.name for x, _ in pairs]
-    ids = [clip_id(root.name, name.removeprefix(f"{folder}/")) for name in names]
+    ids = [clip_id(data_set, name.removeprefix(below)) for name in names]
     rows = Rows(np.stack([row for _, row in pairs]), names, np.array(ids, np.int64))
     return rows, broken
 

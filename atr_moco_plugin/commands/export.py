@@ -18,6 +18,9 @@ EXAMPLE = "atr-moco export runs/esc50 models/esc50"
 FORMS = ("bundle", "sentence-transformers", "onnx", "clap")
 """Values of ``--to``; all but the first are names in ``atr_moco_plugin.exporting.EXPORTERS``."""
 
+_NOT_IN = {"clap": ("window", "hop", "figures"), "onnx": ("figures",)}
+"""Form to the options that say nothing that it has a place for."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``RUN BUNDLE`` and what is wanted otherwise."""
@@ -64,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the bundle, or what ``--to`` asks for."""
+    for name in _NOT_IN.get(options.to, ()):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} does nothing with --to {options.to}: leave it out.")
     out = expanded(options.out, "OUT")
     write = writer(options)
     if options.to == "bundle":

@@ -93,7 +93,6 @@ def run(options: argparse.Namespace) -> int:
     """Bring the index up to date and print what was done; 130 where Ctrl-C was pressed."""
     from atr_moco_plugin.distributed import process_index
     from atr_moco_plugin.search.build import build
-    from atr_moco_plugin.search.plan import make_plan
     from atr_moco_plugin.search.ranks import local_device, processes
 
     with processes(), _interruptible() as stop:
@@ -106,11 +105,11 @@ def run(options: argparse.Namespace) -> int:
         retriever = load_retriever(options)
         bank = None
         with _open(options, retriever) if first else nullcontext() as store:
-            if store is not None and listing is not None:
-                if not listing.has_sounds():  # what is refused changes no bank
-                    make_plan(store, listing, prune=options.prune)
+
+            def set_bank() -> None:
+                assert store is not None, "there is a plan of an index alone"
                 _set_bank(store, retriever, sentences, options, stop)
-                bank = store.bank()
+
             report = build(
                 store,
                 retriever,
@@ -119,10 +118,13 @@ def run(options: argparse.Namespace) -> int:
                 retry_broken=options.retry_broken,
                 threads=options.threads,
                 stop=stop,
+                planned=set_bank,  # what is refused changes no bank
                 progress=first,
             )
-            if store is not None and not report.interrupted:
-                store.finish(progress=True)
+            if store is not None:
+                bank = store.bank()
+                if not report.interrupted:
+                    store.finish(progress=True)
     if first:
         _print(report, bank, options)
     return 130 if report.interrupted else 0

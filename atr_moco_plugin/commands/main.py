@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from atr_moco_plugin import __version__
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.arguments import OnceParser
 from atr_moco_plugin.io.stdout import say, warnings_in_short
 
 COMMANDS = (
@@ -29,7 +30,7 @@ STATUS_INPUT, STATUS_INTERRUPTED = 2, 130
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The parser with a subparser for each command."""
-    parser = argparse.ArgumentParser(
+    parser = OnceParser(
         prog=prog,
         description="Audio-text retrieval: use what was trained.",
         epilog=(

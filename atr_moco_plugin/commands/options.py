@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES
 from atr_moco_plugin.errors import InputError
@@ -15,6 +15,10 @@ from atr_moco_plugin.io.stdout import printable
 if TYPE_CHECKING:
     from atr_moco_plugin.retriever import AudioTextRetriever
     from atr_moco_plugin.search.sources import Listing
+
+DTYPE: Literal["float32"] = "float32"
+BATCH_SIZE = 16
+"""Of a model where the options say nothing else, as ``DTYPE``."""
 
 _NAMED = 3
 
@@ -25,23 +29,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
     return number
-
-
-class Once(argparse.Action):
-    """For ``action=`` of an option whose second value would take the place of the first; its
-    default is None."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        """Keep the value; raises ArgumentError for a second one."""
-        if getattr(namespace, self.dest) is not None:
-            raise argparse.ArgumentError(self, "is given twice: give it once")
-        setattr(namespace, self.dest, values)
 
 
 def alpha(text: str) -> float:
@@ -102,11 +89,13 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True, more: s
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the model's computations (default: float32)",
+        help=f"of the model's computations (default: {DTYPE})",
     )
     group.add_argument(
-        "--batch-size", type=positive, default=16, metavar="N", help="windows at once (default: 16)"
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help=f"windows at once (default: {BATCH_SIZE})",
     )
 
 
@@ -121,8 +110,8 @@ def load_retriever(
         return AudioTextRetriever.from_pretrained(
             options.model or name,
             device=options.device,
-            dtype=options.dtype,
-            batch_size=options.batch_size,
+            dtype=options.dtype or DTYPE,
+            batch_size=options.batch_size or BATCH_SIZE,
         )
     except InputError as ex:
         if options.model or not index:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from atr_moco_plugin.commands.options import (
-    Once,
     add_correct,
     add_model,
     corrected,
@@ -78,13 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which recordings")
     group.add_argument(
         "--path",
-        action=Once,
         metavar="PATTERN",
         help="whose whole path matches, such as '*/birds/*.wav'",
     )
     for end, what in (("min", "more"), ("max", "less")):
         group.add_argument(
-            f"--{end}-seconds", action=Once, type=float, metavar="S", help=f"that last S or {what}"
+            f"--{end}-seconds", type=float, metavar="S", help=f"that last S or {what}"
         )
     add_model(parser, required=False, more=" (default: the one that the index was made with)")
     parser.add_argument("--json", action="store_true", help="print a list of hits as JSON")

@@ -27,6 +27,7 @@ from atr_moco_plugin.exporting.traced import (
 from atr_moco_plugin.io.atomic import new_folder
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.backbone import Backbone, min_seconds
+from atr_moco_plugin.retriever.bundle import save_part
 from atr_moco_plugin.retriever.loaded_model import same_again
 from atr_moco_plugin.text.tokenizer import tokenize
 
@@ -62,15 +63,16 @@ def export_onnx(retriever: AudioTextRetriever, folder: str | Path) -> None:
             "audio": _first_that_works(backbone, "audio", _audio_towers(backbone), new),
             "text": _first_that_works(backbone, "text", [lambda: _text_tower(backbone)], new),
         }
-        backbone.tokenizer.save_pretrained(new / "tokenizer")
+        save_part(backbone.tokenizer, new / "tokenizer")
         if backbone.feature_extractor is not None:
-            backbone.feature_extractor.save_pretrained(new / "feature_extractor")
+            save_part(backbone.feature_extractor, new / "feature_extractor")
         config = {
             **files,
             "sample_rate": retriever.sample_rate,
             "window_seconds": retriever.window_seconds,
             "hop_seconds": retriever.hop_seconds,
             "max_tokens": backbone.config.max_tokens,
+            "pad_id": backbone.tokenizer.pad_token_id,
             "pads_clips": backbone.any_padding,
             "embed_dim": retriever.embed_dim,
             "temperature": retriever.temperature,

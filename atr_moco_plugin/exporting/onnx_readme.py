@@ -25,9 +25,11 @@ shapes of the inputs. onnxruntime's embeddings were compared with the model's an
 _TOKENS = """\
 tokenizer = Tokenizer.from_file("tokenizer/tokenizer.json")
 tokenizer.enable_truncation({max_tokens})
-ids = np.array([tokenizer.encode("a dog barks").ids])
-sentence = text.run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
-print(sentence @ sound.T)"""
+tokenizer.enable_padding(pad_id={pad_id})
+found = tokenizer.encode_batch(["a dog barks", "rain falls on a tin roof"])
+ids, mask = np.array([x.ids for x in found]), np.array([x.attention_mask for x in found])
+sentences = text.run(None, {{"input_ids": ids, "attention_mask": mask}})[0]
+print(sentences @ sound.T)"""
 
 _WAVEFORMS = """\
 import numpy as np, onnxruntime, soundfile

@@ -103,14 +103,16 @@ def _facts(run: RunFiles, splits: dict[str, dict[str, Any]]) -> Iterator[tuple[s
     yield "Data set", _dataset(run)
     yield "Seed", str(run.retrieval.get("seed", run.config.get("common.seed", "not recorded")))
     if "checkpoint" in run.retrieval:
-        # Of a metric that is better when lower, the score is its negative.
-        score, step = abs(number(run.retrieval.get("valid_score"))), _best_step(run)
+        score, step = number(run.retrieval.get("valid_score")), _best_step(run)
         name = run.retrieval["checkpoint"] if step is None else f"step {step:,}"
-        metric = run.config.get("regime.score_metric", "r_sum")
-        shown = (
-            "" if math.isnan(score) else f", validation {TITLES.get(metric, metric)} {score:.1f}"
-        )
-        yield "Best checkpoint", f"{name}{shown}"
+        metric = run.config.get("regime.score_metric")
+        shown = ""
+        if metric is not None and not math.isnan(score):
+            # fairseq2 has the negative of a metric that is better when lower.
+            value = abs(score) if "medr" in metric else score
+            shown = f", validation {TITLES.get(metric, metric)} {value:.1f}"
+        # An evaluation of a run may have taken any of its checkpoints.
+        yield "Checkpoint" if "run" in run.retrieval else "Best checkpoint", f"{name}{shown}"
     if run.train:
         planned = run.config.get("regime.num_steps", "null")
         of_planned = "" if planned in ("null", "") else f" of {planned}"

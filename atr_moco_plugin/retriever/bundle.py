@@ -88,6 +88,11 @@ class BundleConfig(Config):
     """SHA-256 in hexadecimal of the files beside, by their paths: an interrupted copy over an older
     bundle leaves files of both. None, and not in the file, in bundles of before."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("window_seconds", "hop_seconds", "temperature"):  # 5 is 5.0 to a fingerprint
+            setattr(self, name, float(getattr(self, name)))
+
     def problems(self) -> Iterator[str]:
         if self.format != FORMAT:
             yield f"`format` is {self.format}, expected {FORMAT}; take a newer atr-moco-plugin."
@@ -137,8 +142,8 @@ def write_bundle(
         model: towers and head; its ``state_dict`` is written.
         tokenizer: of transformers, or a folder that has one.
         feature_extractor: of transformers, or a folder that has one, where the model needs it.
-        card: text of ``README.md``, if any. One there in which licence, citation or a section was
-            written becomes ``README.old.md``, with a warning.
+        card: text of ``README.md``, if any. One there that is not as the package wrote it becomes
+            ``README.old.md``, with a warning.
 
     Raises:
         InputError: if the folder holds something else than a bundle, or cannot be written.
@@ -158,9 +163,9 @@ def write_bundle(
     with new_folder(folder, replace=True) as new:
         with new_file(new / WEIGHTS) as weights:
             save_file(_plain(model.state_dict()), weights, {"format": "pt"})
-        _save(tokenizer, new / TOKENIZER)
+        save_part(tokenizer, new / TOKENIZER)
         if feature_extractor is not None:
-            _save(feature_extractor, new / FEATURE_EXTRACTOR)
+            save_part(feature_extractor, new / FEATURE_EXTRACTOR)
         if card:
             (new / CARD).write_text(card, encoding="utf-8")
         keep_card(folder, new, card)
@@ -280,7 +285,8 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.detach().cpu().contiguous().clone() for name, x in state.items()}
 
 
-def _save(part: Any, folder: Path) -> None:
+def save_part(part: Any, folder: Path) -> None:
+    """Write a tokenizer or a feature extractor of transformers, or copy the folder of one."""
     if isinstance(part, (str, Path)):
         shutil.copytree(part, folder)
         return

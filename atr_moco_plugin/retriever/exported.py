@@ -18,6 +18,7 @@ from atr_moco_plugin.learned_distance import distance_kind
 from atr_moco_plugin.model import RetrievalModel
 from atr_moco_plugin.retriever.bundle import BundleConfig, write_bundle
 from atr_moco_plugin.retriever.card import model_card
+from atr_moco_plugin.retriever.kept_card import card_record
 from atr_moco_plugin.retriever.loading import check_window
 
 SCORE: Final = "log_odds + cosine / temperature"
@@ -115,6 +116,7 @@ class Exported:
         origin = {**self.config.origin, "versions": versions()}
         config = replace(self.config, origin=origin, distance=distance)
         card = model_card(config, title=folder.resolve().name, figures=self.figures)
+        config = replace(config, origin=origin | card_record(card))
         write_bundle(folder, config, self.model, self.tokenizer, self.feature_extractor, card)
 
 

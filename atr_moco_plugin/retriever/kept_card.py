@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import warnings
 from itertools import count
 from pathlib import Path
+
+from atr_moco_plugin.io.digests import sha256_of
+from atr_moco_plugin.io.json_files import object_if_whole
 
 CARD, OLD_CARDS = "README.md", "README.old*.md"
 """The card of a bundle, and those of bundles before, where a user had written in them."""
@@ -13,7 +17,14 @@ CARD, OLD_CARDS = "README.md", "README.old*.md"
 PLACE = "To be filled in"
 """Stands in a card where a user has to say what the package does not know: twice."""
 
-_HEADINGS = ["## What it is", "## Figures", "## Licence", "## Citation"]
+_RECORD = "card_sha256"
+"""In ``origin`` of ``config.json``: of the card as the package wrote it."""
+
+
+def card_record(card: str) -> dict[str, str]:
+    """What ``origin`` of a bundle keeps of a card that the package has made, so that one in which a
+    user has written is known."""
+    return {_RECORD: hashlib.sha256(card.encode()).hexdigest()}
 
 
 def read_card(folder: Path) -> str:
@@ -24,8 +35,8 @@ def read_card(folder: Path) -> str:
 
 
 def keep_card(folder: Path, new: Path, card: str) -> None:
-    """Keep a card in which a user has written licence, citation or a section, for that is nowhere
-    else.
+    """Keep a card that is not as the package wrote it, for what a user has written is nowhere else.
+    A bundle of before does not say what was written: its card is kept.
 
     Args:
         folder: of the bundle that ``new`` replaces; there may be none.
@@ -37,14 +48,16 @@ def keep_card(folder: Path, new: Path, card: str) -> None:
         shutil.copyfile(old, new / old.name)
     there = folder / CARD
     content = there.read_bytes() if there.is_file() else b""
-    if content in (b"", card.encode()) or _is_untouched(read_card(folder)):
+    origin = object_if_whole(folder / "config.json").get("origin")
+    written = origin.get(_RECORD) if isinstance(origin, dict) else None
+    if content in (b"", card.encode()) or sha256_of(there) == written:
         return
     names = (f"README.old{number or ''}.md" for number in count())
     name = next(name for name in names if not (new / name).exists())
     (new / name).write_bytes(content)
     warnings.warn(
-        f"{there} had been filled in: it is {name} now, beside the new bundle's own. Take over "
-        "what holds.",
+        f"{there} may have been filled in: it is {name} now, beside the new bundle's own. Take "
+        "over what holds.",
         stacklevel=4,
     )
 
@@ -52,10 +65,3 @@ def keep_card(folder: Path, new: Path, card: str) -> None:
 def old_cards(folder: Path) -> list[Path]:
     """The cards of earlier bundles that are kept in a folder."""
     return sorted(folder.glob(OLD_CARDS))
-
-
-def _is_untouched(card: str) -> bool:
-    """Whether nobody has written in the text of a card since the package made it, by its
-    headings and by the places that are to be filled in."""
-    headings = [line for line in card.splitlines() if line.startswith("## ")]
-    return headings == _HEADINGS and card.count(PLACE) == 2 and "license: unknown" in card

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atr_moco_plugin.data.audio.read import check_length
+from atr_moco_plugin.data.audio.scale import MAX_PEAK, scale_problem
 from atr_moco_plugin.data.audio.source import FileSlice, Segment
 from atr_moco_plugin.data.audio.stream import AudioWindow, cut_windows, read_windows
 from atr_moco_plugin.data.audio.waveform import as_source, as_waveform
@@ -188,9 +189,15 @@ def given_windows(waveforms: Sequence[NDArray[np.float32]], size: int) -> Part:
         size: most samples of one.
 
     Raises:
-        InputError: by its number, for one of another shape or kind.
+        InputError: by its number, for one of another shape or kind, or of integers that were turned
+            into floats and not scaled.
     """
     for number, waveform in enumerate(waveforms):
+        if not isinstance(waveform, np.ndarray):
+            raise InputError(
+                f"waveform {number} is a {type(waveform).__name__}, expected an array of numpy: "
+                "`windows` makes them"
+            )
         if waveform.ndim != 1 or len(waveform) > size:
             raise InputError(
                 f"waveform {number} has the shape {list(waveform.shape)}, expected at most "
@@ -201,5 +208,9 @@ def given_windows(waveforms: Sequence[NDArray[np.float32]], size: int) -> Part:
                 f"waveform {number} has {waveform.dtype}, expected floats from -1 to 1: `windows` "
                 "makes them"
             )
+        peak = float(max(waveform.max(initial=0), -waveform.min(initial=0)))
+        # Twice, since resampling may go beyond; NaN is named where it is embedded.
+        if np.isfinite(peak) and (problem := scale_problem(peak, 2 * MAX_PEAK)):
+            raise InputError(f"waveform {number}: {problem}")
     rows = range(len(waveforms))
     return Part(list(rows), list(waveforms), [f"waveform {number}" for number in rows])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,8 +214,8 @@ class AudioTextRetriever(LoadedModel):
         from atr_moco_plugin.search.engines import open_index
         from atr_moco_plugin.search.query import find
 
-        if k < 1:
-            raise InputError(f"`k` is {k}, expected 1 or more")
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+            raise InputError(f"`k` is {k!r}, expected 1 or more, a whole number")
         sentences = [] if isinstance(query, Tensor) else as_sentences(query)
         wanted = query if isinstance(query, Tensor) else self.embed_text(sentences)
         if not len(wanted):

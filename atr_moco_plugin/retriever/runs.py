@@ -39,9 +39,13 @@ def made_by(path: Path) -> Maker | None:
     """The host that left a run there; None for a model, which needs no host.
 
     Raises:
-        InputError: for a folder that is neither.
+        InputError: for a folder that is neither, or a file of a model's folder.
     """
     if path.is_file():
+        if path.suffix in (".safetensors", ".json", ".bin", ".yaml"):
+            raise InputError(
+                f"{path} is one file of a model or a run: give the folder, {path.parent}."
+            )
         return LAION_CLAP
     if not path.is_dir():
         return None  # perhaps a name on the Hub

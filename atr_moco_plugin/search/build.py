@@ -85,6 +85,7 @@ def build(
     retry_broken: bool = False,
     threads: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    planned: Callable[[], object] = lambda: None,
     progress: bool = False,
 ) -> Report:
     """Bring an index up to date with a folder, a tar, a list or a table.
@@ -102,6 +103,8 @@ def build(
         retry_broken: try again what could not be read, though it has not changed.
         threads: that decode; None takes one a core, at least 2 and at most 8.
         stop: asked now and then; where it says so, what is embedded is written, and that is all.
+        planned: called in the first process once everything is listed, and so nothing of it will
+            be refused, before the index is changed.
         progress: show a bar with the time left on standard error.
 
     Raises:
@@ -113,6 +116,7 @@ def build(
     plan = Plan()
     if store is not None and listing is not None:
         plan = make_plan(store, listing, prune=prune, retry_broken=retry_broken, stop=stop)
+        planned()
         report.unchanged, report.gone = plan.unchanged, len(plan.gone)
         report.kept = [shown_name(*key) for key in plan.kept]
         report.broken = list(plan.broken)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from atr_moco_plugin.data.audio.source import FileSource, Segment
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
-from atr_moco_plugin.data.sets.manifest import audio_names
+from atr_moco_plugin.data.sets.manifest import audio_names, named_file
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
@@ -38,6 +38,8 @@ class Listing:
 
     Attributes:
         name: what was given, absolute.
+        folder: what the names of its sounds are relative to, absolute: itself, the folder that it
+            is in, or of a list or a table what ``relative_to`` says.
         found: its sounds, each once; read as it is asked for, once.
         covers: whether a recording of an index, by path and member, would be among ``found`` if it
             were there. What a list or a table does not name says nothing.
@@ -46,6 +48,7 @@ class Listing:
     """
 
     name: str
+    folder: str
     found: Iterator[Found]
     covers: Callable[[str, str], bool]
     notes: Notes = field(default_factory=Notes)
@@ -106,11 +109,10 @@ def list_sounds(
         if os.path.exists(path) and not os.path.isdir(path) or is_list:
             raise MissingFileError(f"{source}: no such file or folder")
         found = walk_tree(path, known, notes) if os.path.isdir(path) else iter(())
-        return Listing(path, found, covers, notes)
-    suffix = suffix_of(path)
+        return Listing(path, path, found, covers, notes)
+    suffix, folder = suffix_of(path), os.path.dirname(path)
     if not is_list and (suffix == TAR or suffix in known):
-        return Listing(path, found_at(path, known, notes), covers, notes)
-    folder = os.path.dirname(path)
+        return Listing(path, folder, found_at(path, known, notes), covers, notes)
     if relative_to is not None:
         folder = os.path.realpath(expanded(relative_to, "relative_to"))
     if is_list:
@@ -122,7 +124,8 @@ def list_sounds(
             f"{source}: is neither a folder nor a sound nor a .tar nor a table "
             f"({', '.join(TABLE_SUFFIXES)}); give --list if it names a file on each line"
         )
-    return Listing(path, _once(found), lambda file, member: file in notes.missing, notes, True)
+    found = _once(found)
+    return Listing(path, folder, found, lambda file, member: file in notes.missing, notes, True)
 
 
 def open_recording(recording: Recording) -> FileSource:
@@ -211,7 +214,7 @@ def _listed(
 def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -> Iterator[Found]:
     lookup = FileLookup()
     for number, row in enumerate(_rows(path), start=1):
-        names = audio_names(row)
+        names, others = audio_names(row)
         if not names:
             there = {*column_names.AUDIO} & {*row}
             raise InputError(
@@ -219,8 +222,7 @@ def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -
                 f"{column_names.AUDIO[0]}"
                 + ("" if there else f" (its columns are {listed([str(x) for x in row], 5)})")
             )
-        found = (lookup.find_spelling(folder, name) for name in names)
-        file = next((name for name in found if name is not None), None)
+        file = named_file(lookup, folder, names, others, f"{path}: row {number}")
         if file is None:
             _miss(os.path.realpath(os.path.join(folder, names[0])), notes)
             continue

@@ -166,9 +166,12 @@ def test_wrong_input_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "give one, or --model BUNDLE" in refused(capfd, tmp_path)
     assert "no such file of embeddings" in refused(capfd, "none.npy")
     assert "--pairs needs embeddings of two kinds" in refused(capfd, "a.npy", "--pairs", "x.csv")
-    for option in ("--model", "--device"):
-        error = refused(capfd, "a.npy", "t.npy", option, "x")
-        assert f"{option} x does nothing here: a.npy and t.npy are embeddings already" in error
+    given = {"--model": "x", "--device": "x", "--dtype": "float32", "--batch-size": "16"}
+    for option, value in given.items():
+        error = refused(capfd, "a.npy", "t.npy", option, value)
+        assert (
+            f"{option} {value} does nothing here: a.npy and t.npy are embeddings already" in error
+        )
     assert "--names has 1, but there are 2 kinds" in refused(
         capfd, "a.npy", "t.npy", "--names", "x"
     )

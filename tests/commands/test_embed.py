@@ -57,6 +57,18 @@ def test_safetensors_has_sounds_and_sentences_in_order(
     assert sorted(x.name for x in tmp_path.iterdir()) == ["out.safetensors", "sounds", "text.txt"]
 
 
+def test_clip_ids_do_not_depend_on_where_a_folder_is(
+    bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "tables" / "t.csv"
+    table.parent.mkdir()
+    table.write_text("file_name\na.wav\nsub/c.wav\n")
+    out = tmp_path / "out.npy"
+    assert embed(bundle, table, "--relative-to", folder, "--output", out) == 0
+    ids = json.loads((tmp_path / "out.npy.json").read_text())["clip_ids"]
+    assert ids == [clip_id("t.csv", name) for name in ("a.wav", "sub/c.wav")]
+
+
 def test_npy_has_the_names_beside_it(
     bundle: Path, folder: Path, want: np.ndarray, tmp_path: Path
 ) -> None:

@@ -45,6 +45,15 @@ def test_a_folder_of_something_else_is_refused(
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_of_a_bundle_is_told_to_be_one(
+    bundle: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(bundle / name), str(bundle.parent / "out")]) == 2
+    said = f"{bundle / name} is one file of a model or a run: give the folder, {bundle}."
+    assert said in capsys.readouterr().err
+
+
 def test_what_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "out")]) == 2
     assert "no model folder" in capsys.readouterr().err
@@ -78,6 +87,19 @@ def test_another_form_of_a_bundle(tmp_path: Path) -> None:
     assert main(["export", str(bundle), str(tmp_path / "clap"), "--to", "clap"]) == 0
     clap = ClapModel.from_pretrained(tmp_path / "clap")
     assert isinstance(clap, ClapModel)
+
+
+@pytest.mark.parametrize(
+    ("form", "option"),
+    [("clap", "--window"), ("clap", "--hop"), ("clap", "--figures"), ("onnx", "--figures")],
+)
+def test_an_option_that_the_form_has_no_place_for_is_refused(
+    tmp_path: Path, form: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", "runs/dogs", str(out), "--to", form, option, "1"]) == 2
+    said = f"ERROR: {option} does nothing with --to {form}: leave it out.\n"
+    assert capsys.readouterr().err == said and not out.exists()
 
 
 def test_a_bundle_is_copied_as_it_is(

@@ -173,6 +173,12 @@ def test_a_bank_is_kept_and_changed_without_reading_a_sound(
     # What is refused changes no bank.
     assert index(tmp_path / "nowhere", bundle, "--no-bank") == 2
     assert index(tmp_path / "nowhere", bundle, "--bank", str(bank)) == 2
+    table = tmp_path / "table.csv"
+    table.write_text(f'file_name\n{sounds / "a.wav"}\n""\n')
+    capsys.readouterr()
+    for changed in (["--no-bank"], ["--bank", sentences(tmp_path / "other.txt", range(50))]):
+        assert index(table, bundle, *changed) == 2
+        assert "row 2 names no file" in error(capsys)
     assert all(a < b for a, b in zip(corrected(folder)[1], second[1], strict=True))
     capsys.readouterr()
     assert index(sounds, bundle, "--no-bank") == 0

@@ -67,6 +67,35 @@ def test_it_is_a_public_model_of_the_same_temperature(tmp_path: Path) -> None:
     )
 
 
+def test_the_longest_sentence_is_the_bundles_and_windows_that_are_lost_are_said(
+    tmp_path: Path,
+) -> None:
+    bundle = make_clap_bundle(
+        tmp_path / "bundle", window_seconds=0.5, hop_seconds=0.25, max_tokens=6
+    )
+    retriever = AudioTextRetriever.from_pretrained(bundle, device="cpu")
+    said = "windows of 0.5 s, one every 0.25 s, .* has its feature extractor's 1 s"
+    with pytest.warns(UserWarning, match=said):
+        export_clap(retriever, tmp_path / "clap")
+    again = AudioTextRetriever.from_pretrained(tmp_path / "clap", device="cpu")
+    long = "a siren wails, then a dog barks far away"
+    torch.testing.assert_close(again.embed_text(long), retriever.embed_text(long))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "clap")
+    assert len(tokenizer(long, truncation=True)["input_ids"]) == 6
+    short = noise(RATE // 2)
+    torch.testing.assert_close(
+        again.embed_audio(short, sample_rate=RATE), retriever.embed_audio(short, sample_rate=RATE)
+    )
+
+
+def test_windows_that_are_the_feature_extractors_are_not_warned_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    bundle = make_clap_bundle(tmp_path / "bundle")
+    export_clap(AudioTextRetriever.from_pretrained(bundle, device="cpu"), tmp_path / "clap")
+    assert not [x for x in recwarn if "windows of" in str(x.message)]
+
+
 @pytest.fixture
 def public_clap(tmp_path: Path) -> Path:
     """A ClapModel with a tokenizer of RoBERTa's kind, as the public ones have."""

@@ -113,6 +113,10 @@ class TestFiles:
         )
         assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
 
+    def test_the_tokenizer_pads_and_cuts_nothing_by_itself(self, folder: Path) -> None:
+        saved = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
+        assert saved["padding"] is None and saved["truncation"] is None
+
     @pytest.mark.parametrize("count", [1, 3])
     def test_text(self, folder: Path, retriever: AudioTextRetriever, count: int) -> None:
         sentences = ["rain", *SENTENCES][:count]
@@ -155,8 +159,8 @@ class TestFiles:
         names = _run_example(folder, 16_000, monkeypatch)
         expected = retriever.embed_audio(str(folder / "sound.wav")).numpy()
         np.testing.assert_allclose(names["sound"], expected, atol=SAME)
-        expected = retriever.embed_text(["a dog barks"]).numpy()
-        np.testing.assert_allclose(names["sentence"], expected, atol=SAME)
+        expected = retriever.embed_text(["a dog barks", SENTENCES[1]]).numpy()
+        np.testing.assert_allclose(names["sentences"], expected, atol=SAME)
         assert "[[" in capsys.readouterr().out
 
 
@@ -244,7 +248,7 @@ def test_an_encoder_that_cannot_be_traced_is_named(
 def test_readme_says_where_padding_matters() -> None:
     part = {"inputs": {"waveforms": {}, "lengths": {}}, "greatest_difference": 1e-7}
     config: dict[str, Any] = {"audio": part, "text": part, "embed_dim": 4, "sample_rate": 16_000}
-    config |= {"window_seconds": 10.0, "hop_seconds": 5.0, "max_tokens": 32}
+    config |= {"window_seconds": 10.0, "hop_seconds": 5.0, "max_tokens": 32, "pad_id": 0}
     assert "one length" in readme({**config, "pads_clips": False})
     assert "one length" not in readme({**config, "pads_clips": True})
 

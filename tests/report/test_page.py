@@ -32,7 +32,7 @@ EVIL = """<script>alert(1)</script>" onmouseover="alert(2)' onclick='{{ 123 * 10
 CONFIG = """\
 dataset: {name: null, family: esc50, valid_split: valid, config_overrides: {root: some/folder}}
 criterion: {name: moco_atc_atm, config: {queue_size: 64, temperature: 0.07}}
-regime: {num_steps: 40}
+regime: {num_steps: 40, score_metric: r_sum}
 common: {seed: 7, metric_recorders: {wandb: {api_key: PRECIOUS}}}
 """
 
@@ -165,7 +165,7 @@ def page(whole: Path) -> Page:
 
 def test_the_score_that_chose_the_checkpoint_has_its_name(run: Path) -> None:
     without_curves(run)
-    changed = CONFIG.replace("num_steps: 40", "num_steps: 40, score_metric: t2a_medr")
+    changed = CONFIG.replace("score_metric: r_sum", "score_metric: t2a_medr")
     assert changed != CONFIG
     (run / "config.yaml").write_text(changed)
     summary = json.loads((run / "retrieval.json").read_text())
@@ -429,3 +429,16 @@ def test_without_a_package_the_run_is_told_how_to_get_it(
     assert f"The report needs {package}; install it with `pip install atr-moco-plugin[report]`" in \
         str(caught.value)  # fmt: skip
     assert not (run / "report" / "index.html").exists()
+
+
+def test_of_an_evaluation_no_checkpoint_is_the_best_and_no_metric_is_made_up(
+    tmp_path: Path,
+) -> None:
+    run = without_curves(make_run(tmp_path / "run"))
+    (run / "config.yaml").write_text("run: some/run\nsplit: [test]\n")
+    summary = json.loads((run / "retrieval.json").read_text())
+    summary |= {"run": "/some/run", "checkpoint": "checkpoints/step_1", "valid_score": -12.0}
+    (run / "retrieval.json").write_text(json.dumps(summary))
+    text = read(run).text
+    assert "Checkpoint" in text and "step 1" in text
+    assert "Best checkpoint" not in text and "12.0" not in text

@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from atr_moco_plugin.commands.main import main
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.retriever import AudioTextRetriever, BundleConfig, read_bundle, write_bundle
 from atr_moco_plugin.retriever.card import model_card
-from atr_moco_plugin.retriever.kept_card import PLACE
+from atr_moco_plugin.retriever.exported import Exported
+from atr_moco_plugin.retriever.kept_card import PLACE, card_record
 from atr_moco_plugin.retriever.loading import load_backbone
 
 WORDS = ["a dog", "rain"]
@@ -53,6 +55,15 @@ def test_a_bundle_has_the_files_that_the_page_names(folder: Path) -> None:
     }
 
 
+def test_a_whole_number_of_seconds_is_one_model_however_it_is_written(
+    folder: Path, copy: Path
+) -> None:
+    content = json.loads((copy / "config.json").read_text())
+    content |= {"window_seconds": 1, "hop_seconds": 1}
+    (copy / "config.json").write_text(json.dumps(content))
+    assert load(copy).fingerprint == load(folder).fingerprint
+
+
 def test_what_else_is_in_a_bundle_s_folder_is_not_lost(copy: Path) -> None:
     retriever = load(copy)
     (copy / "notes.txt").write_text("precious")
@@ -71,12 +82,31 @@ def test_a_card_that_is_not_utf_8_is_no_obstacle(copy: Path, tmp_path: Path) -> 
     retriever.save_pretrained(tmp_path / "other")
     assert (tmp_path / "other" / "README.md").read_text() == "# mine\n\nLicence: caf\ufffd"
     assert main(["export", str(copy), str(tmp_path / "exported")]) == 0
-    with pytest.warns(UserWarning, match="README.md had been filled in: it is README.old.md now"):
+    with pytest.warns(
+        UserWarning, match="README.md may have been filled in: it is README.old.md now"
+    ):
         retriever.save_pretrained(copy)  # over itself: its bytes are nowhere else
     assert (copy / "README.old.md").read_bytes() == content
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         retriever.save_pretrained(copy)
+
+
+def test_an_export_knows_the_card_that_it_wrote(folder: Path, tmp_path: Path) -> None:
+    parts, out = load_backbone(folder), tmp_path / "out"
+
+    def export(seed: int) -> None:
+        config = replace(parts.config, origin={"seed": seed})  # which is in the card
+        Exported(config=config, model=parts.model, tokenizer=parts.tokenizer).write(out)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export(1)
+        export(2)
+    card = out / "README.md"
+    card.write_text(card.read_text().replace("# out", "# Dogs"))
+    with pytest.warns(UserWarning, match="README.md may have been filled in"):
+        export(1)
 
 
 def test_a_card_that_was_filled_in_is_kept_beside_the_new_one(folder: Path, copy: Path) -> None:
@@ -86,27 +116,41 @@ def test_a_card_that_was_filled_in_is_kept_beside_the_new_one(folder: Path, copy
     parts = load_backbone(folder)
 
     def write(text: str) -> None:
-        write_bundle(copy, config, parts.model, parts.tokenizer, card=text)
+        recorded = replace(config, origin=card_record(text))
+        write_bundle(copy, recorded, parts.model, parts.tokenizer, card=text)
 
+    write(first)
     edited = (
         "my own",
         first.replace(f"{PLACE}.", "The paper of this model."),
         first.replace("license: unknown", "license: mit"),
         f"{first}\n## Limitations\n\nTrained on birds alone.\n",
+        first.replace("## Licence", "### Limitations\n\nNot for gunshots.\n\n## Licence"),
+        first.replace("Finds sounds by", "My own words.\n\nFinds sounds by"),
+        first.replace("tags:", "datasets: [me/mine]\ntags:"),
     )
     for number, text in enumerate(edited):
         card.write_text(text)
         name = f"README.old{number or ''}.md"
-        with pytest.warns(UserWarning, match=f"copy/README.md had been filled in: it is {name} n"):
+        said = f"copy/README.md may have been filled in: it is {name} now"
+        with pytest.warns(UserWarning, match=said):
             write(later)
         assert card.read_text() == later and (copy / name).read_text() == text
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write(later)  # the same card
         # The card of a run is nobody's work, and its figures are not those of another run.
-        card.write_text(first)
+        write(first)
+        load(copy).save_pretrained(copy)
         write(later)
     assert card.read_text() == later and (copy / "README.old.md").read_text() == edited[0]
+    fingerprint = load(copy).fingerprint
+    content = json.loads((copy / "config.json").read_text())
+    del content["origin"]["card_sha256"]  # as in a bundle of before
+    (copy / "config.json").write_text(json.dumps(content))
+    assert load(copy).fingerprint == fingerprint
+    with pytest.warns(UserWarning, match="README.md may have been filled in"):
+        write(first)
     assert load(copy).embed_dim == load(folder).embed_dim
 
 

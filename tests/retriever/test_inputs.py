@@ -154,6 +154,20 @@ def test_integers_that_were_not_scaled_are_refused_in_a_file_too(
             retriever.embed_audio((wave, rate))
 
 
+def test_windows_of_integers_that_were_not_scaled_or_of_no_array_are_refused(
+    retriever: AudioTextRetriever,
+) -> None:
+    wave = noise(8_000)
+    for given, said in (
+        (wave * 2**15, "waveform 1: it has float samples up to .*, where full scale is 1"),
+        (wave.tolist(), "waveform 1 is a list, expected an array of numpy: `windows` makes them"),
+    ):
+        with pytest.raises(InputError, match=said):
+            retriever.embed_windows([wave, given])
+        with pytest.raises(InputError, match=said):
+            retriever.match_windows(["rain", "rain"], [wave, given])
+
+
 def test_the_recording_that_cannot_be_read_is_named(
     retriever: AudioTextRetriever, file: Path, tmp_path: Path
 ) -> None:

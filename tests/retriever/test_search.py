@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +51,12 @@ def test_the_best_by_cosine(retriever: AudioTextRetriever, index: Path) -> None:
         assert retriever.search("rain", store, 3) == hits
     few = retriever.search("rain", str(index / "index"), only=Filter(path="*/[12].wav"))
     assert {Path(hit.recording.path).name for hit in few} == {"1.wav", "2.wav"}
+
+
+@pytest.mark.parametrize("k", [1.5, "3", True, None])
+def test_a_number_of_hits_that_is_none(retriever: AudioTextRetriever, index: Path, k: Any) -> None:
+    with pytest.raises(InputError, match=f"`k` is {k!r}, expected 1 or more, a whole number"):
+        retriever.search("rain", index / "index", k)
 
 
 def test_a_sound_as_the_query(retriever: AudioTextRetriever, index: Path) -> None:

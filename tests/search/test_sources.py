@@ -107,6 +107,21 @@ def test_a_table_with_parts_of_files(sounds: Path) -> None:
     assert listing.notes.problems == [(str(sounds / "no.wav"), "no such file")]
 
 
+def test_a_row_that_names_two_files_is_refused_and_no_other_stands_in_for_a_missing_one(
+    sounds: Path,
+) -> None:
+    table = sounds / "two.csv"
+    table.write_text(
+        "file_name,path\nc.wav,b/c.wav\ngone.wav,a.wav\na.wav,a title\na.wav,b/c.wav\n"
+    )
+    listing = list_sounds(table)
+    found = [next(listing.found).path, next(listing.found).path]
+    assert found == [str(sounds / "b/c.wav"), str(sounds / "a.wav")]
+    assert listing.notes.problems == [(str(sounds / "gone.wav"), "no such file")]
+    with pytest.raises(InputError, match=r"two.csv: row 4 names two files, 'a.wav' and 'b/c.wav'"):
+        next(listing.found)
+
+
 def test_a_part_of_a_tar_is_refused(sounds: Path) -> None:
     with tarfile.open(sounds / "x.tar", "w") as tar:
         tar.add(sounds / "a.wav", "a.wav")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig, assemble
@@ -30,6 +31,9 @@ from atr_moco_plugin.data.tables.file_names import names_path
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, name_places, place_note, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError
+
+Names: TypeAlias = tuple[str, ...]
+"""Of files."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def read_manifest_captions(
     splits = SplitColumns(path, SPLIT_NAMES.get(split.lower(), split))
     number = 0
     for number, row in enumerate(map(change or dict, read_rows(path)), start=1):
-        names = audio_names(row)
+        names, others = audio_names(row)
         if not names or not caption_columns(tuple(row)):
             what = "a caption" if names else "the audio's path"
             raise InputError(
@@ -117,7 +121,7 @@ def read_manifest_captions(
                 f"text, raw_text or full_text; it has {', '.join(row)[:200] or 'none'}"
             )
         table = tables.setdefault(splits.of_row(row, number), CaptionTable())
-        table.add(_recording(row, names, folder, os.fspath(path), number), row)
+        table.add(_recording(row, names, others, folder, os.fspath(path), number), row)
     if not number:
         raise InputError(f"{path}: has no rows; write one for every clip, below the column names")
     splits.warn()
@@ -128,24 +132,23 @@ def read_manifest_captions(
     return tables
 
 
-def _recording(row: Row, names: tuple[str, ...], folder: str, file: str, number: int) -> Captioned:
-    item = Captioned("", tuple(row_captions(row)), names, file, number)
+def _recording(
+    row: Row, names: Names, others: Names, folder: str, file: str, number: int
+) -> Captioned:
+    item = Captioned("", tuple(row_captions(row)), names, file, number, other_names=others)
     video = cell_text(row.get(column_names.VIDEO))
     if audio_column(tuple(row)) is None:
         key, item.shared_names = names[0], names[:2]
         item.identity = youtube.clip_name(key, youtube.start_of(row))
     else:
-        if len(names) > 1:
-            item.names = tuple(name for name in names if _may_be_one_file(name, names[0]))
-            item.other_names = names[1:]
         if name_places(tuple(row)):
             item.segment = segment_of(row, item.where)
             note = "" if item.segment else place_note(row)
             item.place_note = ", ".join(filter(None, (video and f"youtube_id {video}", note)))
         key = _relative(names[0], folder) + fragment(item.segment)
         item.identity = key
-        if len(item.names) > 1:  # 001.wav in one column and dogs/001.wav in another
-            item.identity = _relative(max(item.names, key=len), folder) + fragment(item.segment)
+        if len(names) > 1:  # 001.wav in one column and dogs/001.wav in another
+            item.identity = _relative(max(names, key=len), folder) + fragment(item.segment)
     clip_id = cell_text(row.get(column_names.CLIP_ID))
     ids = (text for name in column_names.IDS if (text := cell_text(row.get(name))))
     item.key = clip_id or next(ids, key)
@@ -176,32 +179,55 @@ def find_manifest(root: Path) -> Path:
 
 
 def find_audio(lookup: FileLookup, folder: str, item: Captioned) -> str | None:
-    for name in item.names:
-        path = lookup.find_spelling(folder, name)
-        if path is not None:
-            for other in item.other_names:
-                # One of the two would be read without a word. A title that is no file here
-                # contradicts nothing.
-                found = lookup.find_spelling(folder, other)
-                if found is not None and file_identity(found) != file_identity(path):
-                    raise InputError(
-                        f"{item.where} names two files, {item.names[0]!r} and {other!r}; keep the "
-                        "column with its audio, and rename the other (audio is looked for in "
-                        f"{', '.join(column_names.AUDIO)})"
-                    )
-            return path
-    for name in item.shared_names:
-        if lookup.find_spelling(folder, name) is not None:
-            raise shared_name_error(item, name)
-    return None
+    path = named_file(lookup, folder, item.names, item.other_names, item.where)
+    if path is None:
+        for name in item.shared_names:
+            if lookup.find_spelling(folder, name) is not None:
+                raise shared_name_error(item, name)
+    return path
 
 
-def audio_names(row: Row) -> tuple[str, ...]:
-    """Names that a row gives its audio, relative to the audio folder; empty if it gives none."""
+def audio_names(row: Row) -> tuple[Names, Names]:
+    """Names that the audio of a row may have, best first, and those in further audio columns, which
+    must not belong to another file: what :func:`named_file` takes. Both are empty if it names
+    none."""
     if audio_column(tuple(row)) is not None:
-        return row_audio(row)
+        names = row_audio(row)
+        return tuple(name for name in names if _may_be_one_file(name, names[0])), names[1:]
     video = str(row.get(column_names.VIDEO) or "")
-    return youtube.names_of(video, youtube.start_of(row)) if video else ()
+    return (youtube.names_of(video, youtube.start_of(row)) if video else ()), ()
+
+
+def named_file(
+    lookup: FileLookup, folder: str, names: Names, others: Names, where: str
+) -> str | None:
+    """The file that a row of a table names, None where it is not there.
+
+    Args:
+        lookup: of files.
+        folder: the folder that names are relative to.
+        names: of the file, see :func:`audio_names`.
+        others: that must not belong to another file.
+        where: the table and the row, for messages.
+
+    Raises:
+        InputError: if the row names two files.
+    """
+    found = (lookup.find_spelling(folder, name) for name in names)
+    path = next((path for path in found if path is not None), None)
+    if path is None:
+        return None
+    for other in others:
+        # One of the two would be read without a word. A title that is no file here contradicts
+        # nothing.
+        second = lookup.find_spelling(folder, other)
+        if second is not None and file_identity(second) != file_identity(path):
+            raise InputError(
+                f"{where} names two files, {names[0]!r} and {other!r}; keep the column with its "
+                f"audio, and rename the other (audio is looked for in "
+                f"{', '.join(column_names.AUDIO)})"
+            )
+    return path
 
 
 def _may_be_one_file(one: str, two: str) -> bool:
