@@ -13,6 +13,7 @@ from atr_moco_plugin.comparison.inference import Settings
 from atr_moco_plugin.comparison.sides import SYSTEM, parse_sides
 from atr_moco_plugin.comparison.tables import pair_table, pair_verdict, query_sentence
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.arguments import OnceParser
 from atr_moco_plugin.io.atomic import check_output
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.report.packages import check_page_packages
@@ -95,7 +96,7 @@ def _natural(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OnceParser(
         prog="python -m atr_moco_plugin.recipes.compare",
         description="Are two models really different? A paired bootstrap and a randomisation test "
         "on the same queries, corrected for the number of tests, and a page with the queries that "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from fairseq2.utils.config import StandardConfigMerger
 from atr_moco_plugin.config_builder import build_config
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.fairseq2.runs.output import check_name
+from atr_moco_plugin.io.arguments import OnceParser
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.study.page import write_study
@@ -116,8 +116,8 @@ def run_study(config: StudyConfig, out: Path) -> int:
     return 1 if failures or study.left_out else 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__.split("\n\n")[1])
+def _parser() -> OnceParser:
+    parser = OnceParser(description=__doc__.split("\n\n")[1])
     parser.add_argument("output_dir", type=Path, nargs="?", help="folder of the study")
     parser.add_argument("--config-file", type=Path, help="YAML file of the study")
     parser.add_argument(

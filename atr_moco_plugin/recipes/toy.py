@@ -25,7 +25,6 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     default,
 )
 
-
 FROM_RANDOM_WEIGHTS = {
     "queue_size": 512,
     "queue_warmup_steps": "auto",

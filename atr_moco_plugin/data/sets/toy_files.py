@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.toy import ToyConfig, open_toy
 from atr_moco_plugin.data.sets.toy_sounds import SAMPLE_RATE
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.io.arguments import OnceParser
 from atr_moco_plugin.io.stdout import say
 
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; 2 after one sentence on standard error.
     """
-    parser = argparse.ArgumentParser(
+    parser = OnceParser(
         prog="python -m atr_moco_plugin.data.sets.toy_files",
         description="Write clips of the toy data set as WAV files, with a manifest.",
     )
