@@ -60,8 +60,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     # `evaluation` for the corrections of cosines, which the index applies.
     "search": FOUNDATION | {"data", "distributed", "evaluation", "retriever", "tensors"},
     "serving": FOUNDATION | {"data", "report", "retriever", "search"},
-    # `search` for the files that `embed` writes, `embedding_cache` for what processes share.
-    "teaching": CORE | FOUNDATION | {"data", "embedding_cache", "retriever", "search"},
+    # `search` for the files that `embed` writes, `embedding_cache` for what processes share,
+    # `evaluation` for the clips that a run was trained on.
+    "teaching": CORE
+    | FOUNDATION
+    | {"data", "embedding_cache", "evaluation", "retriever", "search"},
     "exporting": FOUNDATION | {"data", "model", "retriever", "tensors", "text", "tokens"},
 }
 # Folders in `data`, from the ground up: each may import the ones before it.

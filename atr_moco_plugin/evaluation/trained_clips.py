@@ -72,7 +72,7 @@ def keep_trained_clips(
     Raises:
         InputError: for a damaged file.
     """
-    known = read_trained_clips(run) if goes_on else _clips_of_start(start, run)
+    known = read_trained_clips(run) if goes_on else clips_of_source(start, run)
     if goes_on and known is None:
         return
     ids = {
@@ -81,14 +81,7 @@ def keep_trained_clips(
     }
     if known is not None and not goes_on:
         for split in filter(None, (valid_split, test_split)):
-            seen = np.isin(_ids_of(dataset, split), known.ids["train"])
-            if seen.any():
-                warnings.warn(
-                    f"{int(seen.sum()):,} of {len(seen):,} clips of {split!r} are among those that "
-                    f"{start} was trained on, by their names: figures of them are better than on "
-                    "other sounds. Give the data and options that it had.",
-                    stacklevel=2,
-                )
+            warn_of_known(known, dataset, split, str(start))
     if known is not None:
         ids = {role: np.union1d(known.ids[role], x) for role, x in ids.items()}
     about = {"train_split": train_split, "valid_split": valid_split, "dataset": dataset.name}
@@ -96,11 +89,35 @@ def keep_trained_clips(
         save_file(ids, temporary, about)
 
 
-def _clips_of_start(start: Path | None, run: Path) -> TrainedClips | None:
-    """The clips of the run around a path; None where that is ``run`` or no run."""
-    if start is None:
+def warn_of_known(known: TrainedClips, dataset: AudioTextDataset, split: str, name: str) -> None:
+    """Warn of the clips of a held-out split that another run was trained on.
+
+    Args:
+        known: the clips of that run.
+        dataset: what is read here.
+        split: what is held out of it.
+        name: of the run, in the warning.
+    """
+    seen = np.isin(_ids_of(dataset, split), known.ids["train"])
+    if seen.any():
+        warnings.warn(
+            f"{int(seen.sum()):,} of {len(seen):,} clips of {split!r} are among those that {name} "
+            "was trained on, by their names: figures of them are better than on other sounds. Give "
+            "the data and options that it had.",
+            stacklevel=3,
+        )
+
+
+def clips_of_source(source: Path | None, run: Path) -> TrainedClips | None:
+    """The clips of the run around a path that weights or embeddings are taken from; None where that
+    is ``run`` or no run.
+
+    Raises:
+        InputError: for a damaged file.
+    """
+    if source is None:
         return None
-    path = start.resolve()
+    path = source.resolve()
     for folder in (path, *path.parents):
         if folder == run.resolve():
             break

@@ -55,7 +55,7 @@ def check_run(
     tokenizer = run_tokenizer(prepared, note=str)
     to_tokens = partial(tokenize, tokenizer, max_tokens=settled(config.tokenizer.max_tokens))
     if section.cache_embeddings is not None:
-        matching = matches(config.criterion.name)
+        matching = matches(settled(config.criterion.name))
         check_cache(section, prepared.started.model, matches=matching)
     loader = training_loader(
         dataset,

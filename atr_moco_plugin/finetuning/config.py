@@ -27,7 +27,7 @@ from atr_moco_plugin.finetuning.step_sections import (
 class CriterionOptions(Config):
     """A criterion by its entry-point name, with its options."""
 
-    name: str = "moco_atc_atm"
+    name: str | None = None
     """Name in the group ``atr_moco_plugin.criteria``."""
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class CriterionOptions(Config):
 class EvaluationOptions(Config):
     """How retrieval is measured."""
 
-    rerank_k: int = 16
+    rerank_k: int | None = None
     """Candidates of each query that the matching head re-ranks; 0 leaves re-ranking out."""
 
     batch_size: int = 64

@@ -12,9 +12,12 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.choices import flattened
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.start import Start
+from atr_moco_plugin.io.processes import is_first_process, process_count
 
 _PACKAGES = {"fairseq2": "fairseq2", "transformers": "accelerate"}
 """A loop to what it needs besides this package, which is an extra of the loop's name."""
+
+_OWN_RUNS = "For a run of its own in each task, set RANK=0 and WORLD_SIZE=1 in its environment."
 
 
 def chosen_loop(
@@ -64,3 +67,26 @@ def chosen_loop(
             f"keys of fairseq2 need `loop=fairseq2`.{hint}"
         )
     return loop
+
+
+def run_processes(loop: str, other: Mapping[str, Any]) -> int:
+    """How many processes train a run together.
+
+    Args:
+        loop: that trains it.
+        other: keys that only fairseq2 knows.
+
+    Raises:
+        InputError: for several with the loop of transformers, and for a run of its own in a task
+            that Slurm numbers among others.
+    """
+    processes = process_count(by_slurm=other.get("common", {}).get("cluster") != "none")
+    if loop == "transformers" and processes > 1:
+        raise InputError(
+            f"The loop of transformers fine-tunes in one process, and there are {processes}: start "
+            "it without torchrun, under Slurm with `srun --ntasks=1`, or set `loop` to fairseq2, "
+            f"which trains in several. {_OWN_RUNS}"
+        )
+    if processes == 1 and not is_first_process():
+        raise InputError(f"This process is not the first, and there is one process. {_OWN_RUNS}")
+    return processes

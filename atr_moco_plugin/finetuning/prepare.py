@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -27,14 +26,15 @@ from atr_moco_plugin.finetuning.choices import flattened, nested
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.data_sections import DatasetSection
 from atr_moco_plugin.finetuning.facts import data_facts
+from atr_moco_plugin.finetuning.kept_start import start_of_run
 from atr_moco_plugin.finetuning.keys import read_config, split_keys, without_nulls
-from atr_moco_plugin.finetuning.loops import chosen_loop
+from atr_moco_plugin.finetuning.loops import chosen_loop, run_processes
 from atr_moco_plugin.finetuning.measuring import MAX_TOKENS, gather_facts
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.plan import make_plan, plan_text
 from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE, saved_plan
 from atr_moco_plugin.finetuning.silent import silence_notes
-from atr_moco_plugin.finetuning.start import Start, Started, find_start
+from atr_moco_plugin.finetuning.start import Start, Started
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.lock import lock_folder
 from atr_moco_plugin.io.processes import is_first_process
@@ -57,6 +57,7 @@ class Prepared:
         started: its model, frozen as the configuration says.
         dataset: the pairs, open.
         output_dir: of the run.
+        processes: that train together.
     """
 
     config: FinetuneConfig
@@ -65,6 +66,7 @@ class Prepared:
     started: Started
     dataset: AudioTextDataset
     output_dir: Path
+    processes: int
 
     @property
     def evaluated_seconds(self) -> float:
@@ -107,8 +109,9 @@ def prepare(
         _check_unread(config.dataset)
     lock_folder(output_dir)
     dataset = open_configured(config) if dataset is None else dataset
-    start = find_start(config.init, arch=config.model.arch, options=config.model.config_overrides)
+    start = start_of_run(config, output_dir)
     loop = chosen_loop(config, other, start, in_memory=opened)
+    processes = run_processes(loop, other)
     for note in getattr(dataset, "notes", ()):
         tell(note)
     tell(dataset.summary())
@@ -116,7 +119,7 @@ def prepare(
     splits = dict.fromkeys((section.train_split, section.valid_split, test))
     for note in silence_notes(dataset, [x for x in splits if x in dataset.splits]):
         tell(note)
-    chosen = _chosen(config, stated, start, dataset, output_dir, tell)
+    chosen = _chosen(config, stated, start, dataset, output_dir, processes, tell)
     if options := _model_options(chosen):
         start = start.with_options(options)
     torch.manual_seed(config.common.seed)
@@ -124,7 +127,7 @@ def prepare(
     rate = _sample_rate(started)
     dataset.read_with(AudioReader(rate, config.dataset.decoder, config.dataset.cache_dir))
     complete = _settled(replace(config, loop=loop), chosen, start, started, dataset)
-    return Prepared(complete, other, start, started, dataset, output_dir)
+    return Prepared(complete, other, start, started, dataset, output_dir, processes)
 
 
 def open_configured(config: FinetuneConfig) -> AudioTextDataset:
@@ -151,11 +154,11 @@ def _chosen(
     start: Start,
     dataset: AudioTextDataset,
     output_dir: Path,
+    processes: int,
     tell: Callable[[str], object],
 ) -> dict[str, Any]:
     """The plan's values, nested: those of the folder's own plan where it is of the same command."""
     as_read = json.loads(json.dumps(stated, default=str))
-    processes = int(os.environ.get("WORLD_SIZE") or 1)
     splits = {"train": config.dataset.train_split, "valid": config.dataset.valid_split}
     known = {**data_facts(dataset, **splits), "processes": processes}
     saved = saved_plan(output_dir, as_read, known)
@@ -163,7 +166,10 @@ def _chosen(
     file = output_dir / PLAN_FILE
     while saved is None and not is_first_process():  # the first process chooses for all
         if time.monotonic() - waited > _WAIT:
-            raise InputError(f"The first process has not written {file}; see what it says.")
+            raise InputError(
+                f"The first of {processes} processes has not written {file}: see what it says, and "
+                "give all of them one output folder."
+            )
         time.sleep(0.5)
         saved = saved_plan(output_dir, as_read, known)
     if saved is not None:
@@ -234,7 +240,7 @@ def _settled(
     precision = tree["trainer"]["mixed_precision"]
     if precision["mode"] is None:
         precision["mode"] = "auto" if cuda else "off"
-    criterion = load("criteria", config.criterion.name)
+    criterion = load("criteria", tree["criterion"]["name"])
     if start.temperature is not None and getattr(criterion, "learns_temperature", True):
         tree["criterion"]["config"].setdefault("temperature", start.temperature)
     for name in ("augment", "mix"):  # objects of their own classes

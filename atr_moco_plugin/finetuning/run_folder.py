@@ -14,6 +14,13 @@ from atr_moco_plugin.io.yaml12 import NoYamlError, dump_yaml, load_yaml
 
 CONFIG_FILE = "config.yaml"
 
+START_FOLDER = "start"
+"""In the output folder of fairseq2's loop: the values for fairseq2, and the weights and tokenizer
+of a trained start."""
+
+START_CONFIG = f"{START_FOLDER}/{CONFIG_FILE}"
+"""The configuration of a run of fairseq2's loop, which has a ``config.yaml`` of its own."""
+
 _MAY_CHANGE = (
     "report", "dataset.num_workers", "dataset.prefetch", "dataset.cache_dir",
     "dataset.cache_embeddings", "trainer.grad_cache.chunk_size",
@@ -75,6 +82,11 @@ def check_run_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE)
         raise InputError(
             f"{out} is the output folder of something else, as its {name} says: give another one."
         )
+
+
+def settings_of(out: Path) -> dict[str, Any]:
+    """The configuration of the run of either loop in a folder; empty where there is none."""
+    return next(filter(None, (_read(out / name) for name in (START_CONFIG, CONFIG_FILE))), {})
 
 
 def plain(config: FinetuneConfig) -> dict[str, Any]:

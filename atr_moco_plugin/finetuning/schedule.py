@@ -17,8 +17,8 @@ def epochs_for(facts: Facts) -> tuple[int, str]:
     epochs = min(30, max(3, round(20 * math.sqrt(500 / facts.clips))))
     if not (facts.audio.pretrained and facts.text.pretrained):
         epochs = epochs * 3 // 2
-        return epochs, f"{epochs} epochs, half as many again since weights start at random"
-    return epochs, f"{epochs} epochs, fewer for more clips"
+        return epochs, f"every clip {epochs} times, half as often again from random weights"
+    return epochs, f"every clip {epochs} times, fewer for more clips"
 
 
 def criterion_options(

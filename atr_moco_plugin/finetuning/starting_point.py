@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -72,6 +73,12 @@ class Start:
     max_tokens: int | None = None
     temperature: float | None = None
     _load: Callable[[], Weights] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def place(self) -> Path | None:
+        """Where it lies on this machine, if it does."""
+        path = Path(self.name)
+        return path if path.is_absolute() else None
 
     def with_options(self, options: Mapping[str, Any]) -> Start:
         """The same start with further options of ``model.config_overrides``.

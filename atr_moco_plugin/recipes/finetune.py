@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from atr_moco_plugin.finetuning.keys import read_config, without_nulls
 from atr_moco_plugin.finetuning.parts import merged
 from atr_moco_plugin.finetuning.prepare import Prepared, prepare
 from atr_moco_plugin.finetuning.run_folder import plain
+from atr_moco_plugin.io.arguments import OnceParser
 from atr_moco_plugin.io.processes import is_first_process
 from atr_moco_plugin.io.stdout import say, warnings_in_short
 from atr_moco_plugin.io.yaml12 import dump_yaml
@@ -109,8 +109,8 @@ def _sounds(root: object) -> str:
         return "SOUNDS"
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Fine-tune on a folder of sounds.")
+def _parser() -> OnceParser:
+    parser = OnceParser(description="Fine-tune on a folder of sounds.")
     parser.add_argument("output_dir", type=Path, nargs="?", help="folder of the run")
     parser.add_argument("--config-file", type=Path, help="YAML file of keys")
     parser.add_argument(

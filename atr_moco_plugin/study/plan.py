@@ -125,7 +125,8 @@ def plan(config: StudyConfig) -> list[Run]:
     for values in product(*lists.values()):
         chosen = dict(zip(order, values, strict=True))
         name = f"q{chosen['queue_sizes']}_s{chosen['seeds']}"
-        name += f"_m{chosen['momenta']:g}" if "momenta" in chosen else ""
+        if "momenta" in chosen:  # 1 and 1.0 are one value
+            name += f"_m{float(chosen['momenta'])!r}".removesuffix(".0")
         name += f"_p{chosen['positives']}" if "positives" in chosen else ""
         overrides = copy.deepcopy(config.config)
         for axis, value in chosen.items():

@@ -35,7 +35,7 @@ class RunResult:
         held_out: modality to the record of the embeddings of the validation split.
         history: ``(step, sources)`` of every record in ``rank.jsonl``.
         rows_in_loss: rows of the queue that were in the loss at the end, None where the run did not
-            say.
+            say, where all rows always are, and where the queue was still filling.
     """
 
     name: str
@@ -100,7 +100,7 @@ def read_run(folder: Path) -> RunResult:
             queue=records[-1]["sources"] if records else {},
             held_out=splits[valid]["rank"]["sources"],
             history=tuple((record["step"], record["sources"]) for record in records),
-            rows_in_loss=_rows_in_loss(folder),
+            rows_in_loss=_rows_in_loss(folder, config.get("criterion.config.queue_warmup_steps")),
         )
     except KeyError as ex:
         raise InputError(
@@ -119,9 +119,13 @@ def _rows(size: object, records: Sequence[Mapping[str, Any]]) -> int:
     return int(last["queue_size"])
 
 
-def _rows_in_loss(folder: Path) -> int | None:
-    """As the last report of the training says, a mean over its steps."""
-    path, title = folder / "metrics" / "train.jsonl", TITLES["queue_rows"]
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = json.loads(lines[-1]).get(title) if lines else None
-    return None if rows is None else round(rows)
+def _rows_in_loss(folder: Path, warmup: object) -> int | None:
+    """As the last report of the training says, a mean over its steps. The queue must have been
+    full in the one before, or the mean would be of a queue that is filling."""
+    path = folder / "metrics" / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and warmup != 0 else []
+    if len(lines) < 2:
+        return None
+    before, last = (json.loads(line) for line in lines[-2:])
+    rows = last.get(TITLES["queue_rows"])
+    return None if rows is None or before.get(TITLES["queue_fill"], 1.0) < 1.0 else round(rows)

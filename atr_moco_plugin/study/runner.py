@@ -22,7 +22,6 @@ _LAST_LINES = 5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PATIENCE = 10
 """Seconds that runs have to end when they are asked to."""
-_LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -161,11 +160,11 @@ def _start(config: StudyConfig, run: Run, folder: Path) -> subprocess.Popen[byte
         write_yaml(run.overrides, file)
     (out / RECIPE).write_text(f"{run.recipe}\n", encoding="utf-8")
     command = [sys.executable, "-m", f"atr_moco_plugin.recipes.{config.recipe}", str(out)]
-    study = os.getpid()
+    study, libc = os.getpid(), ctypes.CDLL(None)
 
     def end_with_the_study() -> None:
         # Also where it is killed and can end nothing itself.
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != study:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -176,7 +175,7 @@ def _start(config: StudyConfig, run: Run, folder: Path) -> subprocess.Popen[byte
             stdout=stream,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(config.threads)},
-            preexec_fn=end_with_the_study,
+            preexec_fn=end_with_the_study if sys.platform == "linux" else None,
         )
 
 

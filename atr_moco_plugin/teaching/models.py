@@ -27,6 +27,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.evaluation_audio import map_ahead
 from atr_moco_plugin.embedding_cache.build import Ranks
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.trained_clips import clips_of_source, warn_of_known
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.retriever.exported import ExportOptions
 from atr_moco_plugin.retriever.runs import export_run, made_by
@@ -105,8 +106,10 @@ def embed_split(
     call it: each embeds its share, and the first writes the file.
 
     Args:
-        source: folder of a training run of any host, of a bundle, or of a ``ClapModel``.
-        file: a ``.safetensors``; parts of it lie beside it until it is there.
+        source: folder of a training run of any host, of a bundle, or of a ``ClapModel``. Where that
+            run says on which clips it was trained, those of other splits are warned of.
+        file: a ``.safetensors`` in a folder of the output folder; parts of it lie beside it until
+            it is there.
         split: what is embedded.
         about: what the file says of itself.
         ranks: the processes.
@@ -124,7 +127,11 @@ def embed_split(
     part = file.with_name(f".{file.stem}.{ranks.index}of{ranks.count}{file.suffix}")
     problem = None
     try:
-        if not _says_its_data(source, split.dataset):
+        known = clips_of_source(source, file.parent.parent)
+        if known is not None and ranks.index == 0:
+            for held_out in (x for x in split.dataset.splits if x != split.name):
+                warn_of_known(known, split.dataset, held_out, f"the teacher {source}")
+        if not _says_its_data(source, split.dataset) and known is None:
             say(
                 f"The teacher {source} does not say on which data it was trained: make sure that "
                 "clips which are held out here were not among them."

@@ -69,9 +69,11 @@ def test_two_values_of_one_key_are_refused(
         without_nulls(keys)
 
 
-def test_of_a_command_line_the_later_key_counts() -> None:
-    pairs = ["dataset=null", "dataset.batch_size=8", "dataset={batch_size: 4, max_seconds: 1}"]
-    assert read_stated(None, pairs) == {"dataset": {"batch_size": 4, "max_seconds": 1}}
+def test_pairs_of_a_section_and_of_its_keys_go_together_where_they_agree() -> None:
+    pairs = ["dataset.batch_size=8", "dataset={batch_size: 8, max_seconds: 1}"]
+    assert read_stated(None, pairs) == {"dataset": {"batch_size": 8, "max_seconds": 1}}
+    with pytest.raises(InputError, match="`dataset.batch_size` is set twice, to 4 and to 8"):
+        read_stated(None, ["dataset.batch_size=4", *pairs])
 
 
 def test_a_path_is_a_text() -> None:

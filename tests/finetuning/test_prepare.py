@@ -20,7 +20,7 @@ from atr_moco_plugin.finetuning.prepare import prepare
 from atr_moco_plugin.finetuning.saved_plan import PLAN_FILE
 
 
-def test_later_keys_are_in_front_of_earlier_ones(tmp_path: Path) -> None:
+def test_pairs_are_in_front_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     content = "dataset:\n  batch_size: 8\n  captions: all\n"
     file.write_text(content + "trainer: {mixed_precision: {mode: off}}\n")
@@ -38,6 +38,14 @@ def test_the_name_of_a_criterion_goes_with_its_options(order: int, tmp_path: Pat
     file = tmp_path / "mine.yaml"
     file.write_text("criterion: atc\n")
     assert read_stated(file, pairs[1:])["criterion"] == expected
+
+
+def test_a_key_in_two_pairs_is_refused_where_the_values_differ() -> None:
+    """The last one was taken."""
+    pairs = ["dataset.batch_size=16", "regime.num_steps=5", "dataset.batch_size=8"]
+    with pytest.raises(InputError, match="`dataset.batch_size` is set twice, to 16 and to 8"):
+        read_stated(None, pairs)
+    assert read_stated(None, [pairs[0], pairs[0]]) == {"dataset": {"batch_size": 16}}
 
 
 @pytest.mark.parametrize("pair", ["dataset.batch_size", "=8", "a.b=[1"])

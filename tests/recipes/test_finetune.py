@@ -116,16 +116,16 @@ def test_the_plan_takes_a_score_of_re_ranking_where_validations_re_rank(
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(stated(loop="fairseq2")))
     arguments = [str(tmp_path / "out"), "--config-file", str(file), "--plan", "--config"]
-    arguments += ["regime.score_metric=reranked_r_sum", "evaluation.rerank_while_training=true"]
-    arguments += ["criterion.name=moco_atc_atm", "evaluation.rerank_k=4"]
-    assert main(arguments) == 0
+    keys = {"evaluation.rerank_while_training": "true", "evaluation.rerank_k": "4"}
+    keys |= {"criterion.name": "moco_atc_atm", "regime.score_metric": "reranked_r_sum"}
+    assert main([*arguments, *(f"{key}={x}" for key, x in keys.items())]) == 0
     for without in (
-        "evaluation.rerank_while_training=false",
-        "evaluation.rerank_k=0",
-        "criterion.name=moco_atc",
+        {"evaluation.rerank_while_training": "false"},
+        {"evaluation.rerank_k": "0"},
+        {"criterion.name": "moco_atc"},
     ):
         capsys.readouterr()
-        assert main([*arguments, without]) == 2
+        assert main([*arguments, *(f"{key}={x}" for key, x in (keys | without).items())]) == 2
         assert "but validations do not re-rank" in capsys.readouterr().err
 
 
@@ -149,6 +149,7 @@ def test_the_plan_names_a_split_in_two_roles(
         ("fairseq2", "trainer.grad_accumulation.num_batches=9", "which fill no step"),
         ("fairseq2", "regime.checkpoint_every_n_steps=2", "which is no multiple of"),
         ("fairseq2", "regime.num_stepz=2", "`regime.num_stepz` is not known"),
+        ("fairseq2", "common.no_sweep_dir=false", "leave it out"),
     ],
 )
 def test_the_plan_refuses_what_its_loop_would_refuse(

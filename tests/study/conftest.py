@@ -38,6 +38,8 @@ def write_run(
     auto: bool = False,
     keys: str | None = None,
     in_loss: int | None = None,
+    fills: float = 1.0,
+    warmup: int | str = "auto",
 ) -> Path:
     """A finished run whose queue saw ``rows`` vectors with ``directions`` directions; with ``auto``
     it grew to ``size``."""
@@ -46,6 +48,8 @@ def write_run(
     options: dict[str, object] = {"queue_size": chosen, "momentum": momentum, "positives": "clip"}
     if keys is not None:
         options["keys"] = keys
+    if in_loss is not None:
+        options["queue_warmup_steps"] = warmup
     config = {
         "criterion": {"name": "moco_atc", "config": options},
         "common": {"seed": seed},
@@ -79,7 +83,10 @@ def write_run(
     (folder / "retrieval.json").write_text(json.dumps(result))
     if in_loss is not None:
         (folder / "metrics").mkdir()
-        lines = [{"Step": step, "Queue Rows": float(in_loss)} for step in (1, steps)]
+        lines = [
+            {"Step": step, "Queue Rows": float(in_loss), "Queue Fill": fill}
+            for step, fill in ((1, fills), (steps, 1.0))
+        ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "metrics/train.jsonl").write_text(text)
     return folder

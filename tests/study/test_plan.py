@@ -34,6 +34,8 @@ def test_every_combination_is_a_run_named_by_the_lists_that_are_given() -> None:
     assert [run.name for run in plan(more)] == ["q8_s0_m0.9_pclip", "q8_s0_m1_pclip"]
     options = {"queue_size": 8, "momentum": 0.9, "positives": "clip"}
     assert plan(more)[0].overrides["criterion"]["config"] == options
+    near = StudyConfig(queue_sizes=[8], seeds=[0], momenta=[0.99999901, 0.99999902])
+    assert len({run.name for run in plan(near)}) == 2  # they had one folder
 
 
 def test_a_queue_that_grows_is_one_more_size() -> None:

@@ -114,6 +114,16 @@ def test_rows_that_stay_out_of_the_loss_are_told(make_run, tmp_path: Path) -> No
     assert "at most 65 of 256: the older ones tell their age" in note
 
 
+def test_a_queue_that_fills_in_the_last_report_has_all_its_rows_in_the_loss(
+    make_run, tmp_path: Path
+) -> None:
+    """The mean of its rows was taken for rows that stay out."""
+    for number, options in enumerate(({"fills": 0.7}, {"warmup": 0})):
+        run = make_run(tmp_path / str(number), 64, number, in_loss=60, **options)
+        (size,) = aggregate([run]).variants[0].sizes
+        assert size_label(size) == "64"
+
+
 def test_without_two_sizes_there_is_no_recommendation(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / f"q{size}", size, 0) for size in (0, 8)]
     study = aggregate(folders)

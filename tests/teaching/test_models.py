@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.scenes import ScenesConfig, open_scenes
 from atr_moco_plugin.embedding_cache.build import Ranks
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.trained_clips import keep_trained_clips
 from atr_moco_plugin.retriever import AudioTextRetriever
 from atr_moco_plugin.teaching import use_teachers
 from atr_moco_plugin.teaching.models import Split, embed_split
@@ -138,3 +140,16 @@ def test_a_run_on_other_scenes_of_the_same_recordings_is_refused(
     (run / "evaluation_clips.json").unlink()  # a bundle does not say its data
     taught_by(run, mine, out)
     assert len(list((out / "teachers").glob("*.safetensors"))) == 2
+
+
+def test_held_out_clips_that_the_teacher_was_trained_on_are_warned_of(tmp_path: Path) -> None:
+    """Its data were the same, and its training split was another."""
+    data, run = tones(3), tmp_path / "run"
+    teacher = make_bundle(run / "bundle")
+    keep_trained_clips(run, data, "train", "more", goes_on=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was trained on")
+        taught_by(teacher, data, tmp_path / "out")
+    keep_trained_clips(run, data, "more", "train", goes_on=False)
+    with pytest.warns(UserWarning, match="2 of 2 clips of 'more' .* the teacher .* was trained on"):
+        taught_by(teacher, data, tmp_path / "other")

@@ -20,11 +20,12 @@ from atr_moco_plugin.hosts.fairseq2.runs.output import (
 from atr_moco_plugin.hosts.fairseq2.training.recipe import RetrievalRecipe
 
 
-def run_recipe(config_class: type[RetrievalRecipeConfig]) -> bool:
+def run_recipe(config_class: type[RetrievalRecipeConfig], *, start: Path | None = None) -> bool:
     """Train with the arguments of the command line.
 
     Args:
         config_class: its defaults are the recipe's.
+        start: what the file of ``init`` is a copy of; the clips of that run are known to this one.
 
     Returns:
         Whether the run has come to its end; a signal may have stopped it before.
@@ -34,7 +35,7 @@ def run_recipe(config_class: type[RetrievalRecipeConfig]) -> bool:
     """
     out = prepare_output(check_for_training)
     logging.getLogger("fairseq2").addFilter(ReadableLog())
-    recipe = RetrievalRecipe(config_class)
+    recipe = RetrievalRecipe(config_class, start)
     with description_kept(out, lambda: recipe.started):
         training_main(recipe)
     return not recipe.stopped

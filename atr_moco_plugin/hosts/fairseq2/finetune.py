@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from fairseq2.recipe.config import LRSchedulerSection, OptimizerSection, RegimeS
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.finetuning.checks import check_intervals, check_run
 from atr_moco_plugin.finetuning.parts import merged
-from atr_moco_plugin.finetuning.prepare import Prepared
+from atr_moco_plugin.finetuning.prepare import Prepared, settled
 from atr_moco_plugin.finetuning.run_folder import (
-    CONFIG_FILE,
+    START_CONFIG,
+    START_FOLDER,
     check_run_folder,
     plain,
     settle_folder,
@@ -47,12 +47,6 @@ from atr_moco_plugin.io.stdout import say
 from atr_moco_plugin.io.yaml12 import dump_yaml
 from atr_moco_plugin.retriever.exported import ExportOptions
 
-FOLDER = "start"
-"""In the output folder: the values for fairseq2, and the weights and tokenizer of a trained
-start."""
-
-_SETTINGS = f"{FOLDER}/{CONFIG_FILE}"
-
 
 @dataclass(kw_only=True)
 class FinetuneRecipeConfig(RetrievalRecipeConfig):
@@ -77,9 +71,9 @@ def check(prepared: Prepared) -> None:
     criterion, evaluation = prepared.config.criterion, prepared.config.evaluation
     other = prepared.other.get("evaluation", {})
     recipe = FinetuneRecipeConfig(
-        criterion=CriterionSection(name=criterion.name, config=criterion.config),
+        criterion=CriterionSection(name=settled(criterion.name), config=criterion.config),
         evaluation=EvaluationSection(
-            rerank_k=evaluation.rerank_k,
+            rerank_k=settled(evaluation.rerank_k),
             rerank_while_training=other.get("rerank_while_training", False),
         ),
     )
@@ -87,7 +81,7 @@ def check(prepared: Prepared) -> None:
         prepared,
         recipe.criterion_section.build(prepared.started.model),
         tell=say,
-        world_size=int(os.environ.get("WORLD_SIZE") or 1),
+        world_size=prepared.processes,
         reranks=validation_candidates(recipe) > 0,
     )
 
@@ -103,10 +97,10 @@ def run(prepared: Prepared) -> Path | None:
         InputError: where no bundle can be made.
     """
     out = prepared.output_dir
-    folder = out / FOLDER
+    folder = out / START_FOLDER
     _check_keys(prepared)
     _check_folder(prepared)
-    settle_folder(out, prepared.config, _SETTINGS)
+    settle_folder(out, prepared.config, START_CONFIG)
     values = recipe_values(prepared, folder)
     file = folder / "recipe.yaml"
     write_atomically(file, dump_yaml(values))
@@ -114,7 +108,7 @@ def run(prepared: Prepared) -> Path | None:
     sys.argv = [arguments[0], str(out), "--config-file", str(file)]
     ended = True
     try:
-        ended = run_recipe(FinetuneRecipeConfig)
+        ended = run_recipe(FinetuneRecipeConfig, start=prepared.start.place)
     except SystemExit as ex:
         if ex.code not in (None, 0):
             raise
@@ -131,6 +125,11 @@ def _check_keys(prepared: Prepared) -> None:
     """Refuse keys and intervals that fairseq2 does not take."""
     if (problem := unknown_in((__name__, "FinetuneRecipeConfig"), prepared.other)) is not None:
         raise InputError(problem)
+    if prepared.other.get("common", {}).get("no_sweep_dir") is False:
+        raise InputError(
+            "`common.no_sweep_dir` is false, but a fine-tuning has its figures and its bundle in "
+            "the output folder itself: leave it out."
+        )
     check_intervals(prepared.config.regime, prepared.config.loop)
 
 
@@ -138,7 +137,7 @@ def _check_folder(prepared: Prepared) -> None:
     """Refuse a folder with a run of other settings or an evaluation, or that fairseq2 finds no
     checkpoints in; nothing is written."""
     out = prepared.output_dir
-    check_run_folder(out, prepared.config, _SETTINGS)
+    check_run_folder(out, prepared.config, START_CONFIG)
     check_for_training(out, Namespace(checkpoint_dir=None))
 
 

@@ -12,10 +12,19 @@ import pytest
 if importlib.util.find_spec("fairseq2") is None:
     pytest.skip("fairseq2 is not installed", allow_module_level=True)
 
+from finetune_world import OPTIONS
 from sound_folders import write_sound
+from tiny_bundle import make_bundle
 
 from atr_moco_plugin.evaluation.queries import QUERIES_FILE, read_queries
-from atr_moco_plugin.evaluation.trained_clips import TRAINED_CLIPS, read_trained_clips
+from atr_moco_plugin.evaluation.trained_clips import (
+    TRAINED_CLIPS,
+    keep_trained_clips,
+    read_trained_clips,
+)
+from atr_moco_plugin.finetuning.choices import nested
+from atr_moco_plugin.finetuning.prepare import prepare
+from atr_moco_plugin.hosts.fairseq2.finetune import run as finetune
 
 Run = Callable[..., int]
 
@@ -124,6 +133,21 @@ def test_a_run_knows_the_clips_of_the_run_in_init(
     before, now = read_trained_clips(trained_on), read_trained_clips(tmp_path / "next")
     assert before is not None and now is not None
     assert set(before.ids["train"]) <= set(now.ids["train"])
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_knows_the_clips_of_the_run_in_init(tmp_path: Path) -> None:
+    """Its weights are copied, and the copy was no run."""
+    options = {key: x for key, x in OPTIONS.items() if not key.startswith("model.")}
+    options |= {"init": str(make_bundle(tmp_path / "run" / "bundle")), "loop": "fairseq2"}
+    ready = prepare(nested(options), tmp_path / "out", tell=str)
+    # What is tested on here was trained on there.
+    keep_trained_clips(tmp_path / "run", ready.dataset, "test", "valid", goes_on=False)
+    with pytest.warns(UserWarning, match=f"3 of 3 clips of 'test' .* {tmp_path / 'run'}"):
+        assert finetune(ready) is not None
+    before, now = (read_trained_clips(tmp_path / x) for x in ("run", "out"))
+    assert before is not None and now is not None
+    assert len(now.ids["train"]) == 15 and set(before.ids["train"]) <= set(now.ids["train"])
 
 
 @pytest.mark.slow

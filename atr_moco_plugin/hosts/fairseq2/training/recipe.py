@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fairseq2.checkpoint import CheckpointManager
@@ -74,14 +75,18 @@ class RetrievalRecipe(compat.TrainRecipe):
 
     Args:
         config_class: a :class:`RetrievalRecipeConfig` whose defaults are the recipe's.
+        start: what the weights come from, where ``init`` is a copy of them.
 
     Attributes:
         started: whether the run has gone on from what is in its folder, or begun a new one there.
         stopped: whether it was asked to stop, and goes on another time.
     """
 
-    def __init__(self, config_class: type[RetrievalRecipeConfig]) -> None:
+    def __init__(
+        self, config_class: type[RetrievalRecipeConfig], start: Path | None = None
+    ) -> None:
         self._config_class = config_class
+        self._start = start
         self.started = self.stopped = False
 
     @property
@@ -246,6 +251,7 @@ class RetrievalRecipe(compat.TrainRecipe):
             begins = not self.started
             start()
             if begins and gangs.root.rank == 0:
+                own = None if config.init in KINDS else expanded(config.init, "init")
                 # Before the first step: a run that makes none has no other clips than it had.
                 keep_trained_clips(
                     context.output_dir,
@@ -253,7 +259,7 @@ class RetrievalRecipe(compat.TrainRecipe):
                     section.train_split,
                     section.valid_split,
                     goes_on=bool(step_folders(checkpoint_dir, "step_")),
-                    start=None if config.init in KINDS else expanded(config.init, "init"),
+                    start=self._start or own,
                     test_split=config.evaluation.test_split,
                 )
             if stop.agreed():

@@ -171,7 +171,7 @@ def _caches(prepared: Prepared, to_tokens: Tokenize, evaluated: list[str]) -> Ru
         max_seconds=settled(section.max_seconds),
         evaluated=evaluated,
         evaluated_seconds=prepared.evaluated_seconds,
-        matches="loss_atm" in load("criteria", config.criterion.name).measures,
+        matches="loss_atm" in load("criteria", settled(config.criterion.name)).measures,
         batch_size=config.evaluation.batch_size,
         say=say,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -61,7 +60,6 @@ def check(prepared: Prepared) -> None:
     Raises:
         InputError: for a configuration or data that cannot be used.
     """
-    _check_processes()
     check_run_folder(prepared.output_dir, prepared.config)
     check_run(prepared, _trainer_model(prepared).criterion, tell=say)
 
@@ -77,7 +75,6 @@ def run(prepared: Prepared) -> Path:
     Raises:
         InputError: for a configuration, data or a checkpoint that cannot be used.
     """
-    _check_processes()
     config, out = prepared.config, prepared.output_dir
     settle_folder(out, config)
     for note in doubtful_splits(config):
@@ -98,14 +95,14 @@ def run(prepared: Prepared) -> Path:
         inputs.batches.load(Path(checkpoint))
         step = int(checkpoint.rpartition("-")[2])
     if step < settled(config.regime.num_steps):
-        section, start = config.dataset, Path(prepared.start.name)
+        section = config.dataset
         keep_trained_clips(
             out,
             prepared.dataset,
             section.train_split,
             section.valid_split,
             goes_on=checkpoint is not None,
-            start=start if start.is_absolute() else None,
+            start=prepared.start.place,
             test_split=config.evaluation.test_split,
         )
     for file in (*sorted((out / "metrics").glob("*.jsonl")), out / "rank.jsonl"):
@@ -176,8 +173,9 @@ def finish(prepared: Prepared, inputs: RunInputs) -> Path:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = _Trained(exported, device)
     matches = exported.config.score is not None
+    rerank_k = settled(config.evaluation.rerank_k)
     evaluations = {
-        name: SplitEvaluation(trained, split, config.evaluation.rerank_k if matches else 0, device)
+        name: SplitEvaluation(trained, split, rerank_k if matches else 0, device)
         for name, split in inputs.splits.items()
     }
     origin = exported.config.origin
@@ -218,16 +216,9 @@ class _Trained(nn.Module):
             self.distance_factor = lambda parameters: factor
 
 
-def _check_processes() -> None:
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise InputError(
-            "The loop of transformers fine-tunes in one process: start it without torchrun, or set "
-            "`loop` to fairseq2, which trains in several."
-        )
-
-
 def _trainer_model(prepared: Prepared) -> TrainerModel:
     section, started = prepared.config.criterion, prepared.started
+    name = settled(section.name)
     captions = prepared.config.dataset.captions_per_clip
     if captions > 1 and started.clap is not None:
         raise InputError(
@@ -238,12 +229,12 @@ def _trainer_model(prepared: Prepared) -> TrainerModel:
     options: dict[str, Any] = dict(section.config)
     chunk_size = prepared.config.trainer.grad_cache.chunk_size
     if started.clap is None:
-        return TrainerModel(started.model, section.name, chunk_size=chunk_size, **options)
+        return TrainerModel(started.model, name, chunk_size=chunk_size, **options)
     head: Any = started.model.head
     parts = {part: prepared.start.part(part) for part in PARTS}
     model = ClapTrainerModel(
         started.clap,
-        section.name,
+        name,
         head=None if head is None else head.config,
         chunk_size=chunk_size,
         freeze={part: x["freeze"] for part, x in parts.items() if "freeze" in x},

@@ -180,11 +180,19 @@ def test_a_folder_with_a_run_of_other_settings_is_refused(out: Path) -> None:
     assert (out / "config.yaml").read_text() == before
 
 
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready = prepared(tmp_path)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORLD_SIZE": "2"}, *({"SLURM_NTASKS": "2", "SLURM_PROCID": str(i)} for i in range(2))],
+)
+def test_several_processes_are_refused(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `srun` both trained in one folder."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="`loop` to fairseq2"):
-        run(ready)
+        prepared(tmp_path)
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_a_score_that_no_validation_has_is_refused_before_training(tmp_path: Path) -> None:
