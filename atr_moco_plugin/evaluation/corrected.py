@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,7 +72,9 @@ def choose(
         systems: list[Rescore] = [lambda x: x]
         for name, grid in grids.items():
             queries = _bank(name, bank, split, direction)
-            systems += rescorings(name, grid, queries, split.items(direction))
+            with warnings.catch_warnings():  # what is chosen is made again, and then says so
+                warnings.filterwarnings("ignore", "Sinkhorn with beta")
+                systems += rescorings(name, grid, queries, split.items(direction))
         figures = iter(_precisions(cosines, direction, systems, relevance))
         plain = next(figures)
         for name, grid in grids.items():

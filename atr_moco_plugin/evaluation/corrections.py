@@ -224,8 +224,8 @@ def sinkhorn_offsets(
     else:
         warnings.warn(
             f"Sinkhorn with beta {beta:g} has not converged after {iterations:,} iterations: the "
-            f"sum of a query is off by {100 * error:.2g} %, so that its offsets are not final; a "
-            "smaller beta needs fewer iterations.",
+            f"sum of a query is off by {100 * error:.2g} %, so these are not quite the scores of "
+            "the transport plan.",
             stacklevel=2,
         )
     return -a.log() / beta + 1, -b.log() / beta

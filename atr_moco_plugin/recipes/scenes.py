@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fairseq2.recipe.config import RegimeSection
+from fairseq2.recipe.config import OptimizerSection, RegimeSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
 from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.config.sections import (
     CaptionTokenizerSection,
     RetrievalDatasetSection,
+    adamw,
     best_by_r_sum,
     default,
 )
@@ -41,6 +42,7 @@ class ScenesRecipeConfig(ToyRecipeConfig):
     criterion: CriterionSection | str = default(
         CriterionSection, name="moco_atc_atm", config={**FROM_RANDOM_WEIGHTS}
     )
+    optimizer: OptimizerSection = default(adamw, lr=1e-3, temperature_lr=3e-4, betas=(0.9, 0.98))
     regime: RegimeSection = default(best_by_r_sum, 800, 200, 20)
 
 

@@ -82,7 +82,8 @@ class BundleConfig(Config):
     """``group/name`` of each part to the package and version that published it."""
 
     origin: dict[str, Any] = field(default_factory=dict)
-    """Where it comes from: run, step, criterion, seed, data, versions. Not read back."""
+    """Where it comes from: run, step, criterion, seed, data, versions, and the digest of the
+    card, by which one that a user has changed is known. Nothing else is read back."""
 
     files: dict[str, str] | None = None
     """SHA-256 in hexadecimal of the files beside, by their paths: an interrupted copy over an older

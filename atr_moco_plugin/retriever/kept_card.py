@@ -8,7 +8,6 @@ import warnings
 from itertools import count
 from pathlib import Path
 
-from atr_moco_plugin.io.digests import sha256_of
 from atr_moco_plugin.io.json_files import object_if_whole
 
 CARD, OLD_CARDS = "README.md", "README.old*.md"
@@ -24,7 +23,8 @@ _RECORD = "card_sha256"
 def card_record(card: str) -> dict[str, str]:
     """What ``origin`` of a bundle keeps of a card that the package has made, so that one in which a
     user has written is known."""
-    return {_RECORD: hashlib.sha256(card.encode()).hexdigest()}
+    lines = "\n".join(card.splitlines())  # a checkout may change how they end
+    return {_RECORD: hashlib.sha256(lines.encode()).hexdigest()}
 
 
 def read_card(folder: Path) -> str:
@@ -47,10 +47,10 @@ def keep_card(folder: Path, new: Path, card: str) -> None:
     for old in old_cards(folder):
         shutil.copyfile(old, new / old.name)
     there = folder / CARD
-    content = there.read_bytes() if there.is_file() else b""
     origin = object_if_whole(folder / "config.json").get("origin")
     written = origin.get(_RECORD) if isinstance(origin, dict) else None
-    if content in (b"", card.encode()) or sha256_of(there) == written:
+    content = there.read_bytes() if there.is_file() else b""
+    if content in (b"", card.encode()) or card_record(read_card(folder))[_RECORD] == written:
         return
     names = (f"README.old{number or ''}.md" for number in count())
     name = next(name for name in names if not (new / name).exists())

@@ -103,7 +103,9 @@ def test_an_export_knows_the_card_that_it_wrote(folder: Path, tmp_path: Path) ->
         warnings.simplefilter("error")
         export(1)
         export(2)
-    card = out / "README.md"
+        card = out / "README.md"
+        card.write_bytes(card.read_bytes().replace(b"\n", b"\r\n"))  # as a checkout may
+        export(3)
     card.write_text(card.read_text().replace("# out", "# Dogs"))
     with pytest.warns(UserWarning, match="README.md may have been filled in"):
         export(1)

@@ -16,6 +16,7 @@ from atr_moco_plugin.criterion.kept_options import kept_options
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.heads.fusion import FusionHeadConfig
 from atr_moco_plugin.hosts.laion_clap.towers import TEXT_MODELS
+from atr_moco_plugin.io.arguments import OnceParser
 from atr_moco_plugin.plugins import available, load
 
 _RENAMED = {"momentum": "ema-momentum"}  # theirs is SGD's
@@ -156,7 +157,7 @@ def check_theirs(args: argparse.Namespace, config: Any) -> None:
 
 
 def _parser(criterion_class: type[Atc] | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OnceParser(
         prog="python -m atr_moco_plugin.hosts.laion_clap",
         description="Train LAION-CLAP with a criterion of atr_moco_plugin. All other arguments "
         "are those of laion_clap.training.main. `export CHECKPOINT OUT` writes plain CLAP weights.",

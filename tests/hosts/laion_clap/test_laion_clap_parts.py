@@ -61,6 +61,8 @@ def test_a_criterion_has_its_own_options_alone() -> None:
     options, theirs = parse(["--criterion", "atc", "--queue-size", "8"])
     assert options.criterion_class is Atc
     assert theirs == ["--queue-size", "8"]  # which their parser refuses
+    with pytest.raises(SystemExit):
+        parse(["--criterion", "atc", "--criterion", "moco_atc"])
 
 
 def test_a_head_for_a_criterion_without_one_is_warned_of() -> None:

@@ -54,7 +54,7 @@ _COMPONENTS: dict[str, Place] = {
 
 def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
     """Name the first key of a command line that its recipe does not know, whose number it would
-    round, or that would be lost.
+    round, or that would be lost, or a second file of keys.
 
     Args:
         recipe: its name in :data:`RECIPES`.
@@ -63,6 +63,8 @@ def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
     Returns:
         One sentence, with the nearest key; None where all keys are known or cannot be looked up.
     """
+    if list(arguments).count("--config-file") > 1:
+        return "--config-file is given twice, and the second would be all that counts: join them."
     parsed = parse(arguments)
     found = (unknown_in(RECIPES[recipe], tree) for tree in configurations(parsed))
     unknown = next((problem for problem in found if problem is not None), None)
