@@ -176,6 +176,7 @@ def tokenize(
     batch = tokenizer(
         list(captions),
         padding="longest",
+        padding_side="right",
         truncation=True,
         max_length=max_tokens,
         return_attention_mask=True,

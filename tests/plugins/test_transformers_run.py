@@ -55,9 +55,20 @@ class Collator:
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("sample_rate", [16_000, 32_000, 48_000])
+MATCHING = {"criterion": "moco_atc_atm", "queue_size": 8, "atm_start": 0}
+
+
+@pytest.mark.parametrize(
+    ("sample_rate", "options"),
+    [
+        (16_000, MATCHING),
+        (32_000, MATCHING),
+        (48_000, MATCHING),
+        (16_000, {"criterion": "acme_siglip", "queue_size": 8}),
+    ],
+)
 def test_any_pair_of_its_encoders_trains_at_its_rate(
-    acme: Path, tmp_path: Path, sample_rate: int
+    acme: Path, tmp_path: Path, sample_rate: int, options: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(0)
     rows = ["file_name,caption,split"]
@@ -75,7 +86,7 @@ def test_any_pair_of_its_encoders_trains_at_its_rate(
         "head": {"name": "acme_mlp"},
     }
     retrieval = build_model(model_config({**parts, "embed_dim": 12, "text_pooling": "mean"}))
-    model = TrainerModel(retrieval, "moco_atc_atm", queue_size=8, atm_start=0)
+    model = TrainerModel(retrieval, **options)
     before = {name: value.clone() for name, value in model.named_parameters()}
     collator = Collator(partial(tokenize, tokenizer, max_tokens=16))
     arguments = TrainingArguments(

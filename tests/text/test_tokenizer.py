@@ -37,6 +37,14 @@ def test_special_tokens_have_berts_ids_and_frame_a_caption(
     assert tokenizer.decode(input_ids[0], skip_special_tokens=True) == "a dog barks"
 
 
+def test_captions_are_padded_on_the_right_whatever_the_tokenizer_says() -> None:
+    tokenizer = train_wordpiece(CAPTIONS, vocab_size=100)
+    right = tokenize(tokenizer, ["a dog barks", "rain"], 20)
+    tokenizer.padding_side = "left"
+    left = tokenize(tokenizer, ["a dog barks", "rain"], 20)
+    assert torch.equal(left[0], right[0]) and torch.equal(left[1], right[1])
+
+
 def test_vocabulary_is_small_contiguous_and_holds_whole_words() -> None:
     vocab = train_wordpiece(CAPTIONS, vocab_size=70).get_vocab()
     assert sorted(vocab.values()) == list(range(len(vocab))) and len(vocab) <= 70

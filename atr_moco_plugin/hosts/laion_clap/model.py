@@ -126,9 +126,12 @@ def add_criterion(
     if "loss_atm" in criterion_class.measures:
         pair.head = FusionHead(pair.text, audio_width(clap), head).to(device)
         clap.matching_head = pair.head
-    if getattr(criterion_class, "learns_temperature", True):
+    # A third party's criterion may have no such option.
+    has_option = "temperature" in {field.name for field in dataclasses.fields(config)}
+    if has_option and getattr(criterion_class, "learns_temperature", True):
         temperature = math.exp(-clap.logit_scale_a.item())
-        low, high = max(TEMPERATURE_RANGE[0], _MIN_TEMPERATURE), TEMPERATURE_RANGE[1]
+        low, high = getattr(config, "temperature_range", TEMPERATURE_RANGE)
+        low = max(low, _MIN_TEMPERATURE)
         config = dataclasses.replace(config, temperature=min(max(temperature, low), high))
     criterion = criterion_class(pair, config)
     # The towers are in CLAP already.

@@ -34,7 +34,7 @@ class ClapCollator:
     A clip whose audio or captions cannot be used is left out, and named once in a warning.
 
     Args:
-        tokenizer: the model's tokenizer, padding on the right.
+        tokenizer: the model's tokenizer; captions are padded on the right, whatever it says.
         feature_extractor: the model's feature extractor.
         max_tokens: longer captions are cut.
         eval_windows: in evaluation a longer clip is cut into at most so many windows, and their
@@ -244,6 +244,7 @@ class ClapCollator:
         tokens = self.tokenizer(
             texts,
             padding=True,
+            padding_side="right",  # towers take the first token, whatever its files ask for
             truncation=True,
             max_length=self.max_tokens,
             return_attention_mask=True,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import ClapModel
@@ -70,7 +72,7 @@ class ClapTrainerModel(TrainerModel):
         fusion = FusionHead(text, audio.width, head) if matches else None
         pair = TowerPair(audio, text, fusion, clap.config.projection_dim)
         if getattr(criterion_class, "learns_temperature", True):
-            options = {"temperature": temperature_of(clap), **options}
+            options = {**_start(clap, criterion_class.config_class, options), **options}
         super().__init__(pair, criterion, chunk_size=chunk_size, **options)
         # In a tuple, so that it is not a submodule: every weight would have two names.
         self._clap = (clap,)
@@ -107,7 +109,13 @@ class ClapTrainerModel(TrainerModel):
         clap.save_pretrained(folder, state_dict=merged_state(clap.state_dict()))
 
 
-def temperature_of(clap: ClapModel) -> float:
-    """:func:`~atr_moco_plugin.model.clap.clap_temperature`, within the criterion's range."""
+def _start(clap: ClapModel, config_class: Any, options: Mapping[str, object]) -> dict[str, float]:
+    """The option of the temperature, where there is one: that of the model, within the
+    criterion's range."""
+    if "temperature" not in {field.name for field in fields(config_class)}:
+        return {}
     low, high = TEMPERATURE_RANGE
-    return min(max(clap_temperature(clap), low), high)
+    least = options.get("temperature_min", getattr(config_class, "temperature_min", low))
+    if isinstance(least, int | float):  # else it is refused with the other options
+        low = min(max(least, low), high)
+    return {"temperature": min(max(clap_temperature(clap), low), high)}

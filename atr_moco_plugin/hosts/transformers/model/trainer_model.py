@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from atr_moco_plugin.config_builder import build_config
-from atr_moco_plugin.criterion import Atc
+from atr_moco_plugin.criterion import Atc, CriterionConfig
 from atr_moco_plugin.criterion.chunks import use_chunks
 from atr_moco_plugin.criterion.exchange import equal_buffers
 from atr_moco_plugin.encoders.hf.group_norm import counts_frames
@@ -158,14 +158,14 @@ class TrainerModel(nn.Module):
                     "others each time: collate with `collator.for_evaluation()`, or give Trainer "
                     "the collator itself and add MocoCallback."
                 )
-            model, config = self.criterion.model, self.criterion.config
+            model = self.criterion.model
+            # A third party's criterion may have no such option.
+            mode = getattr(self.criterion.config, "positives", CriterionConfig.positives)
             factor = learned_factor(self.criterion)
             tower = scored_by(model.audio, factor, "audio")
             a = embed_clips(tower, audio, clip_id, windows, factor)
             u = embed_captions(scored_by(model.text, factor, "text"), text, caption_id)
-            loss = evaluation_loss(
-                a, u, clip_id, caption_id, config.positives, self.criterion.temperature
-            )
+            loss = evaluation_loss(a, u, clip_id, caption_id, mode, self.criterion.temperature)
             return {"loss": loss, "audio_embeds": a, "text_embeds": u}
         if caption_id.ndim > clip_id.ndim or windows is not None:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -29,6 +30,9 @@ _DEFAULT_ONLY = {
 }
 """Fields of ``TrainingArguments`` that must have their default, to the reason; some versions lack
 some of them."""
+_HIGHER = re.compile(r"(.*_)?(r_sum|(a2t|t2a)_(r\d+|map10))(_dup)?")
+_LOWER = re.compile(r".*(loss|_medr(_dup)?)")
+"""Names of figures, after that of an evaluation set."""
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -86,9 +90,28 @@ def _reasons(trainer: Trainer, args: TrainingArguments) -> Iterator[str]:
             "include_for_metrics has 'inputs', but the token ids of two batches differ in length "
             "and cannot be put together: leave it out."
         )
+    if getattr(trainer, "compute_loss_func", None) is not None:
+        yield (
+            "compute_loss_func takes the place of the criterion's loss, which Trainer then no "
+            "longer divides by gradient_accumulation_steps: leave it out."
+        )
+    if (better := _better(args)) is not None:
+        yield better
     for field in fields(args):
         if field.name in _DEFAULT_ONLY and getattr(args, field.name) != field.default:
             yield _DEFAULT_ONLY[field.name]
+
+
+def _better(args: TrainingArguments) -> str | None:
+    """Why the worst checkpoint would be taken for the best one; ``None`` where it would not."""
+    metric = args.metric_for_best_model or ""
+    for names, which, greater in ((_LOWER, "lower", False), (_HIGHER, "higher", True)):
+        if names.fullmatch(metric) and args.greater_is_better is not greater:
+            return (
+                f"metric_for_best_model is {metric!r}, of which {which} is better: set "
+                f"greater_is_better={greater}."
+            )
+    return None
 
 
 def _rests(model: Any) -> bool:

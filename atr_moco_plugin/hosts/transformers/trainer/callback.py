@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atr_moco_plugin.criterion import MocoAtc
@@ -24,6 +23,7 @@ from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
 from atr_moco_plugin.hosts.transformers.trainer.description import write_description
 from atr_moco_plugin.hosts.transformers.trainer.left_out import limit_left_out, names_of_clips
 from atr_moco_plugin.hosts.transformers.trainer.options import keep_options
+from atr_moco_plugin.hosts.transformers.trainer.passes import Passes, length_of
 from atr_moco_plugin.hosts.transformers.trainer.probe import key_probe
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_good, set_aside_earlier
 from atr_moco_plugin.io.step_records import drop_after
@@ -82,6 +82,7 @@ class MocoCallback(TrainerCallback):
     """
 
     _guard: FiniteGuard  # from the beginning of a training on
+    _passes: Passes
     _rank: RankLogger | None = None
     _collapse: CollapseWatch | None = None
     _collator: ClapCollator | None = None
@@ -123,7 +124,7 @@ class MocoCallback(TrainerCallback):
     ) -> None:
         """Check how the run was started, attach to its optimizer, and open ``rank.jsonl``."""
         check_trainer(self._trainer)
-        if _is_empty(kwargs.get("train_dataloader")):
+        if (loader := kwargs.get("train_dataloader")) is not None and length_of(loader) == 0:
             raise InputError(
                 f"The training set makes no batch of {args.train_batch_size} on each of "
                 f"{args.world_size} processes with dataloader_drop_last=True, so that nothing "
@@ -135,7 +136,8 @@ class MocoCallback(TrainerCallback):
                 "Trainer has another model than when MocoCallback was made, and its momentum "
                 "copies would not move: make a new MocoCallback after the model."
             )
-        keep_options(self._model, args, state)
+        self._passes = Passes(state)
+        keep_options(self._trainer, state)
         self._model.skipped_in_training.clear()
         criterion, optimizer = self._model.criterion, kwargs["optimizer"]
         criterion.total_steps = state.max_steps
@@ -176,9 +178,9 @@ class MocoCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tell the collator which epoch it is."""
+        number = self._passes.begin(state, kwargs.get("train_dataloader"))
         if self._collator is not None:
-            # A fraction in a run that goes on within an epoch; its end may be rounded.
-            self._collator.set_epoch(int((state.epoch or 0) + 1e-6))
+            self._collator.set_epoch(number)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -275,10 +277,3 @@ class MocoCallback(TrainerCallback):
         criterion.limit_growth(pairs)
         if (warning := stale_copies(criterion.queues, pairs)) is not None:
             warnings.warn(warning, stacklevel=2)
-
-
-def _is_empty(loader: DataLoader[Any] | None) -> bool:
-    try:
-        return loader is not None and len(loader) == 0
-    except TypeError:  # of a stream
-        return False

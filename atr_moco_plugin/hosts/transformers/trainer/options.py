@@ -1,11 +1,14 @@
-"""What a training that goes on has to keep: options of the criterion, and how many processes."""
+"""What a training that goes on has to keep: options of the criterion, the model, what makes a
+step, and how many processes."""
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transformers import TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState
 
 from atr_moco_plugin.criterion.kept_options import (
     kept_options,
@@ -15,26 +18,38 @@ from atr_moco_plugin.criterion.kept_options import (
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.internals import saved_beside
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
+from atr_moco_plugin.hosts.transformers.trainer.description import describe
 from atr_moco_plugin.hosts.transformers.trainer.resume import OPTIONS, PROCESSES
 from atr_moco_plugin.io.changes import changes
 
 _LENGTH = "total_steps"
+_OF_A_STEP = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+)
+"""Fields of ``TrainingArguments``."""
+_NO_MODEL = ("origin", "packages", "name_or_path", "architectures", "dtype", "torch_dtype")
+"""Of a model's description, what says where it came from, or was written by its saving."""
 
 
-def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerState) -> None:
-    """Compare the options of the criterion and the number of processes with those of the checkpoint
-    that a training goes on from, if it has them, and have the next checkpoints save them. Warn of
-    another length, and of steps of an earlier training, where a schedule follows them.
+def keep_options(trainer: Trainer, state: TrainerState) -> None:
+    """Compare what a training has to keep with that of the checkpoint that it goes on from, where
+    that has it, and have the next checkpoints save it. Warn of another length, and of steps of an
+    earlier training, where a schedule follows them.
 
     Args:
-        model: it is trained.
-        args: of ``Trainer``.
+        trainer: its model is a :class:`TrainerModel`.
         state: of ``Trainer`` when the training begins, with what the checkpoint says.
 
     Raises:
         InputError: naming what has changed.
     """
-    options = _options(model, args)
+    model: Any = trainer.model
+    assert isinstance(model, TrainerModel), "MocoCallback has checked it"
+    options = _options(trainer, model)
     saved = saved_beside(state)
     before = saved.get(OPTIONS, {})
     if changed := changes(before, options):
@@ -52,10 +67,24 @@ def keep_options(model: TrainerModel, args: TrainingArguments, state: TrainerSta
     saved[OPTIONS] = {**options, _LENGTH: state.max_steps}
 
 
-def _options(model: TrainerModel, args: TrainingArguments) -> dict[str, Any]:
+def _options(trainer: Trainer, model: TrainerModel) -> dict[str, Any]:
+    args = trainer.args
     options = {"criterion": model.criterion_name, **kept_options(model.criterion.config)}
     if not args.save_on_each_node:  # else no folder has the random states of all processes
         options[PROCESSES] = args.world_size
     if getattr(model.criterion, "learns_temperature", True):
         options.pop("temperature", None)  # the weights have what it is by then
-    return options
+    options |= {name: getattr(args, name) for name in _OF_A_STEP}
+    described = json.loads(json.dumps(describe(trainer) or {}, default=str))
+    return {**options, **dict(_flat(described))}
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a nested mapping, by their keys with dots."""
+    for key, value in content.items():
+        if key in _NO_MODEL or key.startswith("_"):
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,19 @@ from transformers import Trainer
 from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
-from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
+from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM, read_item
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
+
+_LOOKED_AT = 256
+"""So many examples are read at most, where those at the head cannot be used."""
 
 
 def key_probe(trainer: Trainer, model: TrainerModel, probe_every: int | None) -> KeyProbe | None:
     """The probe of a trainer's first training pairs, read without touching a random state.
 
     They come from ``probe_batch(P)`` of the training set, a batch of the model's arguments, where
-    it has that method; else from its first examples, or the first clips of its ``by_clip()``,
-    with the evaluation form of a :class:`~atr_moco_plugin.hosts.transformers.ClapCollator`.
+    it has that method; else from its first usable examples, or clips of its ``by_clip()``, with
+    the evaluation form of a :class:`~atr_moco_plugin.hosts.transformers.ClapCollator`.
 
     Args:
         trainer: its training set and collator.
@@ -64,8 +68,11 @@ def _first_pairs(trainer: Trainer) -> dict[str, Any] | None:
         return None
     if hasattr(dataset, "by_clip"):
         dataset = dataset.by_clip()
-    examples = [dataset[number] for number in range(min(PROBE_PAIRS, len(dataset)))]
-    return _one_caption_each(collator.for_evaluation()(examples))
+    rate = collator.feature_extractor.sampling_rate
+    read = (dataset[number] for number in range(min(_LOOKED_AT, len(dataset))))
+    usable = (example for example in read if not read_item(example, rate).problem)
+    examples = list(islice(usable, PROBE_PAIRS))
+    return _one_caption_each(collator.for_evaluation()(examples)) if examples else None
 
 
 def _one_caption_each(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from atr_moco_plugin.safety.last_good import last_good_checkpoint
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _PARTS = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
-OPTIONS, PROCESSES = "atr_moco_plugin", "processes"
-"""In ``trainer_state.json``: what a training has to keep, and of it how many processes it had."""
+OPTIONS, PROCESSES, PASS = "atr_moco_plugin", "processes", "pass"
+"""In ``trainer_state.json``: what a training has to keep, and of it how many processes it had, and
+which pass over a stream it was in."""
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str], *, parts: Sequence[str] = ()) -> str | None:

@@ -45,6 +45,19 @@ def test_the_collator_takes_what_a_clap_model_takes() -> None:
         collator([{"audio": examples[0]["audio"], "caption": "a", "caption_id": 1}])
 
 
+def test_captions_are_padded_on_the_right_whatever_the_tokenizer_says() -> None:
+    """Towers take the first position, which was padding where the saved configuration said left."""
+    example = {"audio": np.zeros(RATE, np.float32), "clip_id": 1}
+    captions = ["a dog barks while rain falls", "a dog"]
+    examples = [{**example, "caption": x, "caption_id": i} for i, x in enumerate(captions)]
+    tokenizer = train_wordpiece(captions * 2, vocab_size=60)
+    tokenizer.padding_side = "left"
+    batch = ClapCollator(tokenizer, make_extractor())(examples)
+    assert (batch["input_ids"][:, 0] == tokenizer.cls_token_id).all()
+    assert batch["attention_mask"][1].tolist() == [1] * 4 + [0] * 4
+    assert tokenizer.padding_side == "left"
+
+
 def test_a_tokenizer_that_does_not_fit_the_model_or_the_captions_is_refused(tmp_path: Path) -> None:
     data = PairDataset(open_toy(ToyConfig(num_train=2, num_valid=1, num_test=1)), "train", RATE)
     tokenizer = train_wordpiece([data[i]["caption"] for i in range(10)], vocab_size=100)

@@ -76,6 +76,13 @@ def test_a_training_set_that_makes_no_batch_is_refused(tmp_path: Path) -> None:
         ({"bf16_full_eval": True}, "bf16_full_eval=True.*`bf16`"),
         ({"include_for_metrics": ["inputs"]}, "include_for_metrics has 'inputs'"),
         ({"jit_mode_eval": True}, "jit_mode_eval"),
+        ({"metric_for_best_model": "a2t_medr"}, "'a2t_medr', .* lower is better: .*=False"),
+        ({"metric_for_best_model": "eval_t2a_medr_dup"}, "lower is better: .*=False"),
+        ({"metric_for_best_model": "loss", "greater_is_better": True}, "lower is better"),
+        (
+            {"metric_for_best_model": "r_sum", "greater_is_better": False},
+            "higher is better: .*=T",
+        ),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -113,6 +120,23 @@ def test_a_head_that_waits_under_ddp_is_refused_where_unused_parameters_are_not_
         with pytest.raises(InputError, match="ddp_find_unused_parameters is False.*`atm_start`"):
             MocoCallback(trainer)
     else:
+        MocoCallback(trainer)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("a2t_medr", False), ("loss", None), ("r_sum", None), ("mine", False)]
+)
+def test_the_best_model_is_chosen_by_a_metric_in_its_own_direction(
+    tmp_path: Path, metric: str, greater: bool | None
+) -> None:
+    make_trainer(tmp_path, metric_for_best_model=metric, greater_is_better=greater)
+
+
+def test_a_loss_of_ones_own_is_refused(tmp_path: Path) -> None:
+    """Trainer no longer divided the loss by the accumulation steps."""
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
+    trainer.compute_loss_func = lambda output, labels, num_items_in_batch: output["loss"]
+    with pytest.raises(InputError, match="compute_loss_func .*: leave it out"):
         MocoCallback(trainer)
 
 

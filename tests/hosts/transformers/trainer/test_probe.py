@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trainer_world import make_trainer
+from trainer_world import Broken, make_trainer
 from transformers import Trainer
 
 from atr_moco_plugin.errors import InputError
@@ -55,6 +55,22 @@ def test_the_pairs_are_one_caption_of_each_of_the_first_clips(tmp_path: Path) ->
     trainer.data_collator = windows
     again = key_probe(trainer, trainer.model, None)
     assert again is not None and again.fingerprint == probe.fingerprint
+
+
+@pytest.mark.parametrize("broken", [{0, 1, 2, 3}, {0}])
+def test_broken_clips_at_the_head_are_passed_over(tmp_path: Path, broken: set[int]) -> None:
+    trainer = make_trainer(tmp_path)
+    data: Any = trainer.train_dataset
+    trainer.train_dataset = Broken(data, broken)
+    probe = key_probe(trainer, trainer.model, 1)
+    usable = len(data) - 5 * len(broken)  # five pairs a clip
+    assert probe is not None and probe()["audio"].shape == (min(usable, 16), 12)
+
+
+def test_a_set_without_a_clip_to_probe_goes_without(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.train_dataset = Broken(trainer.train_dataset, set(range(6)))  # type: ignore[arg-type]
+    assert key_probe(trainer, trainer.model, None) is None
 
 
 def test_reading_a_probe_touches_no_random_state(tmp_path: Path) -> None:
