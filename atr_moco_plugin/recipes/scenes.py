@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fairseq2.recipe.config import OptimizerSection, RegimeSection
+from fairseq2.recipe.config import RegimeSection
 
 from atr_moco_plugin.hosts.fairseq2.cli import run_recipe
-from atr_moco_plugin.hosts.fairseq2.config.criterion import CriterionSection
 from atr_moco_plugin.hosts.fairseq2.config.sections import (
     CaptionTokenizerSection,
     RetrievalDatasetSection,
-    adamw,
     best_by_r_sum,
     default,
 )
-from atr_moco_plugin.recipes.toy import FROM_RANDOM_WEIGHTS, ToyRecipeConfig
+from atr_moco_plugin.recipes.toy import ToyRecipeConfig
 
 
 @dataclass(kw_only=True)
@@ -39,10 +37,6 @@ class ScenesRecipeConfig(ToyRecipeConfig):
     tokenizer: CaptionTokenizerSection = default(
         CaptionTokenizerSection, vocab_size=512, max_tokens=64
     )
-    criterion: CriterionSection | str = default(
-        CriterionSection, name="moco_atc_atm", config={**FROM_RANDOM_WEIGHTS}
-    )
-    optimizer: OptimizerSection = default(adamw, lr=1e-3, temperature_lr=3e-4, betas=(0.9, 0.98))
     regime: RegimeSection = default(best_by_r_sum, 800, 200, 20)
 
 

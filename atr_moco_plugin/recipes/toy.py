@@ -25,16 +25,6 @@ from atr_moco_plugin.hosts.fairseq2.config.sections import (
     default,
 )
 
-FROM_RANDOM_WEIGHTS = {
-    "queue_size": 512,
-    "queue_warmup_steps": "auto",
-    "momentum": 0.95,
-    "alpha_warmup_steps": 400,
-    "temperature_min": 0.05,
-    "atm_every": 2,
-}
-"""Options of the criterion for random weights and few steps: a shorter memory than its defaults."""
-
 
 @dataclass(kw_only=True)
 class ToyRecipeConfig(RetrievalRecipeConfig):
@@ -52,7 +42,18 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
         CaptionTokenizerSection, vocab_size=512, max_tokens=48
     )
     criterion: CriterionSection | str = default(
-        CriterionSection, name="moco_atc_atm", config={**FROM_RANDOM_WEIGHTS, "columns": "both"}
+        CriterionSection,
+        name="moco_atc_atm",
+        # From random weights and in few steps: a shorter memory than the criterion's defaults.
+        config={
+            "queue_size": 512,
+            "queue_warmup_steps": "auto",
+            "columns": "both",
+            "momentum": 0.95,
+            "alpha_warmup_steps": 400,
+            "temperature_min": 0.05,
+            "atm_every": 2,
+        },
     )
     evaluation: EvaluationSection = default(EvaluationSection, rerank_k=16, test_split="test")
     # The temperature moves slower than the weights: one that falls early makes the hard negatives
