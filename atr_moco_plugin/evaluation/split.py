@@ -94,14 +94,21 @@ def prepare_split(
         clip_inputs: see :class:`Split`.
 
     Raises:
-        InputError: for a split that is not there or has a single clip, and for a caption without a
-            word.
+        InputError: for a split that is not there, has a single clip, or all captions at every clip,
+            and for a caption without a word.
     """
     retrieval_set = dataset.retrieval_set(name, without=without)
     if len(retrieval_set.clips) < 2:
         raise InputError(
             f"{dataset.name} split {name!r} has a single clip to evaluate on, so every ranking is "
             "right; give it two or more."
+        )
+    relevant = retrieval_set.label_relevance
+    if relevant is not None and bool(relevant.all()):
+        raise InputError(
+            f"Every clip of {dataset.name} split {name!r} has every caption of it, such as "
+            f"{retrieval_set.captions[0]!r}, so every ranking is right; look at how captions were "
+            "found, and give clips that differ in theirs."
         )
     try:
         captions = distinct_captions(*to_tokens(retrieval_set.captions), batch_size)

@@ -28,6 +28,8 @@ _ABOUT_CAPTIONS = re.compile(
     r"(num|number|n)_.*|.*(id|index|count|number|length|language|source|path|file)s?"
 )
 _NOTHING = ("None", "nan", "null", "NaN")  # items of a list in a cell
+_BLANKS = {*_NOTHING, "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>", "#NAME?"}
+"""Cells that pandas and spreadsheets write where there is nothing."""
 _LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
 
 
@@ -91,7 +93,8 @@ def unused_caption_columns(columns: tuple[str, ...]) -> list[str]:
 
 def row_captions(row: Mapping[str, object]) -> list[str]:
     """The captions of a row, stripped and on one line; an empty one is an empty string. Of several
-    columns, those that are blank are no captions where another one has something.
+    columns, those that are blank are no captions where another one has something. ``nan``, ``N/A``
+    and the like are blank.
 
     A JSON list gives its texts, and so does a list that was written into a CSV cell, in JSON's or
     Python's notation (``['a dog barks', 'a bark']``, numpy's without commas as well). A text that
@@ -121,6 +124,8 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in _texts(item)]
     text = value.strip() if isinstance(value, str) else ""
+    if text in _BLANKS:
+        return [""]
     if text.startswith("[") and text.endswith("]"):
         listed = _listed(text)
         if listed is not None:

@@ -46,13 +46,13 @@ def read_csv(path: Path, file: TextIO, *, warn: bool) -> tuple[tuple[str, ...], 
 def _numbered_rows(
     path: Path, file: TextIO, dialect: Dialect
 ) -> Iterator[tuple[int, int, list[str]]]:
-    """First and last line and cells of every row that is not empty."""
+    """First and last line and cells of every row that has a cell with something in it."""
     reader = csv.reader(file, **dialect.options())
     start = dialect.lines_before + 1
     try:
         for cells in reader:
             end = dialect.lines_before + reader.line_num
-            if cells:
+            if any(map(str.strip, cells)):  # Excel keeps rows that were emptied
                 yield start, end, cells
             start = end + 1
     except csv.Error as error:

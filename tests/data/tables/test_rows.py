@@ -201,6 +201,13 @@ def test_a_row_may_end_in_empty_cells(tmp_path: Path) -> None:
     assert list(read_rows(path)) == [{"file_name": "a.wav", "caption": "a dog barks"}]
 
 
+def test_rows_of_empty_cells_are_passed_over(tmp_path: Path) -> None:
+    """The table was refused, since such a row names no audio."""
+    path = tmp_path / "a.csv"
+    path.write_text("file_name,caption\na.wav,a dog barks\n,\nb.wav,rain\n , \n,,,\n")
+    assert [row["file_name"] for row in read_rows(path)] == ["a.wav", "b.wav"]
+
+
 HEAD = "file_name,caption\n"
 
 
@@ -394,6 +401,10 @@ def test_captions_without_a_first_column_are_warned_of(tmp_path: Path) -> None:
         ({"caption": " a dog barks "}, ["a dog barks"]),
         ({"caption": ""}, [""]),
         ({"caption": None}, [""]),
+        ({"caption": "nan"}, [""]),
+        ({"caption": " N/A "}, [""]),
+        ({"caption": "nan nan"}, ["nan nan"]),
+        ({"caption": "a", "caption_2": "#NAME?"}, ["a"]),
         ({"caption_1": "a", "caption_2": "", "caption_3": "c"}, ["a", "c"]),
         ({"caption": "a", "caption.1": "b", "caption.2": "c"}, ["a", "b", "c"]),
         ({"caption": "b", "caption_1": "a", "caption_2": "b"}, ["a", "b"]),
