@@ -174,7 +174,7 @@ def test_a_bank_is_kept_and_changed_without_reading_a_sound(
     assert index(tmp_path / "nowhere", bundle, "--no-bank") == 2
     assert index(tmp_path / "nowhere", bundle, "--bank", str(bank)) == 2
     table = tmp_path / "table.csv"
-    table.write_text(f'file_name\n{sounds / "a.wav"}\n""\n')
+    table.write_text(f"file_name,caption\n{sounds / 'a.wav'},rain\n,wind\n")
     capsys.readouterr()
     for changed in (["--no-bank"], ["--bank", sentences(tmp_path / "other.txt", range(50))]):
         assert index(table, bundle, *changed) == 2
