@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atr_moco_plugin.io.changes import flat
 from atr_moco_plugin.io.json_files import object_if_whole
 from atr_moco_plugin.io.yaml12 import NoYamlError, load_yaml
 
@@ -52,19 +53,21 @@ def read_recorded(folder: Path) -> Recorded:
     data = figures.get("dataset")
     lost = None
     if isinstance(run, str):  # an evaluation
-        own = {key: value for key, value in _flat(config) if key.partition(".")[0] in _RANKS_BY}
+        own = {
+            key: value for key, value in flat(config).items() if key.partition(".")[0] in _RANKS_BY
+        }
         config = _read_yaml(Path(run) / _CONFIG)
         lost = None if config else Path(run) / _CONFIG
-        flat = {f"{key} of the run": value for key, value in _flat(config)} | own
+        values = {f"{key} of the run": value for key, value in flat(config).items()} | own
     else:
-        flat = dict(_flat(config))
+        values = flat(config)
     if not isinstance(data, dict):
         data = config.get("dataset")
         data = data if isinstance(data, dict) else {}
     seed = figures.get("seed", _at(config, "common", "seed"))
     overrides = data.get("config_overrides") or {}
     return Recorded(
-        {key: value for key, value in flat.items() if not _is_seed(key)} if config else None,
+        {key: value for key, value in values.items() if not _is_seed(key)} if config else None,
         seed if isinstance(seed, int) else None,
         data.get("family") if isinstance(data.get("family"), str) else None,
         overrides if isinstance(overrides, dict) else None,
@@ -74,15 +77,6 @@ def read_recorded(folder: Path) -> Recorded:
 
 def _is_seed(key: str) -> bool:
     return key.removesuffix(" of the run") == "common.seed"
-
-
-def _flat(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(tree, dict) and tree:
-        pairs = []
-        for key, value in tree.items():
-            pairs += _flat(value, f"{prefix}.{key}" if prefix else str(key))
-        return pairs
-    return [(prefix, tree)] if prefix else []
 
 
 def _at(tree: Any, *keys: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from atr_moco_plugin.comparison.assemble import Comparison, Pair
 from atr_moco_plugin.errors import counted
+from atr_moco_plugin.evaluation.metrics import higher_is_better
 from atr_moco_plugin.evaluation.result_tables import RETRIEVAL_COLUMNS
 from atr_moco_plugin.evaluation.tables import Table
 
@@ -58,7 +59,7 @@ def pair_verdict(comparison: Comparison, pair: Pair) -> str:
     for n in _in_order(comparison):
         if pair.corrected[n] <= _LEVEL:
             up = bool(pair.found.difference[n] > 0)
-            better[up != comparison.names[n].endswith("medr")].append(
+            better[up == higher_is_better(comparison.names[n])].append(
                 figure_title(comparison.names[n])
             )
     corrected = f"5 % level, corrected for {counted(comparison.tests, 'test')}"

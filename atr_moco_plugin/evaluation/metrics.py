@@ -30,6 +30,12 @@ FIGURES = tuple(
 ) + ("r_sum",)
 """Names of the figures of :class:`RetrievalMetrics`."""
 
+
+def higher_is_better(figure: str) -> bool:
+    """Whether a model is better for a higher figure of this name: not for a median rank."""
+    return "medr" not in figure
+
+
 MEANS = (*(f"r{k}" for k in CUTOFFS), "map10")
 """Names of the figures that are means over queries, the columns of :func:`query_values`."""
 

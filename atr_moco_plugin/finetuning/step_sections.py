@@ -67,14 +67,14 @@ class AdamWConfig(Config):
     text_lr: float | None = None
     """Learning rate of the text encoder."""
 
-    head_lr: float | None = None
-    """Learning rate of the matching head."""
-
     temperature_lr: float | None = None
     """Learning rate of the temperature."""
 
     layer_decay: float = 1.0
     """Factor on the rate from each layer of an encoder to the one below."""
+
+    head_lr_scale: float = 1.0
+    """Factor on the rate for the matching head."""
 
     weight_decay: float = 0.05
     """Of weight matrices, embeddings and kernels."""
@@ -86,7 +86,9 @@ class AdamWConfig(Config):
     """Added to the denominator."""
 
     def problems(self) -> Iterator[str]:
-        yield from in_range(self, "lr", "audio_lr", "text_lr", "head_lr", "temperature_lr", above=0)
+        yield from in_range(
+            self, "lr", "audio_lr", "text_lr", "temperature_lr", "head_lr_scale", above=0
+        )
         yield from in_range(self, "layer_decay", above=0, most=1)
         yield from in_range(self, "weight_decay", "eps", least=0)
         yield from wrong_betas(self.betas)

@@ -25,9 +25,9 @@ def parameter_groups(
     lr: float | None = None,
     audio_lr: float | None = None,
     text_lr: float | None = None,
-    head_lr: float | None = None,
     temperature_lr: float | None = None,
     layer_decay: float = 1.0,
+    head_lr_scale: float = 1.0,
     preset: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer.
@@ -51,10 +51,10 @@ def parameter_groups(
             to all groups.
         audio_lr: learning rate of the audio encoder, ``None`` for ``lr``.
         text_lr: learning rate of the text encoder, ``None`` for ``lr``.
-        head_lr: learning rate of the matching head without layers of the text encoder, ``None`` for
-            ``lr``.
         temperature_lr: learning rate of the temperature, ``None`` for ``lr``.
         layer_decay: in ``(0, 1]``.
+        head_lr_scale: factor on ``lr`` for the matching head, without layers that it has taken from
+            the text encoder; above 0.
         preset: names of rates that are a recipe's own, so that nobody is warned of them.
 
     Returns:
@@ -67,9 +67,13 @@ def parameter_groups(
     """
     if not 0 < layer_decay <= 1:
         raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
-    own = {"audio": audio_lr, "text": text_lr, "head": head_lr}
-    if lr is None and (layer_decay != 1 or any((*own.values(), temperature_lr))):
-        raise InputError("`lr` is missing: learning rates of parts and `layer_decay` need it.")
+    own = {"audio": audio_lr, "text": text_lr}
+    if not head_lr_scale > 0:
+        raise InputError(f"`head_lr_scale` is {head_lr_scale}, expected above 0.")
+    factors = {"layer_decay": layer_decay, "head_lr_scale": head_lr_scale}
+    factors = {name: value for name, value in factors.items() if value != 1}
+    if lr is None and (factors or any((*own.values(), temperature_lr))):
+        raise InputError("`lr` is missing: learning rates of parts and factors on them need it.")
 
     trained = [p for p in criterion.parameters() if p.requires_grad]
     # By itself and not by its name, which a wrapper such as `torch.compile` changes.
@@ -78,7 +82,7 @@ def parameter_groups(
         of_parts = {
             **{f"{part}_lr": rate for part, rate in own.items()},
             "temperature_lr": temperature_lr if temperature is None else None,
-            "layer_decay": None if layer_decay == 1 else layer_decay,
+            **factors,
         }
         for option, value in of_parts.items():
             if value is not None:
@@ -86,11 +90,17 @@ def parameter_groups(
                     f"`{option}` is {value}, but a {type(criterion).__name__} has no `model` with "
                     "parts: give `parameter_groups` the criterion and not its wrapper."
                 )
-    places = _places(criterion, own, layer_decay)
+    places = _places(criterion, own, layer_decay, head_lr_scale)
     moved = [places[id(p)] for p in trained if id(p) in places]
     trains = {place.part for place in moved}
     _warn_of_idle_rates({x: rate for x, rate in own.items() if f"{x}_lr" not in preset}, trains)
-    if layer_decay != 1 and all(place.scale == 1 for place in moved):
+    if "head_lr_scale" in factors and "head" not in trains and "head_lr_scale" not in preset:
+        warnings.warn(
+            f"`head_lr_scale` is {head_lr_scale}, but no matching head is trained: it is for "
+            "nothing. Leave it out, or train one.",
+            stacklevel=2,
+        )
+    if layer_decay != 1 and all(place.scale == 1 for place in moved if place.part != "head"):
         warnings.warn(
             f"`layer_decay` is {layer_decay}, but nothing of either encoder is trained: it is for "
             "nothing. Leave it out, or train a part of an encoder.",
@@ -111,7 +121,7 @@ def parameter_groups(
         place = places.get(id(parameter))
         if parameter is temperature:
             rate = lr if temperature_lr is None else temperature_lr
-        elif place is not None and own[place.part] is not None:
+        elif place is not None and own.get(place.part) is not None:
             rate = own[place.part]
         if rate is not None and place is not None:
             rate *= place.scale
@@ -126,10 +136,9 @@ def parameter_groups(
 def _warn_of_idle_rates(rates: dict[str, float | None], trained: set[str]) -> None:
     for part, rate in rates.items():
         if rate is not None and part not in trained:
-            what = "matching head" if part == "head" else f"{part} encoder"
             warnings.warn(
-                f"`{part}_lr` is {rate}, but nothing of the {what} is trained: the rate is for "
-                f"nothing. Leave it out, or train a part of the {what}.",
+                f"`{part}_lr` is {rate}, but nothing of the {part} encoder is trained: the rate is "
+                "for nothing. Leave it out, or train a part of the encoder.",
                 stacklevel=3,
             )
 
@@ -160,14 +169,14 @@ class _Place:
 
 
 def _places(
-    criterion: Module, rates: dict[str, float | None], layer_decay: float
+    criterion: Module, rates: dict[str, float | None], layer_decay: float, head_lr_scale: float
 ) -> dict[int, _Place]:
     """Id of each parameter of an encoder, or of the matching head, to its place."""
     model = getattr(criterion, "model", None)
     head = getattr(model, "head", None)
     places: dict[int, _Place] = {}
     if isinstance(head, nn.Module):
-        places |= {id(p): _Place("head") for p in head.parameters()}
+        places |= {id(p): _Place("head", head_lr_scale) for p in head.parameters()}
     for part in _PARTS:
         tower = getattr(model, part, None)
         encoder = getattr(tower, "encoder", None)

@@ -60,7 +60,7 @@ class ToyRecipeConfig(RetrievalRecipeConfig):
     # too hard for a matching head that has learned nothing yet. The head begins when the schedule
     # has brought the rates down, and has few steps.
     optimizer: OptimizerSection = default(
-        adamw, lr=1e-3, head_lr=1e-2, temperature_lr=3e-4, betas=(0.9, 0.98)
+        adamw, lr=1e-3, head_lr_scale=10.0, temperature_lr=3e-4, betas=(0.9, 0.98)
     )
     lr_scheduler: LRSchedulerSection = default(cosine, 50)
     regime: RegimeSection = default(best_by_r_sum, 800, 200, 20)

@@ -10,6 +10,7 @@ from typing import Any
 
 from atr_moco_plugin.errors import counted
 from atr_moco_plugin.evaluation.correction_tables import correction_tables, hubness_table
+from atr_moco_plugin.evaluation.metrics import higher_is_better
 from atr_moco_plugin.evaluation.result_tables import cell, rank_table, retrieval_table
 from atr_moco_plugin.io.atomic import write_atomically
 from atr_moco_plugin.io.stdout import duration
@@ -109,7 +110,7 @@ def _facts(run: RunFiles, splits: dict[str, dict[str, Any]]) -> Iterator[tuple[s
         shown = ""
         if metric is not None and not math.isnan(score):
             # fairseq2 has the negative of a metric that is better when lower.
-            value = abs(score) if "medr" in metric else score
+            value = score if higher_is_better(metric) else abs(score)
             shown = f", validation {TITLES.get(metric, metric)} {value:.1f}"
         # An evaluation of a run may have taken any of its checkpoints.
         yield "Checkpoint" if "run" in run.retrieval else "Best checkpoint", f"{name}{shown}"

@@ -138,14 +138,12 @@ def _plan(bench: Bench, run: Run, folder: Path) -> dict[str, Any]:
     price, share = prices[run.variant], plan.share(run) * bench.scale
     seconds = plan.budget(prices, run.data, run.batch, share)
     late = starts_late(variant, options)
-    rate = plan.learning_rate(run, bench.rates)
     start = plan.expected_start(run, bench.rows, late)
     made = {
         "criterion": variant.criterion,
         "options": options,
         "pairs": pairs,
-        "lr": rate,
-        "head_lr": None if variant.head_rate == 1 else variant.head_rate * rate,
+        "lr": plan.learning_rate(run, bench.rates),
         "steps": plan.steps(run, price, seconds, start),
         "expected_start": start if late else None,
         "budget": seconds,
@@ -176,8 +174,7 @@ def recipe_options(bench: Bench, run: Run, made: Mapping[str, Any]) -> list[str]
         *(f"criterion.config.{x}={json.dumps(y)}" for x, y in criterion.items()),
         f"dataset.batch_size={made['pairs']}",
         f"optimizer.config.lr={made['lr']!r}",
-        # The preset has its own, which is for its own rate.
-        f"optimizer.config.head_lr={json.dumps(made.get('head_lr'))}",
+        f"optimizer.config.head_lr_scale={variant.head_lr_scale}",
         f"common.seed={run.seed}",
         f"regime.num_steps={made['steps']}",
         f"regime.validate_every_n_steps={quarter}",

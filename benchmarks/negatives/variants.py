@@ -25,7 +25,7 @@ class Variant:
         rate_of: the variant whose learning rate it takes; None has one searched.
         chunks: batches of :data:`CHUNKS` times the pairs, in chunks of as many as the others have
             at once.
-        head_rate: learning rate of the matching head over that of everything else.
+        head_lr_scale: of the optimizer: a factor on the rate for the matching head.
         teacher: the variant whose run of the same seed it goes on from, with that run as its
             teacher; its time comes on top.
         tier: 0 are wanted first.
@@ -36,7 +36,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     rate_of: str | None = None
     chunks: bool = False
-    head_rate: float = 1.0
+    head_lr_scale: float = 1.0
     teacher: str | None = None
     tier: int = 1
 
@@ -85,7 +85,7 @@ VARIANTS = {
             _MATCHING,
             {"columns": "both", "atm_every": 2},
             _QUEUE,
-            head_rate=10.0,
+            head_lr_scale=10.0,
             tier=2,
         ),
         Variant("moco_atc, columns online", _QUEUE, {"columns": "online"}, _QUEUE, tier=2),
@@ -102,7 +102,7 @@ VARIANTS = {
             _MATCHING,
             {"atm_every": 2},
             _QUEUE,
-            head_rate=10.0,
+            head_lr_scale=10.0,
             tier=2,
         ),
         Variant("moco_atc_atm, one pair", _MATCHING, {"atm_pairs": "one"}, _QUEUE, tier=2),

@@ -45,7 +45,9 @@ def test_only_weights_are_decayed_and_frozen_ones_left_out(criterion) -> None:
 
 
 def test_each_part_has_its_rate(criterion) -> None:
-    found = rates(criterion, lr=1.0, audio_lr=0.5, text_lr=0.25, head_lr=4.0, temperature_lr=2.0)
+    found = rates(
+        criterion, lr=1.0, audio_lr=0.5, text_lr=0.25, temperature_lr=2.0, head_lr_scale=4.0
+    )
     expected = {"temperature": 2.0}
     for name in found:
         if name.startswith("model.audio.encoder."):
@@ -73,8 +75,8 @@ def test_a_rate_of_a_matching_head_that_is_not_trained_is_warned_of(tiny_model, 
         model.head = None
     else:
         model.head.requires_grad_(False)
-    with pytest.warns(UserWarning, match="`head_lr` is 0.5, but nothing of the matching head is"):
-        parameter_groups(Atc(model, AtcConfig()), 0.1, lr=1.0, head_lr=0.5)
+    with pytest.warns(UserWarning, match="`head_lr_scale` is 4.0, but no matching head is trained"):
+        parameter_groups(Atc(model, AtcConfig()), 0.1, lr=1.0, head_lr_scale=4.0)
 
 
 @pytest.mark.parametrize("kind", ["buffer", "frozen"])
@@ -263,7 +265,7 @@ def test_the_temperature_has_its_rate_in_a_compiled_criterion() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["audio_lr", "text_lr", "head_lr", "temperature_lr", "layer_decay"]
+    "option", ["audio_lr", "text_lr", "temperature_lr", "layer_decay", "head_lr_scale"]
 )
 def test_a_wrapper_of_the_criterion_has_no_rates_of_parts(option: str) -> None:
     wrapper = nn.Sequential(Atc(LinearModel(), AtcConfig()))

@@ -179,6 +179,11 @@ def find_manifest(root: Path) -> Path:
 
 
 def find_audio(lookup: FileLookup, folder: str, item: Captioned) -> str | None:
+    """The file of a row that was read, None where it is not there.
+
+    Raises:
+        InputError: see :func:`named_file`; its file is there under a name that other rows share.
+    """
     path = named_file(lookup, folder, item.names, item.other_names, item.where)
     if path is None:
         for name in item.shared_names:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.sets.registry import DATASETS
+from atr_moco_plugin.evaluation.metrics import higher_is_better
 from atr_moco_plugin.evaluation.split_figures import figure_names
 from atr_moco_plugin.hosts.fairseq2.config.model import FAMILY
 from atr_moco_plugin.hosts.fairseq2.config.optimizer import (
@@ -92,7 +93,7 @@ def _metrics() -> list[MetricDescriptor]:
             100 + number,
             format_as_float,
             log=name in shown,
-            higher_better=name not in MEASURES and "medr" not in name,
+            higher_better=name not in MEASURES and higher_is_better(name),
         )
         for number, name in enumerate(names)
     ]

@@ -149,8 +149,7 @@ def test_another_run_starts_from_the_merged_weights(
     run: Run, adapted: Path, tmp_path: Path, adapters: list[str]
 ) -> None:
     step = int(open_checkpoint(adapted).folder.name.removeprefix("step_"))
-    rates = ["optimizer.config.lr=1e-30", "optimizer.config.head_lr=null"]
-    options = [f"init={adapted}", *rates, "regime.num_steps=2"]
+    options = [f"init={adapted}", "optimizer.config.lr=1e-30", "regime.num_steps=2"]
     assert run(tmp_path / "next", *options, *adapters) == 0
     merged = export_run(adapted, ExportOptions(checkpoint=f"step_{step}")).model.state_dict()
     found = checkpoint(tmp_path / "next", 2)

@@ -35,8 +35,7 @@ def test_a_run_starts_from_a_bundle(run, trained: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     export_run(trained, ExportOptions()).write(bundle)
     assert run(
-        tmp_path / "second", f"init={bundle}", "optimizer.config.lr=1e-30",
-        "optimizer.config.head_lr=null", "regime.num_steps=2",
+        tmp_path / "second", f"init={bundle}", "optimizer.config.lr=1e-30", "regime.num_steps=2"
     ) == 0  # fmt: skip
     new = checkpoint(tmp_path / "second", 2)
     for name, value in read_bundle(bundle).state.items():
@@ -55,7 +54,7 @@ def test_a_run_starts_from_the_best_checkpoint_of_another(
     best = find_checkpoint(first)[1]
     # A rate of next to nothing leaves the weights where they started.
     assert run(
-        second, f"init={first}", "optimizer.config.lr=1e-30", "optimizer.config.head_lr=null",
+        second, f"init={first}", "optimizer.config.lr=1e-30",
         "optimizer.config.temperature_lr=1e-3", "dataset.config_overrides.seed=5",
         "regime.num_steps=2",
     ) == 0  # fmt: skip
@@ -120,8 +119,7 @@ def test_a_run_goes_on_when_its_start_is_gone(
 def test_two_processes_start_from_the_same_weights(
     run, trained: Path, tiny_options, tmp_path: Path
 ) -> None:
-    rates = ["optimizer.config.lr=1e-30", "optimizer.config.head_lr=null"]
-    options = [f"init={trained}", *rates, "regime.num_steps=2"]
+    options = [f"init={trained}", "optimizer.config.lr=1e-30", "regime.num_steps=2"]
     assert run(tmp_path / "one", *options, "dataset.batch_size=16") == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     recipe = ["-m", "atr_moco_plugin.recipes.toy", str(tmp_path / "two"), "--no-rich", "--config"]

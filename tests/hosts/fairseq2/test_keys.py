@@ -62,7 +62,7 @@ def test_presets_have_known_keys(preset: Path, tmp_path: Path) -> None:
 
 def test_a_second_file_of_keys_is_named() -> None:
     """It took the place of the first."""
-    said = unknown_key("toy", ["OUT", "--config-file", "a.yaml", "--config-file", "b.yaml"])
+    said = unknown_key("toy", ["OUT", "--config-file", "a.yaml", "--config-file=b.yaml"])
     assert said is not None and said.startswith("--config-file is given twice")
 
 

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
+from sharp_criterion import Sharp, SharpConfig
 from toy_clap import Clap
 
 from atr_moco_plugin.criterion import MocoAtc, MocoAtcConfig
 from atr_moco_plugin.hosts.laion_clap.model import add_criterion
-
-
-@dataclass(kw_only=True)
-class SharpConfig:
-    sharpness: float = 10.0
-
-
-class Sharp(nn.Module):
-    """A criterion of a third party, whose temperature has no option."""
-
-    config_class = SharpConfig
-    measures = ("loss",)
-
-    def __init__(self, model: nn.Module, config: SharpConfig) -> None:
-        super().__init__()
-        self.model, self.config, self.queues = model, config, dict[str, Any]()
-        self.temperature = nn.Parameter(torch.tensor([1 / config.sharpness]))
-
-    def on_optimizer_step(self) -> None:
-        pass
 
 
 def test_a_start_below_the_least_temperature_is_raised_to_it() -> None:

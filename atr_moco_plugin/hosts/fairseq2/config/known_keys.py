@@ -63,7 +63,7 @@ def unknown_key(recipe: str, arguments: Sequence[str]) -> str | None:
     Returns:
         One sentence, with the nearest key; None where all keys are known or cannot be looked up.
     """
-    if list(arguments).count("--config-file") > 1:
+    if sum(argument.partition("=")[0] == "--config-file" for argument in arguments) > 1:
         return "--config-file is given twice, and the second would be all that counts: join them."
     parsed = parse(arguments)
     found = (unknown_in(RECIPES[recipe], tree) for tree in configurations(parsed))

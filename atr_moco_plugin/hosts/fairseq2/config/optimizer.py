@@ -20,7 +20,7 @@ from atr_moco_plugin.hosts.fairseq2.errors import one_line_errors
 from atr_moco_plugin.optim.param_groups import parameter_groups
 
 OPTIMIZER = "retrieval_adamw"
-_RATES = ("lr", "audio_lr", "text_lr", "head_lr", "temperature_lr")
+_RATES = ("lr", "audio_lr", "text_lr", "temperature_lr", "head_lr_scale")
 
 
 @dataclass(kw_only=True)
@@ -38,15 +38,15 @@ class RetrievalAdamWConfig(Validatable):
     """Learning rate of the text encoder, upper layers in an ALBEF head included; None takes
     ``lr``."""
 
-    head_lr: float | None = None
-    """Learning rate of the matching head without layers of the text encoder; None takes ``lr``."""
-
     temperature_lr: float | None = None
     """Learning rate of the temperature; None takes ``lr``."""
 
     layer_decay: float = 1.0
     """Factor on the rate from each layer of an encoder to the one below; 1 is the same for all.
     Other values are refused where an encoder does not publish its ``layers``."""
+
+    head_lr_scale: float = 1.0
+    """Factor on ``lr`` for the matching head, without layers of the text encoder in it."""
 
     weight_decay: float = 0.05
     """Of weight matrices, embeddings and kernels."""

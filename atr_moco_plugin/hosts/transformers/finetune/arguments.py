@@ -10,6 +10,7 @@ from torch.optim import AdamW
 from transformers import TrainingArguments
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
+from atr_moco_plugin.evaluation.metrics import higher_is_better
 from atr_moco_plugin.finetuning.config import FinetuneConfig
 from atr_moco_plugin.finetuning.prepare import settled
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
@@ -33,7 +34,7 @@ def training_arguments(config: FinetuneConfig, out: Path) -> TrainingArguments:
         save_steps=regime.checkpoint_every_n_steps or every,
         save_total_limit=2,  # the best one and the last
         metric_for_best_model=regime.score_metric,
-        greater_is_better="medr" not in regime.score_metric,
+        greater_is_better=higher_is_better(regime.score_metric),
         logging_steps=settled(regime.publish_metrics_every_n_steps),
         logging_nan_inf_filter=False,
         seed=config.common.seed,
@@ -56,9 +57,9 @@ def make_optimizers(config: FinetuneConfig, model: TrainerModel) -> tuple[Any, A
         lr=section.lr,
         audio_lr=section.audio_lr,
         text_lr=section.text_lr,
-        head_lr=section.head_lr,
         temperature_lr=section.temperature_lr,
         layer_decay=section.layer_decay,
+        head_lr_scale=section.head_lr_scale,
     )
     beta1, beta2 = section.betas
     optimizer = AdamW(groups, lr=section.lr or 1e-3, betas=(beta1, beta2), eps=section.eps)

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.evaluation.metrics import higher_is_better
 from atr_moco_plugin.hosts.transformers.internals import LABEL_SMOOTHING, NEFTUNE, shards_weights
 from atr_moco_plugin.hosts.transformers.trainer.metrics import TRAINING_ARGUMENTS
 
@@ -30,8 +31,7 @@ _DEFAULT_ONLY = {
 }
 """Fields of ``TrainingArguments`` that must have their default, to the reason; some versions lack
 some of them."""
-_HIGHER = re.compile(r"(.*_)?(r_sum|(a2t|t2a)_(r\d+|map10))(_dup)?")
-_LOWER = re.compile(r".*(loss|_medr(_dup)?)")
+_FIGURE = re.compile(r"(.*_)?(r_sum|(a2t|t2a)_(r\d+|medr|map10))(_dup)?")
 """Names of figures, after that of an evaluation set."""
 
 
@@ -105,13 +105,16 @@ def _reasons(trainer: Trainer, args: TrainingArguments) -> Iterator[str]:
 def _better(args: TrainingArguments) -> str | None:
     """Why the worst checkpoint would be taken for the best one; ``None`` where it would not."""
     metric = args.metric_for_best_model or ""
-    for names, which, greater in ((_LOWER, "lower", False), (_HIGHER, "higher", True)):
-        if names.fullmatch(metric) and args.greater_is_better is not greater:
-            return (
-                f"metric_for_best_model is {metric!r}, of which {which} is better: set "
-                f"greater_is_better={greater}."
-            )
-    return None
+    is_loss = metric.endswith("loss")
+    if not (is_loss or _FIGURE.fullmatch(metric)):
+        return None  # of the user's own
+    greater = not is_loss and higher_is_better(metric)
+    if args.greater_is_better is greater:
+        return None
+    return (
+        f"metric_for_best_model is {metric!r}, of which {'higher' if greater else 'lower'} is "
+        f"better: set greater_is_better={greater}."
+    )
 
 
 def _rests(model: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transformers import Trainer, TrainerState
@@ -20,7 +19,7 @@ from atr_moco_plugin.hosts.transformers.internals import saved_beside
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.description import describe
 from atr_moco_plugin.hosts.transformers.trainer.resume import OPTIONS, PROCESSES
-from atr_moco_plugin.io.changes import changes
+from atr_moco_plugin.io.changes import changes, flat
 
 _LENGTH = "total_steps"
 _OF_A_STEP = (
@@ -76,15 +75,8 @@ def _options(trainer: Trainer, model: TrainerModel) -> dict[str, Any]:
         options.pop("temperature", None)  # the weights have what it is by then
     options |= {name: getattr(args, name) for name in _OF_A_STEP}
     described = json.loads(json.dumps(describe(trainer) or {}, default=str))
-    return {**options, **dict(_flat(described))}
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of a nested mapping, by their keys with dots."""
-    for key, value in content.items():
-        if key in _NO_MODEL or key.startswith("_"):
-            continue
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return options | {
+        name: value
+        for name, value in flat(described).items()
+        if not any(key in _NO_MODEL or key.startswith("_") for key in name.split("."))
+    }

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-import torch
-from torch import nn
+from sharp_criterion import Sharp
 from trainer_world import HEAD, make_batch, make_clap
 
 from atr_moco_plugin.hosts.transformers import ClapTrainerModel
@@ -22,26 +19,6 @@ def test_a_start_below_the_least_temperature_is_raised_to_it(least: float, start
         scale.data.fill_(math.log(50))
     model = ClapTrainerModel(clap, "moco_atc", queue_size=8, temperature_min=least)
     assert model.criterion.temperature.item() == pytest.approx(start)
-
-
-@dataclass(kw_only=True)
-class SharpConfig:
-    sharpness: float = 10.0
-
-
-class Sharp(nn.Module):
-    """A criterion of a third party, whose temperature has no option."""
-
-    config_class = SharpConfig
-    measures = ("loss",)
-
-    def __init__(self, model: nn.Module, config: SharpConfig) -> None:
-        super().__init__()
-        self.model, self.config, self.queues = model, config, dict[str, Any]()
-        self.temperature = nn.Parameter(torch.tensor([1 / config.sharpness]))
-
-    def on_optimizer_step(self) -> None:
-        pass
 
 
 def test_a_criterion_needs_no_option_for_its_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
