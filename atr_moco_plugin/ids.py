@@ -27,6 +27,7 @@ _INVISIBLE = re.compile(
 # bullets and boxes.
 _PICTOGRAPH = re.compile("[\u2300-\u23ff\u2600-\u27bf\u2b50-\u2b55\U0001f000-\U0001faff]")
 _LATIN_WORD = re.compile(r"[0-9A-Za-z]")
+_LETTER = re.compile(r"[^\W\d_]")
 _APOSTROPHES = frozenset("'\u2019\u2018\u02bc`\u00b4\uff07")
 
 
@@ -94,6 +95,11 @@ def _normalize_once(text: str) -> str:
 def has_words(text: str) -> bool:
     """Whether a caption is not empty after normalisation, so that it has an id."""
     return bool(_LATIN_WORD.search(text) or normalize_caption(text))
+
+
+def has_letters(text: str) -> bool:
+    """Whether a text has a letter of any script: a number or a date says nothing of a sound."""
+    return bool(_LETTER.search(text))
 
 
 def clip_id(dataset: str, key: str) -> int:

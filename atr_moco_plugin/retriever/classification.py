@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from atr_moco_plugin.data.tables.file_names import composed
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.ids import has_words
 from atr_moco_plugin.retriever.loaded_model import LoadedModel
@@ -50,8 +51,7 @@ def label_phrases(
             raise InputError(f"the template {template!r} must have {{}} once, where the label goes")
     if not templates:
         raise InputError("there is no template: give at least '{}'")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"the label {twice[0]!r} is there twice: leave one out")
+    _check_labels_differ(names)
     if not names:
         raise InputError("there is no label: give at least one")
     phrases = labels if isinstance(labels, Mapping) else {name: [name] for name in names}
@@ -65,6 +65,18 @@ def label_phrases(
             raise InputError(f"the label or phrase {wordless[0]!r} has no word: correct it")
         sentences[name] = [t.replace("{}", phrase) for t in templates for phrase in own]
     return sentences
+
+
+def _check_labels_differ(names: Sequence[str]) -> None:
+    """Refuse labels that a reader takes for one, such as ``dog`` and ``Dog``."""
+    first: dict[str, str] = {}
+    for name in names:
+        text = " ".join(composed(str(name)).casefold().split())
+        if (other := first.get(text)) is not None:
+            twice = f"label {name!r} is there twice"
+            same = f"labels {other!r} and {name!r} are one text"
+            raise InputError(f"the {twice if other == name else same}: leave one out")
+        first[text] = name
 
 
 def classified(

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from atr_moco_plugin.data.tables.file_names import composed
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.search.bank import Bank, BankInfo
 from atr_moco_plugin.search.names import part_of, shown_name
@@ -121,7 +122,8 @@ class Filter:
 
     Attributes:
         path: a pattern as of a shell (``*``, ``?``, ``[...]``) that :attr:`Recording.name` must
-            match; ``*`` matches ``/`` too. None takes all.
+            match; ``*`` matches ``/`` too, and an accented letter is one whether it is written as
+            one character or two (NFC, NFD). None takes all.
         min_seconds: least length of the recording.
         max_seconds: greatest length of the recording.
     """
@@ -149,7 +151,9 @@ class Filter:
             return False
         if self.max_seconds is not None and seconds > self.max_seconds:
             return False
-        return self.path is None or fnmatchcase(shown_name(path, member), self.path)
+        if self.path is None:
+            return True
+        return fnmatchcase(composed(shown_name(path, member)), composed(self.path))
 
 
 class WindowHit(NamedTuple):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -275,6 +277,20 @@ def test_a_pattern_chooses_as_a_shell_does(opened: Open) -> None:
                 check(store, chosen, Filter(path=pattern))
             except AssertionError as ex:
                 raise AssertionError(f"pattern {pattern!r}") from ex
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_pattern_chooses_names_however_their_accents_are_written(
+    opened: Open, form: Literal["NFC", "NFD"]
+) -> None:
+    """macOS writes an accent and its letter as two characters, a keyboard as one."""
+    names = ["/d/" + unicodedata.normalize(other, "caféü.wav") for other in ("NFC", "NFD")]
+    things = [embedded(name, unit(np.random.default_rng(0), 2)) for name in (*names, "/d/cafe.wav")]
+    with opened(write=True, info=INFO) as store:
+        store.put(things)
+        store.finish()
+        for pattern in ("*é*", "*caf?ü.wav", "*[é]*"):
+            check(store, things[:2], Filter(path=unicodedata.normalize(form, pattern)))
 
 
 def test_lengths_choose_with_their_ends(opened: Open) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
+from atr_moco_plugin.ids import has_letters, normalize_caption
 
 NAMES_TRIED = (
     "names were tried as they are, with / for \\, ~ and $NAME replaced, file: URLs as paths, "
@@ -50,7 +51,8 @@ def _keys(item: Captioned) -> tuple[str, ...]:
 
 
 def check_captions(name: str, tables: Mapping[str, CaptionTable], *, strict: bool) -> None:
-    """Warn of clips without a caption; refuse them under ``strict``, or if there are no others."""
+    """Warn of clips without a caption, refuse them under ``strict`` or if there are no others, and
+    :func:`check_words`."""
     for split, table in tables.items():
         if not (keys := table.without_caption):
             continue
@@ -62,6 +64,38 @@ def check_captions(name: str, tables: Mapping[str, CaptionTable], *, strict: boo
             lift = " with strict: false" if strict else ""
             raise InputError(f"{which}; give each one, or leave them out{lift}")
         warnings.warn(f"{which}; left out", stacklevel=4)
+    items = [item for table in tables.values() for item in table.recordings.values()]
+    check_words(
+        name,
+        ((text, item.where if item.row else item.key) for item in items for text in item.captions),
+    )
+
+
+def check_words(name: str, captions: Iterable[tuple[str, str]]) -> None:
+    """Warn of captions that are numbers or dates, and refuse them if there are no others.
+
+    Args:
+        name: of the data set.
+        captions: each with the place where it is.
+    """
+    total, numbers = 0, []
+    for text, place in captions:
+        total += 1
+        if _is_a_number(text):
+            numbers.append(f"{text!r} ({place})")
+    if not numbers:
+        return
+    which = (
+        f"{name}: captions are numbers or dates ({len(numbers):,} of {total:,}): {listed(numbers)}"
+    )
+    if len(numbers) == total:
+        raise InputError(f"{which}; say in words what is heard")
+    warnings.warn(f"{which}; take them out if they say nothing of the sound", stacklevel=5)
+
+
+def _is_a_number(text: str) -> bool:
+    """Whether a caption has digits in it and nothing else, as an id, a time or a date."""
+    return not has_letters(text) and normalize_caption(text).replace(" ", "").isdecimal()
 
 
 def check_audio_found(

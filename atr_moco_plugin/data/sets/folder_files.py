@@ -10,12 +10,14 @@ from pathlib import Path
 from atr_moco_plugin.data.opening.audio_files import AudioFiles
 from atr_moco_plugin.data.opening.captions import Captioned
 from atr_moco_plugin.data.opening.folder_names import FolderNames
+from atr_moco_plugin.data.tables.file_names import composed, without_suffix
 
 
 def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     """Set the ``path`` of recordings that have none by the names of the files below a folder.
 
-    A file is taken for a row where it is the only one of that name and belongs to no other row.
+    A file is taken for a row where it is the only one of that name and belongs to no row of another
+    name; a suffix makes no other name.
     One of another folder is not taken (:class:`~.folder_names.FolderNames`).
 
     Args:
@@ -36,7 +38,8 @@ def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     names_of: dict[str, set[str]] = defaultdict(set)
     for at, item in enumerate(items):
         if path := item.path or moved[at]:
-            names_of[os.path.realpath(path)].add("" if item.path else item.names[0])
+            name = "" if item.path else without_suffix(composed(item.names[0]))
+            names_of[os.path.realpath(path)].add(name)
     for at, path in moved.items():
         if path and len(names_of[os.path.realpath(path)]) == 1:
             items[at].path = path

@@ -16,8 +16,8 @@ from atr_moco_plugin.data.opening.name_captions import caption_of_name
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
 from atr_moco_plugin.data.sets.esc50 import read_phrases
 from atr_moco_plugin.data.sets.folder_notes import examples, on_depths
-from atr_moco_plugin.data.sets.label_captions import has_letters
 from atr_moco_plugin.errors import InputError, MissingFileError
+from atr_moco_plugin.ids import has_letters
 
 PHRASES = "class_phrases.json"
 """A file in the folder with several captions for each sub-folder."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from atr_moco_plugin.data.opening.audio_files import list_files
 from atr_moco_plugin.data.opening.captions import Captioned, CaptionTable, assign_keys
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES, split_in_name
@@ -28,7 +29,7 @@ from atr_moco_plugin.data.tables.rows import (
     columns_of,
     read_rows,
 )
-from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.errors import InputError, listed
 
 _KEY = re.compile(r'"([^"\\\n]{1,40})"\s*:')
 
@@ -41,7 +42,8 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
 
     Raises:
         InputError: for a table with captions and no files, or files and no captions, for one that
-            cannot be read, and for such JSON where there is no other table.
+            cannot be read, and, where there is no other table, for such JSON and for tables of
+            sounds in further sub-folders.
     """
     folders = [root]
     folders += sorted(x for x in root.iterdir() if x.is_dir() and x.name.lower() in SPLIT_NAMES)
@@ -64,7 +66,40 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
     for file in unread:
         if file.suffix.lower() == ".json" and _looks_like_captions(file):
             _refuse_unread(file)
+    _refuse_deeper(root)
     return [], notes
+
+
+def _refuse_deeper(root: Path) -> None:
+    """Refuse tables of sounds where none is looked for: names would be trained on in place of their
+    captions."""
+    files = [root / x for x in list_files(root) if "/" in x]
+    tables = [x for x in files if x.suffix.lower() in TABLE_SUFFIXES and _is_of_sounds(x)]
+    if not tables:
+        return
+    names = listed([table.relative_to(root).as_posix() for table in tables])
+    if len(tables) == 1:
+        raise InputError(
+            f"{root}: has a table of sounds in a sub-folder, {names}: move it into the folder "
+            "itself, or set captions to folders or names to go by the names alone"
+        )
+    raise InputError(
+        f"{root}: has {len(tables):,} tables of sounds in sub-folders, {names}: write one in the "
+        "folder itself, with the sub-folder in each file_name (dog/012.wav), or set captions to "
+        "folders or names to go by the names alone"
+    )
+
+
+def _is_of_sounds(file: Path) -> bool:
+    try:
+        columns = columns_of(file)
+    except (InputError, OSError):
+        return False
+    return bool(_sounds_column(columns) and (caption_columns(columns) or _label_columns(columns)))
+
+
+def _sounds_column(columns: tuple[str, ...]) -> str:
+    return audio_column(columns) or (column_names.VIDEO if column_names.VIDEO in columns else "")
 
 
 def _looks_like_captions(file: Path) -> bool:
@@ -95,7 +130,7 @@ def _lists_sounds(file: Path, notes: list[str]) -> bool:
             raise
         notes.append(f"{file.name} is not read: {str(ex).removeprefix(f'{file}: ')}")
         return False
-    sounds = audio_column(columns) or (column_names.VIDEO if column_names.VIDEO in columns else "")
+    sounds = _sounds_column(columns)
     texts = caption_columns(columns) or _label_columns(columns)
     if bool(sounds) != bool(texts):
         missing = "captions" if sounds else "files"

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from atr_moco_plugin.data.opening.class_folders import words_of_name
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.columns import Row, caption_columns, cell_text
 from atr_moco_plugin.errors import InputError
-
-_LETTERS = re.compile(r"[^\W\d_]")
-
-
-def has_letters(text: str) -> bool:
-    """Whether a text has a letter of any script: a number is no name of a class."""
-    return bool(_LETTERS.search(text))
+from atr_moco_plugin.ids import has_letters
 
 
 def label_columns(where: str, rows: Iterable[Row]) -> list[str]:

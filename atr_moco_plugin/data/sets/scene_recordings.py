@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from atr_moco_plugin.data.sets.scene_parts import mono_blocks
 from atr_moco_plugin.data.sets.scene_rendering import SILENCE
 from atr_moco_plugin.data.summary import Counts
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
-from atr_moco_plugin.ids import has_words
+from atr_moco_plugin.ids import has_letters, has_words
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _phrases(root: Path, folders: Mapping[str, str]) -> dict[str, tuple[str, ...
         table = read_phrases(root, set(folders.values()))
         return {label: tuple(table[folder]) for label, folder in folders.items()}
     for label, folder in folders.items():
-        if not has_words(label) or not re.search(r"[^\W\d_]", label):
+        if not has_words(label) or not has_letters(label):
             raise InputError(
                 f"{root}: the folder {folder!r} names a class and has no word in its name; rename "
                 "it to what is heard, or write class_phrases.json with captions for every folder"

@@ -21,6 +21,7 @@ from atr_moco_plugin.data.audio.source import FileSlice, FileSource
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.assemble import OpeningConfig
+from atr_moco_plugin.data.opening.checks import check_words
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.headers import read_headers
 from atr_moco_plugin.data.opening.joining import check_shared_clips
@@ -99,6 +100,8 @@ def open_stored(
     exclusion = Exclusion(config.exclude)
     kept = exclusion.from_clips(name, {split: clips for split, (clips, _) in joined.items()})
     check_clip_ids(name, {split: found[split].clip_ids(clips) for split, clips in kept.items()})
+    its_clips = (clip for clips in kept.values() for clip in clips)
+    check_words(name, ((x, clip.key) for clip in its_clips for x in clip.captions))
     splits, seconds, rates, broken = _with_lengths(name, kept, config)
     shared, same = check_shared_clips(name, splits, allow=config.allow_shared_audio)
     counts = {

@@ -21,6 +21,7 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root
+from atr_moco_plugin.data.opening.checks import check_words
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.split_names import split_in_name
@@ -100,6 +101,8 @@ def open_webdataset(config: WebdatasetConfig) -> AudioTextDataset:
         _report(config.name, root, problems, error=config.strict or not splits)
     exclusion = Exclusion(config.exclude)
     left = exclusion.from_clips(config.name, splits)
+    its_clips = (clip for clips in left.values() for clip in clips)
+    check_words(config.name, ((x, clip.key) for clip in its_clips for x in clip.captions))
     shared, same = check_shared_clips(config.name, left, allow=config.allow_shared_audio)
     for split in splits:
         counts[split] = replace(

@@ -10,15 +10,21 @@ import csv
 import re
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from atr_moco_plugin.data.tables.column_names import column_name
-from atr_moco_plugin.data.tables.columns import is_known_column
+from atr_moco_plugin.data.tables.columns import (
+    audio_column,
+    caption_columns,
+    is_known_column,
+)
 from atr_moco_plugin.errors import InputError
 
 _SEPARATORS = ",;\t|"
 _SAYS_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')  # a first line for Excel alone
+_LINES_OF_TITLE = 10  # how far the column names are looked for
 _CLOSED = re.compile(r'"((?:[^"]|"")*)"')
 
 
@@ -60,12 +66,14 @@ def find_dialect(path: Path, file: TextIO, *, warn: bool = True) -> Dialect:
         warn: name a separator that is unusual for the suffix in a warning.
 
     Raises:
-        InputError: if two separators or both ways to read quotes are equally likely.
+        InputError: if two separators or both ways to read quotes are equally likely, or the column
+            names are below lines with something else.
     """
     header, before = file.readline(), 0
     said = _SAYS_SEPARATOR.fullmatch(header)
     while header and (not header.strip() or (said and not before)):
         header, before = file.readline(), before + 1
+    _refuse_title(path, file, header, before + 1)
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     separator = said[1] if said else _separator(path, header, usual)
     if warn and not said and separator not in (usual, "\t"):
@@ -80,15 +88,44 @@ def find_dialect(path: Path, file: TextIO, *, warn: bool = True) -> Dialect:
     return Dialect(separator, quoted, before)
 
 
+def _refuse_title(path: Path, file: TextIO, header: str, line: int) -> None:
+    """Refuse a file whose first line is a title, above the one with the column names.
+
+    Args:
+        path: the file, for messages.
+        file: it, behind its first line.
+        header: that line.
+        line: its number.
+    """
+    if any(map(is_known_column, _names(header))):
+        return
+    for number, row in enumerate(islice(file, _LINES_OF_TITLE), start=line + 1):
+        names = _names(row)
+        if audio_column(names) and caption_columns(names):
+            raise InputError(
+                f"{path}: line {number} has the column names ({', '.join(names)[:200]}), expected "
+                f"in the first line: remove what is above it ({header.strip()[:60]!r})"
+            )
+
+
+def _names(line: str) -> tuple[str, ...]:
+    """The cells of a line as column names, by whichever separator gives the most."""
+    return max((_cells(line, separator) for separator in _SEPARATORS), key=len)
+
+
+def _cells(line: str, separator: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(column_name, next(csv.reader([line], delimiter=separator), [])))
+    except csv.Error:
+        return ()
+
+
 def _separator(path: Path, header: str, usual: str) -> str:
     points: dict[str, int] = {}
     for separator in _SEPARATORS:
-        try:
-            cells = next(csv.reader([header], delimiter=separator), [])
-        except csv.Error:
-            continue
+        cells = _cells(header, separator)
         if len(cells) > 1:
-            points[separator] = sum(is_known_column(column_name(cell)) for cell in cells)
+            points[separator] = sum(map(is_known_column, cells))
     most = max(points.values(), default=0)
     likely = [separator for separator in points if points[separator] == most]
     if not most:

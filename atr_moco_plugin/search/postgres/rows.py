@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from atr_moco_plugin.data.tables.file_names import composed
 from atr_moco_plugin.search.names import name_from_bytes, name_to_bytes
 from atr_moco_plugin.search.postgres.patterns import regular_expression, searchable
 from atr_moco_plugin.search.store import Filter, Recording, WindowHit
@@ -23,7 +24,9 @@ def conditions(only: Filter | None) -> tuple[str, list[Any]]:
     if only.path is not None and "\0" in only.path:
         terms.append(("%s", False))  # no name has it, and PostgreSQL's text cannot
     elif only.path is not None:
-        terms.append(("r.name ~ %s", regular_expression(searchable(only.path))))
+        terms.append(
+            ("normalize(r.name) ~ %s", regular_expression(searchable(composed(only.path))))
+        )
     if only.min_seconds is not None:
         terms.append(("r.seconds >= %s", only.min_seconds))
     if only.max_seconds is not None:

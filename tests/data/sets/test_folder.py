@@ -334,6 +334,19 @@ def test_files_that_have_moved_are_found_by_name(
     assert len(captions(opened(tmp_path))) == 20
 
 
+def test_a_moved_file_that_rows_name_with_and_without_its_suffix_is_one(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    """Both rows were said to have no audio."""
+    rows = []
+    for n in range(20):
+        write_audio(tmp_path / "audio" / f"sound-{n}.wav")
+        rows += [(f"sound-{n}.wav", f"sound {n}"), (f"sound-{n}", f"a noise {n}")]
+    write_table(tmp_path / "table.csv", ("file_name", "caption"), rows)
+    found = captions(opened(tmp_path))
+    assert len(found) == 20 and ("sound 3", "a noise 3") in found.values()
+
+
 def test_one_file_in_the_folders_of_two_classes_is_refused(classes: Path) -> None:
     (classes / "dog_bark" / "020.wav").hardlink_to(classes / "101 - Rain" / "003.wav")
     with pytest.raises(

@@ -182,6 +182,41 @@ def test_other_json_beside_the_sounds_is_named_and_passed_over(
     assert (f"{other} is not read" in data.notes[0]) == (other in OTHERS)
 
 
+@pytest.mark.parametrize("places", [("meta",), ("a", "b")])
+def test_tables_of_sounds_in_sub_folders_are_refused(
+    tmp_path: Path, write_audio: Write, write_table: Write, places: Sequence[str]
+) -> None:
+    """The names of the sub-folders were trained on in place of their captions."""
+    for name in (f"{c}/{n}.wav" for c in "ab" for n in range(10)):
+        write_audio(tmp_path / name)
+    for place in places:
+        (tmp_path / place).mkdir(exist_ok=True)
+        rows = [(f"{n}.wav", f"sound {n}") for n in range(10)]
+        write_table(tmp_path / place / "notes.csv", ("file_name", "caption"), rows)
+    said = {
+        1: "has a table of sounds in a sub-folder, meta/notes.csv: move it into the folder itself",
+        2: "has 2 tables of sounds in sub-folders, a/notes.csv, b/notes.csv: write one in the",
+    }[len(places)]
+    for captions_of in ("auto", "table"):
+        with pytest.raises(InputError, match=said):
+            opened(tmp_path, captions=captions_of)
+    assert captions(opened(tmp_path, captions="folders"))["a/1.wav"] == ("a",)
+    write_table(tmp_path / places[0] / "notes.csv", ("file_name", "peak"), [("1.wav", "0.3")])
+    if len(places) == 1:
+        assert captions(opened(tmp_path))["a/1.wav"] == ("a",)
+
+
+def test_captions_that_are_numbers(build: Callable[..., Path]) -> None:
+    """They were trained on without a word."""
+    root = build(caption=["2024-03-01", "17", *TEXTS[2:]])
+    said = r"numbers or dates \(2 of 20\): '2024-03-01' \(.*sounds.csv: row 1\), '17'.*; take them"
+    with pytest.warns(UserWarning, match=said):
+        opened(root)
+    root = build(caption=[f"{n}:30" for n in range(COUNT)])
+    with pytest.raises(InputError, match=r"numbers or dates \(20 of 20\): .*; say in words"):
+        opened(root)
+
+
 def test_rows_under_another_key_beside_a_table_are_passed_over(
     build: Callable[..., Path],
 ) -> None:

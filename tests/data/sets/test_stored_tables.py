@@ -486,3 +486,12 @@ def test_half_a_place_is_no_matter_where_no_part_is_read(
     )
     opened(tmp_path / "a")
     assert not [x for x in recwarn if "fill in both" in str(x.message)]
+
+
+def test_captions_that_are_numbers(tmp_path: Path) -> None:
+    table(caption=["12", *(f"sound {n}" for n in range(1, COUNT))]).save_to_disk(tmp_path / "some")
+    with pytest.warns(UserWarning, match=r"numbers or dates \(1 of 20\): '12' \(train/0\)"):
+        opened(tmp_path / "some")
+    table(caption=[str(n) for n in range(COUNT)]).save_to_disk(tmp_path / "all")
+    with pytest.raises(InputError, match=r"numbers or dates \(20 of 20\)"):
+        opened(tmp_path / "all")

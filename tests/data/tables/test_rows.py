@@ -314,6 +314,23 @@ def test_excels_line_on_the_separator_and_blank_lines_before_the_names(tmp_path:
         list(read_rows(path))
 
 
+@pytest.mark.parametrize("title", ["Field recordings, 2024", "My sounds;;", "A title\n\nof two"])
+@pytest.mark.parametrize("separator", ",;\t")
+def test_a_title_above_the_column_names_is_refused(
+    tmp_path: Path, title: str, separator: str
+) -> None:
+    """The table was passed over, and names of files were trained on in place of its captions."""
+    path = tmp_path / "a.csv"
+    names, row = (separator.join(x) for x in (("File_Name", "Caption"), ("a.wav", "a dog")))
+    path.write_text(f"{title}\n{names}\n{row}\n")
+    number = 2 + title.count("\n")
+    said = (
+        rf"a.csv: line {number} has the column names \(file_name, caption\), expected in the first"
+    )
+    with pytest.raises(InputError, match=said):
+        list(read_rows(path))
+
+
 def test_two_separators_that_are_as_likely_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("file_name,x;caption\na.wav,x;a dog\n")
