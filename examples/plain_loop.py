@@ -24,7 +24,6 @@ torch.manual_seed(0)
 data = open_toy(ToyConfig(num_train=200, num_valid=50, num_test=1, single_share=1, cache=True))
 tokenizer = train_wordpiece([text for clip in data.clips("train") for text in clip.captions])
 tokens = partial(tokenize, tokenizer, max_tokens=32)
-
 audio = dict(embed_dim=48, encoder_layers=2, encoder_embed_dim=48, encoder_ffn_embed_dim=96,
              encoder_attention_heads=2, conv_pos=16, conv_pos_groups=4)  # fmt: skip
 text = dict(vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=2, num_attention_heads=2,
@@ -36,6 +35,7 @@ loader = PairLoader(data, "train", tokens, 32, max_seconds=4, shuffle=True, seed
 criterion = MocoAtcAtm(model, MocoAtcAtmConfig(queue_size=512, queue_warmup_steps=40, momentum=0.9))
 optimizer = torch.optim.AdamW(parameter_groups(criterion, weight_decay=0.05), lr=2e-3)
 criterion.attach(optimizer)
+criterion.total_steps = epochs * len(loader)  # schedules go by it
 rank = RankLogger(criterion.queues, f"{out}/rank.jsonl", every=5)
 
 

@@ -17,7 +17,7 @@ from atr_moco_plugin.config import Config, in_range
 class AugmentConfig(Config):
     """What :func:`augment` does; by default nothing.
 
-    Two clips are never mixed: a mixture would be a positive of the captions of both.
+    Mixing two clips is another option, see ``mix`` of the loader.
 
     Attributes:
         gain_db: the level changes by up to this, up or down.
