@@ -52,8 +52,9 @@ class MomentumCopy(StaysFloat32):
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the copied module, without a gradient."""
-        return self.module(*args, **kwargs)
+        """Call the copied module, without a gradient. Its input is turned to float32, for an online
+        module in another dtype gets it in that one."""
+        return self.module(*_float32(args), **_float32(kwargs))
 
     @torch.no_grad()
     def update(self, online: Module, momentum: float) -> None:
@@ -126,6 +127,18 @@ class MomentumCopy(StaysFloat32):
         names = {id(p): name for name, p in _parameters(self.module).items()}
         for module, name, p in _places(self.module):
             setattr(module, name, frozen.get(names[id(p)], p))
+
+
+def _float32(value: Any) -> Any:
+    """Tensors of floats as float32, within tuples and dictionaries too; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {name: _float32(x) for name, x in value.items()}
+    if isinstance(value, tuple):
+        items = map(_float32, value)
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return value
 
 
 def _has_weights(copy: MomentumCopy, _: Any) -> None:

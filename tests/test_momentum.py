@@ -54,6 +54,20 @@ def test_bfloat16_weights_are_averaged_in_float32() -> None:
     assert float(copy.module.weight) == pytest.approx(target, abs=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_takes_the_input_of_an_online_module_in_another_dtype(dtype: torch.dtype) -> None:
+    class Pooled(nn.Linear):
+        def forward(self, x: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            assert not x[1].is_floating_point()
+            return super().forward(x[0])[x[1]]
+
+    module = Pooled(3, 2).to(dtype)
+    x = torch.ones(4, 3, dtype=dtype), torch.tensor([2])
+    out = MomentumCopy(module)(x)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, module(x).float(), rtol=0.02, atol=0.02)
+
+
 def test_stays_in_eval_mode_without_gradients() -> None:
     module = online()
     parent = nn.ModuleDict({"online": module, "copy": MomentumCopy(module)})

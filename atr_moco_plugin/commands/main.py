@@ -73,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as ex:
         print(f"ERROR: {' '.join(str(ex).split())}", file=sys.stderr)
         return STATUS_INPUT
+    except OSError as ex:
+        if ex.filename is None:
+            raise
+        what_to_do = "check that it is there and that you may read and write it"
+        print(f"ERROR: {ex.filename}: {ex.strerror}; {what_to_do}.", file=sys.stderr)
+        return STATUS_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return STATUS_INTERRUPTED

@@ -145,6 +145,8 @@ class Atc(TaughtCriterion):
             raise InputError(
                 f"The batch has {len(a)} clips and {len(u)} captions: give a caption for each clip."
             )
+        if not len(a):
+            raise InputError("The batch has no clip: leave empty batches out of the loop.")
         for name, x in (("audio", a), ("text", u)):
             if x.shape[1:] != (self.model.embed_dim,):
                 raise InputError(

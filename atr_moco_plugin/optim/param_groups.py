@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
@@ -68,8 +69,8 @@ def parameter_groups(
     if not 0 < layer_decay <= 1:
         raise InputError(f"`layer_decay` is {layer_decay}, expected above 0 and at most 1.")
     own = {"audio": audio_lr, "text": text_lr}
-    if not head_lr_scale > 0:
-        raise InputError(f"`head_lr_scale` is {head_lr_scale}, expected above 0.")
+    if not 0 < head_lr_scale < math.inf:
+        raise InputError(f"`head_lr_scale` is {head_lr_scale}, expected above 0 and finite.")
     factors = {"layer_decay": layer_decay, "head_lr_scale": head_lr_scale}
     factors = {name: value for name, value in factors.items() if value != 1}
     if lr is None and (factors or any((*own.values(), temperature_lr))):

@@ -41,7 +41,8 @@ def label_phrases(
         templates: sentences with ``{}`` where a name or phrase goes.
 
     Raises:
-        InputError: for labels that are none, empty or there twice, and a template without ``{}``.
+        InputError: for labels that are none, empty, there twice or of the same phrases, and a
+            template without ``{}``.
     """
     if isinstance(labels, str) or isinstance(templates, str):
         raise InputError("labels and templates are lists of strings, not one string")
@@ -51,11 +52,13 @@ def label_phrases(
             raise InputError(f"the template {template!r} must have {{}} once, where the label goes")
     if not templates:
         raise InputError("there is no template: give at least '{}'")
-    _check_labels_differ(names)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"the label {twice[0]!r} is there twice: leave one out")
     if not names:
         raise InputError("there is no label: give at least one")
     phrases = labels if isinstance(labels, Mapping) else {name: [name] for name in names}
     sentences = {}
+    label_of: dict[frozenset[str], str] = {}
     for name, own in phrases.items():
         if isinstance(own, str) or not own:
             raise InputError(f"the label {name!r} must have a list of at least one phrase")
@@ -63,20 +66,18 @@ def label_phrases(
             raise InputError(f"a phrase of a label is {strange[0]!r}, expected a string")
         if wordless := [x for x in own if not has_words(x)]:
             raise InputError(f"the label or phrase {wordless[0]!r} has no word: correct it")
+        if (other := label_of.setdefault(frozenset(map(_folded, own)), name)) is not name:
+            raise InputError(
+                f"the labels {other!r} and {name!r} are one text, or have the same phrases, so "
+                "that every sound would fit both: leave one out"
+            )
         sentences[name] = [t.replace("{}", phrase) for t in templates for phrase in own]
     return sentences
 
 
-def _check_labels_differ(names: Sequence[str]) -> None:
-    """Refuse labels that a reader takes for one, such as ``dog`` and ``Dog``."""
-    first: dict[str, str] = {}
-    for name in names:
-        text = " ".join(composed(str(name)).casefold().split())
-        if (other := first.get(text)) is not None:
-            twice = f"label {name!r} is there twice"
-            same = f"labels {other!r} and {name!r} are one text"
-            raise InputError(f"the {twice if other == name else same}: leave one out")
-        first[text] = name
+def _folded(text: str) -> str:
+    """A text as a reader compares it: ``Dog`` is ``dog``."""
+    return " ".join(composed(text).casefold().split())
 
 
 def classified(

@@ -68,6 +68,15 @@ def test_embeddings_of_another_size_are_refused(kind: type[Atc]) -> None:
         both(**linear_batch())
 
 
+@pytest.mark.parametrize("kind", CRITERIA)
+def test_an_empty_batch_is_refused(kind: type[Atc]) -> None:
+    batch = linear_batch()
+    empty = {name: {"x": batch[name]["x"][:0]} for name in ("audio", "text")}
+    ids = {name: batch[name][:0] for name in ("clip_ids", "caption_ids")}
+    with pytest.raises(InputError, match="The batch has no clip"):
+        criterion_of(kind)(**empty, **ids)
+
+
 @pytest.mark.parametrize(
     "change", [torch.Tensor.bfloat16, lambda x: x * 0, lambda x: x * torch.nan, lambda x: x]
 )

@@ -79,6 +79,12 @@ def test_a_rate_of_a_matching_head_that_is_not_trained_is_warned_of(tiny_model, 
         parameter_groups(Atc(model, AtcConfig()), 0.1, lr=1.0, head_lr_scale=4.0)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_factor_that_gives_no_rate_is_refused(scale: float) -> None:
+    with pytest.raises(InputError, match="`head_lr_scale` is .*, expected above 0 and finite"):
+        parameter_groups(Atc(LinearModel(), AtcConfig()), 0.1, lr=1.0, head_lr_scale=scale)
+
+
 @pytest.mark.parametrize("kind", ["buffer", "frozen"])
 def test_a_rate_of_a_temperature_that_is_not_learned_is_warned_of(kind: str) -> None:
     if kind == "buffer":

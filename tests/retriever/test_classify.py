@@ -56,6 +56,7 @@ def test_phrases_and_templates(retriever: AudioTextRetriever) -> None:
         (({},), "there is no label"),
         ((["dog", "dog"],), "the label 'dog' is there twice"),
         ((["dog", "a  Dog", "A dog"],), "the labels 'a  Dog' and 'A dog' are one text"),
+        (({"dog": ["a bark"], "puppy": ["A bark"]},), "'dog' and 'puppy' .* the same phrases"),
         ((["dog"], []), "there is no template"),
         ((["dog"], ["a sound"]), r"the template 'a sound' must have \{\} once"),
         ((["dog"], ["{} {}"]), r"must have \{\} once"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from atr_moco_plugin.data.opening.folder_names import FolderNames
 from atr_moco_plugin.data.opening.split_names import split_in_name
@@ -23,6 +24,9 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
     """All files below a folder as sorted paths relative to it, with ``/``; hidden ones left out.
 
     Links to folders are followed, each folder once. A file gives a list of its own name.
+
+    Raises:
+        InputError: for a folder that cannot be listed: what is in it would be missing.
     """
     if os.path.isfile(folder):
         return [os.path.basename(folder)]
@@ -35,7 +39,7 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
         if real in entered or not os.path.isdir(real):
             continue
         entered.add(real)
-        with os.scandir(place) as entries:
+        with _entries(place) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
@@ -44,6 +48,16 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
                 else:
                     found.append(prefix + entry.name)
     return sorted(found)
+
+
+def _entries(place: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    try:
+        return os.scandir(place)
+    except OSError as ex:
+        raise InputError(
+            f"{place}: the folder cannot be listed ({ex.strerror}): allow this user to read it, or "
+            "take it away"
+        ) from ex
 
 
 def describe_folder(folder: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
+from atr_moco_plugin.data.tables.file_names import composed
 from atr_moco_plugin.errors import MissingFileError, listed
 
 # "101 - Dog", "003_rain": a number of a list. "2_stroke_engine" and "3-door car" begin otherwise.
@@ -25,6 +26,7 @@ def words_of_name(name: str) -> str:
     Returns:
         Words, or digits alone where the name is a number; empty if nothing is left.
     """
+    name = composed(name)
     words = (
         _LIST_NUMBER.sub("", name.strip(), count=1) if _LIST_NUMBER.match(name.strip()) else name
     )

@@ -73,9 +73,10 @@ def texts_beside(root: Path) -> list[str]:
     called like captions, and texts called like sounds."""
     files = [x for x in list_files(root) if not x.rpartition("/")[2].startswith("~$")]
     sounds = {without_suffix(x): x for x in files if suffix_of(x) in AUDIO_SUFFIXES}
-    texts = {x.removesuffix(x[-4:]): x for x in files if suffix_of(x) == ".txt"}
-    beside = [f"{text} beside {sounds[stem]}" for stem, text in texts.items() if stem in sounds]
-    called = [x for stem, x in texts.items() if "/" not in x and "caption" in stem.lower()]
+    texts = {x: os.path.splitext(x)[0] for x in files if suffix_of(x) in (".txt", ".json")}
+    beside = [f"{text} beside {sounds[stem]}" for text, stem in texts.items() if stem in sounds]
+    plain = [x for x in texts if suffix_of(x) == ".txt" and "/" not in x]
+    called = [x for x in plain if "caption" in x.lower()]
     kinds, wanted = ", ".join(TABLE_SUFFIXES), "with the columns file_name and caption"
     notes = []
     if sheets := [x for x in files if suffix_of(x) in _SHEETS]:

@@ -23,6 +23,7 @@ from atr_moco_plugin.data.sets.split_columns import check_split_of_table
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.column_names import column_name
 from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns
+from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of, without_suffix
 from atr_moco_plugin.data.tables.rows import (
     TABLE_SUFFIXES,
     check_key_of_rows,
@@ -73,8 +74,12 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
 def _refuse_deeper(root: Path) -> None:
     """Refuse tables of sounds where none is looked for: names would be trained on in place of their
     captions."""
-    files = [root / x for x in list_files(root) if "/" in x]
-    tables = [x for x in files if x.suffix.lower() in TABLE_SUFFIXES and _is_of_sounds(x)]
+    files = [x for x in list_files(root) if "/" in x]
+    stems = {without_suffix(x) for x in files if suffix_of(x) in AUDIO_SUFFIXES}
+    # A file called like a sound is said not to be read (texts_beside): there may be many of them.
+    texts = [x for x in files if suffix_of(x) in TABLE_SUFFIXES]
+    others = [x for x in texts if os.path.splitext(x)[0] not in stems]
+    tables = [root / x for x in others if _is_of_sounds(root / x)]
     if not tables:
         return
     names = listed([table.relative_to(root).as_posix() for table in tables])
@@ -91,10 +96,15 @@ def _refuse_deeper(root: Path) -> None:
 
 
 def _is_of_sounds(file: Path) -> bool:
-    try:
-        columns = columns_of(file)
-    except (InputError, OSError):
+    """Whether a table lists sounds with captions.
+
+    Raises:
+        InputError: if it cannot be read, and may be one.
+    """
+    if file.suffix.lower() == ".json" and not _looks_like_captions(file):
         return False
+    _refuse_unread(file)
+    columns = columns_of(file)
     return bool(_sounds_column(columns) and (caption_columns(columns) or _label_columns(columns)))
 
 
@@ -110,11 +120,12 @@ def _looks_like_captions(file: Path) -> bool:
 
 
 def _refuse_unread(file: Path) -> None:
-    """Refuse JSON without columns: its captions would be lost, and other names trained on in their
-    place."""
+    """Refuse a table without columns: its captions would be lost, and other names trained on in
+    their place."""
     try:
         columns_of(file)
-        check_key_of_rows(file)
+        if file.suffix.lower() == ".json":
+            check_key_of_rows(file)
     except InputError as ex:
         raise InputError(
             f"{ex}, or, if it is no table of sounds, take it out of the folder, or set captions to "

@@ -14,6 +14,7 @@ from atr_moco_plugin.data.tables.dialect import Dialect, find_dialect
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.errors import InputError
 
+_UNNAMED = re.compile(r"|unnamed: \d+")  # pandas writes the second
 _VIDEO_ID = re.compile(r"[\w-]{11}", re.ASCII)
 
 
@@ -71,12 +72,16 @@ def _rows(
     separator: str,
 ) -> Iterator[Row]:
     columns = column_names.column_names_of(tuple(names))
+    named = len(columns)
+    while named and _UNNAMED.fullmatch(columns[named - 1]):
+        named -= 1  # Excel ends lines with commas where a column was emptied
     fixed = all(name.strip().lower() in columns for name in names)
     for start, end, cells in rows:
-        if len(cells) > len(columns) and any(cells[len(columns) :]):
+        if any(map(str.strip, cells[named:])):
             raise InputError(
-                f"{path}: line {end} has {len(cells)} columns, the first line has {len(columns)}; "
-                "put captions with the separator in them into quotes"
+                f"{path}: line {end} has {len(cells)} columns, the first line has {named}; put "
+                "captions with the separator in them into quotes"
+                + (", or name the last column" if named < len(columns) else "")
             )
         if end > start and (row := _row_within(columns, cells, separator)):
             raise InputError(

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.column_names import column_name
 from atr_moco_plugin.data.tables.columns import (
     audio_column,
@@ -101,7 +102,8 @@ def _refuse_title(path: Path, file: TextIO, header: str, line: int) -> None:
         return
     for number, row in enumerate(islice(file, _LINES_OF_TITLE), start=line + 1):
         names = _names(row)
-        if audio_column(names) and caption_columns(names):
+        sounds = audio_column(names) or column_names.VIDEO in names
+        if sounds and (caption_columns(names) or any(x in column_names.LABELS for x in names)):
             raise InputError(
                 f"{path}: line {number} has the column names ({', '.join(names)[:200]}), expected "
                 f"in the first line: remove what is above it ({header.strip()[:60]!r})"

@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from atr_moco_plugin.errors import InputError, MissingFileError
 
@@ -40,10 +40,11 @@ def text_encoding(path: Path, *, warn: bool = True) -> str:
         warn: name a file in Windows-1252 in a warning, since its encoding may be a third one.
 
     Raises:
-        InputError: if the file has zero bytes, as archives and spreadsheets have, is UTF-8 in one
-            line and not in another, or has a byte that Windows-1252 does not define.
+        InputError: if the file cannot be opened, has zero bytes, as archives and spreadsheets
+            have, is UTF-8 in one line and not in another, or has a byte that Windows-1252 does not
+            define.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return _utf_16(path)
         file.seek(0)
@@ -80,6 +81,15 @@ def text_encoding(path: Path, *, warn: bool = True) -> str:
             stacklevel=2,
         )
     return "cp1252"
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as ex:
+        raise InputError(
+            f"{path}: cannot be read ({ex.strerror}): allow this user to read it"
+        ) from ex
 
 
 def _utf_16(path: Path) -> str:

@@ -19,6 +19,7 @@ from atr_moco_plugin.data.opening.class_folders import words_of_name
         ("001", "001"),
         ("TV", "tv"),
         ("türklingel", "türklingel"),
+        ("cafe\u0301", "caf\u00e9"),
         ("___", ""),
     ],
 )

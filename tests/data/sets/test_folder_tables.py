@@ -206,6 +206,37 @@ def test_tables_of_sounds_in_sub_folders_are_refused(
         assert captions(opened(tmp_path))["a/1.wav"] == ("a",)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("c.csv", "My sounds\nfile_name,caption\n0.wav,a dog\n", "line 2 has the column names"),
+        ("c.csv", "file_name,caption,caption\n0.wav,a dog,b\n", "has 2 columns 'caption'"),
+        ("c.json", '{"rows": [{"file_name": "0.wav", "caption": "a dog"}]}', "under 'rows'"),
+        ("c.json", '{"file_name": "0.wav", "caption": "x"}\n' * 2, "call it c.jsonl"),
+    ],
+)
+def test_tables_in_sub_folders_that_cannot_be_read_are_refused(
+    tmp_path: Path, write_audio: Write, name: str, text: str, said: str
+) -> None:
+    """The names of the sub-folders were trained on without a word."""
+    for sound in (f"{c}/{n}.wav" for c in "ab" for n in range(10)):
+        write_audio(tmp_path / sound)
+    (tmp_path / "a" / name).write_text(text)
+    with pytest.raises(InputError, match=rf"a/{name}: .*{said}.*, or set captions to folders"):
+        opened(tmp_path)
+    assert captions(opened(tmp_path, captions="folders"))["a/1.wav"] == ("a",)
+
+
+def test_a_json_file_called_like_a_sound_is_said_not_to_be_read(
+    tmp_path: Path, write_audio: Write
+) -> None:
+    for sound in (f"{c}/{n}.wav" for c in "ab" for n in range(10)):
+        write_audio(tmp_path / sound)
+    (tmp_path / "a" / "1.json").write_text('{"file_name": "1.wav", "caption": "a dog"}')
+    data = opened(tmp_path)
+    assert any("1 texts are called like sounds and are not read (a/1.json" in x for x in data.notes)
+
+
 def test_captions_that_are_numbers(build: Callable[..., Path]) -> None:
     """They were trained on without a word."""
     root = build(caption=["2024-03-01", "17", *TEXTS[2:]])

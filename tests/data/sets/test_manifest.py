@@ -78,6 +78,22 @@ def test_audio_elsewhere_and_absolute_paths_give_the_same_clips(
     assert open_manifest(ManifestConfig(moved, strict=True)).clips("test")[0].key == "audio/c.ogg"
 
 
+@pytest.mark.parametrize(
+    "spelled", ["file://{root}/0.wav", ".//0.wav", "./x/../0.wav", ".\\0.wav", "{root}//0.wav"]
+)
+def test_spellings_of_a_path_are_one_clip(
+    tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path], spelled: str
+) -> None:
+    """Rows with some of them were said to name no file."""
+    for n in range(2):
+        write_audio(tmp_path / f"{n}.wav")
+    rows = [("1.wav", "a cat"), (spelled.format(root=tmp_path), "a dog"), ("0.wav", "a dog barks")]
+    write_table(tmp_path / "manifest.csv", ("file_name", "caption"), rows)
+    data = open_manifest(ManifestConfig(root=tmp_path))
+    expected = {"1.wav": ("a cat",), "0.wav": ("a dog", "a dog barks")}
+    assert content(data)["train"] == expected
+
+
 def test_own_ids_group_rows_and_the_split_has_a_default(
     tmp_path: Path, write_audio: Callable[..., Path], write_table: Callable[..., Path]
 ) -> None:

@@ -163,7 +163,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     path.write_text(f"{name},file_name,caption,caption_1,x,x,,\na,b,c,d,1,2,3,4\n")
     with pytest.raises(ValueError, match=f"a.csv: has 2 columns '{name.strip().lower()}'"):
         list(read_rows(path))
-    path.write_text("file_name,caption,x,x,,\nb,c,1,2,3,4\n")
+    path.write_text("file_name,caption,x,x,,\nb,c,1,2,,\n")
     assert len(list(read_rows(path))) == 1
     for used in ("label", "start", "duration", "id", "recording", "source"):
         path.write_text(f"file_name,caption,{used},{used}\na,b,1,2\n")
@@ -316,19 +316,32 @@ def test_excels_line_on_the_separator_and_blank_lines_before_the_names(tmp_path:
 
 @pytest.mark.parametrize("title", ["Field recordings, 2024", "My sounds;;", "A title\n\nof two"])
 @pytest.mark.parametrize("separator", ",;\t")
+@pytest.mark.parametrize(
+    "columns", [("File_Name", "Caption"), ("audio", "label"), ("youtube_id", "caption")]
+)
 def test_a_title_above_the_column_names_is_refused(
-    tmp_path: Path, title: str, separator: str
+    tmp_path: Path, title: str, separator: str, columns: tuple[str, str]
 ) -> None:
     """The table was passed over, and names of files were trained on in place of its captions."""
     path = tmp_path / "a.csv"
-    names, row = (separator.join(x) for x in (("File_Name", "Caption"), ("a.wav", "a dog")))
+    names, row = (separator.join(x) for x in (columns, ("a.wav", "a dog")))
     path.write_text(f"{title}\n{names}\n{row}\n")
     number = 2 + title.count("\n")
-    said = (
-        rf"a.csv: line {number} has the column names \(file_name, caption\), expected in the first"
-    )
+    known = ", ".join(columns).lower()
+    said = rf"a.csv: line {number} has the column names \({known}\), expected in the first line"
     with pytest.raises(InputError, match=said):
         list(read_rows(path))
+
+
+@pytest.mark.parametrize("last", ["", " ", "Unnamed: 2"])
+def test_words_behind_the_last_named_column_are_refused(tmp_path: Path, last: str) -> None:
+    """The end of a caption went into a column that no one reads."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"file_name,caption,{last}\na.wav,a dog,\nb.wav,a dog barks, a car passes\n")
+    with pytest.raises(InputError, match=r"line 3 has 3 columns, the first line has 2; put .*name"):
+        list(read_rows(path))
+    path.write_text(f"file_name,caption,{last}\na.wav,a dog, \nb.wav,a car\n")
+    assert [row["caption"] for row in read_rows(path)] == ["a dog", "a car"]
 
 
 def test_two_separators_that_are_as_likely_are_refused(tmp_path: Path) -> None:
