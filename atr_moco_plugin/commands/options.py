@@ -31,6 +31,15 @@ def positive(text: str) -> int:
     return number
 
 
+def suffix(text: str) -> str:
+    """What the names of files end with, with or without its dot, for ``type=`` of an argument."""
+    if not text.removeprefix(".").isalnum():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no suffix: write --suffix m4a, once for each"
+        )
+    return text
+
+
 def alpha(text: str) -> float:
     """How much of an offset is taken off, for ``type=`` of an argument."""
     from atr_moco_plugin.search.bank import check_alpha
@@ -150,6 +159,7 @@ def add_sounds(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     group.add_argument(
         "--suffix",
         action="append",
+        type=suffix,
         default=[],
         metavar="SUFFIX",
         help="of sounds too, beside the usual ones; may be repeated",

@@ -72,7 +72,9 @@ def check_run_folder(out: Path, config: FinetuneConfig, name: str = CONFIG_FILE)
                 f"`loop={loop}` to go on with it, or give another output folder."
             )
     if any(out.glob(CHECKPOINTS[config.loop])):
-        changed = _changes(flattened(before), flattened(values))
+        # What a run of an earlier release did not have is at its default there.
+        begun = flattened(plain(FinetuneConfig())) | flattened(before)
+        changed = _changes(begun, flattened(values))
         if changed:
             raise InputError(
                 f"{out} holds a run with other settings ({'; '.join(changed[:3])}): take those to "

@@ -4,7 +4,7 @@ index is read again."""
 from __future__ import annotations
 
 import os
-import warnings
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,6 +30,9 @@ from atr_moco_plugin.search.walk import (
     walk_tar,
     walk_tree,
 )
+
+# Of UTF-16, a suffix or the end of a line; file names with zero bytes between them are not so.
+_UTF_16 = re.compile(rb"\.\0\w\0\w\0|\n\0")
 
 
 @dataclass
@@ -187,7 +190,7 @@ def _dotted(suffix: str) -> str:
 def _names(path: str) -> Iterator[str]:
     """Lines of a list."""
     content = Path(path).read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or _UTF_16.search(content):
         raise InputError(f"{path}: is UTF-16; write the list in UTF-8")
     content = content.removeprefix(b"\xef\xbb\xbf")
     lines = content.split(b"\0") if b"\0" in content else content.split(b"\n")
@@ -213,7 +216,7 @@ def _listed(
 
 def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -> Iterator[Found]:
     lookup = FileLookup()
-    for number, row in enumerate(_rows(path), start=1):
+    for number, row in enumerate(read_rows(path, captions=False), start=1):
         names, others = audio_names(row)
         if not names:
             there = {*column_names.AUDIO} & {*row}
@@ -235,13 +238,6 @@ def _in_table(path: str, folder: str, suffixes: Collection[str], notes: Notes) -
             )
         for sound in found_at(file, {*suffixes, suffix_of(file)}, notes):
             yield sound._replace(member=sound.member or fragment(part))
-
-
-def _rows(path: str) -> Iterator[dict[str, object]]:
-    with warnings.catch_warnings():
-        # No captions are read here. What it says of places matters.
-        warnings.filterwarnings("ignore", message=".*caption")
-        yield from read_rows(path)
 
 
 def _miss(path: str, notes: Notes) -> None:

@@ -120,7 +120,8 @@ def walk_tree(root: str, suffixes: Collection[str], notes: Notes) -> Iterator[Fo
         met = wanted and os.path.isfile(real) and _identity(os.path.dirname(real)) in walked
         if met or real in targets:
             continue
-        targets.add(real)
+        if suffix_of(link) in (*suffixes, TAR):
+            targets.add(real)
         yield from found_at(link, suffixes, notes)
 
 

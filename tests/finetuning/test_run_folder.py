@@ -69,3 +69,21 @@ def test_a_nan_is_no_other_value(tmp_path: Path) -> None:
     changed = replace(config, dataset=replace(config.dataset, config_overrides={"y": 1}))
     with pytest.raises(InputError, match="config_overrides.y was {} and is 1"):
         check_run_folder(tmp_path, changed)
+
+
+def test_an_option_that_came_after_a_run_began_is_its_default(tmp_path: Path) -> None:
+    """A run of an earlier release was told to take `None`, which no option takes."""
+    config = FinetuneConfig(loop="transformers")
+    settle_folder(tmp_path, config)
+    (tmp_path / "checkpoint-4").mkdir()
+    file = tmp_path / "config.yaml"
+    written = file.read_text()
+    file.write_text("".join(x for x in written.splitlines(True) if "head_lr_scale" not in x))
+    assert file.read_text() != written
+    check_run_folder(tmp_path, config)
+    scaled = replace(config.optimizer.config, head_lr_scale=0.5)
+    other = replace(config, optimizer=replace(config.optimizer, config=scaled))
+    with pytest.raises(InputError, match="head_lr_scale was 1.0 and is 0.5"):
+        check_run_folder(tmp_path, other)
+    file.write_text("loop: transformers\n")  # nor has it whole sections
+    check_run_folder(tmp_path, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,27 @@ def test_names_in_a_list_may_have_line_breaks_other_bytes_and_any_suffix(sounds:
         Path(os.fsdecode(os.path.join(os.fsencode(sounds), name))).write_bytes(b"x")
     (sounds / "list").write_bytes(b"\0".join(odd))
     assert names(list_sounds(sounds / "list", is_list=True), sounds) == list(map(os.fsdecode, odd))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "lines", ["a.wav", "a.wav\nb/c.wav\n", "b/\u0439.wav\r\n", "a\nno suffix\n"]
+)
+def test_a_list_in_utf_16_without_its_mark_is_not_one_with_zero_bytes_between_names(
+    sounds: Path, encoding: str, lines: str
+) -> None:
+    (sounds / "list.txt").write_bytes(lines.encode(encoding))
+    with pytest.raises(InputError, match=r"list.txt: is UTF-16; write the list in UTF-8"):
+        list(list_sounds(sounds / "list.txt", is_list=True).found)
+
+
+def test_names_of_one_letter_in_a_list_are_no_utf_16(sounds: Path) -> None:
+    for name in "abc":
+        (sounds / "x" / name).parent.mkdir(exist_ok=True)
+        (sounds / "x" / name).write_bytes(b"x")
+    (sounds / "x" / "list").write_bytes(b"a\0b\0c\0./a\0")
+    found = names(list_sounds(sounds / "x" / "list", is_list=True), sounds / "x")
+    assert found == ["a", "b", "c"]
 
 
 def test_names_in_a_list_may_be_relative_to_another_folder(sounds: Path, tmp_path: Path) -> None:
@@ -159,7 +181,25 @@ def test_columns_that_no_part_is_read_from_do_not_refuse_a_row(sounds: Path) -> 
 def test_a_table_in_json_without_captions_gives_no_warning(sounds: Path) -> None:
     rows = [{"audio": "a.wav", "caption_language": "en"}, {"audio": "b/c"}]
     (sounds / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert names(list_sounds(sounds / "table.jsonl"), sounds) == ["a.wav", "b/c.wav"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert names(list_sounds(sounds / "table.jsonl"), sounds) == ["a.wav", "b/c.wav"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("file_name,start_ms\na.wav,30\n", "has 'start_ms', which no part"),
+        ("file_name,start,end\na.wav,1,\n", r"\(1, such as row 1, 'start'\)"),
+        ("file_name,title\na.wav,caf\u00e9\n", "is not UTF-8"),
+    ],
+)
+def test_a_table_that_is_called_captions_is_warned_of_like_others(
+    sounds: Path, rows: str, said: str
+) -> None:
+    (sounds / "captions.csv").write_text(rows, encoding="cp1252")
+    with pytest.warns(UserWarning, match=said):
+        assert names(list_sounds(sounds / "captions.csv"), sounds) == ["a.wav"]
 
 
 def test_what_is_no_source_is_refused(sounds: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from closed_folders import open_folder_for_all, without_privileges
 
 from atr_moco_plugin.search.walk import Found, Notes, walk_tree
 
@@ -81,23 +79,19 @@ def test_a_link_gives_a_file_a_suffix(tmp_path: Path) -> None:
     assert walked(tmp_path) == ["sound.wav"]
 
 
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """Root may read everything."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
+def test_of_links_to_one_file_the_first_that_is_called_a_sound_counts(tmp_path: Path) -> None:
+    """As those into a store of contents are, such as git-annex's or the Hub's."""
+    blob = touch(tmp_path / "blobs/0123")
+    for name in ("a.txt", "b.wav", "c.wav", "d.txt"):
+        (tmp_path / "root" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "root" / name).symlink_to(blob)
+    notes = Notes()
+    assert walked(tmp_path / "root", notes) == ["b.wav"]
+    assert notes.other == {".txt": 1}  # the content of the other one was met before
 
 
 def test_a_folder_that_may_not_be_read_is_named() -> None:
-    # Not in pytest's folder, which is for its owner alone.
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve()
-        root.chmod(0o755)
+    with open_folder_for_all() as root:
         touch(root / "a.wav")
         closed = touch(root / "closed/b.wav").parent
         closed.chmod(0)

@@ -1,8 +1,11 @@
-"""Whether an audio file goes as far as its header says."""
+"""Whether an audio file goes as far as its header says, and no further."""
 
 from __future__ import annotations
 
+import os
 import re
+import struct
+from typing import BinaryIO
 
 import soundfile
 
@@ -23,16 +26,26 @@ _UNKNOWN_FRAMES = 2**50  # libsndfile's "unknown" is about 2**63, and it cannot 
 # A program that writes to a pipe cannot know the length and puts about 2 or 4 GiB there.
 _UNKNOWN_BYTES = 2**31 - 2**16
 
+_SIZES = re.compile(r"^Length : (\d+)$.*^data : (\d+)$", re.MULTILINE | re.DOTALL)
+"""In libsndfile's log: the bytes of a WAV and those of its samples."""
+
+_TAGS = (b"LIST", b"id3 ", b"ID3", b"APETAGEX")
+"""How tags begin that programs put behind the samples, the last two outside of any chunk."""
+
+_PADDING = 2**20
+"""Most zero bytes behind the last chunk that fill up a disk's block and are no samples."""
+
 
 def check_complete(file: soundfile.SoundFile, source: Source) -> None:
-    """Refuse a WAV, AIFF, AU, W64, RF64, FLAC or MP3 file that ends before its header says, without
-    decoding all of it.
+    """Refuse a WAV, AIFF, AU, W64, RF64, FLAC or MP3 file that ends before its header says, and a
+    WAV that goes on behind it, without decoding all of it.
 
     What does not say how long it is, such as Ogg and an MP3 without a Xing, Info or VBRI header,
     counts as far as it goes.
 
     Raises:
-        InputError: if more than :data:`TOLERANCE` is missing, or a FLAC header gives no length.
+        InputError: if more than :data:`TOLERANCE` is missing or too much, or a FLAC header gives no
+            length.
     """
     if file.frames > _UNKNOWN_FRAMES:
         raise InputError(
@@ -50,7 +63,10 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
             complete = False
         if not complete and (file.format == "FLAC" or _mp3_states_length(source)):
             raise unusable(source, f"is truncated, its header says {seconds:.3f} s")
-    found = _CORRECTED.search(file.extra_info)
+    log = file.extra_info
+    found = _CORRECTED.search(log)
+    if found is None and file.format in ("WAV", "WAVEX") and file.frames:
+        _check_end(source, log, seconds)
     if found is None or int(found[1]) >= _UNKNOWN_BYTES or not file.frames:
         return
     ratio = int(found[1]) / int(found[2])
@@ -58,6 +74,52 @@ def check_complete(file: soundfile.SoundFile, source: Source) -> None:
         raise unusable(
             source, f"is truncated, {seconds:.3f} s of {ratio * seconds:.3f} s are there"
         )
+
+
+def _check_end(source: Source, log: str, seconds: float) -> None:
+    """Refuse a WAV with samples behind those that its header counts in 32 bits, as one of more than
+    4 GiB and one whose program did not come to its end have."""
+    sizes = _SIZES.search(log)
+    if sizes and (int(sizes[1]) - int(sizes[2])) * seconds <= TOLERANCE * int(sizes[2]):
+        return  # as almost all files do
+    place = open_source(source)
+    with open(place, "rb") if isinstance(place, str) else place as file:
+        data, rest = _behind_chunks(file)
+    there = seconds * (1 + rest / data) if data else seconds
+    if there - seconds > TOLERANCE:
+        raise InputError(
+            f"{source}: its header says {seconds:,.1f} s and the file has bytes for {there:,.1f} "
+            "s: repair the header, or save it as RF64 or FLAC"
+        )
+
+
+def _behind_chunks(file: BinaryIO) -> tuple[int, int]:
+    """The bytes of a WAV's samples by its header, 0 where there are none, and those behind its last
+    chunk."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    order = {b"RIFF": "<", b"RIFX": ">"}.get(file.read(4))
+    if order is None:
+        return 0, 0
+    at, data = 12, 0
+    while at + 8 <= end:
+        file.seek(at)
+        name, size = struct.unpack(f"{order}4sI", file.read(8))
+        if not all(32 <= byte < 127 for byte in name) or at + 8 + size > end:
+            file.seek(at)
+            is_tag = file.read(8).startswith(_TAGS)
+            file.seek(at)
+            is_padding = end - at <= _PADDING and not any(file.read())
+            return data, 0 if is_tag or is_padding else end - at
+        if name == b"data" and not data:
+            data = size
+            if not size:  # unknown
+                break
+        at += 8 + size
+        if size % 2:  # not every program pads
+            file.seek(at)
+            at += file.read(1) == b"\0"
+    return data, 0
 
 
 def _mp3_states_length(source: Source) -> bool:

@@ -103,7 +103,7 @@ def read_header(source: Source, decoder: Decoder = "soundfile") -> tuple[int, in
 
     Raises:
         FileNotFoundError: if there is no such file.
-        InputError: if it is not readable as audio, or truncated.
+        InputError: if it is not readable as audio, truncated, or a WAV with more than it says.
     """
     if decoder == "torchcodec":
         return _header_of_torchcodec(source)

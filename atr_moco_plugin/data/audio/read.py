@@ -114,8 +114,8 @@ def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDAr
 
 def resampled_length(frames: int, rate: int, sample_rate: int) -> int:
     """Samples at ``sample_rate`` Hz of ``frames`` samples at ``rate`` Hz: rounded, half up, as soxr
-    does."""
-    return (2 * frames * sample_rate + rate) // (2 * rate)
+    does, which divides by the ratio of the rates as a float."""
+    return int(frames / (rate / sample_rate) + 0.5)
 
 
 def _span(start: int, stop: int, frames: int, rate: int, sample_rate: int) -> tuple[int, int, int]:

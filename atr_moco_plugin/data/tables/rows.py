@@ -28,7 +28,9 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 one JSON value."""
 
 
-def read_rows(path: str | os.PathLike[str], *, warn: bool = True) -> Iterator[Row]:
+def read_rows(
+    path: str | os.PathLike[str], *, warn: bool = True, captions: bool = True
+) -> Iterator[Row]:
     """Read a table row by row. Only JSON that is one value is held in memory.
 
     The text is in one of the encodings of :func:`~.encoding.text_encoding`. Columns of CSV and TSV
@@ -38,6 +40,8 @@ def read_rows(path: str | os.PathLike[str], *, warn: bool = True) -> Iterator[Ro
 
     Args:
         path: a file with a suffix of JSON in :data:`TABLE_SUFFIXES`; any other is CSV or TSV.
+        warn: whether to warn of what is not read from the rows.
+        captions: whether captions are among what is read.
 
     Yields:
         One dictionary a row, by :func:`~.column_names.column_name`. Values of CSV and TSV files
@@ -49,7 +53,7 @@ def read_rows(path: str | os.PathLike[str], *, warn: bool = True) -> Iterator[Ro
             row is not an object.
     """
     with _open_table(Path(path), warn=True) as (columns, rows):
-        yield from warned_rows(path, columns, rows) if warn else rows
+        yield from warned_rows(path, columns, rows, captions=captions) if warn else rows
 
 
 def columns_of(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ _PLACES = (
     "start and end, or start and duration, in seconds"
 )
 
+_Problems = list[tuple[tuple[str, ...], str]]  # columns, and what is to be said of them
+
 
 def warned_rows(
     path: str | os.PathLike[str],
@@ -34,6 +36,7 @@ def warned_rows(
     rows: Iterable[Row],
     *,
     parts: bool = True,
+    captions: bool = True,
 ) -> Iterator[Row]:
     """The rows as they are, with warnings of what is not read from them.
 
@@ -46,17 +49,19 @@ def warned_rows(
         columns: its columns, as far as they are known before the first row.
         rows: its rows.
         parts: whether a row may be a part of its file.
+        captions: whether captions are read; where not, columns of them are not named.
     """
     path = os.fspath(path)
     told: set[str] = set()
     known, latest = dict.fromkeys(columns), columns
-    _warn_of_columns(path, columns, columns, told, parts)
+    _warn_of_columns(path, _problems(columns, columns, parts, captions), told)
     halves, example = 0, ""
     for number, row in enumerate(rows, start=1):
         if (own := tuple(row)) != latest:
             latest = own
             known |= dict.fromkeys(own)  # in their order
-            _warn_of_columns(path, own, tuple(known), told, parts, f" (first in row {number:,})")
+            problems = _problems(own, tuple(known), parts, captions)
+            _warn_of_columns(path, problems, told, f" (first in row {number:,})")
         if parts and (places := [name for name in half_place(row) if name not in told]):
             halves += 1
             example = example or f"row {number:,}, {', '.join(map(repr, places))[:200]}"
@@ -70,15 +75,8 @@ def warned_rows(
         )
 
 
-def _warn_of_columns(
-    path: str,
-    columns: tuple[str, ...],
-    known: tuple[str, ...],
-    told: set[str],
-    parts: bool,
-    where: str = "",
-) -> None:
-    for names, problem in _problems(columns, known, parts):
+def _warn_of_columns(path: str, problems: _Problems, told: set[str], where: str = "") -> None:
+    for names, problem in problems:
         if new := [name for name in names if name not in told]:
             told.update(new)
             shown = ", ".join(map(repr, new))[:200]
@@ -87,15 +85,15 @@ def _warn_of_columns(
 
 @lru_cache(maxsize=1024)
 def _problems(
-    columns: tuple[str, ...], known: tuple[str, ...], parts: bool
-) -> list[tuple[tuple[str, ...], str]]:
+    columns: tuple[str, ...], known: tuple[str, ...], parts: bool, captions: bool
+) -> _Problems:
     """Columns of a row, with what is to be said of them; ``known`` are those of rows before too: a
     row may leave out its end."""
-    used = caption_columns(columns)
+    used = caption_columns(columns) if captions else ()
     number = re.search(r"\d+", used[0]) if used else None
     late = used[:1] if number and int(number[0]) > 1 else ()
     problems = [
-        (tuple(unused_caption_columns(columns)), _CAPTIONS),
+        (tuple(unused_caption_columns(columns)) if captions else (), _CAPTIONS),
         (late, _FIRST),
         (unused_place_columns(known, parts=parts), _PLACES if parts else _PARTS),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from closed_folders import open_folder_for_all, without_privileges
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from atr_moco_plugin.data.opening.audio_files import AudioFiles, describe_folder
 from atr_moco_plugin.data.opening.file_lookup import FileLookup
 from atr_moco_plugin.data.opening.renamed_files import match_renamed
 from atr_moco_plugin.data.tables.file_names import stem_of
+from atr_moco_plugin.errors import InputError
 
 
 def touch(root: Path, *names: str) -> None:
@@ -34,6 +36,16 @@ def test_list_files_follows_links_once_and_skips_hidden_ones(tmp_path: Path) -> 
     assert list_files(tmp_path / "a") == ["b/x.wav", "link/v.wav", "nowhere", "y.csv"]
     assert list_files(tmp_path / "a" / "y.csv") == ["y.csv"]
     assert list_files(tmp_path / "missing") == []
+
+
+def test_a_folder_that_may_not_be_read_is_named() -> None:
+    """It ended in a traceback; passed over, its sounds would be missing without a word."""
+    with open_folder_for_all() as root:
+        closed = root / "closed"
+        closed.mkdir(mode=0)
+        with without_privileges(), pytest.raises(InputError, match="closed: .* cannot be listed"):
+            list_files(root)
+        closed.chmod(0o700)
 
 
 def test_a_folder_is_described(tmp_path: Path) -> None:

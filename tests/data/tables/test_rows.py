@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from closed_folders import open_folder_for_all, without_privileges
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -342,6 +343,14 @@ def test_words_behind_the_last_named_column_are_refused(tmp_path: Path, last: st
         list(read_rows(path))
     path.write_text(f"file_name,caption,{last}\na.wav,a dog, \nb.wav,a car\n")
     assert [row["caption"] for row in read_rows(path)] == ["a dog", "a car"]
+
+
+def test_a_table_that_may_not_be_read_is_named() -> None:
+    with open_folder_for_all() as root:
+        path = root / "a.csv"
+        path.touch(mode=0)
+        with without_privileges(), pytest.raises(InputError, match="a.csv: cannot be read .Permis"):
+            list(read_rows(path))
 
 
 def test_two_separators_that_are_as_likely_are_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
 from atr_moco_plugin.hosts.transformers.trainer.arguments import check_trainer
 from atr_moco_plugin.hosts.transformers.trainer.description import write_description
 from atr_moco_plugin.hosts.transformers.trainer.left_out import limit_left_out, names_of_clips
-from atr_moco_plugin.hosts.transformers.trainer.options import keep_options
+from atr_moco_plugin.hosts.transformers.trainer.options import arguments_to_keep, keep_options
 from atr_moco_plugin.hosts.transformers.trainer.passes import Passes, length_of
 from atr_moco_plugin.hosts.transformers.trainer.probe import key_probe
 from atr_moco_plugin.hosts.transformers.trainer.resume import last_good, set_aside_earlier
@@ -112,6 +112,7 @@ class MocoCallback(TrainerCallback):
             trainer.data_collator.check(text.encoder, datasets, allow_unknown=allow_unknown)
         self._trainer = trainer
         self._model = model
+        self._arguments = arguments_to_keep(trainer)
         self._rank_every = rank_every
         self._probe_every = probe_every
         self._max_skipped_steps = max_skipped_steps
@@ -137,7 +138,7 @@ class MocoCallback(TrainerCallback):
                 "copies would not move: make a new MocoCallback after the model."
             )
         self._passes = Passes(state)
-        keep_options(self._trainer, state)
+        keep_options(self._trainer, state, self._arguments)
         self._model.skipped_in_training.clear()
         criterion, optimizer = self._model.criterion, kwargs["optimizer"]
         criterion.total_steps = state.max_steps

@@ -10,6 +10,8 @@ from transformers import EvalPrediction
 
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.evaluation import retrieval_metrics
+from atr_moco_plugin.evaluation.cosines import Cosines
+from atr_moco_plugin.evaluation.encoded import Encoded
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
 from atr_moco_plugin.hosts.transformers.model.evaluation import (
     check_one_clip_each,
@@ -18,8 +20,8 @@ from atr_moco_plugin.hosts.transformers.model.evaluation import (
 )
 
 _ROUNDING = 0.05
-"""Largest distance of two embeddings of one clip as a share of their length: bfloat16 rounds by
-0.004 in each layer."""
+"""Largest distance of two embeddings of one clip or caption as a share of their length: bfloat16
+rounds by 0.004 in each layer."""
 
 TRAINING_ARGUMENTS: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -36,7 +38,8 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         prediction: ``predictions`` are audio embeddings ``[N, d]`` and text embeddings ``[N, d]``
             or ``[N, K, d]``, ``label_ids`` clip ids ``[N]`` and caption ids ``[N]`` or ``[N, K]``;
             or lists with such a pair of arrays for each batch, as ``Trainer`` makes them with
-            ``eval_do_concat_batches=False``. A clip in several rows is taken from the first one.
+            ``eval_do_concat_batches=False``. A clip in several rows is taken from the first one,
+            and so is a caption whose embeddings agree within rounding.
 
     Returns:
         What :func:`~atr_moco_plugin.evaluation.retrieval_metrics` returns, duplicate-aware figures
@@ -44,7 +47,8 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         checkpoint. Where clips could not be used, ``skipped_rows`` says in how many rows.
 
     Raises:
-        InputError: no clip could be used, or rows of one clip have different audio.
+        InputError: no clip could be used, rows of one clip have different audio, or an embedding is
+            not finite.
     """
     batches = zip(_batches(prediction.predictions), _batches(prediction.label_ids), strict=True)
     audio, text, clips, captions = [], [], [], []
@@ -60,13 +64,30 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     first, caption_to_audio = first_rows(clip_ids)
     if not len(first):
         raise InputError("No clip of the evaluation set could be used; see the warnings above.")
-    # Rows of one clip in two batches have equal embeddings but for rounding.
-    own = embeddings[first][caption_to_audio]
-    distance = (embeddings - own).norm(dim=1)
-    check_one_clip_each(clip_ids, distance > _ROUNDING * own.norm(dim=1))
-    similarity = embeddings[first] @ torch.cat(text).float().T
-    metrics = retrieval_metrics(similarity, caption_to_audio, caption_ids=torch.cat(captions))
+    check_one_clip_each(clip_ids, _apart(embeddings, first[caption_to_audio]))
+    caption_ids = torch.cat(captions)
+    similarity = _cosines(embeddings[first], torch.cat(text).float(), caption_ids)
+    metrics = retrieval_metrics(similarity, caption_to_audio, caption_ids=caption_ids)
     return {**metrics, "skipped_rows": skipped} if skipped else metrics
+
+
+def _cosines(audio: Tensor, text: Tensor, caption_ids: Tensor) -> Tensor:
+    """Cosines ``[A, C]`` as in the recipes. A caption in several rows is taken from the first one,
+    so that it ties with itself exactly."""
+    first, owner = first_rows(caption_ids)
+    rows = torch.where(_apart(text, first[owner]), torch.arange(len(text)), first[owner])
+    clips, texts = Encoded(), Encoded(rows)
+    clips.add(audio, None)
+    texts.add(text, None)
+    return Cosines(clips, texts).matrix()
+
+
+def _apart(embeddings: Tensor, first: Tensor) -> Tensor:
+    """Whether the embedding of a row differs from that of the first row of its item by more than
+    rounding, as in two batches."""
+    own = embeddings[first]
+    apart: Tensor = (embeddings - own).norm(dim=1) > _ROUNDING * own.norm(dim=1)
+    return apart
 
 
 def _batches(arrays: Any) -> list[tuple[Tensor, Tensor]]:
