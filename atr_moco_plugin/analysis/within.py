@@ -93,18 +93,23 @@ def _uniformity(x: Tensor, seed: int) -> dict[str, Any]:
     }
 
 
+_ROUNDING = 1e-5
+"""Distance of two rows of length 1 below which they are one in two batches, in float32."""
+
+
 def _dimension(x: Tensor, name: str, seed: int, notes: list[str]) -> dict[str, Any] | None:
     n = len(x)
     if n < 3:
         notes.append(f"{name}: {n} rows have no second neighbour, so there is no dimension.")
         return None
     first, second = nearest(x, sample(n, QUERIES, seed), 2).distances.T
-    distinct = first > 0
+    distinct = first > _ROUNDING
     equal = int((~distinct).sum())
     if equal:
         notes.append(
-            f"{name}: {equal:,} of {len(first):,} rows have another row that is equal to them; the "
-            "dimension leaves them out, and of equal rows no search can tell which is right."
+            f"{name}: {equal:,} of {len(first):,} rows have another row that is equal to them "
+            "but for rounding; the dimension leaves them out, and of equal rows no search can tell "
+            "which is right."
         )
     value = two_nn(first[distinct], second[distinct])
     if value is None:

@@ -43,8 +43,8 @@ def read_trec_results(
 
     Raises:
         InputError: for a file that is missing or contradicts itself, for queries that are in one of
-            the two files alone, for files of two directions, or where the direction is not known or
-            contradicts a file's name.
+            the two files alone, for rankings of other items, for files of two directions, or where
+            the direction is not known or contradicts a file's name.
     """
     files = [source for source in sources if not source.path.is_dir()]
     named: dict[str, str] = {}
@@ -69,7 +69,26 @@ def read_trec_results(
             f"The names of {listed([source.path.name for source in files])} do not say a "
             "direction: give --direction t2a for sentences as queries, or a2t for clips."
         )
-    return _cut([_read(source, source.system or system, direction, qrels) for source in sources])
+    found = [_read(source, source.system or system, direction, qrels) for source in sources]
+    _check_pools(found)
+    return _cut(found)
+
+
+def _check_pools(results: Sequence[Result]) -> None:
+    """Refuse rankings of other items than those that a file ranks for every query: with fewer to
+    choose from, any model is better."""
+    for one in results:
+        pools = {name: set(way.items) for name, way in one.ways.items()}
+        if any((one.depth or 0) < len(pool) for pool in pools.values()):
+            continue  # its lists are cut: what else it had to choose from is not known
+        for other in results:
+            for name, way in other.ways.items():
+                if more := [item for item in way.items if item not in pools[name]]:
+                    raise InputError(
+                        f"{one.name} ranks {counted(len(pools[name]), 'item', 'items')} for every "
+                        f"query, and {other.name} lists {listed(more, 1)}, which is none of them: "
+                        "a comparison takes the same items."
+                    )
 
 
 def _cut(results: list[Result]) -> list[Result]:

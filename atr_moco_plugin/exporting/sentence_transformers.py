@@ -221,7 +221,9 @@ def export_sentence_transformers(retriever: AudioTextRetriever, folder: str | Pa
         RetrieverConfig(projection_dim=retriever.embed_dim).save_pretrained(new)
         for name, content in files.items():
             (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (new / "README.md").write_text(_README.format(module=__name__), encoding="utf-8")
+        distance = retriever._backbone.config.distance
+        text = _README.format(module=__name__) + ("" if distance is None else _OF_DISTANCE)
+        (new / "README.md").write_text(text, encoding="utf-8")
 
 
 def _check_sentence(sentence: str) -> None:
@@ -254,6 +256,11 @@ model.similarity(sentences, sounds)
 
 `bundle/` is the model itself, with its card; `AudioTextRetriever.from_pretrained("FOLDER/bundle")`
 gives the same embeddings.
+"""
+
+_OF_DISTANCE = """
+The model ranks by a learned distance: `similarity` of a sentence and a sound goes by it, that of
+two sounds or of two sentences does not.
 """
 
 AutoConfig.register(RetrieverConfig.model_type, RetrieverConfig, exist_ok=True)

@@ -175,6 +175,8 @@ def test_what_a_reader_must_know_is_told() -> None:
     twice = audio.clone()
     twice[7] = twice[9]
     assert "audio: 2 of 60 rows have another row that is equal to them" in notes(twice, text)
+    twice[7] += 1e-7  # as in another batch
+    assert "audio: 2 of 60 rows have another row that is equal to them" in notes(twice, text)
 
 
 def test_the_same_seed_gives_the_same_record_and_leaves_the_generator_alone() -> None:

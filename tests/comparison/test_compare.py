@@ -201,6 +201,19 @@ def test_ranks_beyond_the_list_count_as_not_found(folders: Path, tmp_path: Path)
     np.testing.assert_allclose(found.pairs[0].found.difference, 0)
 
 
+def test_rankings_of_other_items_are_refused(folders: Path, tmp_path: Path) -> None:
+    """Ten clips to choose from were compared with twelve."""
+    trec = folders / "a/trec"
+    rows = [line.split() for line in (trec / "t2a_dual.run").read_text().splitlines()]
+    more = [[query, "Q0", "another", "99", "-9", "x"] for query in {row[0] for row in rows}]
+    run = tmp_path / "t2a_more.run"
+    run.write_text("\n".join(map(" ".join, [*rows, *more])))
+    with pytest.raises(InputError, match="12 items for every query, and .* lists another, which"):
+        compared(run, trec / "t2a_dual.run", qrels=trec / "t2a.qrels")
+    with pytest.raises(InputError, match="12 items for every query, and .* lists another, which"):
+        compared(trec / "t2a_dual.run", run, qrels=trec / "t2a.qrels")
+
+
 @pytest.mark.parametrize("change", ["distances", "twice", "few", "words", "unknown", "gone"])
 def test_broken_files_of_trec(folders: Path, tmp_path: Path, change: str) -> None:
     trec = folders / "a/trec"

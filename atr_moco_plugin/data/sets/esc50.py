@@ -18,6 +18,7 @@ from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.opening.audio_files import describe_folder
 from atr_moco_plugin.data.opening.caption_folder import required_root, required_value
+from atr_moco_plugin.data.opening.class_folders import words_of_name
 from atr_moco_plugin.data.opening.exclusion import Exclusion
 from atr_moco_plugin.data.opening.joining import check_shared_clips
 from atr_moco_plugin.data.opening.splitting import choose_sources
@@ -182,7 +183,8 @@ def read_phrases(root: Path, classes: Iterable[str]) -> Mapping[str, Sequence[st
     """Class to its captions, of ``class_phrases.json`` in ``root`` or else of this package's table.
 
     Raises:
-        InputError: if it is no such table, or a class has no list of captions with words in them.
+        InputError: if it is no such table, a class has no list of captions with words in them, or
+            two classes of the same words have different ones.
     """
     path = root / "class_phrases.json"
     if not path.is_file():
@@ -191,12 +193,19 @@ def read_phrases(root: Path, classes: Iterable[str]) -> Mapping[str, Sequence[st
     if not isinstance(phrases, dict):
         raise InputError(f"{path}: is no JSON object of classes with their captions")
     name = f"{root}: this package's table of ESC-50 phrases" if path is PHRASES_FILE else path
+    of_words: dict[str, str] = {}
     for label in sorted(classes):
         given = phrases.get(label)
         if not isinstance(given, list) or not given:
             raise InputError(f"{name}: has no list of captions for class {label!r}; add one")
         if not all(isinstance(text, str) and has_words(text) for text in given):
             raise InputError(f"{name}: class {label!r} has a caption without words; correct it")
+        other = of_words.setdefault(words_of_name(label), label)
+        if given != phrases[other]:
+            raise InputError(
+                f"{name}: the classes {other!r} and {label!r} are one by their words and have "
+                "different captions; rename one of the two, or give both the same"
+            )
     return phrases
 
 

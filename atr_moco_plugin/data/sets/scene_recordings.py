@@ -145,7 +145,7 @@ def _of_folders(root: Path, name: str, config: RecordingsConfig) -> Recordings:
         for path, (_, folder) in classes.items()
         if places[path] not in bad
     }
-    phrases = _phrases(root, {words[path]: classes[path][1] for path in words})
+    phrases = _phrases(root, {classes[path][1]: label for path, label in words.items()})
     clips = [Clip(path, phrases[label], places[path], label) for path, label in words.items()]
     if any(split is not None for split, _ in classes.values()):
         check_no_drawing(root, config, "valid_fraction", "test_fraction", "split_seed")
@@ -183,21 +183,21 @@ def _phrases(root: Path, folders: Mapping[str, str]) -> dict[str, tuple[str, ...
 
     Args:
         root: the folder with that file.
-        folders: class, as words, to the name of its folder.
+        folders: name of a folder to its class, as words.
 
     Raises:
-        InputError: if the name of a folder has no words.
+        InputError: if the name of a folder has no words, or see :func:`~.esc50.read_phrases`.
     """
     if (root / "class_phrases.json").is_file():
-        table = read_phrases(root, set(folders.values()))
-        return {label: tuple(table[folder]) for label, folder in folders.items()}
-    for label, folder in folders.items():
+        table = read_phrases(root, folders)
+        return {label: tuple(table[folder]) for folder, label in folders.items()}
+    for folder, label in folders.items():
         if not has_words(label) or not has_letters(label):
             raise InputError(
                 f"{root}: the folder {folder!r} names a class and has no word in its name; rename "
                 "it to what is heard, or write class_phrases.json with captions for every folder"
             )
-    return {label: (label,) for label in folders}
+    return {label: (label,) for label in folders.values()}
 
 
 def _bad(name: str, paths: Sequence[str], config: RecordingsConfig) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -129,6 +130,16 @@ def test_phrases_of_classes(classes: Path) -> None:
     data = opened(classes)
     assert captions(data)["dog_bark/003.wav"] == ("a dog barks", "barking")
     assert len({item for clip in data.clips("train") for item in clip.caption_ids}) == 2
+
+
+def test_phrases_of_folders_of_the_same_words_that_differ_are_refused(
+    classes: Path, write_audio: Write
+) -> None:
+    write_audio(classes / "Dog-Bark" / "050.wav")
+    phrases = {"dog_bark": ["a dog"], "101 - Rain": ["rain falls"], "Dog-Bark": ["a puppy"]}
+    (classes / "class_phrases.json").write_text(json.dumps(phrases))
+    with pytest.raises(InputError, match="'Dog-Bark' and 'dog_bark' are one by their words"):
+        opened(classes)
 
 
 def test_names_of_files_are_captions(tmp_path: Path, write_audio: Write) -> None:

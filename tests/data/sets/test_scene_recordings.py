@@ -95,6 +95,19 @@ def test_phrases_of_a_folder(tmp_path: Path) -> None:
         found(tmp_path)
 
 
+def test_folders_of_the_same_words_with_different_phrases_are_refused(tmp_path: Path) -> None:
+    """The recordings of one got the phrases of the other."""
+    write_classes(tmp_path, ["Dog_bark", "dog bark", "rain"], each=3)
+    phrases = {"Dog_bark": ["a big dog barks"], "dog bark": ["a puppy yaps"], "rain": ["rain"]}
+    table = tmp_path / "class_phrases.json"
+    table.write_text(json.dumps(phrases))
+    with pytest.raises(InputError, match="'Dog_bark' and 'dog bark' are one by their words and"):
+        found(tmp_path)
+    table.write_text(json.dumps(phrases | {"dog bark": ["a big dog barks"]}))
+    clips = {c.label: c.captions for c in found(tmp_path).splits["train"]}
+    assert clips == {"dog bark": ("a big dog barks",), "rain": ("rain",)}
+
+
 def test_no_folder_of_recordings(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="there is no such folder"):
         found(tmp_path / "nowhere")
