@@ -6,8 +6,8 @@ that there is one set of them, and a copy of a frozen encoder holds next to noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Mapping, MutableMapping
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -82,8 +82,8 @@ class MomentumCopy(StaysFloat32):
             lerp_all_(averages, targets, 1.0 - momentum)
         else:  # an interpolation would keep a NaN
             copied += weights
-        for copy, source in copied:
-            copy.copy_(source)
+        for average, source in copied:
+            average.copy_(source)
 
     def reset_parameters(self) -> None:
         """Copy the online module at the next :meth:`start` or :meth:`update`, whatever the
@@ -130,14 +130,23 @@ class MomentumCopy(StaysFloat32):
 
 
 def _float32(value: Any) -> Any:
-    """Tensors of floats as float32, within tuples and dictionaries too; all else as it is."""
+    """Tensors of floats as float32, within tuples, lists and dictionaries too; all else, and what
+    has none to change, as it is."""
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {name: _float32(x) for name, x in value.items()}
-    if isinstance(value, tuple):
-        items = map(_float32, value)
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, MutableMapping):
+        changed: Any = {name: _float32(x) for name, x in value.items()}
+        if all(changed[name] is x for name, x in value.items()):
+            return value
+        new = copy(value)
+        for name, x in changed.items():
+            new[name] = x
+        return new
+    if isinstance(value, (tuple, list)):
+        changed = [_float32(x) for x in value]
+        if all(x is y for x, y in zip(changed, value, strict=True)):
+            return value
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
     return value
 
 

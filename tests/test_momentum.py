@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from transformers.modeling_outputs import BaseModelOutput
 
 from atr_moco_plugin.momentum import MomentumCopy
 
@@ -66,6 +67,19 @@ def test_takes_the_input_of_an_online_module_in_another_dtype(dtype: torch.dtype
     out = MomentumCopy(module)(x)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, module(x).float(), rtol=0.02, atol=0.02)
+
+
+def test_hands_on_what_is_float32_as_it_is() -> None:
+    class Given(nn.Module):
+        def forward(self, x: object) -> object:
+            return x
+
+    copy = MomentumCopy(Given())
+    output = BaseModelOutput(last_hidden_state=torch.ones(2, 3))
+    assert copy(output) is output
+    found = copy(BaseModelOutput(last_hidden_state=torch.ones(2, 3).double()))
+    assert type(found) is BaseModelOutput and found.last_hidden_state.dtype == torch.float32
+    assert copy([torch.ones(2).bfloat16(), "a"])[0].dtype == torch.float32
 
 
 def test_stays_in_eval_mode_without_gradients() -> None:

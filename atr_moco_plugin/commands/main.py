@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as ex:
         if ex.filename is None:
             raise
-        what_to_do = "check that it is there and that you may read and write it"
-        print(f"ERROR: {ex.filename}: {ex.strerror}; {what_to_do}.", file=sys.stderr)
+        allow = ": allow this user to read and write it" * isinstance(ex, PermissionError)
+        print(f"ERROR: {ex.filename}: {ex.strerror}{allow}.", file=sys.stderr)
         return STATUS_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -69,26 +70,23 @@ def read_trec_results(
             f"The names of {listed([source.path.name for source in files])} do not say a "
             "direction: give --direction t2a for sentences as queries, or a2t for clips."
         )
-    found = [_read(source, source.system or system, direction, qrels) for source in sources]
-    _check_pools(found)
-    return _cut(found)
+    results = [_read(source, source.system or system, direction, qrels) for source in sources]
+    _check_pools(results)
+    return _cut(results)
 
 
 def _check_pools(results: Sequence[Result]) -> None:
     """Refuse rankings of other items than those that a file ranks for every query: with fewer to
     choose from, any model is better."""
-    for one in results:
-        pools = {name: set(way.items) for name, way in one.ways.items()}
-        if any((one.depth or 0) < len(pool) for pool in pools.values()):
-            continue  # its lists are cut: what else it had to choose from is not known
-        for other in results:
-            for name, way in other.ways.items():
-                if more := [item for item in way.items if item not in pools[name]]:
-                    raise InputError(
-                        f"{one.name} ranks {counted(len(pools[name]), 'item', 'items')} for every "
-                        f"query, and {other.name} lists {listed(more, 1)}, which is none of them: "
-                        "a comparison takes the same items."
-                    )
+    items = [{item for way in result.ways.values() for item in way.items} for result in results]
+    for (one, pool), (other, theirs) in permutations(zip(results, items, strict=True), 2):
+        # A list that is shorter than the pool does not say what else there was to choose from.
+        if one.depth == len(pool) and (more := sorted(theirs - pool)):
+            raise InputError(
+                f"{one.name} ranks {counted(len(pool), 'item', 'items')} for every query, and "
+                f"{other.name} lists {listed(more, 1)}, which is none of them: a comparison takes "
+                "the same items."
+            )
 
 
 def _cut(results: list[Result]) -> list[Result]:

@@ -29,11 +29,15 @@ _UNKNOWN_BYTES = 2**31 - 2**16
 _SIZES = re.compile(r"^Length : (\d+)$.*^data : (\d+)$", re.MULTILINE | re.DOTALL)
 """In libsndfile's log: the bytes of a WAV and those of its samples."""
 
-_TAGS = (b"LIST", b"id3 ", b"ID3", b"APETAGEX")
-"""How tags begin that programs put behind the samples, the last two outside of any chunk."""
+_TAGS: tuple[bytes, ...] = (b"LIST", b"id3 ", b"bext", b"iXML", b"_PMX", b"cue ", b"smpl", b"fact")
+_TAGS += (b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+"""How tags begin that programs put behind the samples, the last three outside of any chunk."""
 
-_PADDING = 2**20
-"""Most zero bytes behind the last chunk that fill up a disk's block and are no samples."""
+_FILLING = 2**24
+"""Most bytes of one value behind the last chunk that fill up a disk's block and are no samples."""
+
+_REST = 2**15
+"""Bytes behind the last chunk that are what a program left, such as half a tag, and no samples."""
 
 
 def check_complete(file: soundfile.SoundFile, source: Source) -> None:
@@ -86,7 +90,7 @@ def _check_end(source: Source, log: str, seconds: float) -> None:
     with open(place, "rb") if isinstance(place, str) else place as file:
         data, rest = _behind_chunks(file)
     there = seconds * (1 + rest / data) if data else seconds
-    if there - seconds > TOLERANCE:
+    if there - seconds > TOLERANCE and rest > _REST:
         raise InputError(
             f"{source}: its header says {seconds:,.1f} s and the file has bytes for {there:,.1f} "
             "s: repair the header, or save it as RF64 or FLAC"
@@ -105,12 +109,11 @@ def _behind_chunks(file: BinaryIO) -> tuple[int, int]:
     while at + 8 <= end:
         file.seek(at)
         name, size = struct.unpack(f"{order}4sI", file.read(8))
-        if not all(32 <= byte < 127 for byte in name) or at + 8 + size > end:
+        if not _is_name(name) or at + 8 + size > end:
             file.seek(at)
-            is_tag = file.read(8).startswith(_TAGS)
-            file.seek(at)
-            is_padding = end - at <= _PADDING and not any(file.read())
-            return data, 0 if is_tag or is_padding else end - at
+            is_tag = file.read(11).startswith(_TAGS)
+            is_filling = end - at <= _FILLING and _is_filled(file, at)
+            return data, 0 if is_tag or is_filling else end - at
         if name == b"data" and not data:
             data = size
             if not size:  # unknown
@@ -118,8 +121,19 @@ def _behind_chunks(file: BinaryIO) -> tuple[int, int]:
         at += 8 + size
         if size % 2:  # not every program pads
             file.seek(at)
-            at += file.read(1) == b"\0"
+            at += not _is_name(file.read(4))
     return data, 0
+
+
+def _is_name(name: bytes) -> bool:
+    return all(32 <= byte < 127 for byte in name)
+
+
+def _is_filled(file: BinaryIO, at: int) -> bool:
+    """Whether a file has one byte again and again from a place on."""
+    file.seek(at)
+    first = file.read(1)
+    return all(chunk == first * len(chunk) for chunk in iter(lambda: file.read(2**20), b""))
 
 
 def _mp3_states_length(source: Source) -> bool:

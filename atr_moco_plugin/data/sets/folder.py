@@ -19,8 +19,9 @@ from atr_moco_plugin.data.opening.splitting import Drawn, check_no_drawing, draw
 from atr_moco_plugin.data.sets.folder_classes import warn_of_lost_classes, with_classes
 from atr_moco_plugin.data.sets.folder_notes import texts_beside, unlisted_sounds
 from atr_moco_plugin.data.sets.folder_reading import FolderContent, of_names
-from atr_moco_plugin.data.sets.folder_tables import find_tables, of_tables
+from atr_moco_plugin.data.sets.folder_tables import of_tables
 from atr_moco_plugin.data.sets.stored_tables import is_stored, open_stored
+from atr_moco_plugin.data.sets.table_search import find_tables
 from atr_moco_plugin.data.summary import NO_SPLIT, Counts
 from atr_moco_plugin.errors import InputError, MissingFileError, listed
 

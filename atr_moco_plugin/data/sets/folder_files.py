@@ -17,7 +17,7 @@ def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     """Set the ``path`` of recordings that have none by the names of the files below a folder.
 
     A file is taken for a row where it is the only one of that name and belongs to no row of another
-    name; a suffix makes no other name.
+    name. A name without a suffix is no other one.
     One of another folder is not taken (:class:`~.folder_names.FolderNames`).
 
     Args:
@@ -38,8 +38,12 @@ def find_moved(root: Path, items: Sequence[Captioned]) -> None:
     names_of: dict[str, set[str]] = defaultdict(set)
     for at, item in enumerate(items):
         if path := item.path or moved[at]:
-            name = "" if item.path else without_suffix(composed(item.names[0]))
-            names_of[os.path.realpath(path)].add(name)
+            names_of[os.path.realpath(path)].add("" if item.path else composed(item.names[0]))
     for at, path in moved.items():
-        if path and len(names_of[os.path.realpath(path)]) == 1:
+        if path and _is_one(names_of[os.path.realpath(path)]):
             items[at].path = path
+
+
+def _is_one(names: set[str]) -> bool:
+    stems = {without_suffix(name) for name in names}
+    return len(stems) == 1 and len(names - stems) <= 1

@@ -74,6 +74,7 @@ def texts_beside(root: Path) -> list[str]:
     files = [x for x in list_files(root) if not x.rpartition("/")[2].startswith("~$")]
     sounds = {without_suffix(x): x for x in files if suffix_of(x) in AUDIO_SUFFIXES}
     texts = {x: os.path.splitext(x)[0] for x in files if suffix_of(x) in (".txt", ".json")}
+    sounds |= {x: x for x in sounds.values()}  # 7.wav.json
     beside = [f"{text} beside {sounds[stem]}" for text, stem in texts.items() if stem in sounds]
     plain = [x for x in texts if suffix_of(x) == ".txt" and "/" not in x]
     called = [x for x in plain if "caption" in x.lower()]

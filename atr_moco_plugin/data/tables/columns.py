@@ -110,6 +110,11 @@ def row_captions(row: Mapping[str, object]) -> list[str]:
     return [text for text in texts if text] or texts
 
 
+def is_blank(text: str) -> bool:
+    """Whether a cell has nothing, as pandas and spreadsheets write it too (``nan``, ``N/A``)."""
+    return text.strip() in ("", *_BLANKS)
+
+
 def cell_text(value: object) -> str:
     """What a cell has, stripped; empty where it has nothing, and ``0`` is something."""
     return cell_as_is(value).strip()

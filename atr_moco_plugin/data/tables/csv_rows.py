@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, audio_column, is_used_column
+from atr_moco_plugin.data.tables.columns import Row, audio_column, is_blank, is_used_column
 from atr_moco_plugin.data.tables.dialect import Dialect, find_dialect
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.ids import has_letters
 
 _UNNAMED = re.compile(r"|unnamed: \d+")  # pandas writes the second
 _VIDEO_ID = re.compile(r"[\w-]{11}", re.ASCII)
@@ -77,11 +78,15 @@ def _rows(
         named -= 1  # Excel ends lines with commas where a column was emptied
     fixed = all(name.strip().lower() in columns for name in names)
     for start, end, cells in rows:
-        if any(map(str.strip, cells[named:])):
+        if len(cells) > len(columns) and any(map(str.strip, cells[len(columns) :])):
             raise InputError(
-                f"{path}: line {end} has {len(cells)} columns, the first line has {named}; put "
-                "captions with the separator in them into quotes"
-                + (", or name the last column" if named < len(columns) else "")
+                f"{path}: line {end} has {len(cells)} columns, the first line has {len(columns)}; "
+                "put captions with the separator in them into quotes"
+            )
+        if words := [cell for cell in cells[named:] if has_letters(cell) and not is_blank(cell)]:
+            raise InputError(
+                f"{path}: line {end} has {words[0].strip()[:60]!r} behind the last column with a "
+                "name; put captions with the separator in them into quotes, or name the column"
             )
         if end > start and (row := _row_within(columns, cells, separator)):
             raise InputError(

@@ -25,7 +25,9 @@ from atr_moco_plugin.errors import InputError
 
 _SEPARATORS = ",;\t|"
 _SAYS_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')  # a first line for Excel alone
-_LINES_OF_TITLE = 10  # how far the column names are looked for
+LINES_OF_TITLE = 10
+"""How far below a title column names are looked for."""
+
 _CLOSED = re.compile(r'"((?:[^"]|"")*)"')
 
 
@@ -100,14 +102,20 @@ def _refuse_title(path: Path, file: TextIO, header: str, line: int) -> None:
     """
     if any(map(is_known_column, _names(header))):
         return
-    for number, row in enumerate(islice(file, _LINES_OF_TITLE), start=line + 1):
-        names = _names(row)
-        sounds = audio_column(names) or column_names.VIDEO in names
-        if sounds and (caption_columns(names) or any(x in column_names.LABELS for x in names)):
+    for number, row in enumerate(islice(file, LINES_OF_TITLE), start=line + 1):
+        if names_sounds(row):
+            names = _names(row)
             raise InputError(
                 f"{path}: line {number} has the column names ({', '.join(names)[:200]}), expected "
                 f"in the first line: remove what is above it ({header.strip()[:60]!r})"
             )
+
+
+def names_sounds(line: str) -> bool:
+    """Whether a line has the column names of a table of sounds, with captions or labels."""
+    names = _names(line)
+    texts = caption_columns(names) or any(x in column_names.LABELS for x in names)
+    return bool(texts and (audio_column(names) or column_names.VIDEO in names))
 
 
 def _names(line: str) -> tuple[str, ...]:

@@ -59,7 +59,9 @@ def test_a_wav_of_more_than_4_gib_whose_size_has_wrapped_is_refused(
     path = tmp_path / "a.wav"
     with path.open("wb") as file:
         file.write(wav(b"", said))
-        file.truncate(44 + 2**32 + 60 * 2 * SAMPLE_RATE)  # takes no room on the disk
+        file.truncate(44 + 2**32 + 59 * 2 * SAMPLE_RATE)  # takes no room on the disk
+        file.seek(0, 2)
+        file.write(NOISE)
     with pytest.raises(InputError, match=r"says \S+ s and the file has bytes for 134,277.7 s"):
         read_header(path)
 
@@ -73,6 +75,10 @@ def test_a_wav_of_more_than_4_gib_whose_size_has_wrapped_is_refused(
         chunk(b"id3 ", NOISE)[:-9_000],  # cut off
         b"ID3\x03" + NOISE,  # no chunk
         bytes(65_536),  # to a multiple of the disk's blocks
+        b"\xff" * 2**21,
+        chunk(b"iXML", NOISE)[:-1],  # counts a byte of padding that is not there
+        chunk(b"LIST", NOISE[:99]) + b"\x07" + chunk(b"id3 ", NOISE),
+        b"elm\0" + NOISE[:20_000],  # what a program left
         NOISE[:3_000],  # less than a tenth of a second
     ],
 )

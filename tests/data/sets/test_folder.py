@@ -356,6 +356,10 @@ def test_a_moved_file_that_rows_name_with_and_without_its_suffix_is_one(
     write_table(tmp_path / "table.csv", ("file_name", "caption"), rows)
     found = captions(opened(tmp_path))
     assert len(found) == 20 and ("sound 3", "a noise 3") in found.values()
+    rows.append(("sound-3.mp3", "a wolf"))  # another name, which may be another sound's
+    write_table(tmp_path / "table.csv", ("file_name", "caption"), rows)
+    with pytest.warns(UserWarning, match="clips are without audio.*'sound-3.mp3'"):
+        assert len(captions(opened(tmp_path))) == 19
 
 
 def test_one_file_in_the_folders_of_two_classes_is_refused(classes: Path) -> None:

@@ -201,9 +201,40 @@ def test_tables_of_sounds_in_sub_folders_are_refused(
         with pytest.raises(InputError, match=said):
             opened(tmp_path, captions=captions_of)
     assert captions(opened(tmp_path, captions="folders"))["a/1.wav"] == ("a",)
-    write_table(tmp_path / places[0] / "notes.csv", ("file_name", "peak"), [("1.wav", "0.3")])
-    if len(places) == 1:
-        assert captions(opened(tmp_path))["a/1.wav"] == ("a",)
+
+
+@pytest.mark.parametrize("places", [("data",), ("data/train", "data/test")])
+def test_tables_of_a_folder_below_are_told_with_that_folder(
+    tmp_path: Path, write_audio: Write, write_table: Write, places: Sequence[str]
+) -> None:
+    for place in places:
+        rows = [(f"{n}.wav", f"sound {n}") for n in range(20)]
+        for n in range(20):
+            write_audio(tmp_path / place / f"{n}.wav")
+        write_table(tmp_path / place / "metadata.csv", ("file_name", "caption"), rows)
+    with pytest.raises(InputError, match=f"metadata.csv.*: set root to {tmp_path}/data, or set"):
+        opened(tmp_path)
+    assert len(captions(opened(tmp_path / "data"))) == 20 * len(places)
+
+
+def test_other_tables_in_sub_folders_are_said_not_to_be_read(
+    tmp_path: Path, write_audio: Write, write_table: Write
+) -> None:
+    """Whatever they are, the sounds beside them can be used."""
+    for name in (f"{c}/{n}.wav" for c in "ab" for n in range(10)):
+        write_audio(tmp_path / name)
+    write_table(tmp_path / "a" / "meta.csv", ("slice_file_name", "class"), [("1.wav", "dog")])
+    (tmp_path / "a" / "bad.csv").write_bytes(b"\0\x81\x90")
+    (tmp_path / "a" / "twice.tsv").write_text('start\tstart\n1\t"2\n')
+    (tmp_path / "a" / "link.csv").symlink_to("nowhere.csv")
+    (tmp_path / "b" / "one.json").write_text('{"file_name": "1.wav", "caption": "a dog"}')
+    (tmp_path / "b" / "config.json").write_text('{"a": 1}')
+    (tmp_path / "b" / "1.wav.json").write_text('{"file_name": "1.wav", "caption": "a dog"}')
+    data = opened(tmp_path)
+    assert captions(data)["a/1.wav"] == ("a",)
+    below = next(x for x in data.notes if x.startswith("Below sub-folders"))
+    assert "a/bad.csv, a/link.csv, a/meta.csv and 2 more are not read" in below
+    assert any("1 texts are called like sounds and are not read (b/1.wav" in x for x in data.notes)
 
 
 @pytest.mark.parametrize(

@@ -43,18 +43,16 @@ _OPTIMIZER = (
     "optim",
     "optim_args",
 )
-_SCHEDULE = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
-"""Fields of what ``Trainer`` draws by, and of the optimizer and the schedule that it makes. They
-are kept with the name of ``TrainingArguments``, since a criterion has a ``seed`` too."""
-_NOTHING: dict[str, Any] = {"lr_scheduler_kwargs": {}, "warmup_ratio": 0.0}
-"""What None means in releases of transformers that have it there."""
+"""Fields of what ``Trainer`` draws by, and of the optimizer that it makes. They are kept with the
+name of ``TrainingArguments``, since a criterion has a ``seed`` too."""
 _NO_MODEL = ("origin", "packages", "name_or_path", "architectures", "dtype", "torch_dtype")
 """Of a model's description, what says where it came from, or was written by its saving."""
 
 
 def arguments_to_keep(trainer: Trainer) -> list[str]:
     """Fields of ``TrainingArguments`` that the state of an optimizer would take the place of in
-    silence, and the seeds. Those of an optimizer or a schedule of the user's own say nothing.
+    silence, and the seeds. Those of an optimizer of the user's own say nothing. Another schedule
+    takes effect.
 
     Args:
         trainer: before its training, which makes what it has not been given.
@@ -65,8 +63,6 @@ def arguments_to_keep(trainer: Trainer) -> list[str]:
     given = trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None
     if not given and kind.create_optimizer is Trainer.create_optimizer:
         names += _OPTIMIZER
-    if trainer.lr_scheduler is None and kind.create_scheduler is Trainer.create_scheduler:
-        names += _SCHEDULE
     return names
 
 
@@ -112,10 +108,9 @@ def _options(trainer: Trainer, model: TrainerModel, arguments: Sequence[str]) ->
         options.pop("temperature", None)  # the weights have what it is by then
     options |= {name: getattr(args, name) for name in _OF_A_STEP}
     given = {name: getattr(args, name) for name in arguments if hasattr(args, name)}
-    options |= {
-        f"TrainingArguments.{name}": _plain(_NOTHING.get(name) if value is None else value)
-        for name, value in given.items()
-    }
+    options |= {f"TrainingArguments.{name}": _plain(value) for name, value in given.items()}
+    if kind := options.get("TrainingArguments.optim"):
+        options["TrainingArguments.optim"] = kind.removesuffix("_fused")  # the same, in other steps
     named: Any = getattr(model.criterion.model, "config", None)
     if isinstance(named, RetrievalModelConfig):  # the description of a model does not have it
         dropped = named.patch_dropout
