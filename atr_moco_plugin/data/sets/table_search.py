@@ -40,13 +40,17 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
     notes: list[str] = []
     unread: list[Path] = []
     for places in ([root], folders[1:]):
+        there = [file for place in places for file in place.iterdir()]
+        like_sounds = _called_like_sounds([str(file) for file in there])
         files = sorted(
-            place / name
-            for place in places
-            for name in _not_called_like_sounds([file.name for file in place.iterdir()])
-            if (place / name).is_file() and name != PHRASES and not name.startswith(".")
+            file
+            for file in there
+            if file.suffix.lower() in TABLE_SUFFIXES
+            and file.is_file()
+            and file.name != PHRASES
+            and not file.name.startswith(".")
         )
-        tables = [file for file in files if _lists_sounds(file, notes)]
+        tables = [x for x in files if _lists_sounds(x, [] if str(x) in like_sounds else notes)]
         if tables:
             return tables, notes
         unread += files
@@ -57,13 +61,12 @@ def find_tables(root: Path) -> tuple[list[Path], list[str]]:
     return [], notes
 
 
-def _not_called_like_sounds(files: Sequence[str]) -> list[str]:
-    """Tables among files, without those called like a sound, ``7.json`` or ``7.wav.json``: there
-    may be many of them, which one note says not to be read."""
+def _called_like_sounds(files: Sequence[str]) -> set[str]:
+    """JSON that is called like a sound, ``7.json`` or ``7.wav.json``: there may be many of them,
+    which one note says not to be read."""
     sounds = [x for x in files if suffix_of(x) in AUDIO_SUFFIXES]
-    like_sounds = {*sounds, *map(without_suffix, sounds)}
-    tables = [x for x in files if suffix_of(x) in TABLE_SUFFIXES]
-    return [x for x in tables if os.path.splitext(x)[0] not in like_sounds]
+    names = {*sounds, *map(without_suffix, sounds)}
+    return {x for x in files if suffix_of(x) == ".json" and os.path.splitext(x)[0] in names}
 
 
 def _refuse_below(root: Path, notes: list[str]) -> None:
@@ -71,7 +74,9 @@ def _refuse_below(root: Path, notes: list[str]) -> None:
     in place of their captions. A note names other tables there."""
     files = list_files(root)
     sounds = [x for x in files if suffix_of(x) in AUDIO_SUFFIXES]
-    below = [x for x in _not_called_like_sounds(files) if "/" in x]
+    below = [x for x in files if "/" in x and suffix_of(x) in TABLE_SUFFIXES]
+    like_sounds = _called_like_sounds(files)
+    below = [x for x in below if x not in like_sounds]
     maybe = [x for x in below if (root / x).is_file() and _may_list_sounds(root / x)]
     tables = [x for x in maybe if _is_of_sounds(_columns_or_refused(root / x))]
     if not tables:
