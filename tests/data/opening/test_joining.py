@@ -367,7 +367,8 @@ def test_parts_of_a_file_stay_together_in_validation(tmp_path: Path, write_audio
     for number in range(10):
         write_audio(tmp_path / f"{number}.wav", seconds=1.0)
         rows += [
-            {"id": number, "caption": f"{number}", "start": at, "end": at + 0.4} for at in (0, 0.5)
+            {"id": number, "caption": f"sound {number}", "start": at, "end": at + 0.4}
+            for at in (0, 0.5)
         ]
     write_json(tmp_path / "all.json", *rows)
     data = open_wavcaps(WavCapsConfig(tmp_path, valid_fraction=0.3))
