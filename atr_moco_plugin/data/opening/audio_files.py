@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 from atr_moco_plugin.data.opening.folder_names import FolderNames
 from atr_moco_plugin.data.opening.split_names import split_in_name
@@ -23,10 +24,8 @@ from atr_moco_plugin.io.paths import spellings
 def list_files(folder: str | os.PathLike[str]) -> list[str]:
     """All files below a folder as sorted paths relative to it, with ``/``; hidden ones left out.
 
-    Links to folders are followed, each folder once. A file gives a list of its own name.
-
-    Raises:
-        InputError: for a folder that cannot be listed: what is in it would be missing.
+    Links to folders are followed, each folder once. A file gives a list of its own name. A folder
+    that cannot be listed, such as ``lost+found`` of a disk, is left out with a warning.
     """
     if os.path.isfile(folder):
         return [os.path.basename(folder)]
@@ -39,7 +38,7 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
         if real in entered or not os.path.isdir(real):
             continue
         entered.add(real)
-        with _entries(place) as entries:
+        with _entries(place, optional=bool(prefix)) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
@@ -50,14 +49,17 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(found)
 
 
-def _entries(place: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+def _entries(place: str, *, optional: bool) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
     try:
         return os.scandir(place)
     except OSError as ex:
-        raise InputError(
-            f"{place}: the folder cannot be listed ({ex.strerror}): allow this user to read it, or "
-            "take it away"
-        ) from ex
+        message = f"{place}: the folder cannot be listed ({ex.strerror}): "
+        if not optional:
+            raise InputError(f"{message}allow this user to read it") from ex
+        warnings.warn(
+            f"{message}what is in it is left out; allow this user to read it", stacklevel=3
+        )
+        return nullcontext(())
 
 
 def describe_folder(folder: str | os.PathLike[str]) -> str:
