@@ -6,8 +6,8 @@ that there is one set of them, and a copy of a frozen encoder holds next to noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from copy import copy, deepcopy
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from atr_moco_plugin.contracts import Module
 from atr_moco_plugin.errors import InputError, listed
 from atr_moco_plugin.tensors.float32 import StaysFloat32
 from atr_moco_plugin.tensors.internals import lerp_all_, unwrapped_name
+from atr_moco_plugin.tensors.nests import map_tensors
 
 
 class MomentumCopy(StaysFloat32):
@@ -54,7 +55,7 @@ class MomentumCopy(StaysFloat32):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the copied module, without a gradient. Its input is turned to float32, for an online
         module in another dtype gets it in that one."""
-        return self.module(*_float32(args), **_float32(kwargs))
+        return self.module(*map_tensors(_float32, args), **map_tensors(_float32, kwargs))
 
     @torch.no_grad()
     def update(self, online: Module, momentum: float) -> None:
@@ -82,8 +83,8 @@ class MomentumCopy(StaysFloat32):
             lerp_all_(averages, targets, 1.0 - momentum)
         else:  # an interpolation would keep a NaN
             copied += weights
-        for average, source in copied:
-            average.copy_(source)
+        for copy, source in copied:
+            copy.copy_(source)
 
     def reset_parameters(self) -> None:
         """Copy the online module at the next :meth:`start` or :meth:`update`, whatever the
@@ -129,25 +130,8 @@ class MomentumCopy(StaysFloat32):
             setattr(module, name, frozen.get(names[id(p)], p))
 
 
-def _float32(value: Any) -> Any:
-    """Tensors of floats as float32, within tuples, lists and dictionaries too; all else, and what
-    has none to change, as it is."""
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, MutableMapping):
-        changed: Any = {name: _float32(x) for name, x in value.items()}
-        if all(changed[name] is x for name, x in value.items()):
-            return value
-        new = copy(value)
-        for name, x in changed.items():
-            new[name] = x
-        return new
-    if isinstance(value, (tuple, list)):
-        changed = [_float32(x) for x in value]
-        if all(x is y for x, y in zip(changed, value, strict=True)):
-            return value
-        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
-    return value
+def _float32(x: Tensor) -> Tensor:
+    return x.float() if x.is_floating_point() else x
 
 
 def _has_weights(copy: MomentumCopy, _: Any) -> None:

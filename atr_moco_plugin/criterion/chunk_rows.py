@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from atr_moco_plugin.contracts import Inputs
 from atr_moco_plugin.errors import InputError
+from atr_moco_plugin.tensors.nests import map_tensors, tensors_of
 
 
 def cut(inputs: Inputs, chunk_size: int) -> Iterator[dict[str, Any]]:
@@ -72,18 +72,6 @@ def _sizes(value: Any) -> Iterator[int | None]:
         yield x.size(0) if x.dim() else None
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a nest of tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_of(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_of(item)
-
-
 def rows_of(value: Any, index: Any) -> Any:
     """Rows of every tensor in a nest of tuples, lists and mappings; the rest stays as it is.
 
@@ -91,12 +79,4 @@ def rows_of(value: Any, index: Any) -> Any:
         value: the nest.
         index: what the tensors are indexed with.
     """
-    if isinstance(value, Tensor):
-        return value[index]
-    if isinstance(value, Mapping):
-        return {name: rows_of(item, index) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(rows_of(item, index) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(rows_of(item, index) for item in value)
-    return value
+    return map_tensors(lambda x: x[index], value)

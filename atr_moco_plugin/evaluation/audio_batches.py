@@ -11,7 +11,7 @@ from torch import Tensor
 from atr_moco_plugin.data.clips import Clip
 from atr_moco_plugin.data.dataset import AudioTextDataset
 from atr_moco_plugin.data.loading.evaluation_audio import iterate_audio
-from atr_moco_plugin.tokens import map_tokens
+from atr_moco_plugin.tensors.nests import map_tensors
 
 AudioInputs = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """From waveforms and lengths to the arguments of the audio tower."""
@@ -51,7 +51,7 @@ def audio_batches(
     if clip_inputs is not None:
         for first in range(0, len(clips), batch_size):
             inputs = clip_inputs(clips[first : first + batch_size])
-            yield {name: _moved(value, device) for name, value in inputs.items()}
+            yield map_tensors(lambda x: x.to(device), dict(inputs))
         return
     decoded = iterate_audio(dataset, clips, batch_size, max_seconds, num_workers)
     for waveforms, lengths in decoded:
@@ -59,10 +59,3 @@ def audio_batches(
             yield waveforms.to(device), lengths
         else:
             yield [x.to(device) for x in audio_inputs(waveforms, lengths)]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """A tensor or tokens on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return map_tokens(lambda x: x.to(device), value)

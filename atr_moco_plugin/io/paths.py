@@ -58,7 +58,7 @@ def spellings(name: str) -> Iterator[str]:
     if not _ODD.search(name):
         return
     text = name
-    for change in (_path_of_url, os.path.expandvars, os.path.expanduser, _slashes, str.strip):
+    for change in (path_of_url, os.path.expandvars, os.path.expanduser, _slashes, str.strip):
         changed = change(text)
         if changed != text:
             yield changed
@@ -68,7 +68,8 @@ def spellings(name: str) -> Iterator[str]:
         yield unicodedata.normalize("NFD", text)
 
 
-def _path_of_url(text: str) -> str:
+def path_of_url(text: str) -> str:
+    """The path of a ``file:`` URL; any other text as it is."""
     if text[:5].lower() != "file:":
         return text
     try:

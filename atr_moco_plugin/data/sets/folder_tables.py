@@ -18,8 +18,7 @@ from atr_moco_plugin.data.sets.label_captions import label_columns, with_label_a
 from atr_moco_plugin.data.sets.manifest import find_audio, read_manifest_captions
 from atr_moco_plugin.data.sets.row_recordings import recording_of_rows, said_recordings
 from atr_moco_plugin.data.sets.split_columns import check_split_of_table
-from atr_moco_plugin.data.tables import column_names
-from atr_moco_plugin.data.tables.columns import Row, audio_column, caption_columns
+from atr_moco_plugin.data.tables.columns import Row, caption_columns, sound_column
 from atr_moco_plugin.data.tables.rows import (
     columns_of,
     read_rows,
@@ -74,7 +73,7 @@ def of_tables(root: Path, tables: Sequence[Path]) -> FolderContent:
     columns = columns_of(tables[0])
     texts = caption_columns(columns) or labels[:1]
     where = tables[0].name if len(tables) == 1 else f"{len(tables)} tables"
-    files = audio_column(columns) or column_names.VIDEO
+    files = sound_column(columns)
     content.notes.append(
         f"Captions are the column{'s' * (len(texts) > 1)} {', '.join(texts)} of {where}, files its "
         f"column {files}: {examples(content.tables)}."

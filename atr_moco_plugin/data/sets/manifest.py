@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,7 +31,7 @@ from atr_moco_plugin.data.tables.file_names import names_path
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, read_rows
 from atr_moco_plugin.data.tables.segments import fragment, name_places, place_note, segment_of
 from atr_moco_plugin.errors import InputError, MissingFileError
-from atr_moco_plugin.io.paths import spellings
+from atr_moco_plugin.io.paths import path_of_url
 
 Names: TypeAlias = tuple[str, ...]
 """Of files."""
@@ -200,8 +199,7 @@ def audio_names(row: Row) -> tuple[Names, Names]:
     none."""
     if audio_column(tuple(row)) is not None:
         names = row_audio(row)
-        first = names[:1]
-        return first + tuple(x for x in names[1:] if _may_be_one_file(x, names[0])), names[1:]
+        return tuple(name for name in names if _may_be_one_file(name, names[0])), names[1:]
     video = str(row.get(column_names.VIDEO) or "")
     return (youtube.names_of(video, youtube.start_of(row)) if video else ()), ()
 
@@ -246,8 +244,7 @@ def _may_be_one_file(one: str, two: str) -> bool:
 
 def _relative(name: str, folder: str) -> str:
     """The name as a key: however it is spelled, and below ``folder`` wherever that is."""
-    if name[:5].lower() == "file:":
-        name = next(islice(spellings(name), 1, None), name)  # the path of the URL
+    name = path_of_url(name)
     if name[0] not in "/." and "/." not in name and "//" not in name and os.sep == "/":
         return name  # as most are
     path = os.path.normpath(os.path.join(folder, name))

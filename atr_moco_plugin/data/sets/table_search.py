@@ -14,8 +14,9 @@ from atr_moco_plugin.data.opening.split_names import SPLIT_NAMES
 from atr_moco_plugin.data.sets.folder_reading import PHRASES
 from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.column_names import column_name
-from atr_moco_plugin.data.tables.columns import audio_column, caption_columns
+from atr_moco_plugin.data.tables.columns import caption_columns, sound_column, text_columns
 from atr_moco_plugin.data.tables.dialect import LINES_OF_TITLE, names_sounds
+from atr_moco_plugin.data.tables.encoding import open_bytes
 from atr_moco_plugin.data.tables.file_names import AUDIO_SUFFIXES, suffix_of, without_suffix
 from atr_moco_plugin.data.tables.rows import TABLE_SUFFIXES, check_key_of_rows, columns_of
 from atr_moco_plugin.errors import InputError, listed
@@ -78,7 +79,8 @@ def _refuse_below(root: Path, notes: list[str]) -> None:
     like_sounds = _called_like_sounds(files)
     below = [x for x in below if x not in like_sounds]
     maybe = [x for x in below if (root / x).is_file() and _may_list_sounds(root / x)]
-    tables = [x for x in maybe if _is_of_sounds(_columns_or_refused(root / x))]
+    columns_of_each = {x: _columns_or_refused(root / x) for x in maybe}
+    tables = [x for x, its in columns_of_each.items() if sound_column(its) and text_columns(its)]
     if not tables:
         rest = [x for x in below if suffix_of(x) != ".json" or x in maybe]
         if rest:
@@ -121,26 +123,19 @@ def _may_list_sounds(file: Path) -> bool:
     """Whether a file, which may be none that can be read, has the names of such columns."""
     if suffix_of(file.name) not in (".csv", ".tsv"):
         return _looks_like_captions(file)
-    with file.open("rb") as opened:
-        head = opened.read(_HEAD)
+    with open_bytes(file) as content:
+        head = content.read(_HEAD)
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = head.decode("utf-16" if marked else "utf-8-sig", "replace")
     return any(map(names_sounds, text.splitlines()[: LINES_OF_TITLE + 1]))
 
 
-def _is_of_sounds(columns: tuple[str, ...]) -> bool:
-    return bool(_sounds_column(columns) and (caption_columns(columns) or _label_names(columns)))
-
-
-def _sounds_column(columns: tuple[str, ...]) -> str:
-    return audio_column(columns) or (column_names.VIDEO if column_names.VIDEO in columns else "")
-
-
 def _looks_like_captions(file: Path) -> bool:
     """Whether a text, which may be no JSON, has the keys of a table of sounds with captions."""
-    text = file.read_bytes().replace(b"\0", b"").decode("utf-8", "replace")
+    with open_bytes(file) as content:
+        text = content.read().replace(b"\0", b"").decode("utf-8", "replace")
     names = tuple({column_name(name) for name in _KEY.findall(text)})
-    return bool(caption_columns(names)) and (audio_column(names) or column_names.VIDEO) in names
+    return bool(caption_columns(names) and sound_column(names))
 
 
 def _columns_or_refused(file: Path) -> tuple[str, ...]:
@@ -166,8 +161,7 @@ def _lists_sounds(file: Path, notes: list[str]) -> bool:
             raise
         notes.append(f"{file.name} is not read: {str(ex).removeprefix(f'{file}: ')}")
         return False
-    sounds = _sounds_column(columns)
-    texts = caption_columns(columns) or _label_names(columns)
+    sounds, texts = sound_column(columns), text_columns(columns)
     if bool(sounds) != bool(texts):
         missing = "captions" if sounds else "files"
         wanted = (*column_names.CAPTIONS, *column_names.LABELS) if sounds else column_names.AUDIO
@@ -183,7 +177,3 @@ def _lists_sounds(file: Path, notes: list[str]) -> bool:
             "captions (such as caption)"
         )
     return bool(sounds)
-
-
-def _label_names(columns: Sequence[str]) -> list[str]:
-    return [name for name in column_names.LABELS if name in columns]

@@ -62,6 +62,18 @@ def audio_column(columns: tuple[str, ...]) -> str | None:
     return next((name for name in column_names.AUDIO if name in columns), None)
 
 
+def sound_column(columns: tuple[str, ...]) -> str | None:
+    """The column that says which sound a row is of: its audio file, or the id of a video."""
+    video = column_names.VIDEO if column_names.VIDEO in columns else None
+    return audio_column(columns) or video
+
+
+def text_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns with captions, or else with labels, which a folder takes in their place."""
+    labels = tuple(name for name in column_names.LABELS if name in columns)
+    return caption_columns(columns) or labels
+
+
 def row_audio(row: Mapping[str, object]) -> tuple[str, ...]:
     """The names that a row gives its audio, in the order of :data:`~.column_names.AUDIO`, each
     once; empty where it names none."""
@@ -129,7 +141,7 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in _texts(item)]
     text = value.strip() if isinstance(value, str) else ""
-    if text in _BLANKS:
+    if is_blank(text):
         return [""]
     if text.startswith("[") and text.endswith("]"):
         listed = _listed(text)

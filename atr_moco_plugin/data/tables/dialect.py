@@ -14,13 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables import column_names
 from atr_moco_plugin.data.tables.column_names import column_name
-from atr_moco_plugin.data.tables.columns import (
-    audio_column,
-    caption_columns,
-    is_known_column,
-)
+from atr_moco_plugin.data.tables.columns import is_known_column, sound_column, text_columns
 from atr_moco_plugin.errors import InputError
 
 _SEPARATORS = ",;\t|"
@@ -114,8 +109,7 @@ def _refuse_title(path: Path, file: TextIO, header: str, line: int) -> None:
 def names_sounds(line: str) -> bool:
     """Whether a line has the column names of a table of sounds, with captions or labels."""
     names = _names(line)
-    texts = caption_columns(names) or any(x in column_names.LABELS for x in names)
-    return bool(texts and (audio_column(names) or column_names.VIDEO in names))
+    return bool(sound_column(names) and text_columns(names))
 
 
 def _names(line: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def text_encoding(path: Path, *, warn: bool = True) -> str:
             have, is UTF-8 in one line and not in another, or has a byte that Windows-1252 does not
             define.
     """
-    with _opened(path) as file:
+    with open_bytes(path) as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return _utf_16(path)
         file.seek(0)
@@ -83,7 +83,12 @@ def text_encoding(path: Path, *, warn: bool = True) -> str:
     return "cp1252"
 
 
-def _opened(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a file to read.
+
+    Raises:
+        InputError: if the system refuses.
+    """
     try:
         return path.open("rb")
     except OSError as ex:

@@ -11,12 +11,12 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
-from atr_moco_plugin.data.tables.column_names import VIDEO, column_name, names_in_row
+from atr_moco_plugin.data.tables.column_names import column_name, names_in_row
 from atr_moco_plugin.data.tables.columns import (
     Row,
-    audio_column,
     caption_columns,
     is_used_column,
+    sound_column,
 )
 from atr_moco_plugin.data.tables.csv_rows import read_csv
 from atr_moco_plugin.data.tables.encoding import KeyTwiceError, parse_json, read_json, text_encoding
@@ -158,7 +158,7 @@ def _read_json_table(path: Path, *, warn: bool) -> Any:
 
 def _is_caption_row(row: Mapping[str, object]) -> bool:
     names = tuple(map(column_name, row))
-    return bool(caption_columns(names)) and (audio_column(names) or VIDEO) in names
+    return bool(caption_columns(names) and sound_column(names))
 
 
 def _first_names(entries: list[object] | None) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from atr_moco_plugin.criterion import contrastive_loss, positive_pairs
-from atr_moco_plugin.criterion.chunk_rows import lengths_without_rows, rows_of, tensors_of
+from atr_moco_plugin.criterion.chunk_rows import lengths_without_rows, rows_of
 from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM
 from atr_moco_plugin.learned_distance import LearnedDistance, TowerSide, mean_vectors
 from atr_moco_plugin.tensors.float32 import unit_norm
+from atr_moco_plugin.tensors.nests import tensors_of
 
 
 def scored_by(tower: Any, factor: Tensor | None, side: TowerSide) -> Any:

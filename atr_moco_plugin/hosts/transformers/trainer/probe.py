@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import Trainer
 
 from atr_moco_plugin.criterion.probe import PROBE_PAIRS, KeyProbe
@@ -18,6 +17,7 @@ from atr_moco_plugin.errors import InputError
 from atr_moco_plugin.hosts.transformers.data.collator import ClapCollator
 from atr_moco_plugin.hosts.transformers.data.items import NO_ITEM, read_item
 from atr_moco_plugin.hosts.transformers.model.trainer_model import TrainerModel
+from atr_moco_plugin.tensors.nests import map_tensors
 
 _LOOKED_AT = 256
 """So many examples are read at most, where those at the head cannot be used."""
@@ -53,7 +53,7 @@ def key_probe(trainer: Trainer, model: TrainerModel, probe_every: int | None) ->
             "and again: give Trainer a training set with a length and a ClapCollator, or one with "
             "`probe_batch(P)`, and a criterion with momentum keys; or set it to 0."
         )
-    batch = _moved(batch, trainer.args.device)
+    batch = dict(map_tensors(lambda x: x.to(trainer.args.device), batch))
     clip_ids, caption_ids = batch.pop("clip_id"), batch.pop("caption_id")
     audio, text = model.arguments_of_towers(**batch)
     return KeyProbe(model.criterion, audio, text, clip_ids, caption_ids)
@@ -85,12 +85,6 @@ def _one_caption_each(batch: Mapping[str, Any]) -> dict[str, Any]:
         found |= {name: found[name][:, 0] for name in of_text}
     usable = (found["clip_id"] != NO_ITEM) & (found["caption_id"] != NO_ITEM)
     return {name: x[usable] for name, x in found.items()}
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _moved(item, device) for name, item in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 @contextmanager
